@@ -1,0 +1,189 @@
+"""What the two backends made of MindSpore operators share: batches of weights, and what follows.
+
+Four habits keep the graph of a step small enough to compile; each was measured at 400 weights.
+Operators are called as primitives (`P.Mul()`), not as the functions around them (`ops.mul`): each
+function is one more graph for each weight (1.6 times the time). There is one map over the weights,
+not one for each operator (10 times). Scalars reach the mapped function through `ops.partial`, never
+as a tuple that repeats one scalar for each weight (10 times): hence the batches. What is mapped is a
+method, since the parser decides `if self.option` at once, but makes graphs of both branches for an
+argument (1.5 times).
+"""
+
+import mindspore as ms
+from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore.ops import operations as P
+
+from ms_adam.gradients import check_gradient
+from ms_adam.scalars import StepScalars, scalar_dtype
+from ms_adam.state import moment_dtype
+
+_add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
+_mean, _shape, _dtype = P.ReduceMean(keep_dims=True), P.Shape(), P.DType()
+
+
+class OperatorBackend(nn.Cell):
+    """Carries out one step, one batch of weights after the other.
+
+    Args:
+        formula: a `Formula`.
+        parameters: what is optimized; ParameterTuple.
+        weights: what the update acts on: the parameters or their float32 master copies.
+        state: a `State` for these weights.
+        groups: a `Groups` for these weights.
+        device_target: "CPU", "GPU" or "Ascend".
+
+    Inputs:
+        step: int32 tensor of shape (1,): t, 1 in the first step.
+        learning_rates: float32 tensors of shape (), one for each group.
+        weight_decays: the same.
+        gradients: a tuple of tensors, each of its weight's shape, of any float dtype.
+
+    Outputs:
+        True.
+    """
+
+    batch = None  # the subclass of Batch that updates the weights
+
+    @classmethod
+    def obstacle(cls, formula, weights, device_target):
+        """Why this backend cannot run; None if it can."""
+        raise NotImplementedError
+
+    @staticmethod
+    def kernel_rate(beta):
+        """The decay rate that the backend's arithmetic applies for beta."""
+        return beta
+
+    def __init__(self, formula, parameters, weights, state, groups, device_target):
+        super().__init__(auto_prefix=False)
+        self.scalars = StepScalars(formula, self.kernel_rate(formula.beta1),
+                                   self.kernel_rate(formula.beta2), scalar_dtype(device_target))
+        alike = {}
+        for i, weight in enumerate(weights):
+            key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
+                   groups.centralized[i])
+            alike.setdefault(key, []).append(i)
+        self.batches = nn.CellList([self.batch(formula, weights, state, members, *key)
+                                    for key, members in alike.items()], auto_prefix=False)
+        self.finish = Finish(parameters, weights, state)
+
+    def construct(self, step, learning_rates, weight_decays, gradients):
+        step_sizes, retained, epsilon, beta1_power, beta2_power = self.scalars(
+            step, learning_rates, weight_decays)
+        for batch in self.batches:
+            batch(step_sizes, retained, epsilon, weight_decays, gradients)
+        return self.finish(beta1_power, beta2_power)
+
+
+class Batch(nn.Cell):
+    """The weights that share dtypes, learning rate, weight decay and switches.
+
+    Args:
+        formula: a `Formula`.
+        weights: all weights of the optimizer.
+        state: a `State` for these weights.
+        members: which of the weights belong to the batch.
+        dtype: of their moments, in which the step is computed.
+        weight_dtype: of the weights.
+        group: which learning rate and weight decay they have.
+        decayed: whether weight decay acts on them.
+        centralized: whether their gradients are centralized.
+    """
+
+    sign = 1.0  # of the step size that `adam` is given
+
+    def __init__(self, formula, weights, state, members, dtype, weight_dtype, group, decayed,
+                 centralized):
+        super().__init__(auto_prefix=False)
+        self.weights = _take(weights, members)
+        self.moment1, self.moment2 = _take(state.moment1, members), _take(state.moment2, members)
+        self.vhat = _take(state.vhat, members) if formula.amsgrad else self.moment2
+        self.names = tuple(weights[i].name for i in members)
+        self.members = None if len(members) == len(weights) else tuple(members)
+        self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
+        self.widened = weight_dtype != dtype
+        self.signed = Tensor(self.sign, dtype)
+        self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
+        self.scaled = formula.loss_scale != 1.0
+        self.reciprocal_scale = Tensor(1.0 / formula.loss_scale, dtype)
+        self.l2 = decayed and not formula.decoupled
+        self.shrunk = decayed and formula.decoupled
+        self.centralized = centralized
+        self.map_ = ops.HyperMap()
+
+    def construct(self, step_sizes, retained, epsilon, weight_decays, gradients):
+        if self.members is not None:
+            gradients = self.map_(ops.partial(_pick, gradients), self.members)
+        weight_decay = _cast(weight_decays[self.group], self.dtype)
+        gradients = self.map_(ops.partial(self.prepare, weight_decay), self.names,
+                              self.weights, gradients)
+        step_size = _mul(self.signed, _cast(step_sizes[self.group], self.dtype))
+        update = ops.partial(self.adam, step_size, _cast(retained[self.group], self.dtype),
+                             _cast(epsilon, self.dtype))
+        self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
+        return True
+
+    def prepare(self, weight_decay, name, weight, gradient):
+        """The gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
+        check_gradient(name, _shape(weight), _shape(gradient), _dtype(gradient))
+        gradient = _cast(gradient, self.dtype)
+        if self.scaled:
+            gradient = _mul(gradient, self.reciprocal_scale)
+        if self.l2:
+            gradient = _add(gradient, _mul(weight_decay, _cast(weight, self.dtype)))
+        if self.centralized:
+            if gradient.ndim > 1:  # Yong et al. 2020, equation 1
+                gradient = _sub(gradient, _mean(gradient, tuple(range(1, gradient.ndim))))
+        return gradient
+
+    def adam(self, step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient):
+        """Makes one step of one weight.
+
+        Args:
+            step_size: shape (), `sign` times lr with the corrections of `StepScalars` folded in.
+            retained: shape (), what decoupled weight decay leaves of the weight.
+            epsilon: shape (), likewise folded.
+            weight, moment1, moment2, vhat: Parameters of one shape; vhat is read under AMSGrad
+                alone.
+            gradient: prepared, in the dtype of the moments.
+        """
+        raise NotImplementedError
+
+
+class Finish(nn.Cell):
+    """What follows an update: master weights are rounded into parameters, beta powers are kept.
+
+    Inputs:
+        beta1_power, beta2_power: tensors of shape ().
+
+    Outputs:
+        True.
+    """
+
+    def __init__(self, parameters, weights, state):
+        super().__init__(auto_prefix=False)
+        copied = [i for i, weight in enumerate(weights) if weight is not parameters[i]]
+        self.any_copied = bool(copied)
+        self.parameters, self.weights = _take(parameters, copied), _take(weights, copied)
+        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        self.map_ = ops.HyperMap()
+
+    def construct(self, beta1_power, beta2_power):
+        if self.any_copied:
+            self.map_(_round_into, self.parameters, self.weights)
+        _assign(self.beta1_power, _cast(beta1_power, ms.float32))
+        _assign(self.beta2_power, _cast(beta2_power, ms.float32))
+        return True
+
+
+def _take(parameters, members):
+    return ParameterTuple(tuple(parameters[i] for i in members))
+
+
+def _pick(gradients, i):
+    return gradients[i]
+
+
+def _round_into(parameter, weight):
+    _assign(parameter, _cast(weight, parameter.dtype))
+    return True

@@ -1,0 +1,93 @@
+"""What a result was measured on: versions, machine, time. No host name, no user, no path."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Optional
+
+
+def environment(device_target: Optional[str] = None) -> dict[str, object]:
+    """Describes where a program runs.
+
+    Args:
+        device_target: What MindSpore computed on ("CPU", "GPU", "Ascend"), if it did.
+
+    Returns:
+        Plain values for JSON. ``commit`` is None outside of a git checkout of this project, and
+        ``uncommitted_changes`` tells whether it had changes on top of that.
+
+    Example:
+        >>> environment("CPU")["device_target"]
+        'CPU'
+    """
+    commit, changed = _commit()
+    return {
+        "ms_adam": _version("ms_adam"),
+        "commit": commit,
+        "uncommitted_changes": changed,
+        "mindspore": _version("mindspore"),
+        "numpy": _version("numpy"),
+        "python": platform.python_version(),
+        "system": _system(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+        "device_target": device_target,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+
+
+def _version(package: str) -> Optional[str]:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> tuple[Optional[str], Optional[bool]]:
+    """The commit that this file belongs to; not that of a repository it merely lies in."""
+    if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return None, None
+    commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    return commit, None if status is None else bool(status)
+
+
+def _git(*arguments: str) -> Optional[str]:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _system() -> str:
+    name = _field("/etc/os-release", "PRETTY_NAME", "=")
+    return f"{name or platform.system()}, {platform.machine()}"
+
+
+def _cpu() -> str:
+    return _field("/proc/cpuinfo", "model name", ":") or platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # those that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _field(path: str, key: str, separator: str) -> Optional[str]:
+    """The value of the first ``key <separator> value`` line of a file."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(separator)
+        if name.strip() == key:
+            return value.strip().strip('"')
+    return None

@@ -1,0 +1,209 @@
+"""The description of an experiment: a YAML file, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import pydantic
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from ms_adam.experiments import ExperimentError
+
+OptimizerName = Literal["ms_adam.Adam", "mindspore.nn.Adam"]
+Mode = Literal["graph", "pynative"]
+
+REFERENCE = "float64 reference"  # the run whose parameters and moments are never rounded
+
+
+class ConfigError(ExperimentError):
+    """A config that is not complete, not known or not possible."""
+
+
+def _no_bool(value: Any) -> Any:
+    # YAML reads `yes` and `on` as True, and Python counts True as 1.
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+def _no_repetition(values: list[Any]) -> list[Any]:
+    if len(set(values)) != len(values):
+        raise ValueError("each entry may stand only once")
+    return values
+
+
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
+Once = pydantic.AfterValidator(_no_repetition)
+
+
+class _Section(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Section):
+    """Which images, and how they are divided."""
+
+    idx_directory: Optional[Path]
+    train: Count
+    test: Count
+    split_seed: Seed
+
+
+class Model(_Section):
+    """A multi-layer perceptron: the units of each hidden layer."""
+
+    hidden: list[Count]
+
+
+class Training(_Section):
+    """How long, and in batches of how many images."""
+
+    epochs: Count
+    batch_size: Count
+
+
+class AdamSettings(_Section):
+    """What both optimizers get; the names are those of ``mindspore.nn.Adam``."""
+
+    learning_rate: Annotated[Number, Field(gt=0)]
+    beta1: Annotated[Number, Field(gt=0, lt=1)]
+    beta2: Annotated[Number, Field(gt=0, lt=1)]
+    eps: Annotated[Number, Field(gt=0)]
+
+
+class Compare(_Section):
+    """Which runs there are, and what a run must reach to count as trained."""
+
+    optimizers: Annotated[list[OptimizerName], Field(min_length=1), Once]
+    modes: Annotated[list[Mode], Field(min_length=1), Once]
+    seeds: Annotated[list[Seed], Field(min_length=1), Once]
+    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+
+
+class Experiment(_Section):
+    """One experiment. See ``configs/quick.yaml`` for what each key means."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: Annotated[str, Field(min_length=1)]
+    data: Data
+    model: Model
+    training: Training
+    adam: AdamSettings
+    compare: Compare
+
+    @pydantic.model_validator(mode="after")
+    def _batch_fits(self) -> "Experiment":
+        if self.training.batch_size > self.data.train:
+            raise ValueError(
+                f"training.batch_size = {self.training.batch_size} is more than "
+                f"data.train = {self.data.train}: there would be no batch"
+            )
+        return self
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.data.train // self.training.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.training.epochs
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice (YAML lets the last one win)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Reads and checks one config.
+
+    Args:
+        path: A YAML file with every key of `Experiment` and no other.
+
+    Returns:
+        The experiment. A relative ``data.idx_directory`` is taken from the config's folder.
+
+    Raises:
+        ConfigError: The file is not there, is not YAML, or a key is unknown, missing or has a
+            value that is not allowed. The message names the file, the key and the value.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; a YAML file is needed") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can not be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping with the keys {_keys(Experiment)}")
+    try:
+        experiment = Experiment.model_validate(content)
+    except pydantic.ValidationError as error:
+        lines = [f"  {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
+    return _resolve(experiment, path.parent)
+
+
+def _resolve(experiment: Experiment, folder: Path) -> Experiment:
+    directory = experiment.data.idx_directory
+    if directory is None:
+        return experiment
+    directory = (folder / directory.expanduser()).resolve()
+    data = experiment.data.model_copy(update={"idx_directory": directory})
+    return experiment.model_copy(update={"data": data})
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+def _keys(section: type) -> str:
+    return ", ".join(section.model_fields)
+
+
+def _explain(problem: dict) -> str:
+    """One line for a person: the key, its value, and what is allowed."""
+    where = problem["loc"]
+    key = ".".join(str(part) for part in where)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; allowed here: {_keys(_section_at(where[:-1]))}"
+    if problem["type"] == "missing":
+        return f"the key '{key}' is missing"
+    message = problem["msg"].replace("Value error, ", "")
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        message = f"must be a mapping with the keys {_keys(_section_at(where))}"
+    if not key:
+        return message
+    return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _section_at(where: tuple) -> type:
+    section = Experiment
+    for part in where:
+        section = section.model_fields[part].annotation
+    return section
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

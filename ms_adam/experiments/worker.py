@@ -1,0 +1,115 @@
+"""The process that trains in one MindSpore mode: ``python -m ms_adam.experiments.worker``.
+
+Graph mode and PyNative mode are settings of a whole process, so each gets its own. The runner
+writes one JSON job to standard input; the worker answers on standard output, an object a line:
+
+    {"event": "progress", "done": steps of all runs so far}
+    {"event": "run", "done": ..., "optimizer", "mode", "seed", "file", "device_target", ...facts}
+    {"event": "failed", "message": ...}          the last line, if something went wrong
+
+What MindSpore itself prints goes to standard error, which the runner keeps as a log.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+_SECONDS_BETWEEN_REPORTS = 0.2
+
+
+class Events:
+    """Standard output for events alone; whatever else prints, C++ included, goes to the log."""
+
+    def __init__(self):
+        kept = os.dup(sys.stdout.fileno())
+        self._stream = os.fdopen(kept, "w", encoding="utf-8", buffering=1)
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        self._last_progress = 0.0
+
+    def send(self, event: str, **values) -> None:
+        self._stream.write(json.dumps({"event": event, **values}) + "\n")
+
+    def progress(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._last_progress >= _SECONDS_BETWEEN_REPORTS:
+            self._last_progress = now
+            self.send("progress", done=done)
+
+
+def main() -> int:
+    events = Events()
+    try:
+        work(json.load(sys.stdin), events)
+    except Exception as error:  # the boundary of the process: told to the runner, trace to the log
+        traceback.print_exc()
+        events.send("failed", message=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+def work(job: dict, events: Events) -> None:
+    """Does all runs of one mode.
+
+    Args:
+        job: ``experiment`` (the config as plain values), ``mode``, ``reference`` (whether to do the
+            float64 reference runs too) and ``folder`` (where to write).
+        events: Where to report.
+    """
+    # Not at the top: what these print on being imported belongs in the log.
+    import mindspore
+    import numpy as np
+
+    from ms_adam.experiments import training
+    from ms_adam.experiments.config import REFERENCE, Experiment
+    from ms_adam.experiments.data import load_split
+
+    enter(job["mode"])
+    experiment = Experiment.model_validate(job["experiment"])
+    data = experiment.data
+    split = load_split(data.idx_directory, data.train, data.test, data.split_seed)
+    optimizers = [*experiment.compare.optimizers, *([REFERENCE] if job["reference"] else [])]
+    runs = itertools.product(optimizers, experiment.compare.seeds)
+    for before, (optimizer, seed) in zip(itertools.count(0, experiment.steps), runs):
+
+        def progress(done: int, before: int = before) -> None:
+            events.progress(before + done)
+
+        if optimizer == REFERENCE:
+            run = training.train_reference(experiment, split, seed, progress)
+        else:
+            run = training.train(experiment, split, optimizer, seed, progress)
+        name = f"{optimizer.replace(' ', '-')}_{job['mode']}_seed{seed}.npz"
+        np.savez(Path(job["folder"]) / name, **run.arrays)
+        events.send(
+            "run",
+            done=before + experiment.steps,
+            optimizer=optimizer,
+            mode=job["mode"],
+            seed=seed,
+            file=name,
+            device_target=mindspore.get_context("device_target"),
+            **run.facts,
+        )
+
+
+def enter(mode: str) -> None:
+    """Puts the process into a mode, once and for all."""
+    import mindspore
+
+    mindspore.set_context(device_target="CPU")
+    if mode == "graph":
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    else:
+        # On two cores, launching operators one after the other in the calling thread is ten times
+        # quicker than handing each small one to another thread and waiting; the numbers are equal.
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What differs between parameters: which learning rate, which weight decay, and which switches.
+
+`nn.Optimizer` keeps one learning rate and one weight decay for each parameter, though all
+parameters of a group share them. Here each distinct pair is a group, computed once a step.
+"""
+
+from typing import NamedTuple, Tuple
+
+from mindspore import Tensor, nn
+
+
+class Groups(NamedTuple):
+    """One entry for each parameter.
+
+    Attributes:
+        index: which group the parameter is in.
+        decayed: whether weight decay acts on it.
+        centralized: whether its gradient is centralized.
+    """
+
+    index: Tuple[int, ...]
+    decayed: Tuple[bool, ...]
+    centralized: Tuple[bool, ...]
+
+
+class GroupValues(nn.Cell):
+    """The learning rate and the weight decay of each group in one step.
+
+    Args:
+        learning_rates: one for each group: Parameters, or Cells if they are `scheduled`.
+        weight_decays: one for each group, each a Tensor or a Cell.
+        scheduled: whether the learning rates are schedules.
+
+    Inputs:
+        done: int32 tensor of shape (1,), the number of steps already made.
+
+    Outputs:
+        Two tuples of float32 tensors of shape (), as long as there are groups.
+    """
+
+    def __init__(self, learning_rates, weight_decays, scheduled):
+        super().__init__(auto_prefix=False)
+        self.scheduled = scheduled
+        self.learning_rates = learning_rates
+        self.weight_decays = weight_decays
+        self.decay_scheduled = tuple(isinstance(decay, nn.Cell) for decay in weight_decays)
+
+    def construct(self, done):
+        learning_rates, weight_decays = (), ()
+        for rate in self.learning_rates:
+            learning_rates += ((rate(done).reshape(()) if self.scheduled else rate),)
+        for decay, scheduled in zip(self.weight_decays, self.decay_scheduled):
+            weight_decays += ((decay(done).reshape(()) if scheduled else decay),)
+        return learning_rates, weight_decays
+
+
+def split(optimizer):
+    """Reads the groups off what `nn.Optimizer` made of its arguments.
+
+    Args:
+        optimizer: an `nn.Optimizer` whose loss scale is 1, after its `__init__`.
+
+    Returns:
+        A `Groups` and a `GroupValues`.
+    """
+    count = len(optimizer.parameters)
+    rates = (tuple(optimizer.learning_rate) if optimizer.is_group_lr
+             else (optimizer.learning_rate,) * count)
+    decays = (tuple(optimizer.weight_decay) if optimizer.is_group
+              else (optimizer.weight_decay,) * count)
+    members = {}
+    index = []
+    for rate, decay in zip(rates, decays):
+        key = (id(rate), float(decay) if isinstance(decay, Tensor) else id(decay))
+        members.setdefault(key, (len(members), rate, decay))
+        index.append(members[key][0])
+    values = GroupValues(tuple(rate for _, rate, _ in members.values()),
+                         tuple(decay for _, _, decay in members.values()), optimizer.dynamic_lr)
+    groups = Groups(
+        index=tuple(index),
+        decayed=tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags),
+        centralized=(optimizer.grad_centralization_flags if optimizer.is_group
+                     else (False,) * count))
+    return groups, values

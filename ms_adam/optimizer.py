@@ -1,0 +1,292 @@
+"""Adam and AdamW for MindSpore: arguments, state and the order of one step."""
+
+import functools
+import inspect
+
+import mindspore as ms
+from mindspore import nn
+from mindspore.ops import operations as P
+
+from ms_adam import backends
+from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
+from ms_adam.gradients import FLOATS, check_count
+from ms_adam.groups import split
+from ms_adam.state import State, master_weights as make_master_weights
+
+_assign_add = P.AssignAdd()
+
+
+def _renamed_arguments(init):
+    """Let `lr` stand for `learning_rate` and `betas` for `beta1` and `beta2`.
+
+    These are the names that MindSpore announces for releases after 2.9. Giving a value under both
+    names is a TypeError, also where the two agree.
+    """
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapper(self, *args, **kwargs):
+        given = signature.bind(self, *args, **kwargs).arguments
+        owner = type(self).__name__
+        for new, olds in (("lr", ("learning_rate",)), ("betas", ("beta1", "beta2"))):
+            both = [old for old in olds if old in given]
+            if given.get(new) is not None and both:
+                raise TypeError(f"For '{owner}', '{new}' and '{both[0]}' name the same value: give "
+                                f"one of them, but got {new}={given[new]!r} and "
+                                f"{both[0]}={given[both[0]]!r}.")
+        init(self, *args, **kwargs)
+
+    return wrapper
+
+
+class Adam(nn.Optimizer):
+    r"""Adam: adaptive moment estimation, as Algorithm 1 of the paper has it.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        w_t &= w_{t-1} - \gamma \frac{m_t / (1 - \beta_1^t)}
+                                     {\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
+
+    with :math:`g_t` the gradient plus, with weight decay, :math:`\lambda w_{t-1}` (L2). For decay
+    apart from the gradient see `AdamW`.
+
+    Takes the place of `mindspore.nn.Adam`: same arguments, defaults, errors, parameter groups and
+    state names, in graph mode and in PyNative, with the same numbers in both.
+
+    .. warning::
+        `mindspore.nn.Adam` documents the formula above and computes another one, in which epsilon
+        is added to the root of the uncorrected moment. `epsilon_hat=True` gives its numbers. The
+        two differ by sqrt(1 - beta2^t): 32 times the epsilon in the first step. See
+        docs/formulas.md.
+
+    Args:
+        params (Union[list[Parameter], list[dict]]): Parameters, or groups of them with the keys
+            "params", "lr", "weight_decay", "grad_centralization" and "order_params", as in
+            `nn.Adam`. float16, bfloat16, float32 or float64, any shape.
+        learning_rate (Union[float, int, Tensor, Iterable, LearningRateSchedule], optional): A
+            fixed value, one for each step, or a schedule that is called with the number of steps
+            already made. Kept in float32, as MindSpore does. Default: ``1e-3`` .
+        beta1 (float, optional): Decay rate of the first moment, in [0, 1). Default: ``0.9`` .
+        beta2 (float, optional): Decay rate of the second moment, in [0, 1). Default: ``0.999`` .
+        eps (float, optional): Added to the root of the second moment, in units of the gradient;
+            greater than 0. Default: ``1e-8`` .
+        use_locking (bool, optional): Handed to MindSpore's kernels (backend `primitive`), which
+            then lock each tensor. No step of ours writes one tensor twice at a time, so results do
+            not depend on it. Default: ``False`` .
+        use_nesterov (bool, optional): Replaces :math:`m_t` in the update with
+            :math:`\beta_1 m_t + (1 - \beta_1) g_t`, as `nn.Adam` does. Default: ``False`` .
+        weight_decay (Union[float, int, Cell], optional): :math:`\lambda`. Without groups it acts
+            on parameters without 'beta' or 'gamma' in their names, as in `nn.Adam`. A Cell is
+            called with the number of steps already made. Default: ``0.0`` .
+        loss_scale (float, optional): What the loss was multiplied by; gradients are divided by it
+            first of all. Default: ``1.0`` .
+        use_amsgrad (bool, optional): Replaces :math:`v_t` in the update with the largest so far
+            (Reddi et al. 2018). Together with `use_nesterov`, of which `nn.Adam` then drops the
+            latter without a word, both act. Default: ``False`` .
+
+    Keyword Args:
+        use_lazy (bool): Not there yet. Default: ``False`` .
+        use_offload (bool): Not there yet. Default: ``False`` .
+        epsilon_hat (bool): Add epsilon before the bias correction of the second moment (the last
+            lines of section 2 of the paper; what `nn.Adam` computes). Default: ``False`` .
+        bias_correction (bool): Whether moments are corrected. Default: ``True`` .
+        max_grad_norm (float): Not there yet. Default: ``None`` .
+        master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
+            parameter is its rounding. Default: ``False`` .
+        backend (str): "auto", "primitive" or "composite". Default: ``"auto"`` .
+        flat_state (bool): Not there yet. Default: ``False`` .
+        shard_state (bool): Not there yet. Default: ``False`` .
+        lr: The name of `learning_rate` in releases of MindSpore after 2.9.
+        betas (tuple[float]): `beta1` and `beta2` in one, likewise.
+
+    Inputs:
+        - **gradients** (tuple[Tensor]) - One for each parameter, in the order of `parameters`, of
+          the parameter's shape and any float dtype. They are not changed.
+
+    Outputs:
+        Tensor[bool], True.
+
+    Attributes:
+        backend (str): Which backend runs.
+        parameters (ParameterTuple): What is optimized.
+        moment1, moment2, vhat (ParameterTuple): float32, or float64 for float64 parameters.
+        global_step (Parameter): Steps made, int32 of shape (1,). The one counter there is: bias
+            corrections and schedules read it.
+
+    Raises:
+        KeyError: If an unknown keyword is given.
+        TypeError: If `learning_rate` is not one of int, float, Tensor, Iterable,
+            LearningRateSchedule; if an element of `params` is neither Parameter nor dict; if
+            `beta1`, `beta2`, `eps` or `loss_scale` is not a float; if `weight_decay` is neither
+            float, int nor Cell; if a switch is not a bool; if a value is given under two names; if
+            a parameter or gradient is not of a float dtype.
+        ValueError: If `loss_scale` or `eps` is not greater than 0; if `beta1` or `beta2` is not in
+            [0, 1); if `weight_decay` or `learning_rate` is less than 0; if `use_lazy` and
+            `use_offload` are both True, or one of them with `use_amsgrad`; if `backend` is
+            unknown or cannot run; if the count or a shape of the gradients does not fit.
+        RuntimeError: If a parameter is given twice.
+        NotImplementedError: If an option is asked for that is not there yet.
+
+    A gradient that holds NaN or Inf makes its own elements of the parameter NaN and no others. One
+    whose square overflows (above 1.8e19 in float32) leaves an infinite second moment, from which
+    NaN follows in the next step. Dynamic loss scaling keeps such gradients away.
+
+    Supported Platforms:
+        ``CPU``; ``GPU`` and ``Ascend`` by the operators used, not yet run there.
+
+    Example:
+        >>> import mindspore as ms
+        >>> from mindspore import nn
+        >>> import ms_adam
+        >>> network = nn.Dense(4, 2)
+        >>> optimizer = ms_adam.Adam(network.trainable_params(), learning_rate=1e-2)
+        >>> loss = lambda x: network(x).square().mean()
+        >>> gradient = ms.value_and_grad(loss, None, optimizer.parameters)
+        >>> before, gradients = gradient(ms.ops.ones((3, 4)))
+        >>> done = optimizer(gradients)
+        >>> after, _ = gradient(ms.ops.ones((3, 4)))
+        >>> bool(after < before)
+        True
+
+    References:
+        Kingma & Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, arXiv 1412.6980.
+    """
+
+    decoupled_weight_decay = False
+
+    @_renamed_arguments
+    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
+                 use_locking=False, use_nesterov=False, weight_decay=0.0, loss_scale=1.0,
+                 use_amsgrad=False, *, use_lazy=False, use_offload=False, epsilon_hat=False,
+                 bias_correction=True, max_grad_norm=None, master_weights=False, backend="auto",
+                 flat_state=False, shard_state=False, lr=None, betas=None, **unknown):
+        owner = type(self).__name__
+        if unknown:
+            raise KeyError(f"For '{owner}', no argument is named {', '.join(map(repr, unknown))}.")
+        learning_rate = learning_rate if lr is None else lr
+        if betas is not None:
+            beta1, beta2 = _unpack_betas(owner, betas)
+        if isinstance(loss_scale, int) and not isinstance(loss_scale, bool):
+            loss_scale = float(loss_scale)
+        for name, value in (("beta1", beta1), ("beta2", beta2)):
+            check_decay_rate(owner, name, value)
+        for name, value in (("eps", eps), ("loss_scale", loss_scale)):
+            check_positive(owner, name, value)
+        switches = {
+            "use_locking": use_locking, "use_nesterov": use_nesterov, "use_amsgrad": use_amsgrad,
+            "use_lazy": use_lazy, "use_offload": use_offload, "epsilon_hat": epsilon_hat,
+            "bias_correction": bias_correction, "master_weights": master_weights,
+            "flat_state": flat_state, "shard_state": shard_state}
+        for name, value in switches.items():
+            check_bool(owner, name, value)
+        check_choice(owner, "backend", backend, backends.CHOICES)
+        if sum((use_lazy, use_offload, use_amsgrad)) > 1 and (use_lazy or use_offload):
+            raise ValueError(
+                f"For '{owner}', at most one of 'use_lazy', 'use_offload' and 'use_amsgrad' can be "
+                f"True, but got use_lazy={use_lazy}, use_offload={use_offload}, "
+                f"use_amsgrad={use_amsgrad}.")
+        for name in ("use_lazy", "use_offload", "flat_state", "shard_state"):
+            if switches[name]:
+                raise NotImplementedError(f"For '{owner}', {name}=True is not there yet.")
+        if max_grad_norm is not None:
+            raise NotImplementedError(f"For '{owner}', 'max_grad_norm' is not there yet.")
+
+        # The base class would fold the loss scale into the weight decay; we unscale first.
+        super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
+        self.loss_scale = loss_scale
+        _check_parameters(owner, self.parameters)
+
+        formula = Formula(
+            beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
+            bias_correction=bias_correction, nesterov=use_nesterov, amsgrad=use_amsgrad,
+            decoupled=self.decoupled_weight_decay, loss_scale=loss_scale, use_locking=use_locking)
+        weights = make_master_weights(self.parameters) if master_weights else self.parameters
+        self.backend = backends.choose(owner, backend, formula, weights, self._target)
+
+        state = State.zeros(self.parameters, use_amsgrad)
+        self.moment1, self.moment2 = state.moment1, state.moment2
+        if use_amsgrad:
+            self.vhat = state.vhat
+        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        if master_weights:
+            self.master_weights = weights
+        groups, self.group_values = split(self)
+        self.update = backends.BACKENDS[self.backend](
+            formula, self.parameters, weights, state, groups, self._target)
+        self.formula = formula
+        self.count = len(self.parameters)
+        self.one = ms.Tensor([1], ms.int32)
+
+    @ms.jit
+    def construct(self, gradients):
+        check_count(self.count, len(gradients))
+        # Schedules are called with the steps already made: before this one counts.
+        learning_rates, weight_decays = self.group_values(self.global_step)
+        _assign_add(self.global_step, self.one)
+        return self.update(self.global_step, learning_rates, weight_decays, gradients)
+
+    @nn.Optimizer.target.setter
+    def target(self, value):
+        """Where the parameters are updated: "CPU", "GPU" or "Ascend"."""
+        self._set_base_target(value)
+
+    def extend_repr(self):
+        f = self.formula
+        options = [f"beta1={f.beta1}", f"beta2={f.beta2}", f"eps={f.eps}"]
+        options += [name for name, on in (
+            ("epsilon_hat", f.epsilon_hat), ("no bias correction", not f.bias_correction),
+            ("nesterov", f.nesterov), ("amsgrad", f.amsgrad)) if on]
+        return f"{self.count} parameters, {', '.join(options)}, backend={self.backend}"
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2).
+
+    .. math::
+        w_t = (1 - \gamma \lambda) w_{t-1}
+              - \gamma \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
+
+    The decay is scaled by the learning rate :math:`\gamma`, as in torch.optim.AdamW and
+    `mindspore.experimental.optim.AdamW`. Arguments, errors and everything else are those of `Adam`;
+    `weight_decay` defaults to ``1e-2`` .
+
+    .. warning::
+        `mindspore.nn.AdamWeightDecay` has no bias correction and an epsilon of 1e-6: it is
+        `AdamW(..., eps=1e-6, bias_correction=False)`.
+
+    Example:
+        >>> from mindspore import nn
+        >>> import ms_adam
+        >>> optimizer = ms_adam.AdamW(nn.Dense(4, 2).trainable_params(), weight_decay=0.05)
+
+    References:
+        Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019, arXiv 1711.05101.
+    """
+
+    decoupled_weight_decay = True
+
+    @_renamed_arguments
+    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
+                 use_locking=False, use_nesterov=False, weight_decay=1e-2, loss_scale=1.0,
+                 use_amsgrad=False, **keywords):
+        super().__init__(params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov,
+                         weight_decay, loss_scale, use_amsgrad, **keywords)
+
+
+def _unpack_betas(owner, betas):
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"For '{owner}', the argument 'betas' must be two floats, beta1 and beta2, "
+                        f"but got {betas!r}.")
+    return betas
+
+
+def _check_parameters(owner, parameters):
+    seen = set()
+    for parameter in parameters:
+        if parameter.name in seen:
+            raise RuntimeError(f"For '{owner}', the parameter '{parameter.name}' is given twice.")
+        seen.add(parameter.name)
+        if parameter.dtype not in FLOATS:
+            raise TypeError(f"For '{owner}', the parameter '{parameter.name}' must be float16, "
+                            f"bfloat16, float32 or float64, but got {parameter.dtype}.")

