@@ -43,8 +43,9 @@ class CompositeBatch(Batch):
             w = _mul(w, retained)                              # Loshchilov & Hutter 2019, Alg. 2
         w = _addcdiv(w, m, _add(_sqrt(v), epsilon), step_size)
         if self.widened:
-            w = _cast(w, self.weight_dtype)
-        _assign(weight, w)
+            self.store(weight, _cast(w, self.weight_dtype))
+        else:
+            _assign(weight, w)
         return True
 
 

@@ -12,6 +12,7 @@ argument (1.5 times).
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
+from mindspore.ops.auto_generate import InplaceCopy
 
 from ms_adam.gradients import check_gradient
 from ms_adam.scalars import StepScalars, scalar_dtype
@@ -102,6 +103,7 @@ class Batch(nn.Cell):
         self.members = None if len(members) == len(weights) else tuple(members)
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
         self.widened = weight_dtype != dtype
+        self.store = store_operator(weight_dtype)
         self.signed = Tensor(self.sign, dtype)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
         self.scaled = formula.loss_scale != 1.0
@@ -162,18 +164,42 @@ class Finish(nn.Cell):
 
     def __init__(self, parameters, weights, state):
         super().__init__(auto_prefix=False)
-        copied = [i for i, weight in enumerate(weights) if weight is not parameters[i]]
-        self.any_copied = bool(copied)
-        self.parameters, self.weights = _take(parameters, copied), _take(weights, copied)
+        copied = {}
+        for i, weight in enumerate(weights):
+            if weight is not parameters[i]:
+                copied.setdefault(parameters[i].dtype, []).append(i)
+        self.roundings = nn.CellList([Rounding(_take(parameters, members), _take(weights, members))
+                                      for members in copied.values()], auto_prefix=False)
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
-        self.map_ = ops.HyperMap()
 
     def construct(self, beta1_power, beta2_power):
-        if self.any_copied:
-            self.map_(_round_into, self.parameters, self.weights)
+        for rounding in self.roundings:
+            rounding()
         _assign(self.beta1_power, _cast(beta1_power, ms.float32))
         _assign(self.beta2_power, _cast(beta2_power, ms.float32))
         return True
+
+
+class Rounding(nn.Cell):
+    """Sets parameters of one dtype to the roundings of their master weights."""
+
+    def __init__(self, parameters, weights):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.weights = parameters, weights
+        self.dtype = parameters[0].dtype
+        self.store = store_operator(self.dtype)
+        self.map_ = ops.HyperMap()
+
+    def construct(self):
+        return self.map_(self.round_into, self.parameters, self.weights)
+
+    def round_into(self, parameter, weight):
+        return self.store(parameter, _cast(weight, self.dtype))
+
+
+def store_operator(dtype):
+    """The operator that sets a parameter: `Assign` has no bfloat16 on the CPU."""
+    return InplaceCopy() if dtype == ms.bfloat16 else P.Assign()
 
 
 def _take(parameters, members):
@@ -182,8 +208,3 @@ def _take(parameters, members):
 
 def _pick(gradients, i):
     return gradients[i]
-
-
-def _round_into(parameter, weight):
-    _assign(parameter, _cast(weight, parameter.dtype))
-    return True
