@@ -1,10 +1,11 @@
 """Adam and AdamW for MindSpore: arguments, state and the order of one step."""
 
+import copy
 import functools
 import inspect
 
 import mindspore as ms
-from mindspore import nn
+from mindspore import nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
@@ -30,9 +31,9 @@ def _renamed_arguments(init):
         owner = type(self).__name__
         for new, olds in (("lr", ("learning_rate",)), ("betas", ("beta1", "beta2"))):
             both = [old for old in olds if old in given]
-            if given.get(new) is not None and both:
+            if kwargs.get(new) is not None and both:
                 raise TypeError(f"For '{owner}', '{new}' and '{both[0]}' name the same value: give "
-                                f"one of them, but got {new}={given[new]!r} and "
+                                f"one of them, but got {new}={kwargs[new]!r} and "
                                 f"{both[0]}={given[both[0]]!r}.")
         init(self, *args, **kwargs)
 
@@ -137,7 +138,7 @@ class Adam(nn.Optimizer):
 
     Example:
         >>> import mindspore as ms
-        >>> from mindspore import nn
+        >>> from mindspore import nn, ops
         >>> import ms_adam
         >>> network = nn.Dense(4, 2)
         >>> optimizer = ms_adam.Adam(network.trainable_params(), learning_rate=1e-2)
@@ -165,6 +166,9 @@ class Adam(nn.Optimizer):
         if unknown:
             raise KeyError(f"For '{owner}', no argument is named {', '.join(map(repr, unknown))}.")
         learning_rate = learning_rate if lr is None else lr
+        if isinstance(learning_rate, str):  # iterable, but no list of learning rates
+            raise TypeError(f"For '{owner}', the argument 'learning_rate' must be float, int, Tensor, "
+                            f"Iterable or LearningRateSchedule, but got {learning_rate!r}.")
         if betas is not None:
             beta1, beta2 = _unpack_betas(owner, betas)
         if isinstance(loss_scale, int) and not isinstance(loss_scale, bool):
@@ -231,6 +235,17 @@ class Adam(nn.Optimizer):
         """Where the parameters are updated: "CPU", "GPU" or "Ascend"."""
         self._set_base_target(value)
 
+    def __deepcopy__(self, memo):
+        # MindSpore's mapping functions cannot be copied and hold no state: the copy shares them.
+        for _, cell in self.cells_and_names():
+            for value in vars(cell).values():
+                if isinstance(value, (ops.HyperMap, ops.Map)):
+                    memo[id(value)] = value
+        make, arguments, attributes = self.__reduce_ex__(2)[:3]
+        duplicate = memo[id(self)] = make(*arguments)
+        duplicate.__setstate__(copy.deepcopy(attributes, memo))
+        return duplicate
+
     def extend_repr(self):
         f = self.formula
         options = [f"beta1={f.beta1}", f"beta2={f.beta2}", f"eps={f.eps}"]
@@ -256,7 +271,7 @@ class AdamW(Adam):
         `AdamW(..., eps=1e-6, bias_correction=False)`.
 
     Example:
-        >>> from mindspore import nn
+        >>> from mindspore import nn, ops
         >>> import ms_adam
         >>> optimizer = ms_adam.AdamW(nn.Dense(4, 2).trainable_params(), weight_decay=0.05)
 
@@ -270,8 +285,10 @@ class AdamW(Adam):
     def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
                  use_locking=False, use_nesterov=False, weight_decay=1e-2, loss_scale=1.0,
                  use_amsgrad=False, **keywords):
-        super().__init__(params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov,
-                         weight_decay, loss_scale, use_amsgrad, **keywords)
+        # Both spellings of a name are sorted out; what is left is Adam's __init__ itself.
+        Adam.__init__.__wrapped__(
+            self, params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay,
+            loss_scale, use_amsgrad, **keywords)
 
 
 def _unpack_betas(owner, betas):

@@ -6,9 +6,9 @@ from mindspore.ops import operations as P
 
 from ms_adam.backends.operators import Batch, OperatorBackend
 
-_add, _sub, _mul, _addcdiv = P.Add(), P.Sub(), P.Mul(), P.Addcdiv()
+_add, _sub, _mul, _div = P.Add(), P.Sub(), P.Mul(), P.RealDiv()
 _square, _sqrt, _maximum = P.Square(), P.Sqrt(), P.Maximum()
-_cast, _assign = P.Cast(), P.Assign()
+_cast, _assign, _assign_sub = P.Cast(), P.Assign(), P.AssignSub()
 
 
 class CompositeBatch(Batch):
@@ -17,8 +17,6 @@ class CompositeBatch(Batch):
     `rest1` is 1 - beta1, rounded once. In float32, beta1 and 1 - beta1 do not add up to 1;
     lerp(m, g, 1 - beta1) = m + (1 - beta1) * (g - m) needs no sum.
     """
-
-    sign = -1.0  # addcdiv adds
 
     def __init__(self, formula, weights, state, members, dtype, *key):
         super().__init__(formula, weights, state, members, dtype, *key)
@@ -36,16 +34,15 @@ class CompositeBatch(Batch):
         if self.amsgrad:
             v = _maximum(vhat, v)                              # Reddi et al. 2018, Algorithm 2
             _assign(vhat, v)
-        w = weight
-        if self.widened:
-            w = _cast(weight, self.dtype)
+        # Not Addcdiv: its CPU kernel gives NaN for divisors of 1e-8.
+        update = _div(_mul(step_size, m), _add(_sqrt(v), epsilon))
+        if self.plain:
+            _assign_sub(weight, update)
+            return True
+        w = _cast(weight, self.dtype)
         if self.shrunk:
             w = _mul(w, retained)                              # Loshchilov & Hutter 2019, Alg. 2
-        w = _addcdiv(w, m, _add(_sqrt(v), epsilon), step_size)
-        if self.widened:
-            self.store(weight, _cast(w, self.weight_dtype))
-        else:
-            _assign(weight, w)
+        self.store(weight, _cast(_sub(w, update), self.weight_dtype))
         return True
 
 

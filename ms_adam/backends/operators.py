@@ -91,8 +91,6 @@ class Batch(nn.Cell):
         centralized: whether their gradients are centralized.
     """
 
-    sign = 1.0  # of the step size that `adam` is given
-
     def __init__(self, formula, weights, state, members, dtype, weight_dtype, group, decayed,
                  centralized):
         super().__init__(auto_prefix=False)
@@ -102,14 +100,13 @@ class Batch(nn.Cell):
         self.names = tuple(weights[i].name for i in members)
         self.members = None if len(members) == len(weights) else tuple(members)
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
-        self.widened = weight_dtype != dtype
         self.store = store_operator(weight_dtype)
-        self.signed = Tensor(self.sign, dtype)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
         self.scaled = formula.loss_scale != 1.0
         self.reciprocal_scale = Tensor(1.0 / formula.loss_scale, dtype)
         self.l2 = decayed and not formula.decoupled
         self.shrunk = decayed and formula.decoupled
+        self.plain = weight_dtype == dtype and not self.shrunk
         self.centralized = centralized
         self.map_ = ops.HyperMap()
 
@@ -119,9 +116,8 @@ class Batch(nn.Cell):
         weight_decay = _cast(weight_decays[self.group], self.dtype)
         gradients = self.map_(ops.partial(self.prepare, weight_decay), self.names,
                               self.weights, gradients)
-        step_size = _mul(self.signed, _cast(step_sizes[self.group], self.dtype))
-        update = ops.partial(self.adam, step_size, _cast(retained[self.group], self.dtype),
-                             _cast(epsilon, self.dtype))
+        update = ops.partial(self.adam, _cast(step_sizes[self.group], self.dtype),
+                             _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype))
         self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
 
@@ -142,7 +138,7 @@ class Batch(nn.Cell):
         """Makes one step of one weight.
 
         Args:
-            step_size: shape (), `sign` times lr with the corrections of `StepScalars` folded in.
+            step_size: shape (), lr with the corrections of `StepScalars` folded in.
             retained: shape (), what decoupled weight decay leaves of the weight.
             epsilon: shape (), likewise folded.
             weight, moment1, moment2, vhat: Parameters of one shape; vhat is read under AMSGrad

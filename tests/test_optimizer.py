@@ -1,0 +1,543 @@
+"""What users of `nn.Adam` expect of the optimizer: arguments, groups, schedules, training loops."""
+
+import copy
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn, ops
+from running import ALL_BACKENDS, as_tensors, make_parameters, set_mode, snapshot, to_numpy
+
+import ms_adam
+from ms_adam import reference
+from ms_adam.verify.cases import gradients
+
+OPTIMIZERS = (ms_adam.Adam, ms_adam.AdamW)
+
+
+def parameters(*shapes, dtype="float32"):
+    return make_parameters(shapes or ((2, 3), (4,)), dtype)
+
+
+def run(optimizer, steps=3, scale=1.0, seed=0):
+    """Makes steps with random gradients; returns those gradients as float64 arrays."""
+    shapes = [p.shape for p in optimizer.parameters]
+    dtype = str(optimizer.parameters[0].dtype).lower()
+    fed = []
+    for arrays in gradients(shapes, steps, scale, seed):
+        tensors, exact = as_tensors(arrays, dtype)
+        optimizer(tensors)
+        fed.append(exact)
+    return fed
+
+
+def follow(adam, start, fed, **per_step):
+    """The reference's weights after the same gradients; `per_step` lists overrides."""
+    weights = []
+    for i, weight in enumerate(start):
+        state = adam.init(weight)
+        for t, exact in enumerate(fed):
+            overrides = {name: values[t] for name, values in per_step.items()}
+            weight, state = adam.step(weight, exact[i], state, **overrides)
+        weights.append(weight)
+    return weights
+
+
+def assert_follows(optimizer, expected, steps=3):
+    """Within the roundings of a few float32 steps: of weights of size 1 to 4, each step 2^-24 * 4,
+    and of updates of size lr with 20 roundings each."""
+    tolerance = steps * (4 * 2.0**-24 + 0.1 * 20 * 2.0**-24)
+    for parameter, want in zip(optimizer.parameters, expected):
+        np.testing.assert_allclose(to_numpy(parameter), want, rtol=0, atol=tolerance)
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+BAD_ARGUMENTS = [
+    (TypeError, {"beta1": 1}, "beta1"),
+    (TypeError, {"beta2": "0.9"}, "beta2"),
+    (TypeError, {"eps": 1}, "eps"),
+    (TypeError, {"loss_scale": "1"}, "loss_scale"),
+    (TypeError, {"loss_scale": True}, "loss_scale"),
+    (TypeError, {"weight_decay": "0"}, "(?i)weight_decay"),
+    (TypeError, {"learning_rate": "0.1"}, "float|learning"),
+    (TypeError, {"learning_rate": None}, "learning_rate"),
+    (TypeError, {"use_locking": 1}, "use_locking"),
+    (TypeError, {"use_nesterov": 1}, "use_nesterov"),
+    (TypeError, {"use_amsgrad": None}, "use_amsgrad"),
+    (TypeError, {"use_lazy": 0}, "use_lazy"),
+    (TypeError, {"use_offload": "no"}, "use_offload"),
+    (TypeError, {"epsilon_hat": 1}, "epsilon_hat"),
+    (TypeError, {"bias_correction": 1}, "bias_correction"),
+    (TypeError, {"master_weights": 1}, "master_weights"),
+    (TypeError, {"backend": None}, "backend"),
+    (TypeError, {"betas": 0.9}, "betas"),
+    (TypeError, {"betas": (0.9,)}, "betas"),
+    (TypeError, {"lr": 0.1, "learning_rate": 0.1}, "'lr' and 'learning_rate'"),
+    (TypeError, {"lr": 1e-3, "learning_rate": 1e-3}, "'lr' and 'learning_rate'"),
+    (TypeError, {"betas": (0.9, 0.999), "beta2": 0.999}, "'betas' and 'beta2'"),
+    (ValueError, {"beta1": 1.0}, r"'beta1'.*\[0.0, 1.0\).*1.0"),
+    (ValueError, {"beta2": -0.1}, "'beta2'.*-0.1"),
+    (ValueError, {"beta1": float("nan")}, "'beta1'.*nan"),
+    (ValueError, {"betas": (0.9, 1.5)}, "'beta2'.*1.5"),
+    (ValueError, {"eps": 0.0}, "'eps'.*0.0"),
+    (ValueError, {"eps": float("inf")}, "'eps'.*inf"),
+    (ValueError, {"loss_scale": 0.0}, "'loss_scale'.*0.0"),
+    (ValueError, {"loss_scale": -1}, "'loss_scale'.*-1.0"),
+    (ValueError, {"weight_decay": -0.1}, "weight_decay.*-0.1"),
+    (ValueError, {"learning_rate": -0.1}, "learning rate.*-0.1"),
+    (ValueError, {"learning_rate": Tensor(np.ones((2, 2)), ms.float32)}, "dimension"),
+    (ValueError, {"use_lazy": True, "use_offload": True}, "use_lazy=True, use_offload=True"),
+    (ValueError, {"use_lazy": True, "use_amsgrad": True}, "use_amsgrad=True"),
+    (ValueError, {"use_offload": True, "use_amsgrad": True}, "use_amsgrad=True"),
+    (ValueError, {"backend": "fastest"}, "'auto'.*'fastest'"),
+    (KeyError, {"use_lasy": True}, "use_lasy"),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("error, arguments, message", BAD_ARGUMENTS,
+                         ids=[str(arguments) for _, arguments, _ in BAD_ARGUMENTS])
+def test_bad_argument(optimizer, error, arguments, message):
+    with pytest.raises(error, match=message):
+        optimizer(parameters(), **arguments)
+
+
+@pytest.mark.parametrize("option", ["use_lazy", "use_offload", "shard_state"])
+def test_what_is_not_there_yet_says_so(option):
+    with pytest.raises(NotImplementedError, match=option):
+        ms_adam.Adam(parameters(), **{option: True})
+
+
+def test_bad_parameters():
+    a = parameters()[0]
+    integer = Parameter(Tensor(np.ones(3), ms.int32), name="counts")
+    for error, params, message in [
+            (ValueError, None, "None"), (ValueError, [], "empty"), (TypeError, 3, "Iterable"),
+            (TypeError, [a, "b"], "Parameter"), (TypeError, [1.0], "Parameter"),
+            (RuntimeError, [a, a], "layer0.weight.*twice"),
+            (RuntimeError, [{"params": [a]}, {"params": [a]}], "layer0.weight"),
+            (KeyError, [{"params": [a], "rate": 0.1}], "rate"),
+            (ValueError, [{"params": []}], "empty"), (TypeError, [integer], "counts.*Int32"),
+            (TypeError, [{"params": [a], "grad_centralization": 1}], "bool"),
+            (ValueError, [{"params": [a], "lr": -1.0}], "-1.0")]:
+        with pytest.raises(error, match=message):
+            ms_adam.Adam(params)
+
+
+@pytest.mark.parametrize("gradient, error, message", [
+    (lambda: (Tensor(np.ones((3, 2)), ms.float32),), ValueError, r"layer0.weight.*\(2, 3\).*\(3, 2\)"),
+    (lambda: (Tensor(np.ones(1), ms.float32),), ValueError, r"\(2, 3\).*\(1,\)"),
+    (lambda: (Tensor(np.ones((2, 3)), ms.int32),), TypeError, "layer0.weight.*float.*Int32"),
+    (lambda: (), ValueError, "one gradient for each of the 1 parameters, but got 0"),
+    (lambda: (Tensor(np.ones((2, 3)), ms.float32),) * 2, ValueError, "but got 2"),
+], ids=["shape", "broadcast", "dtype", "none", "too many"])
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_bad_gradient_leaves_the_state_alone(gradient, error, message, backend, mode):
+    optimizer = ms_adam.Adam(parameters((2, 3)), backend=backend)
+    run(optimizer)
+    before, step = snapshot(optimizer), int(optimizer.global_step)
+    with pytest.raises(error, match=message):
+        optimizer(gradient())
+    assert int(optimizer.global_step) == step
+    for old, new in zip(before[:3], snapshot(optimizer)[:3]):
+        np.testing.assert_array_equal(old, new)
+    run(optimizer)  # and it goes on
+    assert int(optimizer.global_step) == step + 3
+
+
+def test_both_spellings_give_the_same():
+    old = ms_adam.Adam(parameters(), 0.01, 0.8, 0.99)
+    new = ms_adam.Adam(parameters(), lr=0.01, betas=(0.8, 0.99))
+    run(old), run(new)
+    for a, b in zip(snapshot(old)[:3], snapshot(new)[:3]):
+        for x, y in zip(a, b):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_positional_order_and_defaults_are_those_of_nn_adam():
+    import inspect
+    theirs = inspect.signature(nn.Adam.__init__).parameters
+    for optimizer in OPTIMIZERS:
+        ours = inspect.signature(optimizer.__init__).parameters
+        positional = [p for p in theirs.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert [p.name for p in positional] == list(ours)[:len(positional)]
+        for p in positional:
+            if (optimizer, p.name) != (ms_adam.AdamW, "weight_decay"):
+                assert ours[p.name].default == p.default
+
+
+def test_state_has_the_names_of_nn_adam():
+    ours = ms_adam.Adam(parameters(), use_amsgrad=True)
+    theirs = nn.Adam(parameters(), use_amsgrad=True)
+    assert {p.name for p in ours.get_parameters()} == {p.name for p in theirs.get_parameters()}
+
+
+# --- groups and schedules ----------------------------------------------------------------------
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+@pytest.mark.parametrize("optimizer_class", OPTIMIZERS)
+def test_groups(optimizer_class, backend, mode):
+    conv, bias, scale, head = make_parameters([(4, 3, 3, 3), (4,), (4,), (5, 4)], "float32")
+    start = [to_numpy(p) for p in (head, scale, bias, conv)]
+    optimizer = optimizer_class(
+        [{"params": [conv], "weight_decay": 0.05, "grad_centralization": True},
+         {"params": [bias, scale], "lr": 0.02, "weight_decay": 0.0},
+         {"params": [head]},
+         {"order_params": [head, scale, bias, conv]}],
+        learning_rate=0.1, weight_decay=0.01, backend=backend)
+    assert [p.name for p in optimizer.parameters] == [p.name for p in (head, scale, bias, conv)]
+    fed = run(optimizer)
+    decoupled = optimizer_class is ms_adam.AdamW
+    f32 = lambda x: float(np.float32(x))
+    methods = [reference.Adam(f32(0.1), weight_decay=f32(0.01), decoupled=decoupled),
+               reference.Adam(f32(0.02)), reference.Adam(f32(0.02)),
+               reference.Adam(f32(0.1), weight_decay=f32(0.05), decoupled=decoupled,
+                              centralize=True)]
+    expected = [follow(method, [start[i]], [[exact[i]] for exact in fed])[0]
+                for i, method in enumerate(methods)]
+    assert_follows(optimizer, expected)
+
+
+def test_decay_spares_beta_and_gamma_without_groups(mode):
+    named = [Parameter(Tensor(np.ones(3), ms.float32), name=name)
+             for name in ("norm.gamma", "norm.beta", "dense.weight")]
+    optimizer = ms_adam.AdamW(named, learning_rate=0.5, weight_decay=0.5)
+    optimizer(tuple(Tensor(np.zeros(3), ms.float32) for _ in named))
+    assert [float(p.asnumpy()[0]) for p in named] == [1.0, 1.0, 0.75]
+
+
+class Decay(nn.Cell):
+    """Weight decay 0.1, 0.05, 0.0333 ..., as a user would write it."""
+
+    def construct(self, step):
+        return Tensor(0.1, ms.float32) / (step + 1).astype(ms.float32)
+
+
+RATES = [0.1, 0.03, 0.02, 0.3]
+
+
+def scheduled(kind):
+    """A learning rate and its value in each step."""
+    if kind == "schedule":
+        # What MindSpore's schedule itself computes is not in question here.
+        schedule = nn.ExponentialDecayLR(0.1, 0.5, 1)
+        return schedule, [0.1 * 0.5**t for t in range(4)]
+    makers = {"list": list, "iterator": iter, "tuple": tuple, "array": np.array,
+              "tensor": lambda values: Tensor(values, ms.float32)}
+    return makers[kind](RATES), [float(np.float32(rate)) for rate in RATES]
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "iterator", "array", "tensor", "schedule"])
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_learning_rate_schedules(kind, backend, mode):
+    rate, values = scheduled(kind)
+    optimizer = ms_adam.Adam(parameters(), rate, weight_decay=Decay(), backend=backend)
+    start = [to_numpy(p) for p in optimizer.parameters]
+    fed = run(optimizer, 4)
+    decays = [float(np.float32(0.1) / np.float32(t + 1)) for t in range(4)]
+    assert int(optimizer.global_step) == 4
+    assert_follows(optimizer, follow(reference.Adam(), start, fed, learning_rate=values,
+                                     weight_decay=decays), 4)
+
+
+@pytest.mark.parametrize("kind", [float, int, lambda x: Tensor(x, ms.float32)])
+def test_fixed_learning_rates(kind, mode):
+    optimizer = ms_adam.Adam(parameters(), kind(1))
+    start = [to_numpy(p) for p in optimizer.parameters]
+    assert_follows(optimizer, follow(reference.Adam(1.0), start, run(optimizer)), 10)
+
+
+def test_schedules_in_groups(mode):
+    a, b = parameters()
+    optimizer = ms_adam.Adam([{"params": [a], "lr": RATES}, {"params": [b], "weight_decay": Decay()}],
+                             learning_rate=0.05)
+    start = [to_numpy(a), to_numpy(b)]
+    fed = run(optimizer, 4)
+    decays = [float(np.float32(0.1) / np.float32(t + 1)) for t in range(4)]
+    first = follow(reference.Adam(), start[:1], [f[:1] for f in fed],
+                   learning_rate=[float(np.float32(rate)) for rate in RATES])
+    second = follow(reference.Adam(float(np.float32(0.05))), start[1:], [f[1:] for f in fed],
+                    weight_decay=decays)
+    assert_follows(optimizer, first + second, 4)
+
+
+def test_learning_rate_can_be_set_between_steps(mode):
+    """`ops.assign(optimizer.learning_rate, x)` is how MindSpore users change a fixed rate."""
+    optimizer = ms_adam.Adam(parameters(), 0.1)
+    run(optimizer)
+    before = snapshot(optimizer)
+    ops.assign(optimizer.learning_rate, Tensor(0.0, ms.float32))
+    run(optimizer)
+    for old, new in zip(before[0], snapshot(optimizer)[0]):
+        np.testing.assert_array_equal(old, new)
+
+
+# --- master weights ----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_master_weights_keep_what_the_parameter_rounds_away(dtype, backend, mode):
+    """100 steps of 1e-4 from 1: half of float16's distance to the next number below 1 is 2.4e-4."""
+    start = np.ones((3,))
+    gradient = (Tensor(np.ones(3), getattr(ms, dtype)),)
+    ends = {}
+    for master in (True, False):
+        if not master and backend == "primitive":
+            continue
+        parameter = Parameter(Tensor(start, getattr(ms, dtype)), name="w")
+        optimizer = ms_adam.Adam([parameter], 1e-4, master_weights=master, backend=backend)
+        for _ in range(100):
+            optimizer(gradient)
+        ends[master] = to_numpy(parameter)
+        if master:
+            exact = 1 - 100 * float(np.float32(1e-4))  # equal gradients: each step is lr
+            assert optimizer.master_weights[0].dtype == ms.float32
+            # 100 float32 roundings of a number near 1, and of each update
+            np.testing.assert_allclose(to_numpy(optimizer.master_weights[0]), exact, rtol=0,
+                                       atol=100 * 2.0**-24)
+            rounded, _ = as_tensors([to_numpy(optimizer.master_weights[0])], dtype)
+            np.testing.assert_array_equal(ends[master], to_numpy(rounded[0]))
+    assert np.all(ends[True] < 1)
+    assert False not in ends or np.all(ends[False] == 1)
+
+
+def test_master_weights_of_wide_parameters_are_the_parameters():
+    optimizer = ms_adam.Adam(parameters(), master_weights=True)
+    assert all(w is p for w, p in zip(optimizer.master_weights, optimizer.parameters))
+
+
+# --- in training -------------------------------------------------------------------------------
+
+class Net(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Dense(3, 2, weight_init=Tensor(np.linspace(-1, 1, 6).reshape(2, 3),
+                                                       ms.float32), bias_init="zeros")
+
+    def construct(self, x):
+        return self.dense(x)
+
+
+def data(batches=6):
+    rng = np.random.default_rng(5)
+    return [(Tensor(rng.standard_normal((4, 3)), ms.float32),
+             Tensor(rng.standard_normal((4, 2)), ms.float32)) for _ in range(batches)]
+
+
+def by_hand(batches):
+    """Weights after Adam on the mean squared error of `Net`, in NumPy float64."""
+    w, b = np.linspace(-1, 1, 6).reshape(2, 3).astype(np.float32).astype(float), np.zeros(2)
+    adam = reference.Adam(float(np.float32(0.01)))
+    states = [adam.init(w), adam.init(b)]
+    for x, y in batches:
+        x, y = to_numpy(x), to_numpy(y)
+        error = 2 * (x @ w.T + b - y) / y.size
+        w, states[0] = adam.step(w, error.T @ x, states[0])
+        b, states[1] = adam.step(b, error.sum(0), states[1])
+    return [w, b]
+
+
+def train_one_step_cell(net, optimizer, batches):
+    step = nn.TrainOneStepCell(nn.WithLossCell(net, nn.MSELoss()), optimizer)
+    for x, y in batches:
+        step(x, y)
+
+
+def train_model(net, optimizer, batches):
+    import mindspore.dataset as ds
+    source = ds.GeneratorDataset(lambda: ((x.asnumpy(), y.asnumpy()) for x, y in batches), ["x", "y"],
+                                 shuffle=False)
+    ms.Model(net, nn.MSELoss(), optimizer).train(1, source, dataset_sink_mode=False)
+
+
+def train_value_and_grad(net, optimizer, batches):
+    loss = nn.MSELoss()
+
+    def forward(x, y):
+        return loss(net(x), y)
+    gradient = ms.value_and_grad(forward, None, optimizer.parameters)
+    for x, y in batches:
+        optimizer(gradient(x, y)[1])
+
+
+def train_jit(net, optimizer, batches):
+    loss = nn.MSELoss()
+
+    def forward(x, y):
+        return loss(net(x), y)
+    gradient = ms.value_and_grad(forward, None, optimizer.parameters)
+
+    @ms.jit
+    def step(x, y):
+        value, gradients = gradient(x, y)
+        optimizer(gradients)
+        return value
+    for x, y in batches:
+        step(x, y)
+
+
+def train_with_fixed_loss_scale(net, optimizer, batches):
+    manager = ms.amp.FixedLossScaleManager(1024.0, drop_overflow_update=False)
+    step = ms.amp.build_train_network(net, optimizer, nn.MSELoss(), level="O0",
+                                      loss_scale_manager=manager)
+    for x, y in batches:
+        step(x, y)
+
+
+@pytest.mark.parametrize("train", [train_one_step_cell, train_model, train_value_and_grad,
+                                   train_jit, train_with_fixed_loss_scale])
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_training(train, backend, mode):
+    batches = data()
+    net = Net()
+    scale = 1024.0 if train is train_with_fixed_loss_scale else 1.0
+    optimizer = ms_adam.Adam(net.trainable_params(), 0.01, loss_scale=scale, backend=backend)
+    train(net, optimizer, batches)
+    assert int(optimizer.global_step) == len(batches)
+    # The gradients are computed in float32 from weights that already differ by a rounding; with
+    # |g| of size 0.1 to 1 a relative error of 1e-6 in g moves the weight by 1e-6 of a step of 0.01.
+    for parameter, want in zip(net.trainable_params(), by_hand(batches)):
+        np.testing.assert_allclose(to_numpy(parameter), want, rtol=0, atol=6 * (1e-7 + 1e-7))
+
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_overflow_under_dynamic_loss_scaling_makes_no_step(backend, mode):
+    net = Net()
+    optimizer = ms_adam.Adam(net.trainable_params(), 0.01, backend=backend)
+    scaler = ms.amp.DynamicLossScaler(scale_value=2.0**10, scale_factor=2, scale_window=100)
+    loss = nn.MSELoss()
+
+    def forward(x, y):
+        return scaler.scale(loss(net(x), y))
+    gradient = ms.value_and_grad(forward, None, optimizer.parameters)
+
+    @ms.jit
+    def step(x, y):
+        value, gradients = gradient(x, y)
+        gradients = scaler.unscale(gradients)
+        finite = ms.amp.all_finite(gradients)
+        if finite:
+            optimizer(gradients)
+        scaler.adjust(finite)
+        return finite
+
+    x, y = data(1)[0]
+    assert bool(step(x, y))
+    before = snapshot(optimizer)
+    assert not bool(step(Tensor(np.full((4, 3), np.inf), ms.float32), y))
+    assert int(optimizer.global_step) == 1
+    assert float(scaler.scale_value) == 2.0**9
+    for old, new in zip(before[:3], snapshot(optimizer)[:3]):
+        for a, b in zip(old, new):
+            np.testing.assert_array_equal(a, b)
+    assert bool(step(x, y))
+    assert int(optimizer.global_step) == 2
+
+
+# --- habits ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_gradients_are_not_modified(backend, mode):
+    optimizer = ms_adam.AdamW(parameters(), use_nesterov=True, loss_scale=2.0, backend=backend)
+    tensors, exact = as_tensors(gradients([(2, 3), (4,)], 1)[0], "float32")
+    optimizer(tensors)
+    for tensor, want in zip(tensors, exact):
+        np.testing.assert_array_equal(to_numpy(tensor), want)
+
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_zero_gradients_from_the_start_leave_parameters(backend, mode):
+    optimizer = ms_adam.Adam(parameters(), 0.1, backend=backend)
+    start = snapshot(optimizer)[0]
+    for _ in range(3):
+        optimizer((Tensor(np.zeros((2, 3)), ms.float32), Tensor(np.zeros(4), ms.float32)))
+    for old, new in zip(start, snapshot(optimizer)[0]):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_nan_and_inf_stay_in_their_element(bad, backend, mode):
+    """m = v = inf gives inf / inf; the neighbours of the element step as ever."""
+    poisoned, clean = (ms_adam.Adam(parameters((37,)), backend=backend) for _ in range(2))
+    gradient = np.linspace(-1, 1, 37)
+    wrong = gradient.copy()
+    wrong[5] = bad
+    for _ in range(2):
+        poisoned(as_tensors([wrong], "float32")[0])
+        clean(as_tensors([gradient], "float32")[0])
+    got, want = to_numpy(poisoned.parameters[0]), to_numpy(clean.parameters[0])
+    assert np.isnan(got[5])
+    np.testing.assert_array_equal(np.delete(got, 5), np.delete(want, 5))
+
+
+def test_second_call_does_not_compile_again(mode, monkeypatch):
+    """The gradient checks run while a step is compiled, and at no other time."""
+    from ms_adam import gradients as room
+    compiled = []
+    check = type(room.check_count).__infer__
+
+    def counting(self, *arguments):
+        compiled.append(self.name)
+        return check(self, *arguments)
+    monkeypatch.setattr(type(room.check_count), "__infer__", counting)
+    optimizer = ms_adam.Adam(parameters())
+    tensors, _ = as_tensors(gradients([(2, 3), (4,)], 1)[0], "float32")
+    optimizer(tensors)
+    first = len(compiled)
+    assert first > 0
+    for arrays in gradients([(2, 3), (4,)], 3):
+        optimizer(as_tensors(arrays, "float32")[0])
+    assert len(compiled) == first
+
+
+@pytest.mark.parametrize("optimizer_class", OPTIMIZERS)
+def test_repr_names_what_matters(optimizer_class):
+    text = repr(optimizer_class(parameters(), eps=1e-7, use_amsgrad=True, backend="composite"))
+    for word in (optimizer_class.__name__, "eps=1e-07", "amsgrad", "composite", "2 parameters"):
+        assert word in text
+
+
+def test_deepcopy_is_independent(mode):
+    optimizer = ms_adam.Adam(parameters())
+    run(optimizer)
+    copied = copy.deepcopy(optimizer)
+    before = snapshot(optimizer)
+    run(copied, seed=1)
+    for old, new in zip(before[:3], snapshot(optimizer)[:3]):
+        for a, b in zip(old, new):
+            np.testing.assert_array_equal(a, b)
+    assert int(copied.global_step) == 6 and int(optimizer.global_step) == 3
+    run(optimizer, seed=1)  # and the copy goes the way that the original goes
+    for old, new in zip(snapshot(copied)[:3], snapshot(optimizer)[:3]):
+        for a, b in zip(old, new):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_auto_takes_the_fastest_that_can_run():
+    assert ms_adam.Adam(parameters()).backend != "composite"
+    with pytest.raises(ValueError, match="cannot run here.*layer0.weight.*Float16"):
+        ms_adam.Adam(parameters(dtype="float16"), backend="primitive")
+
+
+def test_amsgrad_converges_where_adam_does_not(mode):
+    """Reddi, Kale & Kumar 2018, section 3: f_t(x) = 1010 x in every 101st step, else -10 x, on
+    [-1, 1]. A cycle of 101 steps adds up to 10 x, least at -1; Adam forgets the rare large gradient
+    and goes to +1. AMSGrad's steps are 1e-5: we start where it has not far to go."""
+    ends = {}
+    for use_amsgrad in (False, True):
+        x = Parameter(Tensor(-0.85, ms.float32), name="x")
+        optimizer = ms_adam.Adam([x], 1e-2, 0.9, 0.99, use_amsgrad=use_amsgrad)
+
+        @ms.jit
+        def step(gradient, optimizer=optimizer, x=x):
+            optimizer((gradient,))
+            ops.assign(x, ops.clip_by_value(x, -1.0, 1.0))
+            return x
+        rare, common = Tensor(1010.0, ms.float32), Tensor(-10.0, ms.float32)
+        for t in range(1, 15001):
+            step(rare if t % 101 == 1 else common)
+        ends[use_amsgrad] = float(x)
+    assert ends[False] > 0.9
+    assert ends[True] < -0.9
