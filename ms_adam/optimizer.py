@@ -10,7 +10,7 @@ from mindspore.ops import operations as P
 
 from ms_adam import backends
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
-from ms_adam.gradients import FLOATS, check_count
+from ms_adam.gradients import FLOATS, CheckGradients
 from ms_adam.groups import split
 from ms_adam.state import State, master_weights as make_master_weights
 
@@ -220,15 +220,17 @@ class Adam(nn.Optimizer):
             formula, self.parameters, weights, state, groups, self._target)
         self.formula = formula
         self.count = len(self.parameters)
+        self.check = CheckGradients([parameter.name for parameter in self.parameters],
+                                    [parameter.shape for parameter in self.parameters])
         self.one = ms.Tensor([1], ms.int32)
 
     @ms.jit
     def construct(self, gradients):
-        check_count(self.count, len(gradients))
+        dtype = self.check(gradients)
         # Schedules are called with the steps already made: before this one counts.
         learning_rates, weight_decays = self.group_values(self.global_step)
         _assign_add(self.global_step, self.one)
-        return self.update(self.global_step, learning_rates, weight_decays, gradients)
+        return self.update(self.global_step, learning_rates, weight_decays, gradients, dtype)
 
     @nn.Optimizer.target.setter
     def target(self, value):

@@ -14,12 +14,11 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 from mindspore.ops.auto_generate import InplaceCopy
 
-from ms_adam.gradients import check_gradient
 from ms_adam.scalars import StepScalars, scalar_dtype
 from ms_adam.state import moment_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
-_mean, _shape, _dtype = P.ReduceMean(keep_dims=True), P.Shape(), P.DType()
+_mean = P.ReduceMean(keep_dims=True)
 
 
 class OperatorBackend(nn.Cell):
@@ -38,6 +37,7 @@ class OperatorBackend(nn.Cell):
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
         gradients: a tuple of tensors, each of its weight's shape, of any float dtype.
+        gradient_dtype: that of all gradients, or None if they differ.
 
     Outputs:
         True.
@@ -68,11 +68,11 @@ class OperatorBackend(nn.Cell):
                                     for key, members in alike.items()], auto_prefix=False)
         self.finish = Finish(parameters, weights, state)
 
-    def construct(self, step, learning_rates, weight_decays, gradients):
+    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype):
         step_sizes, retained, epsilon, beta1_power, beta2_power = self.scalars(
             step, learning_rates, weight_decays)
         for batch in self.batches:
-            batch(step_sizes, retained, epsilon, weight_decays, gradients)
+            batch(step_sizes, retained, epsilon, weight_decays, gradients, gradient_dtype)
         return self.finish(beta1_power, beta2_power)
 
 
@@ -97,7 +97,6 @@ class Batch(nn.Cell):
         self.weights = _take(weights, members)
         self.moment1, self.moment2 = _take(state.moment1, members), _take(state.moment2, members)
         self.vhat = _take(state.vhat, members) if formula.amsgrad else self.moment2
-        self.names = tuple(weights[i].name for i in members)
         self.members = None if len(members) == len(weights) else tuple(members)
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
         self.store = store_operator(weight_dtype)
@@ -108,22 +107,22 @@ class Batch(nn.Cell):
         self.shrunk = decayed and formula.decoupled
         self.plain = weight_dtype == dtype and not self.shrunk
         self.centralized = centralized
+        self.changed = self.scaled or self.l2 or self.centralized
         self.map_ = ops.HyperMap()
 
-    def construct(self, step_sizes, retained, epsilon, weight_decays, gradients):
+    def construct(self, step_sizes, retained, epsilon, weight_decays, gradients, gradient_dtype):
         if self.members is not None:
             gradients = self.map_(ops.partial(_pick, gradients), self.members)
-        weight_decay = _cast(weight_decays[self.group], self.dtype)
-        gradients = self.map_(ops.partial(self.prepare, weight_decay), self.names,
-                              self.weights, gradients)
+        if self.changed or gradient_dtype != self.dtype:
+            weight_decay = _cast(weight_decays[self.group], self.dtype)
+            gradients = self.map_(ops.partial(self.prepare, weight_decay), self.weights, gradients)
         update = ops.partial(self.adam, _cast(step_sizes[self.group], self.dtype),
                              _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype))
         self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
 
-    def prepare(self, weight_decay, name, weight, gradient):
+    def prepare(self, weight_decay, weight, gradient):
         """The gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
-        check_gradient(name, _shape(weight), _shape(gradient), _dtype(gradient))
         gradient = _cast(gradient, self.dtype)
         if self.scaled:
             gradient = _mul(gradient, self.reciprocal_scale)
