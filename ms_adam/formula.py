@@ -6,7 +6,7 @@ one exception: the paper allows a decay rate of 0 (Kingma & Ba 2015, Algorithm 1
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 
 class Formula(NamedTuple):
@@ -23,6 +23,7 @@ class Formula(NamedTuple):
         amsgrad: whether the second moment is the largest that was seen.
         decoupled: whether weight decay acts on the weight (AdamW) or on the gradient (L2).
         loss_scale: what the gradients were multiplied by; greater than 0.
+        max_grad_norm: the gradients, unscaled, are clipped to this global norm; None: not clipped.
         use_locking: handed to those kernels of MindSpore that know it.
     """
 
@@ -35,6 +36,7 @@ class Formula(NamedTuple):
     amsgrad: bool
     decoupled: bool
     loss_scale: float
+    max_grad_norm: Optional[float]
     use_locking: bool
 
 

@@ -92,10 +92,16 @@ class Adam(nn.Optimizer):
         epsilon_hat (bool): Add epsilon before the bias correction of the second moment (the last
             lines of section 2 of the paper; what `nn.Adam` computes). Default: ``False`` .
         bias_correction (bool): Whether moments are corrected. Default: ``True`` .
-        max_grad_norm (float): Not there yet. Default: ``None`` .
+        max_grad_norm (float): Clip the gradients, after `loss_scale` is taken out of them and before
+            anything else, to this global norm: all are multiplied by
+            max_grad_norm / max(norm, max_grad_norm), as `ops.clip_by_global_norm` does.
+            Default: ``None`` , which does not clip.
         master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
             parameter is its rounding. Default: ``False`` .
-        backend (str): "auto", "primitive" or "composite". Default: ``"auto"`` .
+        backend (str): "fused" (one launch of our kernel for all parameters; CPU, needs a C++
+            compiler), "primitive" (MindSpore's kernel for each parameter; float32), "composite"
+            (operators; any device and dtype), or "auto": the first of these that can run.
+            Default: ``"auto"`` .
         flat_state (bool): Not there yet. Default: ``False`` .
         shard_state (bool): Not there yet. Default: ``False`` .
         lr: The name of `learning_rate` in releases of MindSpore after 2.9.
@@ -119,10 +125,10 @@ class Adam(nn.Optimizer):
         KeyError: If an unknown keyword is given.
         TypeError: If `learning_rate` is not one of int, float, Tensor, Iterable,
             LearningRateSchedule; if an element of `params` is neither Parameter nor dict; if
-            `beta1`, `beta2`, `eps` or `loss_scale` is not a float; if `weight_decay` is neither
+            `beta1`, `beta2`, `eps`, `loss_scale` or `max_grad_norm` is not a float; if `weight_decay` is neither
             float, int nor Cell; if a switch is not a bool; if a value is given under two names; if
             a parameter or gradient is not of a float dtype.
-        ValueError: If `loss_scale` or `eps` is not greater than 0; if `beta1` or `beta2` is not in
+        ValueError: If `loss_scale`, `eps` or `max_grad_norm` is not greater than 0; if `beta1` or `beta2` is not in
             [0, 1); if `weight_decay` or `learning_rate` is less than 0; if `use_lazy` and
             `use_offload` are both True, or one of them with `use_amsgrad`; if `backend` is
             unknown or cannot run; if the count or a shape of the gradients does not fit.
@@ -171,12 +177,14 @@ class Adam(nn.Optimizer):
                             f"Iterable or LearningRateSchedule, but got {learning_rate!r}.")
         if betas is not None:
             beta1, beta2 = _unpack_betas(owner, betas)
-        if isinstance(loss_scale, int) and not isinstance(loss_scale, bool):
-            loss_scale = float(loss_scale)
+        loss_scale = _as_float(loss_scale)
         for name, value in (("beta1", beta1), ("beta2", beta2)):
             check_decay_rate(owner, name, value)
         for name, value in (("eps", eps), ("loss_scale", loss_scale)):
             check_positive(owner, name, value)
+        if max_grad_norm is not None:
+            max_grad_norm = _as_float(max_grad_norm)
+            check_positive(owner, "max_grad_norm", max_grad_norm)
         switches = {
             "use_locking": use_locking, "use_nesterov": use_nesterov, "use_amsgrad": use_amsgrad,
             "use_lazy": use_lazy, "use_offload": use_offload, "epsilon_hat": epsilon_hat,
@@ -193,8 +201,6 @@ class Adam(nn.Optimizer):
         for name in ("use_lazy", "use_offload", "flat_state", "shard_state"):
             if switches[name]:
                 raise NotImplementedError(f"For '{owner}', {name}=True is not there yet.")
-        if max_grad_norm is not None:
-            raise NotImplementedError(f"For '{owner}', 'max_grad_norm' is not there yet.")
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
         super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
@@ -204,7 +210,8 @@ class Adam(nn.Optimizer):
         formula = Formula(
             beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
             bias_correction=bias_correction, nesterov=use_nesterov, amsgrad=use_amsgrad,
-            decoupled=self.decoupled_weight_decay, loss_scale=loss_scale, use_locking=use_locking)
+            decoupled=self.decoupled_weight_decay, loss_scale=loss_scale,
+            max_grad_norm=max_grad_norm, use_locking=use_locking)
         weights = make_master_weights(self.parameters) if master_weights else self.parameters
         self.backend = backends.choose(owner, backend, formula, weights, self._target)
 
@@ -238,10 +245,11 @@ class Adam(nn.Optimizer):
         self._set_base_target(value)
 
     def __deepcopy__(self, memo):
-        # MindSpore's mapping functions cannot be copied and hold no state: the copy shares them.
+        # MindSpore's mapping functions and some operators cannot be copied; they hold no state: the
+        # copy shares them.
         for _, cell in self.cells_and_names():
             for value in vars(cell).values():
-                if isinstance(value, (ops.HyperMap, ops.Map)):
+                if isinstance(value, (ops.HyperMap, ops.Map, ops.Primitive)):
                     memo[id(value)] = value
         make, arguments, attributes = self.__reduce_ex__(2)[:3]
         duplicate = memo[id(self)] = make(*arguments)
@@ -291,6 +299,11 @@ class AdamW(Adam):
         Adam.__init__.__wrapped__(
             self, params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay,
             loss_scale, use_amsgrad, **keywords)
+
+
+def _as_float(value):
+    """Whole numbers as floats, as `nn.Optimizer` takes them; True is no number."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _unpack_betas(owner, betas):

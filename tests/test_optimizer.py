@@ -83,6 +83,8 @@ BAD_ARGUMENTS = [
     (ValueError, {"betas": (0.9, 1.5)}, "'beta2'.*1.5"),
     (ValueError, {"eps": 0.0}, "'eps'.*0.0"),
     (ValueError, {"eps": float("inf")}, "'eps'.*inf"),
+    (TypeError, {"max_grad_norm": "1"}, "max_grad_norm"),
+    (ValueError, {"max_grad_norm": 0}, "'max_grad_norm'.*0.0"),
     (ValueError, {"loss_scale": 0.0}, "'loss_scale'.*0.0"),
     (ValueError, {"loss_scale": -1}, "'loss_scale'.*-1.0"),
     (ValueError, {"weight_decay": -0.1}, "weight_decay.*-0.1"),
@@ -272,6 +274,36 @@ def test_learning_rate_can_be_set_between_steps(mode):
     run(optimizer)
     for old, new in zip(before[0], snapshot(optimizer)[0]):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1.0, 100.0, 2])
+@pytest.mark.parametrize("loss_scale", [1.0, 512.0])
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_clipping_by_the_global_norm(max_norm, loss_scale, backend, mode):
+    """As `ops.clip_by_global_norm` and then the update; a large epsilon lets the size show."""
+    shapes = [(2, 3), (4,), (), (0,)]
+    clipping = ms_adam.Adam(parameters(*shapes), 0.1, eps=1.0, loss_scale=loss_scale,
+                            max_grad_norm=max_norm, backend=backend)
+    plain = ms_adam.Adam(parameters(*shapes), 0.1, eps=1.0, backend=backend)
+    start = [to_numpy(p) for p in clipping.parameters]
+    clipped = []
+    for exact in run(clipping, 4, loss_scale):
+        arrays, norm = reference.clip_by_global_norm([g / loss_scale for g in exact], max_norm)
+        clipped.append(arrays)
+        # MindSpore's function makes shape () into (1,), and cannot take the empty one.
+        tensors = [Tensor(g / loss_scale, ms.float32) for g in exact]
+        theirs = ops.clip_by_global_norm(tensors[:-1], float(max_norm))
+        plain(tuple(c.reshape(t.shape) for c, t in zip(theirs, tensors)) + (tensors[-1],))
+        assert norm > 1.0
+    adam = reference.Adam(float(np.float32(0.1)), eps=1.0)
+    assert_follows(clipping, follow(adam, start, clipped), 4)
+    assert_follows(clipping, [to_numpy(p) for p in plain.parameters], 8)
+
+
+def test_clipping_keeps_nan(mode):
+    optimizer = ms_adam.Adam(parameters(), max_grad_norm=1.0)
+    optimizer((Tensor(np.full((2, 3), np.nan), ms.float32), Tensor(np.ones(4), ms.float32)))
+    assert all(np.all(np.isnan(to_numpy(p))) for p in optimizer.parameters)
 
 
 # --- master weights ----------------------------------------------------------------------------

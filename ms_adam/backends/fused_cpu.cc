@@ -1,30 +1,34 @@
-// One step of Adam for all weights of an optimizer, in place: one pass over memory.
+// One step of Adam for all weights of an optimizer, in place: one launch, one pass over memory.
 //
 // The formula is that of ms_adam/backends/composite.py, in the same dtypes:
 //
 //     g <- scale * gradient (+ weight_decay * w) (- its mean)
 //     m <- m + (1 - beta1) * (g - m)
 //     v <- v + (1 - beta2) * (g^2 - v)
-//     w <- w * retained - step_size * m / (sqrt(v) + epsilon)
+//     w <- retained * w - step_size * m / (sqrt(v) + epsilon)
 //
-// Everything that is the same for all elements is computed here in double and rounded once.
+// What is the same for all elements is computed here in double and rounded once.
 //
 // The bits that a step leaves depend on nothing but its inputs. Elementwise arithmetic is the same
 // in vectors and in what remains at their ends, since no product is fused with a sum
-// (-ffp-contract=off) and square roots and quotients are rounded correctly. Sums over elements, of
-// which there are two (the global norm and row means), are made in double, in an order that only
-// shapes decide. So they are the same for every number of threads, alignment and width of vectors.
+// (-ffp-contract=off) and roots and quotients are rounded correctly. Sums over elements, of which
+// there are two (the global norm and row means), are made in double in an order that only shapes
+// decide. So the bits are the same for every number of threads, alignment and width of vectors.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
@@ -45,31 +49,26 @@ inline double widen(double x) { return x; }
 inline float widen(float x) { return x; }
 inline float widen(Bfloat16 x) { return from_bits(uint32_t(x) << 16); }
 
-// Moves exponent and fraction to their places and mends the exponent: by 127 - 15 for normal
-// numbers, by as much again for Inf and NaN. A subnormal is given the exponent of the smallest
-// normal number, which is then subtracted. No step meets a subnormal float.
+// Exponent and fraction move to their places. A factor takes the exponent's bias from 15 to 127 and
+// leaves Inf and NaN what they are; a subnormal is the fraction of a number between 0.5 and 1. No
+// step meets a subnormal float.
 inline float widen(Float16 x) {
-  const uint32_t rest = (uint32_t(x) & 0x7fffu) << 13;
-  const uint32_t sign = (uint32_t(x) & 0x8000u) << 16;
-  const uint32_t normal = rest + (112u << 23);
-  const float subnormal = from_bits(rest + (113u << 23)) - from_bits(113u << 23);
-  const uint32_t special = rest + (224u << 23);
-  const uint32_t bits = rest < (1u << 23) ? to_bits(subnormal)
-                        : rest >= (31u << 23) ? special : normal;
-  return from_bits(bits | sign);
+  const uint32_t rest = uint32_t(x) & 0x7fffu, sign = (uint32_t(x) & 0x8000u) << 16;
+  const float normal = from_bits((rest << 13) + (224u << 23)) * 0x1p-112f;
+  const float subnormal = from_bits(rest + (126u << 23)) - 0.5f;
+  return from_bits(to_bits(rest < 0x400u ? subnormal : normal) | sign);
 }
 
 // Rounding to nearest, ties to even: half a unit less one, and one if the result would be odd. A
 // NaN stays one (quiet, as it might else lose its last bit and become Inf).
-template <class To> To narrow(float x);
-template <> inline float narrow<float>(float x) { return x; }
-template <> inline Bfloat16 narrow<Bfloat16>(float x) {
+template <class To, class From> To narrow(From x) { return x; }
+template <> inline Bfloat16 narrow(float x) {
   const uint32_t bits = to_bits(x);
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
   return Bfloat16(nan ? (bits >> 16) | 0x40u : rounded);
 }
-template <> inline Float16 narrow<Float16>(float x) {
+template <> inline Float16 narrow(float x) {
   const uint32_t bits = to_bits(x) & 0x7fffffffu, sign = (to_bits(x) >> 16) & 0x8000u;
   const uint32_t normal = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
   // Below 2^-14, the unit of 0.5f in float is the unit of float16: the sum rounds as it should.
@@ -149,22 +148,17 @@ class Inputs {
 
 // ---- One weight ---------------------------------------------------------------------------------
 
-// What is the same for all elements of a group, in the dtype of the moments.
-template <class Real> struct Rates {
-  Real scale;          // of gradients: clipping / loss_scale
-  Real rest1, rest2;   // 1 - beta
-  Real step_size, epsilon, retained, weight_decay;  // see ms_adam/scalars.py
+struct Step {  // what is the same for all elements of a group; see ms_adam/scalars.py
+  double scale;         // of gradients: clipping / loss_scale
+  double rest1, rest2;  // 1 - beta
+  double step_size, epsilon, retained, weight_decay;
   bool nesterov;
 };
 
-struct Step {  // the same for one group, before rounding
-  double scale, rest1, rest2, step_size, epsilon, retained, weight_decay;
-  bool nesterov;
-
-  template <class Real> Rates<Real> rounded(bool shrunk) const {
-    return {Real(scale), Real(rest1), Real(rest2), Real(step_size), Real(epsilon),
-            shrunk ? Real(retained) : Real(1), Real(weight_decay), nesterov};
-  }
+// The same for one weight, in the dtype of its moments. Switches are numbers too: g++ makes vectors
+// of a selection only if what it tests is as wide as what it selects.
+template <class Real> struct Rates {
+  Real scale, rest1, rest2, step_size, epsilon, retained, weight_decay, l2, nesterov, mean;
 };
 
 struct Task;
@@ -183,33 +177,62 @@ struct Task {
   Sum sum_gradient = nullptr, sum_weight = nullptr, squares = nullptr;
 };
 
-// One step of `count` elements. Options that are tested inside the loop become selections, which
-// are free beside four streams from memory and leave NaN and Inf where they are.
+// Asks for memory that a later block will need. Four streams and more are too many for the hardware
+// to follow alone: it takes 15% longer.
+template <class T> void prefetch(const T* stream, int64_t first, int64_t count) {
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(stream) + first * sizeof(T);
+  for (uintptr_t line = begin; line < begin + count * sizeof(T); line += 64)
+    __builtin_prefetch(reinterpret_cast<const void*>(line));  // may be past the end: it never fails
+}
+
+// One step of `count` elements. Options that are tested in the loop become selections, which are
+// free beside the streams from memory and leave NaN and Inf where they are. (Not inlined: g++ would
+// forget that the streams are distinct.)
 template <class Weight, class Parameter, class Gradient, bool amsgrad,
           class Real = typename Wider<Weight>::type>
-void adam(const Rates<Real> rates, const bool l2, const Real mean, const int64_t count,
-          const Gradient* __restrict gradient, Weight* __restrict weight,
-          Parameter* __restrict parameter, Real* __restrict moment1, Real* __restrict moment2,
-          Real* __restrict vhat) {
-  for (int64_t i = 0; i < count; ++i) {
-    Real w = widen(weight[i]);
-    Real g = rates.scale * Real(widen(gradient[i]));
-    g = l2 ? g + rates.weight_decay * w : g;
-    g = g - mean;
-    const Real m = moment1[i] + rates.rest1 * (g - moment1[i]);
-    Real v = moment2[i] + rates.rest2 * (g * g - moment2[i]);
-    moment1[i] = m;
-    moment2[i] = v;
-    if constexpr (amsgrad) {
-      v = (vhat[i] > v || vhat[i] != vhat[i]) ? vhat[i] : v;  // NaN counts as the largest
-      vhat[i] = v;
+__attribute__((noinline)) void adam(const Rates<Real> rates, const int64_t count,
+                                    const Gradient* __restrict gradient,
+                                    Weight* __restrict weight, Parameter* __restrict parameter,
+                                    Real* __restrict moment1, Real* __restrict moment2,
+                                    Real* __restrict vhat) {
+  constexpr bool rounds = !std::is_same<Parameter, Nothing>::value;
+  constexpr int64_t block = 128, ahead = 512;
+  for (int64_t begin = 0; begin < count; begin += block) {
+    prefetch(gradient, begin + ahead, block);
+    prefetch(weight, begin + ahead, block);
+    prefetch(moment1, begin + ahead, block);
+    prefetch(moment2, begin + ahead, block);
+    if constexpr (amsgrad) prefetch(vhat, begin + ahead, block);
+    if constexpr (rounds) prefetch(parameter, begin + ahead, block);
+
+    const int64_t end = std::min(count, begin + block);
+    for (int64_t i = begin; i < end; ++i) {
+      Real w = widen(weight[i]);
+      Real g = rates.scale * Real(widen(gradient[i]));
+      g = rates.l2 != 0 ? g + rates.weight_decay * w : g;
+      g = g - rates.mean;
+      const Real m = moment1[i] + rates.rest1 * (g - moment1[i]);
+      Real v = moment2[i] + rates.rest2 * (g * g - moment2[i]);
+      moment1[i] = m;
+      moment2[i] = v;
+      if constexpr (amsgrad) {
+        v = (vhat[i] > v || vhat[i] != vhat[i]) ? vhat[i] : v;  // NaN counts as the largest
+        vhat[i] = v;
+      }
+      const Real lead = rates.nesterov != 0 ? m + rates.rest1 * (g - m) : m;
+      w = rates.retained * w - rates.step_size * lead / (std::sqrt(v) + rates.epsilon);
+      weight[i] = narrow<Weight>(w);
+      if constexpr (rounds) parameter[i] = narrow<Parameter>(w);
     }
-    const Real ahead = rates.nesterov ? m + rates.rest1 * (g - m) : m;
-    w = w * rates.retained - rates.step_size * ahead / (std::sqrt(v) + rates.epsilon);
-    if constexpr (std::is_same<Weight, double>::value) weight[i] = w;
-    else weight[i] = narrow<Weight>(w);
-    if constexpr (!std::is_same<Parameter, Nothing>::value) parameter[i] = narrow<Parameter>(w);
   }
+}
+
+template <class Real> Rates<Real> rounded(const Step& step, const Task& task, double mean) {
+  // An epsilon too small for the dtype is the smallest it has: 0 / 0 must not happen.
+  const Real epsilon = std::max(Real(step.epsilon), std::numeric_limits<Real>::min());
+  return {Real(step.scale), Real(step.rest1), Real(step.rest2), Real(step.step_size), epsilon,
+          task.shrunk ? Real(step.retained) : Real(1), Real(step.weight_decay), Real(task.l2),
+          Real(step.nesterov), Real(mean)};
 }
 
 template <class T> T* at(char* data, int64_t i) {
@@ -220,8 +243,8 @@ template <class Weight, class Parameter, class Gradient, bool amsgrad>
 void update(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   using Real = typename Wider<Weight>::type;
   adam<Weight, Parameter, Gradient, amsgrad>(
-      step.rounded<Real>(task.shrunk), task.l2, Real(mean), count,
-      at<Gradient>(task.gradient, first), at<Weight>(task.weight, first),
+      rounded<Real>(step, task, mean), count, at<Gradient>(task.gradient, first),
+      at<Weight>(task.weight, first),
       at<Parameter>(task.parameter, first), at<Real>(task.moment1, first),
       at<Real>(task.moment2, first), at<Real>(task.vhat, first));
 }
@@ -234,13 +257,13 @@ void update_converted(const Task& task, const Step& step, int64_t first, int64_t
   using Real = typename Wider<Weight>::type;
   constexpr int64_t block = 1024;
   Real converted[block];
-  const Rates<Real> rates = step.rounded<Real>(task.shrunk);
+  const Rates<Real> rates = rounded<Real>(step, task, mean);
   for (int64_t end = first + count; first < end; first += block) {
     const int64_t n = std::min(block, end - first);
     const Gradient* gradient = at<Gradient>(task.gradient, first);
     for (int64_t i = 0; i < n; ++i) converted[i] = Real(widen(gradient[i]));
     adam<Weight, Parameter, Real, amsgrad>(
-        rates, task.l2, Real(mean), n, converted, at<Weight>(task.weight, first),
+        rates, n, converted, at<Weight>(task.weight, first),
         at<Parameter>(task.parameter, first), at<Real>(task.moment1, first),
         at<Real>(task.moment2, first), at<Real>(task.vhat, first));
   }
@@ -313,12 +336,9 @@ template <bool amsgrad> Update update_for(Kind weight, Kind parameter, Kind grad
 
 // ---- All weights --------------------------------------------------------------------------------
 
-// Threads take chunks of this many elements from the row of all elements: small enough to share
-// out evenly, large enough that a chunk costs more than taking it.
-constexpr int64_t chunk_size = 1 << 14;
-
-// Fewer chunks than this are not worth starting a thread for.
-constexpr int64_t chunks_per_thread = 4;
+// Threads take chunks of this many elements: small enough to share out evenly, large enough that
+// the streams from memory are long.
+constexpr int64_t chunk_size = 1 << 15;
 
 class Tasks {
  public:
@@ -384,6 +404,75 @@ class FloatMode {
   uint64_t saved_;
 #endif
 };
+
+// ---- Threads ------------------------------------------------------------------------------------
+
+// Fewer chunks than this a thread are not worth starting it: 0.1 ms of work, a start costs 0.03 ms.
+constexpr int64_t chunks_per_thread = 4;
+
+// Work on chunks 0, 1, ..., shared out among threads that live no longer than it.
+//
+// Each thread has a range of chunks, so that it reads memory in long runs, and helps with the other
+// ranges when its own is done. The caller waits for chunks, not for threads: one that finds no core
+// has taken no chunk, and nobody misses it. An OpenMP region ends when its last thread has been
+// there, so that one busy core made it 5 to 10 times slower than no second thread at all; and its
+// threads spin for milliseconds after it, on the cores that MindSpore's next kernels need.
+class Work {
+ public:
+  Work(int64_t chunks, int threads, const std::function<void(int64_t)>& body)
+      : chunks_(chunks), body_(body), ranges_(threads) {
+    for (int i = 0; i < threads; ++i) {
+      ranges_[i].next = chunks * i / threads;
+      ranges_[i].end = chunks * (i + 1) / threads;
+    }
+  }
+
+  void run(int thread) {
+    const FloatMode mode;
+    const int threads = int(ranges_.size());
+    int64_t made = 0;
+    for (int i = 0; i < threads; ++i) {
+      Range& range = ranges_[(thread + i) % threads];
+      for (int64_t chunk; (chunk = range.next++) < range.end; ++made) body_(chunk);
+    }
+    if (!made) return;  // body_ may be gone
+    const std::lock_guard<std::mutex> lock(mutex_);
+    made_ += made;
+    if (made_ == chunks_) all_made_.notify_one();
+  }
+
+  void wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    all_made_.wait(lock, [this] { return made_ == chunks_; });
+  }
+
+ private:
+  struct alignas(64) Range {  // of its own cache line
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+
+  const int64_t chunks_;
+  const std::function<void(int64_t)>& body_;
+  std::vector<Range> ranges_;
+  std::mutex mutex_;
+  std::condition_variable all_made_;
+  int64_t made_ = 0;
+};
+
+void for_each_chunk(int64_t chunks, int64_t threads, const std::function<void(int64_t)>& body) {
+  threads = std::max<int64_t>(1, std::min(threads, chunks / chunks_per_thread));
+  const auto work = std::make_shared<Work>(chunks, int(threads), body);
+  try {
+    for (int i = 1; i < threads; ++i) std::thread([work, i] { work->run(i); }).detach();
+  } catch (const std::system_error&) {
+    // No more threads are to be had. Those that there are do the work.
+  }
+  work->run(0);
+  work->wait();
+}
+
+// ---- One step -----------------------------------------------------------------------------------
 
 void step_chunk(const Tasks& tasks, int64_t chunk, const std::vector<Step>& steps) {
   tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
@@ -498,6 +587,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
 // Output: one element that means nothing.
 extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
                           void*, void*) {
+  const FloatMode mode;
   Inputs inputs(count, data, axes, shapes, dtypes);
   const Tensor formula_tensor = inputs.next(), plan_tensor = inputs.next();
   if (formula_tensor.size * sizeof(double) != sizeof(Formula)) return malformed;
@@ -530,31 +620,19 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
     steps.push_back(scalars(formula, t, learning_rates[i], weight_decays[i]));
 
   const int64_t chunks = tasks.chunks();
-  const bool clipped = formula.max_grad_norm < std::numeric_limits<double>::infinity();
-  std::vector<double> squares(clipped ? chunks : 0);
-  const int threads = int(std::max<int64_t>(1, std::min(plan.threads, chunks / chunks_per_thread)));
-  (void)threads;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  {
-    const FloatMode mode;
-    if (clipped) {
-#pragma omp for schedule(SCHEDULE)
-      for (int64_t chunk = 0; chunk < chunks; ++chunk)
-        tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
-          squares[chunk] += task.squares(task.gradient, first, count);
-        });
-#pragma omp single
-      {
-        const double left = clipping(squares, formula.loss_scale, formula.max_grad_norm);
-        for (Step& step : steps) step.scale *= left;
-      }
-    }
-#pragma omp for schedule(SCHEDULE)
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) step_chunk(tasks, chunk, steps);
+  if (formula.max_grad_norm < std::numeric_limits<double>::infinity()) {
+    std::vector<double> squares(chunks);
+    for_each_chunk(chunks, plan.threads, [&](int64_t chunk) {
+      tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
+        squares[chunk] += task.squares(task.gradient, first, count);
+      });
+    });
+    const double left = clipping(squares, formula.loss_scale, formula.max_grad_norm);
+    for (Step& step : steps) step.scale *= left;
   }
-#ifdef PAUSE
-  if (threads > 1) omp_pause_resource_all(omp_pause_soft);
-#endif
+  for_each_chunk(chunks, plan.threads,
+                 [&](int64_t chunk) { step_chunk(tasks, chunk, steps); });
+
   *powers[0] = float(std::pow(formula.beta1, t));
   *powers[1] = float(std::pow(formula.beta2, t));
   return 0;

@@ -18,7 +18,7 @@ from ms_adam.scalars import StepScalars, scalar_dtype
 from ms_adam.state import moment_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
-_mean = P.ReduceMean(keep_dims=True)
+_square, _sum, _mean = P.Square(), P.ReduceSum(), P.ReduceMean(keep_dims=True)
 
 
 class OperatorBackend(nn.Cell):
@@ -66,13 +66,16 @@ class OperatorBackend(nn.Cell):
             alike.setdefault(key, []).append(i)
         self.batches = nn.CellList([self.batch(formula, weights, state, members, *key)
                                     for key, members in alike.items()], auto_prefix=False)
+        self.gradient_scale = GradientScale(formula, scalar_dtype(device_target))
         self.finish = Finish(parameters, weights, state)
 
     def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype):
         step_sizes, retained, epsilon, beta1_power, beta2_power = self.scalars(
             step, learning_rates, weight_decays)
+        gradient_scale = self.gradient_scale(gradients)
         for batch in self.batches:
-            batch(step_sizes, retained, epsilon, weight_decays, gradients, gradient_dtype)
+            batch(step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
+                  gradient_dtype)
         return self.finish(beta1_power, beta2_power)
 
 
@@ -101,8 +104,7 @@ class Batch(nn.Cell):
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
         self.store = store_operator(weight_dtype)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
-        self.scaled = formula.loss_scale != 1.0
-        self.reciprocal_scale = Tensor(1.0 / formula.loss_scale, dtype)
+        self.scaled = formula.loss_scale != 1.0 or formula.max_grad_norm is not None
         self.l2 = decayed and not formula.decoupled
         self.shrunk = decayed and formula.decoupled
         self.plain = weight_dtype == dtype and not self.shrunk
@@ -110,22 +112,25 @@ class Batch(nn.Cell):
         self.changed = self.scaled or self.l2 or self.centralized
         self.map_ = ops.HyperMap()
 
-    def construct(self, step_sizes, retained, epsilon, weight_decays, gradients, gradient_dtype):
+    def construct(self, step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
+                  gradient_dtype):
         if self.members is not None:
             gradients = self.map_(ops.partial(_pick, gradients), self.members)
         if self.changed or gradient_dtype != self.dtype:
             weight_decay = _cast(weight_decays[self.group], self.dtype)
-            gradients = self.map_(ops.partial(self.prepare, weight_decay), self.weights, gradients)
+            gradient_scale = _cast(gradient_scale, self.dtype)
+            gradients = self.map_(ops.partial(self.prepare, gradient_scale, weight_decay),
+                                  self.weights, gradients)
         update = ops.partial(self.adam, _cast(step_sizes[self.group], self.dtype),
                              _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype))
         self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
 
-    def prepare(self, weight_decay, weight, gradient):
+    def prepare(self, gradient_scale, weight_decay, weight, gradient):
         """The gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
         gradient = _cast(gradient, self.dtype)
         if self.scaled:
-            gradient = _mul(gradient, self.reciprocal_scale)
+            gradient = _mul(gradient, gradient_scale)
         if self.l2:
             gradient = _add(gradient, _mul(weight_decay, _cast(weight, self.dtype)))
         if self.centralized:
@@ -145,6 +150,39 @@ class Batch(nn.Cell):
             gradient: prepared, in the dtype of the moments.
         """
         raise NotImplementedError
+
+
+class GradientScale(nn.Cell):
+    """What the gradients are multiplied by: out goes the loss scale, then their norm is clipped.
+
+        1 / loss_scale * max_grad_norm / max(norm, max_grad_norm),  norm of gradients / loss_scale
+
+    (Pascanu et al. 2013, algorithm 1). Squares are summed in `dtype`: in float32 the sum over a
+    million elements has lost digits, and the squares of float16 gradients vanish.
+    """
+
+    def __init__(self, formula, dtype):
+        super().__init__(auto_prefix=False)
+        self.dtype = dtype
+        self.clips = formula.max_grad_norm is not None
+        self.reciprocal_scale = Tensor(1.0 / formula.loss_scale, dtype)
+        self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
+        self.max_norm = Tensor(formula.max_grad_norm if self.clips else 0.0, dtype)
+        self.map_ = ops.HyperMap()
+
+    def construct(self, gradients):
+        if not self.clips:
+            return self.reciprocal_scale
+        squares = self.map_(self.sum_of_squares, gradients)
+        norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
+        # Not `maximum`: MindSpore's lets NaN pass as if it were small.
+        factor = ops.select(norm <= self.max_norm, self.one, self.max_norm / norm)
+        return self.reciprocal_scale * factor
+
+    def sum_of_squares(self, gradient):
+        if gradient.size == 0:  # MindSpore's sum over nothing is whatever memory holds
+            return self.zero
+        return _sum(_square(_cast(gradient, self.dtype)))
 
 
 class Finish(nn.Cell):

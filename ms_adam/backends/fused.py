@@ -1,0 +1,117 @@
+"""One launch of a kernel of our own for all weights: the fastest backend on the CPU."""
+
+import ctypes
+import functools
+import math
+import os
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import ParameterTuple, Tensor, nn, ops
+
+from ms_adam.backends import toolchain
+
+SOURCE = Path(__file__).with_name("fused_cpu.cc")
+FUNCTION = "MsAdamStep"
+
+
+class Fused(nn.Cell):
+    """Runs on the CPU where a C++ compiler is found, for all dtypes and options.
+
+    What costs is memory traffic, and 2 us for each tensor that enters the launch: scalars are
+    computed in the kernel, and flat state leaves two tensors for each weight.
+
+    Args:
+        formula: a `Formula`.
+        parameters: what is optimized; ParameterTuple.
+        weights: what the update acts on: the parameters or their float32 master copies.
+        state: a `State` for these weights.
+        groups: a `Groups` for these weights.
+        device_target: "CPU".
+        offsets: for flat state: where each weight begins in the buffer of its moments' dtype, in
+            elements; `state` then has one buffer for each dtype. None if weights have moments of
+            their own.
+
+    Inputs and outputs are those of `OperatorBackend`.
+    """
+
+    @staticmethod
+    def obstacle(formula, weights, device_target):
+        """Why this backend cannot run; None if it can."""
+        if device_target != "CPU":
+            return f"the kernel is for the CPU, not for {device_target}"
+        return _library()[1]
+
+    def __init__(self, formula, parameters, weights, state, groups, device_target, offsets=None):
+        super().__init__(auto_prefix=False)
+        self.weights = weights
+        self.rounded = ParameterTuple(tuple(
+            parameter for parameter, weight in zip(parameters, weights) if parameter is not weight))
+        self.moment1, self.moment2 = state.moment1, state.moment2
+        self.vhat = state.vhat if formula.amsgrad else ()
+        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        self.numbers = Tensor(_numbers(formula), ms.float64)
+        self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
+        self.launch = ops.Custom(f"{_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
+        self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
+
+    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype=None):
+        self.launch(self.numbers, self.plan, step, self.beta1_power, self.beta2_power,
+                    *learning_rates, *weight_decays, *gradients, *self.weights, *self.rounded,
+                    *self.moment1, *self.moment2, *self.vhat)
+        return True
+
+
+def _numbers(formula):
+    """`struct Formula` of the kernel."""
+    clip = math.inf if formula.max_grad_norm is None else formula.max_grad_norm
+    return [formula.beta1, formula.beta2, formula.eps, formula.loss_scale, clip,
+            formula.epsilon_hat, formula.bias_correction, formula.nesterov, formula.amsgrad,
+            formula.decoupled]
+
+
+def _plan(parameters, weights, state, groups, offsets):
+    """`struct Plan` of the kernel, and a `struct Layout` for each weight."""
+    buffers = 0 if offsets is None else len(state.moment1)
+    plan = [len(weights), max(groups.index, default=-1) + 1, thread_count(), buffers]
+    for i, weight in enumerate(weights):
+        plan += [groups.index[i], groups.decayed[i], groups.centralized[i],
+                 weight is not parameters[i], 0 if offsets is None else offsets[i]]
+    return plan
+
+
+def thread_count():
+    """How many threads a step may have.
+
+    OMP_NUM_THREADS, if it is set: the name that users know, though no OpenMP is used. Else one for
+    each core that this process may run on. Workers of one training share the cores: mpirun says how
+    many there are on this machine, msrun how many in all. A worker that was bound to some of the
+    cores has its share already.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    cores = len(os.sched_getaffinity(0))
+    if cores < os.cpu_count():
+        return cores
+    workers = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or os.environ.get("MS_WORKER_NUM", "1")
+    return max(1, cores // int(workers))
+
+
+@functools.lru_cache(maxsize=None)
+def _library():
+    """The path of the kernel's library and None, or None and why there is none."""
+    try:
+        library = toolchain.build(SOURCE)
+        getattr(ctypes.CDLL(str(library)), FUNCTION)
+    except toolchain.BuildError as error:
+        return None, str(error)
+    except OSError as error:  # a directory without execution, a C++ library that is too old
+        return None, f"the kernel was built and can not be loaded: {error}"
+    allowed = os.environ.get("MS_CUSTOM_AOT_WHITE_LIST")
+    if allowed and os.path.realpath(allowed) not in map(str, library.resolve().parents):
+        return None, (f"MS_CUSTOM_AOT_WHITE_LIST allows kernels in {allowed} alone, and ours is "
+                      f"{library}; MS_ADAM_CACHE says where it is built")
+    if ":" in str(library):  # ops.Custom takes "file:function"
+        return None, f"MindSpore takes no kernel from a path with a colon: {library}"
+    return library, None
