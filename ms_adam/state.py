@@ -1,6 +1,11 @@
-"""What Adam remembers between steps, under the names that `mindspore.nn.Adam` gives it."""
+"""What Adam remembers between steps, under the names that `mindspore.nn.Adam` gives it.
 
-from typing import NamedTuple, Optional
+In one buffer for each parameter, or flat: one for all parameters, with a record of which slice is
+whose, so that a checkpoint can be read without the optimizer that wrote it.
+"""
+
+import json
+from typing import List, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
@@ -29,11 +34,90 @@ class State(NamedTuple):
     def zeros(cls, parameters, amsgrad):
         """A state before the first step: float32, or float64 for float64 parameters."""
         return cls(
-            moment1=_zeros("moment1", parameters),
-            moment2=_zeros("moment2", parameters),
-            vhat=_zeros("vhat", parameters) if amsgrad else None,
-            beta1_power=Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
-            beta2_power=Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False))
+            _zeros("moment1", parameters), _zeros("moment2", parameters),
+            _zeros("vhat", parameters) if amsgrad else None, *_beta_powers())
+
+
+class FlatLayout(NamedTuple):
+    """Where each parameter's moments stand in the buffers of its moments' dtype.
+
+    Attributes:
+        names: the parameters' names.
+        shapes: their shapes.
+        dtypes: of their moments, "float32" or "float64".
+        offsets: where they begin, in elements.
+    """
+
+    names: List[str]
+    shapes: List[List[int]]
+    dtypes: List[str]
+    offsets: List[int]
+
+    @classmethod
+    def of(cls, parameters):
+        """Parameters one after the other, each from a multiple of `ALIGNMENT` elements on."""
+        ends, offsets = {}, []
+        for parameter in parameters:
+            dtype = _dtype_name(moment_dtype(parameter))
+            offsets.append(ends.get(dtype, 0))
+            size = int(np.prod(parameter.shape))
+            ends[dtype] = offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT
+        return cls([parameter.name for parameter in parameters],
+                   [list(parameter.shape) for parameter in parameters],
+                   [_dtype_name(moment_dtype(parameter)) for parameter in parameters], offsets)
+
+    def sizes(self):
+        """The length of the buffer of each dtype, float32 first."""
+        sizes = {}
+        for shape, dtype, offset in zip(self.shapes, self.dtypes, self.offsets):
+            end = offset + -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+            sizes[dtype] = max(sizes.get(dtype, ALIGNMENT), end)
+        return dict(sorted(sizes.items()))
+
+    def to_bytes(self):
+        """As uint8, to be kept in a checkpoint."""
+        return np.frombuffer(json.dumps(self._asdict()).encode(), np.uint8).copy()
+
+    @classmethod
+    def from_bytes(cls, array):
+        """What `to_bytes` made."""
+        return cls(**json.loads(np.asarray(array, np.uint8).tobytes()))
+
+    def split(self, prefix, buffers):
+        """The moments of each parameter as {name of the state entry: array}.
+
+        Args:
+            prefix: "moment1", "moment2" or "vhat".
+            buffers: {dtype: array}.
+        """
+        entries = {}
+        for name, shape, dtype, offset in zip(*self):
+            size = int(np.prod(shape))
+            entries[f"{prefix}.{name}"] = buffers[dtype][offset:offset + size].reshape(shape)
+        return entries
+
+
+ALIGNMENT = 16  # elements: a cache line of float32
+FLAT_LAYOUT = "flat_layout"
+
+
+def flat_state(parameters, amsgrad):
+    """A flat state before the first step.
+
+    Returns:
+        A `State` whose tuples hold one buffer for each dtype of moments, named
+        `flat_moment1.<dtype>` and so on; the `FlatLayout`; and the latter as a uint8 Parameter for
+        checkpoints.
+    """
+    layout = FlatLayout.of(parameters)
+
+    def buffers(prefix):
+        return ParameterTuple(tuple(
+            Parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}",
+                      requires_grad=False) for dtype, size in layout.sizes().items()))
+    state = State(buffers("moment1"), buffers("moment2"), buffers("vhat") if amsgrad else None,
+                  *_beta_powers())
+    return state, layout, Parameter(Tensor(layout.to_bytes()), FLAT_LAYOUT, requires_grad=False)
 
 
 def moment_dtype(parameter):
@@ -53,6 +137,15 @@ def master_weights(parameters):
                   requires_grad=False)
         if parameter.dtype in (ms.float16, ms.bfloat16) else parameter
         for parameter in parameters))
+
+
+def _beta_powers():
+    return (Parameter(Tensor(1.0, ms.float32), name, requires_grad=False)
+            for name in ("beta1_power", "beta2_power"))
+
+
+def _dtype_name(dtype):
+    return str(dtype).lower()
 
 
 def _zeros(prefix, parameters):

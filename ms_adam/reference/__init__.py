@@ -1,12 +1,13 @@
 """Optimizers in NumPy float64, each written to be read beside its source. No MindSpore here.
 
-Every method is a frozen dataclass of its numbers with two pure functions:
+Every method is a frozen dataclass of its numbers with two pure functions, for one array of any
+shape:
 
     state = method.init(parameter)
     parameter, state = method.step(parameter, gradient, state)
 
-for one array of any shape. Inputs are never changed; results are float64. `learning_rate` and, where
-a method has it, `weight_decay` can be given to `step` for one step, for schedules.
+Nothing that is given is changed; what is returned is float64. A schedule gives `learning_rate`, and
+to Adam `weight_decay`, to `step` itself.
 
 >>> import numpy as np
 >>> from ms_adam import reference
@@ -20,11 +21,13 @@ array([ 0.9, -1.9])
 from ms_adam.reference.adagrad import AdaGrad, AdaGradState
 from ms_adam.reference.adam import Adam, AdamState
 from ms_adam.reference.clip import clip_by_global_norm
+from ms_adam.reference.method import Method
 from ms_adam.reference.momentum import Momentum, MomentumState
 from ms_adam.reference.nesterov import Nesterov, NesterovState
 from ms_adam.reference.rmsprop import RMSProp, RMSPropState
 from ms_adam.reference.sgd import SGD, SGDState
 
 __all__ = [
-    "AdaGrad", "AdaGradState", "Adam", "AdamState", "Momentum", "MomentumState", "Nesterov",
-    "NesterovState", "RMSProp", "RMSPropState", "SGD", "SGDState", "clip_by_global_norm"]
+    "AdaGrad", "AdaGradState", "Adam", "AdamState", "Method", "Momentum", "MomentumState",
+    "Nesterov", "NesterovState", "RMSProp", "RMSPropState", "SGD", "SGDState",
+    "clip_by_global_norm"]

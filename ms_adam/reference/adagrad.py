@@ -5,29 +5,39 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ms_adam.reference.checks import array, check_at_least_0, check_one_of
+from ms_adam.reference.checks import AT_LEAST_0, array, arrays, check_one_of, override, settle
+from ms_adam.reference.method import Method
 
 
 class AdaGradState(NamedTuple):
-    """What AdaGrad remembers; the sum of squares has the parameter's shape."""
+    """What AdaGrad remembers."""
 
-    step: int
-    accumulator: np.ndarray
+    step: int                  # t, the steps made
+    accumulator: np.ndarray    # s, of the parameter's shape
 
 
 @dataclass(frozen=True)
-class AdaGrad:
-    """s = s + g^2,  w = w - learning_rate * g / (sqrt(s) + eps).
+class AdaGrad(Method):
+    """Steps divided by the root of the sum of all squared gradients.
 
-    Duchi et al. 2011, figure 1, diagonal: H_t = delta I + diag(s_t)^(1/2), so epsilon stands outside
-    the root; "inside" is sqrt(s + eps). MindSpore's nn.Adagrad has no epsilon and starts the sum at
-    0.1: eps=0.0, initial_accumulator=0.1.
+        s = s + g^2
+        w = w - learning_rate * g / (sqrt(s) + eps)
+
+    >>> adagrad = AdaGrad(learning_rate=1.0)
+    >>> adagrad.step([1.0, 1.0], [100.0, -0.01], adagrad.init([1.0, 1.0]))[0].round(6)
+    array([0., 2.])
+
+    Source: Duchi, Hazan & Singer 2011, "Adaptive subgradient methods for online learning and
+    stochastic optimization", figure 1, with diagonal matrices: H = delta I + diag(s)^(1/2), so that
+    epsilon, there delta, stands outside the root.
 
     Args:
-        learning_rate: no published default; 0.01.
-        eps: delta in the paper, at least 0; 1e-10 as in torch.
-        epsilon: "outside" or "inside".
-        initial_accumulator: where the sum starts.
+        learning_rate: at least 0. None is published; 0.01.
+        eps: at least 0. No value is published; 1e-10 as in torch. With 0, and s starting at 0, a
+            first gradient of 0 gives 0 / 0, NaN.
+        epsilon: "outside", as published and in torch; "inside": sqrt(s + eps), as in TensorFlow 2.
+        initial_accumulator: where s starts, at least 0: 0, as published and in torch. 0.1 in
+            TensorFlow 2, and in MindSpore's nn.Adagrad, which has no epsilon: eps=0.
     """
 
     learning_rate: float = 0.01
@@ -36,19 +46,15 @@ class AdaGrad:
     initial_accumulator: float = 0.0
 
     def __post_init__(self):
-        check_at_least_0(learning_rate=self.learning_rate, eps=self.eps,
-                         initial_accumulator=self.initial_accumulator)
-        check_one_of("epsilon", self.epsilon, ("outside", "inside"))
-        if self.eps == 0.0 and self.initial_accumulator == 0.0:
-            raise ValueError("one of 'eps' and 'initial_accumulator' must be greater than 0, but "
-                             "both are 0: a gradient of 0 would be divided by 0.")
+        settle(self, AT_LEAST_0, "learning_rate", "eps", "initial_accumulator")
+        check_one_of(self, "epsilon", "outside", "inside")
 
     def init(self, parameter):
         return AdaGradState(0, np.full(np.shape(parameter), self.initial_accumulator))
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        g = array(gradient)
-        s = array(state.accumulator + g**2)
+        rate = override("learning_rate", learning_rate, self.learning_rate)
+        w, g, s = arrays(parameter, gradient=gradient, accumulator=state.accumulator)
+        s = array(s + g**2)
         root = np.sqrt(s + self.eps) if self.epsilon == "inside" else np.sqrt(s) + self.eps
-        return array(array(parameter) - rate * g / root), AdaGradState(state.step + 1, s)
+        return array(w - rate * g / root), AdaGradState(state.step + 1, s)

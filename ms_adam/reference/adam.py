@@ -1,4 +1,4 @@
-"""Adam and its variants (Kingma & Ba 2015)."""
+"""Adam (Kingma & Ba 2015) and its variants."""
 
 import math
 from dataclasses import dataclass
@@ -6,8 +6,10 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from ms_adam.reference.checks import (array, check_above_0, check_at_least_0, check_decay_rate,
-                                      check_one_of)
+from ms_adam.reference.checks import (ABOVE_0, AT_LEAST_0, BELOW_1, array, arrays, check_one_of,
+                                      override, settle)
+from ms_adam.reference.correction import bias_correction
+from ms_adam.reference.method import Method
 
 
 class AdamState(NamedTuple):
@@ -16,39 +18,57 @@ class AdamState(NamedTuple):
     step: int                      # t, the steps made
     moment1: np.ndarray            # m, before correction
     moment2: np.ndarray            # v, before correction
-    vhat: Optional[np.ndarray]     # max of v over the steps, before correction; AMSGrad alone
+    vhat: Optional[np.ndarray]     # the largest v so far, before correction; None unless amsgrad
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(Method):
     """Adam as published, with the places where its versions differ as arguments.
 
-        g = gradient / loss_scale  (+ weight_decay * w  unless decoupled)  (- its mean, centralized)
+        g = gradient / loss_scale  (+ weight_decay * w, unless decoupled)  (- its mean, centralized)
         m = beta1 m + (1 - beta1) g
         v = beta2 v + (1 - beta2) g^2
-        w = w - learning_rate * mhat / (sqrt(vhat) + eps),
-            mhat = m / (1 - beta1^t),  vhat = v / (1 - beta2^t)
+        mhat = m / (1 - beta1^t),   vhat = v / (1 - beta2^t)
+        w = w - learning_rate * mhat / (sqrt(vhat) + eps)
+
+    >>> adam = Adam(learning_rate=0.1)
+    >>> adam.step([1.0, 1.0], [100.0, -0.01], adam.init([1.0, 1.0]))[0].round(6)
+    array([0.9, 1.1])
+
+    Source: Kingma & Ba 2015, "Adam: a method for stochastic optimization", arXiv 1412.6980,
+    Algorithm 1, whose numbers are the defaults.
 
     Args:
-        learning_rate: alpha; the paper's 0.001.
-        beta1: decay rate of the first moment. 0.9; 0 leaves RMSProp with correction.
-        beta2: decay rate of the second moment: 0.999 in Algorithm 1. Texts that reproduce the paper
-            also use 0.99 and 0.9999 (section 6.4).
-        eps: epsilon: 1e-8 in Algorithm 1; 1e-7 in TensorFlow 2; 1e-6 in BERT.
-        epsilon: where it stands. "outside": sqrt(vhat) + eps, Algorithm 1. "hat": added to the root
-            of the uncorrected moment, alpha_t m / (sqrt(v) + eps), the last lines of section 2,
-            what TensorFlow 1 and MindSpore's nn.Adam compute. "inside": sqrt(vhat + eps).
-        bias_correction: False leaves out both corrections (section 6.4's comparison; BERT).
-        nesterov: m is replaced in the update by beta1 m + (1 - beta1) g, under the same
-            correction. That is the form of TensorFlow and MindSpore, not Dozat's NAdam.
-        amsgrad: v is replaced in the update by its maximum over the steps (Reddi et al. 2018,
-            Algorithm 2; corrected as in torch, where the maximum is also taken before correction).
-        weight_decay: lambda.
-        decoupled: True for AdamW: w also loses learning_rate * weight_decay * w (Loshchilov & Hutter
-            2019, Algorithm 2); False for L2.
-        loss_scale: what the gradients were multiplied by.
-        centralize: the gradient loses its mean over all axes but the first, if it has two or more
-            (Yong et al. 2020, equation 1); after the L2 term.
+        learning_rate: alpha, at least 0.
+        beta1: decay rate of the first moment, at least 0 and less than 1: 0.9. 0 leaves RMSProp
+            with bias correction (section 5).
+        beta2: decay rate of the second moment, at least 0 and less than 1: 0.999. 0.99 and 0.9999
+            too in the paper's section 6.4; 0.98 in Vaswani et al. 2017.
+        eps: at least 0: 1e-8. 1e-7 in Keras; 1e-6 in BERT. With 0, a first gradient of 0 gives
+            0 / 0, NaN.
+        epsilon: where it stands.
+            "outside": mhat / (sqrt(vhat) + eps), Algorithm 1; torch, optax.
+            "hat": sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps), the end of section 2,
+            where it is called epsilon-hat; TensorFlow, Keras, MindSpore's nn.Adam. In the first
+            step it weighs as much as 1 / sqrt(1 - beta2), or 32, times itself in Algorithm 1.
+            "inside": mhat / sqrt(vhat + eps); `eps_root` in optax.
+        bias_correction: False leaves out both corrections (BERT; the comparison of section 6.4).
+        nesterov: beta1 m + (1 - beta1) g takes the place of m in the update, under the same
+            correction 1 - beta1^t. So TensorFlow's kernel and MindSpore have it; it is not NAdam
+            (Dozat 2016), which corrects each of the two parts by its own.
+        amsgrad: the largest v so far takes the place of v in the update. As in torch and MindSpore
+            it is taken before the correction; optax takes it after. With bias_correction=False it
+            is Algorithm 2 of Reddi, Kale & Kumar 2018, "On the convergence of Adam and beyond", but
+            for eps.
+        weight_decay: lambda, at least 0.
+        decoupled: True: w also loses learning_rate * weight_decay * w, AdamW. Loshchilov & Hutter
+            2019, "Decoupled weight decay regularization", Algorithm 2, where the schedule alone
+            multiplies lambda; torch and MindSpore have the whole learning rate there, and so has
+            this. False: L2, weight_decay * w added to the gradient.
+        loss_scale: what the gradients were multiplied by, greater than 0.
+        centralize: the gradient loses its mean over all axes but the first, if it has two axes or
+            more. Yong et al. 2020, "Gradient centralization", equation 1; after the L2 term, as in
+            MindSpore.
     """
 
     learning_rate: float = 1e-3
@@ -65,46 +85,48 @@ class Adam:
     centralize: bool = False
 
     def __post_init__(self):
-        check_at_least_0(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
-        check_decay_rate(beta1=self.beta1, beta2=self.beta2)
-        check_above_0(eps=self.eps, loss_scale=self.loss_scale)
-        check_one_of("epsilon", self.epsilon, ("outside", "hat", "inside"))
+        settle(self, AT_LEAST_0, "learning_rate", "eps", "weight_decay")
+        settle(self, BELOW_1, "beta1", "beta2")
+        settle(self, ABOVE_0, "loss_scale")
+        check_one_of(self, "epsilon", "outside", "hat", "inside")
+        for name in ("bias_correction", "nesterov", "amsgrad", "decoupled", "centralize"):
+            check_one_of(self, name, False, True)
 
     def init(self, parameter):
-        zeros = np.zeros(np.shape(parameter))
-        return AdamState(0, zeros, zeros, zeros if self.amsgrad else None)
+        shape = np.shape(parameter)
+        return AdamState(0, np.zeros(shape), np.zeros(shape),
+                         np.zeros(shape) if self.amsgrad else None)
 
     def step(self, parameter, gradient, state, *, learning_rate=None, weight_decay=None):
-        alpha = self.learning_rate if learning_rate is None else learning_rate
-        decay = self.weight_decay if weight_decay is None else weight_decay
-        w, t = array(parameter), state.step + 1
+        """One step, as `Method.step`; weight_decay too can be given for this step alone."""
+        alpha = override("learning_rate", learning_rate, self.learning_rate)
+        decay = override("weight_decay", weight_decay, self.weight_decay)
+        w, g, m, v = arrays(parameter, gradient=gradient,
+                            moment1=state.moment1, moment2=state.moment2)
+        t = state.step + 1
 
-        g = array(gradient) / self.loss_scale
-        if not self.decoupled:
+        g = g / self.loss_scale
+        if decay and not self.decoupled:
             g = g + decay * w
-        if self.centralize and g.ndim > 1:
+        if self.centralize and g.ndim >= 2 and g.size:
             g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
 
-        m = array(self.beta1 * state.moment1 + (1 - self.beta1) * g)
-        v = array(self.beta2 * state.moment2 + (1 - self.beta2) * g**2)
-        largest = np.maximum(state.vhat, v) if self.amsgrad else None
-        numerator = self.beta1 * m + (1 - self.beta1) * g if self.nesterov else m
-        second = largest if self.amsgrad else v
+        m = array(self.beta1 * m + (1 - self.beta1) * g)
+        v = array(self.beta2 * v + (1 - self.beta2) * g**2)
+        first = self.beta1 * m + (1 - self.beta1) * g if self.nesterov else m
+        second, largest = v, None
+        if self.amsgrad:
+            _, largest = arrays(w, vhat=state.vhat)
+            second = largest = array(np.maximum(largest, v))
 
-        correction1 = _correction(self.beta1, t) if self.bias_correction else 1.0
-        correction2 = _correction(self.beta2, t) if self.bias_correction else 1.0
+        correction1 = bias_correction(self.beta1, t) if self.bias_correction else 1.0
+        correction2 = bias_correction(self.beta2, t) if self.bias_correction else 1.0
         if self.epsilon == "outside":
-            denominator = np.sqrt(second / correction2) + self.eps
+            update = (first / correction1) / (np.sqrt(second / correction2) + self.eps)
         elif self.epsilon == "inside":
-            denominator = np.sqrt(second / correction2 + self.eps)
+            update = (first / correction1) / np.sqrt(second / correction2 + self.eps)
         else:
-            denominator = (np.sqrt(second) + self.eps) / np.sqrt(correction2)
-        update = alpha * (numerator / correction1) / denominator
-        if self.decoupled:
-            update = update + alpha * decay * w
-        return array(w - update), AdamState(t, m, v, largest)
-
-
-def _correction(beta, t):
-    """1 - beta^t; the power itself would lose the digits that beta has in common with 1."""
-    return -math.expm1(t * math.log(beta)) if beta > 0.0 else 1.0
+            update = math.sqrt(correction2) / correction1 * first / (np.sqrt(second) + self.eps)
+        if decay and self.decoupled:
+            update = update + decay * w
+        return array(w - alpha * update), AdamState(t, m, v, largest)

@@ -1,38 +1,58 @@
-"""Errors for bad numbers, and float64 for good ones."""
+"""What goes in: numbers in their range, arrays of one shape, all in float64."""
 
 import math
+from numbers import Real
 
 import numpy as np
 
-
-def array(x):
-    """A float64 array; of shape () for a number."""
-    return np.asarray(x, dtype=np.float64)
-
-
-def check_at_least_0(**numbers):
-    """Raise ValueError unless each number is finite and not negative."""
-    for name, value in numbers.items():
-        if not 0.0 <= value < math.inf:
-            raise ValueError(f"'{name}' must be finite and at least 0, but got {value!r}.")
+AT_LEAST_0 = ("finite and at least 0", lambda x: 0.0 <= x < math.inf)
+ABOVE_0 = ("finite and greater than 0", lambda x: 0.0 < x < math.inf)
+BELOW_1 = ("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)
 
 
-def check_above_0(**numbers):
-    """Raise ValueError unless each number is finite and greater than 0."""
-    for name, value in numbers.items():
-        if not 0.0 < value < math.inf:
-            raise ValueError(f"'{name}' must be finite and greater than 0, but got {value!r}.")
+def number(name, value, allowed):
+    """The value as a float; ValueError unless it is a number in the allowed range."""
+    words, holds = allowed
+    if not (isinstance(value, Real) and holds(value)):
+        raise ValueError(f"'{name}' must be a number, {words}, but got {value!r}.")
+    return float(value)
 
 
-def check_decay_rate(**numbers):
-    """Raise ValueError unless each number is in [0, 1)."""
-    for name, value in numbers.items():
-        if not 0.0 <= value < 1.0:
-            raise ValueError(f"'{name}' must be in [0, 1), but got {value!r}.")
+def settle(method, allowed, *names):
+    """Check these numbers of a frozen method and make floats of them.
+
+    A float32 scalar left as it is would make float32 of every number computed from it alone.
+    """
+    for name in names:
+        object.__setattr__(method, name, number(name, getattr(method, name), allowed))
 
 
-def check_one_of(name, value, allowed):
-    """Raise ValueError unless the value is one of the allowed."""
+def override(name, value, own):
+    """The value given for one step, checked, or else the method's own."""
+    return own if value is None else number(name, value, AT_LEAST_0)
+
+
+def check_one_of(method, name, *allowed):
+    """ValueError unless the method's attribute is one of the allowed values."""
+    value = getattr(method, name)
     if value not in allowed:
         choices = ", ".join(map(repr, allowed))
         raise ValueError(f"'{name}' must be one of {choices}, but got {value!r}.")
+
+
+def array(x):
+    """A float64 array; of shape () for a number, where NumPy's arithmetic gives a scalar."""
+    return np.asarray(x, dtype=np.float64)
+
+
+def arrays(parameter, **others):
+    """Float64 arrays of the parameter and of all that must have its shape; ValueError if not.
+
+    NumPy would broadcast a gradient of another shape, and return a parameter of another shape.
+    """
+    shape = np.shape(parameter)
+    for name, value in others.items():
+        got = None if value is None else np.shape(value)
+        if got != shape:
+            raise ValueError(f"'{name}' must have the parameter's shape, {shape}, but got {got}.")
+    return [array(parameter), *map(array, others.values())]

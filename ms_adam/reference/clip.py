@@ -1,21 +1,32 @@
-"""Clipping by the global norm (Pascanu et al. 2013, algorithm 1)."""
+"""Clipping by the global norm (Pascanu, Mikolov & Bengio 2013)."""
 
 import numpy as np
 
-from ms_adam.reference.checks import array, check_above_0
+from ms_adam.reference.checks import ABOVE_0, array, number
 
 
 def clip_by_global_norm(gradients, max_norm):
-    """g * max_norm / max(norm, max_norm), norm over the elements of all gradients together.
+    """Gradients scaled together so that their joint norm is at most max_norm.
+
+        g = g * max_norm / max(norm, max_norm),   norm = sqrt(sum of g^2 over all elements of all g)
+
+    >>> clip_by_global_norm([np.array([3.0]), np.array([0.0, 4.0])], 1.0)
+    [array([0.6]), array([0. , 0.8])]
+
+    Sources: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks",
+    algorithm 1; MindSpore's ops.clip_by_global_norm.
 
     Args:
-        gradients: list of arrays.
-        max_norm: the largest norm that is left as it is; greater than 0.
+        gradients: list of array-likes, of any shapes.
+        max_norm: finite and greater than 0.
 
     Returns:
-        A list of float64 arrays, and the norm before clipping.
+        A list of float64 arrays of the same shapes. A NaN anywhere makes NaN of all of them.
+
+    Raises:
+        ValueError: max_norm is out of its range.
     """
-    check_above_0(max_norm=max_norm)
-    gradients = [array(gradient) for gradient in gradients]
-    norm = float(np.sqrt(sum(np.sum(gradient**2) for gradient in gradients)))
-    return [array(gradient * (max_norm / max(norm, max_norm))) for gradient in gradients], norm
+    max_norm = number("max_norm", max_norm, ABOVE_0)
+    gradients = [array(g) for g in gradients]
+    norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
+    return [array(g * max_norm / np.maximum(norm, max_norm)) for g in gradients]

@@ -5,31 +5,45 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ms_adam.reference.checks import array, check_at_least_0, check_decay_rate, check_one_of
+from ms_adam.reference.checks import (AT_LEAST_0, BELOW_1, array, arrays, check_one_of, override,
+                                      settle)
+from ms_adam.reference.correction import bias_correction
+from ms_adam.reference.method import Method
 
 
 class MomentumState(NamedTuple):
-    """What momentum remembers; the velocity has the parameter's shape."""
+    """What momentum remembers."""
 
-    step: int
-    velocity: np.ndarray
+    step: int               # t, the steps made
+    velocity: np.ndarray    # v, of the parameter's shape
 
 
 @dataclass(frozen=True)
-class Momentum:
+class Momentum(Method):
     """Gradient descent with an accumulated velocity.
 
         form="velocity"   v = rho v + g                   w = w - learning_rate * v
         form="scaled"     v = rho v - learning_rate * g   w = w + v
-        form="ema"        v = rho v + (1 - rho) g         w = w - learning_rate * v
+        form="ema"        v = rho v + (1 - rho) g         w = w - learning_rate * v / c,
+                          c = 1, or 1 - rho^t with bias_correction
 
-    The first is torch's and MindSpore's; the second Sutskever et al. 2013, equations 1 and 2; the
-    two agree while the learning rate is constant. The third is the first with learning_rate / (1 -
-    rho) and, with `bias_correction`, v / (1 - rho^t): Adam's first moment alone.
+    While the learning rate is constant the first two go the same way, and so does the third without
+    correction if its learning rate is 1 / (1 - rho) times theirs. When the rate changes, only
+    "scaled" lets earlier gradients keep the rate that they came with.
+
+    >>> momentum = Momentum(learning_rate=0.5, rho=0.5)
+    >>> w, state = momentum.step([1.0], [1.0], momentum.init([1.0]))
+    >>> momentum.step(w, [1.0], state)[0]
+    array([-0.25])
+
+    Sources: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", and
+    Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning",
+    equations 1 and 2, for "scaled"; torch.optim.SGD and MindSpore's nn.Momentum compute "velocity";
+    "ema" is the first moment of Adam (Kingma & Ba 2015) alone.
 
     Args:
-        learning_rate: no published default; 0.01.
-        rho: the momentum; 0.9.
+        learning_rate: at least 0. None is published; 0.01.
+        rho: the momentum, at least 0 and less than 1; 0.9.
         form: "velocity", "scaled" or "ema".
         bias_correction: for form="ema" alone.
     """
@@ -40,22 +54,24 @@ class Momentum:
     bias_correction: bool = False
 
     def __post_init__(self):
-        check_at_least_0(learning_rate=self.learning_rate)
-        check_decay_rate(rho=self.rho)
-        check_one_of("form", self.form, ("velocity", "scaled", "ema"))
+        settle(self, AT_LEAST_0, "learning_rate")
+        settle(self, BELOW_1, "rho")
+        check_one_of(self, "form", "velocity", "scaled", "ema")
+        check_one_of(self, "bias_correction", False, True)
         if self.bias_correction and self.form != "ema":
-            raise ValueError(f"'bias_correction' is for form='ema', but got form={self.form!r}.")
+            raise ValueError("'bias_correction' must be False unless form is 'ema', but got True "
+                             f"with form={self.form!r}.")
 
     def init(self, parameter):
         return MomentumState(0, np.zeros(np.shape(parameter)))
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        w, g, t = array(parameter), array(gradient), state.step + 1
+        rate = override("learning_rate", learning_rate, self.learning_rate)
+        w, g, v = arrays(parameter, gradient=gradient, velocity=state.velocity)
+        t = state.step + 1
         if self.form == "scaled":
-            velocity = array(self.rho * state.velocity - rate * g)
-            return array(w + velocity), MomentumState(t, velocity)
-        weight = 1 - self.rho if self.form == "ema" else 1.0
-        velocity = array(self.rho * state.velocity + weight * g)
-        correction = 1 - self.rho**t if self.bias_correction else 1.0
-        return array(w - rate * velocity / correction), MomentumState(t, velocity)
+            v = array(self.rho * v - rate * g)
+            return array(w + v), MomentumState(t, v)
+        v = array(self.rho * v + ((1 - self.rho) * g if self.form == "ema" else g))
+        correction = bias_correction(self.rho, t) if self.bias_correction else 1.0
+        return array(w - rate * v / correction), MomentumState(t, v)

@@ -5,31 +5,42 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ms_adam.reference.checks import array, check_at_least_0, check_decay_rate, check_one_of
+from ms_adam.reference.checks import (AT_LEAST_0, BELOW_1, array, arrays, check_one_of, override,
+                                      settle)
+from ms_adam.reference.method import Method
 
 
 class NesterovState(NamedTuple):
-    """What Nesterov's method remembers; the velocity has the parameter's shape."""
+    """What Nesterov's method remembers."""
 
-    step: int
-    velocity: np.ndarray
+    step: int               # t, the steps made
+    velocity: np.ndarray    # v, of the parameter's shape
 
 
 @dataclass(frozen=True)
-class Nesterov:
-    """Momentum whose gradient is taken where the velocity will lead.
+class Nesterov(Method):
+    """Momentum whose gradient is taken where the velocity is about to lead.
 
-        form="sutskever"   v = rho v - learning_rate * g(w + rho v)   w = w + v
-        form="torch"       v = rho v + g(w)                           w = w - learning_rate (g + rho v)
+        form="torch"       v = rho v + g(w)
+                           w = w - learning_rate * (g(w) + rho v)
+        form="sutskever"   v = rho v - learning_rate * g(w + rho v)
+                           w = w + v
 
-    The first is Sutskever et al. 2013, equations 3 and 4: the caller takes the gradient at
-    `lookahead(parameter, state)`. The second, of torch and MindSpore, takes it at the parameter; its
-    parameter is the first form's look-ahead point, while the learning rate is constant.
+    The two are one method: the first's parameter is the second's w + rho v, while the learning rate
+    is constant. For the second the caller takes the gradient at `lookahead(parameter, state)`. A
+    gradient taken at the parameter would make plain momentum of it: so "torch" is the default.
+
+    >>> nesterov = Nesterov(learning_rate=0.5, rho=0.5)
+    >>> nesterov.step([1.0], [1.0], nesterov.init([1.0]))[0]
+    array([0.25])
+
+    Sources: Sutskever et al. 2013, "On the importance of initialization and momentum in deep
+    learning", equations 3 and 4; torch.optim.SGD, and MindSpore's pages of nn.SGD and nn.Momentum.
 
     Args:
-        learning_rate: no published default; 0.01.
-        rho: the momentum; 0.9.
-        form: "sutskever" or "torch".
+        learning_rate: at least 0. None is published; 0.01.
+        rho: the momentum, at least 0 and less than 1; 0.9.
+        form: "torch" or "sutskever".
     """
 
     learning_rate: float = 0.01
@@ -37,24 +48,24 @@ class Nesterov:
     form: str = "torch"
 
     def __post_init__(self):
-        check_at_least_0(learning_rate=self.learning_rate)
-        check_decay_rate(rho=self.rho)
-        check_one_of("form", self.form, ("sutskever", "torch"))
+        settle(self, AT_LEAST_0, "learning_rate")
+        settle(self, BELOW_1, "rho")
+        check_one_of(self, "form", "torch", "sutskever")
 
     def init(self, parameter):
         return NesterovState(0, np.zeros(np.shape(parameter)))
 
     def lookahead(self, parameter, state):
-        """Where the gradient for the next step is to be taken."""
-        if self.form == "torch":
-            return array(parameter)
-        return array(array(parameter) + self.rho * state.velocity)
+        """Where the gradient of the next step is to be taken."""
+        w, v = arrays(parameter, velocity=state.velocity)
+        return array(w + self.rho * v) if self.form == "sutskever" else w
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        w, g, t = array(parameter), array(gradient), state.step + 1
+        rate = override("learning_rate", learning_rate, self.learning_rate)
+        w, g, v = arrays(parameter, gradient=gradient, velocity=state.velocity)
+        t = state.step + 1
         if self.form == "sutskever":
-            velocity = array(self.rho * state.velocity - rate * g)
-            return array(w + velocity), NesterovState(t, velocity)
-        velocity = array(self.rho * state.velocity + g)
-        return array(w - rate * (g + self.rho * velocity)), NesterovState(t, velocity)
+            v = array(self.rho * v - rate * g)
+            return array(w + v), NesterovState(t, v)
+        v = array(self.rho * v + g)
+        return array(w - rate * (g + self.rho * v)), NesterovState(t, v)

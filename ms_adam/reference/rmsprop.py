@@ -5,32 +5,45 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from ms_adam.reference.checks import array, check_above_0, check_at_least_0, check_decay_rate
-from ms_adam.reference.checks import check_one_of
+from ms_adam.reference.checks import (AT_LEAST_0, BELOW_1, array, arrays, check_one_of, override,
+                                      settle)
+from ms_adam.reference.method import Method
 
 
 class RMSPropState(NamedTuple):
     """What RMSProp remembers; arrays have the parameter's shape."""
 
-    step: int
-    mean_square: np.ndarray
-    mean: Optional[np.ndarray]     # of the gradient; centered alone
+    step: int                      # t, the steps made
+    mean_square: np.ndarray        # s
+    mean: Optional[np.ndarray]     # n, of the gradient; None unless centered
 
 
 @dataclass(frozen=True)
-class RMSProp:
-    """s = beta s + (1 - beta) g^2,  w = w - learning_rate * g / (sqrt(s) + eps).
+class RMSProp(Method):
+    """Steps divided by the root of a moving average of the squared gradients.
 
-    The lecture divides by sqrt(s) and names no epsilon. Versions put it "outside" the root (torch) or
-    "inside" (TensorFlow, MindSpore's nn.RMSProp); "centered" subtracts the squared mean of the
-    gradient (Graves 2013, equations 38 to 40).
+        s = beta s + (1 - beta) g^2
+        n = beta n + (1 - beta) g
+        w = w - learning_rate * g / (sqrt(s) + eps),   s - n^2 in place of s if centered
+
+    >>> rmsprop = RMSProp(learning_rate=0.1, beta=0.75, eps=0.0)
+    >>> rmsprop.step([1.0, 1.0], [100.0, -0.01], rmsprop.init([1.0, 1.0]))[0]
+    array([0.8, 1.2])
+
+    Sources: Tieleman & Hinton 2012, "Lecture 6.5: rmsprop", Neural Networks for Machine Learning;
+    for "centered" Graves 2013, "Generating sequences with recurrent neural networks", equations 38
+    to 41, here without his momentum.
 
     Args:
-        learning_rate: 0.001, the lecture's.
-        beta: 0.9, the lecture's.
-        eps: 1e-8.
-        epsilon: "outside" or "inside".
-        centered: whether s - mean^2 takes the place of s.
+        learning_rate: at least 0. The lecture names none; 0.001 as in Keras.
+        beta: at least 0 and less than 1. 0.9, the lecture's; 0.95 in Graves; 0.99 in torch.
+        eps: at least 0. The lecture has none, that is 0, and then a first gradient of 0 gives
+            0 / 0, NaN; 1e-8 as in torch; 1e-4 in Graves; 1e-10 in TensorFlow 1 and MindSpore.
+        epsilon: "outside" the root, as in torch; "inside": sqrt(s + eps), as in Graves, TensorFlow
+            and MindSpore.
+        centered: whether the variance of the gradient takes the place of its mean square.
+        initial_mean_square: where s starts, at least 0: 0. 1 in TensorFlow 1 and MindSpore's
+            nn.RMSProp, which makes their first steps small where gradients are.
     """
 
     learning_rate: float = 1e-3
@@ -38,23 +51,28 @@ class RMSProp:
     eps: float = 1e-8
     epsilon: str = "outside"
     centered: bool = False
+    initial_mean_square: float = 0.0
 
     def __post_init__(self):
-        check_at_least_0(learning_rate=self.learning_rate)
-        check_decay_rate(beta=self.beta)
-        check_above_0(eps=self.eps)
-        check_one_of("epsilon", self.epsilon, ("outside", "inside"))
+        settle(self, AT_LEAST_0, "learning_rate", "eps", "initial_mean_square")
+        settle(self, BELOW_1, "beta")
+        check_one_of(self, "epsilon", "outside", "inside")
+        check_one_of(self, "centered", False, True)
 
     def init(self, parameter):
-        zeros = np.zeros(np.shape(parameter))
-        return RMSPropState(0, zeros, zeros if self.centered else None)
+        shape = np.shape(parameter)
+        return RMSPropState(0, np.full(shape, self.initial_mean_square),
+                            np.zeros(shape) if self.centered else None)
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        g = array(gradient)
-        s = array(self.beta * state.mean_square + (1 - self.beta) * g**2)
-        mean = array(self.beta * state.mean + (1 - self.beta) * g) if self.centered else None
-        variance = np.maximum(s - mean**2, 0.0) if self.centered else s
-        root = (np.sqrt(variance + self.eps) if self.epsilon == "inside"
-                else np.sqrt(variance) + self.eps)
-        return array(array(parameter) - rate * g / root), RMSPropState(state.step + 1, s, mean)
+        rate = override("learning_rate", learning_rate, self.learning_rate)
+        w, g, s = arrays(parameter, gradient=gradient, mean_square=state.mean_square)
+        s = array(self.beta * s + (1 - self.beta) * g**2)
+        square, n = s, None
+        if self.centered:
+            _, n = arrays(w, mean=state.mean)
+            n = array(self.beta * n + (1 - self.beta) * g)
+            square = np.maximum(s - n**2, 0.0)  # a variance; only rounding takes it below 0
+        root = (np.sqrt(square + self.eps) if self.epsilon == "inside"
+                else np.sqrt(square) + self.eps)
+        return array(w - rate * g / root), RMSPropState(state.step + 1, s, n)

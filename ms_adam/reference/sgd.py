@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ms_adam.reference.checks import array, check_at_least_0
+from ms_adam.reference.checks import AT_LEAST_0, array, arrays, override, settle
+from ms_adam.reference.method import Method
 
 
 class SGDState(NamedTuple):
@@ -13,21 +14,29 @@ class SGDState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SGD:
-    """w = w - learning_rate * g.
+class SGD(Method):
+    """Stochastic gradient descent.
+
+        w = w - learning_rate * g
+
+    >>> SGD(learning_rate=0.5).step([1.0, 2.0], [1.0, -1.0], SGDState(0))[0]
+    array([0.5, 2.5])
+
+    Source: Robbins & Monro 1951, "A stochastic approximation method", for a decreasing rate.
 
     Args:
-        learning_rate: has no published default; 0.01 is the usual first try.
+        learning_rate: at least 0. None is published; 0.01 as in Keras.
     """
 
     learning_rate: float = 0.01
 
     def __post_init__(self):
-        check_at_least_0(learning_rate=self.learning_rate)
+        settle(self, AT_LEAST_0, "learning_rate")
 
     def init(self, parameter):
         return SGDState(0)
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
-        rate = self.learning_rate if learning_rate is None else learning_rate
-        return array(array(parameter) - rate * array(gradient)), SGDState(state.step + 1)
+        rate = override("learning_rate", learning_rate, self.learning_rate)
+        w, g = arrays(parameter, gradient=gradient)
+        return array(w - rate * g), SGDState(state.step + 1)

@@ -1,0 +1,12 @@
+"""The bias correction of a moving average that starts from zero (Kingma & Ba 2015, section 3)."""
+
+import math
+
+
+def bias_correction(beta, t):
+    """1 - beta^t: the weight that a moving average of t values has given to them.
+
+    From the logarithm, because 1 - beta**t loses the digits that beta^t has in common with 1: after
+    one step with beta = 0.99999 that is five of sixteen.
+    """
+    return -math.expm1(t * math.log(beta)) if beta > 0.0 else 1.0

@@ -1,0 +1,39 @@
+"""What every method of this package offers."""
+
+
+class Method:
+    """An optimizer as two pure functions; a frozen dataclass of its numbers.
+
+    Raises:
+        ValueError: a number is out of its range, or a word is not one of those offered; the
+            message has its name, its value, and what is allowed.
+    """
+
+    def init(self, parameter):
+        """The state before the first step, for a parameter of this shape.
+
+        Args:
+            parameter: array-like of any shape, 0-d and empty ones too. Its values do not count.
+
+        Returns:
+            The method's state: a named tuple of `step`, 0, and of float64 arrays.
+        """
+        raise NotImplementedError
+
+    def step(self, parameter, gradient, state, *, learning_rate=None):
+        """One step. Nothing that is given is changed.
+
+        Args:
+            parameter: array-like, taken as float64.
+            gradient: array-like of the parameter's shape.
+            state: what `init` or the last step returned.
+            learning_rate: for this step alone, in place of the method's own.
+
+        Returns:
+            The new parameter, a float64 array of the same shape, and the new state.
+
+        Raises:
+            ValueError: the gradient or the state has not the parameter's shape; the learning rate
+                is not finite and at least 0.
+        """
+        raise NotImplementedError

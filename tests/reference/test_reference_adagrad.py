@@ -1,0 +1,42 @@
+"""AdaGrad by hand, by its closed form, and at its published ends."""
+
+import numpy as np
+import pytest
+
+from ms_adam.reference import AdaGrad
+
+
+def follow(adagrad, w, gradients):
+    state = adagrad.init(w)
+    for gradient in gradients:
+        w, state = adagrad.step(w, gradient, state)
+    return w, state
+
+
+@pytest.mark.parametrize("options, end", [
+    (dict(eps=1.0), 1 - 3 / 4 - 4 / 6),                            # sqrt(9) + 1, sqrt(25) + 1
+    (dict(eps=0.0, initial_accumulator=0.0), 1 - 3 / 3 - 4 / 5),   # sqrt(9), sqrt(25)
+    (dict(eps=0.0, initial_accumulator=16.0), 1 - 3 / 5 - 4 / 41**0.5),
+    (dict(eps=16.0, epsilon="inside"), 1 - 3 / 5 - 4 / 41**0.5),
+])
+def test_by_hand(options, end):
+    w, state = follow(AdaGrad(1.0, **options), 1.0, [3.0, 4.0])
+    assert abs(w - end) <= 8 * 2.0**-53
+    assert state.accumulator == 25.0 + options.get("initial_accumulator", 0.0)
+
+
+def test_equal_gradients_give_one_over_root_t():
+    w, _ = follow(AdaGrad(0.5, eps=0.0), np.zeros(2), [[1e-3, -1e3]] * 100)
+    total = 0.5 * sum(t**-0.5 for t in range(1, 101))
+    np.testing.assert_allclose(w, [-total, total], rtol=100 * 3 * 2.0**-53)
+
+
+def test_published_ends():
+    """Zhang et al., Dive into Deep Learning, section 12.7: f(x) = 0.1 x1^2 + 2 x2^2 from (-5, -2),
+    20 steps, 1e-6 inside the root, printed with six digits."""
+    for rate, end in ((0.4, [-2.382563, -0.158591]), (2.0, [-0.002295, 0.0])):
+        adagrad = AdaGrad(rate, eps=1e-6, epsilon="inside")
+        x, state = np.array([-5.0, -2.0]), adagrad.init(np.zeros(2))
+        for _ in range(20):
+            x, state = adagrad.step(x, [0.2, 4.0] * x, state)
+        assert x.round(6).tolist() == end

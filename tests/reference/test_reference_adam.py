@@ -1,0 +1,248 @@
+"""Adam by hand, by its identities, and on the problem on which it fails."""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from ms_adam.reference import Adam, Momentum, RMSProp
+
+U = 2.0**-53  # the largest relative error of one rounding
+
+
+def follow(adam, w, gradients):
+    state = adam.init(w)
+    for gradient in gradients:
+        w, state = adam.step(w, gradient, state)
+    return w, state
+
+
+# By hand. With beta1 = 1/2, beta2 = 3/4 and the gradients 3, 17:
+#   m = 3/2, 37/4     mhat = m / (1/2, 3/4)  = 3, 37/3
+#   v = 9/4, 1183/16  vhat = v / (1/4, 7/16) = 9, 169      sqrt(vhat) = 3, 13
+BY_HAND = [
+    # 1 - 3/4,  1/4 - (37/3)/14
+    (dict(eps=1.0), (3, 17), ("1/4", "-53/84")),
+    # 1 - 3/6,  1/2 - (37/3)/14
+    (dict(eps=27.0, epsilon="inside"), (3, 17), ("1/2", "-8/21")),
+    # alpha_1 = sqrt(1/4) / (1/2) = 1:  1 - (3/2) / (3/2 + 1)
+    (dict(eps=1.0, epsilon="hat"), (3,), ("2/5",)),
+    (dict(eps=1.0, bias_correction=False), (3,), ("2/5",)),
+    # m/2 + g/2 = 9/4, 105/8, corrected 9/2, 35/2:  1 - (9/2)/4,  -1/8 - (35/2)/14
+    (dict(eps=1.0, nesterov=True), (3, 17), ("-1/8", "-11/8")),
+    # v = 9/4, 27/16, but the largest stays 9/4:  1 - (3/2)/2,  1/4 - (3/4)/2
+    (dict(eps=0.5, bias_correction=False, amsgrad=True), (3, 0), ("1/4", "-1/8")),
+    # g + 2w = 1 + 2,  33/2 + 2/4
+    (dict(eps=1.0, weight_decay=2.0), (1, Fraction(33, 2)), ("1/4", "-53/84")),
+    # g/4 + 2w: the decay is not scaled
+    (dict(eps=1.0, weight_decay=2.0, loss_scale=4.0), (4, 66), ("1/4", "-53/84")),
+    # 1 - 3/4 - 1/2,  -1/4 - 37/42 + 1/8
+    (dict(eps=1.0, weight_decay=0.5, decoupled=True), (3, 17), ("-1/4", "-169/168")),
+]
+
+
+@pytest.mark.parametrize("options, gradients, expected", BY_HAND, ids=str)
+def test_by_hand(options, gradients, expected):
+    adam = Adam(1.0, 0.5, 0.75, **options)
+    w, state = 1.0, adam.init(1.0)
+    for gradient, value in zip(gradients, expected):
+        w, state = adam.step(w, float(gradient), state)
+        # 20 roundings of numbers of size 2
+        assert abs(w - float(Fraction(value))) <= 40 * U
+
+
+def test_centralized_by_hand():
+    """w + g = [[2, 8], [2, -2]], less the rows' means 5 and 0: [[-3, 3], [2, -2]]; and
+    mhat / (sqrt(vhat) + 1) = [[-3/4, 3/4], [2/3, -2/3]]."""
+    adam = Adam(1.0, 0.5, 0.75, eps=1.0, weight_decay=1.0, centralize=True)
+    w = np.array([[1.0, 3.0], [0.0, 0.0]])
+    got, state = adam.step(w, [[1.0, 5.0], [2.0, -2.0]], adam.init(w))
+    np.testing.assert_allclose(got, [[1.75, 2.25], [-2 / 3, 2 / 3]], rtol=0, atol=40 * U)
+    np.testing.assert_array_equal(state.moment1, [[-1.5, 1.5], [1.0, -1.0]])
+
+
+def test_only_two_axes_or_more_are_centralized():
+    vector, matrix = np.array([1.0, 2.0]), np.array([[[1.0, 2.0], [3.0, 6.0]]])
+    adam = Adam(centralize=True, beta1=0.0)
+    assert adam.step(vector, vector, adam.init(vector))[1].moment1.tolist() == [1.0, 2.0]
+    assert (adam.step(matrix, matrix, adam.init(matrix))[1].moment1
+            == [[[-2.0, -1.0], [0.0, 3.0]]]).all()
+
+
+def test_defaults_are_the_papers():
+    adam = Adam()
+    assert (adam.learning_rate, adam.beta1, adam.beta2, adam.eps) == (0.001, 0.9, 0.999, 1e-8)
+    assert adam.epsilon == "outside" and adam.bias_correction
+    assert adam == Adam(nesterov=False, amsgrad=False, weight_decay=0.0, decoupled=False,
+                        loss_scale=1.0, centralize=False)
+
+
+# --- identities -----------------------------------------------------------------------------------
+
+floats = st.floats(-1e3, 1e3).filter(lambda x: abs(x) > 1e-3)
+betas = st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 0.99999])
+options = st.fixed_dictionaries({
+    "beta1": betas, "beta2": betas, "eps": st.sampled_from([1e-8, 1e-2]),
+    "epsilon": st.sampled_from(["outside", "hat", "inside"]), "bias_correction": st.booleans(),
+    "nesterov": st.booleans(), "amsgrad": st.booleans()})
+
+
+def sequences(elements=floats, columns=3):
+    """Gradients of 1 to 12 steps of a parameter of shape (3,)."""
+    return st.integers(1, 12).flatmap(lambda t: arrays(np.float64, (t, columns), elements=elements))
+
+
+@given(floats, betas, betas, st.integers(1, 50))
+@settings(deadline=None)
+def test_a_constant_gradient_moves_by_the_learning_rate(g, beta1, beta2, steps):
+    """mhat = g and vhat = g^2 at every step, so each is learning_rate * g / (|g| + eps)."""
+    w, _ = follow(Adam(0.25, beta1, beta2, eps=1e-300), 0.0, [g] * steps)
+    # Each moment averages equal numbers, three roundings a step; 8 more in the update.
+    np.testing.assert_allclose(w, -0.25 * steps * math.copysign(1, g), rtol=(5 * steps + 10) * U)
+
+
+@given(sequences(), betas, betas, st.sampled_from([1e-8, 1e-2, 1.0]))
+@settings(deadline=None)
+def test_epsilon_hat_is_epsilon_times_the_root_of_the_correction(gradients, beta1, beta2, eps):
+    hat = Adam(0.1, beta1, beta2, eps, epsilon="hat")
+    t, (w, state) = len(gradients), follow(hat, np.zeros(3), gradients[:-1])
+    outside = replace(hat, epsilon="outside", eps=eps / math.sqrt(1 - beta2**t))
+    # 1 - beta2**t is wrong by u / (1 - beta2), 1e5 u, at most; the new weights by a rounding each.
+    np.testing.assert_allclose(hat.step(w, gradients[-1], state)[0] - w,
+                               outside.step(w, gradients[-1], state)[0] - w,
+                               rtol=1e5 * U, atol=4 * U * np.max(np.abs(w) + 1))
+
+
+@given(sequences(), betas)
+@settings(deadline=None)
+def test_without_a_first_moment_it_is_rmsprop(gradients, beta2):
+    plain = Adam(0.1, 0.0, beta2, bias_correction=False)
+    w, state = follow(plain, np.zeros(3), gradients)
+    expected, other = follow(RMSProp(0.1, beta2, eps=1e-8), np.zeros(3), gradients)
+    # a step is 0.1 / sqrt(1 - 0.99999) = 32 at most, and of 8 roundings; the sum has T of 32 T
+    np.testing.assert_allclose(w, expected, rtol=0, atol=U * 32 * len(gradients) * (8 + 12))
+    np.testing.assert_array_equal(state.moment2, other.mean_square)
+
+
+@given(sequences(), betas)
+@settings(deadline=None)
+def test_without_a_first_moment_but_corrected_it_is_rmsprop_with_other_numbers(gradients, beta2):
+    """g / (sqrt(v / c) + eps) = sqrt(c) * g / (sqrt(v) + eps * sqrt(c)), c = 1 - beta2^t."""
+    adam = Adam(0.1, 0.0, beta2)
+    w, state = follow(adam, np.zeros(3), gradients[:-1])
+    root = math.sqrt(1 - beta2 ** len(gradients))
+    rmsprop = RMSProp(0.1 * root, beta2, 1e-8 * root)
+    other = rmsprop.init(w)._replace(mean_square=state.moment2)
+    np.testing.assert_allclose(adam.step(w, gradients[-1], state)[0] - w,
+                               rmsprop.step(w, gradients[-1], other)[0] - w,
+                               rtol=1e5 * U, atol=4 * U * np.max(np.abs(w) + 1))
+
+
+@given(sequences(), betas)
+@settings(deadline=None)
+def test_its_first_moment_is_averaged_momentum(gradients, beta1):
+    _, state = follow(Adam(beta1=beta1), np.zeros(3), gradients)
+    _, other = follow(Momentum(rho=beta1, form="ema"), np.zeros(3), gradients)
+    np.testing.assert_array_equal(state.moment1, other.velocity)
+
+
+@given(sequences(), options, st.integers(-60, 60))
+@settings(deadline=None)
+def test_the_scale_of_gradients_does_not_matter_where_epsilon_scales_too(gradients, numbers, power):
+    """Section 2.1. A power of two changes no mantissa: the weights are the same to the last bit."""
+    adam, scale = Adam(0.1, **numbers), 2.0**power
+    eps = adam.eps * (scale**2 if adam.epsilon == "inside" else scale)
+    w, state = follow(adam, np.ones(3), gradients)
+    scaled, other = follow(replace(adam, eps=eps), np.ones(3), gradients * scale)
+    unscaled, _ = follow(replace(adam, loss_scale=scale), np.ones(3), gradients * scale)
+    np.testing.assert_array_equal(scaled, w)
+    np.testing.assert_array_equal(unscaled, w)
+    np.testing.assert_array_equal(other.moment2, state.moment2 * scale**2)
+
+
+@given(sequences(), options, st.sampled_from([0.0, 0.1]), st.booleans())
+@settings(deadline=None)
+def test_elements_and_signs_are_independent(gradients, numbers, decay, decoupled):
+    adam = Adam(0.1, weight_decay=decay, decoupled=decoupled, **numbers)
+    start = np.array([1.0, -2.0, 0.5])
+    w, _ = follow(adam, start, gradients)
+    assert follow(adam, start[1], gradients[:, 1])[0] == w[1]
+    np.testing.assert_array_equal(follow(adam, -start, -gradients)[0], -w)
+    np.testing.assert_array_equal(follow(adam, start[::-1], gradients[:, ::-1])[0], w[::-1])
+
+
+@given(sequences(), betas, betas)
+@settings(deadline=None)
+def test_no_step_is_longer_than_cauchy_and_schwarz_allow(gradients, beta1, beta2):
+    """|sum a_i g_i| <= sqrt(sum a_i^2 / b_i) * sqrt(sum b_i g_i^2), for the weights a of mhat and
+    b of vhat. There is no bound where b_i is 0 and a_i is not: beta2 = 0 alone."""
+    age = np.arange(len(gradients))
+    a, b = (beta**age / np.sum(beta**age) for beta in (beta1, beta2))
+    assume(not np.any((b == 0) & (a > 0)))
+    bound = 0.1 * math.sqrt(np.sum(np.divide(a**2, b, out=np.zeros(len(age)), where=b > 0)))
+    adam = Adam(0.1, beta1, beta2)
+    w, state = follow(adam, np.zeros(3), gradients[:-1])
+    after, _ = adam.step(w, gradients[-1], state)
+    # the moments average up to 12 values with 3 roundings each; 8 more, and those of w
+    assert np.all(np.abs(after - w) <= bound * (1 + 100 * U) + 4 * U * np.abs(w))
+
+
+@given(sequences(), options)
+@settings(deadline=None)
+def test_the_largest_second_moment_never_falls(gradients, numbers):
+    adam = Adam(**{**numbers, "amsgrad": True})
+    w, state = np.zeros(3), adam.init(np.zeros(3))
+    for gradient in gradients:
+        w, after = adam.step(w, gradient, state)
+        np.testing.assert_array_equal(after.vhat, np.maximum(state.vhat, after.moment2))
+        state = after
+
+
+# --- behaviour ------------------------------------------------------------------------------------
+
+def test_schedules_are_given_to_step():
+    adam = Adam(weight_decay=0.5, decoupled=True)
+    state = adam.init([1.0])
+    for numbers in ({"learning_rate": 0.25}, {"weight_decay": 0.125}, {"learning_rate": 0.0},
+                    {"learning_rate": 0.5, "weight_decay": 0.0}):
+        got, _ = adam.step([1.0], [2.0], state, **numbers)
+        assert got == replace(adam, **numbers).step([1.0], [2.0], state)[0]
+
+
+def test_gradients_of_zero_from_the_start_leave_the_parameter():
+    for epsilon in ("outside", "hat", "inside"):
+        assert follow(Adam(epsilon=epsilon, amsgrad=True), np.array([3.0]), [[0.0]] * 3)[0] == 3.0
+
+
+def test_nan_and_inf_stay_in_their_element():
+    adam = Adam(amsgrad=True)
+    with np.errstate(invalid="ignore"):
+        w, state = follow(adam, np.ones(3), [[1.0, np.nan, np.inf], [1.0, 1.0, 1.0]])
+    assert np.isfinite(w).tolist() == [True, False, False]
+    assert np.isnan(state.vhat[1]) and np.isinf(state.vhat[2])
+
+
+def test_infinite_weights_are_no_matter_without_decay():
+    """0 * inf is NaN, and would be no update at all."""
+    for decoupled in (False, True):
+        assert Adam(decoupled=decoupled).step(np.inf, 1.0, Adam().init(0.0))[0] == np.inf
+
+
+def test_reddi_adam_goes_to_the_wrong_end_and_amsgrad_does_not():
+    """Reddi et al. 2018, section 3 and figure 1: of f_t(x) = 1010 x every 101st step and -10 x
+    otherwise, x in [-1, 1], the sum over 101 steps is 10 x, so the best x is -1."""
+    def end(adam, cycles):
+        x, state = 0.0, adam.init(0.0)
+        for t in range(101 * cycles):
+            x, state = adam.step(x, 1010.0 if t % 101 == 0 else -10.0, state)
+            x = np.clip(x, -1.0, 1.0)
+        return x
+
+    adam = Adam(1e-2, beta1=0.9, beta2=0.99)
+    assert end(adam, 100) == 1.0
+    assert end(replace(adam, amsgrad=True), 1200) < -0.9

@@ -1,0 +1,52 @@
+"""Clipping by the global norm: by hand, as published, and by its properties."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from ms_adam.reference import clip_by_global_norm
+
+
+def test_as_mindspore_publishes_it():
+    """The example on the page of ops.clip_by_global_norm, in float32; joint norm is sqrt(45)."""
+    got = clip_by_global_norm([[[2.0, 3.0], [1.0, 2.0]], [[1.0, 4.0], [3.0, 1.0]]], 1.0)
+    np.testing.assert_allclose(got, [[[2.98142403e-01, 4.47213590e-01],
+                                      [1.49071202e-01, 2.98142403e-01]],
+                                     [[1.49071202e-01, 5.96284807e-01],
+                                      [4.47213590e-01, 1.49071202e-01]]], rtol=4 * 2.0**-24)
+    np.testing.assert_allclose(got[0][0][0], 2 / 45**0.5, rtol=4 * 2.0**-53)
+
+
+gradient_lists = st.lists(arrays(np.float64, array_shapes(min_dims=0, min_side=0, max_side=3),
+                                 elements=st.floats(-100, 100)), max_size=4)
+
+
+@given(gradient_lists, st.floats(1e-3, 1e3))
+@settings(deadline=None)
+def test_the_norm_is_kept_or_made_the_largest(gradients, max_norm):
+    def norm(arrays):
+        return np.linalg.norm(np.concatenate([np.zeros(1), *map(np.ravel, arrays)]))
+
+    clipped = clip_by_global_norm(gradients, max_norm)
+    assert [c.shape for c in clipped] == [np.shape(g) for g in gradients]
+    np.testing.assert_allclose(norm(clipped), min(norm(gradients), max_norm), rtol=1e-14)
+    for c, g in zip(clipped, gradients):
+        assert isinstance(c, np.ndarray) and c.dtype == np.float64 and c is not g
+        if norm(gradients) < max_norm * (1 - 1e-14):  # g * max_norm / max_norm: two roundings
+            np.testing.assert_allclose(c, g, rtol=2.0**-52, atol=2.0**-1022)
+
+
+def test_nan_and_inf():
+    """inf * (max_norm / inf) is NaN where the gradient is infinite, and 0 elsewhere."""
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(clip_by_global_norm([[1.0], [np.nan]], 1.0)).all()
+        infinite = clip_by_global_norm([[1.0], [np.inf]], 1.0)
+    assert infinite[0] == 0.0 and np.isnan(infinite[1])
+
+
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, np.inf, np.nan, "1"])
+def test_a_largest_norm_that_is_none(max_norm):
+    with pytest.raises(ValueError, match="'max_norm' must be a number, finite and greater than 0"):
+        clip_by_global_norm([[1.0]], max_norm)

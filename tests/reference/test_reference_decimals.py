@@ -1,0 +1,98 @@
+"""Every method against 50 digits; and changed formulas, which that comparison must find."""
+
+import importlib
+import inspect
+from dataclasses import asdict
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from decimals import CASES, TOLERANCE, decimal_path, distance
+
+MODULES = {"Adam": "adam", "SGD": "sgd", "Momentum": "momentum", "Nesterov": "nesterov",
+           "AdaGrad": "adagrad", "RMSProp": "rmsprop"}
+
+# (class, a piece of its module, what stands there instead)
+MUTANTS = [
+    ("Adam", "t = state.step + 1", "t = state.step + 2"),
+    ("Adam", "t = state.step + 1", "t = 1"),
+    ("Adam", "g = g / self.loss_scale", "g = g * self.loss_scale"),
+    ("Adam", "g = g + decay * w", "g = g - decay * w"),
+    ("Adam", "g = g + decay * w", "g = g + decay * w / self.loss_scale"),
+    ("Adam", "if decay and not self.decoupled", "if decay"),
+    ("Adam", "axis=tuple(range(1, g.ndim))", "axis=tuple(range(g.ndim))"),
+    ("Adam", "axis=tuple(range(1, g.ndim))", "axis=tuple(range(g.ndim - 1))"),
+    ("Adam", "m = array(self.beta1 * m + (1 - self.beta1) * g)", "m = array(self.beta1 * m + g)"),
+    ("Adam", "m = array(self.beta1 * m + (1 - self.beta1) * g)",
+     "m = array(self.beta2 * m + (1 - self.beta2) * g)"),
+    ("Adam", "(1 - self.beta2) * g**2", "(1 - self.beta1) * g**2"),
+    ("Adam", "(1 - self.beta2) * g**2", "(1 - self.beta2) * np.abs(g)"),
+    ("Adam", "first = self.beta1 * m + (1 - self.beta1) * g", "first = self.beta1 * m + g"),
+    ("Adam", "first = self.beta1 * m + (1 - self.beta1) * g", "first = m"),
+    ("Adam", "np.maximum(largest, v)", "np.minimum(largest, v)"),
+    ("Adam", "np.maximum(largest, v)", "v"),
+    ("Adam", "np.maximum(largest, v)", "np.maximum(largest, v / bias_correction(self.beta2, t))"),
+    ("Adam", "AdamState(t, m, v, largest)", "AdamState(t, m, second, largest)"),
+    ("Adam", "correction1 = bias_correction(self.beta1, t)", "correction1 = 1.0"),
+    ("Adam", "correction1 = bias_correction(self.beta1, t)",
+     "correction1 = bias_correction(self.beta2, t)"),
+    ("Adam", "correction2 = bias_correction(self.beta2, t)", "correction2 = 1.0"),
+    ("Adam", "(np.sqrt(second / correction2) + self.eps)",
+     "((np.sqrt(second) + self.eps) / np.sqrt(correction2))"),
+    ("Adam", "(np.sqrt(second / correction2) + self.eps)",
+     "np.sqrt(second / correction2 + self.eps**2)"),
+    ("Adam", "np.sqrt(second / correction2 + self.eps)",
+     "np.sqrt((second + self.eps) / correction2)"),
+    ("Adam", "np.sqrt(second / correction2 + self.eps)",
+     "(np.sqrt(second / correction2) + self.eps)"),
+    ("Adam", "math.sqrt(correction2) / correction1 * first", "correction2 / correction1 * first"),
+    ("Adam", "(np.sqrt(second) + self.eps)", "(np.sqrt(second) + self.eps * correction2**0.5)"),
+    ("Adam", "update = update + decay * w", "update = update + decay * (w - alpha * update)"),
+    ("Adam", "update = update + decay * w", "update = update + decay * w / alpha"),
+    ("Adam", "w - alpha * update", "w + alpha * update"),
+    ("SGD", "w - rate * g", "w + rate * g"),
+    ("SGD", "w - rate * g", "w - rate * abs(g)"),
+    ("Momentum", "t = state.step + 1", "t = state.step + 2"),
+    ("Momentum", "v = array(self.rho * v - rate * g)", "v = array(self.rho * v - g)"),
+    ("Momentum", "(1 - self.rho) * g if self.form", "g if self.form"),
+    ("Momentum", "if self.form == \"ema\" else g", "if self.form else g"),
+    ("Momentum", "w - rate * v / correction", "w - rate * v"),
+    ("Momentum", "bias_correction(self.rho, t)", "bias_correction(self.rho**2, t)"),
+    ("Nesterov", "w + v)", "w + self.rho * v)"),
+    ("Nesterov", "v = array(self.rho * v - rate * g)", "v = array(self.rho * v - g)"),
+    ("Nesterov", "g + self.rho * v)), ", "self.rho * v)), "),
+    ("Nesterov", "g + self.rho * v)), ", "v)), "),
+    ("Nesterov", "g + self.rho * v)), ", "g + v)), "),
+    ("AdaGrad", "s + g**2", "s + np.abs(g)"),
+    ("AdaGrad", "np.full(np.shape(parameter), self.initial_accumulator)",
+     "np.zeros(np.shape(parameter))"),
+    ("AdaGrad", "np.sqrt(s + self.eps)", "np.sqrt(s + self.eps**2)"),
+    ("AdaGrad", "np.sqrt(s) + self.eps", "np.sqrt(s)"),
+    ("RMSProp", "(1 - self.beta) * g**2", "g**2"),
+    ("RMSProp", "np.full(shape, self.initial_mean_square)", "np.zeros(shape)"),
+    ("RMSProp", "(1 - self.beta) * g)", "g)"),
+    ("RMSProp", "s - n**2", "s - n"),
+    ("RMSProp", "np.sqrt(square + self.eps)", "np.sqrt(square) + self.eps"),
+    ("RMSProp", "else np.sqrt(square) + self.eps", "else np.sqrt(square + self.eps)"),
+    ("RMSProp", "RMSPropState(state.step + 1, s, n)", "RMSPropState(state.step + 1, square, n)"),
+]
+
+right_path = lru_cache(maxsize=None)(decimal_path)
+
+
+@pytest.mark.parametrize("method", CASES, ids=str)
+def test_float64_is_as_near_as_roundings_allow(method):
+    assert distance(method, right_path(method)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name, old, new", MUTANTS)
+def test_a_changed_formula_is_found(name, old, new):
+    module = importlib.import_module(f"ms_adam.reference.{MODULES[name]}")
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, "the mutant must say which one piece of the module it changes"
+    changed = {"__name__": module.__name__}
+    exec(compile(source.replace(old, new), module.__file__, "exec"), changed)
+    cases = [case for case in CASES if type(case).__name__ == name]
+    with np.errstate(invalid="ignore"):
+        far = [distance(changed[name](**asdict(case)), right_path(case)) for case in cases]
+    assert not np.max(far) <= 1e6 * TOLERANCE  # NaN, too, is far

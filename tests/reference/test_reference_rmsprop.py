@@ -1,0 +1,46 @@
+"""RMSProp by hand, at its published end, and centered."""
+
+import numpy as np
+import pytest
+
+from ms_adam.reference import RMSProp
+
+# beta = 3/4 and the gradients 6, 2:  s = 9, 27/4 + 1 = 31/4;  n = 3/2, 9/8 + 1/2 = 13/8
+BY_HAND = [
+    (dict(eps=0.0), 1 - 6 / 3 - 2 / 7.75**0.5),
+    (dict(eps=1.0), 1 - 6 / 4 - 2 / (7.75**0.5 + 1)),
+    (dict(eps=7.0, epsilon="inside"), 1 - 6 / 4 - 2 / 14.75**0.5),
+    (dict(eps=0.0, initial_mean_square=4.0), 1 - 6 / 12**0.5 - 2 / 10**0.5),
+    (dict(eps=0.0, centered=True), 1 - 6 / 6.75**0.5 - 2 / (7.75 - 2.640625) ** 0.5),
+    (dict(eps=1.0, epsilon="inside", centered=True),
+     1 - 6 / 7.75**0.5 - 2 / (8.75 - 2.640625) ** 0.5),
+]
+
+
+@pytest.mark.parametrize("options, end", BY_HAND, ids=str)
+def test_by_hand(options, end):
+    rmsprop = RMSProp(1.0, 0.75, **options)
+    w, state = rmsprop.step(1.0, 6.0, rmsprop.init(1.0))
+    w, state = rmsprop.step(w, 2.0, state)
+    assert abs(w - end) <= 20 * 2.0**-53  # 10 roundings of numbers up to 2
+    assert state.mean == (1.625 if rmsprop.centered else None)
+
+
+def test_published_end():
+    """Zhang et al., Dive into Deep Learning, section 12.8: f(x) = 0.1 x1^2 + 2 x2^2 from (-5, -2),
+    20 steps at the rate 0.4, beta 0.9, 1e-6 inside the root, printed with six digits."""
+    rmsprop = RMSProp(0.4, 0.9, 1e-6, "inside")
+    x, state = np.array([-5.0, -2.0]), rmsprop.init(np.zeros(2))
+    for _ in range(20):
+        x, state = rmsprop.step(x, [0.2, 4.0] * x, state)
+    assert x.round(6).tolist() == [-0.010599, 0.0]
+
+
+def test_rounding_makes_no_root_of_a_negative_variance():
+    """Of equal gradients from a long past the variance is 0, and rounding leaves either sign."""
+    rmsprop = RMSProp(1e-9, 0.9, centered=True)
+    gradients = np.linspace(0.1, 1.0, 1000)
+    state = rmsprop.init(gradients)._replace(mean_square=gradients**2, mean=gradients)
+    _, after = rmsprop.step(gradients, gradients, state)
+    assert np.any(after.mean_square - after.mean**2 < 0.0)
+    assert np.all(np.isfinite(rmsprop.step(gradients, gradients, state)[0]))
