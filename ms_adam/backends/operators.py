@@ -175,8 +175,8 @@ class GradientScale(nn.Cell):
             return self.reciprocal_scale
         squares = self.map_(self.sum_of_squares, gradients)
         norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
-        # Not `maximum`: MindSpore's lets NaN pass as if it were small.
-        factor = ops.select(norm <= self.max_norm, self.one, self.max_norm / norm)
+        # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays in its elements.
+        factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
         return self.reciprocal_scale * factor
 
     def sum_of_squares(self, gradient):
