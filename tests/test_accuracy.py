@@ -1,52 +1,19 @@
 """The promise in figures: distance to Algorithm 1, to epsilon-hat, and to `nn.Adam` itself."""
 
-import mindspore as ms
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mindspore import Parameter, Tensor, nn
-from running import ALL_BACKENDS, runs, to_numpy
 from backends.test_matrix import excess
+from mindspore import nn
+from running import ALL_BACKENDS, runs
 
 import ms_adam
 from ms_adam import reference
-from ms_adam.verify.cases import Case, DTYPES
+from ms_adam.verify.accuracy import SCALES, displacements, follow, relative
+from ms_adam.verify.cases import DTYPES, Case
 
-STEPS = (1, 10, 100, 1000)
-SCALES = (1.0, 1e-4, 1e-8)
 LIMIT = 3e-6
-
-
-def displacements(make, scale, steps=STEPS, size=64):
-    """Where an optimizer takes parameters that start at 0, and the gradients that it was given."""
-    parameter = Parameter(Tensor(np.zeros(size), ms.float32), name="w")
-    optimizer = make([parameter])
-    rng = np.random.default_rng(3)
-    places, fed = [], []
-    for t in range(1, max(steps) + 1):
-        gradient = Tensor(scale * rng.standard_normal(size), ms.float32)
-        fed.append(to_numpy(gradient))
-        optimizer((gradient,))
-        if t in steps:
-            places.append(to_numpy(parameter))
-    return places, fed
-
-
-def follow(adam, fed, steps=STEPS):
-    weight = np.zeros_like(fed[0])
-    state, places = adam.init(weight), []
-    for t, gradient in enumerate(fed, 1):
-        weight, state = adam.step(weight, gradient, state)
-        if t in steps:
-            places.append(weight)
-    return places
-
-
-def relative(got, want):
-    return np.max(np.abs(got - want)) / np.max(np.abs(want))
-
-
 RATE = float(np.float32(1e-3))
 
 

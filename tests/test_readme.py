@@ -1,0 +1,67 @@
+"""What README.md and docs/ say is true: code runs, commands and paths exist, options are options."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_runs(page, tmp_path):
+    for number, code in enumerate(blocks(page)):
+        script = tmp_path / f"block{number}.py"  # MindSpore compiles code that stands in a file
+        script.write_text(code)
+        done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_example_is_short_and_learns(tmp_path):
+    code = blocks(PAGES[0])[0]
+    body = [line for line in code.splitlines() if line and "import" not in line]
+    assert len(body) <= 10
+    script = tmp_path / "example.py"
+    script.write_text(code + "assert float(value) < 0.5, value\n")
+    subprocess.run([sys.executable, script], check=True, capture_output=True, cwd=tmp_path)
+
+
+def test_commands_and_links_exist():
+    text = PAGES[0].read_text()
+    for command in re.findall(r"^    (scripts/\w+)", text, re.MULTILINE):
+        path = ROOT / command
+        assert path.is_file() and path.stat().st_mode & 0o111
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), link
+    for module in re.findall(r"python -m ([\w.]+)", " ".join(page.read_text() for page in PAGES)):
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+
+
+def test_keywords_named_are_keywords():
+    import ms_adam
+    parameters = inspect.signature(ms_adam.Adam.__init__).parameters
+    for row in re.findall(r"^\| (`\w+=.*?) \|", PAGES[0].read_text(), re.MULTILINE):
+        for keyword in re.findall(r"`(\w+)=", row):
+            assert keyword in parameters
+
+
+def test_the_drawing_names_every_room():
+    drawing = PAGES[0].read_text().split("## Rooms")[1].split("## Devices")[0]
+    for path in sorted((ROOT / "ms_adam").iterdir()):
+        if path.name != "__init__.py" and not path.name.startswith("__py"):
+            assert path.name in drawing, path.name
+
+
+def test_every_test_folder_mirrors_a_room():
+    for folder in (ROOT / "tests").iterdir():
+        if folder.is_dir() and not folder.name.startswith("__"):
+            assert (ROOT / "ms_adam" / folder.name).is_dir(), folder.name
