@@ -18,14 +18,14 @@ def load_state(optimizer, checkpoint):
 
     Args:
         optimizer: an `Adam` or `AdamW` of ours, of any backend and layout.
-        checkpoint: a path, or a dict of names to Parameters, Tensors or arrays: of `nn.Adam` or of an
-            optimizer of ours with any backend and layout, its parameters in any order. Entries of
-            the network itself, and learning rates, are left alone.
+        checkpoint: a path, or a dict of names to Parameters, Tensors or arrays: of `nn.Adam` or of
+            an optimizer of ours with any backend and layout, its parameters in any order. Entries
+            of the network itself, and learning rates, are left alone.
 
     Raises:
         TypeError: If `checkpoint` is neither a path nor a dict.
-        ValueError: If an entry is missing, too much, or of another shape or dtype; the message lists
-            them all, and the optimizer is unchanged.
+        ValueError: If an entry is missing, too much, or of another shape or dtype; the message
+            lists them all, and the optimizer is unchanged.
 
     Example:
         >>> import ms_adam
@@ -59,7 +59,7 @@ class _Target:
         self.slice = slice(offset, offset + int(np.prod(shape)))
 
     def fill(self, value):
-        self.buffer.reshape(-1)[self.slice] = np.asarray(value).astype(self.buffer.dtype).reshape(-1)
+        self.buffer.reshape(-1)[self.slice] = value.astype(self.buffer.dtype).reshape(-1)
 
     def write(self):
         self.parameter.set_data(Tensor(self.buffer, self.parameter.dtype))
@@ -70,7 +70,8 @@ def _read(checkpoint):
     if isinstance(checkpoint, (str, os.PathLike)):
         checkpoint = ms.load_checkpoint(os.fspath(checkpoint))
     if not isinstance(checkpoint, dict):
-        raise TypeError(f"'checkpoint' must be a path or a dict, but got {type(checkpoint).__name__}.")
+        raise TypeError(f"'checkpoint' must be a path or a dict, but got "
+                        f"{type(checkpoint).__name__}.")
     return {name: np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
             for name, value in checkpoint.items()}
 
@@ -78,8 +79,8 @@ def _read(checkpoint):
 def _step(entries, formula):
     """The number of steps made.
 
-    In MindSpore 2.0 `nn.Adam` leaves global_step at 0 while the learning rate is fixed: then beta2_power
-    tells, as beta2^t, or beta1_power, whichever has not reached 0.
+    In MindSpore 2.0 `nn.Adam` leaves global_step at 0 while the learning rate is fixed: then
+    beta2_power tells, as beta2^t, or beta1_power, whichever has not reached 0.
     """
     step = int(entries["global_step"].reshape(-1)[0]) if "global_step" in entries else 0
     if step == 0:

@@ -12,7 +12,8 @@ from ms_adam import backends
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
 from ms_adam.gradients import FLOATS, CheckGradients
 from ms_adam.groups import split
-from ms_adam.state import State, flat_state as make_flat_state
+from ms_adam.state import State
+from ms_adam.state import flat_state as make_flat_state
 from ms_adam.state import master_weights as make_master_weights
 
 _assign_add = P.AssignAdd()
@@ -93,8 +94,8 @@ class Adam(nn.Optimizer):
         epsilon_hat (bool): Add epsilon before the bias correction of the second moment (the last
             lines of section 2 of the paper; what `nn.Adam` computes). Default: ``False`` .
         bias_correction (bool): Whether moments are corrected. Default: ``True`` .
-        max_grad_norm (float): Clip the gradients, after `loss_scale` is taken out of them and before
-            anything else, to this global norm: all are multiplied by
+        max_grad_norm (float): Clip the gradients, after `loss_scale` is taken out of them and
+            before anything else, to this global norm: all are multiplied by
             max_grad_norm / max(norm, max_grad_norm), as `ops.clip_by_global_norm` does.
             Default: ``None`` , which does not clip.
         master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
@@ -104,8 +105,8 @@ class Adam(nn.Optimizer):
             (operators; any device and dtype), or "auto": the first of these that can run.
             Default: ``"auto"`` .
         flat_state (bool): Keep all first moments in one buffer and all second moments in another
-            (backend `fused`): a step of 2,000 small parameters takes a quarter of the time. `load_state`
-            reads checkpoints of either layout. Default: ``False`` .
+            (backend `fused`), so that fewer tensors enter the launch. `load_state` reads
+            checkpoints of either layout. Default: ``False`` .
         shard_state (bool): Not there yet. Default: ``False`` .
         lr: The name of `learning_rate` in releases of MindSpore after 2.9.
         betas (tuple[float]): `beta1` and `beta2` in one, likewise.
@@ -129,13 +130,14 @@ class Adam(nn.Optimizer):
         KeyError: If an unknown keyword is given.
         TypeError: If `learning_rate` is not one of int, float, Tensor, Iterable,
             LearningRateSchedule; if an element of `params` is neither Parameter nor dict; if
-            `beta1`, `beta2`, `eps`, `loss_scale` or `max_grad_norm` is not a float; if `weight_decay` is neither
-            float, int nor Cell; if a switch is not a bool; if a value is given under two names; if
-            a parameter or gradient is not of a float dtype.
-        ValueError: If `loss_scale`, `eps` or `max_grad_norm` is not greater than 0; if `beta1` or `beta2` is not in
-            [0, 1); if `weight_decay` or `learning_rate` is less than 0; if `use_lazy` and
-            `use_offload` are both True, or one of them with `use_amsgrad`; if `backend` is
-            unknown or cannot run; if the count or a shape of the gradients does not fit.
+            `beta1`, `beta2`, `eps`, `loss_scale` or `max_grad_norm` is not a float; if
+            `weight_decay` is neither float, int nor Cell; if a switch is not a bool; if a value is
+            given under two names; if a parameter or gradient is not of a float dtype.
+        ValueError: If `loss_scale`, `eps` or `max_grad_norm` is not greater than 0; if `beta1` or
+            `beta2` is not in [0, 1); if `weight_decay` or `learning_rate` is less than 0; if
+            `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
+            `backend` is unknown or cannot run, or cannot have `flat_state`; if the count or a
+            shape of the gradients does not fit.
         RuntimeError: If a parameter is given twice.
         NotImplementedError: If an option is asked for that is not there yet.
 
@@ -177,8 +179,9 @@ class Adam(nn.Optimizer):
             raise KeyError(f"For '{owner}', no argument is named {', '.join(map(repr, unknown))}.")
         learning_rate = learning_rate if lr is None else lr
         if isinstance(learning_rate, str):  # iterable, but no list of learning rates
-            raise TypeError(f"For '{owner}', the argument 'learning_rate' must be float, int, Tensor, "
-                            f"Iterable or LearningRateSchedule, but got {learning_rate!r}.")
+            raise TypeError(f"For '{owner}', the argument 'learning_rate' must be float, int, "
+                            f"Tensor, Iterable or LearningRateSchedule, but got "
+                            f"{learning_rate!r}.")
         if betas is not None:
             beta1, beta2 = _unpack_betas(owner, betas)
         loss_scale = _as_float(loss_scale)
@@ -217,11 +220,12 @@ class Adam(nn.Optimizer):
             decoupled=self.decoupled_weight_decay, loss_scale=loss_scale,
             max_grad_norm=max_grad_norm, use_locking=use_locking)
         weights = make_master_weights(self.parameters) if master_weights else self.parameters
-        self.backend = backends.choose(owner, "fused" if flat_state and backend == "auto" else backend,
-                                       formula, weights, self._target)
-        if flat_state and self.backend != "fused":
-            raise ValueError(f"For '{owner}', flat_state=True is for backend='fused', but got "
-                             f"backend='{backend}'.")
+        if flat_state:
+            if backend not in ("auto", "fused"):
+                raise ValueError(f"For '{owner}', flat_state=True is for backend='fused', but got "
+                                 f"backend='{backend}'.")
+            backend = "fused"
+        self.backend = backends.choose(owner, backend, formula, weights, self._target)
 
         if flat_state:
             state, self.layout, self.flat_layout = make_flat_state(self.parameters, use_amsgrad)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from backends.test_matrix import excess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from backends.test_matrix import excess
 from mindspore import nn
 from running import ALL_BACKENDS, runs
 

@@ -1,4 +1,4 @@
-"""Checkpoints: any layout and backend into any other, from `nn.Adam`, and refusals that change nothing."""
+"""Checkpoints: any layout and backend into any other, from `nn.Adam`, and clean refusals."""
 
 import mindspore as ms
 import numpy as np

@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
-from running import ALL_BACKENDS, as_tensors, make_parameters, set_mode, snapshot, to_numpy
+from running import ALL_BACKENDS, as_tensors, make_parameters, snapshot, to_numpy
 
 import ms_adam
 from ms_adam import reference
@@ -578,3 +578,20 @@ def test_amsgrad_converges_where_adam_does_not(mode):
         ends[use_amsgrad] = float(x)
     assert ends[False] > 0.9
     assert ends[True] < -0.9
+
+
+def test_flat_state_is_for_the_fused_backend():
+    with pytest.raises(ValueError, match="flat_state=True is for backend='fused'.*'composite'"):
+        ms_adam.Adam(parameters(), flat_state=True, backend="composite")
+    optimizer = ms_adam.Adam(parameters(), flat_state=True)
+    assert optimizer.backend == "fused" and len(optimizer.moment1) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_flat_state_gives_the_same_bits(dtype, mode):
+    options = {"use_amsgrad": True, "weight_decay": 0.1, "master_weights": True}
+    apart = ms_adam.AdamW(parameters(dtype=dtype), **options)
+    flat = ms_adam.AdamW(parameters(dtype=dtype), flat_state=True, **options)
+    run(apart), run(flat)
+    for a, b in zip(apart.parameters, flat.parameters):
+        np.testing.assert_array_equal(to_numpy(a), to_numpy(b))

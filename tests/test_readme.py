@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is true: code runs, commands and paths exist, options are options."""
+"""What README.md and docs/ say is true: code runs, commands and paths exist."""
 
 import inspect
 import re

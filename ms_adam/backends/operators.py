@@ -4,9 +4,9 @@ Four habits keep the graph of a step small enough to compile; each was measured 
 Operators are called as primitives (`P.Mul()`), not as the functions around them (`ops.mul`): each
 function is one more graph for each weight (1.6 times the time). There is one map over the weights,
 not one for each operator (10 times). Scalars reach the mapped function through `ops.partial`, never
-as a tuple that repeats one scalar for each weight (10 times): hence the batches. What is mapped is a
-method, since the parser decides `if self.option` at once, but makes graphs of both branches for an
-argument (1.5 times).
+as a tuple that repeats one scalar for each weight (10 times): hence the batches. What is mapped is
+a method, since the parser decides `if self.option` at once, but makes graphs of both branches for
+an argument (1.5 times).
 """
 
 import mindspore as ms
@@ -175,7 +175,7 @@ class GradientScale(nn.Cell):
             return self.reciprocal_scale
         squares = self.map_(self.sum_of_squares, gradients)
         norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
-        # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays in its elements.
+        # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
         return self.reciprocal_scale * factor
 

@@ -10,6 +10,8 @@ def clip_by_global_norm(gradients, max_norm):
 
         g = g * max_norm / max(norm, max_norm),   norm = sqrt(sum of g^2 over all elements of all g)
 
+    or as algorithm 1 has it, and this: only if norm >= max_norm, g = g * max_norm / norm.
+
     >>> clip_by_global_norm([np.array([3.0]), np.array([0.0, 4.0])], 1.0)
     [array([0.6]), array([0. , 0.8])]
 
@@ -21,7 +23,8 @@ def clip_by_global_norm(gradients, max_norm):
         max_norm: finite and greater than 0.
 
     Returns:
-        A list of float64 arrays of the same shapes. A NaN anywhere makes NaN of all of them.
+        A list of float64 arrays of the same shapes. A norm that is NaN is not larger than max_norm:
+        with a NaN anywhere nothing is clipped. An infinite norm makes 0 of all that is finite.
 
     Raises:
         ValueError: max_norm is out of its range.
@@ -29,4 +32,6 @@ def clip_by_global_norm(gradients, max_norm):
     max_norm = number("max_norm", max_norm, ABOVE_0)
     gradients = [array(g) for g in gradients]
     norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
-    return [array(g * max_norm / np.maximum(norm, max_norm)) for g in gradients]
+    if norm >= max_norm:
+        return [array(g * max_norm / norm) for g in gradients]
+    return [g.copy() for g in gradients]

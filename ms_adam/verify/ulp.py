@@ -41,7 +41,6 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, k
 
     # g: times 1 / loss_scale (two roundings); plus weight_decay * w (two more).
     l2 = 0.0 if adam.decoupled else adam.weight_decay
-    g = gradient / adam.loss_scale + l2 * weight
     size = np.abs(gradient / adam.loss_scale) + np.abs(l2 * weight)
     error_g = 4 * u * size
 

@@ -45,24 +45,21 @@ def stored(values, dtype):
     if dtype != "bfloat16":
         return np.asarray(values, dtype=dtype)
     values = np.asarray(values, dtype=np.float32)
-    bits = values.view(np.uint32)
-    low = (bits & np.uint32(0xffff0000)).view(np.float32)
-    high = ((bits & np.uint32(0xffff0000)) + np.uint32(0x10000)).view(np.float32)
-    below, above = np.abs(values.astype(float) - low), np.abs(high.astype(float) - values)
-    with np.errstate(invalid="ignore"):
-        up = np.isinf(high) & (np.abs(values) >= np.float32(2.0**128 * (1 - 2.0**-9)))
-    odd = (bits >> 16) & 1 == 1
-    nearest = np.where((above < below) | (above == below) & odd | up, high, low)
-    nearest = np.where(np.isinf(values), values, nearest)
-    rounded = (nearest.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7fc0), rounded)
+    exact = values.astype(float)
+    # frexp gives 0.5 <= |fraction| < 1, of which bfloat16 has eight bits; rint rounds ties to even.
+    fraction, exponent = np.frexp(exact)
+    exponent = np.maximum(exponent, -125)  # subnormals have fewer
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.ldexp(np.rint(np.ldexp(exact, 8 - exponent)), exponent - 8).astype(np.float32)
+    rounded = np.where(np.isfinite(values), rounded, values)
+    return (rounded.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 
 
 def value(array, dtype):
     """What an array holds, in a NumPy dtype that has it all."""
     if dtype != "bfloat16":
         return array
-    return (array.astype(np.uint32) << 16).view(np.float32)
+    return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
 # --- one launch --------------------------------------------------------------------------------
@@ -295,6 +292,8 @@ def excess(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), **mor
             dtype = {"weight": new.dtype, "rounded": new.rounded_dtype}.get(name, new.moment_dtype)
             got = value(getattr(new, name), dtype).astype(LONG)
             assert got.shape == values.shape
+            if dtype == "float16":  # beyond its largest number is Inf
+                got, values = np.clip(got, -65504, 65504), np.clip(values, -65504, 65504)
             if got.size:
                 worst = max(worst, float(np.max(np.abs(got - values) / bounds)))
     return worst
@@ -362,18 +361,24 @@ def test_size_of_gradients(kernel, scale):
     assert excess(kernel, Formula(), weights, step=5) <= 1.0
 
 
-def test_error_in_units_of_the_last_place(kernel):
-    """What the bounds come to where the update is small beside the weight, as it mostly is."""
-    rng = np.random.default_rng(3)
-    for dtype, units in (("float16", 0.51), ("bfloat16", 0.501), ("float32", 0.51), ("float64", 0.51)):
-        weight = make(rng, (100000,), dtype)
-        before = copies([weight])[0]
-        assert launch(kernel, Formula(), [weight], 10)[0] == 0
-        values, _ = exact(Formula(), before, LONG(1), 10, 1e-3, 0.0)["weight"]
-        got = value(weight.weight, dtype).astype(LONG)
-        large = np.abs(values) > 0.1
-        unit = 2 * LONG(UNIT[dtype]) * 2**np.floor(np.log2(np.abs(values[large])))
-        assert np.max(np.abs(got - values)[large] / unit) <= units
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_error_in_units_of_the_last_place(kernel, dtype):
+    """What it comes to where the update is at most a hundredth of the weight, as it mostly is.
+
+    The last rounding is half a unit. The update has been rounded about 12 times by then, each of
+    at most one unit of the weight divided by 100; where it is rounded to 16 bits, units are larger
+    by 2^13 or 2^16 and that is nothing.
+    """
+    weight = make(np.random.default_rng(3), (100_000,), dtype)
+    before = copies([weight])[0]
+    assert launch(kernel, Formula(), [weight], 10)[0] == 0
+    values, _ = exact(Formula(), before, LONG(1), 10, 1e-3, 0.0)["weight"]
+    start, got = (value(w.weight, dtype).astype(LONG) for w in (before, weight))
+    usual = np.abs(values - start) <= np.abs(start) / 100
+    assert np.mean(usual) > 0.8
+    unit = 2 * LONG(UNIT[dtype]) * 2**np.floor(np.log2(np.abs(values[usual])))
+    units = np.max(np.abs(got - values)[usual] / unit)
+    assert units <= (0.62 if dtype in NORMAL else 0.501)
 
 
 # --- reference 2: the same operations, one by one ------------------------------------------------
@@ -406,7 +411,7 @@ def one_by_one(formula, weight, left, step, rate, decay):
         if weight.decayed and formula.decoupled:
             w = flushed(real(1.0 - rate * decay) * w)
         w = flushed(w - flushed(flushed(step_size * lead) / (np.sqrt(used) + epsilon)))
-    return {"weight": w, "moment1": m, "moment2": v, "vhat": used if formula.amsgrad else vhat}
+    return {"weight": w, "moment1": m, "moment2": v, **({"vhat": used} if formula.amsgrad else {})}
 
 
 def assert_same_bits(got, expected):
@@ -441,11 +446,14 @@ def test_bits_of_ordinary_and_extreme_values(kernel, dtype, decayed, options):
 
 
 def test_more_elements_than_float32_can_count(kernel):
-    weight = make(np.random.default_rng(5), (2**24 + 3,))
-    before = copies([weight])[0]
-    assert launch(kernel, Formula(), [weight], threads=2)[0] == 0
-    for name, values in one_by_one(Formula(), before, 1.0, 1, 1e-3, 0.0).items():
-        assert_same_bits(getattr(weight, name), values)
+    """The same 65,537 elements over and over: each copy must become the same."""
+    part = make(np.random.default_rng(5), (2**16 + 1,))
+    whole = Weight(*(np.resize(array, 2**24 + 3) if isinstance(array, np.ndarray) else array
+                     for array in part))
+    expected = one_by_one(Formula(), part, 1.0, 1, 1e-3, 0.0)
+    assert launch(kernel, Formula(), [whole], threads=2)[0] == 0
+    for name, values in expected.items():
+        np.testing.assert_array_equal(getattr(whole, name), np.resize(values, 2**24 + 3))
 
 
 def test_bits_do_not_depend_on_threads(kernel):
@@ -556,7 +564,8 @@ def test_clipping_of_gradients_that_are_not_finite(kernel):
 
 
 def test_clipping_does_not_overflow(kernel):
-    weights = [make(np.random.default_rng(13), (1000,), scale=1e25)]
+    weights = [make(np.random.default_rng(13), (1000,))]
+    weights[0].gradient[...] *= np.float32(1e25)
     weights[0].moment1[...] = weights[0].moment2[...] = 0.0
     assert excess(kernel, Formula(max_grad_norm=1.0), weights) <= 1.0
 
@@ -625,7 +634,6 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed(kernel):
     assert refused(lambda w: w._replace(gradient=short))
     assert refused(lambda w: w._replace(moment1=short))
     assert refused(lambda w: w._replace(gradient_dtype="int32"))
-    assert refused(lambda w: w._replace(dtype="float64", weight=w.weight.astype(float)))
     assert refused(lambda w: w._replace(group=1))
     assert refused(lambda w: w._replace(rounded_dtype="float16", rounded=short.astype(np.float16)))
     assert refused(lambda w: w._replace(rounded_dtype="float64", rounded=np.zeros(10)))

@@ -4,8 +4,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from running import (ALL_BACKENDS, adam_state, as_tensors, kernel_betas, make_optimizer,
-                     make_parameters, runs, snapshot)
+from running import (
+    ALL_BACKENDS,
+    adam_state,
+    as_tensors,
+    kernel_betas,
+    make_optimizer,
+    make_parameters,
+    runs,
+    snapshot,
+)
 
 from ms_adam.verify.cases import CASES, DTYPES, SHAPES, gradients, reference_for
 from ms_adam.verify.ulp import step_bounds
