@@ -46,12 +46,12 @@ def stored(values, dtype):
         return np.asarray(values, dtype=dtype)
     values = np.asarray(values, dtype=np.float32)
     exact = values.astype(float)
-    # frexp gives 0.5 <= |fraction| < 1, of which bfloat16 has eight bits; rint rounds ties to even.
-    fraction, exponent = np.frexp(exact)
+    # Eight bits of a fraction between 0.5 and 1; rint rounds ties to even.
+    _, exponent = np.frexp(exact)
     exponent = np.maximum(exponent, -125)  # subnormals have fewer
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.ldexp(np.rint(np.ldexp(exact, 8 - exponent)), exponent - 8).astype(np.float32)
-    rounded = np.where(np.isfinite(values), rounded, values)
+    rounded = np.where(np.isnan(values), np.float32(np.nan), rounded)
     return (rounded.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
 
 
