@@ -19,7 +19,7 @@ fail() {
     exit 2
 }
 
-# The versions of Python that MindSpore 2.7 to 2.10 has packages for (3.9: up to 2.9).
+# The versions of Python that MindSpore 2.9 and 2.10 have packages for (3.9: 2.9 alone).
 supported='3.9 3.10 3.11 3.12'
 supported_in_words='Python 3.9, 3.10, 3.11 or 3.12'
 

@@ -62,7 +62,11 @@ def find_compiler():
         BuildError: If there is none.
     """
     wanted = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    for words in filter(None, map(shlex.split, wanted)):
+    try:
+        commands = [shlex.split(command) for command in wanted if command.strip()]
+    except ValueError as error:
+        raise BuildError(f"CXX={wanted[0]} is no command: {error}") from error
+    for words in commands:
         program = shutil.which(words[0])
         if program is None:
             continue

@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 import pytest
 
-from ms_adam.backends import toolchain
+from ms_adam.backends import fused, toolchain
 from ms_adam.backends.fused import FUNCTION, SOURCE
 
 LONG = np.longdouble
@@ -45,10 +45,10 @@ def stored(values, dtype):
     if dtype != "bfloat16":
         return np.asarray(values, dtype=dtype)
     values = np.asarray(values, dtype=np.float32)
-    exact = values.astype(float)
+    with np.errstate(invalid="ignore"):
+        exact = values.astype(float)
     # Eight bits of a fraction between 0.5 and 1; rint rounds ties to even.
-    _, exponent = np.frexp(exact)
-    exponent = np.maximum(exponent, -125)  # subnormals have fewer
+    exponent = np.maximum(np.frexp(exact)[1], -125)  # subnormals have fewer
     with np.errstate(over="ignore", invalid="ignore"):
         rounded = np.ldexp(np.rint(np.ldexp(exact, 8 - exponent)), exponent - 8).astype(np.float32)
     rounded = np.where(np.isnan(values), np.float32(np.nan), rounded)
@@ -641,6 +641,79 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed(kernel):
     assert refused(lambda w: w, flat=([0, 11], buffers))
     assert refused(lambda w: w, flat=([0, -1], buffers))
     assert refused(lambda w: w, flat=([0, 10], {"float64": [np.zeros(20)] * 3}))
+
+
+# --- what decides about threads, and what keeps the kernel from running --------------------------
+
+@pytest.mark.parametrize("cores, bound, environment, expected", [
+    (8, 8, {}, 8),
+    (8, 8, {"OMP_NUM_THREADS": "3"}, 3),
+    (8, 8, {"OMP_NUM_THREADS": "16,2"}, 16),
+    (8, 8, {"OMP_NUM_THREADS": "many"}, 8),
+    (8, 8, {"MS_WORKER_NUM": "2"}, 4),          # msrun
+    (8, 8, {"MS_WORKER_NUM": "16"}, 1),
+    (8, 8, {"MS_WORKER_NUM": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 2),  # mpirun, four machines
+    (8, 2, {"MS_WORKER_NUM": "4"}, 2),          # msrun --bind_core
+    (8, 2, {}, 2),                              # taskset
+])
+def test_thread_count(monkeypatch, cores, bound, environment, expected):
+    for name in ("OMP_NUM_THREADS", "MS_WORKER_NUM", "OMPI_COMM_WORLD_LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in environment.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(fused.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(fused.os, "sched_getaffinity", lambda pid: set(range(bound)))
+    assert fused.thread_count() == expected
+
+
+@pytest.fixture
+def fresh(cache, monkeypatch):
+    """The answer about the library is not remembered from or for other tests."""
+    fused._library.cache_clear()
+    yield monkeypatch
+    fused._library.cache_clear()
+
+
+def obstacle(device_target="CPU"):
+    return fused.Fused.obstacle(None, (), device_target)
+
+
+def test_no_obstacle(fresh):
+    assert obstacle() is None
+
+
+@pytest.mark.parametrize("device_target", ["GPU", "Ascend"])
+def test_other_devices_are_an_obstacle(fresh, device_target):
+    assert obstacle(device_target) == f"the kernel is for the CPU, not for {device_target}"
+
+
+def test_no_compiler_is_an_obstacle(fresh, tmp_path):
+    fresh.setenv("PATH", str(tmp_path))
+    fresh.delenv("CXX", raising=False)
+    assert "no C++ compiler was found; looked for $CXX (not set), c++, g++" in obstacle()
+
+
+def test_a_library_that_can_not_be_loaded_is_an_obstacle(fresh, tmp_path):
+    broken = tmp_path / "broken.so"
+    broken.write_text("no library")
+    fresh.setattr(fused.toolchain, "build", lambda source: broken)
+    assert obstacle().startswith("the kernel was built and can not be loaded: ")
+
+
+def test_what_mindspore_does_not_load_is_an_obstacle(fresh, tmp_path):
+    fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(tmp_path))
+    assert f"allows kernels in {tmp_path} alone" in obstacle()
+    fused._library.cache_clear()
+    library = toolchain.build(SOURCE)
+    fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(library.parent))
+    assert obstacle() is None
+    fused._library.cache_clear()
+    fresh.delenv("MS_CUSTOM_AOT_WHITE_LIST")
+    colon = tmp_path / "a:b"
+    colon.mkdir()
+    (colon / library.name).write_bytes(library.read_bytes())
+    fresh.setattr(fused.toolchain, "build", lambda source: colon / library.name)
+    assert "takes no kernel from a path with a colon" in obstacle()
 
 
 # --- what the comparison is worth ----------------------------------------------------------------
