@@ -48,7 +48,7 @@ class Adam(Method):
             0 / 0, NaN.
         epsilon: where it stands.
             "outside": mhat / (sqrt(vhat) + eps), Algorithm 1; torch, optax.
-            "hat": sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps), the end of section 2,
+            "hat": sqrt(1 - beta2^t) / (1 - beta1^t) * m / (sqrt(v) + eps), just before section 2.1,
             where it is called epsilon-hat; TensorFlow, Keras, MindSpore's nn.Adam. In the first
             step it weighs as much as 1 / sqrt(1 - beta2), or 32, times itself in Algorithm 1.
             "inside": mhat / sqrt(vhat + eps); `eps_root` in optax.

@@ -11,11 +11,18 @@ BELOW_1 = ("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)
 
 
 def number(name, value, allowed):
-    """The value as a float; ValueError unless it is a number in the allowed range."""
+    """The value as a float; ValueError unless it is a number, and that float in the allowed range.
+
+    A number between the largest float64 below 1 and 1 is in the range of beta, but its float is 1.
+    """
     words, holds = allowed
-    if not (isinstance(value, Real) and holds(value)):
+    try:
+        x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        x = math.inf
+    if not holds(x):
         raise ValueError(f"'{name}' must be a number, {words}, but got {value!r}.")
-    return float(value)
+    return x
 
 
 def settle(method, allowed, *names):

@@ -24,7 +24,8 @@ def clip_by_global_norm(gradients, max_norm):
 
     Returns:
         A list of float64 arrays of the same shapes. A norm that is NaN is not larger than max_norm:
-        with a NaN anywhere nothing is clipped. An infinite norm makes 0 of all that is finite.
+        with a NaN anywhere nothing is clipped. An infinite norm makes 0 of all that is finite; it
+        is infinite, too, if an element's size is over 1.3e154, the root of the largest float64.
 
     Raises:
         ValueError: max_norm is out of its range.

@@ -19,8 +19,13 @@ def test_as_mindspore_publishes_it():
     np.testing.assert_allclose(got[0][0][0], 2 / 45**0.5, rtol=4 * 2.0**-53)
 
 
-gradient_lists = st.lists(arrays(np.float64, array_shapes(min_dims=0, min_side=0, max_side=3),
-                                 elements=st.floats(-100, 100)), max_size=4)
+gradient_lists = st.lists(
+    arrays(np.float64, array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3),
+           elements=st.floats(-100, 100)), max_size=4)
+# 36 elements at most. Adding up their squares takes 36 roundings, and squaring one more; the root
+# halves them and adds one: 20 in a norm. Two more scale an element. So 44 between an element here
+# and there, and 62 between norms of them.
+RTOL = 64 * 2.0**-53
 
 
 @given(gradient_lists, st.floats(1e-3, 1e3))
@@ -31,15 +36,20 @@ def test_the_norm_is_kept_or_made_the_largest(gradients, max_norm):
 
     clipped = clip_by_global_norm(gradients, max_norm)
     assert [c.shape for c in clipped] == [np.shape(g) for g in gradients]
-    np.testing.assert_allclose(norm(clipped), min(norm(gradients), max_norm), rtol=1e-14)
+    np.testing.assert_allclose(norm(clipped), min(norm(gradients), max_norm), rtol=RTOL)
     for c, g in zip(clipped, gradients):
         assert isinstance(c, np.ndarray) and c.dtype == np.float64
-        if norm(gradients) < max_norm * (1 - 1e-14):
+        if norm(gradients) < max_norm * (1 - RTOL):
             np.testing.assert_array_equal(c, g)
-        else:  # the squares of 81 elements, summed, at most; the root; three more
+        else:  # below 2^-1022 float64 has fewer digits
             expected = g * (max_norm / norm(gradients))
-            np.testing.assert_allclose(c, expected, rtol=200 * 2.0**-53, atol=2.0**-1022)
+            np.testing.assert_allclose(c, expected, rtol=RTOL, atol=2.0**-1022)
         assert not np.shares_memory(c, g)
+
+
+def test_a_norm_of_just_the_largest_and_no_gradients():
+    assert clip_by_global_norm([[3.0], [4.0]], 5.0) == [[3.0], [4.0]]
+    assert clip_by_global_norm([], 1.0) == []
 
 
 def test_nan_and_inf():
@@ -50,9 +60,12 @@ def test_nan_and_inf():
     with np.errstate(invalid="ignore"):
         infinite = clip_by_global_norm([[4.0], [np.inf, 1.0]], 1.0)
     np.testing.assert_equal(infinite, [[0.0], [np.nan, 0.0]])
+    with np.errstate(over="ignore"):  # 2e154 squared is over the largest float64
+        np.testing.assert_equal(clip_by_global_norm([[4.0, 2e154]], 1.0), [[0.0, 0.0]])
 
 
-@pytest.mark.parametrize("max_norm", [0.0, -1.0, np.inf, np.nan, "1"])
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, np.inf, np.nan, "1", True, None])
 def test_a_largest_norm_that_is_none(max_norm):
-    with pytest.raises(ValueError, match="'max_norm' must be a number, finite and greater than 0"):
+    message = f"'max_norm' must be a number, finite and greater than 0, but got {max_norm!r}."
+    with pytest.raises(ValueError, match=message):
         clip_by_global_norm([[1.0]], max_norm)

@@ -26,6 +26,18 @@ def test_by_hand(options, end):
     assert state.mean == (1.625 if rmsprop.centered else None)
 
 
+def test_without_a_memory_a_step_is_the_sign_of_the_gradient():
+    """beta = 0: g / sqrt(g^2). Centered, the variance is 0, and g / eps is left."""
+    gradients = np.array([1e-3, -5.0, 1e3])
+    for options, end in ((dict(eps=0.0), [-0.5, 0.5, -0.5]),
+                         (dict(eps=0.5, centered=True), -gradients)):
+        rmsprop = RMSProp(0.5, 0.0, **options)
+        state = rmsprop.init(gradients)._replace(mean_square=np.full(3, 7.0))
+        got, _ = rmsprop.step(np.zeros(3), gradients, state)
+        # the square, its root, the product and the quotient: 4 roundings
+        np.testing.assert_allclose(got, end, rtol=4 * 2.0**-53)
+
+
 def test_published_end():
     """Zhang et al., Dive into Deep Learning, section 12.8: f(x) = 0.1 x1^2 + 2 x2^2 from (-5, -2),
     20 steps at the rate 0.4, beta 0.9, 1e-6 inside the root, printed with six digits."""
