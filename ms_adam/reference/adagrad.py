@@ -55,6 +55,6 @@ class AdaGrad(Method):
     def step(self, parameter, gradient, state, *, learning_rate=None):
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g, s = arrays(parameter, gradient=gradient, accumulator=state.accumulator)
-        s = array(s + g**2)
+        s = array(s + np.square(g))
         root = np.sqrt(s + self.eps) if self.epsilon == "inside" else np.sqrt(s) + self.eps
         return array(w - rate * g / root), AdaGradState(state.step + 1, s)

@@ -112,7 +112,8 @@ class Adam(Method):
             g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
 
         m = array(self.beta1 * m + (1 - self.beta1) * g)
-        v = array(self.beta2 * v + (1 - self.beta2) * g**2)
+        # not g**2, which NumPy gives to pow for a number, and rounds otherwise than in an array
+        v = array(self.beta2 * v + (1 - self.beta2) * np.square(g))
         first = self.beta1 * m + (1 - self.beta1) * g if self.nesterov else m
         second, largest = v, None
         if self.amsgrad:

@@ -67,12 +67,12 @@ class RMSProp(Method):
     def step(self, parameter, gradient, state, *, learning_rate=None):
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g, s = arrays(parameter, gradient=gradient, mean_square=state.mean_square)
-        s = array(self.beta * s + (1 - self.beta) * g**2)
+        s = array(self.beta * s + (1 - self.beta) * np.square(g))
         square, n = s, None
         if self.centered:
             _, n = arrays(w, mean=state.mean)
             n = array(self.beta * n + (1 - self.beta) * g)
-            square = np.maximum(s - n**2, 0.0)  # a variance; only rounding takes it below 0
+            square = np.maximum(s - np.square(n), 0.0)  # a variance; only rounding takes it below 0
         root = (np.sqrt(square + self.eps) if self.epsilon == "inside"
                 else np.sqrt(square) + self.eps)
         return array(w - rate * g / root), RMSPropState(state.step + 1, s, n)

@@ -47,8 +47,17 @@ def test_the_norm_is_kept_or_made_the_largest(gradients, max_norm):
         assert not np.shares_memory(c, g)
 
 
-def test_a_norm_of_just_the_largest_and_no_gradients():
-    assert clip_by_global_norm([[3.0], [4.0]], 5.0) == [[3.0], [4.0]]
+def test_near_the_largest_norm():
+    """3 and 4 have the norm 5. A millionth above nothing happens, a millionth below all is scaled
+    by as much, to 3 roundings: of the bound, the product and the quotient."""
+    for max_norm in (5.0, 5.0 * (1 + 2.0**-20)):
+        assert clip_by_global_norm([[3.0], [4.0]], max_norm) == [[3.0], [4.0]]
+    scale = 1 - 2.0**-20
+    np.testing.assert_allclose(clip_by_global_norm([[3.0], [4.0]], 5.0 * scale),
+                               [[3.0 * scale], [4.0 * scale]], rtol=3 * 2.0**-53)
+
+
+def test_no_gradients():
     assert clip_by_global_norm([], 1.0) == []
 
 
