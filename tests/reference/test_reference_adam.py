@@ -84,6 +84,13 @@ def test_only_two_axes_or_more_are_centralized():
             == [[[-2.0, -1.0], [0.0, 3.0]]]).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_mean_of_nothing_is_not_taken():
+    empty = np.ones((3, 0))
+    adam = Adam(centralize=True)
+    assert adam.step(empty, empty, adam.init(empty))[0].shape == (3, 0)
+
+
 def test_defaults_are_the_papers():
     adam = Adam()
     assert (adam.learning_rate, adam.beta1, adam.beta2, adam.eps) == (0.001, 0.9, 0.999, 1e-8)
