@@ -12,6 +12,8 @@ The way through this package, each step in a module of its own:
 Only worker, problems and training import MindSpore.
 """
 
+from ms_adam.errors import UserError
 
-class ExperimentError(Exception):
-    """Something that the user can put right; its message needs no stack trace."""
+
+class ExperimentError(UserError):
+    """A config that can not be run, or a run that ended early."""

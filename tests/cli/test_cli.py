@@ -9,16 +9,17 @@ import pytest
 from typer.testing import CliRunner
 
 from ms_adam import cli
+from ms_adam.cli import ending
 from ms_adam.experiments import runner
 from ms_adam.report import html
 
-QUICK = Path(__file__).parents[1] / "configs" / "quick.yaml"
+QUICK = Path(__file__).parents[2] / "configs" / "quick.yaml"
 
 
 @pytest.fixture
 def invoke(monkeypatch):
     # The command handles SIGTERM for its own process; the test's stays as it is.
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
     return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 

@@ -1,0 +1,50 @@
+"""The ``ms-adam`` command: reads arguments, calls, and says how it went. It computes nothing.
+
+One module for each command; what they need is imported when a command runs, so that --help is
+quick.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+try:
+    import typer
+
+    from ms_adam.cli.reproduce import reproduce
+except ModuleNotFoundError as missing:
+    sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
+
+app = typer.Typer(
+    name="ms-adam",
+    help="The Adam optimizer of the paper for MindSpore, and the proof that it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ms-adam {importlib.metadata.version('ms_adam')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _command(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    pass
+
+
+for command in (reproduce,):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point of the ``ms-adam`` command."""
+    app()
