@@ -1,0 +1,73 @@
+"""Lists of parameters to time a step on; shapes alone, since Adam looks at nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """A list of parameters.
+
+    Attributes:
+        name: of the case.
+        shapes: of the parameters, in the order of the model.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def elements(self) -> int:
+        """Elements of all parameters."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
+
+def uniform(count: int, size: int) -> Case:
+    """`count` parameters of `size` elements."""
+    return Case(f"{count:,} x {size:,}", ((size,),) * count)
+
+
+def resnet50() -> Case:
+    """He et al. 2016, "Deep residual learning", table 1, 1,000 classes: 161 parameters."""
+
+    def convolution(out, into, kernel):  # and the scale and shift of its batch normalization
+        return [(out, into, kernel, kernel), (out,), (out,)]
+
+    shapes, channels = convolution(64, 3, 7), 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            shapes += convolution(width, channels, 1) + convolution(width, width, 3)
+            shapes += convolution(4 * width, width, 1)
+            if block == 0:  # the projection of the shortcut
+                shapes += convolution(4 * width, channels, 1)
+            channels = 4 * width
+    return Case("ResNet-50", (*shapes, (1000, channels), (1000,)))
+
+
+def bert_base() -> Case:
+    """Devlin et al. 2019, 12 layers of 768, 30,522 words, with its pooler: 199 parameters."""
+    hidden, inner = 768, 3072
+    norm = [(hidden,), (hidden,)]
+    square = [(hidden, hidden), (hidden,)]
+    embeddings = [(30522, hidden), (512, hidden), (2, hidden)] + norm
+    layer = 4 * square + norm + [(inner, hidden), (inner,), (hidden, inner), (hidden,)] + norm
+    return Case("BERT-base", (*embeddings, *(12 * layer), *square))
+
+
+# The first three have targets; see README.
+CASES = {
+    case.name: case
+    for case in (
+        uniform(400, 5_000),
+        uniform(160, 156_250),
+        uniform(2_000, 200),
+        uniform(1, 25_000_000),
+        resnet50(),
+        bert_base(),
+    )
+}
+
+# What a step costs for each tensor, and for each element.
+BY_NUMBER = tuple(uniform(count, 1_000) for count in (10, 30, 100, 300, 1_000))
+BY_SIZE = tuple(uniform(100, size) for size in (10, 1_000, 10_000, 100_000, 300_000))
