@@ -1,5 +1,7 @@
 """How far a computed step may be from the exact one: derived bounds, element by element."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 # Unit roundoff u: rounding to nearest changes x by at most u * |x|, and by at most half the
@@ -13,12 +15,30 @@ def rounding(x, dtype):
     return UNIT[dtype] * np.abs(x) + TINY[dtype]
 
 
-def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, kernel_betas):
+class Arithmetic(NamedTuple):
+    """What bounds depend on of how an implementation computes.
+
+    Attributes:
+        dtype: of the moments and of all arithmetic before the new weight is rounded.
+        beta1, beta2: the decay rates that it applies to its moments.
+        float32_powers: whether it corrects by powers of beta that it multiplies up in float32 step
+            by step, as `nn.Adam` does. If not, it corrects exactly for the rates that it applies.
+    """
+
+    dtype: str
+    beta1: float
+    beta2: float
+    float32_powers: bool = False
+
+
+def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, arithmetic,
+                gradient_error=0.0):
     """Bounds on one step that starts from a given state: of moment1, moment2 and the weight.
 
-    Each line counts the roundings of an implementation that computes in the moments' dtype, each
-    at most u times the size of what is rounded, and carries earlier errors through the formula to
-    first order; the factor at the end stands for the second order.
+    Each line counts the roundings of an implementation, each at most u times the size of what is
+    rounded, and carries earlier errors through the formula to first order; the factor at the end
+    stands for the second order. The second moment's error goes through root and quotient as an
+    interval, since in float16 it can be as large as the moment.
 
     Args:
         adam: a `reference.Adam`, whose numbers the implementation was given.
@@ -26,58 +46,67 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, k
         before, after: the reference's states around the step; `after` exact, from `before`.
         weight, weight_after: the weight before and, exact, after the step.
         dtype: of the weight, a name.
-        kernel_betas: the decay rates that the implementation applies for beta1 and beta2.
+        arithmetic: an `Arithmetic`.
+        gradient_error: a bound on the error, if any, of the gradient that the implementation had.
 
     Returns:
-        Three arrays of the weight's shape.
+        Three arrays of the weight's shape. Infinite where the implementation may divide by 0.
     """
-    moment_dtype = "float64" if dtype == "float64" else "float32"
-    u, tiny = UNIT[moment_dtype], TINY[moment_dtype]
-    if moment_dtype == "float64":  # the reference rounds as often as what it checks
+    u, tiny = UNIT[arithmetic.dtype], TINY[arithmetic.dtype]
+    if arithmetic.dtype == "float64":  # the reference rounds as often as what it checks
         u, tiny = 2 * u, 2 * tiny
     t = after.step
     beta1, beta2 = adam.beta1, adam.beta2
-    kernel1, kernel2 = kernel_betas
+    kernel1, kernel2 = arithmetic.beta1, arithmetic.beta2
 
-    # g: times 1 / loss_scale (two roundings); plus weight_decay * w (two more).
+    # g: 1 / loss_scale, times it, weight_decay, times w, their sum, and one more where the decay
+    # was multiplied by the loss scale first: at most 6 in one path.
     l2 = 0.0 if adam.decoupled else adam.weight_decay
     size = np.abs(gradient / adam.loss_scale) + np.abs(l2 * weight)
-    error_g = 4 * u * size
+    error_g = 6 * (u * size + tiny) + gradient_error
+    if adam.centralize and size.ndim >= 2 and size.size:
+        # The mean of n elements (n roundings: sums and a quotient), and a difference.
+        n = size[0].size
+        mean_size, mean_error = _row_mean(size), _row_mean(error_g)
+        error_g = error_g + mean_error + n * (u * mean_size + tiny) + u * (size + mean_size)
+        size = size + mean_size
 
     # m + rest * (g - m): rest, difference, product (3 roundings of at most 2 * rest * (|g| + |m|)),
     # sum; and what other decay rates the implementation has.
     rest1, rest2 = 1 - beta1, 1 - beta2
     span1 = size + np.abs(before.moment1)
     error_m = (rest1 * error_g + (6 * u * rest1 + abs(kernel1 - beta1)) * span1
-               + u * np.abs(after.moment1) + tiny)
+               + u * np.abs(after.moment1) + 2 * tiny)
     span2 = size**2 + np.abs(before.moment2)
-    error_v = (rest2 * (2 * size * error_g + u * size**2)
+    error_v = (rest2 * (2 * size * error_g + u * size**2 + tiny)
                + (6 * u * rest2 + abs(kernel2 - beta2)) * span2
-               + u * np.abs(after.moment2) + tiny)
+               + u * np.abs(after.moment2) + 2 * tiny)
 
     # Nesterov's moment is one more lerp.
     error_used = error_m
     if adam.nesterov:
-        error_used = (1 + rest1) * error_m + rest1 * error_g + 8 * u * rest1 * (span1 + size)
+        error_used = ((1 + rest1) * error_m + rest1 * error_g + 8 * u * rest1 * (span1 + size)
+                      + abs(kernel1 - beta1) * (span1 + size) + 2 * tiny)
 
-    # update = step_size * m / (sqrt(v) + epsilon). An implementation with other rates corrects for
-    # them; from a state that is not its own this differs by the ratio of the corrections.
+    # update = step_size * m / (sqrt(v) + epsilon), and how far its corrections may be off.
     v = after.vhat if adam.amsgrad else after.moment2
     c1, square2 = _corrections(beta1, beta2, t)
-    k1, kernel_square2 = _corrections(kernel1, kernel2, t)
-    gap = abs(k1 / c1 - 1) + abs(kernel_square2 / square2 - 1)
+    gap = _gap(beta1, kernel1, arithmetic, t) + _gap(beta2, kernel2, arithmetic, t)
     correction1, correction2 = (c1, np.sqrt(square2)) if adam.bias_correction else (1.0, 1.0)
     epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
-    root = np.sqrt(v)
+    divisor = np.sqrt(v) + epsilon
+    least = (np.sqrt(np.maximum(v - error_v, 0.0))
+             + max((1 - 2 * u - gap) * epsilon - tiny, 0.0))
     step_size = adam.learning_rate * correction2 / correction1
     lead = np.abs(after.moment1)
     if adam.nesterov:
         lead = beta1 * lead + rest1 * size
-    update = step_size * lead / (root + epsilon)
-    relative_v = np.divide(error_v, v, out=np.zeros_like(error_v), where=v > 0)
-    # Roundings: sqrt, epsilon (2), sum, quotient, step size (2), product: 8.
-    error_update = (step_size * error_used / (root + epsilon)
-                    + update * (0.5 * relative_v + 8 * u + gap))
+    update = step_size * lead / divisor
+    # Roundings: sqrt, sum, quotient, step size (2), product: 6, and 2 for what epsilon shares.
+    with np.errstate(divide="ignore"):
+        error_update = ((step_size * error_used + tiny) / least
+                        + step_size * lead * (1 / least - 1 / divisor)
+                        + update * (8 * u + gap) + tiny)
     # Decoupled decay is one factor (3 roundings); an implementation may store the product first.
     error_w = error_update + 2 * u * np.abs(weight_after) + u * np.abs(weight)
     if adam.decoupled:
@@ -87,5 +116,26 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, k
     return second_order * error_m, second_order * error_v, second_order * error_w
 
 
+def _row_mean(x):
+    return np.mean(x, axis=tuple(range(1, x.ndim)), keepdims=True)
+
+
 def _corrections(beta1, beta2, t):
-    return tuple(-np.expm1(t * np.log(beta)) if beta else 1.0 for beta in (beta1, beta2))
+    return _correction(beta1, t), _correction(beta2, t)
+
+
+def _correction(beta, t):
+    return -np.expm1(t * np.log(beta)) if beta else 1.0
+
+
+def _gap(beta, kernel, arithmetic, t):
+    """How far, relatively, an implementation's correction may be from 1 - beta^t."""
+    exact = _correction(beta, t)
+    if not arithmetic.float32_powers:
+        # It corrects for the rates that it applies; from a state that is not its own this differs
+        # by the ratio of the corrections.
+        return abs(_correction(kernel, t) / exact - 1)
+    # Rounding beta makes t relative errors of u in the power, t - 1 products make as many, and the
+    # difference from 1 is rounded.
+    u = UNIT["float32"]
+    return (2 * t * u * beta**t + u * exact) / exact
