@@ -1,0 +1,299 @@
+"""Paths of optimizers over functions of the plane: NumPy float64, and MindSpore beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from ms_adam.environment import environment
+from ms_adam.experiments import ExperimentError
+from ms_adam.experiments.callables import MindSporeOptimizer, build_method, load_callable
+from ms_adam.experiments.config import ConfigError
+from ms_adam.experiments.counterparts import ROUNDING, Counterpart, counterpart
+from ms_adam.experiments.functions import FUNCTIONS, Function
+from ms_adam.experiments.through_mindspore import device_target, walk
+from ms_adam.experiments.trajectory_config import Optimizer, Place, Trajectories
+
+SCHEMA = 1
+REFERENCE = "NumPy float64"
+
+_GRID = 301  # points along each axis of a scene
+
+# is told: the comparison's name, what is running, steps done, steps in all
+Progress = Callable[[str, str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A function as it is drawn, and the rows of ``results`` that lie on it.
+
+    Attributes:
+        name: What files and rows call it.
+        formula: In matplotlib's mathtext.
+        x: The grid's places, shape (n,); `y` too.
+        heights: f at [row of y, column of x]; NaN where f is not finite.
+        minima: Where f is least, shape (m, 2), of those that the grid shows.
+        least: f there, None if that is not known.
+        scale: "linear" or "log".
+        rows: Its rows of ``results``.
+    """
+
+    name: str
+    formula: str
+    x: np.ndarray
+    y: np.ndarray
+    heights: np.ndarray
+    minima: np.ndarray
+    least: Optional[float]
+    scale: str
+    rows: list[dict[str, Any]]
+
+
+def run(
+    config: Trajectories, folder: Path, progress: Progress
+) -> tuple[dict[str, Any], list[Scene]]:
+    """Follows each optimizer over each function.
+
+    Args:
+        config: What to follow.
+        folder: Where Python callables that the config names are looked for first.
+        progress: Is called while it goes on.
+
+    Returns:
+        What ``trajectories.json`` holds, and a scene for each function. A row of ``results`` has
+        ``function``, ``optimizer``, ``computed_by``, ``points`` (before each step, from the start
+        on), ``values`` (f there), ``end`` and ``end_value`` (after the last step), ``outside_from``
+        and ``not_finite_from`` (the first step before which the path is out of the picture, or is
+        or has a value that is not a finite number; or null), and ``mindspore`` (see `compare`). A
+        number that is not finite is null.
+
+    Raises:
+        ExperimentError: A callable is not there, or does not do what it must.
+    """
+    functions = [load_function(place, folder) for place in config.functions]
+    plan = [(place, function, entry, method_at(entry, folder, place))
+            for place, function in zip(config.functions, functions)
+            for entry in config.optimizers]
+    total = sum(entry.steps for _, _, entry, _ in plan)
+    used_mindspore = False
+    rows: list[dict[str, Any]] = []
+    done = 0
+    for place, function, entry, method in plan:
+        def told(steps: int, before: int = done) -> None:
+            progress(config.name, "paths", before + steps, total)
+
+        found = _paths(function, place, entry, method, config.mindspore, told)
+        used_mindspore = used_mindspore or any(row["computed_by"] != REFERENCE for row in found)
+        rows += found
+        done += entry.steps
+        progress(config.name, "paths", done, total)
+    content = {
+        "schema": SCHEMA,
+        "environment": environment(device_target() if used_mindspore else None),
+        "comparison": config.model_dump(mode="json"),
+        "results": rows,
+    }
+    scenes = [scene(place, function, [row for row in rows if row["function"] == place.label])
+              for place, function in zip(config.functions, functions)]
+    return content, scenes
+
+
+def load_function(place: Place, folder: Path) -> Function:
+    """The function of a config, looked at once: at its start and on two points at a time.
+
+    Raises:
+        ConfigError: There is none of that name, or it does not give what it must.
+    """
+    if ":" not in place.function:
+        if place.function not in FUNCTIONS:
+            raise ConfigError(f"there is no function '{place.function}'; there are "
+                              f"{', '.join(FUNCTIONS)}, and module:callable")
+        return FUNCTIONS[place.function]
+    value = load_callable(place.function, folder)
+    slopes = load_callable(place.gradient, folder) if place.gradient else None
+    function = Function(place.label, value, slopes)
+    x, y = (np.full(2, coordinate, dtype=np.float64) for coordinate in place.start)
+    try:
+        values, gradients = np.asarray(value(x, y), dtype=np.float64), function.gradient(x, y)
+    except Exception as error:  # the user's own code, which may raise anything
+        raise ConfigError(f"'{place.function}': at two points at once, x = {x} and y = {y}: "
+                          f"{type(error).__name__}: {error}") from error
+    if values.shape != (2,) or not np.isfinite(values).all():
+        raise ConfigError(f"'{place.function}': at two points at once, x = {x} and y = {y}, it "
+                          f"must give two finite numbers, but gave {values}")
+    if gradients.shape != (2, 2):
+        raise ConfigError(f"'{place.gradient}': must give (df/dx, df/dy), each of the shape of x")
+    return function
+
+
+def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None):
+    """The optimizer of a config, with the learning rate that is meant for this function."""
+    options = dict(entry.options)
+    if place is not None and entry.name in place.learning_rates:
+        options["learning_rate"] = place.learning_rates[entry.name]
+    try:
+        return build_method(entry.method, options, folder)
+    except ConfigError as error:
+        raise ConfigError(f"optimizers, {entry.name}: {error}") from error
+
+
+def follow(method, gradient: Callable, start, steps: int) -> np.ndarray:
+    """The weights before each step and after the last, in float64.
+
+    A path may run away to infinity; it is followed until the steps are made.
+
+    Args:
+        method: As `ms_adam.reference.Method`.
+        gradient: Of a float64 array, the gradient there.
+        start: The first weights.
+        steps: How many.
+
+    Returns:
+        A float64 array of shape (steps + 1, number of weights).
+    """
+    weights = np.array(start, dtype=np.float64)
+    points = np.empty((steps + 1, *weights.shape))
+    state = method.init(weights)
+    lookahead = getattr(method, "lookahead", lambda w, _: w)
+    with np.errstate(all="ignore"):
+        for t in range(steps):
+            points[t] = weights
+            weights, state = method.step(weights, gradient(lookahead(weights, state)), state)
+            if np.shape(weights) != points.shape[1:]:
+                raise ExperimentError(f"{method!r}: step() must return weights of shape "
+                                      f"{points.shape[1:]}, but gave {np.shape(weights)}")
+    points[steps] = weights
+    return points
+
+
+def compare(
+    counterpart: Counterpart, asked, points: np.ndarray, gradients: np.ndarray
+) -> dict[str, Any]:
+    """How far a MindSpore path is from float64 methods that are given the same gradients.
+
+    The steps count as long as every number is finite.
+
+    Args:
+        counterpart: What made the path.
+        asked: The method that a config asks for, which it may not compute.
+        points: The path, shape (steps + 1, 2).
+        gradients: What it was given, shape (steps, 2).
+
+    Returns:
+        ``optimizer``, ``same_formula`` and ``differences`` of the counterpart; ``distance``, the
+        largest of a weight to the formula that it computes, ``limit``, what float32 roundings
+        explain at the last step, ``within_limit``, whether they explain it in every step;
+        ``distance_to_method``, the largest to the formula that was asked for; and
+        ``steps_compared``.
+    """
+    shadow, wanted = (replay(method, points[0], gradients)
+                      for method in (counterpart.computes, asked))
+    finite = np.isfinite(np.hstack([points, shadow, wanted])).all(axis=1)
+    steps = len(finite) if finite.all() else int(np.argmin(finite))
+    distances = np.abs(points - shadow)[:steps].max(axis=1)
+    limits = rounding_limits(counterpart, shadow[:steps])
+    return {
+        "optimizer": counterpart.name,
+        "same_formula": counterpart.same_formula,
+        "differences": counterpart.differences,
+        "distance": float(distances.max()),
+        "limit": float(limits[-1]),
+        "within_limit": bool((distances <= limits).all()),
+        "distance_to_method": float(np.abs(points - wanted)[:steps].max()),
+        "steps_compared": steps - 1,
+    }
+
+
+def replay(method, start: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """The path of a method that is given these gradients, one a step."""
+    given = iter(gradients)
+    return follow(method, lambda _: next(given), start, len(gradients))
+
+
+def rounding_limits(counterpart: Counterpart, shadow: np.ndarray) -> np.ndarray:
+    """The bound at the top of `counterparts`, before each step and after the last."""
+    steps = len(shadow) - 1
+    weight = np.maximum.accumulate(np.abs(shadow).max(axis=1))
+    changes = np.maximum.accumulate(np.abs(np.diff(shadow, axis=0)).max(axis=1))
+    roundings = np.array([counterpart.roundings(t) for t in range(1, steps + 1)])
+    each = ROUNDING * (weight[1:] + roundings * changes)
+    return np.concatenate([[0.0], np.cumsum(each)])
+
+
+def row(
+    function: str, optimizer: str, computed_by: str, points: np.ndarray, values: np.ndarray,
+    mindspore: Optional[dict] = None, outside_from: Optional[int] = None,
+) -> dict[str, Any]:
+    """A row of ``results``; points and values go from the start to after the last step."""
+    finite = np.isfinite(points).all(axis=1) & np.isfinite(values)
+    return {
+        "function": function,
+        "optimizer": optimizer,
+        "computed_by": computed_by,
+        "points": plain(points[:-1]),
+        "values": plain(values[:-1]),
+        "end": plain(points[-1]),
+        "end_value": plain(values[-1]),
+        "outside_from": outside_from,
+        "not_finite_from": None if finite.all() else int(np.argmin(finite)),
+        "mindspore": mindspore,
+    }
+
+
+def plain(numbers):
+    """Numbers for JSON, which has none that is not finite: null."""
+    if np.ndim(numbers):
+        return [plain(number) for number in numbers]
+    return float(numbers) if np.isfinite(numbers) else None
+
+
+def scene(place: Place, function: Function, rows: list[dict]) -> Scene:
+    """What is drawn of a function."""
+    x, y = np.linspace(*place.x, _GRID), np.linspace(*place.y, _GRID)
+    with np.errstate(all="ignore"):
+        heights = np.array(function.value(*np.meshgrid(x, y)), dtype=np.float64)
+    heights[~np.isfinite(heights)] = np.nan
+    minima = np.array(function.minima).reshape(-1, 2)
+    shown = ~_outside(minima, place)
+    return Scene(place.label, function.formula, x, y, heights, minima[shown], function.least,
+                 place.scale, rows)
+
+
+def _paths(
+    function: Function, place: Place, entry, method, with_mindspore: bool, told: Callable
+) -> list[dict]:
+    """The row of one optimizer on one function, and that of its counterpart if it has one."""
+    def gradient(weights: np.ndarray) -> np.ndarray:
+        return function.gradient(*weights)
+
+    def made(optimizer: str, computed_by: str, points: np.ndarray, facts: Optional[dict]) -> dict:
+        with np.errstate(all="ignore"):
+            values = np.array([function.value(*point) for point in points], dtype=np.float64)
+        outside = _outside(points, place)
+        first = int(np.argmax(outside)) if outside.any() else None
+        return row(place.label, optimizer, computed_by, points, values, facts, first)
+
+    def through_mindspore(build: Callable) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(all="ignore"):
+            return walk(build, gradient, place.start, entry.steps, told)
+
+    if isinstance(method, MindSporeOptimizer):
+        return [made(entry.name, f"{method.name}, float32", through_mindspore(method.build)[0], None)]
+    points = follow(method, gradient, place.start, entry.steps)
+    other = counterpart(method) if with_mindspore else None
+    if not isinstance(other, Counterpart):
+        reason = None if other is None else {"optimizer": None, "reason": other.reason}
+        return [made(entry.name, REFERENCE, points, reason)]
+    theirs, gradients = through_mindspore(other.build)
+    facts = compare(other, method, theirs, gradients)
+    return [made(entry.name, REFERENCE, points, None),
+            made(f"{entry.name} ({other.name})", f"{other.name}, float32", theirs, facts)]
+
+
+def _outside(points: np.ndarray, place: Place) -> np.ndarray:
+    """Whether each point is out of the picture, or nowhere."""
+    low, high = np.array([place.x, place.y]).T
+    return ~((points >= low) & (points <= high)).all(axis=1)
