@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
 import pydantic
 import yaml
@@ -41,11 +42,16 @@ Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
 Once = pydantic.AfterValidator(_no_repetition)
 
 
-class _Section(pydantic.BaseModel):
+class Section(pydantic.BaseModel):
+    """A mapping of a config: every key is known."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Data(_Section):
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+class Data(Section):
     """Which images, and how they are divided."""
 
     idx_directory: Optional[Path]
@@ -54,20 +60,20 @@ class Data(_Section):
     split_seed: Seed
 
 
-class Model(_Section):
+class Model(Section):
     """A multi-layer perceptron: the units of each hidden layer."""
 
     hidden: list[Count]
 
 
-class Training(_Section):
+class Training(Section):
     """How long, and in batches of how many images."""
 
     epochs: Count
     batch_size: Count
 
 
-class AdamSettings(_Section):
+class AdamSettings(Section):
     """What both optimizers get; the names are those of ``mindspore.nn.Adam``."""
 
     learning_rate: Annotated[Number, Field(gt=0)]
@@ -76,7 +82,7 @@ class AdamSettings(_Section):
     eps: Annotated[Number, Field(gt=0)]
 
 
-class Compare(_Section):
+class Compare(Section):
     """Which runs there are, and what a run must reach to count as trained."""
 
     optimizers: Annotated[list[OptimizerName], Field(min_length=1), Once]
@@ -85,7 +91,7 @@ class Compare(_Section):
     least_accuracy: Annotated[Number, Field(ge=0, le=1)]
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """One experiment. See ``configs/quick.yaml`` for what each key means."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -130,13 +136,23 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Reads and checks one config.
-
-    Args:
-        path: A YAML file with every key of `Experiment` and no other.
+    """Reads and checks the config of an experiment, as `load` does.
 
     Returns:
         The experiment. A relative ``data.idx_directory`` is taken from the config's folder.
+    """
+    return _resolve(load(path, Experiment), path.parent)
+
+
+def load(path: Path, form: type[AnySection]) -> AnySection:
+    """Reads and checks one config.
+
+    Args:
+        path: A YAML file with the keys of `form` and no other.
+        form: What the file describes.
+
+    Returns:
+        An object of `form`.
 
     Raises:
         ConfigError: The file is not there, is not YAML, or a key is unknown, missing or has a
@@ -153,13 +169,12 @@ def load_experiment(path: Path) -> Experiment:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping with the keys {_keys(Experiment)}")
+        raise ConfigError(f"{path}: must be a mapping with the keys {_keys(form)}")
     try:
-        experiment = Experiment.model_validate(content)
+        return form.model_validate(content)
     except pydantic.ValidationError as error:
-        lines = [f"  {_explain(problem)}" for problem in error.errors()]
+        lines = [f"  {_explain(problem, form)}" for problem in error.errors()]
         raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
-    return _resolve(experiment, path.parent)
 
 
 def _resolve(experiment: Experiment, folder: Path) -> Experiment:
@@ -179,26 +194,31 @@ def _keys(section: type) -> str:
     return ", ".join(section.model_fields)
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: dict, form: type) -> str:
     """One line for a person: the key, its value, and what is allowed."""
     where = problem["loc"]
     key = ".".join(str(part) for part in where)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; allowed here: {_keys(_section_at(where[:-1]))}"
+        return f"unknown key '{key}'; allowed here: {_keys(_section_at(where[:-1], form))}"
     if problem["type"] == "missing":
         return f"the key '{key}' is missing"
     message = problem["msg"].replace("Value error, ", "")
     if problem["type"] in ("model_type", "model_attributes_type"):
-        message = f"must be a mapping with the keys {_keys(_section_at(where))}"
+        message = f"must be a mapping with the keys {_keys(_section_at(where, form))}"
     if not key:
         return message
     return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
 
 
-def _section_at(where: tuple) -> type:
-    section = Experiment
+def _section_at(where: tuple, form: type) -> type:
+    section: Any = form
     for part in where:
-        section = section.model_fields[part].annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            section = section.model_fields[part].annotation
+        else:  # of dict[str, Section] and list[Section] the last argument is what is in them
+            section = typing.get_args(section)[-1]
+        if typing.get_origin(section) is Union:  # Optional[Section]
+            section = typing.get_args(section)[0]
     return section
 
 

@@ -6,10 +6,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,18 +19,15 @@ from ms_adam.experiments.comparison import (
 )
 from ms_adam.experiments.config import REFERENCE, Experiment
 from ms_adam.experiments.data import Split, load_split
+from ms_adam.experiments.processes import work
 from ms_adam.experiments.verdicts import judge
 
 SCHEMA = 1
 
-_SECONDS_TO_END = 5
+_WORKER = "ms_adam.experiments.worker"
 
 # is told: the experiment's name, what is running, steps done, steps in all
 Progress = Callable[[str, str, int, int], None]
-
-
-class WorkerError(ExperimentError):
-    """A worker process failed; the message names its log."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,7 +70,7 @@ def reproduce(experiments: list[Experiment], out: Path, progress: Progress) -> d
         "environment": environment(", ".join(sorted(targets))),
         "results": entries,
     }
-    content = _plain(content)
+    content = plain(content)
     write_json(out / "results.json", content)
     return content
 
@@ -107,7 +100,8 @@ def run_workers(experiment: Experiment, folder: Path, progress: Progress) -> lis
                 "reference": with_reference,
                 "folder": str(folder),
             }
-            with contextlib.closing(_work(job, folder / f"worker_{mode}.log")) as events:
+            events = work(_WORKER, mode, job, folder / f"worker_{mode}.log")
+            with contextlib.closing(events):
                 for event in events:
                     if event["event"] == "run":
                         facts.append(event)
@@ -160,63 +154,12 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON has no NaN and no infinity: they become the words "nan", "inf" and "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
-
-
-def _work(job: dict, log_path: Path) -> Iterator[dict]:
-    """Starts a worker, yields its events, and ends it whatever happens here."""
-    command = [sys.executable, "-m", "ms_adam.experiments.worker"]
-    with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker
-        )
-    with process, _ended(process):
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its exit status tells
-            process.stdin.write(json.dumps(job))
-            process.stdin.close()
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "failed":
-                raise WorkerError(
-                    f"the {job['mode']} worker failed: {event['message']}\n  its log: {log_path}"
-                )
-            yield event
-        status = process.wait()
-    if status != 0:
-        raise WorkerError(
-            f"the {job['mode']} worker {_how_it_ended(status)} before it was done\n"
-            f"  its log: {log_path}"
-        )
-
-
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(_SECONDS_TO_END)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit status {status}"
-    return f"was ended by signal {-status} ({signal.Signals(-status).name})"

@@ -37,15 +37,28 @@ class Run:
     facts: dict[str, object]
 
 
-class Gradients(nn.Cell):
-    """Loss and gradients of one batch."""
+def fused_loss() -> nn.Cell:
+    """Cross-entropy of logits and class numbers, the mean over the batch.
 
-    def __init__(self, model: nn.Cell, parameters):
+    Its gradients have the same bits in both modes, while those of nn.CrossEntropyLoss differ in the
+    last bit (MindSpore 2.10, CPU).
+    """
+    return nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+
+
+class Gradients(nn.Cell):
+    """Loss and gradients of one batch.
+
+    Args:
+        model: Is called with the batch's inputs.
+        parameters: What to derive for, a ParameterTuple.
+        loss: Is called with the model's outputs and the batch's targets.
+    """
+
+    def __init__(self, model: nn.Cell, parameters, loss: Callable):
         super().__init__()
         self.model = model
-        # The fused loss: its gradients have the same bits in both modes, while those of
-        # nn.CrossEntropyLoss differ in the last bit (MindSpore 2.10, CPU).
-        self.loss = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
+        self.loss = loss
         self.value_and_grad = mindspore.value_and_grad(self.forward, None, parameters)
 
     def forward(self, images, labels):
@@ -61,9 +74,9 @@ class TrainStep(nn.Cell):
     It also returns the gradients, for the shadows.
     """
 
-    def __init__(self, model: nn.Cell, optimizer: nn.Optimizer):
+    def __init__(self, model: nn.Cell, optimizer: nn.Optimizer, loss: Callable):
         super().__init__()
-        self.gradients = Gradients(model, optimizer.parameters)
+        self.gradients = Gradients(model, optimizer.parameters, loss)
         self.optimizer = optimizer
 
     def construct(self, images, labels):
@@ -102,7 +115,7 @@ def train(
     model = _build_model(experiment, split, seed)
     parameters = list(model.trainable_params())
     optimizer = _build_optimizer(optimizer_name, parameters, experiment.adam)
-    step = TrainStep(model, optimizer)
+    step = TrainStep(model, optimizer, fused_loss())
     initial = _flat(parameters)
     shadows = {
         "error_algorithm1": Shadow(experiment.adam, "outside", initial),
@@ -132,7 +145,7 @@ def train_reference(experiment: Experiment, split: Split, seed: int, progress: P
     """
     model = _build_model(experiment, split, seed)
     parameters = list(model.trainable_params())
-    gradients_of = Gradients(model, mindspore.ParameterTuple(parameters))
+    gradients_of = Gradients(model, mindspore.ParameterTuple(parameters), fused_loss())
     adam = reference_adam(experiment.adam, "outside")
     initial = _flat(parameters).astype(np.float64)
     position, state = initial, adam.init(initial)

@@ -19,6 +19,9 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Callable, Optional
+
+from ms_adam.errors import UserError
 
 _SECONDS_BETWEEN_REPORTS = 0.2
 
@@ -42,13 +45,16 @@ class Events:
             self.send("progress", done=done)
 
 
-def main() -> int:
+def serve(work: Callable[[dict, Events], None]) -> int:
+    """Does one job and tells how it went; the exit status of the process."""
     events = Events()
     try:
         work(json.load(sys.stdin), events)
     except Exception as error:  # the boundary of the process: told to the runner, trace to the log
         traceback.print_exc()
-        events.send("failed", message=f"{type(error).__name__}: {error}")
+        named = isinstance(error, UserError)  # its message needs no name of a class
+        message = str(error) if named else f"{type(error).__name__}: {error}"
+        events.send("failed", message=message)
         return 1
     return 0
 
@@ -98,18 +104,23 @@ def work(job: dict, events: Events) -> None:
         )
 
 
-def enter(mode: str) -> None:
-    """Puts the process into a mode, once and for all."""
+def enter(mode: str, options: Optional[dict] = None) -> None:
+    """Puts the process into a mode, once and for all.
+
+    Args:
+        mode: "graph" or "pynative".
+        options: Of ``mindspore.set_context``, in place of what is set here.
+    """
     import mindspore
 
-    mindspore.set_context(device_target="CPU")
     if mode == "graph":
-        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+        settings = {"mode": mindspore.GRAPH_MODE}
     else:
         # On two cores, launching operators one after the other in the calling thread is ten times
         # quicker than handing each small one to another thread and waiting; the numbers are equal.
-        mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
+        settings = {"mode": mindspore.PYNATIVE_MODE, "pynative_synchronize": True}
+    mindspore.set_context(**{"device_target": "CPU", **settings, **(options or {})})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(work))

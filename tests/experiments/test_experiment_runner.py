@@ -10,10 +10,11 @@ import yaml
 from idx_files import write_part
 from small_config import small_config
 
-from ms_adam.experiments import ExperimentError, runner
+from ms_adam.experiments import ExperimentError, processes, runner
 from ms_adam.experiments.config import load_experiment
 from ms_adam.experiments.data import DataError
-from ms_adam.experiments.runner import Interrupted, WorkerError, reproduce, run_workers
+from ms_adam.experiments.processes import WorkerError
+from ms_adam.experiments.runner import Interrupted, reproduce, run_workers
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def worker(tmp_path, monkeypatch):
         python = tmp_path / "python"
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}"\n')
         python.chmod(0o755)
-        monkeypatch.setattr(runner.sys, "executable", str(python))
+        monkeypatch.setattr(processes.sys, "executable", str(python))
 
     return stand_in
 
@@ -130,6 +131,6 @@ def test_two_experiments_of_one_name(experiment, tmp_path):
 
 
 def test_json_without_nan(tmp_path):
-    plain = runner._plain({"a": [float("nan"), 1.5], "b": (float("-inf"), None)})
+    plain = runner.plain({"a": [float("nan"), 1.5], "b": (float("-inf"), None)})
     runner.write_json(tmp_path / "x.json", plain)
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": ["nan", 1.5], "b": ["-inf", None]}

@@ -1,0 +1,68 @@
+"""``ms-adam compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ms_adam.cli.ending import DEBUG, NOT_HELD, errors_told
+
+
+def compare(
+    config: Path = typer.Argument(
+        ..., metavar="CONFIG", help="A YAML file; see configs/compare.yaml."
+    ),
+    out: Path = typer.Option(
+        ..., "--out", metavar="DIR", help="Where to write; an earlier comparison is replaced."
+    ),
+    json_file: Optional[Path] = typer.Option(
+        None, "--json", metavar="FILE", help="Also write DIR/compare.json to FILE."
+    ),
+    debug: bool = DEBUG,
+) -> None:
+    """Find the first step and tensor at which two trainings part, and what parted first.
+
+    Does one training, from one initialisation and one batch order, under each side that CONFIG
+    names (mode, optimizer, backend, dtype, MindSpore options), each in a process of its own, twice:
+    what a side differs from itself is the noise floor. Then feeds one side's weights and gradients
+    to the other, to tell whether the gradient or the update parted first. Writes DIR/index.html
+    and DIR/compare.json.
+
+    Example: ms-adam compare configs/compare.yaml --out runs/compare
+
+    A training script of yours: scripts/compare_own.py shows the function it takes.
+
+    Exit status: 0 if every pair that must hold stays within its tolerance, 1 if one parts, 2 after
+    an error, 130 after Ctrl-C.
+    """
+    from ms_adam.experiments.progress import ProgressDisplay
+    from ms_adam.experiments.runner import write_json
+    from ms_adam.report.compare import write_page
+    from ms_adam.verify.compare import run
+    from ms_adam.verify.compare.config import load_comparison
+
+    with errors_told(debug):
+        comparison = load_comparison(config)
+        with ProgressDisplay(Console(stderr=True)) as progress:
+            content = run.compare(comparison, out, progress)
+        page = write_page(out)
+        if json_file is not None:
+            write_json(json_file, content)
+    _show(content["results"][0]["pairs"])
+    print(f"The report: {page}")
+    if run.parted(content):
+        raise typer.Exit(NOT_HELD)
+
+
+def _show(pairs: list[dict]) -> None:
+    table = Table("status", "verdict", show_lines=True)
+    colours = {"equal": "green", "held": "green"}
+    for pair in pairs:
+        colour = colours.get(pair["status"], "red" if pair["must_hold"] else "yellow")
+        table.add_row(Text(pair["status"], style=colour), Text(pair["sentence"]))
+    Console().print(table)
