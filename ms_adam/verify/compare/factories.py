@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -15,7 +16,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ms_adam.errors import UserError
-from ms_adam.experiments.data import load_split
+from ms_adam.experiments.data import Split, load_split
 from ms_adam.experiments.problems import MultiLayerPerceptron
 from ms_adam.experiments.training import batches, fused_loss
 
@@ -46,11 +47,16 @@ def mnist(
     loss: str,
 ) -> Trained:
     """The built-in problem; the arguments after the first two are those of `config.Problem`."""
-    split = load_split(idx_directory, train, 1, split_seed)
+    split = _split(idx_directory, train, split_seed)
     network = MultiLayerPerceptron([split.train.pixels.shape[1], *hidden, split.classes], seed)
     loss_of = fused_loss() if loss == "fused" else nn.CrossEntropyLoss()
     # As many epochs as anybody asks for: a generator makes what is taken.
     return Trained(network, loss_of, batches(split.train, batch_size, sys.maxsize, seed))
+
+
+@functools.lru_cache(maxsize=1)  # a process makes everything anew for each pass; reading is slow
+def _split(idx_directory: Optional[Path], train: int, split_seed: int) -> Split:
+    return load_split(idx_directory, train, test=1, seed=split_seed)
 
 
 def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, Any]) -> Trained:

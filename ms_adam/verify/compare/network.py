@@ -62,7 +62,8 @@ class Network:
         return lambda batch: self._run(step, batch, optimizer.parameters)
 
     def _run(self, step: nn.Cell, batch: Batch, parameters) -> tuple[float, list[np.ndarray]]:
-        loss, gradients = step(*(tuple(map(Tensor, part)) for part in batch))
+        # A plain tuple of tensors is a constant to the compiler: each batch would be a new graph.
+        loss, gradients = step(*(mindspore.mutable(tuple(map(Tensor, part))) for part in batch))
         if loss.size != 1:
             raise UserError(f"the loss must be one number, but has shape {loss.shape}")
         arrays = []

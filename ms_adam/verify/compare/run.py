@@ -74,13 +74,13 @@ def _run_sides(comparison: Comparison, out: Path, progress: Progress) -> None:
 
     def run(name: str, what: str, job: dict, total: int) -> None:
         label = f"{name}, {what}"
-        progress(comparison.title, label, 0, total)
+        progress("compare", label, 0, total)
         log = out / f"side{numbers[name]}_{what.replace(' ', '_')}.log"
         events = work(_WORKER, label, {**common, "side": name, **job}, log)
         with contextlib.closing(events):
             for event in events:
-                progress(comparison.title, label, event["done"], total)
-        progress(comparison.title, label, total, total)
+                progress("compare", label, event["done"], total)
+        progress("compare", label, total, total)
 
     for name, number in numbers.items():
         limit_mb = comparison.limit_mb / len(comparison.sides)
