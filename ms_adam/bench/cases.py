@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
+
+from ms_adam.errors import UserError
 
 
 class Case(NamedTuple):
@@ -71,3 +74,20 @@ CASES = {
 # What a step costs for each tensor, and for each element.
 BY_NUMBER = tuple(uniform(count, 1_000) for count in (10, 30, 100, 300, 1_000))
 BY_SIZE = tuple(uniform(100, size) for size in (10, 1_000, 10_000, 100_000, 300_000))
+
+
+def find(name: str) -> Case:
+    """A case of `CASES`, or one named COUNTxSIZE.
+
+    Raises:
+        UserError: If there is none of this name.
+    """
+    for case in CASES.values():
+        if case.name.lower() == name.lower():
+            return case
+    match = re.fullmatch(r"([\d,_]+) *x *([\d,_]+)", name.strip())
+    numbers = [int(re.sub(r"\D", "", group) or 0) for group in match.groups()] if match else [0]
+    if min(numbers) < 1:
+        raise UserError(f"there is no case {name!r}; there are {', '.join(map(repr, CASES))}, and "
+                        f"COUNTxSIZE with two numbers of at least 1")
+    return uniform(*numbers)

@@ -13,6 +13,8 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from ms_adam.errors import UserError
+
 LEARNING_RATE = 1e-3
 
 
@@ -22,12 +24,13 @@ class Contender(NamedTuple):
     Attributes:
         build: function of a `Case`, called in the contender's process.
         dtype: of parameters and gradients.
-        slow: not there unless it is asked for, since it compiles for minutes.
+        most_parameters: with more of them it compiles for minutes, and only runs if that is asked
+            for.
     """
 
     build: Callable
     dtype: str = "float32"
-    slow: bool = False
+    most_parameters: int = 10_000
 
 
 def values(case, dtype="float32"):
@@ -43,7 +46,8 @@ class MindSporeStep:
 
     The gradients are parameters of the graph, so that all that it does is the optimizer's. Called
     from Python with gradients, an optimizer would be timed together with the handing over of
-    arguments, which takes 90 us a tensor.
+    arguments, 90 us a tensor. Gradients that the graph computes would have to be subtracted, and
+    computing them costs less where nobody keeps them than where an optimizer does.
     """
 
     def __init__(self, case, optimizer, dtype="float32"):
@@ -72,8 +76,8 @@ class MindSporeStep:
 
     def state_bytes(self):
         weights = {id(weight) for weight in self.weights}
-        return sum(p.asnumpy().nbytes if p.dtype.__str__() != "BFloat16" else 2 * p.size
-                   for p in self.optimizer.get_parameters() if id(p) not in weights and p.size)
+        return sum(parameter.nbytes for parameter in self.optimizer.get_parameters()
+                   if id(parameter) not in weights)
 
 
 class TorchStep:
@@ -123,43 +127,95 @@ class MemoryLimit:
         return sum(stream.nbytes for stream in self.streams[2:])
 
 
-def _ours(optimizer="Adam", dtype="float32", **options):
+def _ours(optimizer="Adam", dtype="float32", most_parameters=10_000, **options):
     def build(case):
         import ms_adam
         make = getattr(ms_adam, optimizer)
         return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE, **options), dtype)
-    return Contender(build, dtype)
+    return Contender(build, dtype, most_parameters)
 
 
-def _theirs(name, slow=False):
+def _theirs(name, most_parameters=10_000):
     def build(case):
         from mindspore import nn
         from mindspore.experimental import optim
         make = optim.Adam if name == "experimental" else getattr(nn, name)
         return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE))
-    return Contender(build, slow=slow)
+    return Contender(build, most_parameters=most_parameters)
 
 
 NN_ADAM, LIMIT, TORCH = "nn.Adam", "memory limit", "torch fused"
 NN_ADAMW, OUR_ADAMW = "nn.AdamWeightDecay", "AdamW fused"
 FUSED, FLAT = "fused", "fused, flat state"
 FUSED_BF16 = "fused, bfloat16"
+PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.optim.Adam"
 
+# The important ones first: where memory is small the last ones are left out.
 CONTENDERS = {
+    NN_ADAM: _theirs("Adam"),
     FUSED: _ours(backend="fused"),
     FLAT: _ours(flat_state=True),
-    FUSED_BF16: _ours(dtype="bfloat16", backend="fused"),
-    "primitive": _ours(backend="primitive"),
-    "composite": _ours(backend="composite"),
-    OUR_ADAMW: _ours("AdamW", backend="fused"),
-    NN_ADAM: _theirs("Adam"),
-    NN_ADAMW: _theirs("AdamWeightDecay"),
-    "experimental.optim.Adam": _theirs("experimental", slow=True),
-    TORCH: Contender(TorchStep),
     LIMIT: Contender(MemoryLimit),
+    TORCH: Contender(TorchStep),
+    FUSED_BF16: _ours(dtype="bfloat16", backend="fused"),
+    OUR_ADAMW: _ours("AdamW", backend="fused"),
+    NN_ADAMW: _theirs("AdamWeightDecay", 500),
+    PRIMITIVE: _ours(backend="primitive"),
+    COMPOSITE: _ours(backend="composite", most_parameters=500),
+    EXPERIMENTAL: _theirs("experimental", 50),
 }
 
 
-def available(name: str) -> bool:
-    """Whether a contender can take part here."""
-    return name != TORCH or importlib.util.find_spec("torch") is not None
+DRAWN = (NN_ADAM, FUSED, FLAT, LIMIT, TORCH)
+
+
+def check_names(names):
+    """The names of contenders, as they were given.
+
+    Raises:
+        UserError: If there is no such contender.
+    """
+    for name in names:
+        if name not in CONTENDERS:
+            raise UserError(f"there is no contender {name!r}; there are "
+                            f"{', '.join(map(repr, CONTENDERS))}")
+    return list(names)
+
+
+# Weights, gradients and moments, and what building them takes for a while.
+BYTES_PER_ELEMENT = 24
+
+
+def line_up(case, names, everything=False, memory=None):
+    """Who can take part in a case, all at once, and who can not.
+
+    Args:
+        case: a `Case`.
+        names: of contenders, the important ones first.
+        everything: also those that compile for minutes.
+        memory: bytes that are free; those of this machine if None.
+
+    Returns:
+        The names of those who can, and a list of reasons why others can not.
+    """
+    memory = _free_memory() if memory is None else memory
+    chosen, reasons = [], []
+    for name in names:
+        memory_left = memory - BYTES_PER_ELEMENT * case.elements * (len(chosen) + 1)
+        if name == TORCH and importlib.util.find_spec("torch") is None:
+            reasons.append(f"{name}: torch is not installed")
+        elif len(case.shapes) > CONTENDERS[name].most_parameters and not everything:
+            reasons.append(f"{name}, {case.name}: compiles for minutes (--all has it run)")
+        elif memory_left < 0:
+            reasons.append(f"{name}, {case.name}: memory is too small for all at once "
+                           f"(--contender chooses)")
+        else:
+            chosen.append(name)
+    return tuple(chosen), reasons
+
+
+def _free_memory():
+    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("MemAvailable"):
+            return 1024 * int(line.split()[1])
+    raise OSError("/proc/meminfo has no MemAvailable")

@@ -12,7 +12,10 @@ import sys
 try:
     import typer
 
+    from ms_adam.cli.bench import bench
+    from ms_adam.cli.compare import compare
     from ms_adam.cli.reproduce import reproduce
+    from ms_adam.cli.visualize import visualize
 except ModuleNotFoundError as missing:
     sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
 
@@ -41,7 +44,7 @@ def _command(
     pass
 
 
-for command in (reproduce,):
+for command in (reproduce, bench, visualize):
     app.command()(command)
 
 

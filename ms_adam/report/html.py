@@ -26,7 +26,7 @@ def write_report(out: Path) -> Path:
         The path of ``index.html``, one file that needs no other and no network.
     """
     content = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    page = _template().render(
+    page = template("report.html.j2").render(
         environment=content["environment"],
         experiments=[_section(out, entry) for entry in content["results"]],
     )
@@ -40,7 +40,7 @@ def _section(out: Path, entry: dict) -> dict:
     arrays = [_read(folder / row["file"]) for row in entry["runs"]]
     return {
         **entry,
-        "plots": {name: _data_uri(draw(entry["runs"], arrays)) for name, draw in PLOTS.items()},
+        "plots": {name: data_uri(draw(entry["runs"], arrays)) for name, draw in PLOTS.items()},
         "table": _table(entry["runs"]),
         "labels": list(dict.fromkeys(row["label"] for row in entry["runs"])),
         "distance": {(pair["a"], pair["b"]): pair["distance"] for pair in entry["pairs"]},
@@ -89,11 +89,12 @@ def _extreme(which, rows: list[dict], name: str) -> Optional[float]:
     return float(which(np.array(values))) if values else None
 
 
-def _data_uri(png: bytes) -> str:
+def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, with the filters below."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     surroundings = jinja2.Environment(
         loader=loader,
@@ -106,7 +107,7 @@ def _template() -> jinja2.Template:
     surroundings.filters["percent"] = percent
     surroundings.filters["unbroken"] = unbroken
     surroundings.filters["wrapped"] = wrapped
-    return surroundings.get_template("report.html.j2")
+    return surroundings.get_template(name)
 
 
 def power(value: Any) -> str:

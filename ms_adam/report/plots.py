@@ -22,7 +22,7 @@ _COLOURS = {
     ("mindspore.nn.Adam", "pynative"): "#D55E00",
 }
 _REFERENCE_COLOUR = "#c4c4c4"
-_STYLE = {
+STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -50,7 +50,7 @@ def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
         "error_epsilon_hat": "Distance to the epsilon-hat form",
     }
     bounds = [row["rounding_bound"] for row in runs if isinstance(row["rounding_bound"], float)]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (name, title) in zip(axes, panels.items()):
@@ -68,7 +68,7 @@ def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
             axis.set(title=title, xlabel="step", xscale="log", yscale="log")
         axes[0].set_ylabel("relative error of the parameters")
         _legend(figure)
-        return _png(figure)
+        return png(figure)
 
 
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
@@ -78,7 +78,7 @@ def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
     def epoch_mean(curve: np.ndarray) -> np.ndarray:
         return curve.reshape(epochs, -1).mean(axis=1)
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         axes = figure.subplots(1, 2)
         _draw(axes[0], runs, arrays, "loss", epoch_mean)
@@ -88,7 +88,7 @@ def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
         for axis in axes:
             axis.xaxis.get_major_locator().set_params(integer=True)
         _legend(figure)
-        return _png(figure)
+        return png(figure)
 
 
 def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
@@ -108,7 +108,7 @@ def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
         else {}
         for row, of_run in zip(runs, arrays)
     ]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         axis = figure.subplots()
         _draw(axis, runs, differences, "drift")
@@ -119,7 +119,7 @@ def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
             yscale="log",
         )
         _legend(figure)
-        return _png(figure)
+        return png(figure)
 
 
 def _draw(axis, runs: Sequence[dict], arrays: Sequence[dict], name: str, shape=np.asarray) -> None:
@@ -167,7 +167,7 @@ def _legend(figure) -> None:
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=3)
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
     memory = io.BytesIO()
     # No software version or date in the file: the same runs give the same bytes.
     figure.savefig(memory, format="png", dpi=160, metadata={"Software": None})

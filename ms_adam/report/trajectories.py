@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -15,7 +16,10 @@ from typing import Any, Callable, Optional
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure  # not pyplot: no screen, and nothing global is kept
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ms_adam.experiments.trajectories import REFERENCE, Scene
@@ -37,6 +41,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
 }
+_LEAST_SHOWN = 1e-18     # differences below it are roundings of float64
 _DPI = 130
 _ANIMATION_DPI = 90
 
@@ -80,6 +85,17 @@ def write_trajectories(
             drawn += animation.frames - 1  # `write` counts the last
             write(f"{config.name}_{scene.name}_3d.gif", film)
     return files
+
+
+def write_losses(content: dict[str, Any], out: Path) -> list[str]:
+    """Draws the losses of a linear fit, what `ms_adam.experiments.linear_fit.run` gave.
+
+    Returns:
+        The names of the files.
+    """
+    name = f"{content['comparison']['name']}_losses.png"
+    (out / name).write_bytes(loss_plot(content))
+    return [name]
 
 
 def contour_plot(config: Trajectories, scenes: Sequence[Scene]) -> bytes:
@@ -141,6 +157,7 @@ def value_plot(config: Trajectories, scenes: Sequence[Scene]) -> bytes:
                 axis.set(title=f"{scene.name}: f", ylim=(low, high))
             else:
                 axis.set(title=f"{scene.name}: f less its least value", yscale="log")
+                axis.set_ylim(bottom=max(axis.get_ylim()[0], _LEAST_SHOWN))
             gone = _gone(lines)
             if gone:
                 axis.set_title(axis.get_title(loc="left") + f"\n{gone}")
@@ -176,10 +193,9 @@ def surface_animation(
     Returns:
         A GIF that starts again at its end.
     """
-    frames = list(_frames(scene, animation, progress))
-    # One palette for all frames, from the last, where all colours are: no flicker.
-    palette = frames[-1].quantize(colors=128, dither=Image.Dither.NONE)
-    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    palette = _palette()
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE)
+               for frame in _frames(scene, animation, progress)]
     each = round(1000 * animation.seconds / animation.frames)
     memory = io.BytesIO()
     indexed[0].save(memory, format="GIF", save_all=True, append_images=indexed[1:], loop=0,
@@ -222,7 +238,9 @@ def loss_plot(content: dict[str, Any]) -> bytes:
                          textcoords="offset points", fontsize=8.5, ha="right")
         axes[0].set_ylabel("mean squared error")
         handles, _ = axes[1].get_legend_handles_labels()
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8.5)
+        handles.sort(key=lambda line: not line.get_label().endswith(REFERENCE))  # a column of each
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5,
+                      handlelength=3)
         figure.suptitle(content["comparison"]["title"])
         return _png(figure)
 
@@ -235,7 +253,8 @@ def _frames(scene: Scene, animation: Animation, progress: Callable) -> Iterator[
         lines, dots = [], []
         for place, row in enumerate(_float64(scene.rows)):
             look = _look(place, 1, 1)
-            lines += axis.plot([], [], [], zorder=10, label=row["optimizer"], **look)
+            lines += axis.plot([], [], [], zorder=10, label=row["optimizer"],
+                               **{**look, "marker": ""})
             dots += axis.plot([], [], [], zorder=11, linestyle="none", color=look["color"],
                               marker=look["marker"], markersize=8, markeredgecolor="white")
         counter = figure.text(0.02, 0.02, "", fontsize=10)
@@ -262,9 +281,26 @@ def _frames(scene: Scene, animation: Animation, progress: Callable) -> Iterator[
             progress(frame + 1)
 
 
+def _palette() -> Image.Image:
+    """One palette for all frames, so that nothing flickers: greys, and each colour fading into them.
+
+    One that is taken from a frame gives most of its 256 colours to the surface, and paints two
+    thin paths alike.
+    """
+    greys = np.linspace(0, 255, 96)[:, None].repeat(3, axis=1)
+    colours = np.array([to_rgb(colour)
+                        for colour in (*_COLOURS[1:], _MINIMUM["color"])]) * 255
+    fading = [(1 - share) * colours + share * grey
+              for grey in (40, 190, 255) for share in (0.0, 0.2, 0.4, 0.6, 0.8)]
+    table = np.concatenate([greys, *fading]).round().astype(np.uint8)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(table.tobytes())
+    return palette
+
+
 def _surface(scene: Scene) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7, 6.4))
-    axis = figure.add_axes((0.0, 0.12, 0.94, 0.78), projection="3d", computed_zorder=False)
+    figure = Figure(figsize=(7, 6.6))
+    axis = figure.add_axes((0.0, 0.15, 0.94, 0.75), projection="3d", computed_zorder=False)
     heights = _heights(scene, scene.heights)
     axis.plot_surface(*np.meshgrid(scene.x, scene.y), heights, cmap="Greys_r", rcount=75,
                       ccount=75, linewidth=0.15, edgecolor="#9a9a9a", vmin=_low_shade(heights))
@@ -273,7 +309,7 @@ def _surface(scene: Scene) -> tuple[Figure, Any]:
         axis.plot(*scene.minima.T, bottom, linestyle="none", zorder=9, **_MINIMUM)
     axis.set(xlabel="x", ylabel="y", zlabel=_height_label(scene), xlim=scene.x[[0, -1]],
              ylim=scene.y[[0, -1]])
-    axis.view_init(elev=48, azim=-60)
+    axis.view_init(*scene.seen_from)
     return figure, axis
 
 
@@ -286,7 +322,7 @@ def _low_shade(heights: np.ndarray) -> float:
 def _surface_legend(figure: Figure, axis, scene: Scene) -> None:
     handles, _ = axis.get_legend_handles_labels()
     figure.legend(handles=handles, loc="lower center", ncols=3, bbox_to_anchor=(0.55, 0.0))
-    gone = _gone(_float64(scene.rows))
+    gone = _gone(_float64(scene.rows), 75)
     title = f"{scene.name}: {scene.formula}" if scene.formula != scene.name else scene.name
     figure.suptitle(title + (f"\n{gone}" if gone else ""), x=0.03, ha="left", fontsize=11)
 
@@ -326,7 +362,7 @@ def _contours(axis, scene: Scene):
 def _bar(figure, axes, scene: Scene, colours) -> None:
     bar = figure.colorbar(colours, ax=axes, shrink=0.8, aspect=25)
     bar.set_label(_height_label(scene))
-    bar.ax.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6))
+    bar.ax.yaxis.set_major_locator(MaxNLocator(6))
 
 
 def _draw_path(axis, row: dict, place: int) -> None:
@@ -362,16 +398,18 @@ def _panel_title(row: dict) -> str:
     return f"{title}: f = {end} at the end" + (f"\n{gone}" if gone else "")
 
 
-def _gone(rows: Sequence[dict]) -> str:
+def _gone(rows: Sequence[dict], width: int = 40) -> str:
     """Which paths can not be seen to their end, in words; empty if all can."""
-    words = []
-    for row in rows:
-        if row["not_finite_from"] is not None:
-            words.append(f"{row['optimizer']} diverges: not finite from step "
-                         f"{row['not_finite_from']}")
-        elif row["outside_from"] is not None:
-            words.append(f"{row['optimizer']} leaves the picture at step {row['outside_from']}")
-    return "\n".join(words)
+    divergent = [row for row in rows if row["not_finite_from"] is not None]
+    away = [row for row in rows if row not in divergent and row["outside_from"] is not None]
+    lines = []
+    for words, gone, key in (("diverges, not finite", divergent, "not_finite_from"),
+                             ("leaves the picture", away, "outside_from")):
+        if gone:
+            # the space between name and step is one at which no line breaks
+            names = ", ".join(f"{row['optimizer']}\N{NO-BREAK SPACE}{row[key]}" for row in gone)
+            lines += textwrap.wrap(f"{words} from step: {names}", width)
+    return "\n".join(lines)
 
 
 def _mark_last(axis, path: np.ndarray, place: int) -> None:
@@ -400,12 +438,12 @@ def _legend(figure: Figure, axis, rows: Optional[Sequence[dict]], by_optimizer: 
     handles, _ = axis.get_legend_handles_labels()
     if by_optimizer:
         handles = [
-            matplotlib.lines.Line2D([], [], color=_COLOURS[5], marker="o", markersize=3,
+            Line2D([], [], color=_COLOURS[5], marker="o", markersize=3,
                                     label=REFERENCE),
-            matplotlib.lines.Line2D([], [], color=_MINDSPORE, marker="o", markersize=6.5,
+            Line2D([], [], color=_MINDSPORE, marker="o", markersize=6.5,
                                     linewidth=0.7, fillstyle="none", label="MindSpore, float32")]
-    handles.append(matplotlib.lines.Line2D([], [], linestyle="none", label="start", **_START))
-    handles.append(matplotlib.lines.Line2D([], [], linestyle="none", label="minimum", **_MINIMUM))
+    handles.append(Line2D([], [], linestyle="none", label="start", **_START))
+    handles.append(Line2D([], [], linestyle="none", label="minimum", **_MINIMUM))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)))
 
 

@@ -12,7 +12,7 @@ ADAM, THEIRS, REFERENCE = "ms_adam.Adam", "mindspore.nn.Adam", "float64 referenc
 def figures(monkeypatch):
     """Keeps each figure for a look at what is drawn in it."""
     kept = []
-    monkeypatch.setattr(plots, "_png", lambda figure: kept.append(figure) or b"")
+    monkeypatch.setattr(plots, "png", lambda figure: kept.append(figure) or b"")
     return kept
 
 
