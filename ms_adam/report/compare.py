@@ -60,12 +60,15 @@ def write_page(out: Path) -> Path:
 def _pair(out: Path, pair: dict) -> dict:
     free = Distances.load(out / pair["files"]["free"])
     replayed = Distances.load(out / pair["files"]["replayed"])
+    tables = [distances.worst(q) for distances in (free, replayed) for q in distances.tables]
+    if not any(table["different"].any() for table in tables):
+        return {**pair, "equal": True}  # there is nothing to draw
     return {
         **pair,
+        "equal": False,
         "curves": data_uri(distance_plot(free, replayed, pair["limits"])),
         "map": data_uri(heat_map(free)),
         "rows_left_out": max(0, len(free.names) - _MOST_ROWS),
-        "equal": all(not free.worst(q)["different"].any() for q in free.tables),
         "worst": _worst_ever(free),
     }
 
@@ -123,8 +126,9 @@ def sides_plot(sides: Sequence[dict]) -> bytes:
             axes[1, 1].plot(x, _floats(side["c1"]), **look)
             axes[1, 1].plot(x, _floats(side["c2"]), **look, linestyle=(0, (3, 2)))
         axes[0, 0].set(title="Loss of the batch")
-        axes[0, 1].set(title="Gradient norm, all parameters", yscale="log")
-        axes[1, 0].set(title="Learning rate (band: over parameters)", ylim=(0, None))
+        axes[0, 1].set(title="Gradient norm, all parameters")
+        axes[1, 0].set(title="Learning rate (band: over parameters)")
+        axes[1, 0].set_ylim(0, 1.1 * axes[1, 0].get_ylim()[1])
         axes[1, 1].set(title="c1 = 1 − β1ᵗ (solid), c2 = √(1 − β2ᵗ) (dashed)", ylim=(0, 1.05))
         for axis in axes.flat:
             axis.set_xlabel("step")
@@ -153,21 +157,17 @@ def distance_plot(free: Distances, replayed: Distances, limits: dict) -> bytes:
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (title, distances) in zip(axes, panels):
-            drawn = False
             for quantity in distances.tables:
                 words, colour = _QUANTITIES[quantity]
                 values = distances.worst(quantity)["relative"]
                 x = np.arange(1, len(values) + 1)
                 shown = np.where((values > 0) & np.isfinite(values), values, np.nan)
-                drawn = drawn or bool(np.isfinite(shown).any())
                 axis.plot(x, shown, color=colour, marker=".", markersize=4, label=words)
                 limit = np.asarray(limits[quantity])
                 if (limit > 0).any():
                     axis.plot(x, np.where(limit > 0, limit, np.nan), color=colour, lw=0.9, ls=":")
             axis.set(title=title, xlabel="step", yscale="log")
-            if not drawn:
-                axis.text(0.5, 0.5, "equal in every bit", transform=axis.transAxes, ha="center",
-                          va="center", fontsize=13, color="#5b6470")
+            axis.set_xlim(0, len(x) + 1)
         axes[0].set_ylabel("relative distance, worst tensor")
         _whole_steps(axes)
         lines, labels = axes[0].get_legend_handles_labels()

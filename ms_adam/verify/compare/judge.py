@@ -238,4 +238,4 @@ def _closest_to_limit(free: Distances, limits: dict) -> tuple[str, int, float]:
 
 
 def _number(value: float) -> str:
-    return "0" if value == 0 else short(value)
+    return f"{value:.2g}" if value == 0 or 1e-3 <= value < 1e3 else short(value)
