@@ -14,7 +14,9 @@ try:
 
     from ms_adam.cli.bench import bench
     from ms_adam.cli.compare import compare
+    from ms_adam.cli.identify import identify
     from ms_adam.cli.reproduce import reproduce
+    from ms_adam.cli.validate import validate
     from ms_adam.cli.visualize import visualize
 except ModuleNotFoundError as missing:
     sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
@@ -44,7 +46,7 @@ def _command(
     pass
 
 
-for command in (reproduce, bench, visualize):
+for command in (reproduce, compare, bench, visualize, identify, validate):
     app.command()(command)
 
 
