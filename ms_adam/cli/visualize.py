@@ -90,7 +90,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
     table = Table(title="MindSpore (float32) against float64, given the same gradients",
                   caption="each where it is nearest to the limit of what roundings explain")
     for title in ("optimizer", "on", "to its own formula", "limit", "to the config's formula"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for name, row in worst.items():
         facts = row["mindspore"]
         own = Text(f"{facts['distance']:.1e}", style="" if facts["within_limit"] else "bold red")

@@ -109,11 +109,13 @@ def _adagrad(method: reference.AdaGrad) -> Counterpart:
         return nn.Adagrad(parameters, accum=method.initial_accumulator,
                           learning_rate=method.learning_rate)
 
-    differences = "it has no epsilon" if method.eps else ""
+    # Its page has no such argument, its kernel on the CPU has sqrt(s + 1e-8).
+    computes = dataclasses.replace(method, eps=1e-8, epsilon="inside")
+    differences = "" if method == computes else "its epsilon is 1e-8, inside the root"
     # The sum: a square and an addition in each step, all positive; the root halves that. Then
-    # root, rate, product, quotient.
-    return Counterpart("mindspore.nn.Adagrad", build, dataclasses.replace(method, eps=0.0),
-                       lambda t: 4 + (1 + t) / 2, differences)
+    # epsilon, root, rate, product, quotient.
+    return Counterpart("mindspore.nn.Adagrad", build, computes, lambda t: 5 + (1 + t) / 2,
+                       differences)
 
 
 def _rmsprop(method: reference.RMSProp) -> Union[Counterpart, NoCounterpart]:

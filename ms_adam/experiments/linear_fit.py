@@ -92,9 +92,11 @@ def run(config: LinearComparison, folder: Path, progress: Progress) -> dict[str,
             progress(config.name, "linear fit", before + steps, total)
 
         found = _rows(fit, points, entry.name, method, config.mindspore, told)
-        used_mindspore = used_mindspore or any(line["computed_by"] != REFERENCE for line in found)
+        through_mindspore = any(line["computed_by"] != REFERENCE for line in found)
+        used_mindspore = used_mindspore or through_mindspore
+        if not through_mindspore:  # which tells after each step
+            told(fit.steps)
         rows += found
-        told(fit.steps)
     return {
         "schema": SCHEMA,
         "environment": environment(device_target() if used_mindspore else None),

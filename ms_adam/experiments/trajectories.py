@@ -38,6 +38,7 @@ class Scene:
         minima: Where f is least, shape (m, 2), of those that the grid shows.
         least: f there, None if that is not known.
         scale: "linear" or "log".
+        seen_from: In 3-D: degrees above the plane, and around the z axis from x.
         rows: Its rows of ``results``.
     """
 
@@ -49,6 +50,7 @@ class Scene:
     minima: np.ndarray
     least: Optional[float]
     scale: str
+    seen_from: tuple[float, float]
     rows: list[dict[str, Any]]
 
 
@@ -86,10 +88,12 @@ def run(
             progress(config.name, "paths", before + steps, total)
 
         found = _paths(function, place, entry, method, config.mindspore, told)
-        used_mindspore = used_mindspore or any(row["computed_by"] != REFERENCE for row in found)
+        through_mindspore = any(row["computed_by"] != REFERENCE for row in found)
+        used_mindspore = used_mindspore or through_mindspore
+        if not through_mindspore:  # which tells after each step
+            told(entry.steps)
         rows += found
         done += entry.steps
-        progress(config.name, "paths", done, total)
     content = {
         "schema": SCHEMA,
         "environment": environment(device_target() if used_mindspore else None),
@@ -185,25 +189,28 @@ def compare(
     Returns:
         ``optimizer``, ``same_formula`` and ``differences`` of the counterpart; ``distance``, the
         largest of a weight to the formula that it computes, ``limit``, what float32 roundings
-        explain at the last step, ``within_limit``, whether they explain it in every step;
-        ``distance_to_method``, the largest to the formula that was asked for; and
-        ``steps_compared``.
+        explain at the last step, ``share_of_limit``, the largest of distance / limit in any step,
+        ``within_limit``, whether that is at most 1; ``distance_to_method``, the largest to the
+        formula that was asked for; and ``steps_compared``.
     """
     shadow, wanted = (replay(method, points[0], gradients)
                       for method in (counterpart.computes, asked))
     finite = np.isfinite(np.hstack([points, shadow, wanted])).all(axis=1)
-    steps = len(finite) if finite.all() else int(np.argmin(finite))
-    distances = np.abs(points - shadow)[:steps].max(axis=1)
-    limits = rounding_limits(counterpart, shadow[:steps])
+    last = len(finite) if finite.all() else int(np.argmin(finite))
+    points, shadow, wanted = points[:last], shadow[:last], wanted[:last]
+    distances = np.abs(points - shadow).max(axis=1)
+    limits = rounding_limits(counterpart, shadow)
+    share = float((distances[1:] / limits[1:]).max()) if last > 1 else 0.0  # the start is shared
     return {
         "optimizer": counterpart.name,
         "same_formula": counterpart.same_formula,
         "differences": counterpart.differences,
         "distance": float(distances.max()),
         "limit": float(limits[-1]),
-        "within_limit": bool((distances <= limits).all()),
-        "distance_to_method": float(np.abs(points - wanted)[:steps].max()),
-        "steps_compared": steps - 1,
+        "share_of_limit": share,
+        "within_limit": share <= 1,
+        "distance_to_method": float(np.abs(points - wanted).max()),
+        "steps_compared": last - 1,
     }
 
 
@@ -259,7 +266,7 @@ def scene(place: Place, function: Function, rows: list[dict]) -> Scene:
     minima = np.array(function.minima).reshape(-1, 2)
     shown = ~_outside(minima, place)
     return Scene(place.label, function.formula, x, y, heights, minima[shown], function.least,
-                 place.scale, rows)
+                 place.scale, tuple(place.seen_from), rows)
 
 
 def _paths(

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
 import pydantic
-from pydantic import ConfigDict, Field
+import yaml
+from pydantic import Field
 
-from ms_adam.experiments.checked_yaml import checked, read_mapping
-from ms_adam.experiments.config import Count, Number, Seed
+from ms_adam.experiments.config import Count, Number, Section, Seed, load
 
 # yaml gives lists; a pair of numbers is what is meant
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
@@ -30,11 +30,7 @@ def _rising(pair: list[float]) -> list[float]:
 Range = Annotated[Pair, pydantic.AfterValidator(_rising)]
 
 
-class _Section(pydantic.BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Place(_Section):
+class Place(Section):
     """A function, where the paths start on it, and what part of the plane is shown.
 
     Attributes:
@@ -45,6 +41,7 @@ class Place(_Section):
         name: What it is called in files and pictures; `function` if it is not given.
         scale: How heights are coloured and drawn: f, or the logarithm of f less its least value.
         learning_rates: By the optimizer's name: in place of its own on this function.
+        seen_from: In 3-D: degrees above the plane, and around the z axis from x.
     """
 
     function: Text
@@ -55,6 +52,7 @@ class Place(_Section):
     y: Range
     scale: Literal["linear", "log"] = "linear"
     learning_rates: dict[str, Annotated[Number, Field(ge=0)]] = {}
+    seen_from: Pair = [48.0, -60.0]
 
     @pydantic.model_validator(mode="after")
     def _gradient_fits(self) -> "Place":
@@ -77,7 +75,7 @@ class Place(_Section):
         return self.name or self.function.replace(":", ".")
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """An optimizer.
 
     Attributes:
@@ -99,14 +97,14 @@ class Walker(Optimizer):
     steps: Count
 
 
-class Animation(_Section):
+class Animation(Section):
     """A 3-D picture (PNG) and an animated one (GIF) for each function."""
 
     frames: Annotated[Count, Field(ge=2, le=400)]
     seconds: Annotated[Number, Field(gt=0)]
 
 
-class Figure(_Section):
+class Figure(Section):
     """The layout.
 
     Attributes:
@@ -120,7 +118,7 @@ class Figure(_Section):
     animation: Optional[Animation] = None
 
 
-class LinearFit(_Section):
+class LinearFit(Section):
     """Points x from a normal distribution in the plane, y = weights . x + noise.
 
     Attributes:
@@ -148,7 +146,7 @@ class LinearFit(_Section):
         return self
 
 
-class _Comparison(_Section):
+class _Comparison(Section):
     name: Name
     title: Text
     # Whether what MindSpore has for each method of ms_adam.reference runs beside it.
@@ -200,8 +198,14 @@ def load_comparison(path: Path) -> Comparison:
         ConfigError: The file is not there, is not YAML, or a key is unknown, missing or has a
             value that is not allowed. The message names the file, the key and the value.
     """
-    content = read_mapping(path)
-    return checked(path, content, LinearComparison if "linear_fit" in content else Trajectories)
+    return load(path, LinearComparison if _has_key(path, "linear_fit") else Trajectories)
+
+
+def _has_key(path: Path, key: str) -> bool:
+    try:
+        return key in yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError):
+        return False  # `load` says what is wrong with the file
 
 
 def _different(what: str, names: list[str]) -> None:

@@ -164,7 +164,7 @@ def value_plot(config: Trajectories, scenes: Sequence[Scene]) -> bytes:
             axis.set_xlabel("step")
             axis.xaxis.get_major_locator().set_params(integer=True)
         handles, _ = axes[0].get_legend_handles_labels()
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)))
+        _legend_below(figure, handles)
         figure.suptitle(config.title)
         return _png(figure)
 
@@ -253,12 +253,13 @@ def _frames(scene: Scene, animation: Animation, progress: Callable) -> Iterator[
         lines, dots = [], []
         for place, row in enumerate(_float64(scene.rows)):
             look = _look(place, 1, 1)
-            lines += axis.plot([], [], [], zorder=10, label=row["optimizer"],
-                               **{**look, "marker": ""})
+            lines += axis.plot([], [], [], zorder=10, label=row["optimizer"], **look)
             dots += axis.plot([], [], [], zorder=11, linestyle="none", color=look["color"],
                               marker=look["marker"], markersize=8, markeredgecolor="white")
         counter = figure.text(0.02, 0.02, "", fontsize=10)
         _surface_legend(figure, axis, scene)
+        for line in lines:
+            line.set_marker("")  # the legend has it; on the path it stands at the last point
         moving = [*lines, *dots, counter]
         for artist in moving:
             artist.set_animated(True)
@@ -444,7 +445,12 @@ def _legend(figure: Figure, axis, rows: Optional[Sequence[dict]], by_optimizer: 
                                     linewidth=0.7, fillstyle="none", label="MindSpore, float32")]
     handles.append(Line2D([], [], linestyle="none", label="start", **_START))
     handles.append(Line2D([], [], linestyle="none", label="minimum", **_MINIMUM))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(8, len(handles)))
+    _legend_below(figure, handles)
+
+
+def _legend_below(figure: Figure, handles: Sequence) -> None:
+    fit = max(2, int(figure.get_figwidth() // 1.6))  # an entry takes up to 1.6 inches
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(fit, len(handles)))
 
 
 def _grid(panels: int, columns: int, width: float, height: float, single: float = 0.0):
