@@ -106,7 +106,7 @@ def run(
 
 
 def load_function(place: Place, folder: Path) -> Function:
-    """The function of a config, looked at once: at its start and on two points at a time.
+    """The function of a config, looked at once, at its start, in an array of three.
 
     Raises:
         ConfigError: There is none of that name, or it does not give what it must.
@@ -119,16 +119,16 @@ def load_function(place: Place, folder: Path) -> Function:
     value = load_callable(place.function, folder)
     slopes = load_callable(place.gradient, folder) if place.gradient else None
     function = Function(place.label, value, slopes)
-    x, y = (np.full(2, coordinate, dtype=np.float64) for coordinate in place.start)
+    x, y = (np.full(3, coordinate, dtype=np.float64) for coordinate in place.start)
     try:
         values, gradients = np.asarray(value(x, y), dtype=np.float64), function.gradient(x, y)
     except Exception as error:  # the user's own code, which may raise anything
-        raise ConfigError(f"'{place.function}': at two points at once, x = {x} and y = {y}: "
+        raise ConfigError(f"'{place.function}': at three points at once, x = {x} and y = {y}: "
                           f"{type(error).__name__}: {error}") from error
-    if values.shape != (2,) or not np.isfinite(values).all():
-        raise ConfigError(f"'{place.function}': at two points at once, x = {x} and y = {y}, it "
-                          f"must give two finite numbers, but gave {values}")
-    if gradients.shape != (2, 2):
+    if values.shape != (3,) or not np.isfinite(values).all():
+        raise ConfigError(f"'{place.function}': at three points at once, x = {x} and y = {y}, it "
+                          f"must give three finite numbers, but gave {values}")
+    if gradients.shape != (2, 3):
         raise ConfigError(f"'{place.gradient}': must give (df/dx, df/dy), each of the shape of x")
     return function
 
@@ -288,7 +288,8 @@ def _paths(
             return walk(build, gradient, place.start, entry.steps, told)
 
     if isinstance(method, MindSporeOptimizer):
-        return [made(entry.name, f"{method.name}, float32", through_mindspore(method.build)[0], None)]
+        points, _ = through_mindspore(method.build)
+        return [made(entry.name, f"{method.name}, float32", points, None)]
     points = follow(method, gradient, place.start, entry.steps)
     other = counterpart(method) if with_mindspore else None
     if not isinstance(other, Counterpart):

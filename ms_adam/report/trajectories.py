@@ -283,7 +283,7 @@ def _frames(scene: Scene, animation: Animation, progress: Callable) -> Iterator[
 
 
 def _palette() -> Image.Image:
-    """One palette for all frames, so that nothing flickers: greys, and each colour fading into them.
+    """One palette for all frames, so that nothing flickers: greys, and each colour fading.
 
     One that is taken from a frame gives most of its 256 colours to the surface, and paints two
     thin paths alike.
