@@ -189,9 +189,7 @@ def heat_map(free: Distances) -> bytes:
     labels = [_shortened(free.names[i]) for i in rows]
     values = np.concatenate([table[rows].ravel() for table in tables.values()])
     seen = values[np.isfinite(values) & (values > 0)]
-    # At least one whole power of ten, so that equal colours do not hide behind a rounded scale.
-    least = 10.0 ** math.floor(math.log10(seen.min())) if seen.size else 1e-8
-    most = max(10.0 ** math.ceil(math.log10(seen.max())) if seen.size else 1.0, 10 * least)
+    least, most = _whole_powers(seen)
     height = 1.9 + 0.24 * len(rows)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(10, height), layout="constrained")
@@ -214,6 +212,15 @@ def heat_map(free: Distances) -> bytes:
         bar = figure.colorbar(image, ax=list(axes), pad=0.015, extend="max")
         bar.set_label("relative distance", fontsize=9)
         return png(figure)
+
+
+def _whole_powers(values: np.ndarray) -> tuple[float, float]:
+    """A scale of powers of ten around values: at least one power and at most twelve."""
+    if not values.size:
+        return 1e-8, 1.0
+    most = math.ceil(math.log10(values.max()))
+    least = min(most - 1, max(most - 12, math.floor(math.log10(values.min()))))
+    return 10.0 ** max(least, -30), 10.0 ** max(most, -29)  # matplotlib takes no less
 
 
 def _whole_steps(axes) -> None:

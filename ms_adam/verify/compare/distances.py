@@ -69,7 +69,7 @@ def spacing(values: np.ndarray, dtype: str) -> np.ndarray:
     """The unit in the last place of each value in a dtype: from it to the next larger in size."""
     _, exponent = np.frexp(values)  # value = f * 2^exponent with f in [1/2, 1)
     least = max(2 * TINY[dtype], np.nextafter(0.0, 1.0))  # the smallest subnormal
-    return np.maximum(np.ldexp(UNIT[dtype], exponent), least)
+    return np.where(values == 0, least, np.maximum(np.ldexp(UNIT[dtype], exponent), least))
 
 
 def coarser(one: str, other: str) -> str:
