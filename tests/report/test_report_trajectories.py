@@ -74,7 +74,8 @@ def test_contours_of_an_optimizer_show_mindspore_on_it(figures):
     pictures.contour_plot(make_config("optimizers"), [make_scene()])
     axes = figures[0].axes[:3]
     drawn = [line.get_xydata().tolist() for line in axes[0].lines]
-    assert [[1, 1], [0.5, 0.5], [0.25, 0.25]] in drawn and [[1, 1], [0.5, 0.6], [0.25, 0.3]] in drawn
+    assert [[1, 1], [0.5, 0.5], [0.25, 0.25]] in drawn
+    assert [[1, 1], [0.5, 0.6], [0.25, 0.3]] in drawn
     assert [text.get_text() for text in axes[0].texts] == ["nn.X\n(it is red)"]
     assert axes[0].get_title(loc="left") == "SGD, 2 steps: f = 0.125 at the end"
     assert "lost, 2 steps: f = no finite number" in axes[2].get_title(loc="left")
