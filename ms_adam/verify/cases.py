@@ -16,6 +16,11 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 2, 2), (0, 4))
 
 
+# Sizes of gradients, step by step: epsilon rules the first, and from 1 on it is a rounding. The
+# first is 0 in float16.
+SCALES = (1e-8, 1e-4, 1.0, 1.0)
+
+
 class PerStep(NamedTuple):
     """A learning rate or weight decay that differs from step to step.
 
@@ -93,7 +98,7 @@ CASES = (
 )
 
 
-# Beyond one formula for all parameters and all steps; powers of two where MindSpore computes a value.
+# Beyond one formula for all parameters and all steps.
 _RATES = (0.1, 0.03, 0.02, 0.3, 0.01)
 _DECAYS = (0.1, 0.05, 0.2, 0.0, 0.1)
 SCHEMES = (
@@ -174,7 +179,7 @@ def gradients(shapes, steps, scale=1.0, seed=0, least=0.0):
     Args:
         shapes: of the parameters.
         steps: how many.
-        scale: the standard deviation.
+        scale: the standard deviation, or one for each step.
         seed: of the random numbers.
         least: added to every element's size, in units of `scale`.
 
@@ -183,7 +188,7 @@ def gradients(shapes, steps, scale=1.0, seed=0, least=0.0):
     """
     rng = np.random.default_rng(seed)
 
-    def draw(shape):
+    def draw(size, shape):
         normal = rng.standard_normal(shape)
-        return np.asarray(scale * (normal + np.copysign(least, normal)))
-    return [[draw(shape) for shape in shapes] for _ in range(steps)]
+        return np.asarray(size * (normal + np.copysign(least, normal)))
+    return [[draw(size, shape) for shape in shapes] for size in np.broadcast_to(scale, steps)]

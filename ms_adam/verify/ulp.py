@@ -21,14 +21,15 @@ class Arithmetic(NamedTuple):
     Attributes:
         dtype: of the moments and of all arithmetic before the new weight is rounded.
         beta1, beta2: the decay rates that it applies to its moments.
-        float32_powers: whether it corrects by powers of beta that it multiplies up in float32 step
-            by step, as `nn.Adam` does. If not, it corrects exactly for the rates that it applies.
+        float32_scalars: whether its numbers are float32, also beside float64 moments, and it
+            corrects by powers of beta that it multiplies up in float32 step by step; `nn.Adam`
+            does. If not, it corrects exactly for the rates that it applies.
     """
 
     dtype: str
     beta1: float
     beta2: float
-    float32_powers: bool = False
+    float32_scalars: bool = False
 
 
 def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, arithmetic,
@@ -55,6 +56,7 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
     u, tiny = UNIT[arithmetic.dtype], TINY[arithmetic.dtype]
     if arithmetic.dtype == "float64":  # the reference rounds as often as what it checks
         u, tiny = 2 * u, 2 * tiny
+    u_scalar = max(u, UNIT["float32"]) if arithmetic.float32_scalars else u
     t = after.step
     beta1, beta2 = adam.beta1, adam.beta2
     kernel1, kernel2 = arithmetic.beta1, arithmetic.beta2
@@ -63,7 +65,7 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
     # was multiplied by the loss scale first: at most 6 in one path.
     l2 = 0.0 if adam.decoupled else adam.weight_decay
     size = np.abs(gradient / adam.loss_scale) + np.abs(l2 * weight)
-    error_g = 6 * (u * size + tiny) + gradient_error
+    error_g = 6 * (u_scalar * size + tiny) + gradient_error
     if adam.centralize and size.ndim >= 2 and size.size:
         # The mean of n elements (n roundings: sums and a quotient), and a difference.
         n = size[0].size
@@ -71,22 +73,22 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
         error_g = error_g + mean_error + n * (u * mean_size + tiny) + u * (size + mean_size)
         size = size + mean_size
 
-    # m + rest * (g - m): rest, difference, product (3 roundings of at most 2 * rest * (|g| + |m|)),
-    # sum; and what other decay rates the implementation has.
+    # m + rest * (g - m): rest (which may be subnormal in float16), difference, product (3 roundings
+    # of at most 2 * rest * (|g| + |m|)), sum; and what other decay rates the implementation has.
     rest1, rest2 = 1 - beta1, 1 - beta2
     span1 = size + np.abs(before.moment1)
-    error_m = (rest1 * error_g + (6 * u * rest1 + abs(kernel1 - beta1)) * span1
+    error_m = (rest1 * error_g + (6 * u * rest1 + tiny + abs(kernel1 - beta1)) * span1
                + u * np.abs(after.moment1) + 2 * tiny)
     span2 = size**2 + np.abs(before.moment2)
     error_v = (rest2 * (2 * size * error_g + u * size**2 + tiny)
-               + (6 * u * rest2 + abs(kernel2 - beta2)) * span2
+               + (6 * u * rest2 + tiny + abs(kernel2 - beta2)) * span2
                + u * np.abs(after.moment2) + 2 * tiny)
 
     # Nesterov's moment is one more lerp.
     error_used = error_m
     if adam.nesterov:
         error_used = ((1 + rest1) * error_m + rest1 * error_g + 8 * u * rest1 * (span1 + size)
-                      + abs(kernel1 - beta1) * (span1 + size) + 2 * tiny)
+                      + (abs(kernel1 - beta1) + tiny) * (span1 + size) + 2 * tiny)
 
     # update = step_size * m / (sqrt(v) + epsilon), and how far its corrections may be off.
     v = after.vhat if adam.amsgrad else after.moment2
@@ -96,17 +98,17 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
     epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
     divisor = np.sqrt(v) + epsilon
     least = (np.sqrt(np.maximum(v - error_v, 0.0))
-             + max((1 - 2 * u - gap) * epsilon - tiny, 0.0))
+             + max((1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0))
     step_size = adam.learning_rate * correction2 / correction1
     lead = np.abs(after.moment1)
     if adam.nesterov:
         lead = beta1 * lead + rest1 * size
     update = step_size * lead / divisor
-    # Roundings: sqrt, sum, quotient, step size (2), product: 6, and 2 for what epsilon shares.
+    # Roundings: sqrt, sum, quotient, step size (2), product: 6, and 2 in the step size's factors.
     with np.errstate(divide="ignore"):
         error_update = ((step_size * error_used + tiny) / least
                         + step_size * lead * (1 / least - 1 / divisor)
-                        + update * (8 * u + gap) + tiny)
+                        + update * (8 * u_scalar + gap) + tiny)
     # Decoupled decay is one factor (3 roundings); an implementation may store the product first.
     error_w = error_update + 2 * u * np.abs(weight_after) + u * np.abs(weight)
     if adam.decoupled:
@@ -131,7 +133,7 @@ def _correction(beta, t):
 def _gap(beta, kernel, arithmetic, t):
     """How far, relatively, an implementation's correction may be from 1 - beta^t."""
     exact = _correction(beta, t)
-    if not arithmetic.float32_powers:
+    if not arithmetic.float32_scalars:
         # It corrects for the rates that it applies; from a state that is not its own this differs
         # by the ratio of the corrections.
         return abs(_correction(kernel, t) / exact - 1)
