@@ -1,31 +1,53 @@
 """Reads the state of an Adam from a checkpoint into an optimizer of ours, or refuses it whole."""
 
-import math
+from __future__ import annotations
+
+import binascii
 import os
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
-from ms_adam.state import FLAT_LAYOUT, FlatLayout
+from ms_adam import checkpoint_forms as forms
 
-_STATE = ("moment1.", "moment2.", "vhat.", "master_weight.")
 _WIDENINGS = {"float32": ("float16", "bfloat16", "float32"), "float64": ("float32", "float64")}
+_CRC_MARK = b"crc_num"  # MindSpore ends a file so under crc_check=True: this and 10 bytes
+_CRC_LENGTH = len(_CRC_MARK) + 10
+_CHUNK = 1 << 24
 
 
-def load_state(optimizer, checkpoint):
+def load_state(optimizer, checkpoint, *, step=None, names=None):
     """Set the moments and the step count of an optimizer from a checkpoint.
+
+    It takes the state of `nn.Adam` (``moment1.``, ``moment2.``, ``vhat.``) and of an optimizer of
+    ours with any backend and layout; of `nn.AdamWeightDecay`, MindCV and MindFormers AdamW
+    (``adam_m.``, ``adam_v.``); of `mindspore.mint.optim`, `mindspore.experimental.optim` and
+    MindFormers FusedAdamW (``exp_avg.``, ``exp_avg_sq.``); and of `torch.optim.Adam` and `AdamW`.
+    Parameters may stand in any order. Moments may be of a narrower dtype than ours. Entries of the
+    network itself, and learning rates, are left alone: `mindspore.load_param_into_net` is for
+    these.
 
     Args:
         optimizer: an `Adam` or `AdamW` of ours, of any backend and layout.
-        checkpoint: a path, or a dict of names to Parameters, Tensors or arrays: of `nn.Adam` or of
-            an optimizer of ours with any backend and layout, its parameters in any order. Entries
-            of the network itself, and learning rates, are left alone.
+        checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict of names to Parameters, Tensors
+            or arrays; or the ``state_dict()`` of an optimizer of PyTorch, with arrays for tensors.
+
+    Keyword Args:
+        step (int): the number of steps made, where the checkpoint does not tell it.
+        names (Union[list[str], dict[int, str]]): for a state_dict of PyTorch, which numbers its
+            parameters, the names that they have here: a list in its order, or a dict.
 
     Raises:
-        TypeError: If `checkpoint` is neither a path nor a dict.
-        ValueError: If an entry is missing, too much, or of another shape or dtype; the message
-            lists them all, and the optimizer is unchanged.
+        TypeError: If `checkpoint` is neither a path nor a dict, or `names` is missing, not wanted
+            or of the wrong type; if `step` is no int.
+        ValueError: If a file is damaged (a changed bit is found for certain only in a file that was
+            saved with ``crc_check=True``); if an entry is missing, too much, or of another shape or
+            dtype: the message lists them all; if the number of steps is not told, by the checkpoint
+            or by `step`, or told twice and differently.
+        OSError: If a file cannot be read.
+
+    After any of these errors the optimizer is unchanged.
 
     Example:
         >>> import ms_adam
@@ -34,21 +56,81 @@ def load_state(optimizer, checkpoint):
         >>> old, new = nn.Adam(params), ms_adam.Adam(params, flat_state=True)
         >>> ms_adam.load_state(new, old.parameters_dict())
     """
-    entries = _read(checkpoint)
-    step = _step(entries, optimizer.formula)
-    given, wanted = _per_parameter(entries), _wanted(optimizer)
-    for name, target in wanted.items():
-        if 0 in target.shape:  # files of MindSpore lack empty tensors
-            given.setdefault(name, np.zeros(target.shape, target.buffer.dtype))
-    _refuse_differences(type(optimizer).__name__, given, wanted)
+    owner = type(optimizer).__name__
+    _check_step(owner, step)
+    if isinstance(checkpoint, (str, os.PathLike)):
+        checkpoint = read(checkpoint)
+    if not isinstance(checkpoint, dict):
+        raise TypeError(f"For '{owner}', 'checkpoint' must be a path or a dict, but got "
+                        f"{type(checkpoint).__name__}.")
+    try:
+        if forms.is_torch(checkpoint):
+            content = forms.torch(checkpoint, names)
+        elif names is not None:
+            raise TypeError("'names' is for a state_dict of torch, but the checkpoint has names.")
+        else:
+            content = forms.named(checkpoint, optimizer.formula)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"For '{owner}', {error}") from error
+    wanted = _wanted(optimizer)
+    given = _comparable(content.entries, wanted)
+    problems = _differences(given, wanted, content.spelled)
+    if problems:
+        raise ValueError(f"For '{owner}', the checkpoint does not fit:\n  " + "\n  ".join(problems))
+    count = _count(owner, content.steps, step, given)
+
     for name, target in wanted.items():
         target.fill(given[name])
     for target in {id(target.buffer): target for target in wanted.values()}.values():
-        target.write()  # once for each buffer, which may be that of many parameters
+        _assign(target.parameter, target.buffer)  # once for each, which may hold many parameters
     formula = optimizer.formula
-    optimizer.global_step.set_data(Tensor([step], ms.int32))
-    optimizer.beta1_power.set_data(Tensor(formula.beta1**step, ms.float32))
-    optimizer.beta2_power.set_data(Tensor(formula.beta2**step, ms.float32))
+    _assign(optimizer.global_step, [count])
+    _assign(optimizer.beta1_power, formula.beta1**count)
+    _assign(optimizer.beta2_power, formula.beta2**count)
+
+
+def read(path):
+    """Reads a checkpoint file of MindSpore.
+
+    Args:
+        path: ends in ``.safetensors`` where it is of that format.
+
+    Returns:
+        {name: Parameter}.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is damaged; the message names it.
+    """
+    path = os.fspath(path)
+    if crc(path) is False:
+        raise ValueError(f"{path}: is damaged: its content does not have the CRC that it ends with")
+    kind = "safetensors" if path.endswith(".safetensors") else "ckpt"
+    try:
+        return ms.load_checkpoint(path, format=kind)
+    except Exception as error:  # MindSpore, protobuf and safetensors each have their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path}: cannot be read as a checkpoint, it may be cut short or damaged: "
+                         f"{reason}") from error
+
+
+def crc(path):
+    """Whether a file has the CRC32 that it ends with; None if it ends without one.
+
+    ``mindspore.save_checkpoint(..., crc_check=True)`` writes it. Read here in pieces, and without
+    the message about permissions that `load_checkpoint` prints for a changed file.
+    """
+    with open(path, "rb") as file:
+        left = os.fstat(file.fileno()).st_size - _CRC_LENGTH
+        value = 0
+        while left > 0:
+            piece = file.read(min(left, _CHUNK))
+            value = binascii.crc32(piece, value)
+            left -= len(piece)
+        end = file.read()
+    if left < 0 or not end.startswith(_CRC_MARK):
+        return None
+    return value == int.from_bytes(end[len(_CRC_MARK):], "big")
 
 
 class _Target:
@@ -61,53 +143,21 @@ class _Target:
     def fill(self, value):
         self.buffer.reshape(-1)[self.slice] = value.astype(self.buffer.dtype).reshape(-1)
 
-    def write(self):
-        self.parameter.set_data(Tensor(self.buffer, self.parameter.dtype))
 
+def _assign(parameter, value):
+    """Writes into a Parameter's own memory.
 
-def _read(checkpoint):
-    """The entries of a checkpoint as {name: array}."""
-    if isinstance(checkpoint, (str, os.PathLike)):
-        checkpoint = ms.load_checkpoint(os.fspath(checkpoint))
-    if not isinstance(checkpoint, dict):
-        raise TypeError(f"'checkpoint' must be a path or a dict, but got "
-                        f"{type(checkpoint).__name__}.")
-    return {name: np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
-            for name, value in checkpoint.items()}
-
-
-def _step(entries, formula):
-    """The number of steps made.
-
-    In MindSpore 2.0 `nn.Adam` leaves global_step at 0 while the learning rate is fixed: then
-    beta2_power tells, as beta2^t, or beta1_power, whichever has not reached 0.
+    After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
+    works on (MindSpore 2.10), and all later steps are lost.
     """
-    step = int(entries["global_step"].reshape(-1)[0]) if "global_step" in entries else 0
-    if step == 0:
-        for name, beta in (("beta2_power", formula.beta2), ("beta1_power", formula.beta1)):
-            power = float(entries.get(name, np.array(1.0)).reshape(-1)[0])
-            if 0.0 < power < 1.0 and beta > 0.0:
-                return round(math.log(power) / math.log(beta))
-    return step
-
-
-def _per_parameter(entries):
-    """State entries with one array for each parameter, whatever the layout was."""
-    given = {name: value for name, value in entries.items() if name.startswith(_STATE)}
-    if FLAT_LAYOUT in entries:
-        layout = FlatLayout.from_bytes(entries[FLAT_LAYOUT])
-        for prefix in ("moment1", "moment2", "vhat"):
-            buffers = {dtype: entries[f"flat_{prefix}.{dtype}"] for dtype in layout.sizes()
-                       if f"flat_{prefix}.{dtype}" in entries}
-            if buffers:
-                given.update(layout.split(prefix, buffers))
-    return given
+    if 0 not in parameter.shape:
+        ops.assign(parameter, Tensor(value, parameter.dtype))
 
 
 def _wanted(optimizer):
     """{name of the state entry: where it goes} of an optimizer."""
     wanted = {}
-    for prefix in ("moment1", "moment2", "vhat"):
+    for prefix in forms.MOMENTS:
         buffers = getattr(optimizer, prefix, None)
         if buffers is None:
             continue
@@ -126,14 +176,54 @@ def _wanted(optimizer):
     return wanted
 
 
-def _refuse_differences(owner, given, wanted):
-    problems = [f"missing: {name}" for name in sorted(set(wanted) - set(given))]
-    problems += [f"not expected: {name}" for name in sorted(set(given) - set(wanted))]
+def _comparable(entries, wanted):
+    """The entries, but for two differences that mean nothing."""
+    given = dict(entries)
+    for name, target in wanted.items():
+        if 0 in target.shape:  # files of MindSpore lack empty tensors
+            given.setdefault(name, np.zeros(target.shape, target.buffer.dtype))
+    # mindspore.experimental keeps maxima without AMSGrad too, and never writes them.
+    if not any(name.startswith("vhat.") for name in wanted):
+        given = {name: value for name, value in given.items()
+                 if not name.startswith("vhat.") or value.any()}
+    return given
+
+
+def _differences(given, wanted, spelled):
+    problems = [f"missing: {spelled(name)}" for name in sorted(set(wanted) - set(given))]
+    problems += [f"not expected: {spelled(name)}" for name in sorted(set(given) - set(wanted))]
     for name in sorted(set(given) & set(wanted)):
         value, target = given[name], wanted[name]
         if value.shape != target.shape:
-            problems.append(f"{name} has shape {value.shape}, must be {target.shape}")
+            problems.append(f"{spelled(name)} has shape {value.shape}, must be {target.shape}")
         elif str(value.dtype) not in _WIDENINGS[str(target.buffer.dtype)]:
-            problems.append(f"{name} is {value.dtype}, must be {target.buffer.dtype}")
-    if problems:
-        raise ValueError(f"For '{owner}', the checkpoint does not fit:\n  " + "\n  ".join(problems))
+            problems.append(f"{spelled(name)} is {value.dtype}, must be {target.buffer.dtype}")
+    return problems
+
+
+def _check_step(owner, step):
+    if step is None:
+        return
+    if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
+        raise TypeError(f"For '{owner}', 'step' must be an int, but got {step!r}.")
+    if not 0 <= step < 2**31:
+        raise ValueError(f"For '{owner}', 'step' must be in [0, 2^31), but got {step}.")
+
+
+def _count(owner, told, step, given):
+    """The number of steps, from the checkpoint and the caller, who must not contradict it."""
+    possible, why = told
+    started = any(value.any() for name, value in given.items()
+                  if name.partition(".")[0] in forms.MOMENTS)
+    if possible == (0,) and started:
+        possible, why = (), "it counts 0 steps, but its moments are not zero"
+    if step is None and len(possible) == 1:
+        return possible[0]
+    if step is None:
+        raise ValueError(f"For '{owner}', the checkpoint does not tell how many steps were made: "
+                         f"{why}. Say it with step=.")
+    if possible and step not in possible:
+        shown = " or ".join(map(str, possible))
+        raise ValueError(f"For '{owner}', step={step} contradicts the checkpoint, after which "
+                         f"{shown} steps were made.")
+    return int(step)
