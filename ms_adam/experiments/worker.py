@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import sys
 import time
 import traceback
@@ -24,6 +25,7 @@ from typing import Callable, Optional
 from ms_adam.errors import UserError
 
 _SECONDS_BETWEEN_REPORTS = 0.2
+_HEADING = re.compile(r"^-{10,}\n- .*\n-{10,}$", re.MULTILINE)
 
 
 class Events:
@@ -53,10 +55,19 @@ def serve(work: Callable[[dict, Events], None]) -> int:
     except Exception as error:  # the boundary of the process: told to the runner, trace to the log
         traceback.print_exc()
         named = isinstance(error, UserError)  # its message needs no name of a class
-        message = str(error) if named else f"{type(error).__name__}: {error}"
+        message = told(error) if named else f"{type(error).__name__}: {told(error)}"
         events.send("failed", message=message)
         return 1
     return 0
+
+
+def told(error: BaseException) -> str:
+    """What an error says, without the sections that MindSpore adds (call stacks; the log has them).
+
+    A section is a heading between two lines of hyphens, and what follows it.
+    """
+    before, *sections = _HEADING.split(str(error))
+    return (before.strip() or "".join(sections[:1]).strip()) or type(error).__name__
 
 
 def work(job: dict, events: Events) -> None:

@@ -11,6 +11,7 @@ from idx_files import write_part
 from small_config import small_config
 
 from ms_adam.experiments import ExperimentError, processes, runner
+from ms_adam.experiments import worker as worker_module
 from ms_adam.experiments.config import load_experiment
 from ms_adam.experiments.data import DataError
 from ms_adam.experiments.processes import WorkerError
@@ -134,3 +135,17 @@ def test_json_without_nan(tmp_path):
     plain = runner.plain({"a": [float("nan"), 1.5], "b": (float("-inf"), None)})
     runner.write_json(tmp_path / "x.json", plain)
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": ["nan", 1.5], "b": ["-inf", None]}
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("wrong\n\n" + "-" * 20 + "\n- C++ Call Stack:\n" + "-" * 20 + "\nsomewhere", "wrong"),
+        ("-" * 20 + "\n- Description:\n" + "-" * 20 + "\nwrong\n\n" + "-" * 20
+         + "\n- Stack\n" + "-" * 20 + "\nsomewhere", "wrong"),
+        ("wrong - and more", "wrong - and more"),
+        ("", "ValueError"),
+    ],
+)
+def test_errors_are_told_without_call_stacks(text, told):
+    assert worker_module.told(ValueError(text)) == told

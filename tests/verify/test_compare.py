@@ -258,6 +258,7 @@ def finished(tmp_path_factory):
             {"sides": ["graph", "nn"]},
             {"sides": ["float64", "graph"]},
         ],
+        keep_records=True,
     )
     out = folder / "out"
     content = run.compare(load(folder, config), out, ignore)
@@ -274,7 +275,7 @@ def test_file_is_what_was_returned(finished):
     assert json.loads((out / "compare.json").read_text()) == content
     assert content["schema"] == 1 and content["environment"]["device_target"] == "CPU"
     assert str(ROOT) not in (out / "compare.json").read_text()  # no place of this machine
-    assert not (out / "records").exists()
+    assert (out / "records" / "side1" / "gradient.npy").exists()  # keep_records
 
 
 def test_modes_are_equal(finished):
@@ -333,9 +334,10 @@ def test_a_side_that_fails_is_told(tmp_path):
     with pytest.raises(WorkerError) as caught:
         run.compare(load(tmp_path, config), tmp_path / "out", ignore)
     message = str(caught.value)
-    assert "the a, first run worker failed: side 'a': ms_adam.Adam refused its options" in message
+    assert "the 'a' (first run) worker failed: side 'a': ms_adam.Adam refused its options" in message
     assert "'rate'" in message and "learning_rate=0.001" in message  # what it has instead
     assert "Traceback" not in message
+    assert not (tmp_path / "out" / "records").exists()
 
 
 # ---- what a process does, in this one

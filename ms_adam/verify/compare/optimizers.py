@@ -18,6 +18,7 @@ from mindspore import Parameter, Tensor, nn
 
 from ms_adam import reference
 from ms_adam.errors import UserError
+from ms_adam.experiments.worker import told
 from ms_adam.reference.correction import bias_correction
 from ms_adam.verify.compare.config import REFERENCE, Side
 from ms_adam.verify.compare.factories import find, refuse_arguments
@@ -60,9 +61,10 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]):
     try:
         optimizer = factory(list(parameters), **options)
     except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
-        told = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        # A KeyError's text is the representation of its message.
+        message = str(error.args[0]) if isinstance(error, KeyError) else told(error)
         raise UserError(
-            f"{where} refused its options {options}: {told.strip()}; its arguments are "
+            f"{where} refused its options {options}: {message.rstrip('. ')}. Its arguments: "
             f"{inspect.signature(factory)}"
         ) from error
     if not isinstance(optimizer, nn.Cell) or not hasattr(optimizer, "parameters"):

@@ -15,7 +15,7 @@ from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.processes import work
 from ms_adam.experiments.runner import SCHEMA, Interrupted, Progress, plain, write_json
 from ms_adam.verify.compare.config import Comparison, Pair
-from ms_adam.verify.compare.distances import Distances, between
+from ms_adam.verify.compare.distances import LOSS, Distances, between
 from ms_adam.verify.compare.judge import PARTED, judge, limit_of
 from ms_adam.verify.compare.record import Record
 
@@ -76,7 +76,7 @@ def _run_sides(comparison: Comparison, out: Path, progress: Progress) -> None:
         label = f"{name}, {what}"
         progress("compare", label, 0, total)
         log = out / f"side{numbers[name]}_{what.replace(' ', '_')}.log"
-        events = work(_WORKER, label, {**common, "side": name, **job}, log)
+        events = work(_WORKER, f"'{name}' ({what})", {**common, "side": name, **job}, log)
         with contextlib.closing(events):
             for event in events:
                 progress("compare", label, event["done"], total)
@@ -142,6 +142,7 @@ def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distan
     scalars = record.scalars
     decays = scalars["weight_decay"]
     counts = scalars["non_finite"].sum(axis=0).astype(int).tolist()
+    lost = int(np.count_nonzero(~np.isfinite(scalars["loss"])))
     return {
         "side": name,
         "mode": mode,
@@ -157,7 +158,7 @@ def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distan
             {"parameter": parameter, "least": float(decay.min()), "most": float(decay.max())}
             for parameter, decay in zip(record.names, decays.T)
         ],
-        "non_finite": dict(zip(record.quantities, counts)),
+        "non_finite": {LOSS: lost, **dict(zip(record.quantities, counts))},
         "noise_floor": {q: float(floor.relative(q).max()) for q in floor.tables},
     }
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ms_adam.errors import UserError
-from ms_adam.experiments.worker import Events, enter, serve
+from ms_adam.experiments.worker import Events, enter, serve, told
 from ms_adam.verify.compare.config import Comparison
 from ms_adam.verify.compare.distances import Distances, coarser
 from ms_adam.verify.compare.record import Record, RecordWriter
@@ -48,7 +48,9 @@ def work(job: dict, events: Events) -> None:
     try:
         enter(side.mode, side.context)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise UserError(f"side '{name}': the context {side.context} is refused: {error}") from error
+        raise UserError(
+            f"side '{name}': the context {side.context} is refused: {told(error)}"
+        ) from error
 
     def start() -> _Pass:
         return _Pass(comparison, name, Path(job["initial"]))
