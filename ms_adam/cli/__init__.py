@@ -16,6 +16,7 @@ try:
     from ms_adam.cli.compare import compare
     from ms_adam.cli.identify import identify
     from ms_adam.cli.reproduce import reproduce
+    from ms_adam.cli.train import train
     from ms_adam.cli.validate import validate
     from ms_adam.cli.visualize import visualize
 except ModuleNotFoundError as missing:
@@ -46,7 +47,7 @@ def _command(
     pass
 
 
-for command in (reproduce, compare, bench, visualize, identify, validate):
+for command in (reproduce, compare, bench, visualize, identify, validate, train):
     app.command()(command)
 
 

@@ -1,0 +1,27 @@
+"""Every Adam of MindSpore, ours, and the published forms: what docs/formulas.md shows."""
+
+ADAMS = (
+    ("mindspore.nn.Adam", {}),
+    ("mindspore.nn.Adam", {"use_lazy": True}),
+    ("mindspore.nn.Adam", {"use_offload": True}),
+    ("mindspore.nn.AdamWeightDecay", {}),
+    ("mindspore.nn.LazyAdam", {}),
+    ("mindspore.nn.AdamOffload", {}),
+    ("mindspore.nn.AdaMax", {}),
+    ("mindspore.experimental.optim.Adam", {}),
+    ("mindspore.experimental.optim.AdamW", {}),
+    ("mindspore.experimental.optim.NAdam", {}),
+    ("mindspore.experimental.optim.RAdam", {}),
+    ("mindspore.experimental.optim.Adamax", {}),
+    ("mindspore.mint.optim.Adam", {}),
+    ("mindspore.mint.optim.AdamW", {}),
+    ("ms_adam.Adam", {}),
+    ("ms_adam.Adam", {"epsilon_hat": True}),
+    ("ms_adam.AdamW", {}),
+    ("ms_adam.AdamW", {"eps": 1e-6, "bias_correction": False}),
+    ("ms_adam.reference.Adam", {}),
+    ("ms_adam.reference.Adam", {"epsilon": "hat"}),
+    ("ms_adam.reference.Adam", {"epsilon": "inside"}),
+    ("ms_adam.reference.Adam", {"bias_correction": False}),
+    ("ms_adam.reference.Adam", {"decoupled": True}),
+)

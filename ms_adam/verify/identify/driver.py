@@ -1,0 +1,249 @@
+"""One way to drive every optimizer: NumPy gradients in, NumPy places out."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from numbers import Real
+
+import numpy as np
+
+from ms_adam.errors import UserError
+from ms_adam.verify.identify.forms import Numbers
+from ms_adam.verify.identify.target import FILLED
+
+
+class Refused(Exception):
+    """The optimizer does not take what it was given; the message is its own, on one line."""
+
+
+class _MindSpore:
+    """nn.Optimizer and experimental.optim.Optimizer: called with a tuple of gradients."""
+
+    name = "mindspore"
+
+    @staticmethod
+    def bases():
+        from mindspore import nn
+        from mindspore.experimental import optim
+        return nn.Optimizer, optim.Optimizer
+
+    @staticmethod
+    def parameter(start, dtype):
+        from mindspore import Parameter, Tensor, dtype as kinds
+        return Parameter(Tensor(start, getattr(kinds, dtype)), name="weight")
+
+    @staticmethod
+    def step(optimizer, parameter, gradient):
+        from mindspore import Tensor
+        optimizer((Tensor(gradient, parameter.dtype),))
+
+    @staticmethod
+    def value(parameter):
+        return np.array(parameter.asnumpy(), np.float64)  # a copy: asnumpy() shares memory
+
+
+class _Torch:
+    """torch.optim.Optimizer: reads .grad of its parameters."""
+
+    name = "torch"
+
+    @staticmethod
+    def bases():
+        import torch
+        return (torch.optim.Optimizer,)
+
+    @staticmethod
+    def parameter(start, dtype):
+        import torch
+        return torch.nn.Parameter(torch.tensor(start, dtype=getattr(torch, dtype)))
+
+    @staticmethod
+    def step(optimizer, parameter, gradient):
+        import torch
+        parameter.grad = torch.tensor(gradient, dtype=parameter.dtype)
+        optimizer.step()
+
+    @staticmethod
+    def value(parameter):
+        return np.array(parameter.detach().numpy(), np.float64)
+
+
+class _Numpy:
+    """Those of `ms_adam.reference`: init(parameter) and step(parameter, gradient, state)."""
+
+    name = "numpy"
+
+    class Place:
+        """A parameter and the state that goes with it."""
+
+        def __init__(self, value):
+            self.value, self.state = np.array(value, np.float64), None
+
+    @classmethod
+    def parameter(cls, start, dtype):
+        del dtype
+        return cls.Place(start)
+
+    @staticmethod
+    def step(optimizer, parameter, gradient):
+        if parameter.state is None:
+            parameter.state = optimizer.init(parameter.value)
+        with np.errstate(all="ignore"):
+            parameter.value, parameter.state = optimizer.step(
+                parameter.value, gradient, parameter.state)
+
+    @staticmethod
+    def value(parameter):
+        return np.array(parameter.value, np.float64)
+
+
+def _is_method(thing):
+    return callable(getattr(thing, "init", None)) and callable(getattr(thing, "step", None))
+
+
+class Driver:
+    """Drives a target.
+
+    Attributes:
+        target: the `Target`.
+        kind: "mindspore", "torch" or "numpy".
+        values: its numbers, by role.
+        assumed: those roles of `Numbers` that nothing tells: Adam's default stands for them.
+
+    Raises:
+        UserError: the target is not an optimizer, or can not be made with its options.
+    """
+
+    def __init__(self, target):
+        self.target = target
+        self._family = _family(target)
+        self.kind = self._family.name
+        target.check_complete()
+        try:
+            optimizer = target.make([self._family.parameter(np.zeros(1), "float32")])
+        except Exception as error:
+            raise UserError(f"{target} can not be made: {one_line(error)}\n"
+                            f"its arguments: {target.arguments()}") from error
+        if not (_is_method(optimizer) if self._family is _Numpy
+                else isinstance(optimizer, self._family.bases())):
+            raise UserError(f"{target} made a {type(optimizer).__name__}, not an optimizer")
+        self.values = {**_read(optimizer), **target.values()}
+        self.assumed = [role for role in Numbers._fields if role not in self.values
+                        and not target.takes(role)]
+        for role in Numbers._fields:
+            self.values.setdefault(role, FILLED[role])
+
+    def numbers(self, **roles):
+        """The `Numbers` of a run; rate and decay in float32, as MindSpore keeps them."""
+        values = {**self.values, **roles}
+        if self.kind == "mindspore":
+            for role in ("learning_rate", "weight_decay"):
+                values[role] = float(np.float32(values[role]))
+        return Numbers(*(values[role] for role in Numbers._fields))
+
+    def run(self, probe, dtype="float32", **roles):
+        """Where the optimizer takes a parameter: float64 of shape (steps, elements).
+
+        Args:
+            probe: a `Probe`.
+            dtype: of the parameter and the gradients.
+            **roles: values by role for this run, all of which the target takes.
+
+        Raises:
+            Refused: the optimizer raised an error.
+        """
+        family = self._family
+        try:
+            parameter = family.parameter(probe.start, dtype)
+            optimizer = self.target.make([parameter], **roles)
+            places = []
+            for gradient in probe.gradients:
+                family.step(optimizer, parameter, gradient)
+                places.append(family.value(parameter))
+        except Exception as error:
+            raise Refused(one_line(error)) from error
+        return np.array(places)
+
+    def run_rows(self, probe, present, **roles):
+        """As `run`, with row-sparse gradients of the present rows, in graph mode. MindSpore only.
+
+        PyNative has no row-sparse gradients.
+        """
+        import mindspore as ms
+
+        from ms_adam.verify.identify.rows import RowFeed
+        mode = ms.get_context("mode")
+        ms.set_context(mode=ms.GRAPH_MODE)
+        try:
+            start = np.repeat(probe.start[:, None], 2, axis=1)
+            parameter = self._family.parameter(start, "float32")
+            feed = RowFeed(self.target.make([parameter], **roles), start.shape)
+            places = []
+            for gradient, rows in zip(probe.gradients, present):
+                values = np.repeat(gradient[rows][:, None], 2, axis=1)
+                feed(ms.Tensor(np.flatnonzero(rows), ms.int32), ms.Tensor(values, ms.float32))
+                places.append(self._family.value(parameter)[:, 0])
+        except Exception as error:
+            raise Refused(one_line(error)) from error
+        finally:
+            ms.set_context(mode=mode)
+        return np.array(places)
+
+
+def one_line(error):
+    """An error's type and the first line of its message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -=")]
+    text = lines[0] if lines else ""
+    return f"{type(error).__name__}: {text[:160]}".rstrip(": ")
+
+
+def _family(target):
+    """Which family a target belongs to; UserError if to none."""
+    factory = target.factory
+    loaded = [family for family in (_MindSpore, _Torch) if family.name in sys.modules]
+    if inspect.isclass(factory):
+        for family in loaded:
+            if issubclass(factory, family.bases()):
+                return family
+        if _is_method(factory):
+            return _Numpy
+        raise UserError(
+            f"{target.name} is not an optimizer: neither a subclass of mindspore.nn.Optimizer, "
+            f"mindspore.experimental.optim.Optimizer or torch.optim.Optimizer, nor has it "
+            f"init(parameter) and step(parameter, gradient, state) as those of ms_adam.reference")
+    if target.optimizes is None:
+        return _Numpy
+    # A function says only by what it does which parameters it wants.
+    errors = []
+    for family in loaded:
+        try:
+            made = target.make([family.parameter(np.zeros(1), "float32")])
+        except Exception as error:
+            errors.append(one_line(error))
+        else:
+            if isinstance(made, family.bases()):
+                return family
+            errors.append(f"given parameters of {family.name} it made a {type(made).__name__}")
+    reason = "; ".join(errors) or "its module imports neither mindspore nor torch"
+    raise UserError(f"{target.name} makes no optimizer: {reason}")
+
+
+def _read(optimizer):
+    """The numbers that an optimizer itself tells, by role."""
+    groups = getattr(optimizer, "param_groups", None)
+    told = dict(groups[0]) if groups else {}
+    for role in (*Numbers._fields, "momentum"):
+        if hasattr(optimizer, role):
+            told.setdefault(role, getattr(optimizer, role))
+    told.setdefault("learning_rate", told.get("lr"))
+    if isinstance(told.get("betas"), (tuple, list)):
+        told["beta1"], told["beta2"] = told["betas"]
+    numbers = {}
+    for role in (*Numbers._fields, "momentum"):
+        value = told.get(role)
+        if hasattr(value, "asnumpy") and value.size == 1:
+            value = value.asnumpy().item()
+        if isinstance(value, Real) and not isinstance(value, bool):
+            numbers[role] = float(value)
+    return numbers

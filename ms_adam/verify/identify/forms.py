@@ -1,0 +1,219 @@
+"""The hypotheses: every way of writing Adam that is told from the others, in NumPy.
+
+`ms_adam.reference.Adam` is what is published. Implementations also correct one moment alone, take
+AMSGrad's maximum after the correction, decay without the learning rate, or count from 2: `Form` has
+all of these, and tests hold it to `reference.Adam` wherever both speak of the same formula.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Iterator, NamedTuple, Tuple
+
+import numpy as np
+
+from ms_adam.reference.correction import bias_correction
+
+
+class Numbers(NamedTuple):
+    """The numbers that an optimizer was given."""
+
+    learning_rate: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to write Adam.
+
+    Attributes:
+        epsilon: "outside" the root, after the correction (Algorithm 1 of Kingma & Ba 2015); "hat":
+            outside, before the correction; "inside" the root, after the correction; "none".
+        corrected: which moments are freed from bias: "both", "first", "second" or "neither".
+        nesterov: "none"; "shared": beta1 m + (1 - beta1) g under the correction of this step, as in
+            TensorFlow and MindSpore; "own": each part under its own correction (Dozat 2016).
+        amsgrad: "none", or the largest second moment so far, taken "before" or "after" correction.
+        decay: "none"; "L2": added to the gradient; "decoupled": w also loses learning_rate *
+            weight_decay * w; "unscaled": weight_decay * w.
+        first_step: t in the first step; 2 is a count that was raised once too often.
+        zeros: what becomes of elements whose gradient is 0: "updated", as published, or "left".
+        betas: "as given", or "exchanged".
+        powers: beta^t "exact"; exact for a beta "rounded" to float32, or to float16, "half"; itself rounded to float32,
+            "single"; or multiplied up in float32 step by step, which "drifts".
+        moments: how they are kept: "float32" or better (here: unrounded); "float16"; "at rest":
+            float16 between steps, unrounded in the update; "bfloat16".
+    """
+
+    epsilon: str = "outside"
+    corrected: str = "both"
+    nesterov: str = "none"
+    amsgrad: str = "none"
+    decay: str = "none"
+    first_step: int = 1
+    zeros: str = "updated"
+    betas: str = "as given"
+    powers: str = "exact"
+    moments: str = "float32"
+
+    rounds_powers = True  # `powers` says how beta^t is rounded
+
+    def walk(self, numbers, gradients, start, dtype=np.float64, weights="float32"):
+        """Where a parameter goes.
+
+        Args:
+            numbers: `Numbers`.
+            gradients: array of shape (steps, elements).
+            start: array of shape (elements,).
+            dtype: what is computed in; float32 shows how far rounding alone leads.
+            weights: how the parameter is kept between steps, as `moments`.
+
+        Returns:
+            The places after each step, float64 of shape (steps, elements).
+        """
+        alpha, beta1, beta2, eps, decay = (float(x) for x in numbers)
+        if self.betas == "exchanged":
+            beta1, beta2 = beta2, beta1
+        if self.powers != "exact":
+            narrow = np.float16 if self.powers == "half" else np.float32
+            beta1, beta2 = float(narrow(beta1)), float(narrow(beta2))
+        corrections1 = self._corrections(beta1, self.corrected in ("both", "first"))
+        corrections2 = self._corrections(beta2, self.corrected in ("both", "second"))
+        w = np.asarray(start, dtype)
+        m, v, largest = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+        places = []
+        with np.errstate(all="ignore"):  # epsilon "none" divides 0 by 0
+            for raw, (c1, next1), (c2, _) in zip(np.asarray(gradients, dtype), corrections1,
+                                                 corrections2):
+                before = w, m, v, largest
+                g = raw + decay * w if self.decay == "L2" else raw
+                m = rounded(beta1 * m + (1 - beta1) * g, self.moments)
+                v = rounded(beta2 * v + (1 - beta2) * np.square(g), self.moments)
+
+                mhat, vhat = m / c1, v / c2
+                if self.nesterov == "shared":
+                    mhat = (beta1 * m + (1 - beta1) * g) / c1
+                elif self.nesterov == "own":
+                    mhat = beta1 * m / next1 + (1 - beta1) * g / c1
+                if self.amsgrad == "before":
+                    largest = np.maximum(largest, v)
+                    vhat = largest / c2
+                elif self.amsgrad == "after":
+                    vhat = largest = np.maximum(largest, vhat)
+
+                if self.epsilon == "inside":
+                    root = np.sqrt(vhat + eps)
+                else:
+                    scale = {"outside": 1.0, "hat": c2**-0.5, "none": 0.0}[self.epsilon]
+                    root = np.sqrt(vhat) + eps * scale
+                step = alpha * mhat / root
+                if self.decay == "decoupled":
+                    step = step + alpha * decay * w
+                elif self.decay == "unscaled":
+                    step = step + decay * w
+                w = rounded(w - step, weights)
+                if self.moments == "at rest":
+                    m, v = rounded(m, "float16"), rounded(v, "float16")
+                if self.zeros == "left":
+                    w, m, v, largest = (np.where(raw == 0.0, was, now) for was, now in
+                                        zip(before, (w, m, v, largest)))
+                places.append(w)
+        return np.array(places, np.float64)
+
+    def _corrections(self, beta, corrected) -> Iterator[Tuple[float, float]]:
+        """1 - beta^t of each step and of the next one; 1 where there is no correction."""
+        if not corrected:
+            return itertools.repeat((1.0, 1.0))
+        if self.powers in ("single", "drifts"):
+            if self.powers == "single":
+                powers = (np.float32(beta**t) for t in itertools.count())
+            else:
+                factors = itertools.chain([np.float32(1.0)], itertools.repeat(np.float32(beta)))
+                powers = itertools.accumulate(factors, np.multiply)
+            values = (float(np.float32(1.0) - power) for power in powers)
+            values = itertools.islice(values, self.first_step, None)
+        else:
+            values = (bias_correction(beta, t) for t in itertools.count(self.first_step))
+        return _pairs(values)
+
+    def name(self) -> str:
+        """In words; decay, powers and moments are told apart from it."""
+        if self.corrected == "both":
+            base = {"outside": "Algorithm 1", "hat": "epsilon-hat",
+                    "inside": "epsilon inside the root", "none": "no epsilon"}[self.epsilon]
+        else:
+            base = {"first": "only the first moment corrected",
+                    "second": "only the second moment corrected",
+                    "neither": "no bias correction"}[self.corrected]
+            base += {"outside": "", "hat": ", epsilon-hat", "inside": ", epsilon inside the root",
+                     "none": ", no epsilon"}[self.epsilon]
+        return base + "".join((
+            {"none": "", "shared": ", Nesterov", "own": ", Nesterov (Dozat)"}[self.nesterov],
+            "" if self.amsgrad == "none" else f", AMSGrad ({self.amsgrad} correction)",
+            "" if self.first_step == 1 else f", steps counted from {self.first_step}",
+            "" if self.zeros == "updated" else ", elements of zero gradient left out",
+            "" if self.betas == "as given" else ", beta1 and beta2 exchanged",
+            {"float32": "", "bfloat16": ", bfloat16 moments"}.get(
+                self.moments, ", float16 moments")))
+
+
+def _pairs(values):
+    """Each value with the one after it."""
+    this, following = itertools.tee(values)
+    return zip(this, itertools.islice(following, 1, None))
+
+
+def rounded(x, kind):
+    """What a dtype of fewer digits keeps of x, in x's own dtype; all of it for "float32"."""
+    if kind == "float16":
+        return x.astype(np.float16).astype(x.dtype)
+    if kind == "bfloat16":  # the upper half of a float32, to nearest, ties to even
+        bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) & np.uint64(0xFFFF0000)
+        return bits.astype(np.uint32).view(np.float32).astype(x.dtype)
+    return x
+
+
+# The answers that are tried. beta in float16, "half", is for float16 parameters alone.
+CHOICES = {
+    "epsilon": ("outside", "hat", "inside", "none"),
+    "corrected": ("both", "first", "second", "neither"),
+    "nesterov": ("none", "shared", "own"),
+    "amsgrad": ("none", "before", "after"),
+    "decay": ("none", "L2", "decoupled", "unscaled"),
+    "first_step": (1, 2),
+    "zeros": ("updated", "left"),
+    "betas": ("as given", "exchanged"),
+    "powers": ("exact", "rounded", "single", "drifts"),
+    "moments": ("float32", "float16", "at rest", "bfloat16"),
+}
+
+
+def distinct(form):
+    """Whether a form is not the same as one with an earlier choice of CHOICES.
+
+    Without correction of the second moment nothing comes before or after it; without correction of
+    the first, Dozat's parts have none; without either, steps are not counted.
+    """
+    first, second = form.corrected in ("both", "first"), form.corrected in ("both", "second")
+    return ((second or (form.epsilon != "hat" and form.amsgrad != "after"))
+            and (first or form.nesterov != "own")
+            and (first or second or form.first_step == 1))
+
+
+def structures():
+    """All distinct forms, without decay and in exact arithmetic.
+
+    Zeros that are left, exchanged betas and narrow moments are combined with the plain forms only.
+    """
+    names = ("epsilon", "corrected", "nesterov", "amsgrad", "first_step")
+    forms = [Form(**dict(zip(names, values)))
+             for values in itertools.product(*(CHOICES[name] for name in names))]
+    plain = [form for form in forms if form.nesterov == form.amsgrad == "none"
+             and form.first_step == 1]
+    forms += [replace(form, **{name: value}) for form in plain
+              for name in ("zeros", "betas", "moments") for value in CHOICES[name][1:]]
+    return [form for form in forms if distinct(form)]

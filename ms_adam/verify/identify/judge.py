@@ -1,0 +1,92 @@
+"""How far a hypothesis is from what was seen, and how far rounding alone may take it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ms_adam.reference.correction import bias_correction
+
+SINGLE, HALF, DOUBLE = 2.0**-24, 2.0**-11, 2.0**-53  # the most by which each rounds, relative
+
+# A formula that rounding alone takes further than this on a sequence says nothing there.
+LOOSEST = 1e-3
+
+
+class Verdict(NamedTuple):
+    """A hypothesis beside what was seen.
+
+    Attributes:
+        form: the hypothesis.
+        residual: the largest relative error of any sequence at any step.
+        excess: the largest ratio of an error to what rounding explains of it.
+    """
+
+    form: object
+    residual: float
+    excess: float
+
+    @property
+    def fits(self):
+        """Whether rounding explains all of it."""
+        return self.excess <= 1.0
+
+    def rank(self):
+        """Sorts what fits best to the front."""
+        return not self.fits, self.residual
+
+
+def errors(seen, wanted, start):
+    """Relative error at each step of each sequence: of its displacement, over the largest so far.
+
+    So a wrong first step counts in full, and a displacement that comes back to 0 does not blow
+    rounding up. NaN where NaN is expected is no error; anywhere else it is infinite.
+    """
+    with np.errstate(all="ignore"):
+        scale = np.fmax.accumulate(np.abs(wanted - start), axis=0)
+        distance = np.abs(seen - wanted)
+        relative = np.where(distance == 0.0, 0.0, distance / scale)
+    same = (seen == wanted) | (np.isnan(seen) & np.isnan(wanted))  # infinities too
+    return np.where(same, 0.0, np.where(np.isnan(relative), np.inf, relative))
+
+
+def residual(form, seen, probe, numbers):
+    """The largest error of any sequence."""
+    return float(errors(seen, form.walk(numbers, *probe), probe.start).max())
+
+
+def judge(form, seen, probe, numbers, unit=SINGLE, **how):
+    """A `Verdict`.
+
+    Explained by rounding is the larger of two:
+
+    - 16 units, for the operations of an update, and for the parameter that is rounded in each
+      step 4 sqrt(t) units of its size: these roundings are like independent ones, of a standard
+      deviation of 0.58 units.
+    - Four times the distance of the formula carried out in float32 to itself in float64, which
+      knows of cancellation, and of roundings that all go one way: each of the two computations has
+      its own, and another order of operations may be as much less lucky again.
+
+    Besides, the digits that 1 - beta2^t loses to cancellation are granted where no hypothesis
+    models how they are lost: in float64, and to relatives of Adam. These have four times the first,
+    too, because how their other scalars are rounded is not tried out.
+    """
+    wanted = form.walk(numbers, *probe, **how)
+    got = errors(seen, wanted, probe.start)
+    with np.errstate(all="ignore"):
+        size = np.fmax.accumulate(np.abs(wanted), axis=0)
+        moved = np.fmax.accumulate(np.abs(wanted - probe.start), axis=0)
+        steps = np.arange(1, len(wanted) + 1)[:, None]
+        explained = unit * (16 + 4 * np.sqrt(steps) * np.fmax(size / moved, 1.0))
+    single = form.walk(numbers, *probe, dtype=np.float32, **how)
+    single = np.fmax.accumulate(errors(single, wanted, probe.start), axis=0)
+    explained = np.fmax(explained, 4 * single * min(unit / SINGLE, 1.0))
+    if not form.rounds_powers:
+        explained = 4 * explained
+    if not form.rounds_powers or unit == DOUBLE:
+        corrections = [bias_correction(numbers.beta2, t) for t in steps[:, 0]]
+        explained = explained + unit / np.array(corrections)[:, None]
+    explained = np.fmin(np.where(np.isnan(explained), np.inf, explained),
+                        max(LOOSEST, 16 * unit))
+    return Verdict(form, float(got.max()), float((got / explained).max()))

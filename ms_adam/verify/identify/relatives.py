@@ -1,0 +1,164 @@
+"""Optimizers that are not Adam but that one may meet instead, to be called by their names."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ms_adam import reference
+from ms_adam.reference.correction import bias_correction
+from ms_adam.reference.method import Method
+
+
+@dataclass(frozen=True)
+class Relative:
+    """A method as a hypothesis.
+
+    Attributes:
+        title: what it is called.
+        method: as those of `ms_adam.reference`.
+    """
+
+    title: str
+    method: Method
+
+    rounds_powers = False  # beta^t is exact
+
+    def walk(self, numbers, gradients, start, dtype=np.float64):
+        """As `Form.walk`, but with the method's own numbers.
+
+        The method computes in float64; in float32 are what it keeps and where it goes.
+        """
+        del numbers
+        w, places = np.asarray(start, np.float64), []
+        state = self.method.init(w)
+        with np.errstate(all="ignore"):
+            for gradient in gradients:
+                w, state = self.method.step(w, gradient, state)
+                w = w.astype(dtype).astype(np.float64)
+                kept = (x.astype(dtype).astype(np.float64) if isinstance(x, np.ndarray) else x
+                        for x in state)
+                state = state._make(kept) if hasattr(state, "_make") else tuple(kept)
+                places.append(w)
+        return np.array(places)
+
+    def name(self) -> str:
+        return self.title
+
+
+@dataclass(frozen=True)
+class _AdamLike(Method):
+    """Two moments, which start from 0, and the count of steps; `update` says the rest."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+    eps: float
+
+    def init(self, parameter):
+        return 0, np.zeros(np.shape(parameter)), np.zeros(np.shape(parameter))
+
+    def step(self, parameter, gradient, state, *, learning_rate=None):
+        t, m, v = state[0] + 1, *state[1:]
+        m = self.beta1 * m + (1 - self.beta1) * gradient
+        v = self.moment2(v, gradient)
+        update = self.update(t, m, v, gradient)
+        return parameter - (learning_rate or self.learning_rate) * update, (t, m, v)
+
+    def moment2(self, v, g):
+        return self.beta2 * v + (1 - self.beta2) * np.square(g)
+
+    def update(self, t, m, v, g):
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AdaMax(_AdamLike):
+    """Kingma & Ba 2015, Algorithm 2, which has no epsilon.
+
+    MindSpore's kernel adds one to u when it divides, torch one to |g| in the maximum.
+    """
+
+    epsilon: str = "to u"
+
+    def moment2(self, v, g):
+        return np.maximum(self.beta2 * v, np.abs(g) + (self.eps if self.epsilon == "to |g|" else 0))
+
+    def update(self, t, m, v, g):
+        u = v + (self.eps if self.epsilon == "to u" else 0)
+        return m / bias_correction(self.beta1, t) / u
+
+
+@dataclass(frozen=True)
+class NAdam(_AdamLike):
+    """Dozat 2016, Algorithm 2, with its schedule of mu, as in torch."""
+
+    momentum_decay: float = 4e-3
+
+    def update(self, t, m, v, g):
+        mu = [self.beta1 * (1 - 0.5 * 0.96 ** (k * self.momentum_decay)) for k in range(1, t + 2)]
+        product = math.prod(mu[:-1])
+        mhat = mu[-1] * m / (1 - product * mu[-1]) + (1 - mu[-2]) * g / (1 - product)
+        return mhat / (np.sqrt(v / bias_correction(self.beta2, t)) + self.eps)
+
+
+@dataclass(frozen=True)
+class RAdam(_AdamLike):
+    """Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", Algorithm 2.
+
+    Epsilon, which it lacks, stands as in torch and MindSpore: before the correction.
+    """
+
+    def update(self, t, m, v, g):
+        mhat = m / bias_correction(self.beta1, t)
+        correction = bias_correction(self.beta2, t)
+        limit = 2 / (1 - self.beta2) - 1
+        rho = limit - 2 * t * self.beta2**t / correction
+        if rho <= 5:
+            return mhat
+        rect = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
+        return mhat * math.sqrt(rect * correction) / (np.sqrt(v) + self.eps)
+
+
+def relatives(values):
+    """Hypotheses for an optimizer with these values.
+
+    Args:
+        values: dict of its numbers: learning_rate, beta1, beta2, eps, and those of momentum, rho,
+            accumulator and momentum_decay that it has.
+    """
+    rate, beta1, beta2, eps = (values[name] for name in ("learning_rate", "beta1", "beta2", "eps"))
+    found = [Relative("SGD", reference.SGD(rate))]
+    momentum = values.get("momentum", beta1)
+    if momentum:
+        found += [Relative("SGD with momentum", reference.Momentum(rate, momentum)),
+                  Relative("SGD with Nesterov momentum", reference.Nesterov(rate, momentum)),
+                  Relative("SGD with averaged gradients",
+                           reference.Momentum(rate, momentum, form="ema")),
+                  Relative("SGD with averaged gradients, bias corrected",
+                           reference.Momentum(rate, momentum, form="ema", bias_correction=True))]
+    for initial in {0.0, values.get("accumulator", 0.0)}:
+        title = f"AdaGrad (sum starts at {initial:g})" if initial else "AdaGrad"
+        found += [Relative(title + ("" if place == "outside" else ", epsilon inside the root"),
+                           reference.AdaGrad(rate, eps, place, initial))
+                  for place in ("outside", "inside") if place == "outside" or not initial]
+    rho = values.get("rho", beta2)
+    for place, centered, initial in itertools.product(("outside", "inside"), (False, True),
+                                                      (0.0, 1.0)):
+        if initial and place == "outside":
+            continue  # beside 1 the place does not show
+        title = "RMSProp" + (", centered" if centered else "")
+        title += (", mean square starts at 1" if initial else
+                  ", epsilon inside the root" if place == "inside" else "")
+        found.append(Relative(title, reference.RMSProp(rate, rho, eps, place, centered, initial)))
+    given = (rate, beta1, beta2, eps)
+    found += [Relative("AdaMax", AdaMax(*given)),
+              Relative("AdaMax, epsilon in the maximum", AdaMax(*given, epsilon="to |g|")),
+              Relative("NAdam", NAdam(*given, values.get("momentum_decay", 4e-3)))]
+    if beta2 > 0.6:  # below, its limit is too short for the rectification to have a value
+        found.append(Relative("RAdam", RAdam(*given)))
+    return found
