@@ -86,7 +86,9 @@ def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, 
         ("third data (an iterable of (inputs, targets))", _is_iterable(data), data),
     ):
         if not fits:
-            raise UserError(f"the factory {factory} must return {name}, but returned {_kind(value)}")
+            raise UserError(
+                f"the factory {factory} must return {name}, but returned {_kind(value)}"
+            )
     return Trained(network, loss, data)
 
 

@@ -111,7 +111,8 @@ def limit_of(
 
     The noise floor of a step is the largest of any tensor so far, in either side.
     """
-    stated = getattr(tolerance, "moment" if quantity in ("moment1", "moment2", "vhat") else quantity)
+    moment = quantity in ("moment1", "moment2", "vhat")
+    stated = getattr(tolerance, "moment" if moment else quantity)
     floor = np.max(
         [floor.relative(quantity).max(axis=1) for floor in floors if quantity in floor.tables],
         axis=0,
@@ -125,10 +126,10 @@ def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optiona
     What is not a number is beyond any limit.
     """
     beyond = {
-        quantity: ~(distances.relative(quantity) <= limits[quantity][:, None])
+        quantity: ~(distances.relative(quantity) <= limits[quantity][:, None]).all(axis=1)
         for quantity in quantities
     }
-    steps = {q: int(np.argmax(any_)) for q, table in beyond.items() if (any_ := table.any(axis=1)).any()}
+    steps = {q: int(np.argmax(somewhere)) for q, somewhere in beyond.items() if somewhere.any()}
     if not steps:
         return None
     step = min(steps.values())

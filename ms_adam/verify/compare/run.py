@@ -213,7 +213,8 @@ def _refuse_other_trainings(records: dict[str, Record]) -> None:
         if parted_batches.size:
             raise ExperimentError(
                 f"the sides '{first}' and '{name}' were given other batches from step "
-                f"{parted_batches[0] + 1} on: with one seed a factory must give one order of batches"
+                f"{parted_batches[0] + 1} on: with one seed a factory must give one order of "
+                "batches"
             )
 
 
