@@ -1,0 +1,332 @@
+"""docs/migrate.md: its tables are read, and the calls that they name are run.
+
+PyTorch is not needed: what its optimizers do with the gradients of this file stands in
+migrate_torch.json, which `python tests/test_migrate.py` writes where PyTorch is installed. There
+the tests run PyTorch itself, too.
+"""
+
+import ast
+import functools
+import importlib.util
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, experimental, mint, nn, ops
+
+import ms_adam
+from ms_adam import reference
+
+PAGE = Path(__file__).parent.parent / "docs" / "migrate.md"
+TORCH_NUMBERS = Path(__file__).parent / "migrate_torch.json"
+TORCH_HERE = importlib.util.find_spec("torch") is not None
+
+STEPS = 100
+
+# Sizes of gradients that bring epsilon out, 1e-6 and 1e-8, and a name that weight decay passes
+# over. RandomState, whose numbers NumPy has promised not to change: PyTorch's are on disk.
+SIZES = {"norm.gamma": 1.0, "conv.weight": 1e-3, "embedding.weight": 1e-6}
+_RANDOM = np.random.RandomState(0)
+START = {name: (0.03 * _RANDOM.standard_normal((2, 4))).astype(np.float32) for name in SIZES}
+GRADIENTS = {name: (size * (0.5 + _RANDOM.standard_normal((STEPS, 2, 4)))).astype(np.float32)
+             for name, size in SIZES.items()}
+
+# What two float32 computations of one formula may differ by after 100 steps, in units of the
+# largest displacement D of a tensor; u = 2^-24, half the distance of neighbouring float32.
+# - beta2. MindSpore's kernels form 1 - float32(0.999), which is 1.29e-5 too small. Bias correction
+#   takes the same beta2 and cancels it; without, and where a large epsilon hides the root, the root
+#   is 6.4e-6 too small in all steps alike. By far the largest part.
+# - beta2^t multiplied up in float32: the step size of step t is off by 7e-6 at most (t = 3), of
+#   both signs, by 7e-7 on average. Only with bias correction, so not on top of the first.
+# - The weights, of size D, are rounded once a step on either side: 200 roundings, independent, of
+#   standard deviation u D / sqrt(3) or less: six of their sum are 6 sqrt(200 / 3) u = 2.9e-6.
+# - The step itself: up to 10 roundings, independent in each of 100 steps of about D / 100:
+#   6 sqrt(2 * 10 * 100) u / 100 / sqrt(3), 1e-7.
+# 6.4e-6 + 2.9e-6 + 1e-7 = 9.4e-6.
+BOUND = 1e-5
+# What differs by name must differ by far more than the bound: this many times.
+APART = 10
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+class Row(NamedTuple):
+    there: str
+    same: str
+    paper: Optional[str] = None  # in the first table
+
+    def __str__(self):
+        return self.there
+
+
+def tables():
+    """The calls that each table of the page has in its columns before the last."""
+    for lines in re.findall(r"(?:^\|.*\n)+", PAGE.read_text(), re.MULTILINE):
+        rows = [line.strip("| \n").split(" | ") for line in lines.splitlines()[2:]]
+        yield [Row(*(re.fullmatch("`(.*)`", cell).group(1) for cell in row[:-1])) for row in rows]
+
+
+ROWS, ARGUMENTS = tables()
+CAN_RUN = [row for row in ROWS + ARGUMENTS if not row.there.startswith("mint")
+           or ms.get_context("device_target") == "Ascend"]
+
+
+def test_the_page_has_a_row_for_each():
+    assert [row.there for row in ROWS] == [
+        "nn.Adam(params)", "nn.Adam(params, use_lazy=True)", "nn.Adam(params, use_offload=True)",
+        "nn.LazyAdam(params)", "nn.AdamOffload(params)", "nn.AdamWeightDecay(params)",
+        "experimental.optim.Adam(params)", "experimental.optim.AdamW(params)",
+        "mint.optim.AdamW(params)", "torch.optim.Adam(params)", "torch.optim.AdamW(params)"]
+
+
+# --- its calls ---------------------------------------------------------------------------------
+
+PACKAGES = {"nn": nn, "experimental": experimental, "mint": mint, "ms_adam": ms_adam}
+
+
+def make(text, params, given=(), packages=PACKAGES):
+    """The optimizer of a call of the page; arguments `given` take the place of those written."""
+    call = ast.parse(text, mode="eval").body
+    optimizer = eval(ast.unparse(call.func), packages)
+    params = eval(ast.unparse(call.args[0]), {"params": params})
+    return optimizer(params, **{**written(call), **dict(given)})
+
+
+def written(call):
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+
+
+def given(there):
+    """What a user gives: nothing, and values of his own; as pairs of name and value."""
+    own = {"eps": 1e-7, "weight_decay": 0.05}
+    if there.startswith("nn."):
+        own.update(learning_rate=0.01, beta1=0.8, beta2=0.99)
+    else:
+        own.update(lr=0.01, betas=(0.8, 0.99))
+    if there in ("nn.Adam(params)", "nn.LazyAdam(params)", "nn.AdamOffload(params)"):
+        own.update(use_nesterov=True, loss_scale=8.0)
+    return ((), tuple(own.items()))
+
+
+@functools.lru_cache(maxsize=None)
+def displacements(text, given, mode, sign=1):
+    """What an optimizer of MindSpore makes of 100 gradients: (how far each element has gone)."""
+    parameters = [Parameter(Tensor(START[name]), name=name) for name in SIZES]
+    optimizer = make(text, parameters, given)
+    for t in range(STEPS):
+        optimizer(tuple(Tensor(sign * GRADIENTS[name][t]) for name in SIZES))
+    return [parameter.asnumpy().astype(np.float64) - START[parameter.name]
+            for parameter in parameters]
+
+
+def torch_weights(text, given):
+    import torch
+
+    parameters = [torch.nn.Parameter(torch.tensor(START[name])) for name in SIZES]
+    optimizer = make(text, parameters, given, {"torch": torch})
+    for t in range(STEPS):
+        for name, parameter in zip(SIZES, parameters):
+            parameter.grad = torch.tensor(GRADIENTS[name][t])
+        optimizer.step()
+    return {name: parameter.detach().numpy() for name, parameter in zip(SIZES, parameters)}
+
+
+def write_torch_numbers():
+    import torch
+
+    results = [{"call": row.there, "given": dict(values),
+                # as short as it gives the same float32 back
+                "weights": {name: [float(str(x)) for x in weight.ravel()]
+                            for name, weight in torch_weights(row.there, values).items()}}
+               for row in ROWS + ARGUMENTS if row.there.startswith("torch")
+               for values in given(row.there)]
+    environment = {"torch": torch.__version__, "command": "python tests/test_migrate.py"}
+    TORCH_NUMBERS.write_text(json.dumps(
+        {"schema": 1, "environment": environment, "results": results}, indent=1) + "\n")
+
+
+def torch_on_disk(text, given):
+    given = json.loads(json.dumps(dict(given)))  # tuples are lists there
+    found = [result["weights"] for result in json.loads(TORCH_NUMBERS.read_text())["results"]
+             if result["call"] == text and result["given"] == given]
+    assert len(found) == 1, text
+    return {name: np.array(weight, np.float32).reshape(START[name].shape)
+            for name, weight in found[0].items()}
+
+
+def there(row, given, mode):
+    """What the optimizer of a row does: as many accounts of it as there are."""
+    if not row.there.startswith("torch"):
+        return [displacements(row.there, given, mode)]
+    accounts = [torch_on_disk(row.there, given)]
+    if TORCH_HERE:
+        accounts.append(torch_weights(row.there, given))
+    return [[weights[name].astype(np.float64) - START[name] for name in SIZES]
+            for weights in accounts]
+
+
+def here(row, given, mode):
+    return displacements(row.same, given, mode, sign=-1 if "maximize=True" in row.there else 1)
+
+
+def distance(ours, theirs):
+    """The largest difference, each tensor in units of its largest displacement; NaN stays NaN."""
+    return np.max([np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in zip(ours, theirs)])
+
+
+def paper(text, given):
+    """The displacements of the reference in float64 for a call of ours."""
+    call = ast.parse(text, mode="eval").body
+    optimizer = getattr(ms_adam, call.func.attr)
+    options = {"weight_decay": inspect.signature(optimizer).parameters["weight_decay"].default,
+               **written(call), **dict(given)}
+    for name in ("use_lazy", "use_offload"):  # where and when, not what
+        options.pop(name, None)
+    if "betas" in options:
+        options["beta1"], options["beta2"] = options.pop("betas")
+    if "lr" in options:
+        options["learning_rate"] = options.pop("lr")
+    options["nesterov"] = options.pop("use_nesterov", False)
+    grouped = not isinstance(call.args[0], ast.Name)
+    results = []
+    for name in SIZES:
+        decay = 0.0 if "gamma" in name and not grouped else options["weight_decay"]
+        adam = reference.Adam(**{**options, "weight_decay": decay}, decoupled=optimizer is
+                              ms_adam.AdamW)
+        weight, state = START[name], adam.init(START[name])
+        for gradient in GRADIENTS[name]:
+            weight, state = adam.step(weight, gradient, state)
+        results.append(weight - START[name])
+    return results
+
+
+# --- tests -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("row", CAN_RUN, ids=str)
+def test_the_same_numbers(row, mode):
+    for values in given(row.there):
+        for account in there(row, values, mode):
+            assert distance(here(row, values, mode), account) < BOUND, values
+
+
+@pytest.mark.parametrize("row", [row for row in CAN_RUN if row.paper], ids=str)
+def test_the_papers_numbers(row):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    for values in given(row.there):
+        assert distance(displacements(row.paper, values, "graph"),
+                        paper(row.paper, values)) < BOUND, values
+    if row.paper != row.same:
+        for account in there(row, (), "graph"):
+            assert distance(account, paper(row.paper, ())) > APART * BOUND
+
+
+def without(text):
+    """The call of ours with one of its peculiarities taken away: what it was, and what is left."""
+    names = [keyword.arg for keyword in ast.parse(text, mode="eval").body.keywords]
+    for i, name in enumerate(names):
+        tree = ast.parse(text, mode="eval")
+        del tree.body.keywords[i]
+        yield name, ast.unparse(tree)
+    if "[" in text:
+        yield "the group", text.replace("[{'params': params}]", "params").replace(
+            '[{"params": params}]', "params")
+    old, new = ("AdamW(", "Adam(") if "AdamW(" in text else ("Adam(", "AdamW(")
+    yield "the class", text.replace(old, new)
+
+
+@pytest.mark.parametrize("row", CAN_RUN, ids=str)
+def test_each_difference_is_one(row):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    for name, text in without(row.same):
+        left = row._replace(same=text)
+        if name == "use_offload":  # the page: it changes no number
+            for values in given(row.there):
+                assert distance(here(left, values, "graph"), here(row, values, "graph")) == 0
+            continue
+        if name == "use_lazy":  # shows with sparse gradients only
+            assert distance(sparse(text), sparse(row.there, target="CPU")) > APART * BOUND
+            continue
+        assert any(distance(here(left, values, "graph"), account) > APART * BOUND
+                   for values in given(row.there)
+                   for account in there(row, values, "graph")), name
+
+
+# --- row-sparse gradients ----------------------------------------------------------------------
+
+WORDS, NAMED, WIDTH = 12, 6, 4  # rows of a table, those named in a step, repeated ones among them
+TABLES = {"words": 1.0, "seldom": 1e-6}
+INDICES = _RANDOM.randint(0, WORDS, (STEPS, NAMED)).astype(np.int32)
+VALUES = np.stack([size * (0.5 + _RANDOM.standard_normal((STEPS, NAMED, WIDTH)))
+                   for size in TABLES.values()], axis=1).astype(np.float32)
+
+
+class Lookups(nn.Cell):
+    """Gives the rows named of each table VALUES for a gradient, whatever the tables hold."""
+
+    def __init__(self):
+        super().__init__()
+        zeros = Tensor(np.zeros((WORDS, WIDTH), np.float32))
+        self.tables = nn.CellList([nn.EmbeddingLookup(WORDS, WIDTH, param_init=zeros, sparse=True)
+                                   for _ in TABLES])
+
+    def construct(self, indices, values):
+        total = 0.0
+        for i, lookup in enumerate(self.tables):
+            total += (lookup(indices) * values[i]).sum()
+        return total
+
+
+class SparseStep(nn.Cell):
+    def __init__(self, network, optimizer):
+        super().__init__()
+        self.optimizer = optimizer
+        self.value_and_grad = ms.value_and_grad(network, None, optimizer.parameters)
+
+    def construct(self, indices, values):
+        value, gradients = self.value_and_grad(indices, values)
+        return ops.depend(value, self.optimizer(gradients))
+
+
+@functools.lru_cache(maxsize=None)
+def sparse(text, target=None):
+    """What an optimizer makes of 100 row-sparse gradients, in graph mode."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = Lookups()
+    optimizer = make(text, network.trainable_params())
+    if target:
+        optimizer.target = target
+    step = SparseStep(network, optimizer)
+    for t in range(STEPS):
+        step(Tensor(INDICES[t]), Tensor(VALUES[t]))
+    return [parameter.asnumpy().astype(np.float64) for parameter in optimizer.parameters]
+
+
+SPARSE = [row for row in ROWS if row.there in (
+    "nn.Adam(params)", "nn.Adam(params, use_lazy=True)", "nn.LazyAdam(params)")]
+
+
+@pytest.mark.parametrize("row", SPARSE, ids=str)
+def test_sparse_gradients(row):
+    assert distance(sparse(row.same), sparse(row.there, target="CPU")) < BOUND
+
+
+def test_repeated_rows_are_wrong_under_the_default_target_there():
+    text = "nn.Adam(params, use_lazy=True)"
+    assert distance(sparse(text), sparse(text, target="CPU")) > APART * BOUND
+
+
+# --- not available -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row not in CAN_RUN], ids=str)
+def test_what_is_for_ascend_does_not_run_here(row, mode):
+    with pytest.raises(RuntimeError, match="AdamW"):
+        displacements(row.there, (), mode)
+
+
+if __name__ == "__main__":
+    write_torch_numbers()
