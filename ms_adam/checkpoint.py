@@ -168,12 +168,18 @@ def _wanted(optimizer):
             for name, shape, dtype, offset in zip(*optimizer.layout):
                 wanted[f"{prefix}.{name}"] = _Target(*by_dtype[dtype], offset, shape)
         else:
-            for parameter, buffer, array in zip(optimizer.parameters, buffers, arrays):
-                wanted[f"{prefix}.{parameter.name}"] = _Target(buffer, array, 0, buffer.shape)
-    for weight in getattr(optimizer, "master_weights", ()):
-        if weight.name.startswith("master_weight."):
-            wanted[weight.name] = _Target(weight, np.array(weight.asnumpy()), 0, weight.shape)
+            for buffer, array in zip(buffers, arrays):
+                wanted[_own_name(buffer, prefix)] = _Target(buffer, array, 0, buffer.shape)
+    for weight, parameter in zip(getattr(optimizer, "master_weights", ()), optimizer.parameters):
+        if weight is not parameter:
+            wanted[_own_name(weight, "master_weight")] = _Target(
+                weight, np.array(weight.asnumpy()), 0, weight.shape)
     return wanted
+
+
+def _own_name(buffer, prefix):
+    """The name that a buffer was given; a Cell that owns the optimizer put its own before it."""
+    return buffer.name[buffer.name.index(f"{prefix}."):]
 
 
 def _comparable(entries, wanted):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Callable, Dict, NamedTuple, Optional
 
 import numpy as np
@@ -18,6 +19,8 @@ FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
 )
 
 
+# A Cell that owns the optimizer puts its attribute's name before all of this: "optimizer.moment1.w".
+_STATE = re.compile(r"((?:.*?\.)??)(?:flat_)?(" + "|".join(form[0] for form in FORMS) + r")\.")
 _MOST_STEPS = 20_000_000  # that are multiplied up: 80 MB
 
 
@@ -53,12 +56,14 @@ def named(checkpoint, formula):
     Raises:
         ValueError: If it holds the state of two optimizers, or a damaged `flat_layout`.
     """
-    forms = [form for form in FORMS
-             if any(name.startswith(f"{form[0]}.") for name in checkpoint)]
-    if len(forms) > 1:
-        raise ValueError("the checkpoint holds the state of more than one optimizer: "
-                         + " and ".join(f"{form[0]}.*" for form in forms) + "; give one of them.")
-    form = forms[0] if forms else MOMENTS
+    found = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
+    if len(found) > 1:
+        raise ValueError("the checkpoint holds the state of more than one optimizer: " + " and ".join(
+            f"{owner}{prefix}.*" for owner, prefix in found) + "; give the entries of one.")
+    owner, first = found[0] if found else ("", MOMENTS[0])
+    checkpoint = {name[len(owner):]: value for name, value in checkpoint.items()
+                  if name.startswith(owner)}
+    form = next(form for form in FORMS if form[0] == first)
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
     ours_of["master_weight"] = theirs_of["master_weight"] = "master_weight"
@@ -72,7 +77,7 @@ def named(checkpoint, formula):
 
     def spelled(name):
         prefix, _, parameter = name.partition(".")
-        return f"{theirs_of[prefix]}.{parameter}"
+        return f"{owner}{theirs_of[prefix]}.{parameter}"
     return Content(entries, spelled, _steps(checkpoint, form, formula))
 
 

@@ -1,0 +1,58 @@
+"""A CSV file with a line for each step, which a stopped training takes up again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class StepLog:
+    """Appends lines; the first column is the step. Use as a context manager.
+
+    A line is in the operating system's hands when `write` returns: it outlives the process. `sync`
+    makes all lines outlive the machine.
+
+    Args:
+        path: The file; it is made if it is not there.
+        columns: Their names. The first is "step".
+        step: Lines of later steps are cut off, and so is what follows a line that is not whole.
+
+    Attributes:
+        last_step: That of the last line that was left; less than `step` if lines are lacking.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], step: int):
+        self._header = ",".join(columns).encode() + b"\n"
+        self._file = open(path, "a+b", buffering=0)
+        self._file.seek(0)
+        self.last_step, end = self._sound(self._file.read(), step)
+        self._file.truncate(end)
+        if end == 0:
+            self._file.write(self._header)
+
+    def __enter__(self) -> "StepLog":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def write(self, *values) -> None:
+        """Appends a line. float32 values are written so that they are read back exactly."""
+        self._file.write(",".join(map(str, values)).encode() + b"\n")
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def _sound(self, content: bytes, step: int) -> tuple[int, int]:
+        """The last step up to `step` before anything is wrong, and where its line ends."""
+        last, end = 0, 0
+        if not content.startswith(self._header):
+            return last, end
+        end = len(self._header)
+        for line in content[end:].splitlines(keepends=True):
+            number, *others = line.split(b",")
+            whole = line.endswith(b"\n") and len(others) == self._header.count(b",")
+            if not (whole and number.isdigit() and last < int(number) <= step):
+                break
+            last, end = int(number), end + len(line)
+        return last, end

@@ -1,0 +1,90 @@
+"""The description of one training: a YAML file, checked before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import pydantic
+from pydantic import Field
+
+from ms_adam.experiments.config import Count, Data, Model, Number, Section, Seed, load
+
+Decay = Annotated[Number, Field(ge=0, lt=1)]
+
+
+class Schedule(Section):
+    """How long, in batches of how many images, and from which seed."""
+
+    epochs: Count
+    batch_size: Count
+    seed: Seed
+
+
+class OptimizerSettings(Section):
+    """Arguments of ``ms_adam.Adam`` and ``ms_adam.AdamW`` under their own names."""
+
+    name: Literal["Adam", "AdamW"]
+    learning_rate: Annotated[Number, Field(gt=0)]
+    learning_rate_decay: Literal["none", "cosine"]
+    beta1: Decay
+    beta2: Decay
+    eps: Annotated[Number, Field(gt=0)]
+    weight_decay: Annotated[Number, Field(ge=0)]
+    max_grad_norm: Optional[Annotated[Number, Field(gt=0)]]
+    use_nesterov: bool
+    use_amsgrad: bool
+    epsilon_hat: bool
+    bias_correction: bool
+    backend: Literal["auto", "fused", "primitive", "composite"]
+    flat_state: bool
+
+
+class Checkpoints(Section):
+    """How often the training is saved, and how many files are kept."""
+
+    every_steps: Count
+    keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
+
+
+class TrainingRun(Section):
+    """One training. See ``configs/train.yaml`` for what each key means."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    title: Annotated[str, Field(min_length=1)]
+    data: Data
+    model: Model
+    training: Schedule
+    optimizer: OptimizerSettings
+    checkpoints: Checkpoints
+
+    @pydantic.model_validator(mode="after")
+    def _batch_fits(self) -> "TrainingRun":
+        if self.training.batch_size > self.data.train:
+            raise ValueError(
+                f"training.batch_size = {self.training.batch_size} is more than "
+                f"data.train = {self.data.train}: there would be no batch"
+            )
+        return self
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.data.train // self.training.batch_size
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.training.epochs
+
+
+def load_training(path: Path) -> TrainingRun:
+    """Reads and checks a config, as `config.load` does.
+
+    Returns:
+        The training. A relative ``data.idx_directory`` is taken from the config's folder.
+    """
+    run = load(path, TrainingRun)
+    if run.data.idx_directory is None:
+        return run
+    directory = (path.parent / run.data.idx_directory.expanduser()).resolve()
+    data = run.data.model_copy(update={"idx_directory": directory})
+    return run.model_copy(update={"data": data})
