@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Optional
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -136,12 +143,13 @@ class _Display:
     def _table(self) -> Table:
         from ms_adam.verify import cell_worker as words
 
-        table = Table(caption="In brackets: the worst distance as a share of its bound.")
+        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False,
+                      caption="In brackets: the worst distance as a share of its bound.")
         for title in ("backend", "dtype"):
             table.add_column(title, no_wrap=True)
-        for title in ("left to run", "held to float64", "held to nn.Adam", "fell short",
-                      "not offered, not available", "nn.Adam cannot, differs"):
-            table.add_column(title, justify="right")
+        for title in ("left", "held to\nfloat64", "held to\nnn.Adam", "fell\nshort",
+                      "not\noffered,\nnot here", "nn.Adam\ncannot,\ndiffers"):
+            table.add_column(title, justify="right", no_wrap=True)
         for (backend, dtype), results in self._results.items():
             number = Counter(result["status"] for result in results)
             table.add_row(
