@@ -15,6 +15,7 @@ try:
     from ms_adam.cli.bench import bench
     from ms_adam.cli.compare import compare
     from ms_adam.cli.identify import identify
+    from ms_adam.cli.kill_test import kill_test
     from ms_adam.cli.reproduce import reproduce
     from ms_adam.cli.train import train
     from ms_adam.cli.validate import validate
@@ -47,7 +48,7 @@ def _command(
     pass
 
 
-for command in (reproduce, compare, bench, visualize, identify, validate, train):
+for command in (reproduce, compare, bench, visualize, identify, validate, train, kill_test):
     app.command()(command)
 
 
