@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -58,7 +58,7 @@ APART = 10
 class Row(NamedTuple):
     there: str
     same: str
-    paper: Optional[str] = None  # in the first table
+    paper: str = ""  # in the first table
 
     def __str__(self):
         return self.there
@@ -113,7 +113,7 @@ def given(there):
     return ((), tuple(own.items()))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def displacements(text, given, mode, sign=1):
     """What an optimizer of MindSpore makes of 100 gradients: (how far each element has gone)."""
     parameters = [Parameter(Tensor(START[name]), name=name) for name in SIZES]
@@ -292,7 +292,7 @@ class SparseStep(nn.Cell):
         return ops.depend(value, self.optimizer(gradients))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def sparse(text, target=None):
     """What an optimizer makes of 100 row-sparse gradients, in graph mode."""
     ms.set_context(mode=ms.GRAPH_MODE)
