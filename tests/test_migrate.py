@@ -114,12 +114,19 @@ def given(there):
 
 
 @functools.cache
-def displacements(text, given, mode, sign=1):
-    """What an optimizer of MindSpore makes of 100 gradients: (how far each element has gone)."""
+def displacements(text, given, mode, sign=1, resting=False):
+    """How far an optimizer of MindSpore takes each element in 100 steps.
+
+    `resting`: the first row of each tensor has a gradient in every second step only.
+    """
     parameters = [Parameter(Tensor(START[name]), name=name) for name in SIZES]
     optimizer = make(text, parameters, given)
     for t in range(STEPS):
-        optimizer(tuple(Tensor(sign * GRADIENTS[name][t]) for name in SIZES))
+        gradients = [sign * GRADIENTS[name][t] for name in SIZES]
+        if resting and t % 2:
+            for gradient in gradients:
+                gradient[0] = 0
+        optimizer(tuple(map(Tensor, gradients)))
     return [parameter.asnumpy().astype(np.float64) - START[parameter.name]
             for parameter in parameters]
 
@@ -318,6 +325,14 @@ def test_sparse_gradients(row):
 def test_repeated_rows_are_wrong_under_the_default_target_there():
     text = "nn.Adam(params, use_lazy=True)"
     assert distance(sparse(text), sparse(text, target="CPU")) > APART * BOUND
+
+
+def test_a_row_of_zeros_in_a_dense_gradient_is_a_row_only_there(mode):
+    lazy, ours, plain = (displacements(text, (), mode, resting=True) for text in (
+        "nn.Adam(params, use_lazy=True)", "ms_adam.Adam(params, use_lazy=True, epsilon_hat=True)",
+        "ms_adam.Adam(params, epsilon_hat=True)"))
+    assert distance(plain, lazy) < BOUND
+    assert distance(ours, lazy) > APART * BOUND
 
 
 # --- not available -----------------------------------------------------------------------------
