@@ -33,10 +33,11 @@ def kill_test(
 ) -> None:
     """Kill a training at random moments and see whether it resumes bit for bit.
 
-    Trains once undisturbed. Then trains again, ends the process with kill -9 at a random moment,
-    goes on with --resume, and so on until the training is done; then the next one, until there
-    were enough kills. The loss of every step and the accuracy of every epoch must be those of the
-    undisturbed training, in every byte of the files. About six minutes for 50 kills.
+    Trains once undisturbed. Then trains again, ends the process with kill -9 at a
+    random moment, goes on with --resume, and so on until the training is done; then
+    the next one, until there were enough kills. The loss of every step and the
+    accuracy of every epoch must be those of the undisturbed training, in every byte
+    of the files. About six minutes for 50 kills.
 
     Example: ms-adam kill-test configs/train.yaml --out runs/kills --kills 10
 

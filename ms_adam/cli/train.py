@@ -41,12 +41,14 @@ def train(
 ) -> None:
     """Train a classifier with ms_adam; stop it whenever you like, and go on with --resume.
 
-    DIR gets loss.csv (the loss of every step), accuracy.csv (on the test images, after every
-    epoch), curves.png, train.json, and checkpoints/step-*.ckpt, which mindspore.load_checkpoint
-    reads. A checkpoint is written under another name and renamed, so a half-written one is never
-    taken for whole; one that is damaged later is found by its CRC, and --resume takes the one
-    before and says so. A resumed training has the losses of an uninterrupted one, bit for bit:
-    ms-adam kill-test shows it.
+    DIR gets loss.csv (the loss of every step), accuracy.csv (on the test images,
+    after every epoch), curves.png, train.json, and checkpoints/step-*.ckpt, which
+    mindspore.load_checkpoint reads.
+
+    A checkpoint is written under another name and renamed: a half-written one is
+    never taken for whole. One that is damaged later is found by its CRC: --resume
+    takes the one before, and says so. A resumed training has the losses of an
+    undisturbed one, bit for bit; ms-adam kill-test shows it on your machine.
 
     Example: ms-adam train configs/train.yaml --out runs/train
 

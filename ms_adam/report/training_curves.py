@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ms_adam.report.plots import STYLE, png
 
@@ -27,6 +28,7 @@ def write_curves(out: Path) -> Path:
         left.legend()
         right.plot(accuracies[:, 1], 100 * accuracies[:, 2], color=_LINE, marker="o", markersize=3)
         right.set(title="Test images told right", xlabel="epoch", ylabel="%")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
         path = out / "curves.png"
         path.write_bytes(png(figure))
     return path
