@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
 )
 
 
-# A Cell that owns the optimizer puts its attribute's name before all of this: "optimizer.moment1.w".
+# A Cell that owns the optimizer puts its attribute's name before all: "optimizer.moment1.w".
 _STATE = re.compile(r"((?:.*?\.)??)(?:flat_)?(" + "|".join(form[0] for form in FORMS) + r")\.")
 _MOST_STEPS = 20_000_000  # that are multiplied up: 80 MB
 
@@ -58,8 +58,9 @@ def named(checkpoint, formula):
     """
     found = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
     if len(found) > 1:
-        raise ValueError("the checkpoint holds the state of more than one optimizer: " + " and ".join(
-            f"{owner}{prefix}.*" for owner, prefix in found) + "; give the entries of one.")
+        raise ValueError("the checkpoint holds the state of more than one optimizer: "
+                         + " and ".join(f"{owner}{prefix}.*" for owner, prefix in found)
+                         + "; give the entries of one.")
     owner, first = found[0] if found else ("", MOMENTS[0])
     checkpoint = {name[len(owner):]: value for name, value in checkpoint.items()
                   if name.startswith(owner)}

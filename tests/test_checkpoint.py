@@ -39,8 +39,8 @@ def copy_values(source, target):
 @pytest.mark.parametrize("new", LAYOUTS, ids=str)
 @pytest.mark.parametrize("old", LAYOUTS, ids=str)
 def test_goes_on_from_any_layout(old, new, mode, tmp_path):
-    """5 steps, a checkpoint file, and 5 steps by another optimizer, whose parameters stand in another
-    order; bit for bit what that backend makes of moments that it was given."""
+    """5 steps, a checkpoint file, and 5 steps by another optimizer, whose parameters stand in
+    another order; bit for bit what that backend makes of moments that it was given."""
     first = ms_adam.AdamW(make_parameters(SHAPES, "float32"), 0.1, weight_decay=0.1, **old)
     train(first, 0, 5)
     path = str(tmp_path / "adam.ckpt")
@@ -74,7 +74,8 @@ def test_from_nn_adam_and_back(mode):
     assert int(ours.global_step) == 5
     later = nn.Adam(make_parameters(SHAPES[:3], "float32"), 0.1)
     copy_values(theirs.parameters, later.parameters)
-    saved = {p.name: ms.Parameter(Tensor(p.asnumpy().copy()), p.name) for p in ours.get_parameters()}
+    saved = {p.name: ms.Parameter(Tensor(p.asnumpy().copy()), p.name)
+             for p in ours.get_parameters()}
     not_loaded, _ = ms.load_param_into_net(later, saved)
     assert not not_loaded
     for arrays in gradients(SHAPES[:3], 5, seed=1):

@@ -37,8 +37,8 @@ class Kill:
         lines: How many whole lines its loss.csv had.
         checkpoint: The step of its newest checkpoint; None if there was none.
         half_written: Whether a checkpoint was being written.
-        resumed_after: The step that the next process said it goes on after; None if it said nothing:
-            it started at the first step, or was itself killed before.
+        resumed_after: The step that the next process said it goes on after; None if it said
+            nothing: it started at the first step, or was itself killed before.
     """
 
     training: int

@@ -22,8 +22,8 @@ def write_curves(out: Path) -> Path:
         left, right = figure.subplots(1, 2)
         left.plot(losses[:, 0], losses[:, 2], color=_FAINT, linewidth=0.6, label="each step")
         epochs = [losses[losses[:, 1] == epoch] for epoch in np.unique(losses[:, 1])]
-        left.plot([lines[:, 0].mean() for lines in epochs], [lines[:, 2].mean() for lines in epochs],
-                  color=_LINE, label="mean of an epoch")
+        means = np.array([lines.mean(axis=0) for lines in epochs])
+        left.plot(means[:, 0], means[:, 2], color=_LINE, label="mean of an epoch")
         left.set(title="Loss before each step", xlabel="step", yscale="log")
         left.legend()
         right.plot(accuracies[:, 1], 100 * accuracies[:, 2], color=_LINE, marker="o", markersize=3)
