@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from foreign_checkpoints import renamed, state_of, torch_state_dict, without_maxima
-from mindspore import Tensor, nn
+from mindspore import Tensor, experimental, mint, nn
 from running import ALL_BACKENDS, as_tensors, make_parameters, snapshot, to_numpy
 
 import ms_adam
@@ -179,6 +179,27 @@ def test_takes_the_names_of_others(form, flat):
     ms_adam.load_state(optimizer, checkpoint, **keywords)
     holds(optimizer, state, 7)
     assert float(optimizer.learning_rate) == np.float32(0.1)
+
+
+@pytest.mark.parametrize("make, first, second, steps", [
+    (nn.AdamWeightDecay, "moments1", "moments2", 3),
+    (experimental.optim.Adam, "exp_avg", "exp_avg_sq", 3),
+    (experimental.optim.AdamW, "exp_avg", "exp_avg_sq", 3),
+    (mint.optim.AdamW, "exp_avg", "exp_avg_sq", 0),  # its steps need Ascend
+], ids=["nn.AdamWeightDecay", "experimental.Adam", "experimental.AdamW", "mint.AdamW"])
+def test_takes_what_mindspore_itself_writes(make, first, second, steps, tmp_path):
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    made = make(make_parameters(SHAPES[:3], "float32"))
+    for arrays in gradients(SHAPES[:3], steps):
+        made(as_tensors(arrays, "float32")[0])
+    path = tmp_path / "theirs.ckpt"
+    ms.save_checkpoint(made, str(path))
+    optimizer = ms_adam.AdamW(make_parameters(SHAPES[:3], "float32"))
+    ms_adam.load_state(optimizer, path)
+    assert int(optimizer.global_step) == steps
+    for ours, theirs in ((optimizer.moment1, first), (optimizer.moment2, second)):
+        for moment, expected in zip(ours, getattr(made, theirs)):
+            np.testing.assert_array_equal(to_numpy(moment), to_numpy(expected))
 
 
 @pytest.mark.parametrize("form, says", [
