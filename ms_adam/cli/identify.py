@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -134,6 +135,7 @@ def _quiet_mindspore(debug):
 
 
 def _identify(jobs):
+    from ms_adam.verify.identify import Identification
     from ms_adam.verify.identify import identify as identify_one
 
     console, found = Console(stderr=True), []
@@ -141,7 +143,14 @@ def _identify(jobs):
         for i, (path, options) in enumerate(jobs, 1):
             words = f"({i} of {len(jobs)}) {path}: " if len(jobs) > 1 else f"{path}: "
             status.update(words + "import")
-            found.append(identify_one(path, options, lambda doing: status.update(words + doing)))
+            try:
+                found.append(identify_one(path, options,
+                                          lambda doing: status.update(words + doing)))
+            except UserError as error:
+                if len(jobs) == 1:
+                    raise
+                # one that this MindSpore lacks does not keep the others from being shown
+                found.append(Identification(path, options, "refused", str(error).splitlines()[0]))
     return found
 
 
@@ -163,10 +172,24 @@ def _show_all(found, markdown):
     if markdown:
         print(tables.markdown(tables.SUMMARY, rows))
         return
-    table = Table(*tables.SUMMARY, show_lines=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = [i for i, head in enumerate(tables.SUMMARY) if head not in _LEFT_OUT]
+    for i in shown:
+        table.add_column(tables.SUMMARY[i], overflow="fold", min_width=(28, 11)[i] if i < 2 else None)
+    above = None
     for identification, row in zip(found, rows):
-        table.add_row(*(Text(cell) for cell in row), style=_COLOURS.get(identification.status))
+        module = re.split(r"[.:]\w+$", identification.target)[0]
+        if module != above:
+            table.add_row(Text(module, style="bold"))
+            above = module
+        cells = [row[0][len(module) + 1:], *row[1:]]
+        table.add_row(*(Text(cells[i]) for i in shown),
+                      style=_COLOURS.get(identification.status))
     Console().print(table)
+    print(f"Not shown for want of width, but with --markdown: {', '.join(_LEFT_OUT)}.")
+
+
+_LEFT_OUT = ("beta^t", "float16 moments", "next best")
 
 
 _COLOURS = {"ambiguous": "yellow", "no known formula": "red", "option ignored": "yellow",

@@ -1,14 +1,16 @@
 """Adams with one mistake each, as methods like those of `ms_adam.reference` and in MindSpore.
 
-`EXPECTED` says what each must be called: by what it is where that has a name, else no known formula.
+`EXPECTED` says what each must be called: what it is where that has a name, else no known formula.
 """
 
 from dataclasses import dataclass
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from ms_adam.reference.method import Method
+from ms_adam.verify.identify.forms import rounded
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,8 @@ mutant("EpsilonFixed", "Algorithm 1, ignores eps",
 
 
 def bfloat16(x):
-    """The nearest bfloat16, as MindSpore rounds."""
-    import mindspore as ms
-    return Tensor(x, ms.float32).astype(ms.bfloat16).astype(ms.float32).asnumpy().astype(float)
+    """The nearest bfloat16; a test holds `rounded` to MindSpore's."""
+    return rounded(x, "bfloat16")
 
 
 class MindSporeAdam(nn.Optimizer):
@@ -161,31 +162,35 @@ class MindSporeAdam(nn.Optimizer):
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.moment1 = self.parameters.clone("moment1", init="zeros")
         self.moment2 = self.parameters.clone("moment2", init="zeros")
-        self.t = 0
+        self.one = Tensor(1.0, ms.float32)
 
     def construct(self, gradients):
         gradients = self.decay_weight(gradients)
-        self.t += 1
-        rate, beta1, beta2 = self.get_lr(), self.beta1, self.beta2
+        rate, beta1, beta2, eps = self.get_lr(), self.beta1, self.beta2, self.eps
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
+        t = self.global_step.astype(ms.float32)
         if self.mistake == "exchanged":
             beta1, beta2 = beta2, beta1
-        t = self.t + 1 if self.mistake == "counted from 2" else self.t
-        c1, c2 = 1 - beta1**t, 1 - beta2**t
-        if self.mistake == "corrected once":
-            c1 = 1.0
+        c1, c2 = self.one - beta1**t, self.one - beta2**t
+        if self.mistake == "epsilon":
+            eps = eps / ops.sqrt(c2)
         for w, g, m, v in zip(self.parameters, gradients, self.moment1, self.moment2):
             sign = -1.0 if self.mistake == "sign" else 1.0
             ops.assign(m, beta1 * m + sign * (1 - beta1) * g)
             ops.assign(v, beta2 * v + (1 - beta2) * g * g)
-            eps = self.eps / c2**0.5 if self.mistake == "epsilon" else self.eps
             ops.assign(w, w - rate * (m / c1) / (ops.sqrt(v / c2) + eps))
         return True
 
 
 MINDSPORE_EXPECTED = {
     "exchanged": "Algorithm 1, beta1 and beta2 exchanged",
-    "counted from 2": "Algorithm 1, steps counted from 2",
-    "corrected once": "only the second moment corrected",
     "sign": UNKNOWN,
     "epsilon": "epsilon-hat",
 }
+
+
+class Unfinite(Adam):
+    """Leaves nothing but NaN."""
+
+    def update(self, t, m, v, g):
+        return np.full(np.shape(m), np.nan)

@@ -8,7 +8,8 @@ if none does, it is no known formula.
     identify("mindspore.nn.Adam").formula        # 'epsilon-hat'
 """
 
-from ms_adam.verify.identify.findings import Finding, Identification, identify, identify_target
+from ms_adam.verify.identify.findings import Finding, Identification
+from ms_adam.verify.identify.inquiry import identify, identify_target
 from ms_adam.verify.identify.target import Target, describe, find
 
 __all__ = ["Finding", "Identification", "Target", "describe", "find", "identify",

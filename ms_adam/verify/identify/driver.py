@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from numbers import Real
@@ -21,6 +22,22 @@ class _MindSpore:
     """nn.Optimizer and experimental.optim.Optimizer: called with a tuple of gradients."""
 
     name = "mindspore"
+
+    @staticmethod
+    @contextlib.contextmanager
+    def context(**values):
+        """The values hold within; besides, PyNative waits for each operator.
+
+        Reading the parameter after each step takes it ten times as long if it runs ahead.
+        """
+        import mindspore as ms
+        values = {"pynative_synchronize": True, **values}
+        before = {name: ms.get_context(name) for name in values}
+        ms.set_context(**values)
+        try:
+            yield
+        finally:
+            ms.set_context(**before)
 
     @staticmethod
     def bases():
@@ -47,6 +64,7 @@ class _Torch:
     """torch.optim.Optimizer: reads .grad of its parameters."""
 
     name = "torch"
+    context = contextlib.nullcontext
 
     @staticmethod
     def bases():
@@ -73,6 +91,7 @@ class _Numpy:
     """Those of `ms_adam.reference`: init(parameter) and step(parameter, gradient, state)."""
 
     name = "numpy"
+    context = contextlib.nullcontext
 
     class Place:
         """A parameter and the state that goes with it."""
@@ -154,13 +173,14 @@ class Driver:
             Refused: the optimizer raised an error.
         """
         family = self._family
+        places = []
         try:
-            parameter = family.parameter(probe.start, dtype)
-            optimizer = self.target.make([parameter], **roles)
-            places = []
-            for gradient in probe.gradients:
-                family.step(optimizer, parameter, gradient)
-                places.append(family.value(parameter))
+            with family.context():
+                parameter = family.parameter(probe.start, dtype)
+                optimizer = self.target.make([parameter], **roles)
+                for gradient in probe.gradients:
+                    family.step(optimizer, parameter, gradient)
+                    places.append(family.value(parameter))
         except Exception as error:
             raise Refused(one_line(error)) from error
         return np.array(places)
@@ -173,21 +193,18 @@ class Driver:
         import mindspore as ms
 
         from ms_adam.verify.identify.rows import RowFeed
-        mode = ms.get_context("mode")
-        ms.set_context(mode=ms.GRAPH_MODE)
+        start = np.repeat(probe.start[:, None], 2, axis=1)
+        places = []
         try:
-            start = np.repeat(probe.start[:, None], 2, axis=1)
-            parameter = self._family.parameter(start, "float32")
-            feed = RowFeed(self.target.make([parameter], **roles), start.shape)
-            places = []
-            for gradient, rows in zip(probe.gradients, present):
-                values = np.repeat(gradient[rows][:, None], 2, axis=1)
-                feed(ms.Tensor(np.flatnonzero(rows), ms.int32), ms.Tensor(values, ms.float32))
-                places.append(self._family.value(parameter)[:, 0])
+            with self._family.context(mode=ms.GRAPH_MODE):
+                parameter = self._family.parameter(start, "float32")
+                feed = RowFeed(self.target.make([parameter], **roles), start.shape)
+                for gradient, rows in zip(probe.gradients, present):
+                    values = np.repeat(gradient[rows][:, None], 2, axis=1)
+                    feed(ms.Tensor(np.flatnonzero(rows), ms.int32), ms.Tensor(values, ms.float32))
+                    places.append(self._family.value(parameter)[:, 0])
         except Exception as error:
             raise Refused(one_line(error)) from error
-        finally:
-            ms.set_context(mode=mode)
         return np.array(places)
 
 

@@ -42,8 +42,10 @@ class Form:
         first_step: t in the first step; 2 is a count that was raised once too often.
         zeros: what becomes of elements whose gradient is 0: "updated", as published, or "left".
         betas: "as given", or "exchanged".
-        powers: beta^t "exact"; exact for a beta "rounded" to float32, or to float16, "half"; itself rounded to float32,
-            "single"; or multiplied up in float32 step by step, which "drifts".
+        rates: beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999
+            is then off by 1.3e-5 or by 2.3%.
+        powers: beta^t in the corrections "exact"; exact for a beta "rounded" to float32; itself
+            rounded to float32, "single"; or multiplied up in float32 step by step, which "drifts".
         moments: how they are kept: "float32" or better (here: unrounded); "float16"; "at rest":
             float16 between steps, unrounded in the update; "bfloat16".
     """
@@ -56,6 +58,7 @@ class Form:
     first_step: int = 1
     zeros: str = "updated"
     betas: str = "as given"
+    rates: str = "exact"
     powers: str = "exact"
     moments: str = "float32"
 
@@ -77,11 +80,11 @@ class Form:
         alpha, beta1, beta2, eps, decay = (float(x) for x in numbers)
         if self.betas == "exchanged":
             beta1, beta2 = beta2, beta1
-        if self.powers != "exact":
-            narrow = np.float16 if self.powers == "half" else np.float32
-            beta1, beta2 = float(narrow(beta1)), float(narrow(beta2))
         corrections1 = self._corrections(beta1, self.corrected in ("both", "first"))
         corrections2 = self._corrections(beta2, self.corrected in ("both", "second"))
+        if self.rates != "exact":
+            narrow = np.float16 if self.rates == "half" else np.float32
+            beta1, beta2 = float(narrow(beta1)), float(narrow(beta2))
         w = np.asarray(start, dtype)
         m, v, largest = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
         places = []
@@ -127,6 +130,8 @@ class Form:
         """1 - beta^t of each step and of the next one; 1 where there is no correction."""
         if not corrected:
             return itertools.repeat((1.0, 1.0))
+        if self.powers != "exact":
+            beta = float(np.float32(beta))
         if self.powers in ("single", "drifts"):
             if self.powers == "single":
                 powers = (np.float32(beta**t) for t in itertools.count())
@@ -177,7 +182,7 @@ def rounded(x, kind):
     return x
 
 
-# The answers that are tried. beta in float16, "half", is for float16 parameters alone.
+# The answers that are tried; "half" with float16 parameters alone.
 CHOICES = {
     "epsilon": ("outside", "hat", "inside", "none"),
     "corrected": ("both", "first", "second", "neither"),
@@ -187,9 +192,18 @@ CHOICES = {
     "first_step": (1, 2),
     "zeros": ("updated", "left"),
     "betas": ("as given", "exchanged"),
+    "rates": ("exact", "rounded", "half"),
     "powers": ("exact", "rounded", "single", "drifts"),
     "moments": ("float32", "float16", "at rest", "bfloat16"),
 }
+
+
+def roundings(form, *half):
+    """The form with each way to round beta; with "half" as second argument, that too."""
+    if not isinstance(form, Form):
+        return [form]
+    return [replace(form, rates=rates, powers=powers)
+            for rates in ("exact", "rounded", *half) for powers in CHOICES["powers"]]
 
 
 def distinct(form):

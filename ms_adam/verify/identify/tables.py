@@ -11,8 +11,8 @@ DETAILS = ("question", "answer", "residual", "next best", "residual")
 _COLUMNS = ("decay", "nesterov", "amsgrad", "powers", "halves", "rows")
 _SHORT = {
     "L2, added to the gradient": "L2",
-    "decoupled, times the learning rate": "decoupled, lr",
-    "decoupled, not times the learning rate": "decoupled, not lr",
+    "decoupled, times the learning rate": "decoupled",
+    "decoupled, not times the learning rate": "decoupled, unscaled",
     "both parts under this step's correction": "yes",
     "each part under its own correction (Dozat)": "yes (Dozat)",
     "maximum": "yes",

@@ -196,7 +196,7 @@ def _module(module_path, path):
         raise UserError(f"'{path}': '{module_path}' is no name of a module")
     top = module_path.split(".", maxsplit=1)[0]
     if not _exists(top):
-        tops = {"mindspore", "ms_adam", "torch"} | {module.name for module in pkgutil.iter_modules()}
+        tops = {"mindspore", "ms_adam", "torch", *(it.name for it in pkgutil.iter_modules())}
         raise UserError(f"there is no module '{top}' here{_near(top, tops)}")
     try:
         return importlib.import_module(module_path)
