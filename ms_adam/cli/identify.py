@@ -172,10 +172,13 @@ def _show_all(found, markdown):
     if markdown:
         print(tables.markdown(tables.SUMMARY, rows))
         return
+    console = Console()
+    left_out = _LEFT_OUT if console.width >= 116 else _LEFT_OUT_IF_NARROW
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown = [i for i, head in enumerate(tables.SUMMARY) if head not in _LEFT_OUT]
-    for i in shown:
-        table.add_column(tables.SUMMARY[i], overflow="fold", min_width=(28, 11)[i] if i < 2 else None)
+    shown = [i for i, head in enumerate(tables.SUMMARY) if head not in left_out]
+    for i in shown:  # the formula alone is broken into lines
+        table.add_column(tables.SUMMARY[i], overflow="fold",
+                         no_wrap=tables.SUMMARY[i] != "formula")
     above = None
     for identification, row in zip(found, rows):
         module = re.split(r"[.:]\w+$", identification.target)[0]
@@ -185,12 +188,12 @@ def _show_all(found, markdown):
         cells = [row[0][len(module) + 1:], *row[1:]]
         table.add_row(*(Text(cells[i]) for i in shown),
                       style=_COLOURS.get(identification.status))
-    Console().print(table)
-    print(f"Not shown for want of width, but with --markdown: {', '.join(_LEFT_OUT)}.")
+    console.print(table)
+    print(f"Not shown for want of width, but with --markdown: {', '.join(left_out)}.")
 
 
 _LEFT_OUT = ("beta^t", "float16 moments", "next best")
-
+_LEFT_OUT_IF_NARROW = ("Nesterov", "AMSGrad", "row-sparse", *_LEFT_OUT)
 
 _COLOURS = {"ambiguous": "yellow", "no known formula": "red", "option ignored": "yellow",
             "refused": "dim"}
