@@ -24,6 +24,8 @@ class Formula(NamedTuple):
         decoupled: whether weight decay acts on the weight (AdamW) or on the gradient (L2).
         loss_scale: what the gradients were multiplied by; greater than 0.
         max_grad_norm: the gradients, unscaled, are clipped to this global norm; None: not clipped.
+        lazy: rows of tables without a gradient stay as they are, moments and weight.
+        on_host: moments stay in host memory and are updated there, though the device is another one.
         use_locking: handed to those kernels of MindSpore that know it.
     """
 
@@ -37,6 +39,8 @@ class Formula(NamedTuple):
     decoupled: bool
     loss_scale: float
     max_grad_norm: Optional[float]
+    lazy: bool
+    on_host: bool
     use_locking: bool
 
 

@@ -7,6 +7,7 @@ parameters of a group share them. Here each distinct pair is a group, computed o
 from typing import NamedTuple, Tuple
 
 from mindspore import Tensor, nn
+from mindspore.nn.optim.optimizer import _ConvertToCell
 
 
 class Groups(NamedTuple):
@@ -38,17 +39,17 @@ class GroupValues(nn.Cell):
         Two tuples of float32 tensors of shape (), as long as there are groups.
     """
 
-    def __init__(self, learning_rates, weight_decays, scheduled):
+    def __init__(self, learning_rates, weight_decays):
         super().__init__(auto_prefix=False)
-        self.scheduled = scheduled
+        self.rate_scheduled = tuple(isinstance(rate, nn.Cell) for rate in learning_rates)
         self.learning_rates = learning_rates
         self.weight_decays = weight_decays
         self.decay_scheduled = tuple(isinstance(decay, nn.Cell) for decay in weight_decays)
 
     def construct(self, done):
         learning_rates, weight_decays = (), ()
-        for rate in self.learning_rates:
-            learning_rates += ((rate(done).reshape(()) if self.scheduled else rate),)
+        for rate, scheduled in zip(self.learning_rates, self.rate_scheduled):
+            learning_rates += ((rate(done).reshape(()) if scheduled else rate),)
         for decay, scheduled in zip(self.weight_decays, self.decay_scheduled):
             weight_decays += ((decay(done).reshape(()) if scheduled else decay),)
         return learning_rates, weight_decays
@@ -66,6 +67,7 @@ def split(optimizer):
     count = len(optimizer.parameters)
     rates = (tuple(optimizer.learning_rate) if optimizer.is_group_lr
              else (optimizer.learning_rate,) * count)
+    rates = tuple(_fixed(rate) for rate in rates)
     decays = (tuple(optimizer.weight_decay) if optimizer.is_group
               else (optimizer.weight_decay,) * count)
     members = {}
@@ -75,10 +77,19 @@ def split(optimizer):
         members.setdefault(key, (len(members), rate, decay))
         index.append(members[key][0])
     values = GroupValues(tuple(rate for _, rate, _ in members.values()),
-                         tuple(decay for _, _, decay in members.values()), optimizer.dynamic_lr)
+                         tuple(decay for _, _, decay in members.values()))
     groups = Groups(
         index=tuple(index),
         decayed=tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags),
         centralized=(optimizer.grad_centralization_flags if optimizer.is_group
                      else (False,) * count))
     return groups, values
+
+
+def _fixed(rate):
+    """A fixed rate beside schedules as the Parameter that it is.
+
+    MindSpore wraps it in a schedule that returns rate + 1.0 - 1.0 in float32: 0.05 is then off by
+    1e-6 of itself.
+    """
+    return rate.learning_rate if isinstance(rate, _ConvertToCell) else rate

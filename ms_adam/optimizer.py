@@ -12,6 +12,7 @@ from ms_adam import backends
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
 from ms_adam.gradients import FLOATS, CheckGradients
 from ms_adam.groups import split
+from ms_adam.sparse import hand_over, parts
 from ms_adam.state import State
 from ms_adam.state import flat_state as make_flat_state
 from ms_adam.state import master_weights as make_master_weights
@@ -89,8 +90,14 @@ class Adam(nn.Optimizer):
             latter without a word, both act. Default: ``False`` .
 
     Keyword Args:
-        use_lazy (bool): Not there yet. Default: ``False`` .
-        use_offload (bool): Not there yet. Default: ``False`` .
+        use_lazy (bool): Leave rows of tables alone that have no gradient, moments and weight: those
+            that a row-sparse gradient does not name, and those that are all zero in a dense
+            gradient of two axes or more. The others have a step with the count of all steps. It
+            is not Adam: the moments of a row stop while it has no gradient. Not with backend
+            "primitive". Default: ``False`` , with which every row decays as in a dense gradient.
+        use_offload (bool): Keep the moments in host memory and update them there, while the device
+            holds parameters and gradients alone. On the CPU they are there anyway. On other
+            devices backend "composite" does it; not yet run there. Default: ``False`` .
         epsilon_hat (bool): Add epsilon before the bias correction of the second moment (the last
             lines of section 2 of the paper; what `nn.Adam` computes). Default: ``False`` .
         bias_correction (bool): Whether moments are corrected. Default: ``True`` .
@@ -112,8 +119,11 @@ class Adam(nn.Optimizer):
         betas (tuple[float]): `beta1` and `beta2` in one, likewise.
 
     Inputs:
-        - **gradients** (tuple[Tensor]) - One for each parameter, in the order of `parameters`, of
-          the parameter's shape and any float dtype. They are not changed.
+        - **gradients** (tuple[Union[Tensor, RowTensor, tuple]]) - One for each parameter, in the
+          order of `parameters`, of the parameter's shape and any float dtype. They are not
+          changed. A gradient for some rows of a table is a RowTensor, as graph mode has it from
+          `nn.EmbeddingLookup(sparse=True)`, or a pair (indices, values): int32 or int64 of shape
+          (n,), and (n, ...). A row that is named twice has the sum.
 
     Outputs:
         Tensor[bool], True.
@@ -138,7 +148,8 @@ class Adam(nn.Optimizer):
             `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
             `backend` is unknown or cannot run, or cannot have `flat_state`; if the count or a
             shape of the gradients does not fit.
-        RuntimeError: If a parameter is given twice.
+        RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
+            table has not (backend "fused"; nothing is changed then).
         NotImplementedError: If an option is asked for that is not there yet.
 
     A gradient that holds NaN or Inf makes its own elements of the parameter NaN and no others. One
@@ -205,9 +216,8 @@ class Adam(nn.Optimizer):
                 f"For '{owner}', at most one of 'use_lazy', 'use_offload' and 'use_amsgrad' can be "
                 f"True, but got use_lazy={use_lazy}, use_offload={use_offload}, "
                 f"use_amsgrad={use_amsgrad}.")
-        for name in ("use_lazy", "use_offload", "shard_state"):
-            if switches[name]:
-                raise NotImplementedError(f"For '{owner}', {name}=True is not there yet.")
+        if shard_state:
+            raise NotImplementedError(f"For '{owner}', shard_state=True is not there yet.")
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
         super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
@@ -218,7 +228,8 @@ class Adam(nn.Optimizer):
             beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
             bias_correction=bias_correction, nesterov=use_nesterov, amsgrad=use_amsgrad,
             decoupled=self.decoupled_weight_decay, loss_scale=loss_scale,
-            max_grad_norm=max_grad_norm, use_locking=use_locking)
+            max_grad_norm=max_grad_norm, lazy=use_lazy,
+            on_host=use_offload and self._target != "CPU", use_locking=use_locking)
         weights = make_master_weights(self.parameters) if master_weights else self.parameters
         if flat_state:
             if backend not in ("auto", "fused"):
@@ -246,14 +257,23 @@ class Adam(nn.Optimizer):
         self.check = CheckGradients([parameter.name for parameter in self.parameters],
                                     [parameter.shape for parameter in self.parameters])
         self.one = ms.Tensor([1], ms.int32)
+        self.map_ = ops.HyperMap()
+
+    def __call__(self, gradients):
+        return super().__call__(hand_over(gradients))
 
     @ms.jit
     def construct(self, gradients):
-        dtype = self.check(gradients)
+        dtype, sparse = self.check(gradients)
+        indices = ()
+        if sparse != ():
+            gradients, indices = parts(self.map_, self.parameters, gradients, sparse)
+            dtype = None
         # Schedules are called with the steps already made: before this one counts.
         learning_rates, weight_decays = self.group_values(self.global_step)
         _assign_add(self.global_step, self.one)
-        return self.update(self.global_step, learning_rates, weight_decays, gradients, dtype)
+        return self.update(self.global_step, learning_rates, weight_decays, gradients, dtype,
+                           indices)
 
     @nn.Optimizer.target.setter
     def target(self, value):

@@ -55,9 +55,9 @@ class Fused(nn.Cell):
         self.launch = ops.Custom(f"{_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
 
-    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype=None):
+    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
         self.launch(self.numbers, self.plan, step, self.beta1_power, self.beta2_power,
-                    *learning_rates, *weight_decays, *gradients, *self.weights, *self.rounded,
+                    *learning_rates, *weight_decays, *gradients, *indices, *self.weights, *self.rounded,
                     *self.moment1, *self.moment2, *self.vhat)
         return True
 
@@ -67,7 +67,7 @@ def _numbers(formula):
     clip = math.inf if formula.max_grad_norm is None else formula.max_grad_norm
     return [formula.beta1, formula.beta2, formula.eps, formula.loss_scale, clip,
             formula.epsilon_hat, formula.bias_correction, formula.nesterov, formula.amsgrad,
-            formula.decoupled]
+            formula.decoupled, formula.lazy]
 
 
 def _plan(parameters, weights, state, groups, offsets):

@@ -15,6 +15,7 @@ from mindspore.ops import operations as P
 from mindspore.ops.auto_generate import InplaceCopy
 
 from ms_adam.scalars import StepScalars, scalar_dtype
+from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import moment_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
@@ -36,14 +37,18 @@ class OperatorBackend(nn.Cell):
         step: int32 tensor of shape (1,): t, 1 in the first step.
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
-        gradients: a tuple of tensors, each of its weight's shape, of any float dtype.
+        gradients: a tuple of tensors, each of its weight's shape, or rows of it, of any float dtype.
         gradient_dtype: that of all gradients, or None if they differ.
+        indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
         True.
     """
 
-    batch = None  # the subclass of Batch that updates the weights
+    @classmethod
+    def batch_for(cls, formula):
+        """The subclass of Batch that updates the weights."""
+        raise NotImplementedError
 
     @classmethod
     def obstacle(cls, formula, weights, device_target):
@@ -64,18 +69,24 @@ class OperatorBackend(nn.Cell):
             key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
                    groups.centralized[i])
             alike.setdefault(key, []).append(i)
-        self.batches = nn.CellList([self.batch(formula, weights, state, members, *key)
+        batch = self.batch_for(formula)
+        self.batches = nn.CellList([batch(formula, weights, state, members, *key)
                                     for key, members in alike.items()], auto_prefix=False)
         self.gradient_scale = GradientScale(formula, scalar_dtype(device_target))
+        self.lazy = formula.lazy
+        self.weights = weights
+        self.map_ = ops.HyperMap()
         self.finish = Finish(parameters, weights, state)
 
-    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype):
+    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
+        if len(indices) > 0 and not self.lazy:
+            gradients = self.map_(densify, self.weights, gradients, indices)
         step_sizes, retained, epsilon, beta1_power, beta2_power = self.scalars(
             step, learning_rates, weight_decays)
-        gradient_scale = self.gradient_scale(gradients)
+        gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
         for batch in self.batches:
             batch(step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
-                  gradient_dtype)
+                  gradient_dtype, indices)
         return self.finish(beta1_power, beta2_power)
 
 
@@ -111,11 +122,19 @@ class Batch(nn.Cell):
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
         self.map_ = ops.HyperMap()
+        self.densified = when_known(self.step_densified, 10)
 
     def construct(self, step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
-                  gradient_dtype):
+                  gradient_dtype, indices):
         if self.members is not None:
-            gradients = self.map_(ops.partial(_pick, gradients), self.members)
+            gradients = self.map_(ops.partial(pick, gradients), self.members)
+        if len(indices) > 0:
+            step = ops.partial(self.densified, _cast(gradient_scale, self.dtype),
+                               _cast(weight_decays[self.group], self.dtype),
+                               _cast(step_sizes[self.group], self.dtype),
+                               _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype))
+            self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
+            return True
         if self.changed or gradient_dtype != self.dtype:
             weight_decay = _cast(weight_decays[self.group], self.dtype)
             gradient_scale = _cast(gradient_scale, self.dtype)
@@ -126,6 +145,12 @@ class Batch(nn.Cell):
         self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
 
+    def step_densified(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight, moment1,
+                   moment2, vhat, gradient):
+        """A step of a weight with a gradient that has become dense."""
+        gradient = self.prepare(gradient_scale, weight_decay, weight, gradient)
+        return self.adam(step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient)
+
     def prepare(self, gradient_scale, weight_decay, weight, gradient):
         """The gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
         gradient = _cast(gradient, self.dtype)
@@ -134,8 +159,8 @@ class Batch(nn.Cell):
         if self.l2:
             gradient = _add(gradient, _mul(weight_decay, _cast(weight, self.dtype)))
         if self.centralized:
-            if gradient.ndim > 1:  # Yong et al. 2020, equation 1
-                gradient = _sub(gradient, _mean(gradient, tuple(range(1, gradient.ndim))))
+            if weight.ndim > 1:  # Yong et al. 2020, equation 1
+                gradient = _sub(gradient, _mean(gradient, tuple(range(1, weight.ndim))))
         return gradient
 
     def adam(self, step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient):
@@ -170,19 +195,17 @@ class GradientScale(nn.Cell):
         self.max_norm = Tensor(formula.max_grad_norm if self.clips else 0.0, dtype)
         self.map_ = ops.HyperMap()
 
-    def construct(self, gradients):
+    def construct(self, gradients, indices):
         if not self.clips:
             return self.reciprocal_scale
-        squares = self.map_(self.sum_of_squares, gradients)
+        if len(indices) == 0:
+            squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients)
+        else:
+            squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients, indices)
         norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
         # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
         return self.reciprocal_scale * factor
-
-    def sum_of_squares(self, gradient):
-        if gradient.size == 0:  # MindSpore's sum over nothing is whatever memory holds
-            return self.zero
-        return _sum(_square(_cast(gradient, self.dtype)))
 
 
 class Finish(nn.Cell):
@@ -239,5 +262,5 @@ def _take(parameters, members):
     return ParameterTuple(tuple(parameters[i] for i in members))
 
 
-def _pick(gradients, i):
+def pick(gradients, i):
     return gradients[i]

@@ -45,7 +45,9 @@ class PrimitiveBatch(Batch):
 class Primitive(OperatorBackend):
     """Runs for float32 weights; arguments, inputs and outputs are those of `OperatorBackend`."""
 
-    batch = PrimitiveBatch
+    @classmethod
+    def batch_for(cls, formula):
+        return PrimitiveBatch
 
     @classmethod
     def obstacle(cls, formula, weights, device_target):
@@ -56,6 +58,10 @@ class Primitive(OperatorBackend):
                         f"and bfloat16 parameters float32 weights)")
             if formula.amsgrad and weight.shape == ():
                 return f"MindSpore's AMSGrad kernel refuses shape (), which '{weight.name}' has"
+        if formula.on_host:
+            return "MindSpore's Adam kernel has weights and moments in one place"
+        if formula.lazy:
+            return "MindSpore's Adam kernel updates whole tables"
         if formula.amsgrad and formula.nesterov:
             return "MindSpore's AMSGrad kernel has no Nesterov momentum"
         return None

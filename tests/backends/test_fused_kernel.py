@@ -77,6 +77,7 @@ class Formula(NamedTuple):
     nesterov: bool = False
     amsgrad: bool = False
     decoupled: bool = False
+    lazy: bool = False
 
 
 class Weight(NamedTuple):

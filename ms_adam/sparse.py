@@ -1,0 +1,192 @@
+"""Row-sparse gradients: rows of a table, and which rows they are.
+
+Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in a graph, or the pair
+(indices, values) handed over by hand:
+
+    indices: int32 or int64 of shape (n,), a row named once or more often
+    values: float, of shape (n, ...), the rest being the shape of the table's rows
+
+A row that is named more than once has the sum of its values as gradient; they are summed before
+anything is squared, in the order in which they stand.
+
+In a graph with a row-sparse gradient, all gradients are of no known kind until differentiation is
+carried out, and a step is looked at before that. Then a primitive is of no known kind either, but
+Python's `if` must not depend on it. An overloaded function (`MultitypeFuncGraph`) is not entered
+before the kinds are known: so what depends on them stands in those.
+"""
+
+import mindspore as ms
+from mindspore import RowTensor, Tensor, ops
+from mindspore.ops import composite as C
+from mindspore.ops import operations as P
+from mindspore.ops.auto_generate import InplaceCopy
+from mindspore.ops.primitive import constexpr
+
+_cast, _gather = P.Cast(), P.Gather()
+_sum, _square = P.ReduceSum(), P.Square()
+_unique, _segment_sum, _scatter = P.Unique(), P.UnsortedSegmentSum(), P.ScatterUpdate()
+_scatter_into, _copy = P.TensorScatterUpdate(), InplaceCopy()
+
+# In the place of indices: the gradient is dense. (A tensor of no axes; indices have one.)
+DENSE = Tensor(0, ms.int32)
+
+
+def when_known(method, count):
+    """A method of `count` tensors that is not entered before their kinds are known."""
+    overloaded = C.MultitypeFuncGraph(method.__name__)
+    overloaded.register(*("Tensor",) * count)(method)
+    return overloaded
+
+
+def hand_over(gradients):
+    """Gradients given from Python, with pairs for what a compiled step can not be given.
+
+    Args:
+        gradients: a tuple or list of Tensors, RowTensors, pairs (indices, values) and what
+            differentiation in graph mode returns for a row-sparse gradient: (indices, values,
+            shape).
+
+    Returns:
+        A tuple of Tensors and pairs.
+    """
+    if not isinstance(gradients, (tuple, list)):
+        return gradients
+    return tuple(gradient if isinstance(gradient, Tensor) else _pair(gradient)
+                 for gradient in gradients)
+
+
+def _pair(gradient):
+    if isinstance(gradient, RowTensor):
+        return gradient.indices, gradient.values
+    if isinstance(gradient, (tuple, list)) and len(gradient) == 3:
+        return tuple(gradient[:2])
+    return gradient  # a pair, or what CheckGradients refuses
+
+
+def parts(map_, weights, gradients, sparse):
+    """Values and indices of gradients of which at least one is row-sparse; in a graph.
+
+    Args:
+        map_: a HyperMap.
+        weights: one for each gradient.
+        gradients: a tuple of tensors and pairs; or, with RowTensors, of no known kinds.
+        sparse: the places of the pairs, the last one first; None if kinds are not known.
+
+    Returns:
+        Two tuples, as long as there are weights: values, which are the gradient itself if it is
+        dense; indices, `DENSE` if it is.
+    """
+    if sparse is None:
+        return map_(_values_of, weights, gradients), map_(_indices_of, gradients)
+    indices = (DENSE,) * len(weights)
+    for i in sparse:
+        index, values = gradients[i]
+        indices = indices[:i] + (index,) + indices[i + 1:]
+        gradients = gradients[:i] + (values,) + gradients[i + 1:]
+    return gradients, indices
+
+
+_values_of = C.MultitypeFuncGraph("values_of")
+_indices_of = C.MultitypeFuncGraph("indices_of")
+
+
+@_values_of.register("Tensor", "Tensor")
+def _values_of_dense(weight, gradient):
+    _check_shape(weight.shape, gradient.shape)
+    return gradient
+
+
+@_values_of.register("Tensor", "RowTensor")
+def _values_of_rows(_, gradient):
+    return gradient.values
+
+
+@_indices_of.register("Tensor")
+def _indices_of_dense(_):
+    return DENSE
+
+
+@_indices_of.register("RowTensor")
+def _indices_of_rows(gradient):
+    return gradient.indices
+
+
+@constexpr
+def _check_shape(expected, shape):
+    if expected != shape:
+        raise ValueError(f"For 'Adam', a gradient must have its parameter's shape {expected}, but "
+                         f"got {shape}.")
+
+
+densify = C.MultitypeFuncGraph("densify")
+
+
+@densify.register("Tensor", "Tensor", "Tensor")
+def _densify(weight, values, indices):
+    """The dense gradient of a weight: float32, or float64 for float64."""
+    if indices.ndim == 0:
+        return values
+    if weight.dtype == ms.float64:
+        return _segment_sum(_cast(values, ms.float64), indices, weight.shape[0])
+    return _segment_sum(_cast(values, ms.float32), indices, weight.shape[0])
+
+
+def sum_duplicates(values, indices, dtype):
+    """Gives each row its whole gradient.
+
+    Args:
+        values: of shape (n, ...).
+        indices: of shape (n,).
+        dtype: in which to sum.
+
+    Returns:
+        totals, of shape (n, ...): the sum for each row that is named, then zeros; and where in
+        totals each index has its sum.
+    """
+    _, place = _unique(indices)  # its other output has a shape that only the values tell
+    return _segment_sum(_cast(values, dtype), place, indices.shape[0]), place
+
+
+sum_of_squares = C.MultitypeFuncGraph("sum_of_squares")
+
+
+@sum_of_squares.register("Tensor", "Tensor")
+def _of_whole(zero, gradient):
+    """The sum of squares of a gradient, in the dtype of a zero."""
+    if gradient.size == 0:  # MindSpore's sum over nothing is whatever memory holds
+        return zero
+    return _sum(_square(_cast(gradient, zero.dtype)))
+
+
+@sum_of_squares.register("Tensor", "Tensor", "Tensor")
+def _of_rows(zero, values, indices):
+    if values.size == 0:
+        return zero
+    if indices.ndim == 0:
+        return _sum(_square(_cast(values, zero.dtype)))
+    # summed as the update sums them
+    totals, _ = sum_duplicates(values, indices, ms.float64 if values.dtype == ms.float64
+                               else ms.float32)
+    return _sum(_square(_cast(totals, zero.dtype)))
+
+
+def rows_of(table, indices):
+    """The named rows of a table."""
+    if table.dtype == ms.bfloat16:  # exact there and back; the CPU gathers none
+        return _cast(_gather(_cast(table, ms.float32), indices, 0), ms.bfloat16)
+    return _gather(table, indices, 0)
+
+
+def store_rows(table, indices, values):
+    """Sets the named rows of a Parameter; a row that is named twice is given equal values."""
+    if table.dtype == ms.bfloat16:
+        wide = _scatter_into(_cast(table, ms.float32), indices.reshape((-1, 1)),
+                             _cast(values, ms.float32))
+        _copy(table, _cast(wide, ms.bfloat16))
+    else:
+        _scatter(table, indices, values)
+
+
+def touched(gradient):
+    """Which rows of a dense gradient are not all zero: bool, of shape (rows, 1, ...)."""
+    return ops.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keep_dims=True)

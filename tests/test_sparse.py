@@ -1,0 +1,394 @@
+"""Row-sparse gradients and lazy updates: against float64, against nn.Adam, in both modes, both ways."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, RowTensor, Tensor, nn, ops
+from running import to_numpy
+
+import ms_adam
+from ms_adam import reference
+
+ROWS, WIDTH, STEPS = 12, 5, 6
+LAZY_BACKENDS = ("fused", "composite")  # MindSpore's kernel (primitive) updates whole tables
+
+
+def table(dtype="float32", name="table", seed=0):
+    values = np.random.default_rng(seed).standard_normal((ROWS, WIDTH))
+    return Parameter(Tensor(values, getattr(ms, dtype)), name=name)
+
+
+def bias(dtype="float32"):
+    return Parameter(Tensor(np.linspace(-1.0, 1.0, 3), getattr(ms, dtype)), name="bias")
+
+
+def named_rows(steps=STEPS, dtype=np.float32, scale=1.0, seed=1):
+    """For each step indices, with repetitions and without the last rows, and values."""
+    rng = np.random.default_rng(seed)
+    return [(rng.integers(0, ROWS - 3, 7).astype(np.int32),
+             (scale * rng.standard_normal((7, WIDTH))).astype(dtype)) for _ in range(steps)]
+
+
+def dense(indices, values):
+    """The gradient of the whole table, summed in the order of the values, in their dtype."""
+    gradient = np.zeros((ROWS, *values.shape[1:]), values.dtype)
+    for index, value in zip(indices, values):
+        gradient[index] += value
+    return gradient
+
+
+def given(kind, indices, values, dtype="float32"):
+    values_given = Tensor(values, getattr(ms, dtype))
+    if kind == "pair":
+        return Tensor(indices), values_given
+    if kind == "int64":
+        return Tensor(indices.astype(np.int64)), values_given
+    if kind == "RowTensor":
+        return RowTensor(Tensor(indices), values_given, (ROWS, *values.shape[1:]))
+    return Tensor(dense(indices, values), getattr(ms, dtype))
+
+
+def run(optimizer, kind, steps=None, dtype="float32"):
+    """Lets an optimizer of a table and a bias make steps; the bias has an ordinary gradient."""
+    for indices, values in steps or named_rows():
+        optimizer((given(kind, indices, values, dtype), Tensor([0.2, -2.0, 3.0], getattr(ms, dtype))))
+    return state_of(optimizer)
+
+
+def state_of(optimizer):
+    tensors = (*optimizer.parameters, *optimizer.moment1, *optimizer.moment2)
+    return [to_numpy(tensor).copy() for tensor in tensors]
+
+
+def assert_same_bits(states, others):
+    for state, other in zip(states, others):
+        assert state.tobytes() == other.tobytes()
+
+
+def lazy_reference(start, steps, **options):
+    """Each row is an Adam of its own that sleeps while it is not named; the step count goes on."""
+    adam = reference.Adam(**options)
+    weight, moment1, moment2 = start.copy(), np.zeros_like(start), np.zeros_like(start)
+    for t, (indices, values) in enumerate(steps):
+        for row in np.unique(indices):
+            gradient = values[indices == row].astype(np.float64).sum(axis=0)
+            state = reference.AdamState(t, moment1[row], moment2[row], None)
+            weight[row], state = adam.step(weight[row], gradient, state)
+            moment1[row], moment2[row] = state.moment1, state.moment2
+    return weight, moment1, moment2
+
+
+OPTIONS = {
+    "default": ({}, {}),
+    "nesterov": ({"use_nesterov": True}, {"nesterov": True}),
+    "epsilon_hat": ({"epsilon_hat": True, "eps": 1e-3}, {"epsilon": "hat", "eps": 1e-3}),
+    "L2": ({"weight_decay": 0.1}, {"weight_decay": float(np.float32(0.1))}),
+    "loss scale": ({"loss_scale": 8.0}, {"loss_scale": 8.0}),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+@pytest.mark.parametrize("options, kind", [
+    *((name, "pair") for name in OPTIONS),
+    *(("default", kind) for kind in ("int64", "RowTensor", "dense"))])
+def test_lazy_is_an_adam_for_each_row(options, backend, dtype, kind, mode):
+    ours, theirs = OPTIONS[options]
+    rate = float(np.float32(0.01))
+    optimizer = ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend, **ours)
+    start = to_numpy(optimizer.parameters[0]).astype(np.float64)
+    steps = named_rows(dtype=dtype)
+    weight, _, moment1, _, moment2, _ = run(optimizer, kind, steps, dtype)
+    expected = lazy_reference(start, steps, learning_rate=rate, **theirs)
+    # A step moves a weight of size |w| by 10 rates at most here, in about 12 roundings, and rounds
+    # it once; a sum of 7 values is rounded 6 times. Moments: of size 4 and 16, 3 roundings a step.
+    unit = np.finfo(dtype).eps
+    assert np.abs(weight - expected[0]).max() <= STEPS * unit * (np.abs(start).max() + 20 * 10 * rate)
+    assert np.abs(moment1 - expected[1]).max() <= STEPS * unit * 9 * 4
+    assert np.abs(moment2 - expected[2]).max() <= STEPS * unit * 9 * 16
+
+
+def test_the_reference_tells_lazy_from_exact():
+    """The test above could not pass if moments of sleeping rows decayed."""
+    start, steps = np.ones((ROWS, WIDTH)), named_rows()
+    lazy, *_ = lazy_reference(start, steps, learning_rate=0.01)
+    adam, weight = reference.Adam(0.01), start
+    state = adam.init(weight)
+    for indices, values in steps:
+        weight, state = adam.step(weight, dense(indices, values).astype(np.float64), state)
+    assert np.abs(lazy - weight).max() > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", ["pair", "dense"])
+def test_lazy_in_low_precision(dtype, kind, mode):
+    """Both backends compute in float32 and round once: the same bits, in every step."""
+    states = [run(ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend),
+                  kind, dtype=dtype) for backend in LAZY_BACKENDS]
+    for state, other in zip(*states):
+        # where a tie or a last digit of the float32 result differs, one unit of the dtype
+        unit = {"float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
+        assert np.abs(state - other).max() <= unit * np.abs(state).max()
+
+
+@pytest.mark.parametrize("kind", ["pair", "dense"])
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+@pytest.mark.parametrize("optimizer", [ms_adam.Adam, ms_adam.AdamW])
+def test_rows_that_are_not_named_stay_as_they_are(optimizer, backend, kind, mode):
+    optimizer = optimizer([table(), bias()], 0.01, use_lazy=True, weight_decay=0.1, backend=backend)
+    before = state_of(optimizer)
+    after = run(optimizer, kind)
+    for old, new in zip(before[::2], after[::2]):  # table and its moments
+        assert old[-3:].tobytes() == new[-3:].tobytes()
+        assert (old[:-3] != new[:-3]).any(axis=1).all()
+    assert (before[1] != after[1]).all()  # the bias has no rows: it moves as ever
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"use_nesterov": True, "weight_decay": 0.1}, {"max_grad_norm": 0.5, "loss_scale": 2.0},
+    {"use_amsgrad": True, "backend": "composite"}], ids=str)
+@pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
+def test_not_lazy_equals_the_dense_gradient(backend, options, mode):
+    """Every moment decays, and the bits are those of the gradient as a whole table."""
+    options = {"backend": backend, **options}
+    states = [run(ms_adam.Adam([table(), bias()], 0.01, **options), kind)
+              for kind in ("dense", "pair", "RowTensor")]
+    assert_same_bits(states[0], states[1])
+    assert_same_bits(states[0], states[2])
+
+
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+@pytest.mark.parametrize("options", [
+    {}, {"max_grad_norm": 0.5}, {"master_weights": True}, {"flat_state": True}], ids=str)
+def test_both_ways_leave_the_same_bits(options, backend, mode):
+    if "flat_state" in options and backend != "fused":
+        backend = "auto"
+    states = [run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend, **options),
+                  kind) for kind in ("pair", "dense")]
+    assert_same_bits(*states)
+
+
+def centralizing(params, **options):
+    group = {"params": params, "grad_centralization": True}
+    return ms_adam.Adam([group], 0.01, **options)
+
+
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+def test_rows_are_centralized_as_in_a_table(backend, mode):
+    states = [run(centralizing([table(), bias()], use_lazy=lazy, backend=backend), kind)
+              for lazy, kind in ((True, "pair"), (True, "dense"))]
+    # the sum over a row of 5 in another order: 5 roundings, which the update repeats at its size
+    for state, other in zip(*states):
+        assert np.abs(state - other).max() <= 1e-6
+    plain = run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend), "pair")
+    assert np.abs(plain[0] - states[0][0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+def test_lazy_equals_dense_where_every_row_is_named(backend, mode):
+    rng = np.random.default_rng(5)
+    steps = [(rng.permutation(ROWS).astype(np.int32),
+              rng.standard_normal((ROWS, WIDTH)).astype(np.float32)) for _ in range(STEPS)]
+    states = [run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend=backend), kind, steps)
+              for lazy, kind in ((True, "pair"), (False, "dense"))]
+    assert_same_bits(*states)
+
+
+def test_many_rows(mode):
+    """More than one thread's share: the fused kernel against operators, and each row once."""
+    rng = np.random.default_rng(3)
+    start = rng.standard_normal((9_000, 64)).astype(np.float32)
+    states = []
+    for backend in LAZY_BACKENDS:
+        weight = Parameter(Tensor(start), name="table")
+        optimizer = ms_adam.Adam([weight], 0.01, use_lazy=True, backend=backend)
+        rng = np.random.default_rng(4)
+        for _ in range(2):
+            indices = rng.integers(0, 9_000, 6_000).astype(np.int32)
+            values = rng.standard_normal((6_000, 64)).astype(np.float32)
+            optimizer(((Tensor(indices), Tensor(values)),))
+        states.append(state_of(optimizer))
+    assert_same_bits(*states)
+
+
+def test_no_rows_named(mode):
+    for backend in LAZY_BACKENDS:
+        optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend)
+        before = state_of(optimizer)
+        after = run(optimizer, "pair", [(np.zeros(0, np.int32), np.zeros((0, WIDTH), np.float32))])
+        assert_same_bits(before[::2], after[::2])
+
+
+def test_a_table_of_numbers(mode):
+    """Rows of shape (): the named elements move, the others do not."""
+    for backend in LAZY_BACKENDS:
+        weight = Parameter(Tensor(np.ones(4), ms.float32), name="scores")
+        optimizer = ms_adam.Adam([weight], 0.1, use_lazy=True, backend=backend)
+        optimizer(((Tensor([2, 2], ms.int32), Tensor([1.0, 1.0], ms.float32)),))
+        # The first step of Adam is the learning rate in size.
+        np.testing.assert_allclose(to_numpy(weight), [1.0, 1.0, 0.9, 1.0], rtol=1e-6)
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+VALUES = Tensor(np.ones((2, WIDTH)), ms.float32)
+BAD_GRADIENTS = {
+    "malformed": (ValueError, VALUES, "'table' must have the parameter's shape .*PyNative.*Embedding"),
+    "float indices": (TypeError, (Tensor([1.0, 2.0], ms.float32), VALUES), "'table' must be int32"),
+    "two axes": (ValueError, (Tensor([[1, 2]], ms.int32), VALUES), r"'table' names rows.*\(1, 2\)"),
+    "too few": (ValueError, (Tensor([1], ms.int32), VALUES), r"\(n, \.\.\.\), but got \(1,\)"),
+    "width": (ValueError, (Tensor([1, 2], ms.int32), Tensor(np.ones((2, 3)), ms.float32)), "'table'"),
+    "integers": (TypeError, (Tensor([1, 2], ms.int32), Tensor(np.ones((2, WIDTH)), ms.int32)),
+                 "'table' must be float16"),
+    "one part": (ValueError, (Tensor([1, 2], ms.int32),), "pair.*'table' has 1 parts"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_GRADIENTS)
+def test_bad_gradients_are_refused_and_change_nothing(name, mode):
+    error, gradient, message = BAD_GRADIENTS[name]
+    optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=True)
+    before = state_of(optimizer)
+    with pytest.raises(error, match=message):
+        optimizer((gradient, Tensor([1.0, 1.0, 1.0], ms.float32)))
+    assert_same_bits(before, state_of(optimizer))
+
+
+@pytest.mark.parametrize("row", [-1, ROWS])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_row_that_is_not_there(row, lazy, mode, capfd):
+    optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend="fused")
+    before = state_of(optimizer)
+    with pytest.raises(RuntimeError):
+        run(optimizer, "pair", [(np.array([1, row], np.int32), np.ones((2, WIDTH), np.float32))])
+    assert f"names row {row} of a table of {ROWS} rows" in capfd.readouterr().err
+    assert_same_bits(before, state_of(optimizer))
+
+
+def test_primitive_knows_no_rows():
+    with pytest.raises(ValueError, match="backend='primitive' cannot run.*whole tables"):
+        ms_adam.Adam([table()], use_lazy=True, backend="primitive")
+
+
+# --- whole trainings ----------------------------------------------------------------------------
+
+class Words(nn.Cell):
+    """Squares of the sums of word vectors, put through a dense layer."""
+
+    def __init__(self, sparse):
+        super().__init__()
+        if sparse:
+            self.embedding = nn.EmbeddingLookup(ROWS, WIDTH, sparse=True)
+        else:
+            self.embedding = nn.Embedding(ROWS, WIDTH)
+        self.dense = nn.Dense(WIDTH, 2)
+        rng = np.random.default_rng(0)
+        for parameter in self.trainable_params():
+            parameter.set_data(Tensor(rng.standard_normal(parameter.shape), ms.float32))
+
+    def construct(self, words):
+        return self.dense(self.embedding(words)).square().sum()
+
+
+class TrainStep(nn.Cell):
+    def __init__(self, network, optimizer):
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.gradient = ms.grad(network, None, optimizer.parameters)
+
+    def construct(self, words):
+        return self.optimizer(self.gradient(words))
+
+
+def train(make, sparse, target=None, compiled=True, whole=False):
+    """The network's parameters after some steps; words are repeated within a step."""
+    network = Words(sparse)
+    optimizer = make(network.trainable_params())
+    if target:
+        optimizer.target = target
+    gradient = ms.grad(network, None, optimizer.parameters)
+    step = TrainStep(network, optimizer) if compiled else lambda words: optimizer(gradient(words))
+    rng = np.random.default_rng(2)
+    for _ in range(STEPS):
+        words = rng.permutation(ROWS) if whole else rng.integers(0, ROWS, 9)
+        step(Tensor(words, ms.int32))
+    return [to_numpy(parameter).copy() for parameter in network.trainable_params()]
+
+
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_equal_to_nn_adam_where_that_is_right(nesterov, backend):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ours = train(lambda p: ms_adam.Adam(p, 0.01, use_lazy=True, epsilon_hat=True, backend=backend,
+                                        use_nesterov=nesterov), True)
+    theirs = train(lambda p: nn.Adam(p, 0.01, use_lazy=True, use_nesterov=nesterov), True, "CPU")
+    for mine, other in zip(ours, theirs):
+        assert np.abs(mine - other).max() <= 1e-5 * np.abs(other).max()
+
+
+def test_nn_adam_does_not_sum_repeated_rows_by_default():
+    """Ours is the same under every target."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    theirs = [train(lambda p: nn.Adam(p, 0.01, use_lazy=True), True, target)
+              for target in ("CPU", None)]
+    assert max(np.abs(a - b).max() for a, b in zip(*theirs)) > 1e-3
+    ours = [train(lambda p: ms_adam.Adam(p, 0.01, use_lazy=True), True, target)
+            for target in ("CPU", None)]
+    assert_same_bits(*ours)
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+def test_graph_and_pynative_leave_the_same_bits(backend, lazy):
+    """Row-sparse in a graph, dense in a graph, dense in PyNative: on the same data."""
+    def make(parameters):
+        return ms_adam.Adam(parameters, 0.01, use_lazy=lazy, backend=backend)
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    in_graph = train(make, True)
+    assert_same_bits(in_graph, train(make, False))
+    # differentiated in a graph, handed over from Python
+    assert_same_bits(in_graph, train(make, True, compiled=False))
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    assert_same_bits(in_graph, train(make, False, compiled=False))
+
+
+def test_pynative_loses_row_numbers_and_we_say_so():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    with pytest.raises(ValueError, match="loses their row numbers. Use nn.Embedding"):
+        train(lambda p: ms_adam.Adam(p, use_lazy=True), True, compiled=False)
+
+
+# --- offload ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
+@pytest.mark.parametrize("kind", ["dense", "pair"])
+def test_offload_leaves_the_same_bits(kind, backend, mode):
+    states = [run(ms_adam.Adam([table(), bias()], 0.01, use_offload=offload, backend=backend), kind)
+              for offload in (False, True)]
+    assert_same_bits(*states)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_offload_in_every_dtype(dtype, mode):
+    states = [run(ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_offload=offload), "pair",
+                  dtype=dtype) for offload in (False, True)]
+    assert_same_bits(*states)
+
+
+def test_offload_computes_on_the_host():
+    """Of composite, the one backend for offload from another device: what touches moments."""
+    from ms_adam.backends.composite import CompositeBatch
+    optimizer = ms_adam.Adam([table()], backend="composite")
+    batch = optimizer.update.batches[0]
+    formula = optimizer.formula._replace(on_host=True)
+    key = (ms.float32, ms.float32, 0, False, False)
+    state = type("State", (), {"moment1": optimizer.moment1, "moment2": optimizer.moment2})
+    placed = CompositeBatch(formula, optimizer.parameters, state, [0], *key)
+    names = ("square", "sqrt", "add", "mul", "div", "assign", "lerp")
+    assert all(getattr(placed, name).attrs["primitive_target"] == "CPU" for name in names)
+    assert all("primitive_target" not in getattr(batch, name).attrs for name in names)
+    assert "primitive_target" not in placed.store.attrs  # the parameter is the device's
+    for backend in ("fused", "primitive"):
+        from ms_adam.backends import BACKENDS
+        assert BACKENDS[backend].obstacle(formula, optimizer.parameters, "GPU")
