@@ -39,6 +39,7 @@ def _no_repetition(values: list[Any]) -> list[Any]:
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # a folder is called so
 Once = pydantic.AfterValidator(_no_repetition)
 
 
@@ -67,7 +68,7 @@ class Model(Section):
 
 
 class Training(Section):
-    """How long, and in batches of how many images."""
+    """How long, and in batches of how many examples."""
 
     epochs: Count
     batch_size: Count
@@ -94,7 +95,8 @@ class Compare(Section):
 class Experiment(Section):
     """One experiment. See ``configs/quick.yaml`` for what each key means."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    kind: Literal["images"] = "images"
+    name: Name
     title: Annotated[str, Field(min_length=1)]
     data: Data
     model: Model
@@ -158,8 +160,24 @@ def load(path: Path, form: type[AnySection]) -> AnySection:
         ConfigError: The file is not there, is not YAML, or a key is unknown, missing or has a
             value that is not allowed. The message names the file, the key and the value.
     """
+    content = read(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping with the keys {_keys(form)}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return form.model_validate(content)
+    except pydantic.ValidationError as error:
+        lines = [f"  {_explain(problem, form)}" for problem in error.errors()]
+        raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
+
+
+def read(path: Path) -> Any:
+    """What a YAML file holds, unchecked.
+
+    Raises:
+        ConfigError: The file is not there or is not YAML, or a key in it stands twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except IsADirectoryError:
@@ -168,13 +186,6 @@ def load(path: Path, form: type[AnySection]) -> AnySection:
         raise ConfigError(f"{path}: can not be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping with the keys {_keys(form)}")
-    try:
-        return form.model_validate(content)
-    except pydantic.ValidationError as error:
-        lines = [f"  {_explain(problem, form)}" for problem in error.errors()]
-        raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
 
 
 def _resolve(experiment: Experiment, folder: Path) -> Experiment:

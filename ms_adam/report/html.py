@@ -13,6 +13,7 @@ import markupsafe
 import numpy as np
 
 from ms_adam.experiments.verdicts import short
+from ms_adam.report import text
 from ms_adam.report.plots import PLOTS
 
 
@@ -37,14 +38,23 @@ def write_report(out: Path) -> Path:
 
 def _section(out: Path, entry: dict) -> dict:
     folder = out / entry["experiment"]
-    arrays = [_read(folder / row["file"]) for row in entry["runs"]]
+    runs, arrays = entry["runs"], [_read(folder / row["file"]) for row in entry["runs"]]
+    kind = entry["config"].get("kind", "images")
+    if kind == "sparse_text":
+        own = {"data_name": "bags of words", "data_sha256": entry["bags_sha256"]}
+        plots, table = text.PLOTS, text.table(entry, arrays)
+    else:
+        own = {"data_name": "images", "data_sha256": entry["images_sha256"]}
+        plots, table = PLOTS, _table(runs)
     return {
         **entry,
-        "plots": {name: data_uri(draw(entry["runs"], arrays)) for name, draw in PLOTS.items()},
-        "table": _table(entry["runs"]),
-        "labels": list(dict.fromkeys(row["label"] for row in entry["runs"])),
+        **own,
+        "part": f"report_{kind}.html.j2",
+        "plots": {name: data_uri(draw(runs, arrays)) for name, draw in plots.items()},
+        "table": table,
+        "labels": list(dict.fromkeys(row["label"] for row in runs)),
         "distance": {(pair["a"], pair["b"]): pair["distance"] for pair in entry["pairs"]},
-        "minutes": sum(row["seconds"] for row in entry["runs"]) / 60,
+        "minutes": sum(row["seconds"] for row in runs) / 60,
     }
 
 

@@ -129,19 +129,24 @@ def _draw(axis, runs: Sequence[dict], arrays: Sequence[dict], name: str, shape=n
     """
     groups = _grouped(runs, arrays, name)
     for place, (row, curves) in enumerate(groups):
-        curves = [shape(curve) for curve in curves]
         colour = _COLOURS.get((row["optimizer"], row["mode"]), _REFERENCE_COLOUR)
-        x = np.arange(1, len(curves[0]) + 1)
-        table = np.ma.masked_invalid(curves)
-        axis.fill_between(x, table.min(axis=0), table.max(axis=0), color=colour, alpha=0.15, lw=0)
-        axis.plot(
-            x,
-            table.mean(axis=0),
-            label=row["label"],
-            color=colour,
-            linewidth=0.9 + 0.9 * (len(groups) - 1 - place),
-            solid_capstyle="round",
-        )
+        width = 0.9 + 0.9 * (len(groups) - 1 - place)
+        band(axis, [shape(curve) for curve in curves], row["label"], colour, width)
+
+
+def band(axis, curves: Sequence[np.ndarray], label: str, colour: str, width: float) -> None:
+    """Draws the mean of curves in a band from the least to the most."""
+    x = np.arange(1, len(curves[0]) + 1)
+    table = np.ma.masked_invalid(curves)
+    axis.fill_between(x, table.min(axis=0), table.max(axis=0), color=colour, alpha=0.15, lw=0)
+    axis.plot(
+        x,
+        table.mean(axis=0),
+        label=label,
+        color=colour,
+        linewidth=width,
+        solid_capstyle="round",
+    )
 
 
 def _grouped(runs: Sequence[dict], arrays: Sequence[dict], name: str) -> list[tuple]:

@@ -14,8 +14,10 @@ from ms_adam.experiments import ExperimentError, processes, runner
 from ms_adam.experiments import worker as worker_module
 from ms_adam.experiments.config import load_experiment
 from ms_adam.experiments.data import DataError
+from ms_adam.experiments.images import run_workers
+from ms_adam.experiments.mode_runs import Interrupted
 from ms_adam.experiments.processes import WorkerError
-from ms_adam.experiments.runner import Interrupted, reproduce, run_workers
+from ms_adam.experiments.runner import reproduce
 
 
 @pytest.fixture
