@@ -48,7 +48,8 @@ class CheckGradients(PrimitiveWithInfer):
         if len(shapes) != len(self.names):
             raise ValueError(f"For 'Adam', there must be one gradient for each of the "
                              f"{len(self.names)} parameters, but got {len(shapes)}.")
-        if any(shape is None for shape in shapes):
+        if any(shape is None or type(dtype).__name__ == "RowTensorType"
+               for shape, dtype in zip(shapes, dtypes)):
             return None, None
         elements, sparse = [], []
         for i, (name, expected) in enumerate(zip(self.names, self.shapes)):

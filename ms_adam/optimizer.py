@@ -260,7 +260,20 @@ class Adam(nn.Optimizer):
         self.map_ = ops.HyperMap()
 
     def __call__(self, gradients):
-        return super().__call__(hand_over(gradients))
+        if ms.get_context("mode") != ms.PYNATIVE_MODE:
+            return super().__call__(hand_over(gradients))
+        # MindSpore 2.10 goes on with the memory that it saw first: after Parameter.set_data, hence
+        # after load_param_into_net, steps would go where nobody looks. A new graph sees the new.
+        if self.__dict__.get("_places") not in (None, self._places_of_data()):
+            self._create_time += 1
+        result = super().__call__(hand_over(gradients))
+        self.__dict__["_places"] = self._places_of_data()
+        return result
+
+    def _places_of_data(self):
+        if "_watched" not in self.__dict__:
+            self.__dict__["_watched"] = list(self.get_parameters())
+        return [parameter.data_ptr() for parameter in self.__dict__["_watched"]]
 
     @ms.jit
     def construct(self, gradients):

@@ -106,6 +106,27 @@ def test_bad_argument(optimizer, error, arguments, message):
         optimizer(parameters(), **arguments)
 
 
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_data_that_is_replaced_is_what_goes_on(backend, mode):
+    """Parameter.set_data and load_param_into_net between steps: nn.Adam loses its steps then."""
+    weight = Parameter(Tensor(np.ones(3), ms.float32), name="w")
+    optimizer = ms_adam.Adam([weight], 0.1, beta1=0.5, backend=backend)
+    gradient = (Tensor(np.ones(3), ms.float32),)
+    for _ in range(2):
+        optimizer(gradient)
+    weight.set_data(Tensor(np.full(3, 5.0), ms.float32))
+    optimizer(gradient)
+    # Equal gradients make steps of the learning rate.
+    np.testing.assert_allclose(to_numpy(weight), 4.9, rtol=1e-6)
+    ms.load_param_into_net(optimizer, {
+        "w": Parameter(Tensor(np.full(3, 7.0), ms.float32)),
+        "moment1.w": Parameter(Tensor(np.zeros(3), ms.float32))})
+    optimizer.learning_rate.set_data(Tensor(1.0, ms.float32))
+    optimizer(gradient)
+    # m = 0.5, corrected by 1 - 0.5^4; v corrected is 1
+    np.testing.assert_allclose(to_numpy(weight), 7.0 - 0.5 / (1 - 0.5**4), rtol=1e-6)
+
+
 def test_what_is_not_there_yet_says_so():
     with pytest.raises(NotImplementedError, match="shard_state"):
         ms_adam.Adam(parameters(), shard_state=True)

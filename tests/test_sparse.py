@@ -3,7 +3,8 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, RowTensor, Tensor, nn, ops
+from mindspore import Parameter, RowTensor, Tensor, nn
+from mindspore.common.sparse_tensor import RowTensorInner
 from running import to_numpy
 
 import ms_adam
@@ -351,6 +352,34 @@ def test_graph_and_pynative_leave_the_same_bits(backend, lazy):
     assert_same_bits(in_graph, train(make, True, compiled=False))
     ms.set_context(mode=ms.PYNATIVE_MODE)
     assert_same_bits(in_graph, train(make, False, compiled=False))
+
+
+class HandedRows(nn.Cell):
+    """A step whose gradient is a RowTensor made in the graph, and known at once."""
+
+    def __init__(self, optimizer):
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+
+    def construct(self, indices, values, other):
+        return self.optimizer((RowTensorInner(indices, values, (ROWS, WIDTH)), other))
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("backend", LAZY_BACKENDS)
+def test_a_row_tensor_made_in_a_graph(backend, lazy):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    states = []
+    for whole in (True, False):
+        optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend=backend)
+        if whole:
+            states.append(run(optimizer, "pair"))
+            continue
+        step = HandedRows(optimizer)
+        for indices, values in named_rows():
+            step(Tensor(indices), Tensor(values), Tensor([0.2, -2.0, 3.0], ms.float32))
+        states.append(state_of(optimizer))
+    assert_same_bits(*states)
 
 
 def test_pynative_loses_row_numbers_and_we_say_so():
