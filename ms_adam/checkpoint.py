@@ -26,8 +26,7 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
     MindFormers FusedAdamW (``exp_avg.``, ``exp_avg_sq.``); and of `torch.optim.Adam` and `AdamW`.
     Parameters may stand in any order. Moments may be of a narrower dtype than ours. Entries of the
     network itself, and learning rates, are left alone: `mindspore.load_param_into_net` is for
-    these. Call that before the first step: after one, in PyNative mode, it cuts parameters off from
-    the compiled step (MindSpore 2.9 and 2.10). `load_state` may be called at any time.
+    these.
 
     Args:
         optimizer: an `Adam` or `AdamW` of ours, of any backend and layout.

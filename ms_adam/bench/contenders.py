@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import itertools
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -26,11 +27,13 @@ class Contender(NamedTuple):
         dtype: of parameters and gradients.
         most_parameters: with more of them it compiles for minutes, and only runs if that is asked
             for.
+        rows: whether it can take gradients of some rows, and is lazy then.
     """
 
     build: Callable
     dtype: str = "float32"
     most_parameters: int = 10_000
+    rows: bool = False
 
 
 def values(case, dtype="float32"):
@@ -50,12 +53,15 @@ class MindSporeStep:
     computing them costs less where nobody keeps them than where an optimizer does.
     """
 
-    def __init__(self, case, optimizer, dtype="float32"):
+    def __init__(self, case, optimizer, dtype="float32", lazy=False):
         import mindspore as ms
 
         from ms_adam.bench import graphs
 
         ms.set_context(mode=ms.GRAPH_MODE)
+        if case.rows and lazy:
+            self._build_lazy(case, optimizer)
+            return
         dtype = getattr(ms, dtype)
         weights, gradients = [], []
         for i, (weight, gradient) in enumerate(values(case)):
@@ -63,16 +69,39 @@ class MindSporeStep:
             gradients.append(ms.Parameter(ms.Tensor(gradient, dtype), name=f"gradient{i}",
                                           requires_grad=False))
         self.optimizer = optimizer(weights)
-        self.argument = ms.Tensor(1.0, ms.float32)
+        self.arguments = (ms.Tensor(1.0, ms.float32),)
         self._step = graphs.Step(self.optimizer, gradients)
         self._empty = graphs.Empty()
         self.weights = weights
 
+    def _build_lazy(self, case, optimizer):
+        """A table of which other rows have a gradient in each step."""
+        import mindspore as ms
+
+        from ms_adam.bench import graphs
+
+        (table, width), = case.shapes
+        rng = np.random.default_rng(0)
+        weight = ms.Parameter(ms.Tensor(rng.standard_normal((table, width), np.float32)), name="table")
+        values = ms.Tensor(0.01 * rng.standard_normal((case.rows, width), np.float32))
+        self.weights = [weight]
+        self.optimizer = optimizer(self.weights)
+        self.optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
+        self._step = graphs.SparseStep(self.optimizer, case.shapes[0])
+        self._empty = graphs.EmptySparse()
+        rows = itertools.cycle([ms.Tensor(rng.integers(0, table, case.rows).astype(np.int32))
+                                for _ in range(64)])
+        self.arguments = None
+        self._next = lambda: (next(rows), values)
+        # Memory is given when it is first written to; that is no part of a step.
+        for parameter in self.optimizer.get_parameters():
+            parameter.asnumpy()[...] *= 1
+
     def step(self):
-        self._step(self.argument).asnumpy()
+        self._step(*(self.arguments or self._next())).asnumpy()
 
     def empty_step(self):
-        self._empty(self.argument).asnumpy()
+        self._empty(*(self.arguments or self._next())).asnumpy()
 
     def state_bytes(self):
         weights = {id(weight) for weight in self.weights}
@@ -127,27 +156,30 @@ class MemoryLimit:
         return sum(stream.nbytes for stream in self.streams[2:])
 
 
-def _ours(optimizer="Adam", dtype="float32", most_parameters=10_000, **options):
+def _ours(optimizer="Adam", dtype="float32", most_parameters=10_000, rows=False, **options):
     def build(case):
         import ms_adam
         make = getattr(ms_adam, optimizer)
-        return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE, **options), dtype)
-    return Contender(build, dtype, most_parameters)
+        return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE, **options), dtype,
+                             lazy=rows)
+    return Contender(build, dtype, most_parameters, rows)
 
 
-def _theirs(name, most_parameters=10_000):
+def _theirs(name, most_parameters=10_000, rows=False, **options):
     def build(case):
         from mindspore import nn
         from mindspore.experimental import optim
         make = optim.Adam if name == "experimental" else getattr(nn, name)
-        return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE))
-    return Contender(build, most_parameters=most_parameters)
+        return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE, **options),
+                             lazy=rows)
+    return Contender(build, most_parameters=most_parameters, rows=rows)
 
 
 NN_ADAM, LIMIT, TORCH = "nn.Adam", "memory limit", "torch fused"
 NN_ADAMW, OUR_ADAMW = "nn.AdamWeightDecay", "AdamW fused"
 FUSED, FLAT = "fused", "fused, flat state"
 FUSED_BF16 = "fused, bfloat16"
+LAZY, NN_LAZY, OFFLOAD = "fused, lazy", "nn.Adam, lazy", "fused, offload"
 PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.optim.Adam"
 
 # The important ones first: where memory is small the last ones are left out.
@@ -163,9 +195,14 @@ CONTENDERS = {
     PRIMITIVE: _ours(backend="primitive"),
     COMPOSITE: _ours(backend="composite", most_parameters=500),
     EXPERIMENTAL: _theirs("experimental", 50),
+    LAZY: _ours(rows=True, use_lazy=True),
+    NN_LAZY: _theirs("Adam", rows=True, use_lazy=True),
+    OFFLOAD: _ours(backend="fused", use_offload=True),
 }
 
 
+# With rows, those who are lazy, and dense Adam on the whole table.
+AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)
 DRAWN = (NN_ADAM, FUSED, FLAT, LIMIT, TORCH)
 
 
@@ -204,6 +241,8 @@ def line_up(case, names, everything=False, memory=None):
         memory_left = memory - BYTES_PER_ELEMENT * case.elements * (len(chosen) + 1)
         if name == TORCH and importlib.util.find_spec("torch") is None:
             reasons.append(f"{name}: torch is not installed")
+        elif CONTENDERS[name].rows != bool(case.rows) and not (case.rows and name in AMONG_ROWS):
+            continue  # lazy ones are for rows, rows for lazy ones
         elif len(case.shapes) > CONTENDERS[name].most_parameters and not everything:
             reasons.append(f"{name}, {case.name}: compiles for minutes (--all has it run)")
         elif memory_left < 0:

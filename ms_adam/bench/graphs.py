@@ -1,6 +1,7 @@
 """The compiled steps: MindSpore compiles what stands in a file."""
 
 from mindspore import ParameterTuple, nn
+from mindspore.common.sparse_tensor import RowTensorInner
 
 
 class Step(nn.Cell):
@@ -21,3 +22,22 @@ class Empty(nn.Cell):
 
     def construct(self, x):
         return x + 1.0
+
+
+class SparseStep(nn.Cell):
+    """One step of an optimizer of a table with a gradient for some of its rows."""
+
+    def __init__(self, optimizer, shape):
+        super().__init__(auto_prefix=False)
+        self.optimizer, self.shape = optimizer, shape
+
+    def construct(self, rows, values):
+        self.optimizer((RowTensorInner(rows, values, self.shape),))
+        return rows[:1] + 1
+
+
+class EmptySparse(nn.Cell):
+    """What calling it costs."""
+
+    def construct(self, rows, values):
+        return rows[:1] + 1

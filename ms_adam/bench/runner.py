@@ -53,7 +53,7 @@ class Lane:
         return event
 
     def build(self, case: Case) -> None:
-        self.built = self.ask(json.dumps(case.shapes))
+        self.built = self.ask(json.dumps([case.shapes, case.rows]))
         del self.built["event"]
 
     def time(self, steps: int) -> None:

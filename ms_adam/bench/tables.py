@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ms_adam.bench.contenders import (
-    FLAT, FUSED, FUSED_BF16, LIMIT, NN_ADAM, NN_ADAMW, OUR_ADAMW, TORCH,
+    FLAT, FUSED, FUSED_BF16, LAZY, LIMIT, NN_ADAM, NN_ADAMW, NN_LAZY, OUR_ADAMW, TORCH,
 )
 from ms_adam.bench.runner import ratio
 
@@ -23,6 +23,8 @@ RATIOS = (
     ("compile time, default state to nn.Adam", FUSED, NN_ADAM, "compile_s"),
     ("compile time, flat state to nn.Adam", FLAT, NN_ADAM, "compile_s"),
     ("the memory limit to nn.Adam", LIMIT, NN_ADAM, "step_ms"),
+    ("lazy to dense", LAZY, FUSED, "step_ms"),
+    ("lazy to nn.Adam(use_lazy=True)", LAZY, NN_LAZY, "step_ms"),
 )
 
 
@@ -61,4 +63,4 @@ def markdown(header, rows) -> str:
 
 def _figure(value) -> str:
     # A step of a few elements can be lost in what a call costs, and come out negative.
-    return "" if value is None or value <= 0.0 else f"{value:.2f}"
+    return "" if value is None or value <= 0.0 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

@@ -1,6 +1,6 @@
 """The process of one contender in one case: ``python -m ms_adam.bench.worker CONTENDER``.
 
-On standard input, a line each: the shapes as JSON, upon which it builds and compiles; then how many
+On standard input, a line each: [shapes, rows] as JSON, upon which it builds and compiles; then how many
 steps to time, again and again. On standard output an object a line:
 
     {"event": "ready"}                                              imports are done
@@ -39,10 +39,10 @@ def work(name: str, lines, events: Events) -> None:
 
     __import__("torch" if name == TORCH else "mindspore")
     events.send("ready")
-    shapes = json.loads(next(lines))
+    shapes, rows = json.loads(next(lines))
     _forget_peak()
     before = _memory("VmRSS")
-    contender = CONTENDERS[name].build(Case(name, tuple(map(tuple, shapes))))
+    contender = CONTENDERS[name].build(Case(name, tuple(map(tuple, shapes)), rows))
     started = time.perf_counter()
     contender.step()
     compile_s = time.perf_counter() - started
