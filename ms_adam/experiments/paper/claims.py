@@ -1,0 +1,254 @@
+"""The judgement: is what the paper says of a figure so in these runs?
+
+Every ordering is one test. Of two optimizers A and B take what is compared (epochs to a cost, or a
+cost) on each seed; the ratios B / A that the seeds allow reach from min B / max A to max B / min A.
+A claim allows an interval of ratios:
+
+    A ahead of B              above 1: the bands of the seeds do not touch
+    A far ahead of B, f       above f
+    A about as B, f           from 1/f to f
+    A not behind B, f         above 1/f
+
+It is reproduced if all of the measured interval is allowed, not reproduced if none of it is, and
+inconclusive otherwise. With three seeds each, two optimizers that do not differ have bands that
+lie apart, in one given direction, once in 20 times (3! 3! / 6!).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from ms_adam.experiments.paper.config import (BiasCorrection, Comparison, Ordering, PaperFigure,
+                                              Scale)
+from ms_adam.experiments.paper.sweep import Line, curves, mean_cost, steps_to
+
+REPRODUCED = "reproduced"
+NOT_REPRODUCED = "not reproduced"
+INCONCLUSIVE = "inconclusive"
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One judged claim: what the paper says, how it was tested, what was found."""
+
+    claim: str
+    test: str
+    status: str
+    measured: list[str]
+
+
+def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Verdict]:
+    """Judges every claim of a figure."""
+    return [_ordering(claim, figure, scale, lines) if isinstance(claim, Ordering)
+            else _bias_correction(claim, figure, scale, lines) for claim in figure.claims]
+
+
+def overall(statuses: Sequence[str]) -> str:
+    """Of a claim with several tests: one that fails decides, then one that is open."""
+    return next((status for status in (NOT_REPRODUCED, INCONCLUSIVE) if status in statuses),
+                REPRODUCED)
+
+
+def allowed(relation: str, factor: float) -> tuple[float, float]:
+    """The interval of ratios second / first that a relation allows."""
+    return {"ahead of": (1.0, np.inf), "far ahead of": (factor, np.inf),
+            "about as": (1 / factor, factor), "not behind": (1 / factor, np.inf)}[relation]
+
+
+def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """The least and the largest ratio second / first over the seeds of each.
+
+    Infinite over infinite, neither got there, is any ratio at all.
+    """
+    def ratio(above: float, below: float, unknown: float) -> float:
+        if np.isinf(above) and np.isinf(below) or above == below == 0:
+            return unknown
+        return np.inf if below == 0 else above / below
+
+    return (ratio(min(second), max(first), 0.0), ratio(max(second), min(first), np.inf))
+
+
+def decide(measured: tuple[float, float], permitted: tuple[float, float]) -> str:
+    """Whether all of an interval is permitted, none of it, or a part."""
+    least, largest = measured
+    low, high = permitted
+    strict = np.isinf(high) and low >= 1  # "ahead" is more than level
+    if (least > low if strict else least >= low) and largest <= high:
+        return REPRODUCED
+    if largest < low or least > high or (strict and largest == low):
+        return NOT_REPRODUCED
+    return INCONCLUSIVE
+
+
+_MEASURES = {
+    "speed": "epochs until the cost is for the first time that of the slower one's best epoch",
+    "early": "mean cost of epoch {early}",
+    "end": "mean cost of epoch {epochs}, the last",
+}
+_RELATIONS = {
+    "ahead of": "{first} ahead of {second}: the ratio is above 1 for any pair of seeds",
+    "far ahead of": "{first} far ahead of {second}: the ratio is above {factor:g} for any pair of "
+                    "seeds",
+    "about as": "{first} about as {second}: the ratio is from {inverse:.2g} to {factor:g} for any "
+                "pair of seeds",
+    "not behind": "{first} not behind {second}: the ratio is above {inverse:.2g} for any pair of "
+                  "seeds",
+}
+
+
+def _ordering(claim: Ordering, figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> Verdict:
+    measured, statuses = [], []
+    panels = claim.variants or [variant.label for variant in figure.variants]
+    for panel in panels:
+        of_panel = {line.contender.called: line for line in lines if line.variant.label == panel}
+        for test in claim.comparisons:
+            first, second = of_panel[test.first], of_panel[test.second]
+            status, words = _compare(claim.measure, test, scale, first, second)
+            statuses.append(status)
+            measured.append(f"{panel + ': ' if len(figure.variants) > 1 else ''}{words}")
+    rules = "; ".join(dict.fromkeys(
+        _RELATIONS[test.relation].format(first=test.first, second=test.second, factor=test.factor,
+                                         inverse=1 / test.factor)
+        for test in claim.comparisons))
+    measure = _MEASURES[claim.measure].format(early=scale.early, epochs=scale.epochs)
+    test = f"Compared: {measure}; the second's divided by the first's. {rules}."
+    return Verdict(claim.words, test, overall(statuses), measured)
+
+
+def _compare(measure: str, test: Comparison, scale: Scale, first: Line,
+             second: Line) -> tuple[str, str]:
+    a, b = curves(first.judged), curves(second.judged)
+    goal = ""
+    if measure == "speed":
+        # Both reach it on every seed on which they did not diverge.
+        target = max(a.min(axis=1).max(), b.min(axis=1).max())
+        goal = f" (to a cost of {_number(target)})"
+        found = [[steps_to(costs, target) for costs in curve] for curve in (a, b)]
+        unit = " epochs"
+    else:
+        epoch = scale.early if measure == "early" else scale.epochs
+        found = [list(curve[:, epoch]) for curve in (a, b)]
+        unit = ""
+    ratios = interval(*found)
+    status = decide(ratios, allowed(test.relation, test.factor))
+    words = (f"{test.first} {_band(found[0])}{unit}, {test.second} {_band(found[1])}{unit}{goal}: "
+             f"ratio {_ratio(ratios[0])} to {_ratio(ratios[1])}")
+    # A loser whose best rate is at the edge of its grid could have lost for that alone.
+    behind = second if status == REPRODUCED and test.relation != "about as" else (
+        first if status == NOT_REPRODUCED and ratios[1] < 1 else None)
+    if behind is not None and behind.at_edge:
+        status = INCONCLUSIVE
+        words += (f"; but the best learning rate of {behind.contender.called}, {behind.best:g}, is "
+                  "at the edge of its grid")
+    return status, f"{words}: {status}"
+
+
+def _bias_correction(claim: BiasCorrection, figure: PaperFigure, scale: Scale,
+                     lines: Sequence[Line]) -> Verdict:
+    epoch = scale.early if claim.measure == "early" else scale.epochs
+    pairs = _pairs(lines)
+    decided = {"unstable without": _unstable, "not worse at best": _at_best,
+               "not worse anywhere": _anywhere}[claim.test]
+    return decided(claim, epoch, pairs)
+
+
+def _pairs(lines: Sequence[Line]) -> dict[tuple[float, float], tuple[Line, Line]]:
+    """Of each (beta1, beta2), the line with bias correction and the one without."""
+    found: dict[tuple[float, float], dict[bool, Line]] = {}
+    for line in lines:
+        settings = line.contender.settings
+        betas = (settings["beta1"], settings["beta2"])
+        found.setdefault(betas, {})[bool(settings["bias_correction"])] = line
+    return {betas: (both[True], both[False]) for betas, both in sorted(found.items())}
+
+
+def _unstable(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
+    """How far the cost without correction lies above that with it, by beta2.
+
+    Of each beta1: the geometric mean over step sizes of the ratio without / with, for each seed.
+    """
+    excess = {betas: _excess(*both, epoch) for betas, both in pairs.items()}
+    diverged = {betas: [_broken(line, epoch) for line in both] for betas, both in pairs.items()}
+    measured, statuses = [], []
+    for beta1 in dict.fromkeys(beta1 for beta1, _ in pairs):
+        beta2s = [b2 for b1, b2 in pairs if b1 == beta1]
+        nearest, farthest = excess[beta1, max(beta2s)], excess[beta1, min(beta2s)]
+        worse = decide((min(nearest), max(nearest)), (claim.factor, np.inf))
+        grows = decide(interval(farthest, nearest), (1.0, np.inf))
+        statuses += [worse, grows]
+        said = ", ".join(
+            f"beta2 {beta2:g}: {_band(excess[beta1, beta2])} times, {diverged[beta1, beta2][1]} "
+            f"runs without and {diverged[beta1, beta2][0]} with correction no better than before "
+            "training" for beta2 in beta2s)
+        measured.append(f"beta1 {beta1:g}: {said}: {overall([worse, grows])}")
+    test = (f"The cost of epoch {epoch} without correction divided by that with it, the geometric "
+            "mean over step sizes, a run that is worse than before training counted as that: at "
+            f"the largest beta2 above {claim.factor:g} for each seed, and larger there than at the "
+            "smallest beta2 for any pair of seeds.")
+    return Verdict(claim.words, test, overall(statuses), measured)
+
+
+def _capped(line: Line, epoch: int) -> np.ndarray:
+    """Costs, shape (step sizes, seeds), at most those before training."""
+    costs = [curves(outcomes) for outcomes in line.trials.values()]
+    return np.array([np.minimum(curve[:, epoch], curve[:, 0]) for curve in costs])
+
+
+def _excess(with_it: Line, without: Line, epoch: int) -> list[float]:
+    return list(np.exp(np.mean(np.log(_capped(without, epoch) / _capped(with_it, epoch)), axis=0)))
+
+
+def _broken(line: Line, epoch: int) -> int:
+    return sum(not outcome.costs[epoch] < outcome.costs[0]
+               for outcomes in line.trials.values() for outcome in outcomes)
+
+
+def _at_best(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
+    measured, statuses = [], []
+    for (beta1, beta2), both in pairs.items():
+        rates = [min(line.trials, key=lambda rate, line=line: mean_cost(line.trials[rate], epoch))
+                 for line in both]
+        found = [list(curves(line.trials[rate])[:, epoch]) for line, rate in zip(both, rates)]
+        ratios = interval(*found)
+        statuses.append(decide(ratios, (1 / claim.factor, np.inf)))
+        measured.append(f"beta1 {beta1:g}, beta2 {beta2:g}: with {_band(found[0])} at {rates[0]:g}, "
+                        f"without {_band(found[1])} at {rates[1]:g}: {statuses[-1]}")
+    test = (f"At the best step size of each, the cost of epoch {epoch} without correction divided "
+            f"by that with it: at least {1 / claim.factor:.3g} for any pair of seeds, at every "
+            "beta1 and beta2.")
+    return Verdict(claim.words, test, overall(statuses), measured)
+
+
+def _anywhere(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
+    counts, worst = {REPRODUCED: 0, INCONCLUSIVE: 0, NOT_REPRODUCED: 0}, (np.inf, "")
+    for (beta1, beta2), (with_it, without) in pairs.items():
+        for rate in with_it.trials:
+            found = [list(curves(line.trials[rate])[:, epoch]) for line in (with_it, without)]
+            ratios = interval(*found)
+            counts[decide(ratios, (1 / claim.factor, np.inf))] += 1
+            if ratios[0] < worst[0] and not np.isinf(max(found[0] + found[1])):
+                worst = (ratios[0], f"beta1 {beta1:g}, beta2 {beta2:g}, step size {rate:g}: with "
+                                    f"{_band(found[0])}, without {_band(found[1])}")
+    measured = [f"{counts[REPRODUCED]} of {sum(counts.values())} settings hold, "
+                f"{counts[NOT_REPRODUCED]} do not, {counts[INCONCLUSIVE]} are open; furthest "
+                f"against it: {worst[1]}"]
+    test = (f"At every beta1, beta2 and step size, the cost of epoch {epoch} without correction "
+            f"divided by that with it: at least {1 / claim.factor:.3g} for any pair of seeds.")
+    statuses = [status for status, count in counts.items() if count]
+    return Verdict(claim.words, test, overall(statuses), measured)
+
+
+def _band(values: Sequence[float]) -> str:
+    least, largest = _number(min(values)), _number(max(values))
+    return least if least == largest else f"{least} to {largest}"
+
+
+def _number(value: float) -> str:
+    return "never" if np.isinf(value) else f"{value:.4g}"
+
+
+def _ratio(value: float) -> str:
+    return "any" if np.isinf(value) else _number(value)

@@ -1,0 +1,88 @@
+"""Progress of figures: a bar for the run that goes on and one for the whole, with the time left."""
+
+from __future__ import annotations
+
+import time
+from typing import Optional, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+
+_SECONDS_BETWEEN_LINES = 10
+_SPEED_OVER_SECONDS = 600  # runs of different optimizers take turns
+
+
+class Told(Protocol):
+    """What a runner tells while it is at work. All times are estimates in seconds."""
+
+    def whole(self, seconds: float, runs: int, cached: int) -> None:
+        """The work that is left when it begins, and how many of all runs are in the cache."""
+
+    def run(self, figure: str, label: str, done: int, steps: int, seconds: float) -> None:
+        """The steps of a run that are done, and what they take."""
+
+
+class Bars:
+    """Shows it. Use as a context manager; where there is no terminal, a line now and then."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._seconds, self._finished, self._current = 0.0, 0.0, ("", "")
+        self._of_current = 0.0
+        self._started = self._last_line = time.monotonic()
+        self._bars: Optional[Progress] = None
+        if console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
+                console=console, speed_estimate_period=_SPEED_OVER_SECONDS)
+
+    def __enter__(self) -> "Bars":
+        if self._bars:
+            self._bars.start()
+            self._all = self._bars.add_task("all runs", total=None)
+            self._one = self._bars.add_task("starting", total=None)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def whole(self, seconds: float, runs: int, cached: int) -> None:
+        self._seconds = seconds
+        self._started = time.monotonic()
+        self._console.print(f"{runs} runs, of which {cached} are done already; about "
+                            f"{minutes(seconds)} on two cores")
+        if self._bars:
+            self._bars.update(self._all, total=max(seconds, 1e-9))
+
+    def run(self, figure: str, label: str, done: int, steps: int, seconds: float) -> None:
+        if (figure, label) != self._current:
+            self._finished += self._of_current
+            self._current = (figure, label)
+            if self._bars:
+                self._bars.reset(self._one, total=steps, description=f"{figure}: {label}")
+        self._of_current = seconds
+        at = self._finished + self._of_current
+        if self._bars:
+            self._bars.update(self._one, completed=done)
+            self._bars.update(self._all, completed=at)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            # What is left, at the speed so far.
+            left = (self._seconds - at) * (now - self._started) / max(at, 1e-9)
+            self._console.print(f"{figure}: {label}, {done:,} of {steps:,} steps; all runs: "
+                                f"{at / max(self._seconds, 1e-9):.0%}, {minutes(left)} left")
+
+
+def minutes(seconds: float) -> str:
+    """A time for people: "40 s", "1 min 40 s", "95 min"."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{round(seconds / 60)} min"
