@@ -1,7 +1,7 @@
 """Who takes part in the benchmark.
 
 A contender is built in a process of its own for one `Case` and offers `step`, `empty_step`, which
-costs what a call costs, and `state_bytes`.
+costs what a call costs, `state_bytes`, and `state_on`, the device whose memory they take.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class MindSporeStep:
             gradients.append(ms.Parameter(ms.Tensor(gradient, dtype), name=f"gradient{i}",
                                           requires_grad=False))
         self.optimizer = optimizer(weights)
-        self.arguments = (ms.Tensor(1.0, ms.float32),)
+        one = ms.Tensor(1.0, ms.float32)
+        self._arguments = lambda: (one,)
         self._step = graphs.Step(self.optimizer, gradients)
         self._empty = graphs.Empty()
         self.weights = weights
@@ -83,25 +84,31 @@ class MindSporeStep:
         (table, width), = case.shapes
         rng = np.random.default_rng(0)
         weight = ms.Parameter(ms.Tensor(rng.standard_normal((table, width), np.float32)), name="table")
-        values = ms.Tensor(0.01 * rng.standard_normal((case.rows, width), np.float32))
+        values = ms.Parameter(ms.Tensor(0.01 * rng.standard_normal((case.rows, width), np.float32)),
+                              name="values", requires_grad=False)
         self.weights = [weight]
         self.optimizer = optimizer(self.weights)
         self.optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
-        self._step = graphs.SparseStep(self.optimizer, case.shapes[0])
+        self._step = graphs.SparseStep(self.optimizer, values, case.shapes[0])
         self._empty = graphs.EmptySparse()
         rows = itertools.cycle([ms.Tensor(rng.integers(0, table, case.rows).astype(np.int32))
                                 for _ in range(64)])
-        self.arguments = None
-        self._next = lambda: (next(rows), values)
+        self._arguments = lambda: (next(rows),)
         # Memory is given when it is first written to; that is no part of a step.
         for parameter in self.optimizer.get_parameters():
             parameter.asnumpy()[...] *= 1
 
     def step(self):
-        self._step(*(self.arguments or self._next())).asnumpy()
+        self._step(*self._arguments()).asnumpy()
 
     def empty_step(self):
-        self._empty(*(self.arguments or self._next())).asnumpy()
+        self._empty(*self._arguments()).asnumpy()
+
+    @property
+    def state_on(self):
+        import mindspore as ms
+        formula = getattr(self.optimizer, "formula", None)
+        return "CPU" if getattr(formula, "on_host", False) else ms.get_context("device_target")
 
     def state_bytes(self):
         weights = {id(weight) for weight in self.weights}
@@ -111,6 +118,8 @@ class MindSporeStep:
 
 class TorchStep:
     """A step of torch.optim.Adam(fused=True)."""
+
+    state_on = "CPU"
 
     def __init__(self, case):
         import torch
@@ -134,6 +143,8 @@ class TorchStep:
 
 class MemoryLimit:
     """A loop with Adam's traffic and without its arithmetic, over one array for each stream."""
+
+    state_on = "CPU"
 
     def __init__(self, case):
         from ms_adam.backends import toolchain

@@ -27,17 +27,17 @@ class Empty(nn.Cell):
 class SparseStep(nn.Cell):
     """One step of an optimizer of a table with a gradient for some of its rows."""
 
-    def __init__(self, optimizer, shape):
+    def __init__(self, optimizer, values, shape):
         super().__init__(auto_prefix=False)
-        self.optimizer, self.shape = optimizer, shape
+        self.optimizer, self.values, self.shape = optimizer, values, shape
 
-    def construct(self, rows, values):
-        self.optimizer((RowTensorInner(rows, values, self.shape),))
+    def construct(self, rows):
+        self.optimizer((RowTensorInner(rows, self.values, self.shape),))
         return rows[:1] + 1
 
 
 class EmptySparse(nn.Cell):
     """What calling it costs."""
 
-    def construct(self, rows, values):
+    def construct(self, rows):
         return rows[:1] + 1

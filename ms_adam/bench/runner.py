@@ -153,6 +153,7 @@ def _result(case: Case, name: str, lanes: list[Lane]) -> dict:
         "compile_s": statistics.median(lane.built["compile_s"] for lane in lanes),
         "peak_bytes": max(lane.built["peak_bytes"] for lane in lanes),
         "state_bytes": lanes[0].built["state_bytes"],
+        "state_on": lanes[0].built["state_on"],
         "drift": statistics.median(medians[-1]) / statistics.median(medians[0]),
         "rounds_ms": medians,
     }

@@ -8,10 +8,11 @@ from ms_adam.bench.contenders import (
 from ms_adam.bench.runner import ratio
 
 COLUMNS = ("contender", "ms", "10-90%", "/ nn.Adam", "/ limit", "compile s", "peak B", "state B",
-           "drift")
+           "on", "drift")
 LEGEND = ("ms: median step, and from where to where 10-90% of the steps are. / nn.Adam, / limit: step "
           "for step in the same rounds. peak B, state B: memory that building, compiling and stepping "
-          "needed, and state kept, bytes an element. drift: last pass over first pass.")
+          "needed, and state kept, bytes an element; on: the device that keeps it (the host's memory is the "
+          "CPU's). drift: last pass over first pass.")
 
 RATIOS = (
     ("default state to nn.Adam", FUSED, NN_ADAM, "step_ms"),
@@ -40,6 +41,7 @@ def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
         f"{row['compile_s']:.2f}",
         f"{row['peak_bytes'] / row['elements']:.1f}",
         f"{row['state_bytes'] / row['elements']:.1f}",
+        row["state_on"],
         f"{row['drift']:.2f}",
     ) for row in rows]
 

@@ -55,7 +55,7 @@ def row(case, contender, rounds, **values):
     times = [ms for turn in rounds for ms in turn]
     return {"case": case, "contender": contender, "rounds_ms": rounds, "step_ms": np.median(times),
             "step_ms_10": min(times), "step_ms_90": max(times), "parameters": 2, "elements": 8,
-            "compile_s": 1.0, "peak_bytes": 80, "state_bytes": 64, "drift": 1.0, **values}
+            "compile_s": 1.0, "peak_bytes": 80, "state_bytes": 64, "state_on": "CPU", "drift": 1.0, **values}
 
 
 def test_ratios_are_taken_round_by_round():
@@ -78,6 +78,7 @@ def test_rows_are_sorted_and_say_bytes_for_each_element():
     assert first[0] == "fused" and second[0] == "nn.Adam"
     assert first[tables.COLUMNS.index("peak B")] == "10.0"
     assert first[tables.COLUMNS.index("state B")] == "8.0"
+    assert first[tables.COLUMNS.index("on")] == "CPU"
     assert tables.markdown(["a"], [("1",)]) == "| a |\n| --- |\n| 1 |"
 
 
@@ -90,6 +91,15 @@ def test_who_can_not_take_part_is_said():
     enough_for_two = 2 * contenders.BYTES_PER_ELEMENT * 1_000
     chosen, reasons = contenders.line_up(many, names, True, memory=enough_for_two)
     assert chosen == names[:2] and "memory is too small" in reasons[0]
+
+
+def test_rows_are_for_those_who_are_lazy():
+    table = cases.CASES["4,096 rows of 1,000,000 x 64"]
+    everybody = tuple(contenders.CONTENDERS)
+    lazy = contenders.line_up(table, everybody, memory=1e15)[0]
+    assert set(lazy) == {"nn.Adam", "fused", "memory limit", "fused, lazy", "nn.Adam, lazy"}
+    dense = contenders.line_up(cases.uniform(4, 7), everybody, everything=True, memory=1e15)[0]
+    assert not any("lazy" in name for name in dense)
 
 
 def test_a_contender_that_fails_is_named(monkeypatch):
@@ -124,8 +134,17 @@ def test_a_run_writes_and_prints_everything(invoke, tmp_path):
         assert found["compile_s"] > 0
         # two float32 moments for each element, a step count, powers and a learning rate
         assert 8 * 21 <= found["state_bytes"] <= 8 * 21 + 32
+    assert {found["state_on"] for found in content["results"]} == {"CPU"}
     assert "3 x 7: 3 parameters, 21 elements" in result.output
     assert "| compile time, default state to nn.Adam |" in result.output
+
+
+def test_rows_of_a_table_are_timed(monkeypatch):
+    monkeypatch.setattr(contenders, "_free_memory", lambda: 1e15)
+    content = runner.bench([(cases.Case("rows", ((50, 4),), rows=7), ("fused, lazy", "nn.Adam, lazy"))],
+                           1, 1, lambda *_: None)
+    assert len(content["results"]) == 2
+    assert runner.ratio(content["results"], "rows", "fused, lazy", "nn.Adam, lazy") > 0
 
 
 def test_wrong_names_are_one_message(invoke, tmp_path):
