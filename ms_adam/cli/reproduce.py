@@ -25,6 +25,18 @@ def reproduce(
     json_file: Optional[Path] = typer.Option(
         None, "--json", metavar="FILE", help="Also write DIR/results.json to FILE."
     ),
+    scale: Optional[str] = typer.Option(
+        None,
+        "--scale",
+        metavar="quick|standard|full",
+        help="For configs/paper/: how much of a figure is run. quick takes 2 minutes for all "
+        "six, standard about 100, full the paper's epochs; standard if not given.",
+    ),
+    tensorboard: bool = typer.Option(
+        False,
+        "--tensorboard",
+        help="For configs/paper/: also write DIR/tensorboard/ (needs tensorboardX).",
+    ),
     debug: bool = DEBUG,
 ) -> None:
     """Run experiments and write DIR/index.html: verdicts, plots, tables, environment.
@@ -33,16 +45,28 @@ def reproduce(
     batch order. Experiments on images hold every run to NumPy in float64; those on text (kind:
     sparse_text) hold row-sparse gradients to dense ones, and both to mindspore.nn.Adam.
 
+    The figures of the paper (configs/paper/, kind: paper_figure) make a report of their own. Runs
+    that are done are kept in DIR/cache: after Ctrl-C the same command goes on from there.
+
     Example: ms-adam reproduce configs/quick.yaml --out runs/quick
 
+    Example: ms-adam reproduce configs/paper/*.yaml --scale quick --out runs/paper
+
     Exit status: 0 if every claim held, 1 if one did not or could not be measured, 2 after an
-    error, 130 after Ctrl-C.
+    error, 130 after Ctrl-C. A figure of the paper that is not reproduced is a finding: 0.
     """
-    from ms_adam.experiments import kinds, runner
+    from ms_adam.experiments import config, kinds, runner
     from ms_adam.experiments.progress import ProgressDisplay
     from ms_adam.report.html import write_report
 
     with errors_told(debug):
+        if _are_paper_figures(configs):
+            _reproduce_paper(configs, out, scale or "standard", tensorboard, json_file)
+            return
+        for option, given in (("--scale", scale), ("--tensorboard", tensorboard)):
+            if given:
+                raise config.ConfigError(f"{option} is for the configs of the paper's figures "
+                                         "(configs/paper/) alone")
         experiments = [kinds.load_experiment(path) for path in configs]
         with ProgressDisplay(Console(stderr=True)) as progress:
             content = runner.reproduce(experiments, out, progress)
@@ -66,3 +90,45 @@ def _show(verdicts: list[dict], page: Path) -> None:
     Console().print(table)
     held = sum(verdict["status"] == "held" for verdict in verdicts)
     print(f"{held} of {len(verdicts)} claims held. The report: {page}")
+
+
+def _are_paper_figures(configs: list[Path]) -> bool:
+    from ms_adam.experiments.config import ConfigError
+    from ms_adam.experiments.paper.config import KIND, is_paper_figure
+
+    found = {path: is_paper_figure(path) for path in configs}
+    if len(set(found.values())) > 1:
+        other = next(path for path, is_one in found.items() if not is_one)
+        raise ConfigError(f"{other}: has not kind: {KIND}, as other configs here have; the paper's "
+                          "figures make a report of their own, so give them in a call of their own")
+    return all(found.values())
+
+
+def _reproduce_paper(configs: list[Path], out: Path, scale: str, tensorboard: bool,
+                     json_file: Optional[Path]) -> None:
+    from ms_adam.experiments.paper import config, runner
+    from ms_adam.experiments.paper.progress import Bars
+    from ms_adam.experiments.paper.tensorboard import EventFiles
+    from ms_adam.experiments.runner import write_json
+    from ms_adam.report.paper import write_report
+
+    figures = [config.load_figure(path) for path in configs]
+    event_files = EventFiles(out / "tensorboard") if tensorboard else None
+    with Bars(Console(stderr=True)) as progress:
+        content = runner.reproduce(figures, scale, out, progress,
+                                   event_files.write if event_files else None)
+    page = write_report(out)
+    if json_file is not None:
+        write_json(json_file, content)
+    table = Table(show_lines=True)
+    for title in ("verdict", "figure", "claim"):
+        table.add_column(title, no_wrap=title == "verdict")
+    colours = {"reproduced": "green", "not reproduced": "red"}
+    for entry in content["results"]:
+        for verdict in entry["verdicts"]:
+            status = Text(verdict["status"], style=colours.get(verdict["status"], "yellow"))
+            table.add_row(status, entry["figure"], Text(verdict["claim"]))
+    Console().print(table)
+    if event_files:
+        print(f"Event files: tensorboard --logdir {event_files.folder}")
+    print(f"The report: {page}")

@@ -210,17 +210,25 @@ class BiasCorrection(Section):
 
     Attributes:
         words: The paper's claim.
-        test: "unstable without": step sizes diverge without correction, the more the nearer
-            beta2 is to 1. "not worse at best": with it, the cost at the best step size is at most
+        test: "unstable without": without correction more step sizes are unstable, the nearer beta2
+            is to 1. "not worse at best": with it, the cost at the best step size is at most
             ``factor`` times that without. "not worse anywhere": the same at every step size.
         measure: At which epoch.
+        factor: Of the two last tests.
     """
 
     form: Literal["bias correction"]
     words: Annotated[str, Field(min_length=1)]
     test: Literal["unstable without", "not worse at best", "not worse anywhere"]
     measure: Literal["early", "end"]
-    factor: Annotated[Number, Field(ge=1)]
+    factor: Optional[Annotated[Number, Field(ge=1)]] = None
+
+    @pydantic.model_validator(mode="after")
+    def _factor_where_it_counts(self) -> "BiasCorrection":
+        if (self.test == "unstable without") != (self.factor is None):
+            raise ValueError(f"test = {self.test!r} with factor = {self.factor}: 'unstable "
+                             "without' takes none, the others need one")
+        return self
 
 
 AnyClaim = Annotated[Union[Ordering, BiasCorrection], Field(discriminator="form")]
@@ -279,7 +287,12 @@ class PaperFigure(Section):
             if scale.early is None and any(claim.measure == "early" for claim in self.claims):
                 raise ValueError(f"scales.{name}.early is missing: a claim is measured there")
         for claim in self.claims:
-            _check_names(claim, labels, panels)
+            if isinstance(claim, Ordering):
+                _check_names(claim, labels, panels)
+            elif self.design != "grid" or not _has_pairs(self.optimizers):
+                raise ValueError("a claim about bias correction needs the design 'grid' and, of "
+                                 "Adam at each beta1 and beta2, one with correction and one "
+                                 "without, on the same learning_rates")
         self._network_fits()
         return self
 
@@ -301,13 +314,20 @@ class PaperFigure(Section):
                 raise ValueError(f"scales.{name}.width: logistic regression has no units")
 
 
-def _check_names(claim, labels: list[str], panels: list[str]) -> None:
-    if isinstance(claim, BiasCorrection):
-        return
+def _check_names(claim: Ordering, labels: list[str], panels: list[str]) -> None:
     named = [name for test in claim.comparisons for name in (test.first, test.second)]
     for name, known in [*((n, labels) for n in named), *((v, panels) for v in claim.variants or ())]:
         if name not in known:
             raise ValueError(f"a claim names {name!r}; there are {', '.join(known)}")
+
+
+def _has_pairs(contenders: list[Contender]) -> bool:
+    settings = [(c.settings.get("beta1"), c.settings.get("beta2"),
+                 c.settings.get("bias_correction")) for c in contenders]
+    wanted = {(b1, b2, on) for b1, b2, _ in settings for on in (0, 1)}
+    return (all(c.name == "Adam" for c in contenders) and len(set(settings)) == len(settings)
+            and set(settings) == wanted
+            and len({tuple(c.learning_rates) for c in contenders}) == 1)
 
 
 def is_paper_figure(path: Path) -> bool:
