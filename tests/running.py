@@ -22,7 +22,7 @@ def runs(backend, case, dtype, shapes):
     formula_amsgrad = case.options.get("use_amsgrad", False)
     if backend != "primitive":
         return True
-    return dtype == "float32" and not (
+    return dtype == "float32" and not case.options.get("use_lazy") and not (
         formula_amsgrad and (() in shapes or case.options.get("use_nesterov", False)))
 
 

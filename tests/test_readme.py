@@ -61,6 +61,17 @@ def test_the_drawing_names_every_room():
             assert path.name in drawing, path.name
 
 
+def test_the_table_of_support_has_every_case():
+    """Its rows and columns are those of `ms-adam validate --markdown`."""
+    from ms_adam.verify.cases import CASES, COLUMNS, SCHEMES
+    table = PAGES[0].read_text().split("## What runs where")[1].split("## Rooms")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")]
+            for line in table.splitlines() if line.startswith("|")]
+    assert rows[0] == ["", *(column.name for column in COLUMNS), "nn.Adam"]
+    assert [row[0] for row in rows[2:]] == [case.name for case in (*CASES, *SCHEMES)]
+    assert "fell short" not in str(rows)
+
+
 def test_every_test_folder_mirrors_a_room():
     for folder in (ROOT / "tests").iterdir():
         if folder.is_dir() and not folder.name.startswith("__"):

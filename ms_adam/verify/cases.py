@@ -89,6 +89,8 @@ CASES = (
     _case("weight decay", weight_decay=0.1),
     _case("loss scale", loss_scale=1000.0),
     _case("locking", use_locking=True),
+    _case("lazy rows", use_lazy=True),
+    _case("offload", use_offload=True),
     _case("all", use_nesterov=True, use_amsgrad=True, weight_decay=0.1, loss_scale=3.0,
           epsilon_hat=True, learning_rate=0.01),
     _case("AdamW", "AdamW", weight_decay=0.1),
