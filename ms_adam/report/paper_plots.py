@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import matplotlib
 import numpy as np
 from matplotlib import ticker
@@ -64,13 +62,16 @@ def _band(axis: Axes, x, costs: np.ndarray, look: tuple, label: str, **more) -> 
 
 
 def _curves(entry: dict) -> bytes:
-    """A panel for each variant; where there is an early epoch, one up to there before it."""
-    panels = list(_panels(entry))
-    early = entry["scale"]["early"]
+    """A row for each variant; where there is an early epoch, a column up to there before all."""
+    variants = [variant["label"] for variant in entry["config"]["variants"]]
+    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
+    columns = [last] if early is None else [early, last]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(7.0, 5.0 * len(panels)), 4.0), layout="constrained")
-        for axis, (variant, until) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
-                                          panels):
+        figure = Figure(figsize=(max(8.0, 5.0 * len(columns)), 0.6 + 3.2 * len(variants)),
+                        layout="constrained")
+        axes = figure.subplots(len(variants), len(columns), squeeze=False)
+        panels = ((variant, until) for variant in variants for until in columns)
+        for axis, (variant, until) in zip(axes.ravel(), panels):
             for line in entry["lines"]:
                 if line["variant"] == variant:
                     costs = _costs(_best_runs(entry, line))[:, : until + 1]
@@ -81,22 +82,16 @@ def _curves(entry: dict) -> bytes:
             axis.set(title=title, xlabel="epoch", yscale="log")
             axis.xaxis.get_major_locator().set_params(integer=True)
             _plain_ticks(axis)
-        figure.axes[0].set_ylabel("training cost, mean of the epoch")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("training cost, mean of the epoch")
         _legend(figure, figure.axes[0])
         return png(figure)
-
-
-def _panels(entry: dict) -> Iterator[tuple[str, int]]:
-    for variant in entry["config"]["variants"]:
-        if entry["scale"]["early"] is not None:
-            yield variant["label"], entry["scale"]["early"]
-        yield variant["label"], entry["scale"]["epochs"]
 
 
 def _sensitivity(entry: dict) -> bytes:
     variants = [variant["label"] for variant in entry["config"]["variants"]]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(7.0, 5.0 * len(variants)), 3.8), layout="constrained")
+        figure = Figure(figsize=(max(8.0, 5.0 * len(variants)), 3.8), layout="constrained")
         for axis, variant in zip(figure.subplots(1, len(variants), squeeze=False)[0], variants):
             axis.set(title=variant, xlabel="learning rate", xscale="log", yscale="log")
             for line in entry["lines"]:
@@ -211,4 +206,5 @@ def _plain_ticks(axis: Axes) -> None:
 
 def _legend(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5),
+                  handlelength=3, columnspacing=1.2, fontsize=9)
