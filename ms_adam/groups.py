@@ -28,9 +28,8 @@ class GroupValues(nn.Cell):
     """The learning rate and the weight decay of each group in one step.
 
     Args:
-        learning_rates: one for each group: Parameters, or Cells if they are `scheduled`.
+        learning_rates: one for each group, each a Parameter or a schedule.
         weight_decays: one for each group, each a Tensor or a Cell.
-        scheduled: whether the learning rates are schedules.
 
     Inputs:
         done: int32 tensor of shape (1,), the number of steps already made.
@@ -41,18 +40,44 @@ class GroupValues(nn.Cell):
 
     def __init__(self, learning_rates, weight_decays):
         super().__init__(auto_prefix=False)
-        self.rate_scheduled = tuple(isinstance(rate, nn.Cell) for rate in learning_rates)
-        self.learning_rates = learning_rates
-        self.weight_decays = weight_decays
-        self.decay_scheduled = tuple(isinstance(decay, nn.Cell) for decay in weight_decays)
+        # Cells all of them: graphs of MindSpore 2.7 hold no list of cells and tensors.
+        self.learning_rates = _values(learning_rates)
+        self.weight_decays = _values(weight_decays)
 
     def construct(self, done):
         learning_rates, weight_decays = (), ()
-        for rate, scheduled in zip(self.learning_rates, self.rate_scheduled):
-            learning_rates += ((rate(done).reshape(()) if scheduled else rate),)
-        for decay, scheduled in zip(self.weight_decays, self.decay_scheduled):
-            weight_decays += ((decay(done).reshape(()) if scheduled else decay),)
+        for rate in self.learning_rates:
+            learning_rates += (rate(done),)
+        for decay in self.weight_decays:
+            weight_decays += (decay(done),)
         return learning_rates, weight_decays
+
+
+def _values(sources):
+    return nn.CellList([Scheduled(source) if isinstance(source, nn.Cell) else Fixed(source)
+                        for source in sources], auto_prefix=False)
+
+
+class Fixed(nn.Cell):
+    """A value that is the same in every step, until somebody assigns another one."""
+
+    def __init__(self, value):
+        super().__init__(auto_prefix=False)
+        self.value = value
+
+    def construct(self, done):
+        return self.value
+
+
+class Scheduled(nn.Cell):
+    """A value that a schedule gives for the number of steps made."""
+
+    def __init__(self, schedule):
+        super().__init__(auto_prefix=False)
+        self.schedule = schedule
+
+    def construct(self, done):
+        return self.schedule(done).reshape(())
 
 
 def split(optimizer):
