@@ -89,7 +89,8 @@ def _row(entry: dict, line: dict) -> dict[str, Any]:
         "final_words": spread(line["final"]),
         "target_words": number(line["target"]),
         "reached_words": spread(line["epochs_to_target"], "never"),
-        "seconds_words": spread(seconds),
+        "seconds_words": f"{sum(seconds) / len(seconds):.3g} ({min(seconds):.3g} to "
+                         f"{max(seconds):.3g})",
         "tried_words": "; ".join(f"{tried['learning_rate']:g}: {number(tried['mean'])}"
                                  for tried in line["tried"]),
     }

@@ -113,9 +113,9 @@ def _sensitivity_of(axis: Axes, line: dict) -> None:
     best = rates == line["best"]
     axis.plot(rates[best & there], means[best & there], linestyle="none", marker="o",
               markersize=11, markerfacecolor="none", markeredgecolor=colour)
-    # A run that diverged has no cost: a cross at the upper edge.
-    axis.plot(rates[~there], np.ones(np.sum(~there)), linestyle="none", marker="x", color=colour,
-              transform=axis.get_xaxis_transform(), clip_on=False)
+    for rate in rates[~there]:  # it diverged and has no cost: a cross at the upper edge
+        axis.plot(rate, 1, linestyle="none", marker="x", color=colour,
+                  transform=axis.get_xaxis_transform(), clip_on=False)
 
 
 def _pairs(entry: dict) -> dict[tuple[float, float], tuple[dict, dict]]:
@@ -182,6 +182,7 @@ def _pair_curves(entry: dict) -> bytes:
                     _band(axis, np.arange(1, costs.shape[1]), costs[:, 1:], look, words)
                 axis.set_title(f"β1 {beta1:g}, β2 {beta2:g}", fontsize=9.5)
                 axis.set(yscale="log")
+                axis.xaxis.get_major_locator().set_params(integer=True)
                 _plain_ticks(axis)
             row[0].set_ylabel("cost, nats an image")
         for axis in axes[-1]:
