@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+PYTEST = "pytest --numprocesses auto --dist loadfile"
 
 # Plays Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip notes
 # its arguments in LOG and makes ms-adam. PIP is what pip does besides, as a shell command.
@@ -118,11 +119,11 @@ def test_arguments_are_passed_on(project):
         "ms-adam reproduce a b.yaml --out x\n"
     )
     done = project.run("scripts/test", "-k", "one or two")
-    assert done.stdout == f"pytest -k one or two in {project.root}\n"
+    assert done.stdout == f"{PYTEST} -k one or two in {project.root}\n"
 
 
 def test_ci_runs_the_tests(project):
-    assert project.run(".ci/run").stdout == f"pytest in {project.root}\n"
+    assert project.run(".ci/run").stdout == f"{PYTEST} in {project.root}\n"
 
 
 def test_scripts_can_be_run():
@@ -139,7 +140,7 @@ def test_scripts_work_through_a_link(project, tmp_path):
         capture_output=True,
         timeout=60,
     )
-    assert done.stdout == f"pytest in {project.root}\n" and project.installations == 1
+    assert done.stdout == f"{PYTEST} in {project.root}\n" and project.installations == 1
 
 
 @pytest.mark.parametrize("version", [(2, 7), (3, 8), (3, 13)])
