@@ -69,6 +69,9 @@ def test_a_loser_at_the_edge_of_its_grid_decides_nothing():
     assert verdict(ordering("ahead of"), LOW, HIGH, of_second=edge) == INCONCLUSIVE
     assert verdict(ordering("ahead of"), LOW, HIGH, of_first=edge) == REPRODUCED
     assert verdict(ordering("ahead of"), HIGH, LOW, of_first=edge) == INCONCLUSIVE
+    assert verdict(ordering("far ahead of", 3.0), LOW, HIGH, of_first=edge) == INCONCLUSIVE
+    assert verdict(ordering("about as", 1.5), LOW, HIGH, of_second=edge) == INCONCLUSIVE
+    assert verdict(ordering("about as", 1.5), LOW, HIGH, of_first=edge) == NOT_REPRODUCED
 
 
 def test_one_comparison_that_fails_decides_a_claim():

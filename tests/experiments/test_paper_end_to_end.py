@@ -46,8 +46,8 @@ def small():
 
 
 def command(config, out, *options):
-    return [sys.executable, "-c", "from ms_adam.cli import main; main()", "reproduce", str(config), "--out", str(out),
-            *options]
+    return [sys.executable, "-c", "from ms_adam.cli import main; main()", "reproduce", str(config),
+            "--out", str(out), *options]
 
 
 def costs(found):

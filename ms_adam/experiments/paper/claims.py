@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Optional
 
 import numpy as np
 
@@ -136,14 +137,22 @@ def _compare(measure: str, test: Comparison, scale: Scale, first: Line,
     status = decide(ratios, allowed(test.relation, test.factor))
     words = (f"{test.first} {_band(found[0])}{unit}, {test.second} {_band(found[1])}{unit}{goal}: "
              f"ratio {_ratio(ratios[0])} to {_ratio(ratios[1])}")
-    # A loser whose best rate is at the edge of its grid could have lost for that alone.
-    behind = second if status == REPRODUCED and test.relation != "about as" else (
-        first if status == NOT_REPRODUCED and ratios[1] < 1 else None)
-    if behind is not None and behind.at_edge:
+    short = _fell_short(test, status, ratios, first, second)
+    if short is not None and short.at_edge:
         status = INCONCLUSIVE
-        words += (f"; but the best learning rate of {behind.contender.called}, {behind.best:g}, is "
+        words += (f"; but the best learning rate of {short.contender.called}, {short.best:g}, is "
                   "at the edge of its grid")
     return status, f"{words}: {status}"
+
+
+def _fell_short(test: Comparison, status: str, ratios: tuple[float, float], first: Line,
+                second: Line) -> Optional[Line]:
+    """Whose lesser result decided; at the edge of its grid it could be less for that alone."""
+    if status == REPRODUCED:
+        return None if test.relation == "about as" else second
+    if status == NOT_REPRODUCED:
+        return second if test.relation == "about as" and ratios[0] > test.factor else first
+    return None
 
 
 def _bias_correction(claim: BiasCorrection, figure: PaperFigure, scale: Scale,
@@ -209,8 +218,8 @@ def _at_best(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
         found = [list(curves(line.trials[rate])[:, epoch]) for line, rate in zip(both, rates)]
         ratios = interval(*found)
         statuses.append(decide(ratios, (1 / claim.factor, np.inf)))
-        measured.append(f"beta1 {beta1:g}, beta2 {beta2:g}: with {_band(found[0])} at {rates[0]:g}, "
-                        f"without {_band(found[1])} at {rates[1]:g}: {statuses[-1]}")
+        measured.append(f"beta1 {beta1:g}, beta2 {beta2:g}: with {_band(found[0])} at "
+                        f"{rates[0]:g}, without {_band(found[1])} at {rates[1]:g}: {statuses[-1]}")
     test = (f"At the best step size of each, the cost of epoch {epoch} without correction divided "
             f"by that with it: at least {1 / claim.factor:.3g} for any pair of seeds, at every "
             "beta1 and beta2.")

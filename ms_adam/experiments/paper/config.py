@@ -316,7 +316,8 @@ class PaperFigure(Section):
 
 def _check_names(claim: Ordering, labels: list[str], panels: list[str]) -> None:
     named = [name for test in claim.comparisons for name in (test.first, test.second)]
-    for name, known in [*((n, labels) for n in named), *((v, panels) for v in claim.variants or ())]:
+    for name, known in [*((name, labels) for name in named),
+                        *((name, panels) for name in claim.variants or ())]:
         if name not in known:
             raise ValueError(f"a claim names {name!r}; there are {', '.join(known)}")
 

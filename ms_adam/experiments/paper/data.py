@@ -125,7 +125,7 @@ def _some(there: int, count: int) -> np.ndarray:
 def batches(
     examples: Examples, batch_size: int, epochs: int, random: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """The arrays of each step; each epoch has an order of its own and drops a smaller last batch."""
+    """The arrays of each step; each epoch has its own order and drops a smaller last batch."""
     for _ in range(epochs):
         order = random.permutation(len(examples))
         for first in range(0, len(order) - batch_size + 1, batch_size):

@@ -1,4 +1,4 @@
-"""The networks of section 6. Each is a Cell that gives the cost of a batch, the quantity trained on.
+"""The networks of section 6. Each is a Cell that gives the cost of a batch, which is trained on.
 
 Noise (dropout, the auto-encoder's sample) is drawn by NumPy and given with the batch, so that all
 optimizers of one seed meet the same noise, on any version of MindSpore.
