@@ -8,8 +8,10 @@ from typing import Optional, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 10
+_LONGEST = 36  # so that the rest fits 80 columns
 _SPEED_OVER_SECONDS = 600  # runs of different optimizers take turns
 
 
@@ -34,8 +36,10 @@ class Bars:
         self._bars: Optional[Progress] = None
         if console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
-                TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
+                TextColumn("{task.description}", table_column=Column(
+                    max_width=_LONGEST, no_wrap=True, overflow="ellipsis")),
+                BarColumn(bar_width=12), TaskProgressColumn(), TimeElapsedColumn(),
+                TextColumn("left:"), TimeRemainingColumn(),
                 console=console, speed_estimate_period=_SPEED_OVER_SECONDS)
 
     def __enter__(self) -> "Bars":
@@ -62,7 +66,8 @@ class Bars:
             self._finished += self._of_current
             self._current = (figure, label)
             if self._bars:
-                self._bars.reset(self._one, total=steps, description=f"{figure}: {label}")
+                self._bars.reset(self._one, total=steps, description=label)
+                self._bars.update(self._all, description=f"all runs, now {figure}")
         self._of_current = seconds
         at = self._finished + self._of_current
         if self._bars:

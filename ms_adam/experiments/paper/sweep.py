@@ -49,7 +49,7 @@ class Spec:
     @property
     def label(self) -> str:
         return (f"{self.variant.label}, {self.contender.called}, "
-                f"learning rate {self.learning_rate:g}, seed {self.seed}")
+                f"rate {self.learning_rate:g}, seed {self.seed}")
 
     def digest(self, figure: PaperFigure, scale: Scale, surroundings: dict[str, str]) -> str:
         """A hash of everything that the outcome depends on.
