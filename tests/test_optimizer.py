@@ -180,7 +180,10 @@ def test_both_spellings_give_the_same():
 
 def test_positional_order_and_defaults_are_those_of_nn_adam():
     import inspect
-    theirs = inspect.signature(nn.Adam.__init__).parameters
+    # MindSpore's __init__ is a wrapper of (self, *args, **kwargs) around the one that it documents.
+    documented = inspect.getclosurevars(nn.Adam.__init__).nonlocals["fn"]
+    theirs = inspect.signature(documented).parameters
+    assert list(theirs)[:4] == ["self", "params", "learning_rate", "beta1"]
     for optimizer in OPTIMIZERS:
         ours = inspect.signature(optimizer.__init__).parameters
         positional = [p for p in theirs.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
