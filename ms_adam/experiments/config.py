@@ -92,20 +92,14 @@ class Compare(Section):
     least_accuracy: Annotated[Number, Field(ge=0, le=1)]
 
 
-class Experiment(Section):
-    """One experiment. See ``configs/quick.yaml`` for what each key means."""
+class InBatches(Section):
+    """A config with ``data`` that a ``training`` goes through in batches, epoch by epoch."""
 
-    kind: Literal["images"] = "images"
     name: Name
     title: Annotated[str, Field(min_length=1)]
-    data: Data
-    model: Model
-    training: Training
-    adam: AdamSettings
-    compare: Compare
 
     @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> "Experiment":
+    def _batch_fits(self) -> "InBatches":
         if self.training.batch_size > self.data.train:
             raise ValueError(
                 f"training.batch_size = {self.training.batch_size} is more than "
@@ -120,6 +114,17 @@ class Experiment(Section):
     @property
     def steps(self) -> int:
         return self.steps_per_epoch * self.training.epochs
+
+
+class Experiment(InBatches):
+    """One experiment. See ``configs/quick.yaml`` for what each key means."""
+
+    kind: Literal["images"] = "images"
+    data: Data
+    model: Model
+    training: Training
+    adam: AdamSettings
+    compare: Compare
 
 
 class _Loader(yaml.SafeLoader):

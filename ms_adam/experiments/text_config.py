@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal
 
-import pydantic
 from pydantic import Field
 
 from ms_adam.experiments.config import (
     AdamSettings,
     Count,
+    InBatches,
     Mode,
-    Name,
     Number,
     Once,
     Section,
@@ -101,34 +100,16 @@ class TextCompare(Section):
     least_accuracy: Annotated[Number, Field(ge=0, le=1)]
 
 
-class TextExperiment(Section):
+class TextExperiment(InBatches):
     """One experiment. See ``configs/sparse_text.yaml`` for what each key means."""
 
     kind: Literal["sparse_text"]
-    name: Name
-    title: Annotated[str, Field(min_length=1)]
     data: TextData
     model: TextModel
     training: Training
     adam: AdamSettings
     compare: TextCompare
 
-    @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> "TextExperiment":
-        if self.training.batch_size > self.data.train:
-            raise ValueError(
-                f"training.batch_size = {self.training.batch_size} is more than "
-                f"data.train = {self.data.train}: there would be no batch"
-            )
-        return self
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.data.train // self.training.batch_size
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.training.epochs
 
     def sides_of(self, mode: str) -> list[str]:
         """The sides that train in a mode."""

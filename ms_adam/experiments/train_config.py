@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
-import pydantic
 from pydantic import Field
 
-from ms_adam.experiments.config import Count, Data, Model, Number, Section, Seed, load
+from ms_adam.experiments.config import Count, Data, InBatches, Model, Number, Section, Seed, load
 
 Decay = Annotated[Number, Field(ge=0, lt=1)]
 
@@ -47,33 +46,15 @@ class Checkpoints(Section):
     keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
 
 
-class TrainingRun(Section):
+class TrainingRun(InBatches):
     """One training. See ``configs/train.yaml`` for what each key means."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    title: Annotated[str, Field(min_length=1)]
     data: Data
     model: Model
     training: Schedule
     optimizer: OptimizerSettings
     checkpoints: Checkpoints
 
-    @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> "TrainingRun":
-        if self.training.batch_size > self.data.train:
-            raise ValueError(
-                f"training.batch_size = {self.training.batch_size} is more than "
-                f"data.train = {self.data.train}: there would be no batch"
-            )
-        return self
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.data.train // self.training.batch_size
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.training.epochs
 
 
 def load_training(path: Path) -> TrainingRun:

@@ -37,7 +37,7 @@ def test_quick_config_is_sound():
 @pytest.mark.parametrize(
     "key, value, parts",
     [
-        ("optimizer", "SGD", ["unknown key 'optimizer'", "name, title, data, model"]),
+        ("optimizer", "SGD", ["unknown key 'optimizer'", "name, title, kind, data, model"]),
         ("adam.lr", 0.1, ["unknown key 'adam.lr'", "learning_rate, beta1, beta2, eps"]),
         ("training.epochs", 0, ["training.epochs = 0", "greater than or equal to 1"]),
         ("training.epochs", 2.5, ["training.epochs = 2.5", "integer"]),

@@ -58,7 +58,7 @@ def test_keys_are_those_of_the_kind(tmp_path):
 
 
 @pytest.mark.parametrize("key, value, parts", [
-    ("optimizer", "SGD", ["unknown key 'optimizer'", "kind, name, title, data"]),
+    ("optimizer", "SGD", ["unknown key 'optimizer'", "name, title, kind, data"]),
     ("model.hidden", [3], ["unknown key 'model.hidden'", "allowed here: width"]),
     ("data.words", 0, ["data.words = 0", "greater than or equal to 1"]),
     ("training.batch_size", 201, ["training.batch_size = 201", "data.train = 200"]),
