@@ -189,8 +189,7 @@ struct Task {
   Zero is_zero = nullptr;
   int64_t bytes = 0;  // of a row that a sparse gradient names, else 0
 
-  // Rows stand anywhere in a table, where no hardware expects them: asked for one by one they take
-  // ten times as long.
+  // Rows stand anywhere in a table, where no hardware expects them.
   void prefetch() const {
     for (const char* row : {weight, moment1, moment2})
       for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 1);
@@ -653,8 +652,7 @@ class SparseRows {
     int64_t row, at;  // of the table, and in `values`
   };
 
-  // By row; equal ones stay in the order of `values`. Digit by digit, for four thousand rows in a
-  // tenth of the time that comparing takes.
+  // By row; equal ones stay in the order of `values`. Digit by digit.
   static void sort(std::vector<Named>& named, int64_t rows) {
     constexpr int bits = 11;
     std::vector<Named> sorted(named.size());
