@@ -51,7 +51,7 @@ def bench(
     """
     # Imported here, so that --help is quick.
     from ms_adam.bench import cases, contenders, runner, tables
-    from ms_adam.experiments.runner import write_json
+    from ms_adam.experiments.results import write_json
     from ms_adam.report.bench import write_plots
 
     status = Console(stderr=True)

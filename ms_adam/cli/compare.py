@@ -41,7 +41,7 @@ def compare(
     an error, 130 after Ctrl-C.
     """
     from ms_adam.experiments.progress import ProgressDisplay
-    from ms_adam.experiments.runner import write_json
+    from ms_adam.experiments.results import write_json
     from ms_adam.report.compare import write_page
     from ms_adam.verify.compare import run
     from ms_adam.verify.compare.config import load_comparison

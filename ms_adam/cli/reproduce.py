@@ -57,6 +57,7 @@ def reproduce(
     """
     from ms_adam.experiments import config, kinds, runner
     from ms_adam.experiments.progress import ProgressDisplay
+    from ms_adam.experiments.results import write_json
     from ms_adam.report.html import write_report
 
     with errors_told(debug):
@@ -72,7 +73,7 @@ def reproduce(
             content = runner.reproduce(experiments, out, progress)
         page = write_report(out)
         if json_file is not None:
-            runner.write_json(json_file, content)
+            write_json(json_file, content)
     verdicts = [verdict for entry in content["results"] for verdict in entry["verdicts"]]
     _show(verdicts, page)
     if not all(verdict["status"] == "held" for verdict in verdicts):
@@ -109,7 +110,7 @@ def _reproduce_paper(configs: list[Path], out: Path, scale: str, tensorboard: bo
     from ms_adam.experiments.paper import config, runner
     from ms_adam.experiments.paper.progress import Bars
     from ms_adam.experiments.paper.tensorboard import EventFiles
-    from ms_adam.experiments.runner import write_json
+    from ms_adam.experiments.results import write_json
     from ms_adam.report.paper import write_report
 
     figures = [config.load_figure(path) for path in configs]

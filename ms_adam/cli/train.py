@@ -70,7 +70,7 @@ def train(
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         # Imported last, for it takes seconds.
         from ms_adam.experiments import train_run
-        from ms_adam.experiments.runner import write_json
+        from ms_adam.experiments.results import write_json
         from ms_adam.experiments.worker import enter
         from ms_adam.report.training_curves import write_curves
 

@@ -72,7 +72,7 @@ def validate(
     Exit status: 0 if everything that ran held, 1 if something fell short, 2 after an error, 3 if
     nothing could run, above all because the device is not there, 130 after Ctrl-C.
     """
-    from ms_adam.experiments.runner import write_json
+    from ms_adam.experiments.results import write_json
     from ms_adam.report.support import support_table
     from ms_adam.verify import validate as matrix
 

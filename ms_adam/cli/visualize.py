@@ -41,7 +41,7 @@ def visualize(
         from ms_adam.drafts import draft
         from ms_adam.experiments import linear_fit, trajectories
         from ms_adam.experiments.progress import ProgressDisplay
-        from ms_adam.experiments.runner import write_json
+        from ms_adam.experiments.results import write_json
         from ms_adam.experiments.trajectory_config import LinearComparison, load_comparison
         from ms_adam.report import trajectories as pictures
 

@@ -17,7 +17,7 @@ import yaml
 
 from ms_adam.environment import environment
 from ms_adam.experiments import ExperimentError
-from ms_adam.experiments.runner import write_json
+from ms_adam.experiments.results import write_json
 from ms_adam.experiments.train_config import TrainingRun
 
 SCHEMA = 1

@@ -20,7 +20,7 @@ _SECONDS_BETWEEN_LINES = 5
 
 
 class ProgressDisplay:
-    """Shows how far runs are. Use as a context manager; call it as `runner.Progress`.
+    """Shows how far runs are. Use as a context manager; call it as `mode_runs.Progress`.
 
     Args:
         console: Where to show it.

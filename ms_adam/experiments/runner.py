@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from ms_adam.environment import environment
 from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.kinds import kind_of
-from ms_adam.experiments.mode_runs import Interrupted, Progress  # noqa: F401  others take them here
-
-SCHEMA = 1
+from ms_adam.experiments.mode_runs import Progress
+from ms_adam.experiments.results import SCHEMA, plain, write_json
 
 
 def reproduce(experiments: list[Any], out: Path, progress: Progress) -> dict[str, Any]:
@@ -57,24 +54,8 @@ def reproduce(experiments: list[Any], out: Path, progress: Progress) -> dict[str
     return content
 
 
-def write_json(path: Path, content: dict) -> None:
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8")
-
-
 def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in ("*_seed*.npz", "worker_*.log"):
         for path in folder.glob(pattern):
             path.unlink()
-
-
-def plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become the words "nan", "inf" and "-inf"."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value

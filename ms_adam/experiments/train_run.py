@@ -26,10 +26,10 @@ from ms_adam.experiments.checkpoints import Checkpoint, CheckpointFiles
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.data import Images, load_split
 from ms_adam.experiments.problems import MultiLayerPerceptron
-from ms_adam.experiments.runner import write_json
+from ms_adam.experiments.results import write_json
 from ms_adam.experiments.step_log import StepLog
+from ms_adam.experiments.steps import TrainStep, fused_loss
 from ms_adam.experiments.train_config import OptimizerSettings, TrainingRun
-from ms_adam.experiments.training import TrainStep, fused_loss
 
 SCHEMA = 1
 LOSS = "loss.csv"

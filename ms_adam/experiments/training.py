@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator
 from typing import Callable, Optional
 
 import mindspore
 import numpy as np
-from mindspore import nn, ops
+from mindspore import nn
 
 from ms_adam.experiments.config import AdamSettings, Experiment
-from ms_adam.experiments.data import Images, Split
+from ms_adam.experiments.data import Images, Split, batches
 from ms_adam.experiments.problems import MultiLayerPerceptron
 from ms_adam.experiments.shadow import Shadow, reference_adam, rounding_bound
+from ms_adam.experiments.steps import Gradients, TrainStep, fused_loss
 
 Progress = Callable[[int], None]  # is told how many steps of the run are done
 
@@ -35,66 +35,6 @@ class Run:
 
     arrays: dict[str, np.ndarray]
     facts: dict[str, object]
-
-
-def fused_loss() -> nn.Cell:
-    """Cross-entropy of logits and class numbers, the mean over the batch.
-
-    Its gradients have the same bits in both modes, while those of nn.CrossEntropyLoss differ in the
-    last bit (MindSpore 2.10, CPU).
-    """
-    return nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="mean")
-
-
-class Gradients(nn.Cell):
-    """Loss and gradients of one batch.
-
-    Args:
-        model: Is called with the batch's inputs.
-        parameters: What to derive for, a ParameterTuple.
-        loss: Is called with the model's outputs and the batch's targets.
-    """
-
-    def __init__(self, model: nn.Cell, parameters, loss: Callable):
-        super().__init__()
-        self.model = model
-        self.loss = loss
-        self.value_and_grad = mindspore.value_and_grad(self.forward, None, parameters)
-
-    def forward(self, images, labels):
-        return self.loss(self.model(images), labels)
-
-    def construct(self, images, labels):
-        return self.value_and_grad(images, labels)
-
-
-class TrainStep(nn.Cell):
-    """One whole step: loss, gradients and update. In graph mode it is one compiled graph.
-
-    It also returns the gradients, for the shadows.
-    """
-
-    def __init__(self, model: nn.Cell, optimizer: nn.Optimizer, loss: Callable):
-        super().__init__()
-        self.gradients = Gradients(model, optimizer.parameters, loss)
-        self.optimizer = optimizer
-
-    def construct(self, images, labels):
-        loss, gradients = self.gradients(images, labels)
-        loss = ops.depend(loss, self.optimizer(gradients))
-        return loss, gradients
-
-
-def batches(images: Images, batch_size: int, epochs: int, seed: int) -> Iterator[tuple]:
-    """Yields (inputs, targets) of each step; one seed always gives one order."""
-    # Not the generator of the weights: a model of another size must not change the order.
-    random = np.random.default_rng([seed, 1])
-    inputs, targets = images.inputs, images.targets
-    for _ in range(epochs):
-        order = random.permutation(len(images))
-        for start in range(0, len(images) - batch_size + 1, batch_size):
-            batch = order[start : start + batch_size]
-            yield inputs[batch], targets[batch]
 
 
 def train(

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ms_adam import cli
 from ms_adam.cli import ending
-from ms_adam.experiments import runner
+from ms_adam.experiments import mode_runs, runner
 from ms_adam.report import html
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick.yaml"
@@ -107,7 +107,7 @@ def test_fault_of_ours_is_told_without_trace(invoke, tmp_path, monkeypatch):
 
 def test_interrupt_has_its_status(invoke, tmp_path, monkeypatch):
     def interrupt(*_):
-        raise runner.Interrupted("stopped: 2 of 15 runs are kept")
+        raise mode_runs.Interrupted("stopped: 2 of 15 runs are kept")
 
     monkeypatch.setattr(runner, "reproduce", interrupt)
     result = invoke("reproduce", QUICK, "--out", tmp_path)

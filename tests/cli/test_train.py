@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from experiments.training_config import write_config
 from typer.testing import CliRunner
 
 from ms_adam import cli
@@ -15,9 +16,6 @@ from ms_adam.cli import ending
 
 PROJECT = Path(__file__).parents[2]
 TRAIN = PROJECT / "configs" / "train.yaml"
-sys.path.insert(0, str(PROJECT / "tests" / "experiments"))
-from training_config import write_config  # noqa: E402  beside the tests of the training
-
 COMMAND = [sys.executable, "-c", "from ms_adam.cli import main; main()"]
 
 

@@ -5,7 +5,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from idx_files import idx_bytes, write_part
+from experiments.idx_files import idx_bytes, write_part
 
 from ms_adam.experiments import data
 from ms_adam.experiments.data import DataError, load_split, read_idx, read_idx_directory

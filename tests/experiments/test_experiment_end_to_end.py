@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from idx_files import write_part
-from small_config import small_config
+from experiments.idx_files import write_part
+from experiments.small_config import small_config
 
 from ms_adam.experiments.comparison import read_result
 

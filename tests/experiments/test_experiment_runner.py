@@ -7,10 +7,10 @@ import time
 
 import pytest
 import yaml
-from idx_files import write_part
-from small_config import small_config
+from experiments.idx_files import write_part
+from experiments.small_config import small_config
 
-from ms_adam.experiments import ExperimentError, processes, runner
+from ms_adam.experiments import ExperimentError, processes, results
 from ms_adam.experiments import worker as worker_module
 from ms_adam.experiments.config import load_experiment
 from ms_adam.experiments.data import DataError
@@ -134,8 +134,8 @@ def test_two_experiments_of_one_name(experiment, tmp_path):
 
 
 def test_json_without_nan(tmp_path):
-    plain = runner.plain({"a": [float("nan"), 1.5], "b": (float("-inf"), None)})
-    runner.write_json(tmp_path / "x.json", plain)
+    plain = results.plain({"a": [float("nan"), 1.5], "b": (float("-inf"), None)})
+    results.write_json(tmp_path / "x.json", plain)
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": ["nan", 1.5], "b": ["-inf", None]}
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from training_config import small_run
+from experiments.training_config import small_run
 
 from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.kill_test import Kill, _differing, _refuse_another_start, kill_test

@@ -7,7 +7,7 @@ from ms_adam.experiments.paper.claims import (INCONCLUSIVE, NOT_REPRODUCED, REPR
                                               decide, interval, judge)
 from ms_adam.experiments.paper.config import scale_of
 from ms_adam.experiments.paper.sweep import Line
-from paper_figures import contender, figure, line, ordering, outcome
+from experiments.paper_figures import contender, figure, line, ordering, outcome
 
 LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.1, 2.4]
 

@@ -7,7 +7,7 @@ import yaml
 
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.paper.config import is_paper_figure, load_figure, scale_of
-from paper_figures import contender, content, ordering
+from experiments.paper_figures import contender, content, ordering
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
 

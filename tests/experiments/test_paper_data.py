@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from idx_files import write_part
+from experiments.idx_files import write_part
 
 from ms_adam.experiments.data import DataError
 from ms_adam.experiments.paper import data
 from ms_adam.experiments.paper.data import batches, load_examples, whiten
-from paper_figures import figure
+from experiments.paper_figures import figure
 
 
 @pytest.fixture

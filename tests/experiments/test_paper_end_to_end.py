@@ -19,7 +19,7 @@ from ms_adam.experiments.paper.config import PaperFigure
 from ms_adam.experiments.paper.runner import Interrupted, reproduce
 from ms_adam.experiments.paper.tensorboard import EventFiles
 from ms_adam.report.paper import write_report
-from paper_figures import content, outcome
+from experiments.paper_figures import content, outcome
 
 RUNS = 2 * (2 + 3)
 

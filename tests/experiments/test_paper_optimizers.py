@@ -7,7 +7,7 @@ from mindspore import Parameter, Tensor
 
 from ms_adam import reference
 from ms_adam.experiments.paper import optimizers
-from paper_figures import SETTINGS
+from experiments.paper_figures import SETTINGS
 
 STEPS = 30
 RATE = 0.05

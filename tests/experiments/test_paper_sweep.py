@@ -5,7 +5,7 @@ import pytest
 
 from ms_adam.experiments.paper.config import scale_of
 from ms_adam.experiments.paper.sweep import (Spec, best_rate, count, runs, steps_to, sweep)
-from paper_figures import contender, figure, outcome
+from experiments.paper_figures import contender, figure, outcome
 
 
 def pretend(spec):

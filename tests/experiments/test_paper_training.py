@@ -8,7 +8,7 @@ from ms_adam import reference
 from ms_adam.experiments.paper.config import Contender, scale_of
 from ms_adam.experiments.paper.data import Examples, batches
 from ms_adam.experiments.paper.training import Trainer
-from paper_figures import SETTINGS, contender, figure
+from experiments.paper_figures import SETTINGS, contender, figure
 
 ROWS, INPUTS, CLASSES = 60, 5, 3
 

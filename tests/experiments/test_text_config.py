@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from text_example import text_config
+from experiments.text_example import text_config
 
 from ms_adam.experiments.config import ConfigError, Experiment
 from ms_adam.experiments.kinds import KINDS, kind_of, load_experiment

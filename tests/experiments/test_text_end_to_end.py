@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from text_example import SIDES as NAMES
-from text_example import text_config
+from experiments.text_example import SIDES as NAMES
+from experiments.text_example import text_config
 
 COMMAND = [sys.executable, "-c", "from ms_adam.cli import main; main()", "reproduce"]
 

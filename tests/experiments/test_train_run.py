@@ -7,7 +7,7 @@ import os
 import mindspore
 import numpy as np
 import pytest
-from training_config import small_run
+from experiments.training_config import small_run
 
 from ms_adam.experiments import ExperimentError, train_run
 from ms_adam.experiments.config import ConfigError

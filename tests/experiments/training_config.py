@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import yaml
-from idx_files import write_part
+from experiments.idx_files import write_part
 
 from ms_adam.experiments.train_config import load_training
 

@@ -16,9 +16,9 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ms_adam.errors import UserError
-from ms_adam.experiments.data import Split, load_split
+from ms_adam.experiments.data import Split, batches, load_split
 from ms_adam.experiments.problems import MultiLayerPerceptron
-from ms_adam.experiments.training import batches, fused_loss
+from ms_adam.experiments.steps import fused_loss
 
 
 class Trained(NamedTuple):

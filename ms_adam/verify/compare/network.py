@@ -11,7 +11,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ms_adam.errors import UserError
-from ms_adam.experiments.training import Gradients, TrainStep
+from ms_adam.experiments.steps import Gradients, TrainStep
 from ms_adam.verify.compare.optimizers import to_numpy
 
 Batch = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]

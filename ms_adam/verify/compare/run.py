@@ -12,8 +12,9 @@ import numpy as np
 
 from ms_adam.environment import environment
 from ms_adam.experiments import ExperimentError
+from ms_adam.experiments.mode_runs import Interrupted, Progress
 from ms_adam.experiments.processes import work
-from ms_adam.experiments.runner import SCHEMA, Interrupted, Progress, plain, write_json
+from ms_adam.experiments.results import SCHEMA, plain, write_json
 from ms_adam.verify.compare.config import Comparison, Pair
 from ms_adam.verify.compare.distances import LOSS, Distances, between
 from ms_adam.verify.compare.judge import PARTED, judge, limit_of
