@@ -1,4 +1,4 @@
-"""The numbers of an experiment: each run alone, runs against each other, mode against mode."""
+"""Finished runs, read back from disk and held against each other."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
-from ms_adam.experiments.config import REFERENCE
+REFERENCE = "float64 reference"  # the run whose parameters and moments are never rounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +26,19 @@ class Result:
     def label(self) -> str:
         return label(self.optimizer, self.mode)
 
+    @property
+    def columns(self) -> dict:
+        """What the row of any run starts with."""
+        return {
+            "optimizer": self.optimizer,
+            "mode": self.mode,
+            "seed": self.seed,
+            "label": self.label,
+            "file": self.facts["file"],
+            "backend": self.facts["backend"],
+            "seconds": self.facts["seconds"],
+        }
+
 
 def label(optimizer: str, mode: str) -> str:
     return REFERENCE if optimizer == REFERENCE else f"{optimizer}, {mode}"
@@ -38,36 +50,6 @@ def read_result(folder: Path, facts: dict) -> Result:
         return Result(
             facts["optimizer"], facts["mode"], facts["seed"], facts, dict(arrays.items())
         )
-
-
-def summarize_run(result: Result) -> dict:
-    """The row of one run.
-
-    Returns:
-        ``final_loss`` is the mean over the last epoch's batches. ``error_algorithm1`` and
-        ``error_epsilon_hat`` are distances to the run's float64 shadows after the last step, and
-        ``rounding_bound`` what roundings alone explain (see `ms_adam.experiments.shadow`); all
-        three are None for the reference.
-    """
-    arrays = result.arrays
-    steps, epochs = len(arrays["loss"]), len(arrays["test_accuracy"])
-    row = {
-        "optimizer": result.optimizer,
-        "mode": result.mode,
-        "seed": result.seed,
-        "label": result.label,
-        "file": result.facts["file"],
-        "backend": result.facts["backend"],
-        "seconds": result.facts["seconds"],
-        "steps": steps,
-        "final_loss": float(np.mean(arrays["loss"][-(steps // epochs) :])),
-        "train_accuracy": float(arrays["train_accuracy"][-1]),
-        "test_accuracy": float(arrays["test_accuracy"][-1]),
-        "rounding_bound": result.facts.get("rounding_bound"),
-    }
-    for name in ("error_algorithm1", "error_epsilon_hat"):
-        row[name] = float(arrays[name][-1]) if name in arrays else None
-    return row
 
 
 def compare_pairs(results: Sequence[Result]) -> list[dict]:
@@ -95,31 +77,6 @@ def compare_pairs(results: Sequence[Result]) -> list[dict]:
     ]
 
 
-def compare_modes(results: Sequence[Result]) -> list[dict]:
-    """Graph mode against PyNative mode, bit for bit, for each optimizer and seed.
-
-    Returns:
-        ``gradients_part`` and ``parameters_part`` are the first step (from 1) after which the
-        gradients and the parameters differ in any bit, or None if they never do.
-    """
-    found = {(result.optimizer, result.mode, result.seed): result for result in results}
-    rows = []
-    for (optimizer, mode, seed), graph in found.items():
-        pynative = found.get((optimizer, "pynative", seed))
-        if mode != "graph" or pynative is None:
-            continue
-        rows.append(
-            {
-                "optimizer": optimizer,
-                "seed": seed,
-                "steps": len(graph.arrays["loss"]),
-                "gradients_part": _first_difference(graph, pynative, "gradient_digest"),
-                "parameters_part": _first_difference(graph, pynative, "parameter_digest"),
-            }
-        )
-    return rows
-
-
 def _by_seed(results: Sequence[Result]):
     seeds = sorted({result.seed for result in results})
     return [(seed, [r for r in results if r.seed == seed]) for seed in seeds]
@@ -137,8 +94,3 @@ def _distance(a: Result, b: Result) -> float:
 
 def _loss_difference(a: Result, b: Result) -> float:
     return float(np.max(np.abs(a.arrays["loss"] - b.arrays["loss"])))
-
-
-def _first_difference(a: Result, b: Result, name: str) -> Optional[int]:
-    different = np.flatnonzero(a.arrays[name] != b.arrays[name])
-    return int(different[0]) + 1 if len(different) else None

@@ -1,4 +1,4 @@
-"""The description of an experiment: a YAML file, checked before anything runs."""
+"""What a config is made of, and how the YAML file is read: checked before anything runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from ms_adam.experiments import ExperimentError
 
-OptimizerName = Literal["ms_adam.Adam", "mindspore.nn.Adam"]
 Mode = Literal["graph", "pynative"]
-
-REFERENCE = "float64 reference"  # the run whose parameters and moments are never rounded
 
 
 class ConfigError(ExperimentError):
@@ -83,15 +80,6 @@ class AdamSettings(Section):
     eps: Annotated[Number, Field(gt=0)]
 
 
-class Compare(Section):
-    """Which runs there are, and what a run must reach to count as trained."""
-
-    optimizers: Annotated[list[OptimizerName], Field(min_length=1), Once]
-    modes: Annotated[list[Mode], Field(min_length=1), Once]
-    seeds: Annotated[list[Seed], Field(min_length=1), Once]
-    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
-
-
 class InBatches(Section):
     """A config with ``data`` that a ``training`` goes through in batches, epoch by epoch."""
 
@@ -116,17 +104,6 @@ class InBatches(Section):
         return self.steps_per_epoch * self.training.epochs
 
 
-class Experiment(InBatches):
-    """One experiment. See ``configs/quick.yaml`` for what each key means."""
-
-    kind: Literal["images"] = "images"
-    data: Data
-    model: Model
-    training: Training
-    adam: AdamSettings
-    compare: Compare
-
-
 class _Loader(yaml.SafeLoader):
     """The safe loader, which also refuses a key that stands twice (YAML lets the last one win)."""
 
@@ -140,15 +117,6 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
-
-
-def load_experiment(path: Path) -> Experiment:
-    """Reads and checks the config of an experiment, as `load` does.
-
-    Returns:
-        The experiment. A relative ``data.idx_directory`` is taken from the config's folder.
-    """
-    return _resolve(load(path, Experiment), path.parent)
 
 
 def load(path: Path, form: type[AnySection]) -> AnySection:
@@ -175,6 +143,22 @@ def load(path: Path, form: type[AnySection]) -> AnySection:
         raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
 
 
+def load_with_images(path: Path, form: type[AnySection]) -> AnySection:
+    """Reads and checks a config whose ``data`` is a `Data`, as `load` does.
+
+    Returns:
+        An object of `form`. A relative ``data.idx_directory`` is taken from the config's folder.
+    """
+    config = load(path, form)
+    directory = config.data.idx_directory
+    if directory is None:
+        return config
+    directory = (path.parent / directory.expanduser()).resolve()
+    return config.model_copy(
+        update={"data": config.data.model_copy(update={"idx_directory": directory})}
+    )
+
+
 def read(path: Path) -> Any:
     """What a YAML file holds, unchecked.
 
@@ -191,15 +175,6 @@ def read(path: Path) -> Any:
         raise ConfigError(f"{path}: can not be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from None
-
-
-def _resolve(experiment: Experiment, folder: Path) -> Experiment:
-    directory = experiment.data.idx_directory
-    if directory is None:
-        return experiment
-    directory = (folder / directory.expanduser()).resolve()
-    data = experiment.data.model_copy(update={"idx_directory": directory})
-    return experiment.model_copy(update={"data": data})
 
 
 def _one_line(error: yaml.YAMLError) -> str:

@@ -6,7 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Callable
 
-from ms_adam.experiments import config, images, sparse_text
+from ms_adam.experiments import config, sparse_text
+from ms_adam.experiments.images import runner as images
+from ms_adam.experiments.images.config import Experiment
+from ms_adam.experiments.images.config import load_experiment as load_images
 from ms_adam.experiments.text_config import TextExperiment
 
 
@@ -33,8 +36,8 @@ class Kind:
 
 KINDS = {
     "images": Kind(
-        config.Experiment,
-        config.load_experiment,
+        Experiment,
+        load_images,
         images.prepare,
         images.run_workers,
         images.evaluate,

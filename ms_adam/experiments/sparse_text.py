@@ -84,13 +84,7 @@ def summarize(result: Result, epochs: int) -> dict[str, Any]:
     by_epoch = np.median(arrays["step_ms"].reshape(epochs, -1), axis=1)
     return {
         "side": side,
-        "optimizer": result.optimizer,
-        "mode": result.mode,
-        "seed": result.seed,
-        "label": result.label,
-        "file": result.facts["file"],
-        "backend": result.facts["backend"],
-        "seconds": result.facts["seconds"],
+        **result.columns,
         "steps": len(arrays["loss"]),
         "final_loss": float(np.mean(arrays["loss"].reshape(epochs, -1)[-1])),
         "test_loss": float(arrays["test_loss"][-1]),

@@ -7,7 +7,16 @@ from typing import Annotated, Literal, Optional
 
 from pydantic import Field
 
-from ms_adam.experiments.config import Count, Data, InBatches, Model, Number, Section, Seed, load
+from ms_adam.experiments.config import (
+    Count,
+    Data,
+    InBatches,
+    Model,
+    Number,
+    Section,
+    Seed,
+    load_with_images,
+)
 
 Decay = Annotated[Number, Field(ge=0, lt=1)]
 
@@ -56,16 +65,6 @@ class TrainingRun(InBatches):
     checkpoints: Checkpoints
 
 
-
 def load_training(path: Path) -> TrainingRun:
-    """Reads and checks a config, as `config.load` does.
-
-    Returns:
-        The training. A relative ``data.idx_directory`` is taken from the config's folder.
-    """
-    run = load(path, TrainingRun)
-    if run.data.idx_directory is None:
-        return run
-    directory = (path.parent / run.data.idx_directory.expanduser()).resolve()
-    data = run.data.model_copy(update={"idx_directory": directory})
-    return run.model_copy(update={"data": data})
+    """Reads and checks the config of a training, as `load_with_images` does."""
+    return load_with_images(path, TrainingRun)

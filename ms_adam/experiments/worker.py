@@ -1,4 +1,4 @@
-"""The process that trains in one MindSpore mode: ``python -m ms_adam.experiments.worker``.
+"""What a worker does besides its work: it takes a job, tells how it goes, and enters a mode.
 
 Graph mode and PyNative mode are settings of a whole process, so each gets its own. The runner
 writes one JSON job to standard input; the worker answers on standard output, an object a line:
@@ -12,14 +12,12 @@ What MindSpore itself prints goes to standard error, which the runner keeps as a
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
 import sys
 import time
 import traceback
-from pathlib import Path
 from typing import Callable, Optional
 
 from ms_adam.errors import UserError
@@ -70,51 +68,6 @@ def told(error: BaseException) -> str:
     return (before.strip() or "".join(sections[:1]).strip()) or type(error).__name__
 
 
-def work(job: dict, events: Events) -> None:
-    """Does all runs of one mode.
-
-    Args:
-        job: ``experiment`` (the config as plain values), ``mode``, ``reference`` (whether to do the
-            float64 reference runs too) and ``folder`` (where to write).
-        events: Where to report.
-    """
-    # Not at the top: what these print on being imported belongs in the log.
-    import mindspore
-    import numpy as np
-
-    from ms_adam.experiments import training
-    from ms_adam.experiments.config import REFERENCE, Experiment
-    from ms_adam.experiments.data import load_split
-
-    enter(job["mode"])
-    experiment = Experiment.model_validate(job["experiment"])
-    data = experiment.data
-    split = load_split(data.idx_directory, data.train, data.test, data.split_seed)
-    optimizers = [*experiment.compare.optimizers, *([REFERENCE] if job["reference"] else [])]
-    runs = itertools.product(optimizers, experiment.compare.seeds)
-    for before, (optimizer, seed) in zip(itertools.count(0, experiment.steps), runs):
-
-        def progress(done: int, before: int = before) -> None:
-            events.progress(before + done)
-
-        if optimizer == REFERENCE:
-            run = training.train_reference(experiment, split, seed, progress)
-        else:
-            run = training.train(experiment, split, optimizer, seed, progress)
-        name = f"{optimizer.replace(' ', '-')}_{job['mode']}_seed{seed}.npz"
-        np.savez(Path(job["folder"]) / name, **run.arrays)
-        events.send(
-            "run",
-            done=before + experiment.steps,
-            optimizer=optimizer,
-            mode=job["mode"],
-            seed=seed,
-            file=name,
-            device_target=mindspore.get_context("device_target"),
-            **run.facts,
-        )
-
-
 def enter(mode: str, options: Optional[dict] = None) -> None:
     """Puts the process into a mode, once and for all.
 
@@ -131,7 +84,3 @@ def enter(mode: str, options: Optional[dict] = None) -> None:
         # quicker than handing each small one to another thread and waiting; the numbers are equal.
         settings = {"mode": mindspore.PYNATIVE_MODE, "pynative_synchronize": True}
     mindspore.set_context(**{"device_target": "CPU", **settings, **(options or {})})
-
-
-if __name__ == "__main__":
-    sys.exit(serve(work))

@@ -3,14 +3,7 @@
 import numpy as np
 import pytest
 
-from ms_adam.experiments.comparison import (
-    Result,
-    compare_modes,
-    compare_pairs,
-    read_result,
-    summarize_run,
-)
-from ms_adam.experiments.config import REFERENCE
+from ms_adam.experiments.comparison import REFERENCE, Result, compare_pairs, read_result
 
 ADAM = "ms_adam.Adam"
 
@@ -31,20 +24,6 @@ def result(optimizer=ADAM, mode="graph", seed=0, **changes):
     return Result(optimizer, mode, seed, facts, {**arrays, **changes})
 
 
-def test_row_of_a_run():
-    row = summarize_run(result())
-    assert row["final_loss"] == 1.5  # the mean of the last epoch's two steps
-    assert (row["train_accuracy"], row["test_accuracy"]) == (0.75, 0.7)
-    assert (row["error_algorithm1"], row["error_epsilon_hat"]) == (1e-6, 1e-2)
-    assert row["label"] == "ms_adam.Adam, graph"
-
-
-def test_row_of_the_reference():
-    row = summarize_run(result(REFERENCE))
-    assert row["label"] == REFERENCE
-    assert row["error_algorithm1"] is row["error_epsilon_hat"] is row["rounding_bound"] is None
-
-
 def test_pairs_tell_distance_and_equality():
     near = np.array([3, 4.5], np.float32)
     runs = [
@@ -60,22 +39,6 @@ def test_pairs_tell_distance_and_equality():
     assert modes["loss"] == 0.25
     assert pairs["ms_adam.Adam, graph", REFERENCE]["distance"] == 0
     assert len(pairs) == 3
-
-
-def test_modes_part_where_bits_do():
-    parted = np.array([5, 6, 0, 0], np.uint64)
-    rows = compare_modes(
-        [
-            result(seed=0),
-            result(mode="pynative", seed=0),
-            result(seed=1),
-            result(mode="pynative", seed=1, parameter_digest=parted),
-            result(seed=2),  # has no partner
-            result(REFERENCE, seed=0),
-        ]
-    )
-    found = [(row["seed"], row["gradients_part"], row["parameters_part"]) for row in rows]
-    assert found == [(0, None, None), (1, None, 3)]
 
 
 def test_arrays_survive_the_disk(tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ms_adam.experiments.config import ConfigError, load_experiment
+from ms_adam.experiments.config import ConfigError
+from ms_adam.experiments.kinds import load_experiment
 
 QUICK = Path(__file__).parents[2] / "configs" / "quick.yaml"
 

@@ -12,9 +12,9 @@ from experiments.small_config import small_config
 
 from ms_adam.experiments import ExperimentError, processes, results
 from ms_adam.experiments import worker as worker_module
-from ms_adam.experiments.config import load_experiment
 from ms_adam.experiments.data import DataError
-from ms_adam.experiments.images import run_workers
+from ms_adam.experiments.images.runner import run_workers
+from ms_adam.experiments.kinds import load_experiment
 from ms_adam.experiments.mode_runs import Interrupted
 from ms_adam.experiments.processes import WorkerError
 from ms_adam.experiments.runner import reproduce

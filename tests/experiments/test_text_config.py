@@ -6,7 +6,8 @@ import pytest
 import yaml
 from experiments.text_example import text_config
 
-from ms_adam.experiments.config import ConfigError, Experiment
+from ms_adam.experiments.config import ConfigError
+from ms_adam.experiments.images.config import Experiment
 from ms_adam.experiments.kinds import KINDS, kind_of, load_experiment
 from ms_adam.experiments.text_config import SIDES, TextExperiment
 

@@ -11,10 +11,11 @@ import mindspore
 import numpy as np
 from mindspore import nn
 
-from ms_adam.experiments.config import AdamSettings, Experiment
+from ms_adam.experiments.config import AdamSettings
 from ms_adam.experiments.data import Images, Split, batches
+from ms_adam.experiments.images.config import Experiment
+from ms_adam.experiments.images.shadow import Shadow, reference_adam, rounding_bound
 from ms_adam.experiments.problems import MultiLayerPerceptron
-from ms_adam.experiments.shadow import Shadow, reference_adam, rounding_bound
 from ms_adam.experiments.steps import Gradients, TrainStep, fused_loss
 
 Progress = Callable[[int], None]  # is told how many steps of the run are done

@@ -1,22 +1,18 @@
-"""Experiments on images: each optimizer in each mode, held to NumPy's float64 Adam."""
+"""Carries out experiments on images, and reads back what they wrote."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
 
-from ms_adam.experiments.comparison import (
-    compare_modes,
-    compare_pairs,
-    read_result,
-    summarize_run,
-)
-from ms_adam.experiments.config import REFERENCE, Experiment
+from ms_adam.experiments.comparison import REFERENCE, compare_pairs, read_result
 from ms_adam.experiments.data import Split, load_split
+from ms_adam.experiments.images.comparison import compare_modes, summarize_run
+from ms_adam.experiments.images.config import Experiment
+from ms_adam.experiments.images.verdicts import judge
 from ms_adam.experiments.mode_runs import Job, Progress, run_jobs
-from ms_adam.experiments.verdicts import judge
 
-_WORKER = "ms_adam.experiments.worker"
+_WORKER = "ms_adam.experiments.images.worker"
 
 
 def prepare(experiment: Experiment) -> Split:

@@ -15,7 +15,7 @@ from experiments.small_config import small_config
 
 from ms_adam.experiments.comparison import read_result
 
-QUICK = Path(__file__).parents[2] / "configs" / "quick.yaml"
+QUICK = Path(__file__).parents[3] / "configs" / "quick.yaml"
 COMMAND = [sys.executable, "-c", "from ms_adam.cli import main; main()", "reproduce"]
 
 

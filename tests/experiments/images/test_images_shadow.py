@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ms_adam.experiments.config import AdamSettings
-from ms_adam.experiments.shadow import Shadow, relative_distance, rounding_bound
+from ms_adam.experiments.images.shadow import Shadow, relative_distance, rounding_bound
 
 SETTINGS = AdamSettings(learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
 STEPS = 300
