@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Callable
 
-from ms_adam.experiments import config, sparse_text
+from ms_adam.experiments import config
 from ms_adam.experiments.images import runner as images
 from ms_adam.experiments.images.config import Experiment
 from ms_adam.experiments.images.config import load_experiment as load_images
-from ms_adam.experiments.text_config import TextExperiment
+from ms_adam.experiments.sparse_text import runner as sparse_text
+from ms_adam.experiments.sparse_text.config import TextExperiment
 
 
 @dataclasses.dataclass(frozen=True)

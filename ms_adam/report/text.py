@@ -10,8 +10,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no screen, and nothing global is kept
 
-from ms_adam.experiments.text_config import SIDES
-from ms_adam.experiments.text_verdicts import time_ratio
+from ms_adam.experiments.sparse_text.config import SIDES
+from ms_adam.experiments.sparse_text.verdicts import time_ratio
 from ms_adam.report.plots import STYLE, band, png
 
 # Okabe & Ito 2008. Sides that lie on each other: the broader line is drawn first. The other sides

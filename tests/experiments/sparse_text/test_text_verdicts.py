@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from ms_adam.experiments import text_verdicts as verdicts
 from ms_adam.experiments.comparison import Result
-from ms_adam.experiments.sparse_text import compare_bits, compare_first_step, telling_words
+from ms_adam.experiments.sparse_text import verdicts
+from ms_adam.experiments.sparse_text.comparison import (
+    compare_bits,
+    compare_first_step,
+    telling_words,
+)
 from ms_adam.experiments.text import Bags, TextSplit
 from ms_adam.experiments.verdicts import HELD, NOT_HELD, NOT_MEASURED
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Optional
 
-from ms_adam.experiments.text_config import SIDES
+from ms_adam.experiments.sparse_text.config import SIDES
 from ms_adam.experiments.verdicts import HELD, NOT_HELD, NOT_MEASURED, Verdict, short
 
 FOLLOWER_LIMIT = 1e-5  # relative
@@ -23,9 +23,9 @@ def judge(
     """Judges every claim.
 
     Args:
-        runs: The rows of `sparse_text.summarize`.
-        bits: The rows of `sparse_text.compare_bits`.
-        duplicates: The rows of `sparse_text.compare_first_step`.
+        runs: The rows of `comparison.summarize`.
+        bits: The rows of `comparison.compare_bits`.
+        duplicates: The rows of `comparison.compare_first_step`.
         least_accuracy: What a model that trains must reach on the held-out snippets.
         commonest: What naming the commoner verdict alone reaches on them.
     """

@@ -23,9 +23,9 @@ def work(job: dict, events: Events) -> None:
     import mindspore
     import numpy as np
 
-    from ms_adam.experiments.sparse_text import prepare
-    from ms_adam.experiments.text_config import SIDES, TextExperiment
-    from ms_adam.experiments.text_training import TextTraining
+    from ms_adam.experiments.sparse_text.config import SIDES, TextExperiment
+    from ms_adam.experiments.sparse_text.runner import prepare
+    from ms_adam.experiments.sparse_text.training import TextTraining
 
     enter(job["mode"])
     experiment = TextExperiment.model_validate(job["experiment"])

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from experiments.text_example import text_config
+from experiments.sparse_text.text_example import text_config
 
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.images.config import Experiment
 from ms_adam.experiments.kinds import KINDS, kind_of, load_experiment
-from ms_adam.experiments.text_config import SIDES, TextExperiment
+from ms_adam.experiments.sparse_text.config import SIDES, TextExperiment
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def write(folder, content):

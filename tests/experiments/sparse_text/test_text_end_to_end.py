@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from experiments.text_example import SIDES as NAMES
-from experiments.text_example import text_config
+from experiments.sparse_text.text_example import SIDES as NAMES
+from experiments.sparse_text.text_example import text_config
 
 COMMAND = [sys.executable, "-c", "from ms_adam.cli import main; main()", "reproduce"]
 
@@ -86,10 +86,10 @@ def test_page_tells_all(finished, entry):
 def test_follower_tells_the_formulas_apart(epsilon_hat, monkeypatch):
     import mindspore as ms
 
-    from ms_adam.experiments import text_training
-    from ms_adam.experiments.sparse_text import prepare
-    from ms_adam.experiments.text_config import TextExperiment
-    from ms_adam.experiments.text_verdicts import FOLLOWER_LIMIT
+    from ms_adam.experiments.sparse_text import training as text_training
+    from ms_adam.experiments.sparse_text.config import TextExperiment
+    from ms_adam.experiments.sparse_text.runner import prepare
+    from ms_adam.experiments.sparse_text.verdicts import FOLLOWER_LIMIT
 
     ms.set_context(mode=ms.GRAPH_MODE)
     side = text_training.SIDES["lazy_epsilon_hat"]
