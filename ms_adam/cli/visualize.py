@@ -39,10 +39,10 @@ def visualize(
     """
     with errors_told(debug):
         from ms_adam.drafts import draft
-        from ms_adam.experiments import linear_fit, trajectories
         from ms_adam.experiments.progress import ProgressDisplay
         from ms_adam.experiments.results import write_json
-        from ms_adam.experiments.trajectory_config import LinearComparison, load_comparison
+        from ms_adam.experiments.trajectories import linear_fit, paths
+        from ms_adam.experiments.trajectories.config import LinearComparison, load_comparison
         from ms_adam.report import trajectories as pictures
 
         comparison = load_comparison(config)
@@ -52,7 +52,7 @@ def visualize(
                 content = linear_fit.run(comparison, folder, progress)
                 pictures.write_losses(content, writing)
             else:
-                content, scenes = trajectories.run(comparison, folder, progress)
+                content, scenes = paths.run(comparison, folder, progress)
                 pictures.write_trajectories(
                     comparison, scenes, writing,
                     lambda done, total: progress(comparison.name, "pictures", done, total))

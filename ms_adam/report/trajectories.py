@@ -22,8 +22,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ms_adam.experiments.trajectories import REFERENCE, Scene
-from ms_adam.experiments.trajectory_config import Animation, Trajectories
+from ms_adam.experiments.trajectories.comparison import REFERENCE
+from ms_adam.experiments.trajectories.config import Animation, Trajectories
+from ms_adam.experiments.trajectories.paths import Scene
 
 Progress = Callable[[int, int], None]  # is told how many pictures of how many are drawn
 
@@ -53,7 +54,7 @@ def write_trajectories(
 
     Args:
         config: Its `figure` says what; its name stands first in the files' names.
-        scenes: What `ms_adam.experiments.trajectories.run` gave.
+        scenes: What `ms_adam.experiments.trajectories.paths.run` gave.
         out: The folder to write to.
         progress: Is called after each picture; each frame of an animation is one.
 
@@ -88,7 +89,11 @@ def write_trajectories(
 
 
 def write_losses(content: dict[str, Any], out: Path) -> list[str]:
-    """Draws the losses of a linear fit, what `ms_adam.experiments.linear_fit.run` gave.
+    """Draws the losses of a linear fit.
+
+    Args:
+        content: What `ms_adam.experiments.trajectories.linear_fit.run` gave.
+        out: The folder to write to.
 
     Returns:
         The names of the files.
@@ -207,7 +212,7 @@ def loss_plot(content: dict[str, Any]) -> bytes:
     """The losses of a linear fit: each iteration's batch, and all points after each epoch.
 
     Args:
-        content: What `ms_adam.experiments.linear_fit.run` gave.
+        content: What `ms_adam.experiments.trajectories.linear_fit.run` gave.
 
     Returns:
         A PNG.

@@ -7,23 +7,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from experiments.trajectories.small_comparison import small
 from typer.testing import CliRunner
 
 from ms_adam import cli
 from ms_adam.cli import ending
 from ms_adam.drafts import draft
-from ms_adam.experiments import counterparts
+from ms_adam.experiments.trajectories import comparison
 from ms_adam.report import trajectories as pictures
 
-CONFIG = {
-    "name": "small",
-    "title": "one path",
-    "functions": [{"function": "sphere", "start": [3, 4], "x": [-5, 5], "y": [-5, 5]}],
-    "optimizers": [{"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.2},
-                    "steps": 5}],
-    "mindspore": False,
-    "figure": {"panels": "functions", "columns": 1},
-}
+CONFIG = small()
 LINEAR = {
     "name": "fit", "title": "a fit", "mindspore": False,
     "linear_fit": {"points": 20, "weights": [0.5, 0.8], "noise": 0.01, "batch_size": 8,
@@ -115,7 +108,7 @@ def test_distances_are_told(visualize):
 
 
 def test_a_distance_that_roundings_do_not_explain_is_a_failure(visualize, monkeypatch):
-    monkeypatch.setattr("ms_adam.experiments.trajectories.ROUNDING", counterparts.ROUNDING / 1e4)
+    monkeypatch.setattr(comparison, "ROUNDING", comparison.ROUNDING / 1e4)
     result, out = visualize(mindspore=True)
     assert result.exit_code == 1
     assert "trajectories.json" in names(out)  # what failed can be looked at

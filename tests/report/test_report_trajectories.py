@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ms_adam.experiments.trajectories import REFERENCE, Scene
-from ms_adam.experiments.trajectory_config import Animation, Trajectories
+from ms_adam.experiments.trajectories.comparison import REFERENCE
+from ms_adam.experiments.trajectories.config import Animation, Trajectories
+from ms_adam.experiments.trajectories.paths import Scene
 from ms_adam.report import trajectories as pictures
 
 PLACE = {"function": "sphere", "start": [1, 1], "x": [-2, 2], "y": [-2, 2]}

@@ -110,7 +110,6 @@ class TextExperiment(InBatches):
     adam: AdamSettings
     compare: TextCompare
 
-
     def sides_of(self, mode: str) -> list[str]:
         """The sides that train in a mode."""
         return [side for side in self.compare.sides if SIDES[side].mode == mode]

@@ -9,21 +9,21 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from ms_adam.environment import environment
-from ms_adam.experiments import ExperimentError
-from ms_adam.experiments.callables import MindSporeOptimizer, build_method, load_callable
 from ms_adam.experiments.config import ConfigError
-from ms_adam.experiments.counterparts import ROUNDING, Counterpart, counterpart
-from ms_adam.experiments.functions import FUNCTIONS, Function
-from ms_adam.experiments.through_mindspore import device_target, walk
-from ms_adam.experiments.trajectory_config import Optimizer, Place, Trajectories
-
-SCHEMA = 1
-REFERENCE = "NumPy float64"
+from ms_adam.experiments.mode_runs import Progress
+from ms_adam.experiments.results import SCHEMA
+from ms_adam.experiments.trajectories.callables import (
+    MindSporeOptimizer,
+    load_callable,
+    method_at,
+)
+from ms_adam.experiments.trajectories.comparison import REFERENCE, compare, follow, row
+from ms_adam.experiments.trajectories.config import Place, Trajectories
+from ms_adam.experiments.trajectories.counterparts import Counterpart, counterpart
+from ms_adam.experiments.trajectories.functions import FUNCTIONS, Function
+from ms_adam.experiments.trajectories.through_mindspore import device_target, walk
 
 _GRID = 301  # points along each axis of a scene
-
-# is told: the comparison's name, what is running, steps done, steps in all
-Progress = Callable[[str, str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +69,8 @@ def run(
         ``function``, ``optimizer``, ``computed_by``, ``points`` (before each step, from the start
         on), ``values`` (f there), ``end`` and ``end_value`` (after the last step), ``outside_from``
         and ``not_finite_from`` (the first step before which the path is out of the picture, or is
-        or has a value that is not a finite number; or null), and ``mindspore`` (see `compare`). A
-        number that is not finite is null.
+        or has a value that is not a finite number; or null), and ``mindspore`` (see
+        `comparison.compare`). A number that is not finite is null.
 
     Raises:
         ExperimentError: A callable is not there, or does not do what it must.
@@ -131,130 +131,6 @@ def load_function(place: Place, folder: Path) -> Function:
     if gradients.shape != (2, 3):
         raise ConfigError(f"'{place.gradient}': must give (df/dx, df/dy), each of the shape of x")
     return function
-
-
-def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None):
-    """The optimizer of a config, with the learning rate that is meant for this function."""
-    options = dict(entry.options)
-    if place is not None and entry.name in place.learning_rates:
-        options["learning_rate"] = place.learning_rates[entry.name]
-    try:
-        return build_method(entry.method, options, folder)
-    except ConfigError as error:
-        raise ConfigError(f"optimizers, {entry.name}: {error}") from error
-
-
-def follow(method, gradient: Callable, start, steps: int) -> np.ndarray:
-    """The weights before each step and after the last, in float64.
-
-    A path may run away to infinity; it is followed until the steps are made.
-
-    Args:
-        method: As `ms_adam.reference.Method`.
-        gradient: Of a float64 array, the gradient there.
-        start: The first weights.
-        steps: How many.
-
-    Returns:
-        A float64 array of shape (steps + 1, number of weights).
-    """
-    weights = np.array(start, dtype=np.float64)
-    points = np.empty((steps + 1, *weights.shape))
-    state = method.init(weights)
-    lookahead = getattr(method, "lookahead", lambda w, _: w)
-    with np.errstate(all="ignore"):
-        for t in range(steps):
-            points[t] = weights
-            weights, state = method.step(weights, gradient(lookahead(weights, state)), state)
-            if np.shape(weights) != points.shape[1:]:
-                raise ExperimentError(f"{method!r}: step() must return weights of shape "
-                                      f"{points.shape[1:]}, but gave {np.shape(weights)}")
-    points[steps] = weights
-    return points
-
-
-def compare(
-    counterpart: Counterpart, asked, points: np.ndarray, gradients: np.ndarray
-) -> dict[str, Any]:
-    """How far a MindSpore path is from float64 methods that are given the same gradients.
-
-    The steps count as long as every number is finite.
-
-    Args:
-        counterpart: What made the path.
-        asked: The method that a config asks for, which it may not compute.
-        points: The path, shape (steps + 1, 2).
-        gradients: What it was given, shape (steps, 2).
-
-    Returns:
-        ``optimizer``, ``same_formula`` and ``differences`` of the counterpart; ``distance``, the
-        largest of a weight to the formula that it computes, ``limit``, what float32 roundings
-        explain at the last step, ``share_of_limit``, the largest of distance / limit in any step,
-        ``within_limit``, whether that is at most 1; ``distance_to_method``, the largest to the
-        formula that was asked for; and ``steps_compared``.
-    """
-    shadow, wanted = (replay(method, points[0], gradients)
-                      for method in (counterpart.computes, asked))
-    finite = np.isfinite(np.hstack([points, shadow, wanted])).all(axis=1)
-    last = len(finite) if finite.all() else int(np.argmin(finite))
-    points, shadow, wanted = points[:last], shadow[:last], wanted[:last]
-    distances = np.abs(points - shadow).max(axis=1)
-    limits = rounding_limits(counterpart, shadow)
-    share = float((distances[1:] / limits[1:]).max()) if last > 1 else 0.0  # the start is shared
-    return {
-        "optimizer": counterpart.name,
-        "same_formula": counterpart.same_formula,
-        "differences": counterpart.differences,
-        "distance": float(distances.max()),
-        "limit": float(limits[-1]),
-        "share_of_limit": share,
-        "within_limit": share <= 1,
-        "distance_to_method": float(np.abs(points - wanted).max()),
-        "steps_compared": last - 1,
-    }
-
-
-def replay(method, start: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """The path of a method that is given these gradients, one a step."""
-    given = iter(gradients)
-    return follow(method, lambda _: next(given), start, len(gradients))
-
-
-def rounding_limits(counterpart: Counterpart, shadow: np.ndarray) -> np.ndarray:
-    """The bound at the top of `counterparts`, before each step and after the last."""
-    steps = len(shadow) - 1
-    weight = np.maximum.accumulate(np.abs(shadow).max(axis=1))
-    changes = np.maximum.accumulate(np.abs(np.diff(shadow, axis=0)).max(axis=1))
-    roundings = np.array([counterpart.roundings(t) for t in range(1, steps + 1)])
-    each = ROUNDING * (weight[1:] + roundings * changes)
-    return np.concatenate([[0.0], np.cumsum(each)])
-
-
-def row(
-    function: str, optimizer: str, computed_by: str, points: np.ndarray, values: np.ndarray,
-    mindspore: Optional[dict] = None, outside_from: Optional[int] = None,
-) -> dict[str, Any]:
-    """A row of ``results``; points and values go from the start to after the last step."""
-    finite = np.isfinite(points).all(axis=1) & np.isfinite(values)
-    return {
-        "function": function,
-        "optimizer": optimizer,
-        "computed_by": computed_by,
-        "points": plain(points[:-1]),
-        "values": plain(values[:-1]),
-        "end": plain(points[-1]),
-        "end_value": plain(values[-1]),
-        "outside_from": outside_from,
-        "not_finite_from": None if finite.all() else int(np.argmin(finite)),
-        "mindspore": mindspore,
-    }
-
-
-def plain(numbers):
-    """Numbers for JSON, which has none that is not finite: null."""
-    if np.ndim(numbers):
-        return [plain(number) for number in numbers]
-    return float(numbers) if np.isfinite(numbers) else None
 
 
 def scene(place: Place, function: Function, rows: list[dict]) -> Scene:

@@ -63,7 +63,7 @@ def fit(
     import mindspore
     from mindspore import Tensor
 
-    from ms_adam.experiments.linear_cell import LinearStep
+    from ms_adam.experiments.trajectories.linear_cell import LinearStep
 
     points, gradients = np.empty((steps + 1, 2)), np.empty((steps, 2))
     losses = np.empty(steps)

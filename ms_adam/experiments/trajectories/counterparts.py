@@ -3,7 +3,7 @@
 MindSpore does not have every formula. A counterpart therefore carries the method that MindSpore
 really computes, with the differences in words; both distances are measured wherever paths are
 followed. What has no counterpart at all has a reason. Facts are of MindSpore 2.10 on the CPU and
-are tested in tests/experiments/test_counterparts.py.
+are tested in tests/experiments/trajectories/test_counterparts.py.
 
 What roundings alone explain. Both follow the same float32 gradients. In step t MindSpore rounds the
 new weight, u |w_t| with u = 2^-24, and its change, which is off by u K_t D: D is the largest change

@@ -8,10 +8,11 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from ms_adam import reference
 from ms_adam.experiments.config import ConfigError
+from ms_adam.experiments.trajectories.config import Optimizer, Place
 
 METHODS = {name: cls for name, cls in vars(reference).items()
            if isinstance(cls, type) and issubclass(cls, reference.Method)
@@ -108,3 +109,14 @@ def _import_from(*folders: Path):
         yield
     finally:
         sys.path[:] = path
+
+
+def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None):
+    """The optimizer of a config, with the learning rate that is meant for this function."""
+    options = dict(entry.options)
+    if place is not None and entry.name in place.learning_rates:
+        options["learning_rate"] = place.learning_rates[entry.name]
+    try:
+        return build_method(entry.method, options, folder)
+    except ConfigError as error:
+        raise ConfigError(f"optimizers, {entry.name}: {error}") from error

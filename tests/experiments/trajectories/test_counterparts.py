@@ -12,10 +12,10 @@ import pytest
 from mindspore import nn
 
 from ms_adam import reference
-from ms_adam.experiments.counterparts import Counterpart, NoCounterpart, counterpart
-from ms_adam.experiments.functions import FUNCTIONS
-from ms_adam.experiments.through_mindspore import walk
-from ms_adam.experiments.trajectories import compare, replay
+from ms_adam.experiments.trajectories.comparison import compare, replay
+from ms_adam.experiments.trajectories.counterparts import Counterpart, NoCounterpart, counterpart
+from ms_adam.experiments.trajectories.functions import FUNCTIONS
+from ms_adam.experiments.trajectories.through_mindspore import walk
 
 STEPS = 50
 SAME = [

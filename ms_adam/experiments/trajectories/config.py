@@ -13,11 +13,10 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from ms_adam.experiments.config import Count, Number, Section, Seed, load
+from ms_adam.experiments.config import Count, Name, Number, Section, Seed, load
 
 # yaml gives lists; a pair of numbers is what is meant
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Text = Annotated[str, Field(min_length=1)]
 
 

@@ -6,34 +6,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from experiments.trajectories.small_comparison import small
 
 from ms_adam import reference
-from ms_adam.experiments import ExperimentError, linear_fit, trajectories
-from ms_adam.experiments.callables import METHODS, build_method, load_callable
+from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.config import ConfigError
-from ms_adam.experiments.functions import FUNCTIONS
-from ms_adam.experiments.trajectory_config import LinearFit, load_comparison
+from ms_adam.experiments.trajectories import linear_fit, paths
+from ms_adam.experiments.trajectories.callables import (
+    METHODS,
+    build_method,
+    load_callable,
+    method_at,
+)
+from ms_adam.experiments.trajectories.config import LinearFit, load_comparison
+from ms_adam.experiments.trajectories.functions import FUNCTIONS
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "comparison"
+CONFIGS = Path(__file__).parents[3] / "configs" / "comparison"
 U = 2.0**-53  # a rounding of float64
 
 
 def quiet(*_):
     """A progress that nobody watches."""
-
-
-def small(**changes):
-    """A complete config of one function and one optimizer, with these keys in place of its own."""
-    return {
-        "name": "small",
-        "title": "one path",
-        "functions": [{"function": "sphere", "start": [3, 4], "x": [-5, 5], "y": [-5, 5]}],
-        "optimizers": [{"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.2},
-                        "steps": 5}],
-        "mindspore": False,
-        "figure": {"panels": "functions", "columns": 1},
-        **changes,
-    }
 
 
 @pytest.fixture
@@ -51,14 +44,14 @@ def load(tmp_path):
 @pytest.fixture
 def run(load, tmp_path):
     """Runs a config of these keys; callables are looked for in tmp_path."""
-    return lambda **changes: trajectories.run(load(**changes), tmp_path, quiet)
+    return lambda **changes: paths.run(load(**changes), tmp_path, quiet)
 
 
 # --- the configs of the project ------------------------------------------------------------------
 
 def methods_of(name):
     config = load_comparison(CONFIGS / f"{name}.yaml")
-    return {entry.name: (trajectories.method_at(entry, CONFIGS), getattr(entry, "steps", None))
+    return {entry.name: (method_at(entry, CONFIGS), getattr(entry, "steps", None))
             for entry in config.optimizers}
 
 
@@ -201,10 +194,10 @@ def test_progress_counts_every_step_once(load, tmp_path):
     entries = [{**small()["optimizers"][0], "name": name, "steps": steps}
                for name, steps in (("a", 3), ("b", 4))]
     config = load(optimizers=entries, mindspore=True)
-    trajectories.run(config, tmp_path, lambda *what: told.append(what))
+    paths.run(config, tmp_path, lambda *what: told.append(what))
     assert told == [("small", "paths", done, 7) for done in range(1, 8)]
     told.clear()
-    trajectories.run(load(optimizers=entries), tmp_path, lambda *what: told.append(what))
+    paths.run(load(optimizers=entries), tmp_path, lambda *what: told.append(what))
     assert told == [("small", "paths", done, 7) for done in (3, 7)]
 
 

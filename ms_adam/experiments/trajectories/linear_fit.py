@@ -10,13 +10,14 @@ from typing import Any, Callable
 import numpy as np
 
 from ms_adam.environment import environment
-from ms_adam.experiments.callables import MindSporeOptimizer
-from ms_adam.experiments.counterparts import Counterpart, counterpart
-from ms_adam.experiments.through_mindspore import device_target
-from ms_adam.experiments.through_mindspore import fit as fit_mindspore
-from ms_adam.experiments.trajectories import (REFERENCE, SCHEMA, Progress, compare, follow,
-                                              method_at, plain, row)
-from ms_adam.experiments.trajectory_config import LinearComparison, LinearFit
+from ms_adam.experiments.mode_runs import Progress
+from ms_adam.experiments.results import SCHEMA
+from ms_adam.experiments.trajectories.callables import MindSporeOptimizer, method_at
+from ms_adam.experiments.trajectories.comparison import REFERENCE, compare, follow, plain, row
+from ms_adam.experiments.trajectories.config import LinearComparison, LinearFit
+from ms_adam.experiments.trajectories.counterparts import Counterpart, counterpart
+from ms_adam.experiments.trajectories.through_mindspore import device_target
+from ms_adam.experiments.trajectories.through_mindspore import fit as fit_mindspore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run(config: LinearComparison, folder: Path, progress: Progress) -> dict[str,
         progress: Is called while it goes on.
 
     Returns:
-        What ``trajectories.json`` holds. Its rows are as those of `trajectories.run`: ``points``
+        What ``trajectories.json`` holds. Its rows are as those of `paths.run`: ``points``
         are the weights, ``values`` the losses of the batches, before each step. Besides,
         ``epoch_values`` are the losses of all points, before the first epoch and after each, and
         ``least_value`` is the least loss that all points allow.
