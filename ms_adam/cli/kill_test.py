@@ -43,9 +43,9 @@ def kill_test(
 
     Exit status: 0 if every curve is the same, 1 if one differs, 2 after an error, 130 after Ctrl-C.
     """
-    from ms_adam.experiments import kill_test as test
     from ms_adam.experiments.results import write_json
-    from ms_adam.experiments.train_config import load_training
+    from ms_adam.experiments.train import kill_test as test
+    from ms_adam.experiments.train.config import load_training
 
     console = Console(stderr=True)
 

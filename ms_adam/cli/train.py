@@ -57,7 +57,7 @@ def train(
     Exit status: 0 when all steps are done, 2 after an error, 130 after Ctrl-C.
     """
     from ms_adam.experiments.progress import ProgressDisplay
-    from ms_adam.experiments.train_config import load_training
+    from ms_adam.experiments.train.config import load_training
 
     console = Console(stderr=True)
 
@@ -69,14 +69,14 @@ def train(
         folder = out or Path("runs") / run.name
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         # Imported last, for it takes seconds.
-        from ms_adam.experiments import train_run
         from ms_adam.experiments.results import write_json
+        from ms_adam.experiments.train import runner
         from ms_adam.experiments.worker import enter
         from ms_adam.report.training_curves import write_curves
 
         enter(mode.value)
         with ProgressDisplay(console) as progress:
-            content = train_run.train(run, mode.value, folder, resume, tell, progress)
+            content = runner.train(run, mode.value, folder, resume, tell, progress)
         write_curves(folder)
         if json_file is not None:
             write_json(json_file, content)

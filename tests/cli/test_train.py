@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from experiments.training_config import write_config
+from experiments.train.training_config import write_config
 from typer.testing import CliRunner
 
 from ms_adam import cli

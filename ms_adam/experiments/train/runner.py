@@ -22,23 +22,22 @@ from mindspore import nn
 import ms_adam
 from ms_adam.environment import environment
 from ms_adam.experiments import ExperimentError
-from ms_adam.experiments.checkpoints import Checkpoint, CheckpointFiles
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.data import Images, load_split
+from ms_adam.experiments.mode_runs import Progress
 from ms_adam.experiments.problems import MultiLayerPerceptron
-from ms_adam.experiments.results import write_json
-from ms_adam.experiments.step_log import StepLog
+from ms_adam.experiments.results import SCHEMA, write_json
 from ms_adam.experiments.steps import TrainStep, fused_loss
-from ms_adam.experiments.train_config import OptimizerSettings, TrainingRun
+from ms_adam.experiments.train.checkpoints import Checkpoint, CheckpointFiles
+from ms_adam.experiments.train.config import OptimizerSettings, TrainingRun
+from ms_adam.experiments.train.step_log import StepLog
 
-SCHEMA = 1
 LOSS = "loss.csv"
 ACCURACY = "accuracy.csv"
 RESULT = "train.json"
 CHECKPOINTS = "checkpoints"
 
 Tell = Callable[[str], None]
-Progress = Callable[[str, str, int, int], None]  # name, mode, steps done, steps in all
 
 
 class Interrupted(KeyboardInterrupt):

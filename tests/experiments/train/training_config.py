@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 from experiments.idx_files import write_part
 
-from ms_adam.experiments.train_config import load_training
+from ms_adam.experiments.train.config import load_training
 
 
 def training_config(**sections):

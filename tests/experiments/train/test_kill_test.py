@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from experiments.training_config import small_run
+from experiments.train.training_config import small_run
 
 from ms_adam.experiments import ExperimentError
-from ms_adam.experiments.kill_test import Kill, _differing, _refuse_another_start, kill_test
+from ms_adam.experiments.train.kill_test import Kill, _differing, _refuse_another_start, kill_test
 
 
 def test_three_kills(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ms_adam.experiments.step_log import StepLog
+from ms_adam.experiments.train.step_log import StepLog
 
 COLUMNS = ("step", "epoch", "loss")
 WHOLE = b"step,epoch,loss\n1,1,2.5\n2,1,2.25\n3,2,0.1\n"

@@ -17,10 +17,9 @@ import yaml
 
 from ms_adam.environment import environment
 from ms_adam.experiments import ExperimentError
-from ms_adam.experiments.results import write_json
-from ms_adam.experiments.train_config import TrainingRun
+from ms_adam.experiments.results import SCHEMA, write_json
+from ms_adam.experiments.train.config import TrainingRun
 
-SCHEMA = 1
 _CURVES = ("loss.csv", "accuracy.csv")
 _SECONDS_BETWEEN_LOOKS = 0.002
 _MOST_TRAININGS = 1000  # one that is over before the kill makes room for the next

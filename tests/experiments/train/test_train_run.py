@@ -7,11 +7,12 @@ import os
 import mindspore
 import numpy as np
 import pytest
-from experiments.training_config import small_run
+from experiments.train.training_config import small_run
 
-from ms_adam.experiments import ExperimentError, train_run
+from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.config import ConfigError
-from ms_adam.experiments.train_run import Interrupted, epoch_batches, train
+from ms_adam.experiments.train import runner
+from ms_adam.experiments.train.runner import Interrupted, epoch_batches, train
 
 CURVES = ("loss.csv", "accuracy.csv")
 
@@ -81,7 +82,7 @@ def test_the_comparison_sees_a_lost_moment(graph_trainer, monkeypatch):
     run = small_run(graph_trainer.folder)
     graph_trainer(run, "whole")
     graph_trainer.stopped(run, "parts", 8)
-    monkeypatch.setattr(train_run.ms_adam, "load_state", lambda *_: None)
+    monkeypatch.setattr(runner.ms_adam, "load_state", lambda *_: None)
     graph_trainer(run, "parts", resume=True)
     whole, parts = (curves(graph_trainer.folder / name)[0] for name in ("whole", "parts"))
     assert whole != parts
@@ -190,4 +191,4 @@ def test_batches_follow_from_seed_and_epoch_alone():
 def test_cosine(graph_trainer):
     settings = small_run(graph_trainer.folder).optimizer
     expected = [0.01 * (1 + np.cos(np.pi * step / 24)) / 2 for step in range(24)]
-    np.testing.assert_allclose(train_run.cosine(settings, 24), expected, rtol=1e-12, atol=1e-17)
+    np.testing.assert_allclose(runner.cosine(settings, 24), expected, rtol=1e-12, atol=1e-17)
