@@ -73,6 +73,7 @@ def test_the_table_of_support_has_every_case():
 
 
 def test_every_test_folder_mirrors_a_room():
-    for folder in (ROOT / "tests").iterdir():
+    tests = ROOT / "tests"
+    for folder in tests.rglob("*"):
         if folder.is_dir() and not folder.name.startswith("__"):
-            assert (ROOT / "ms_adam" / folder.name).is_dir(), folder.name
+            assert (ROOT / "ms_adam" / folder.relative_to(tests)).is_dir(), folder

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from experiments.idx_files import write_part
+from experiments.paper.paper_figures import figure
 
 from ms_adam.experiments.data import DataError
 from ms_adam.experiments.paper import data
 from ms_adam.experiments.paper.data import batches, load_examples, whiten
-from experiments.paper_figures import figure
 
 
 @pytest.fixture

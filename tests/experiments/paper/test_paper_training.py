@@ -1,24 +1,17 @@
 """The loop: it is the paper's, and one compiled step serves every run."""
 
-import mindspore as ms
 import numpy as np
 import pytest
+from experiments.paper.paper_figures import SETTINGS, contender, figure
 
 from ms_adam import reference
 from ms_adam.experiments.paper.config import Contender, scale_of
 from ms_adam.experiments.paper.data import Examples, batches
 from ms_adam.experiments.paper.training import Trainer
-from experiments.paper_figures import SETTINGS, contender, figure
 
 ROWS, INPUTS, CLASSES = 60, 5, 3
 
-
-@pytest.fixture(autouse=True)
-def graph():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
+pytestmark = pytest.mark.usefixtures("graph")
 
 
 def examples():

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from experiments.paper.paper_figures import contender, figure, outcome
 
 from ms_adam.experiments.paper.config import scale_of
-from ms_adam.experiments.paper.sweep import (Spec, best_rate, count, runs, steps_to, sweep)
-from experiments.paper_figures import contender, figure, outcome
+from ms_adam.experiments.paper.sweep import Spec, best_rate, count, runs, steps_to, sweep
 
 
 def pretend(spec):

@@ -13,13 +13,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import yaml
+from experiments.paper.paper_figures import content, outcome
 
 from ms_adam.experiments.paper.cache import Cache, code_digest
 from ms_adam.experiments.paper.config import PaperFigure
 from ms_adam.experiments.paper.runner import Interrupted, reproduce
 from ms_adam.experiments.paper.tensorboard import EventFiles
 from ms_adam.report.paper import write_report
-from experiments.paper_figures import content, outcome
 
 RUNS = 2 * (2 + 3)
 

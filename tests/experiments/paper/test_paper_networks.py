@@ -1,19 +1,12 @@
 """Costs and noise of the networks, against NumPy in float64."""
 
-import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
 from ms_adam.experiments.paper import networks
 
-
-@pytest.fixture(autouse=True)
-def graph():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
+pytestmark = pytest.mark.usefixtures("graph")
 
 
 def with_weights(network, seed=0):

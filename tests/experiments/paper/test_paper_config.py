@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from experiments.paper.paper_figures import contender, content, ordering
 
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.paper.config import is_paper_figure, load_figure, scale_of
-from experiments.paper_figures import contender, content, ordering
 
-SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "paper").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "paper").glob("*.yaml"))
 
 
 def test_all_figures_are_there():

@@ -3,11 +3,11 @@
 import mindspore as ms
 import numpy as np
 import pytest
+from experiments.paper.paper_figures import SETTINGS
 from mindspore import Parameter, Tensor
 
 from ms_adam import reference
 from ms_adam.experiments.paper import optimizers
-from experiments.paper_figures import SETTINGS
 
 STEPS = 30
 RATE = 0.05

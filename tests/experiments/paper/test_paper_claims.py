@@ -2,12 +2,19 @@
 
 import numpy as np
 import pytest
+from experiments.paper.paper_figures import contender, figure, line, ordering, outcome
 
-from ms_adam.experiments.paper.claims import (INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, allowed,
-                                              decide, interval, judge)
+from ms_adam.experiments.paper.claims import (
+    INCONCLUSIVE,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    allowed,
+    decide,
+    interval,
+    judge,
+)
 from ms_adam.experiments.paper.config import scale_of
 from ms_adam.experiments.paper.sweep import Line
-from experiments.paper_figures import contender, figure, line, ordering, outcome
 
 LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.1, 2.4]
 
