@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from ms_adam.cli.ending import DEBUG, errors_told
+from ms_adam.cli.options import json_copy
 
 
 def bench(
@@ -35,9 +36,7 @@ def bench(
         False, "--all", help="Also contenders that compile for minutes."
     ),
     markdown: bool = typer.Option(False, "--markdown", help="Print the table of ratios for README."),
-    json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Also write DIR/bench.json to FILE."
-    ),
+    json_file: Optional[Path] = json_copy("bench.json"),
     debug: bool = DEBUG,
 ) -> None:
     """Time whole compiled steps against nn.Adam, torch and what memory allows.

@@ -11,18 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ms_adam.cli.ending import DEBUG, NOT_HELD, errors_told
+from ms_adam.cli.options import config_like, json_copy
 
 
 def compare(
-    config: Path = typer.Argument(
-        ..., metavar="CONFIG", help="A YAML file; see configs/compare.yaml."
-    ),
+    config: Path = config_like("configs/compare.yaml"),
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; an earlier comparison is replaced."
     ),
-    json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Also write DIR/compare.json to FILE."
-    ),
+    json_file: Optional[Path] = json_copy("compare.json"),
     debug: bool = DEBUG,
 ) -> None:
     """Find the first step and tensor at which two trainings part, and what parted first.

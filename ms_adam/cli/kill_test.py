@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ms_adam.cli.ending import DEBUG, NOT_HELD, errors_told
+from ms_adam.cli.options import json_copy
 from ms_adam.cli.train import Mode
 
 
@@ -26,9 +27,7 @@ def kill_test(
     ),
     seed: int = typer.Option(0, "--seed", min=0, help="Decides the moments."),
     mode: Mode = typer.Option(Mode.graph, "--mode", help="The mode to train in."),
-    json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Also write DIR/kills.json to FILE."
-    ),
+    json_file: Optional[Path] = json_copy("kills.json"),
     debug: bool = DEBUG,
 ) -> None:
     """Kill a training at random moments and see whether it resumes bit for bit.

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ms_adam.cli.ending import DEBUG, NOT_HELD, errors_told
+from ms_adam.cli.options import json_copy
 
 
 def reproduce(
@@ -22,9 +23,7 @@ def reproduce(
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; results in it are replaced."
     ),
-    json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Also write DIR/results.json to FILE."
-    ),
+    json_file: Optional[Path] = json_copy("results.json"),
     scale: Optional[str] = typer.Option(
         None,
         "--scale",

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ms_adam.cli.ending import DEBUG, errors_told
+from ms_adam.cli.options import config_like, json_copy
 
 
 class Mode(str, enum.Enum):
@@ -19,9 +20,7 @@ class Mode(str, enum.Enum):
 
 
 def train(
-    config: Path = typer.Argument(
-        ..., metavar="CONFIG", help="A YAML file; see configs/train.yaml."
-    ),
+    config: Path = config_like("configs/train.yaml"),
     mode: Mode = typer.Option(
         Mode.graph, "--mode", help="Compile each step, or run it operator by operator. The losses "
         "are the same; graph is quicker."
@@ -34,9 +33,7 @@ def train(
         False, "--resume", help="Go on from the newest good checkpoint in DIR; from the first "
         "step if there is none."
     ),
-    json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Also write DIR/train.json to FILE."
-    ),
+    json_file: Optional[Path] = json_copy("train.json"),
     debug: bool = DEBUG,
 ) -> None:
     """Train a classifier with ms_adam; stop it whenever you like, and go on with --resume.

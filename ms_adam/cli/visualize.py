@@ -11,18 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ms_adam.cli.ending import DEBUG, NOT_HELD, errors_told
+from ms_adam.cli.options import config_like, json_copy
 
 
 def visualize(
-    config: Path = typer.Argument(
-        ..., metavar="CONFIG", help="A YAML file; see configs/comparison/."
-    ),
+    config: Path = config_like("configs/comparison/"),
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; files of the same names are replaced."
     ),
-    json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Also write DIR/trajectories.json to FILE."
-    ),
+    json_file: Optional[Path] = json_copy("trajectories.json"),
     debug: bool = DEBUG,
 ) -> None:
     """Follow optimizers over functions of the plane, or through a linear fit.
