@@ -1,4 +1,4 @@
-"""What all tests share: the mode as a fixture, and MindSpore on the CPU."""
+"""What all tests share: the mode and the command as fixtures, and MindSpore on the CPU."""
 
 import pytest
 
@@ -9,3 +9,15 @@ def mode(request):
     import mindspore as ms
     ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
     return request.param
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    """Calls ms-adam with some arguments; a `typer.testing.Result`."""
+    from typer.testing import CliRunner
+
+    from ms_adam import cli
+    from ms_adam.cli import ending
+    # The command handles SIGTERM for its own process; the test's stays as it is.
+    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
+    return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])

@@ -5,20 +5,16 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from ms_adam import cli
 from ms_adam.backends import toolchain
 from ms_adam.bench import cases, contenders, runner, tables
-from ms_adam.cli import ending
 from ms_adam.errors import UserError
 from ms_adam.report import bench as plots
 
 
 @pytest.fixture
-def invoke(monkeypatch):
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
-    return lambda *arguments: CliRunner().invoke(cli.app, ["bench", *map(str, arguments)])
+def invoke(invoke):
+    return lambda *arguments: invoke("bench", *arguments)
 
 
 @pytest.mark.parametrize("name, parameters, elements", [

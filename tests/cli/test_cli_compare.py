@@ -3,21 +3,11 @@
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from ms_adam import cli
-from ms_adam.cli import ending
 from ms_adam.report import compare as page
 from ms_adam.verify.compare import run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "compare.yaml"
-
-
-@pytest.fixture
-def invoke(monkeypatch):
-    # The command handles SIGTERM for its own process; the test's stays as it is.
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
-    return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
 @pytest.fixture

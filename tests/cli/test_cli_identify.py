@@ -3,20 +3,15 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from ms_adam import cli
-from ms_adam.cli import ending
 from ms_adam.verify.identify import catalogue
 
 
 @pytest.fixture
-def invoke(monkeypatch):
-    # The command handles SIGTERM for its own process; the test's stays as it is. So does sys.path.
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
-    monkeypatch.syspath_prepend("")
+def invoke(invoke, monkeypatch):
+    monkeypatch.syspath_prepend("")  # what the command adds to sys.path is gone after the test
     monkeypatch.setenv("COLUMNS", "120")
-    return lambda *arguments: CliRunner().invoke(cli.app, ["identify", *map(str, arguments)])
+    return lambda *arguments: invoke("identify", *arguments)
 
 
 def test_help_teaches(invoke):

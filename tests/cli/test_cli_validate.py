@@ -3,10 +3,7 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from ms_adam import cli
-from ms_adam.cli import ending
 from ms_adam.report.support import support_table
 from ms_adam.verify import validate
 
@@ -17,10 +14,8 @@ def result(status, against="reference", **fields):
 
 
 @pytest.fixture
-def invoke(monkeypatch, tmp_path):
+def invoke(invoke, monkeypatch, tmp_path):
     """Runs the command; `results` are what the matrix gives."""
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
-
     def run(*arguments, results=()):
         def judge(cells, device_target, out, workers, tell):
             tell(validate.Done(cells[0], list(results)))
@@ -28,8 +23,7 @@ def invoke(monkeypatch, tmp_path):
             return {"schema": 1, "environment": {"device_target": device_target},
                     "results": list(results)}
         monkeypatch.setattr(validate, "validate", judge)
-        return CliRunner().invoke(cli.app, ["validate", "--out", str(tmp_path / "out"),
-                                            *map(str, arguments)])
+        return invoke("validate", "--out", tmp_path / "out", *arguments)
     return run
 
 

@@ -9,21 +9,10 @@ from pathlib import Path
 
 import pytest
 from experiments.train.training_config import write_config
-from typer.testing import CliRunner
-
-from ms_adam import cli
-from ms_adam.cli import ending
 
 PROJECT = Path(__file__).parents[2]
 TRAIN = PROJECT / "configs" / "train.yaml"
 COMMAND = [sys.executable, "-c", "from ms_adam.cli import main; main()"]
-
-
-@pytest.fixture
-def invoke(monkeypatch):
-    # The command handles SIGTERM for its own process; the test's stays as it is.
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
-    return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
 @pytest.mark.parametrize("command, parts", [

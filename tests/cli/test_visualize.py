@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from experiments.trajectories.small_comparison import small
-from typer.testing import CliRunner
 
-from ms_adam import cli
-from ms_adam.cli import ending
 from ms_adam.drafts import draft
 from ms_adam.experiments.trajectories import comparison
 from ms_adam.report import trajectories as pictures
@@ -26,16 +23,12 @@ LINEAR = {
 
 
 @pytest.fixture
-def visualize(monkeypatch, tmp_path):
+def visualize(invoke, tmp_path):
     """Runs the command on a config of these keys; (its result, the folder that it writes to)."""
-    # The command handles SIGTERM for its own process; the test's stays as it is.
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
-
     def run(*arguments, base=CONFIG, **changes):
         file, out = tmp_path / "config.yaml", tmp_path / "out"
         file.write_text(yaml.safe_dump({**base, **changes}))
-        given = ["visualize", str(file), "--out", str(out), *map(str, arguments)]
-        return CliRunner().invoke(cli.app, given), out
+        return invoke("visualize", file, "--out", out, *arguments), out
 
     return run
 
@@ -44,22 +37,10 @@ def names(folder: Path):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_help():
-    text = " ".join(CliRunner().invoke(cli.app, ["visualize", "--help"]).output.split())
+def test_help(invoke):
+    text = " ".join(invoke("visualize", "--help").output.split())
     for part in ("CONFIG", "--out", "--json", "--debug", "Example:", "Exit status:"):
         assert part in text
-
-
-def test_help_does_not_wait_for_mindspore():
-    program = (
-        "import sys; from ms_adam import cli\n"
-        "try: cli.main()\n"
-        "finally: assert not {'mindspore', 'matplotlib', 'numpy'} & set(sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "visualize", "--help"], capture_output=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_without_mindspore_it_is_not_imported(tmp_path):

@@ -1,10 +1,10 @@
 """Every wrong config is refused with the key, its value, and what is allowed."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import yaml
+from experiments.changed_configs import changed, write
 
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.kinds import load_experiment
@@ -12,20 +12,8 @@ from ms_adam.experiments.kinds import load_experiment
 QUICK = Path(__file__).parents[2] / "configs" / "quick.yaml"
 
 
-def write(folder, content):
-    path = folder / "experiment.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return path
-
-
-def changed(key, value):
-    content = copy.deepcopy(yaml.safe_load(QUICK.read_text()))
-    *sections, last = key.split(".")
-    place = content
-    for section in sections:
-        place = place[section]
-    place[last] = value
-    return content
+def quick():
+    return yaml.safe_load(QUICK.read_text())
 
 
 def test_quick_config_is_sound():
@@ -62,14 +50,14 @@ def test_quick_config_is_sound():
 )
 def test_wrong_value_is_named(tmp_path, key, value, parts):
     with pytest.raises(ConfigError) as caught:
-        load_experiment(write(tmp_path, changed(key, value)))
+        load_experiment(write(tmp_path, changed(quick(), key, value)))
     for part in [str(tmp_path / "experiment.yaml"), *parts]:
         assert part in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["title", "data.split_seed", "compare.least_accuracy"])
 def test_missing_key_is_named(tmp_path, key):
-    content = changed(key, None)
+    content = changed(quick(), key, None)
     *sections, last = key.split(".")
     del (content[sections[0]] if sections else content)[last]
     with pytest.raises(ConfigError, match=f"the key '{key}' is missing"):
@@ -77,7 +65,7 @@ def test_missing_key_is_named(tmp_path, key):
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
-    content = changed("adam.beta1", 2)
+    content = changed(quick(), "adam.beta1", 2)
     content["training"]["epochs"] = -1
     with pytest.raises(ConfigError) as caught:
         load_experiment(write(tmp_path, content))
@@ -114,5 +102,5 @@ def test_number_in_short_form(tmp_path):
 
 
 def test_relative_folder_is_taken_from_the_config(tmp_path):
-    path = write(tmp_path, changed("data.idx_directory", "images"))
+    path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
     assert load_experiment(path).data.idx_directory == (tmp_path / "images").resolve()

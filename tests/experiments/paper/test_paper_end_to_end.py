@@ -214,17 +214,12 @@ def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):
         EventFiles(tmp_path)
 
 
-def test_options_of_figures_are_refused_for_others(tmp_path):
-    import typer.testing
-
-    from ms_adam.cli import app
-
+def test_options_of_figures_are_refused_for_others(invoke, tmp_path):
     (tmp_path / "other.yaml").write_text("kind: images\n")
     (tmp_path / "figure.yaml").write_text(yaml.safe_dump(content()))
 
     def words(*arguments):
-        ended = typer.testing.CliRunner().invoke(
-            app, ["reproduce", *map(str, arguments), "--out", str(tmp_path / "out")])
+        ended = invoke("reproduce", *arguments, "--out", tmp_path / "out")
         assert ended.exit_code == 2
         return ended.output
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import yaml
+from experiments.changed_configs import changed, write
 from experiments.sparse_text.text_example import text_config
 
 from ms_adam.experiments.config import ConfigError
@@ -12,22 +12,6 @@ from ms_adam.experiments.kinds import KINDS, kind_of, load_experiment
 from ms_adam.experiments.sparse_text.config import SIDES, TextExperiment
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-
-
-def write(folder, content):
-    path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def changed(key, value):
-    content = text_config()
-    *sections, last = key.split(".")
-    place = content
-    for section in sections:
-        place = place[section]
-    place[last] = value
-    return content
 
 
 def test_published_config_is_sound():
@@ -48,7 +32,7 @@ def test_each_kind_has_its_form():
 @pytest.mark.parametrize("kind", ["sound", "", None, 3, ["images"]])
 def test_unknown_kind(tmp_path, kind):
     with pytest.raises(ConfigError, match="kind = .*: must be one of images, sparse_text"):
-        load_experiment(write(tmp_path, changed("kind", kind)))
+        load_experiment(write(tmp_path, changed(text_config(), "kind", kind)))
 
 
 def test_keys_are_those_of_the_kind(tmp_path):
@@ -69,7 +53,7 @@ def test_keys_are_those_of_the_kind(tmp_path):
 ])
 def test_wrong_value_is_named(tmp_path, key, value, parts):
     with pytest.raises(ConfigError) as caught:
-        load_experiment(write(tmp_path, changed(key, value)))
+        load_experiment(write(tmp_path, changed(text_config(), key, value)))
     for part in [str(tmp_path / "experiment.yaml"), *parts]:
         assert part in str(caught.value)
 
