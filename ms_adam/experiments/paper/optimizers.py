@@ -11,7 +11,7 @@ MindSpore's own are taken where they have the published formula:
 
 AdaGrad is our own few lines: nn.Adagrad has a hidden 1e-8 inside the root, that is 1e-4 beside it,
 which gradients of these networks do not exceed. Each is tested against float64 in
-tests/experiments/test_paper_optimizers.py.
+tests/experiments/paper/test_paper_optimizers.py.
 """
 
 from __future__ import annotations
