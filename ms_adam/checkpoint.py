@@ -1,4 +1,4 @@
-"""Reads the state of an Adam from a checkpoint into an optimizer of ours, or refuses it whole."""
+"""Reads the state of an Adam into an optimizer of ours, or refuses it whole; puts shares together."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import os
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 
 from ms_adam import checkpoint_forms as forms
+from ms_adam import state
+from ms_adam.sharding import Collect
 
 _WIDENINGS = {"float32": ("float16", "bfloat16", "float32"), "float64": ("float32", "float64")}
 _CRC_MARK = b"crc_num"  # MindSpore ends a file so under crc_check=True: this and 10 bytes
@@ -32,6 +34,9 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
         optimizer: an `Adam` or `AdamW` of ours, of any backend and layout.
         checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict of names to Parameters, Tensors
             or arrays; or the ``state_dict()`` of an optimizer of PyTorch, with arrays for tensors.
+            With ``shard_state=True``, the whole state, of which each rank takes its share; or this
+            rank's share, saved from as many ranks. A list is of the shares of all ranks, paths or
+            dicts, for any optimizer.
 
     Keyword Args:
         step (int): the number of steps made, where the checkpoint does not tell it.
@@ -58,23 +63,17 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
     """
     owner = type(optimizer).__name__
     _check_step(owner, step)
-    if isinstance(checkpoint, (str, os.PathLike)):
-        checkpoint = read(checkpoint)
-    if not isinstance(checkpoint, dict):
-        raise TypeError(f"For '{owner}', 'checkpoint' must be a path or a dict, but got "
-                        f"{type(checkpoint).__name__}.")
+    whole = isinstance(checkpoint, (list, tuple))
     try:
-        if forms.is_torch(checkpoint):
-            content = forms.torch(checkpoint, names)
-        elif names is not None:
-            raise TypeError("'names' is for a state_dict of torch, but the checkpoint has names.")
-        else:
-            content = forms.named(checkpoint, optimizer.formula)
+        contents = [_content(part, optimizer.formula, names)
+                    for part in (checkpoint if whole else [checkpoint])]
+        content = forms.joined(contents) if whole else contents[0]
     except (TypeError, ValueError) as error:
         raise type(error)(f"For '{owner}', {error}") from error
     wanted = _wanted(optimizer)
     given = _comparable(content.entries, wanted)
-    problems = _differences(given, wanted, content.spelled)
+    elsewhere = {entry.name for entry in _all_entries(optimizer)} - set(wanted)
+    problems = _differences(given, wanted, elsewhere, whole, content.spelled)
     if problems:
         raise ValueError(f"For '{owner}', the checkpoint does not fit:\n  " + "\n  ".join(problems))
     count = _count(owner, content.steps, step, given)
@@ -87,6 +86,77 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
     _assign(optimizer.global_step, [count])
     _assign(optimizer.beta1_power, formula.beta1**count)
     _assign(optimizer.beta2_power, formula.beta2**count)
+
+
+def gather_state(optimizer):
+    """The whole state of an optimizer with ``shard_state=True``, put together from all ranks.
+
+    Every rank must call it, and gets all of it. One of them may save it: `load_state` reads it into
+    any number of ranks, and into an optimizer without shards.
+
+    Args:
+        optimizer: an `Adam` or `AdamW` of ours. Without shards its state is returned as it is.
+
+    Returns:
+        dict[str, Parameter]: "moment1.<parameter>" and so on, "beta1_power", "beta2_power" and
+        "global_step"; in memory of their own.
+
+    Example:
+        >>> state = ms_adam.gather_state(optimizer)  # doctest: +SKIP
+        >>> if get_rank() == 0:                      # doctest: +SKIP
+        ...     ms.save_checkpoint([{"name": name, "data": data} for name, data in state.items()],
+        ...                        "adam.ckpt")
+    """
+    values = {name: target.value() for name, target in _wanted(optimizer).items()}
+    if optimizer.shares.ranks > 1:
+        values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
+    values.update((name, getattr(optimizer, name).asnumpy())
+                  for name in ("beta1_power", "beta2_power", "global_step"))
+    return {name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
+            for name, value in values.items()}
+
+
+def _from_all_ranks(mine, entries, shares):
+    """{name: array} of all entries, from those that each rank has, in one message."""
+    lengths, places = [0] * shares.ranks, []
+    for entry in entries:
+        owner = shares.owners[entry.place]
+        places.append(lengths[owner])
+        lengths[owner] += _words(entry)
+    collect = Collect(lengths, shares.rank)
+    row = np.zeros(collect.length, np.int32)
+    for entry, place in zip(entries, places):
+        if shares.owners[entry.place] == shares.rank:
+            row[place:place + _words(entry)] = mine[entry.name].reshape(-1).view(np.int32)
+    rows = collect(Tensor(row)).asnumpy()
+    found = {}
+    for entry, place in zip(entries, places):
+        begin = collect.begins[shares.owners[entry.place]] + place
+        words = rows[begin:begin + _words(entry)]
+        found[entry.name] = words.view(entry.dtype).reshape(entry.shape)
+    return found
+
+
+def _words(entry):
+    return int(np.prod(entry.shape)) * entry.dtype.itemsize // 4
+
+
+def _all_entries(optimizer):
+    return state.entries(optimizer.check.names, optimizer.parameters, optimizer.formula.amsgrad,
+                         hasattr(optimizer, "master_weights"))
+
+
+def _content(checkpoint, formula, names):
+    if isinstance(checkpoint, (str, os.PathLike)):
+        checkpoint = read(checkpoint)
+    if not isinstance(checkpoint, dict):
+        raise TypeError("'checkpoint' must be a path, a dict, or a list of such, but got "
+                        f"{type(checkpoint).__name__}.")
+    if forms.is_torch(checkpoint):
+        return forms.torch(checkpoint, names)
+    if names is not None:
+        raise TypeError("'names' is for a state_dict of torch, but the checkpoint has names.")
+    return forms.named(checkpoint, formula)
 
 
 def read(path):
@@ -143,6 +213,9 @@ class _Target:
     def fill(self, value):
         self.buffer.reshape(-1)[self.slice] = value.astype(self.buffer.dtype).reshape(-1)
 
+    def value(self):
+        return self.buffer.reshape(-1)[self.slice].reshape(self.shape)
+
 
 def _assign(parameter, value):
     """Writes into a Parameter's own memory.
@@ -195,9 +268,20 @@ def _comparable(entries, wanted):
     return given
 
 
-def _differences(given, wanted, spelled):
-    problems = [f"missing: {spelled(name)}" for name in sorted(set(wanted) - set(given))]
-    problems += [f"not expected: {spelled(name)}" for name in sorted(set(given) - set(wanted))]
+def _differences(given, wanted, elsewhere, whole, spelled):
+    """What keeps the entries from being taken.
+
+    Args:
+        given: the entries of the checkpoint.
+        wanted: those that this process keeps.
+        elsewhere: those that other ranks keep.
+        whole: whether these too must be there.
+        spelled: how the checkpoint spells a name.
+    """
+    needed = set(wanted) | elsewhere if whole else set(wanted)
+    problems = [f"missing: {spelled(name)}" for name in sorted(needed - set(given))]
+    problems += [f"not expected: {spelled(name)}"
+                 for name in sorted(set(given) - set(wanted) - elsewhere)]
     for name in sorted(set(given) & set(wanted)):
         value, target = given[name], wanted[name]
         if value.shape != target.shape:

@@ -82,6 +82,29 @@ def named(checkpoint, formula):
     return Content(entries, spelled, _steps(checkpoint, form, formula))
 
 
+def joined(contents):
+    """The shares of all ranks of one training as one content.
+
+    Raises:
+        ValueError: If there is none, two have an entry of one name, or they do not count the same
+            steps.
+    """
+    if not contents:
+        raise ValueError("the list of checkpoints is empty.")
+    entries = {}
+    for number, content in enumerate(contents):
+        twice = sorted(set(entries) & set(content.entries))
+        if twice:
+            raise ValueError(f"{content.spelled(twice[0])} is in two of the {len(contents)} "
+                             "checkpoints; give each rank's once, and all of one step.")
+        entries.update(content.entries)
+        if content.steps != contents[0].steps:
+            raise ValueError(f"the {len(contents)} checkpoints do not count the same steps: the "
+                             f"first {contents[0].steps.possible}, the one after {number} others "
+                             f"{content.steps.possible}.")
+    return Content(entries, contents[0].spelled, contents[0].steps)
+
+
 def is_torch(checkpoint):
     """Whether a dict is the state_dict of an optimizer of PyTorch."""
     return set(checkpoint) == {"state", "param_groups"}

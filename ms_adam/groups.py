@@ -17,11 +17,13 @@ class Groups(NamedTuple):
         index: which group the parameter is in.
         decayed: whether weight decay acts on it.
         centralized: whether its gradient is centralized.
+        owned: whether this process updates it; all are, but with `shard_state`.
     """
 
     index: Tuple[int, ...]
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]
+    owned: Tuple[bool, ...]
 
 
 class GroupValues(nn.Cell):
@@ -80,11 +82,12 @@ class Scheduled(nn.Cell):
         return self.schedule(done).reshape(())
 
 
-def split(optimizer):
+def split(optimizer, owned):
     """Reads the groups off what `nn.Optimizer` made of its arguments.
 
     Args:
         optimizer: an `nn.Optimizer` whose loss scale is 1, after its `__init__`.
+        owned: for each parameter, whether this process updates it.
 
     Returns:
         A `Groups` and a `GroupValues`.
@@ -107,7 +110,8 @@ def split(optimizer):
         index=tuple(index),
         decayed=tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags),
         centralized=(optimizer.grad_centralization_flags if optimizer.is_group
-                     else (False,) * count))
+                     else (False,) * count),
+        owned=tuple(owned))
     return groups, values
 
 

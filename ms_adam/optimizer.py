@@ -12,8 +12,9 @@ from ms_adam import backends
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
 from ms_adam.gradients import FLOATS, CheckGradients
 from ms_adam.groups import split
+from ms_adam.sharding import Exchange, Shares, shares_of
 from ms_adam.sparse import hand_over, parts
-from ms_adam.state import State
+from ms_adam.state import State, kept
 from ms_adam.state import flat_state as make_flat_state
 from ms_adam.state import master_weights as make_master_weights
 
@@ -114,7 +115,11 @@ class Adam(nn.Optimizer):
         flat_state (bool): Keep all first moments in one buffer and all second moments in another
             (backend `fused`), so that fewer tensors enter the launch. `load_state` reads
             checkpoints of either layout. Default: ``False`` .
-        shard_state (bool): Not there yet. Default: ``False`` .
+        shard_state (bool): In data-parallel training, keep on each rank the moments (and master
+            weights) of its share of the parameters alone, update those, and exchange the
+            parameters: the state takes 1/N of the memory on each of N ranks, the numbers are the
+            same bit for bit. `mindspore.communication.init()` must have been called. See
+            docs/scaling.md. Default: ``False`` .
         lr: The name of `learning_rate` in releases of MindSpore after 2.9.
         betas (tuple[float]): `beta1` and `beta2` in one, likewise.
 
@@ -133,6 +138,8 @@ class Adam(nn.Optimizer):
         parameters (ParameterTuple): What is optimized.
         moment1, moment2, vhat (ParameterTuple): float32, or float64 for float64 parameters; one for
             each parameter, or, flat, one for each of these dtypes.
+        shares (Shares): Which rank updates which parameter; all are this one's, but with
+            `shard_state`.
         global_step (Parameter): Steps made, int32 of shape (1,). The one counter there is: bias
             corrections and schedules read it.
 
@@ -147,10 +154,11 @@ class Adam(nn.Optimizer):
             `beta2` is not in [0, 1); if `weight_decay` or `learning_rate` is less than 0; if
             `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
             `backend` is unknown or cannot run, or cannot have `flat_state`; if the count or a
-            shape of the gradients does not fit.
+            shape of the gradients does not fit; if `shard_state` is True in another parallel mode
+            than data-parallel.
         RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
-            table has not (backend "fused"; nothing is changed then).
-        NotImplementedError: If an option is asked for that is not there yet.
+            table has not (backend "fused"; nothing is changed then); if `shard_state` is True and
+            communication was not started.
 
     A gradient that holds NaN or Inf makes its own elements of the parameter NaN and no others. One
     whose square overflows (above 1.8e19 in float32) leaves an infinite second moment, from which
@@ -216,13 +224,14 @@ class Adam(nn.Optimizer):
                 f"For '{owner}', at most one of 'use_lazy', 'use_offload' and 'use_amsgrad' can be "
                 f"True, but got use_lazy={use_lazy}, use_offload={use_offload}, "
                 f"use_amsgrad={use_amsgrad}.")
-        if shard_state:
-            raise NotImplementedError(f"For '{owner}', shard_state=True is not there yet.")
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
         super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
         self.loss_scale = loss_scale
         _check_parameters(owner, self.parameters)
+        self.shares = (shares_of(owner, self.parameters) if shard_state
+                       else Shares.undivided(len(self.parameters)))
+        owned = self.shares.owned
 
         formula = Formula(
             beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
@@ -230,7 +239,8 @@ class Adam(nn.Optimizer):
             decoupled=self.decoupled_weight_decay, loss_scale=loss_scale,
             max_grad_norm=max_grad_norm, lazy=use_lazy,
             on_host=use_offload and self._target != "CPU", use_locking=use_locking)
-        weights = make_master_weights(self.parameters) if master_weights else self.parameters
+        weights = (make_master_weights(self.parameters, owned) if master_weights
+                   else self.parameters)
         if flat_state:
             if backend not in ("auto", "fused"):
                 raise ValueError(f"For '{owner}', flat_state=True is for backend='fused', but got "
@@ -239,19 +249,26 @@ class Adam(nn.Optimizer):
         self.backend = backends.choose(owner, backend, formula, weights, self._target)
 
         if flat_state:
-            state, self.layout, self.flat_layout = make_flat_state(self.parameters, use_amsgrad)
-            layout = {"offsets": self.layout.offsets}
+            mine = [parameter for parameter, own in zip(self.parameters, owned) if own]
+            state, self.layout, self.flat_layout = make_flat_state(mine, use_amsgrad)
+            offset_of = dict(zip(self.layout.names, self.layout.offsets))
+            layout = {"offsets": [offset_of.get(p.name) for p in self.parameters]}
         else:
-            state, layout = State.zeros(self.parameters, use_amsgrad), {}
-        self.moment1, self.moment2 = state.moment1, state.moment2
+            state, layout = State.zeros(self.parameters, use_amsgrad, owned), {}
+        self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
         if use_amsgrad:
-            self.vhat = state.vhat
+            self.vhat = kept(state.vhat)
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
         if master_weights:
             self.master_weights = weights
-        groups, self.group_values = split(self)
+        groups, self.group_values = split(self, owned)
         self.update = backends.BACKENDS[self.backend](
             formula, self.parameters, weights, state, groups, self._target, **layout)
+        self.exchanged = self.shares.ranks > 1
+        if self.exchanged:
+            packings = backends.packing_for(owner, self.backend, self.parameters, master_weights,
+                                            self._target)
+            self.exchange = Exchange(packings, self.parameters, self.shares)
         self.formula = formula
         self.count = len(self.parameters)
         self.check = CheckGradients([parameter.name for parameter in self.parameters],
@@ -285,8 +302,11 @@ class Adam(nn.Optimizer):
         # Schedules are called with the steps already made: before this one counts.
         learning_rates, weight_decays = self.group_values(self.global_step)
         _assign_add(self.global_step, self.one)
-        return self.update(self.global_step, learning_rates, weight_decays, gradients, dtype,
+        done = self.update(self.global_step, learning_rates, weight_decays, gradients, dtype,
                            indices)
+        if self.exchanged:
+            done = self.exchange(self.global_step, (gradients, indices))
+        return done
 
     @nn.Optimizer.target.setter
     def target(self, value):

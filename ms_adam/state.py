@@ -5,7 +5,7 @@ whose, so that a checkpoint can be read without the optimizer that wrote it.
 """
 
 import json
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -14,6 +14,9 @@ from mindspore import Parameter, ParameterTuple, Tensor, ops
 
 class State(NamedTuple):
     """The buffers of all parameters, in the order of the parameters.
+
+    Where another process keeps them (`shard_state`), None stands in the tuples; flat buffers hold
+    what is kept here alone.
 
     Attributes:
         moment1: first moments m, each of its parameter's shape; names `moment1.<parameter>`.
@@ -24,18 +27,25 @@ class State(NamedTuple):
         beta2_power: beta2^t, likewise.
     """
 
-    moment1: ParameterTuple
-    moment2: ParameterTuple
-    vhat: Optional[ParameterTuple]
+    moment1: Tuple[Optional[Parameter], ...]
+    moment2: Tuple[Optional[Parameter], ...]
+    vhat: Optional[Tuple[Optional[Parameter], ...]]
     beta1_power: Parameter
     beta2_power: Parameter
 
     @classmethod
-    def zeros(cls, parameters, amsgrad):
+    def zeros(cls, parameters, amsgrad, owned):
         """A state before the first step: float32, or float64 for float64 parameters."""
-        return cls(
-            _zeros("moment1", parameters), _zeros("moment2", parameters),
-            _zeros("vhat", parameters) if amsgrad else None, *_beta_powers())
+        def zeros(prefix):
+            return tuple(_zeros_like(prefix, parameter) if mine else None
+                         for parameter, mine in zip(parameters, owned))
+        return cls(zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None,
+                   *_beta_powers())
+
+
+def kept(moments):
+    """The buffers that are kept in this process."""
+    return ParameterTuple(tuple(moment for moment in moments if moment is not None))
 
 
 class FlatLayout(NamedTuple):
@@ -46,6 +56,8 @@ class FlatLayout(NamedTuple):
         shapes: their shapes.
         dtypes: of their moments, "float32" or "float64".
         offsets: where they begin, in elements.
+
+    With `shard_state`, of the parameters whose moments are kept in this process.
     """
 
     names: List[str]
@@ -102,7 +114,7 @@ FLAT_LAYOUT = "flat_layout"
 
 
 def flat_state(parameters, amsgrad):
-    """A flat state before the first step.
+    """A flat state before the first step, for parameters whose moments are kept here.
 
     Returns:
         A `State` whose tuples hold one buffer for each dtype of moments, named
@@ -112,9 +124,9 @@ def flat_state(parameters, amsgrad):
     layout = FlatLayout.of(parameters)
 
     def buffers(prefix):
-        return ParameterTuple(tuple(
+        return tuple(
             Parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}",
-                      requires_grad=False) for dtype, size in layout.sizes().items()))
+                      requires_grad=False) for dtype, size in layout.sizes().items())
     state = State(buffers("moment1"), buffers("moment2"), buffers("vhat") if amsgrad else None,
                   *_beta_powers())
     return state, layout, Parameter(Tensor(layout.to_bytes()), FLAT_LAYOUT, requires_grad=False)
@@ -125,18 +137,52 @@ def moment_dtype(parameter):
     return ms.float64 if parameter.dtype == ms.float64 else ms.float32
 
 
-def master_weights(parameters):
+def master_weights(parameters, owned):
     """What the update acts on: a float32 copy of each float16 or bfloat16 parameter.
 
     Returns:
-        ParameterTuple. Where the parameter is float32 or wider it is the parameter itself, else a
-        new one named `master_weight.<parameter>`.
+        ParameterTuple. Where the parameter is float32 or wider, or another process updates it, it is
+        the parameter itself, else a new one named `master_weight.<parameter>`.
     """
     return ParameterTuple(tuple(
         Parameter(ops.cast(parameter, ms.float32), name=f"master_weight.{parameter.name}",
                   requires_grad=False)
-        if parameter.dtype in (ms.float16, ms.bfloat16) else parameter
-        for parameter in parameters))
+        if mine and parameter.dtype in (ms.float16, ms.bfloat16) else parameter
+        for parameter, mine in zip(parameters, owned)))
+
+
+class Entry(NamedTuple):
+    """One entry of the state, wherever it is kept.
+
+    Attributes:
+        name: "moment1.<parameter>", "moment2.", "vhat." or "master_weight.".
+        place: of its parameter among the parameters.
+        shape: the parameter's.
+        dtype: NumPy's.
+    """
+
+    name: str
+    place: int
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+
+
+def entries(names, parameters, amsgrad, masters):
+    """All entries of a state, those of other ranks too, in one order on all ranks.
+
+    Args:
+        names: the parameters' names when the state was made.
+        parameters: what is optimized.
+        amsgrad: whether there is vhat.
+        masters: whether there are master weights.
+    """
+    prefixes = ("moment1", "moment2") + (("vhat",) if amsgrad else ())
+    found = [Entry(f"{prefix}.{name}", i, parameter.shape,
+                   np.dtype(_dtype_name(moment_dtype(parameter))))
+             for prefix in prefixes for i, (name, parameter) in enumerate(zip(names, parameters))]
+    return found + [Entry(f"master_weight.{name}", i, parameter.shape, np.dtype(np.float32))
+                    for i, (name, parameter) in enumerate(zip(names, parameters))
+                    if masters and parameter.dtype in (ms.float16, ms.bfloat16)]
 
 
 def _beta_powers():
@@ -146,10 +192,6 @@ def _beta_powers():
 
 def _dtype_name(dtype):
     return str(dtype).lower()
-
-
-def _zeros(prefix, parameters):
-    return ParameterTuple(tuple(_zeros_like(prefix, parameter) for parameter in parameters))
 
 
 def _zeros_like(prefix, parameter):

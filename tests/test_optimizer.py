@@ -127,8 +127,8 @@ def test_data_that_is_replaced_is_what_goes_on(backend, mode):
     np.testing.assert_allclose(to_numpy(weight), 7.0 - 0.5 / (1 - 0.5**4), rtol=1e-6)
 
 
-def test_what_is_not_there_yet_says_so():
-    with pytest.raises(NotImplementedError, match="shard_state"):
+def test_shards_need_ranks():
+    with pytest.raises(RuntimeError, match="shard_state=True.*communication.init.*msrun"):
         ms_adam.Adam(parameters(), shard_state=True)
 
 

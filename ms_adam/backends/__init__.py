@@ -6,6 +6,7 @@ from mindspore import log
 
 from ms_adam.backends.composite import Composite
 from ms_adam.backends.fused import Fused
+from ms_adam.backends.packing import KernelPacking, OperatorPacking
 from ms_adam.backends.primitive import Primitive
 
 # In the order in which "auto" tries them: the fastest first.
@@ -37,6 +38,38 @@ def choose(owner, name, formula, weights, device_target):
             return name
         if name == "fused" and device_target == "CPU":
             _say_once(f"ms_adam runs without its fused kernel, slower: {obstacle}.")
+
+
+def packing_for(owner, name, parameters, has_masters, device_target):
+    """How parameters that a backend has updated are packed, to be sent to other ranks.
+
+    Args:
+        owner: who asks, for the error message.
+        name: of the backend.
+        parameters: on all ranks the same ones.
+        has_masters: whether float16 and bfloat16 parameters have master weights.
+        device_target: "CPU", "GPU" or "Ascend".
+
+    Returns:
+        [(packing, places of the parameters in a row of its own)], in one order on all ranks. Empty
+        parameters are in none.
+
+    Raises:
+        ValueError: If they can not be packed there.
+    """
+    places = [i for i, parameter in enumerate(parameters) if parameter.size > 0]
+    if name == "fused":
+        return [(KernelPacking(), places)] if places else []
+    for i in places:
+        if OperatorPacking.cannot_read(parameters[i].dtype, has_masters, device_target):
+            raise ValueError(
+                f"For '{owner}', shard_state=True with backend='{name}' can not send the parameter "
+                f"'{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
+                "backend='fused' can, and for bfloat16 master_weights=True.")
+    alike = {}
+    for i in places:
+        alike.setdefault(OperatorPacking.sent_as(parameters[i].dtype), []).append(i)
+    return [(OperatorPacking(dtype), alike[dtype]) for dtype in sorted(alike, key=str)]
 
 
 @functools.lru_cache(maxsize=None)

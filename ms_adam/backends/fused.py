@@ -10,6 +10,8 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_adam.backends import toolchain
+from ms_adam.backends.operators import pick
+from ms_adam.state import kept
 
 SOURCE = Path(__file__).with_name("fused_cpu.cc")
 FUNCTION = "MsAdamStep"
@@ -29,8 +31,8 @@ class Fused(nn.Cell):
         groups: a `Groups` for these weights.
         device_target: "CPU".
         offsets: for flat state: where each weight begins in the buffer of its moments' dtype, in
-            elements; `state` then has one buffer for each dtype. None if weights have moments of
-            their own.
+            elements (None if the weight is not updated here); `state` then has one buffer for each
+            dtype. None if weights have moments of their own.
 
     Inputs and outputs are those of `OperatorBackend`.
     """
@@ -40,22 +42,32 @@ class Fused(nn.Cell):
         """Why this backend cannot run; None if it can."""
         if device_target != "CPU":
             return f"the kernel is for the CPU, not for {device_target}"
-        return _library()[1]
+        return library()[1]
 
     def __init__(self, formula, parameters, weights, state, groups, device_target, offsets=None):
         super().__init__(auto_prefix=False)
-        self.weights = weights
+        # Each tensor that enters costs; of a weight that is not updated here the gradient counts
+        # for the global norm alone.
+        clips = formula.max_grad_norm is not None
+        members = [i for i, owned in enumerate(groups.owned) if owned or clips]
+        self.members = None if len(members) == len(weights) else tuple(members)
+        self.weights = ParameterTuple(tuple(weights[i] for i in members))
         self.rounded = ParameterTuple(tuple(
             parameter for parameter, weight in zip(parameters, weights) if parameter is not weight))
-        self.moment1, self.moment2 = state.moment1, state.moment2
-        self.vhat = state.vhat if formula.amsgrad else ()
+        self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
+        self.vhat = kept(state.vhat) if formula.amsgrad else ()
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
         self.numbers = Tensor(_numbers(formula), ms.float64)
-        self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
-        self.launch = ops.Custom(f"{_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
+        self.plan = Tensor(_plan(parameters, weights, state, groups, offsets, members), ms.int64)
+        self.map_ = ops.HyperMap()
+        self.launch = ops.Custom(f"{library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
 
     def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
+        if self.members is not None:
+            gradients = self.map_(ops.partial(pick, gradients), self.members)
+            if len(indices) > 0:
+                indices = self.map_(ops.partial(pick, indices), self.members)
         self.launch(self.numbers, self.plan, step, self.beta1_power, self.beta2_power,
                     *learning_rates, *weight_decays, *gradients, *indices, *self.weights, *self.rounded,
                     *self.moment1, *self.moment2, *self.vhat)
@@ -70,13 +82,13 @@ def _numbers(formula):
             formula.decoupled, formula.lazy]
 
 
-def _plan(parameters, weights, state, groups, offsets):
-    """`struct Plan` of the kernel, and a `struct Layout` for each weight."""
+def _plan(parameters, weights, state, groups, offsets, members):
+    """`struct Plan` of the kernel, and a `struct Layout` for each member."""
     buffers = 0 if offsets is None else len(state.moment1)
-    plan = [len(weights), max(groups.index, default=-1) + 1, thread_count(), buffers]
-    for i, weight in enumerate(weights):
-        plan += [groups.index[i], groups.decayed[i], groups.centralized[i],
-                 weight is not parameters[i], 0 if offsets is None else offsets[i]]
+    plan = [len(members), max(groups.index, default=-1) + 1, thread_count(), buffers]
+    for i in members:
+        plan += [groups.owned[i], groups.index[i], groups.decayed[i], groups.centralized[i],
+                 weights[i] is not parameters[i], (offsets[i] or 0) if offsets else 0]
     return plan
 
 
@@ -99,7 +111,7 @@ def thread_count():
 
 
 @functools.lru_cache(maxsize=None)
-def _library():
+def library():
     """The path of the kernel's library and None, or None and why there is none."""
     try:
         library = toolchain.build(SOURCE)

@@ -100,6 +100,7 @@ struct Plan {
 };
 
 struct Layout {
+  int64_t owned;        // whether it is updated; if not, its gradient counts for the global norm alone
   int64_t group;        // which learning rate and weight decay
   int64_t decayed;      // whether weight decay acts on it
   int64_t centralized;  // whether its gradient loses its mean
@@ -179,6 +180,7 @@ struct Task {
   int64_t size = 0;
   int64_t row = 0;    // elements that are looked at together, 0 if each stands alone
   int64_t group = 0;
+  bool owned = true;                // whether it is updated, or counts for the global norm alone
   bool centralized = false;         // whether the gradient of a row loses its mean
   bool lazy = false;                // whether a row without a gradient stays as it is
   bool l2 = false, shrunk = false;  // how weight decay acts
@@ -521,6 +523,7 @@ void for_each_chunk(int64_t chunks, int64_t threads, const std::function<void(in
 
 void step_chunk(const Tasks& tasks, int64_t chunk, const std::vector<Step>& steps) {
   tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
+    if (!task.owned) return;
     const Step& step = steps[task.group];
     if (!task.row) return task.update(task, step, first, count, 0.0);
     for (const int64_t end = first + count; first < end; first += task.row) {
@@ -675,7 +678,8 @@ class SparseRows {
     move(task.moment2, table.moment);
     move(task.vhat, table.moment);
     task.size = count * table.row;
-    if (count == 1) task.bytes = std::min<int64_t>(table.row * width(table.moment), 1024);
+    if (count == 1 && task.owned)
+      task.bytes = std::min<int64_t>(table.row * width(table.moment), 1024);
     return task;
   }
 
@@ -719,12 +723,14 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
   for (int64_t i = 0; i < plan.weights; ++i) weights.push_back(inputs.next());
   for (int64_t i = 0; i < plan.weights; ++i)
     parameters.push_back(layouts[i].rounded ? inputs.next() : none);
-  const int64_t stride = plan.buffers ? plan.buffers : plan.weights;
+  int64_t owned = 0;
+  for (int64_t i = 0; i < plan.weights; ++i) owned += layouts[i].owned;
+  const int64_t stride = plan.buffers ? plan.buffers : owned;
   const int kinds = formula.amsgrad ? 3 : 2;
   for (int64_t i = 0; i < kinds * stride; ++i) moments.push_back(inputs.next());
   if (inputs.left() != 1) return malformed;  // the output, which nobody reads
 
-  for (int64_t i = 0; i < plan.weights; ++i) {
+  for (int64_t i = 0, at = 0; i < plan.weights; ++i) {
     const Tensor &gradient = gradients[i], &weight = weights[i], &parameter = parameters[i];
     const Layout& layout = layouts[i];
     const bool sparse = indices[i].axes == 1;
@@ -735,6 +741,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
 
     Task task;
     task.size = weight.size;
+    task.owned = layout.owned;
     task.group = layout.group;
     task.l2 = layout.decayed && !formula.decoupled;
     task.shrunk = layout.decayed && formula.decoupled;
@@ -748,7 +755,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
     const Kind kind = weight.kind == Kind::Float64 ? Kind::Float64 : Kind::Float32;
     const int64_t width = kind == Kind::Float64 ? 8 : 4;
     char** const pointers[] = {&task.moment1, &task.moment2, &task.vhat};
-    for (int k = 0; k < kinds; ++k) {
+    for (int k = 0; k < kinds && layout.owned; ++k) {
       const Tensor* moment = &moments[k * stride];
       if (plan.buffers) {
         const Tensor* const end = moment + plan.buffers;
@@ -757,11 +764,13 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
           return unfit_state;
         *pointers[k] = moment->data + layout.offset * width;
       } else {
-        moment += i;
+        moment += at;
         if (moment->kind != kind || moment->size != weight.size) return unfit_state;
         *pointers[k] = moment->data;
       }
     }
+
+    at += layout.owned;
 
     const auto find = formula.amsgrad ? update_for<true> : update_for<false>;
     task.update = find(weight.kind, parameter.kind, gradient.kind);
@@ -798,7 +807,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
 //                                              or int64; of one axis, or of none if it is not
 //   weights                                    one for each weight
 //   parameters                                 one for each weight that has a rounding
-//   moment1, moment2, vhat (under AMSGrad)     one for each weight, or the flat buffers
+//   moment1, moment2, vhat (under AMSGrad)     one for each weight that is owned, or the flat buffers
 // Output: one element that means nothing.
 extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
                           void*, void*) {
@@ -853,5 +862,53 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
 
   *powers[0] = float(std::pow(formula.beta1, t));
   *powers[1] = float(std::pow(formula.beta2, t));
+  return 0;
+}
+
+// ---- Parameters in a row of int32, to be sent to other ranks ------------------------------------
+
+namespace {
+
+struct Piece {
+  int64_t begin, size;  // in the row, in bytes
+};
+
+}  // namespace
+
+// Inputs: a Piece for each parameter, the parameters. Output: the row; zero where no piece is.
+extern "C" int MsAdamPack(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
+                          void*, void*) {
+  Inputs inputs(count, data, axes, shapes, dtypes);
+  const Piece* piece = reinterpret_cast<const Piece*>(inputs.next().data);
+  char* const row = static_cast<char*>(data[count - 1]);
+  const int64_t end = shapes[count - 1][0] * width(Kind::Int32);
+  int64_t filled = 0;
+  for (; inputs.left() > 1; ++piece) {
+    const Tensor parameter = inputs.next();
+    if (piece->begin < filled || piece->begin + piece->size > end ||
+        piece->size != parameter.size * width(parameter.kind))
+      return malformed;
+    std::memset(row + filled, 0, piece->begin - filled);
+    std::memcpy(row + piece->begin, parameter.data, piece->size);
+    filled = piece->begin + piece->size;
+  }
+  std::memset(row + filled, 0, end - filled);
+  return 0;
+}
+
+// Inputs: a Piece for each parameter, the row, the parameters, which are set. Output: one element
+// that means nothing.
+extern "C" int MsAdamUnpack(int count, void** data, int* axes, int64_t** shapes,
+                            const char** dtypes, void*, void*) {
+  Inputs inputs(count, data, axes, shapes, dtypes);
+  const Piece* piece = reinterpret_cast<const Piece*>(inputs.next().data);
+  const Tensor row = inputs.next();
+  for (; inputs.left() > 1; ++piece) {
+    const Tensor parameter = inputs.next();
+    if (piece->begin < 0 || piece->begin + piece->size > row.size * width(row.kind) ||
+        piece->size != parameter.size * width(parameter.kind))
+      return malformed;
+    std::memcpy(parameter.data, row.data + piece->begin, piece->size);
+  }
   return 0;
 }

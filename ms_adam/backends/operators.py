@@ -68,7 +68,8 @@ class OperatorBackend(nn.Cell):
         for i, weight in enumerate(weights):
             key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
                    groups.centralized[i])
-            alike.setdefault(key, []).append(i)
+            if groups.owned[i]:
+                alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
         self.batches = nn.CellList([batch(formula, weights, state, members, *key)
                                     for key, members in alike.items()], auto_prefix=False)

@@ -1,0 +1,1 @@
+"""Data-parallel training under MindSpore's launcher `msrun`, and what must be true of it."""

@@ -1,0 +1,69 @@
+"""One rank of a data-parallel training: what all modules share that `launch` starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Callable
+
+from ms_adam.errors import UserError
+from ms_adam.experiments.distributed.launch import EVENTS, JOB
+from ms_adam.experiments.worker import enter, told
+
+
+class Ranks:
+    """This rank among the others.
+
+    Attributes:
+        rank, count: Which one, of how many.
+        folder: That of the launch.
+    """
+
+    def __init__(self, folder: Path, rank: int, count: int):
+        self.folder, self.rank, self.count = folder, rank, count
+
+    def tell(self, event: str, **values) -> None:
+        """Rank 0 tells the process that launched; the others keep still."""
+        if self.rank == 0:
+            with open(self.folder / EVENTS, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"event": event, **values}) + "\n")
+
+
+def serve(work: Callable[[dict, Ranks], None]) -> int:
+    """Joins the other ranks in the mode that the job names, does the job, and tells how it went.
+
+    The exit status of the process; if it is not 0, msrun kills the other ranks.
+    """
+    folder = Path(sys.argv[1])
+    rank = int(os.environ["RANK_ID"])
+    (folder / f"process_{rank}").write_text(str(os.getpid()), encoding="utf-8")
+    job = json.loads((folder / JOB).read_text(encoding="utf-8"))
+    try:
+        _join(job["mode"])
+        from mindspore import communication
+
+        work(job, Ranks(folder, communication.get_rank(), communication.get_group_size()))
+    except Exception as error:  # the boundary of the process: told to the launcher, trace to the log
+        traceback.print_exc()
+        message = told(error) if isinstance(error, UserError) else f"{type(error).__name__}: {told(error)}"
+        _end(folder, rank, message)
+        return 1
+    _end(folder, rank, "done")
+    return 0
+
+
+def _join(mode: str) -> None:
+    enter(mode)
+    import mindspore
+    from mindspore import communication
+
+    communication.init()
+    mindspore.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True,
+                                        device_num=communication.get_group_size())
+
+
+def _end(folder: Path, rank: int, words: str) -> None:
+    (folder / f"ended_{rank}.json").write_text(json.dumps(words), encoding="utf-8")

@@ -1,0 +1,145 @@
+"""A rank of test_sharding.py: holds optimizers with shards to optimizers without, bit for bit.
+
+It writes what it found to found_<rank>.json in the launch's folder.
+"""
+
+import json
+import sys
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor
+
+import ms_adam
+from ms_adam.experiments.distributed.rank import serve
+
+SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
+STEPS = 3
+CASES = {
+    "Adam": {},
+    "AdamW": {"optimizer": "AdamW", "weight_decay": 0.1},
+    "AMSGrad": {"use_amsgrad": True},
+    "Nesterov, L2": {"use_nesterov": True, "weight_decay": 0.1},
+    "clipping": {"max_grad_norm": 0.5},
+    "clipping, composite": {"max_grad_norm": 0.5, "backend": "composite"},
+    "flat": {"flat_state": True},
+    "flat, clipping, AMSGrad": {"flat_state": True, "max_grad_norm": 0.5, "use_amsgrad": True},
+    "primitive": {"backend": "primitive"},
+    "composite": {"backend": "composite"},
+    "float16": {"dtypes": ["float16"]},
+    "dtypes": {"dtypes": ["float16", "float32", "bfloat16", "float64"]},
+    "dtypes, composite": {"dtypes": ["float16", "float32"], "backend": "composite"},
+    "master weights, composite": {"dtypes": ["float16", "bfloat16", "float32"],
+                                  "master_weights": True, "backend": "composite"},
+    "master weights": {"dtypes": ["float16", "bfloat16", "float32"], "master_weights": True},
+    "master weights, clipping": {"dtypes": ["float16", "bfloat16", "float32"],
+                                 "master_weights": True, "max_grad_norm": 0.5},
+    "groups": {"groups": True},
+    "one parameter": {"shapes": [(6, 2)]},
+    "one parameter, composite": {"shapes": [(6, 2)], "backend": "composite"},
+    "one large table": {"shapes": [(300, 4), (3,), (2, 2)]},
+    "one large table, composite": {"shapes": [(300, 4), (3,), (2, 2)], "backend": "composite"},
+    "empty": {"shapes": [(0, 3), (4,), (2,)]},
+    "lazy": {"use_lazy": True, "sparse": True},
+    "lazy, clipping": {"use_lazy": True, "sparse": True, "max_grad_norm": 0.5},
+    "lazy, composite": {"use_lazy": True, "sparse": True, "backend": "composite"},
+    "sparse": {"sparse": True},
+}
+
+
+def make(case, sharded):
+    options = dict(case)
+    shapes = [tuple(shape) for shape in options.pop("shapes", SHAPES)]
+    dtypes = options.pop("dtypes", ["float32"])
+    options.pop("sparse", None)
+    random = np.random.default_rng(0)
+    parameters = [
+        Parameter(Tensor(np.asarray(random.standard_normal(shape)),
+                         getattr(ms, dtypes[i % len(dtypes)])), name=f"w{i}")
+        for i, shape in enumerate(shapes)]
+    given = parameters
+    if options.pop("groups", False):
+        given = [{"params": parameters[:2], "lr": 0.05, "weight_decay": 0.1},
+                 {"params": parameters[2:5], "grad_centralization": True},
+                 {"params": parameters[5:]}]
+    kind = getattr(ms_adam, options.pop("optimizer", "Adam"))
+    return kind(given, 0.01, shard_state=sharded, **options)
+
+
+def gradient(parameter, random, sparse):
+    dtype = parameter.dtype
+    if sparse and parameter.ndim == 2 and parameter.shape[0] > 4:
+        rows = random.integers(0, parameter.shape[0], 4)
+        return (Tensor(rows, ms.int32),
+                Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype))
+    return Tensor(np.asarray(random.standard_normal(parameter.shape)), dtype)
+
+
+def run(optimizer, steps, seed, sparse):
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        optimizer(tuple(gradient(p, random, sparse) for p in optimizer.parameters))
+
+
+def bits(value):
+    """Without rounding: float64 holds every dtype."""
+    value = value.astype(ms.float32) if value.dtype == ms.bfloat16 else value
+    return np.array(value.asnumpy()).astype(np.float64)
+
+
+def different(ones, others):
+    return [name for name in ones if not np.array_equal(bits(ones[name]), bits(others[name]))]
+
+
+def held(optimizer):
+    """Bytes of moments and master weights that this rank has."""
+    own = [*optimizer.moment1, *optimizer.moment2, *getattr(optimizer, "vhat", ())]
+    own += [weight for weight, parameter in zip(getattr(optimizer, "master_weights", ()),
+                                                optimizer.parameters) if weight is not parameter]
+    return sum(value.nbytes for value in own)
+
+
+def weights(optimizer):
+    return {parameter.name: parameter for parameter in optimizer.parameters}
+
+
+def look_at(name, case, ranks):
+    sparse = case.get("sparse", False)
+    sharded, whole = make(case, True), make(case, False)
+    run(sharded, STEPS, 1, sparse)
+    run(whole, STEPS, 1, sparse)
+    found = {"after steps": different(weights(whole), weights(sharded))}
+    state, expected = ms_adam.gather_state(sharded), ms_adam.gather_state(whole)
+    found["names"] = sorted(set(state) ^ set(expected))
+    found["gathered"] = different(expected, state)
+    found["bytes"], found["bytes of all"] = held(sharded), held(whole)
+
+    # The whole state, into shards; then both go on.
+    again = make(case, True)
+    for parameter, value in zip(again.parameters, whole.parameters):
+        parameter.set_data(Tensor(bits(value), value.dtype))
+    ms_adam.load_state(again, state)
+    run(again, 2, 2, sparse)
+    run(whole, 2, 2, sparse)
+    found["gone on"] = different(weights(whole), weights(again))
+
+    # The share that this rank saves; the test reads all of them.
+    tag = name.replace(" ", "_").replace(",", "")
+    ms.save_checkpoint(again, str(ranks.folder / f"{tag}-{ranks.rank}.ckpt"))
+    if ranks.rank == 0:
+        np.savez(ranks.folder / f"{tag}.npz",
+                 **{name: bits(value) for name, value in ms_adam.gather_state(whole).items()})
+    return found
+
+
+def work(job, ranks):
+    found = {}
+    for name, case in CASES.items():
+        if job.get("only") in (None, name):
+            found[name] = look_at(name, case, ranks)
+            ranks.tell("case", name=name)
+    (ranks.folder / f"found_{ranks.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    sys.exit(serve(work))
