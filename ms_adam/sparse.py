@@ -19,13 +19,12 @@ import mindspore as ms
 from mindspore import RowTensor, Tensor, ops
 from mindspore.ops import composite as C
 from mindspore.ops import operations as P
-from mindspore.ops.auto_generate import InplaceCopy
 from mindspore.ops.primitive import constexpr
 
 _cast, _gather = P.Cast(), P.Gather()
 _sum, _square = P.ReduceSum(), P.Square()
 _unique, _segment_sum, _scatter = P.Unique(), P.UnsortedSegmentSum(), P.ScatterUpdate()
-_scatter_into, _copy = P.TensorScatterUpdate(), InplaceCopy()
+_scatter_into = P.TensorScatterUpdate()
 
 # In the place of indices: the gradient is dense. (A tensor of no axes; indices have one.)
 DENSE = Tensor(0, ms.int32)
@@ -177,12 +176,17 @@ def rows_of(table, indices):
     return _gather(table, indices, 0)
 
 
-def store_rows(table, indices, values):
-    """Sets the named rows of a Parameter; a row that is named twice is given equal values."""
+def store_rows(store, table, indices, values):
+    """Sets the named rows of a Parameter; a row that is named twice is given equal values.
+
+    Args:
+        store: the operator that sets a whole Parameter of this dtype.
+        table, indices, values: as above.
+    """
     if table.dtype == ms.bfloat16:
         wide = _scatter_into(_cast(table, ms.float32), indices.reshape((-1, 1)),
                              _cast(values, ms.float32))
-        _copy(table, _cast(wide, ms.bfloat16))
+        store(table, _cast(wide, ms.bfloat16))
     else:
         _scatter(table, indices, values)
 

@@ -71,13 +71,13 @@ class OperatorBackend(nn.Cell):
             if groups.owned[i]:
                 alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
-        self.batches = nn.CellList([batch(formula, weights, state, members, *key)
+        self.batches = nn.CellList([batch(formula, weights, state, members, *key, device_target)
                                     for key, members in alike.items()], auto_prefix=False)
         self.gradient_scale = GradientScale(formula, scalar_dtype(device_target))
         self.lazy = formula.lazy
         self.weights = weights
         self.map_ = ops.HyperMap()
-        self.finish = Finish(parameters, weights, state)
+        self.finish = Finish(parameters, weights, state, device_target)
 
     def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
         if len(indices) > 0 and not self.lazy:
@@ -104,17 +104,18 @@ class Batch(nn.Cell):
         group: which learning rate and weight decay they have.
         decayed: whether weight decay acts on them.
         centralized: whether their gradients are centralized.
+        device_target: "CPU", "GPU" or "Ascend".
     """
 
     def __init__(self, formula, weights, state, members, dtype, weight_dtype, group, decayed,
-                 centralized):
+                 centralized, device_target):
         super().__init__(auto_prefix=False)
         self.weights = _take(weights, members)
         self.moment1, self.moment2 = _take(state.moment1, members), _take(state.moment2, members)
         self.vhat = _take(state.vhat, members) if formula.amsgrad else self.moment2
         self.members = None if len(members) == len(weights) else tuple(members)
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
-        self.store = store_operator(weight_dtype)
+        self.store = store_operator(weight_dtype, device_target)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
         self.scaled = formula.loss_scale != 1.0 or formula.max_grad_norm is not None
         self.l2 = decayed and not formula.decoupled
@@ -219,13 +220,14 @@ class Finish(nn.Cell):
         True.
     """
 
-    def __init__(self, parameters, weights, state):
+    def __init__(self, parameters, weights, state, device_target):
         super().__init__(auto_prefix=False)
         copied = {}
         for i, weight in enumerate(weights):
             if weight is not parameters[i]:
                 copied.setdefault(parameters[i].dtype, []).append(i)
-        self.roundings = nn.CellList([Rounding(_take(parameters, members), _take(weights, members))
+        self.roundings = nn.CellList([Rounding(_take(parameters, members), _take(weights, members),
+                                               device_target)
                                       for members in copied.values()], auto_prefix=False)
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
 
@@ -240,11 +242,11 @@ class Finish(nn.Cell):
 class Rounding(nn.Cell):
     """Sets parameters of one dtype to the roundings of their master weights."""
 
-    def __init__(self, parameters, weights):
+    def __init__(self, parameters, weights, device_target):
         super().__init__(auto_prefix=False)
         self.parameters, self.weights = parameters, weights
         self.dtype = parameters[0].dtype
-        self.store = store_operator(self.dtype)
+        self.store = store_operator(self.dtype, device_target)
         self.map_ = ops.HyperMap()
 
     def construct(self):
@@ -254,9 +256,9 @@ class Rounding(nn.Cell):
         return self.store(parameter, _cast(weight, self.dtype))
 
 
-def store_operator(dtype):
-    """The operator that sets a parameter: `Assign` has no bfloat16 on the CPU."""
-    return InplaceCopy() if dtype == ms.bfloat16 else P.Assign()
+def store_operator(dtype, device_target):
+    """The operator that sets a parameter: `Assign`, which has no bfloat16 on the CPU."""
+    return InplaceCopy() if dtype == ms.bfloat16 and device_target == "CPU" else P.Assign()
 
 
 def _take(parameters, members):

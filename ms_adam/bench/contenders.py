@@ -105,10 +105,14 @@ class MindSporeStep:
         self._empty(*self._arguments()).asnumpy()
 
     @property
-    def state_on(self):
+    def device_target(self):
         import mindspore as ms
+        return ms.get_context("device_target")
+
+    @property
+    def state_on(self):
         formula = getattr(self.optimizer, "formula", None)
-        return "CPU" if getattr(formula, "on_host", False) else ms.get_context("device_target")
+        return "CPU" if getattr(formula, "on_host", False) else self.device_target
 
     def state_bytes(self):
         weights = {id(weight) for weight in self.weights}
@@ -119,7 +123,7 @@ class MindSporeStep:
 class TorchStep:
     """A step of torch.optim.Adam(fused=True)."""
 
-    state_on = "CPU"
+    device_target = state_on = "CPU"
 
     def __init__(self, case):
         import torch
@@ -144,7 +148,7 @@ class TorchStep:
 class MemoryLimit:
     """A loop with Adam's traffic and without its arithmetic, over one array for each stream."""
 
-    state_on = "CPU"
+    device_target = state_on = "CPU"
 
     def __init__(self, case):
         from ms_adam.backends import toolchain

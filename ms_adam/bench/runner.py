@@ -127,9 +127,10 @@ def bench(cases: Iterable[tuple[Case, tuple[str, ...]]], rounds: int, passes: in
                         tell(f"{case.name}: round {turn + 1}, {lane.name}")
                 for lane in lanes:
                     measured.setdefault((case.name, lane.name), []).append(lane)
+    targets = {lane.built["device_target"] for lanes in measured.values() for lane in lanes}
     return {
         "schema": SCHEMA,
-        "environment": environment("CPU"),
+        "environment": environment(", ".join(sorted(targets))),
         "rounds": rounds,
         "passes": passes,
         "results": [_result(case, name, measured[case.name, name])

@@ -4,7 +4,8 @@ On standard input, a line each: [shapes, rows] as JSON, upon which it builds and
 steps to time, again and again. On standard output an object a line:
 
     {"event": "ready"}                                              imports are done
-    {"event": "built", "compile_s", "peak_bytes", "state_bytes", "state_on"}
+    {"event": "built", "compile_s", "peak_bytes", "state_bytes", "state_on",
+     "device_target"}
     {"event": "timed", "ms": [...], "empty_ms": ...}
     {"event": "failed", "message": ...}                             the last line
 """
@@ -49,7 +50,7 @@ def work(name: str, lines, events: Events) -> None:
     contender.empty_step()
     contender.step()
     events.send("built", compile_s=compile_s, state_bytes=contender.state_bytes(),
-                state_on=contender.state_on,
+                state_on=contender.state_on, device_target=contender.device_target,
                 peak_bytes=_memory("VmHWM") - before)
     for line in lines:
         milliseconds = [_milliseconds(contender.step) for _ in range(int(line))]

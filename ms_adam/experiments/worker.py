@@ -69,7 +69,7 @@ def told(error: BaseException) -> str:
 
 
 def enter(mode: str, options: Optional[dict] = None) -> None:
-    """Puts the process into a mode, once and for all.
+    """Puts the process into a mode, once and for all, on the device that MindSpore chooses.
 
     Args:
         mode: "graph" or "pynative".
@@ -83,4 +83,4 @@ def enter(mode: str, options: Optional[dict] = None) -> None:
         # On two cores, launching operators one after the other in the calling thread is ten times
         # quicker than handing each small one to another thread and waiting; the numbers are equal.
         settings = {"mode": mindspore.PYNATIVE_MODE, "pynative_synchronize": True}
-    mindspore.set_context(**{"device_target": "CPU", **settings, **(options or {})})
+    mindspore.set_context(**{**settings, **(options or {})})

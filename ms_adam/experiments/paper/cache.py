@@ -68,6 +68,10 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
+# Runs of many days and machines share a cache: all curves of a figure come from one kind of device.
+DEVICE_TARGET = "CPU"
+
+
 def surroundings(fingerprint: str) -> dict[str, str]:
     """What a run depends on besides its config.
 

@@ -15,7 +15,7 @@ import numpy as np
 from ms_adam.environment import environment
 from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.paper import claims
-from ms_adam.experiments.paper.cache import Cache, surroundings
+from ms_adam.experiments.paper.cache import DEVICE_TARGET, Cache, surroundings
 from ms_adam.experiments.paper.config import PaperFigure, Scale, scale_of
 from ms_adam.experiments.paper.data import Examples, load_examples
 from ms_adam.experiments.paper.progress import Told
@@ -127,7 +127,7 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
         raise Interrupted(f"stopped: {kept} of {sum(all_runs)} runs are done and kept in "
                           f"{cache.folder}; the same command goes on from there") from None
     content = {"schema": SCHEMA, "kind": "paper_figure", "scale": scale_name,
-               "environment": environment("CPU"), "results": entries}
+               "environment": environment(DEVICE_TARGET), "results": entries}
     (out / "results.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n",
                                       encoding="utf-8")
     return content

@@ -26,9 +26,10 @@ def work(job: dict, events: Events) -> None:
         job: ``figure`` (the config as plain values), ``scale`` (its name), ``cache`` (the folder).
         events: Where to report.
     """
-    enter("graph")
     # Not at the top: what these print on being imported belongs in the log.
-    from ms_adam.experiments.paper.cache import Cache, surroundings
+    from ms_adam.experiments.paper.cache import DEVICE_TARGET, Cache, surroundings
+
+    enter("graph", {"device_target": DEVICE_TARGET})
     from ms_adam.experiments.paper.config import PaperFigure, scale_of
     from ms_adam.experiments.paper.data import load_examples
     from ms_adam.experiments.paper.sweep import Outcome, Spec, sweep

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import re
 import shutil
@@ -107,7 +108,7 @@ def kill_test(run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tel
                 shutil.rmtree(folder)
     content = {
         "schema": SCHEMA,
-        "environment": environment("CPU"),
+        "environment": environment(_device_target(out / "undisturbed")),
         "results": [{
             "experiment": run.name,
             "mode": mode,
@@ -172,6 +173,12 @@ def _undisturbed(config: Path, mode: str, folder: Path) -> tuple[float, float]:
         raise ExperimentError(f"the undisturbed training ended with exit status "
                               f"{process.returncode}; its messages: {log}")
     return first - started, time.monotonic() - first
+
+
+def _device_target(folder: Path) -> str:
+    """What a finished training computed on, as it says."""
+    result = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    return result["environment"]["device_target"]
 
 
 def _wait_for_a_step(process: subprocess.Popen, folder: Path) -> None:

@@ -1,0 +1,182 @@
+"""The operators of a step, and the platforms that MindSpore documents for them."""
+
+import ast
+import inspect
+import re
+from typing import Dict, NamedTuple, Tuple
+
+EVERYWHERE = ("Ascend", "GPU", "CPU")
+
+
+class Operator(NamedTuple):
+    """What MindSpore says of an operator.
+
+    Attributes:
+        page: of the API reference, where its platforms stand; the installed docstring is that page.
+        platforms: as the page has them.
+    """
+
+    page: str
+    platforms: Tuple[str, ...] = EVERYWHERE
+
+
+# Of MindSpore 2.10.0. By the name under `mindspore.ops`: classes are what a compiled graph holds,
+# functions are what our code calls besides.
+OPERATORS = {
+    "Adam": Operator("mindspore.ops.Adam"),
+    "Add": Operator("mindspore.ops.add"),
+    "AddN": Operator("mindspore.ops.AddN"),
+    "addn": Operator("mindspore.ops.addn"),
+    "any": Operator("mindspore.ops.any"),
+    "ApplyAdamWithAmsgradV2": Operator("mindspore.ops.ApplyAdamWithAmsgradV2"),
+    "Assign": Operator("mindspore.ops.assign"),
+    "assign": Operator("mindspore.ops.assign"),
+    "AssignAdd": Operator("mindspore.ops.assign_add"),
+    "Cast": Operator("mindspore.ops.Cast"),
+    "cast": Operator("mindspore.ops.cast"),
+    "Div": Operator("mindspore.ops.Div"),
+    "Gather": Operator("mindspore.ops.gather"),
+    "Greater": Operator("mindspore.ops.greater"),
+    # The operator has no page of its own; that of the method which calls it names Ascend, and says
+    # in its text that it copies from CPU to CPU where shapes and dtypes are equal, as ours are.
+    "InplaceCopy": Operator("mindspore.Tensor.copy_", ("Ascend",)),
+    "Lerp": Operator("mindspore.ops.lerp"),
+    "Maximum": Operator("mindspore.ops.maximum"),
+    "Mul": Operator("mindspore.ops.mul"),
+    "NotEqual": Operator("mindspore.ops.not_equal"),
+    "RealDiv": Operator("mindspore.ops.RealDiv"),
+    "ReduceAny": Operator("mindspore.ops.ReduceAny"),
+    "ReduceMean": Operator("mindspore.ops.ReduceMean"),
+    "ReduceSum": Operator("mindspore.ops.ReduceSum"),
+    "Reshape": Operator("mindspore.ops.reshape"),
+    "reshape": Operator("mindspore.ops.reshape"),
+    "ScatterUpdate": Operator("mindspore.ops.ScatterUpdate"),
+    "Select": Operator("mindspore.ops.select"),
+    "select": Operator("mindspore.ops.select"),
+    "Sqrt": Operator("mindspore.ops.sqrt"),
+    "sqrt": Operator("mindspore.ops.sqrt"),
+    "Square": Operator("mindspore.ops.square"),
+    "Sub": Operator("mindspore.ops.Sub"),
+    "Tanh": Operator("mindspore.ops.tanh"),
+    "tanh": Operator("mindspore.ops.tanh"),
+    "TensorScatterUpdate": Operator("mindspore.ops.TensorScatterUpdate"),
+    "Unique": Operator("mindspore.ops.Unique"),
+    "UnsortedSegmentSum": Operator("mindspore.ops.unsorted_segment_sum"),
+    "where": Operator("mindspore.ops.where"),
+}
+
+# Chosen by device target; its place in the code and the test of that choice:
+# ms_adam.backends.operators.store_operator, test_operators_documented.py.
+ON_THE_CPU_ALONE = ("InplaceCopy",)
+
+# Build graphs, and are gone when one is compiled: nothing of them runs on a device.
+BUILDERS = ("HyperMap", "Map", "MultitypeFuncGraph", "Primitive", "PrimitiveWithInfer", "constexpr",
+            "partial")
+
+# What holds a compiled graph together. TensorMove is MindSpore's own: a copy of what is read before
+# it is overwritten, on any device and with any optimizer.
+STRUCTURE = ("Depend", "Load", "MakeTuple", "Return", "TensorMove", "TupleGetItem", "UpdateState")
+
+_MODULES = ("mindspore.ops.operations.", "mindspore.ops.composite.", "mindspore.ops.primitive.",
+            "mindspore.ops.auto_generate.", "mindspore.ops.function.", "mindspore.ops.functional.",
+            "mindspore.ops.", "mindspore.mint.")
+
+
+def named_in(source):
+    """The operators that a module's source names, by their names under `mindspore.ops`.
+
+    Args:
+        source: Python code.
+
+    Returns:
+        A set of names. One that is not to be had from `mindspore.ops` keeps its path.
+    """
+    tree = ast.parse(source)
+    paths = {}  # what a name of the module stands for
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                first = alias.name.split(".")[0]
+                paths[alias.asname or first] = alias.name if alias.asname else first
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                paths[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+    found = set()
+    inner = set()  # parts of a longer path
+    for node in ast.walk(tree):  # the whole of a path comes before its parts
+        if isinstance(node, (ast.Attribute, ast.Name)) and id(node) not in inner:
+            inner.update(id(part) for part in ast.walk(node))
+            path = _path(node, paths)
+            if path.startswith(("mindspore.ops.", "mindspore.mint.")):
+                found.add(_short(path))
+        elif isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
+            found.add(f"{node.module}.*")
+    return found
+
+
+def _path(node, paths):
+    """`P.Add` as "mindspore.ops.operations.Add"; "" for what begins with something else."""
+    if isinstance(node, ast.Name):
+        return paths.get(node.id, "")
+    if isinstance(node, ast.Attribute):
+        start = _path(node.value, paths)
+        return f"{start}.{node.attr}" if start else ""
+    return ""
+
+
+def _short(path):
+    for module in _MODULES:
+        if path.startswith(module) and module != "mindspore.mint.":
+            return path[len(module):].split(".")[0]
+    return path
+
+
+def launched_in(graph):
+    """The operators of a compiled graph.
+
+    Args:
+        graph: the text that MindSpore writes of it.
+
+    Returns:
+        {operator: how many of them}.
+    """
+    counts: Dict[str, int] = {}
+    for name in re.findall(r"^ +%\w+(?:\([^)]*\))? = (?:PrimFunc_)?(\w+)\(", graph, re.MULTILINE):
+        if name not in STRUCTURE:
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def refusals(names):
+    """Why operators must not be used; [] if all may.
+
+    Args:
+        names: of operators, as `named_in` and `launched_in` have them.
+    """
+    reasons = []
+    for name in sorted(set(names) - set(BUILDERS)):
+        if name not in OPERATORS:
+            reasons.append(f"{name} is not in the table of tests/documented_operators.py: "
+                           f"add its page and platforms, if they are Ascend, GPU and CPU")
+        elif set(OPERATORS[name].platforms) != set(EVERYWHERE) and name not in ON_THE_CPU_ALONE:
+            reasons.append(f"{name} is documented for {', '.join(OPERATORS[name].platforms)} alone "
+                           f"({OPERATORS[name].page})")
+    return reasons
+
+
+def documented_platforms(page):
+    """What the docstring of the installed MindSpore says for a page of its API reference.
+
+    Raises:
+        LookupError: If there is no such thing, or it says nothing of platforms.
+    """
+    import mindspore
+
+    thing = mindspore
+    for part in page.split(".")[1:]:
+        thing = getattr(thing, part, None)
+    text = (inspect.getdoc(thing) if thing is not None else None) or ""
+    line = re.search(r"^Supported Platforms:\s*\n\s*(``.*)", text, re.MULTILINE)
+    if line is None:
+        raise LookupError(f"{page}: its docstring names no platforms")
+    return tuple(re.findall(r"``(\w+)``", line.group(1)))

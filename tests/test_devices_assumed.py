@@ -1,0 +1,41 @@
+"""Nothing but what is for the CPU assumes the CPU."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "ms_adam"
+
+# Where the CPU is named, how often, and why that is no assumption.
+NAMED = {
+    "backends/__init__.py": (1, "warns, on the CPU alone, that the kernel for it could not be built"),
+    "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
+    "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
+    "backends/operators.py": (1, "an operator that is used on the CPU alone"),
+    "bench/contenders.py": (4, "torch, the loop over memory and nn.Adam's row updates run there; "
+                               "offloaded state is there"),
+    "cli/validate.py": (2, "the default and one of the choices of --device-target"),
+    "experiments/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
+    "experiments/text_config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
+    "optimizer.py": (1, "use_offload changes nothing where the device is the host"),
+    "verify/validate.py": (2, "one of the devices; there may be many processes on it"),
+}
+
+
+def named(source):
+    return sum(isinstance(node, ast.Constant) and node.value == "CPU"
+               for node in ast.walk(ast.parse(source)))
+
+
+def test_the_cpu_is_named_where_it_is_meant():
+    found = {str(path.relative_to(PACKAGE)): named(path.read_text())
+             for path in sorted(PACKAGE.rglob("*.py"))}
+    assert {path: count for path, count in found.items() if count} == {
+        path: count for path, (count, _) in NAMED.items()}
+
+
+@pytest.mark.parametrize("line", ['ms.set_context(device_target="CPU")', 'ms.set_device("CPU")',
+                                  'content = {"environment": environment("CPU")}'])
+def test_one_more_would_be_found(line):
+    assert named((PACKAGE / "experiments" / "worker.py").read_text() + line) == 1
