@@ -17,6 +17,7 @@ from ms_adam.experiments.processes import WorkerError
 from ms_adam.experiments.processes import work as start_worker
 from ms_adam.verify.cases import CASES, COLUMNS, DTYPES, SCHEMES
 from ms_adam.verify.cell_worker import FELL_SHORT, HELD, NOT_AVAILABLE, REFERENCE, STATUSES
+from ms_adam.verify.devices import why_not
 
 SCHEMA = 1
 MODES = ("graph", "pynative")
@@ -124,7 +125,8 @@ def obstacle(device_target: str, out: Path) -> Optional[str]:
         ready = [event["device_target"] for event in start_worker(
             _WORKER, f"{device_target} probe", job, log)]
     except WorkerError as error:
-        return str(error).splitlines()[0]
+        said = log.read_text(encoding="utf-8", errors="replace")
+        return why_not(device_target, said, os.environ) or str(error).splitlines()[0]
     return None if ready == [device_target] else "the probe did not answer"
 
 

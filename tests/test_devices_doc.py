@@ -1,0 +1,185 @@
+"""docs/devices.md is held to the code, to MindSpore's wheel, and to what its commands answer."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+import typer
+from mindspore import Parameter, Tensor
+
+import ms_adam
+from ms_adam import backends
+from ms_adam.verify.devices import why_not
+from tests.documented_operators import BUILDERS, EVERYWHERE, ON_THE_CPU_ALONE, OPERATORS
+
+PAGE = (Path(__file__).parent.parent / "docs" / "devices.md").read_text()
+
+
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)[1]
+
+
+def rows(text):
+    """Of the one table in a text, without its head."""
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+def commands(text):
+    lines = re.sub(r"\\\n +", "", text)
+    return re.findall(r"^    (\S.*)$", lines, re.MULTILINE)
+
+
+ANSWERS = re.findall(r"^> (.*)$", PAGE, re.MULTILINE)
+
+
+# --- which backend runs -------------------------------------------------------------------------
+
+def parameters(dtype):
+    return [Parameter(Tensor(np.ones((2, 3)), getattr(ms, dtype)), name="weight")]
+
+
+def chosen(dtype, options, device_target):
+    """What backend="auto" takes; the optimizer itself is made on the CPU."""
+    adam = ms_adam.Adam(parameters(dtype), **options)
+    on_host = options.get("use_offload", False) and device_target != "CPU"
+    weights = getattr(adam, "master_weights", adam.parameters)
+    return backends.choose("Adam", "auto", adam.formula._replace(on_host=on_host), weights,
+                           device_target)
+
+
+@pytest.mark.parametrize("row", rows(section("Which backend runs")), ids="-".join)
+def test_the_backend_is_the_one_that_the_table_names(row):
+    dtype, options, on_cpu, elsewhere = row
+    options = eval(f"dict({options.strip('`')})")
+    assert ms_adam.Adam(parameters(dtype), **options).backend == on_cpu
+    assert chosen(dtype, options, "CPU") == on_cpu
+    for device_target in ("GPU", "Ascend"):
+        assert chosen(dtype, options, device_target) == elsewhere
+
+
+def test_without_a_compiler_the_cpu_takes_what_the_others_take(monkeypatch):
+    monkeypatch.setattr(backends.Fused, "obstacle", staticmethod(lambda *_: "no compiler"))
+    for dtype, options, _, elsewhere in rows(section("Which backend runs")):
+        options = eval(f"dict({options.strip('`')})")
+        if not options.get("use_offload"):  # the CPU is the host
+            assert chosen(dtype, options, "CPU") == elsewhere
+
+
+def test_flat_state_is_refused_elsewhere(monkeypatch):
+    monkeypatch.setattr(backends.Fused, "obstacle",
+                        staticmethod(lambda formula, weights, device: f"not for {device}"))
+    with pytest.raises(ValueError, match="backend='fused' cannot run here"):
+        ms_adam.Adam(parameters("float32"), flat_state=True)
+
+
+# --- commands and what they answer --------------------------------------------------------------
+
+def options_of(command):
+    """Parses a command line of ours as the command itself would; refuses what it would refuse."""
+    from ms_adam.cli import app
+
+    name, *arguments = shlex.split(command)[1:]
+    chosen_command = typer.main.get_command(app).commands[name]
+    return name, chosen_command.make_context(name, arguments).params
+
+
+def test_the_commands_are_commands():
+    from ms_adam.bench.contenders import check_names
+
+    parsed = [options_of(command) for command in commands(section("What to run on another device"))]
+    assert [name for name, _ in parsed] == ["validate", "validate", "identify", "bench"]
+    assert [parsed[i][1]["device_target"].value for i in (0, 1)] == ["GPU", "Ascend"]
+    assert len(check_names(parsed[3][1]["contender"])) == 3
+    with pytest.raises(Exception, match="No such option"):
+        options_of("ms-adam identify ms_adam.Adam --device-target GPU")
+
+
+def test_a_gpu_without_cuda_home_is_answered_as_the_page_says(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from ms_adam.cli import main; main()", "validate",
+         "--device-target", "GPU", "--only", "locking float32 graph", "--out", str(tmp_path)],
+        env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3
+    assert done.stdout.startswith("not available on this device")
+    assert ANSWERS[0] in done.stdout
+
+
+_REFUSAL = ("RuntimeError: Unsupported device target {0}. This process only supports one of the "
+            "['CPU'].\n- Device load error message:\n")
+_NO_LIBRARY = "cannot open shared object file: No such file or directory"
+_NO_ASCEND = f"Load dynamic library: libmindspore_ascend.so.2 failed. libge_runner.so: {_NO_LIBRARY}\n"
+_NO_CUBLAS = f"Load dynamic library: libmindspore_gpu.so.11.6 failed. libcublas.so.11: {_NO_LIBRARY}\n"
+
+
+def test_answers_name_what_is_missing():
+    """On what MindSpore 2.10.0 wrote, with CUDA_HOME and without."""
+    gpu, ascend = _REFUSAL.format("GPU"), _REFUSAL.format("Ascend")
+    cuda = {"CUDA_HOME": "/usr/local/cuda"}
+    assert why_not("GPU", gpu + _NO_ASCEND, {}) == ANSWERS[0]
+    assert why_not("GPU", gpu + _NO_ASCEND + _NO_CUBLAS, cuda) == ANSWERS[1]
+    assert why_not("Ascend", ascend + _NO_CUBLAS + _NO_ASCEND, cuda) == ANSWERS[2]
+    assert len(ANSWERS) == 3
+    assert "/usr/local/cuda/bin/nvcc --version" in why_not("GPU", gpu + _NO_ASCEND, cuda)
+    assert "its wheel has no libmindspore_ascend" in why_not("Ascend", ascend, {})
+
+
+def test_what_is_not_a_refusal_has_no_advice():
+    """A device that is there and fails is told in MindSpore's own words."""
+    assert why_not("GPU", "RuntimeError: out of memory", {}) is None
+    assert why_not("CPU", _REFUSAL.format("CPU"), {}) is None
+
+
+# --- what a GPU needs ---------------------------------------------------------------------------
+
+def test_the_plugin_needs_the_libraries_of_the_table():
+    """Those of CUDA and of the driver that MindSpore's GPU plugin names, and no others."""
+    plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
+    strings = set(re.findall(rb"\0(lib(?:cu|nv)\w*\.so\.[\d.]+)(?=\0)", plugin.read_bytes()))
+    ours = {b"libcuda_ops.so.11"}  # is in the wheel
+    assert {name.encode() for name in (row[0].strip("`") for row in rows(section("A GPU")))} == (
+        strings - ours)
+
+
+def test_the_installation_has_the_packages_of_the_table():
+    install = next(line for line in commands(section("A GPU")) if line.startswith("pip install "))
+    table = [(package, version) for _, package, version in rows(section("A GPU")) if version]
+    assert [f"{package.strip('`')}=={version}" for package, version in table] == (
+        install.split()[2:])
+
+
+def test_the_stand_in_answers_with_a_version(tmp_path):
+    lines = [line for line in commands(section("A GPU"))
+             if line.startswith(("mkdir", "printf", "chmod"))]
+    assert len(lines) == 3
+    subprocess.run(["sh", "-ec", "\n".join(lines)], cwd=tmp_path, check=True)
+    answer = subprocess.run([tmp_path / "cuda-11/bin/nvcc", "--version"], check=True,
+                            capture_output=True, text=True).stdout
+    assert answer == "Cuda compilation tools, release 11.6, V11.6.124\n"
+
+
+# --- operators ----------------------------------------------------------------------------------
+
+def test_the_operators_are_those_of_the_table():
+    """The page names what a compiled step holds: the functions of `mindspore.ops` come to these."""
+    paragraph = section("Operators").split("\n\n")[1]
+    named = re.findall(r"\w+", paragraph)
+    classes = [name for name in OPERATORS if name[0].isupper() and name not in ON_THE_CPU_ALONE]
+    assert named == sorted(classes, key=str.lower)
+    assert all(set(OPERATORS[name].platforms) == set(EVERYWHERE) for name in named)
+    assert not set(named) & set(BUILDERS)
+    for name in ON_THE_CPU_ALONE:
+        assert f"on the CPU alone, {name}" in section("Operators")
+
+
+def test_devices_that_were_not_run_are_called_so():
+    states = dict((row[0], row[1]) for row in rows(PAGE.split("## ")[0]))
+    assert states["GPU"] == "not yet run on GPU"
+    assert states["Ascend"] == "not yet run on Ascend"
