@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "ms_adam"
 
 # Where the CPU is named, how often, and why that is no assumption.
 NAMED = {
-    "backends/__init__.py": (1, "warns, on the CPU alone, that the kernel for it could not be built"),
+    "backends/__init__.py": (1, "warns, on the CPU alone, that its kernel could not be built"),
     "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
     "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
     "backends/operators.py": (1, "an operator that is used on the CPU alone"),

@@ -114,9 +114,10 @@ def test_a_gpu_without_cuda_home_is_answered_as_the_page_says(tmp_path):
 
 _REFUSAL = ("RuntimeError: Unsupported device target {0}. This process only supports one of the "
             "['CPU'].\n- Device load error message:\n")
-_NO_LIBRARY = "cannot open shared object file: No such file or directory"
-_NO_ASCEND = f"Load dynamic library: libmindspore_ascend.so.2 failed. libge_runner.so: {_NO_LIBRARY}\n"
-_NO_CUBLAS = f"Load dynamic library: libmindspore_gpu.so.11.6 failed. libcublas.so.11: {_NO_LIBRARY}\n"
+_FAILED = ("Load dynamic library: {} failed. {}: cannot open shared object file: No such file or "
+           "directory\n")
+_NO_ASCEND = _FAILED.format("libmindspore_ascend.so.2", "libge_runner.so")
+_NO_CUBLAS = _FAILED.format("libmindspore_gpu.so.11.6", "libcublas.so.11")
 
 
 def test_answers_name_what_is_missing():

@@ -117,7 +117,7 @@ def test_a_step_on_other_devices_has_no_operator_of_the_cpu(launched):
 
 
 @pytest.mark.parametrize("line, reason", [
-    ("from mindspore.ops.auto_generate import InplaceAddExt\nstore = InplaceAddExt()", "InplaceAddExt"),
+    ("from mindspore.ops.auto_generate import InplaceAddExt\nx = InplaceAddExt()", "InplaceAddExt"),
     ("from mindspore.ops import operations as P\nx = P.ApplyAdamW(1)", "ApplyAdamW"),
     ("from mindspore.ops import operations\nx = map(operations.ApplyAdamW, y)", "ApplyAdamW"),
     ("import mindspore as ms\nx = ms.ops.silu(y)", "silu"),
@@ -133,7 +133,8 @@ def test_an_operator_that_is_not_in_the_table_is_refused(line, reason):
 
 def test_an_operator_for_ascend_alone_is_refused(monkeypatch):
     """Also where somebody adds it to the table: with its true platforms, or with others."""
-    source = (PACKAGE / "backends" / "composite.py").read_text().replace("P.Mul()", "P.ApplyAdamW()")
+    source = (PACKAGE / "backends" / "composite.py").read_text()
+    source = source.replace("P.Mul()", "P.ApplyAdamW()")
     page = "mindspore.Tensor.copy_"
     monkeypatch.setitem(OPERATORS, "ApplyAdamW", OPERATORS["InplaceCopy"])
     assert refusals(named_in(source)) == [f"ApplyAdamW is documented for Ascend alone ({page})"]
