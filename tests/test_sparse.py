@@ -411,7 +411,7 @@ def test_offload_computes_on_the_host():
     optimizer = ms_adam.Adam([table()], backend="composite")
     batch = optimizer.update.batches[0]
     formula = optimizer.formula._replace(on_host=True)
-    key = (ms.float32, ms.float32, 0, False, False)
+    key = (ms.float32, ms.float32, 0, False, False, "GPU")
     state = type("State", (), {"moment1": optimizer.moment1, "moment2": optimizer.moment2})
     placed = CompositeBatch(formula, optimizer.parameters, state, [0], *key)
     names = ("square", "sqrt", "add", "mul", "div", "assign", "lerp")
