@@ -13,11 +13,12 @@ NAMED = {
     "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
     "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
     "backends/operators.py": (1, "an operator that is used on the CPU alone"),
+    "backends/packing.py": (1, "what a message on the CPU can not hold"),
     "bench/contenders.py": (4, "torch, the loop over memory and nn.Adam's row updates run there; "
                                "offloaded state is there"),
     "cli/validate.py": (2, "the default and one of the choices of --device-target"),
     "experiments/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
-    "experiments/text_config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
+    "experiments/sparse_text/config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
     "optimizer.py": (1, "use_offload changes nothing where the device is the host"),
     "verify/validate.py": (2, "one of the devices; there may be many processes on it"),
 }

@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor
 import ms_adam
 from ms_adam import backends
 from ms_adam.verify.devices import why_not
-from tests.documented_operators import BUILDERS, EVERYWHERE, ON_THE_CPU_ALONE, OPERATORS
+from tests.documented_operators import BUILDERS, EVERYWHERE, EXCHANGE, ON_THE_CPU_ALONE, OPERATORS
 
 PAGE = (Path(__file__).parent.parent / "docs" / "devices.md").read_text()
 
@@ -170,14 +170,17 @@ def test_the_stand_in_answers_with_a_version(tmp_path):
 
 def test_the_operators_are_those_of_the_table():
     """The page names what a compiled step holds: the functions of `mindspore.ops` come to these."""
-    paragraph = section("Operators").split("\n\n")[1]
-    named = re.findall(r"\w+", paragraph)
-    classes = [name for name in OPERATORS if name[0].isupper() and name not in ON_THE_CPU_ALONE]
+    paragraphs = section("Operators").strip().split("\n\n")
+    named = re.findall(r"\w+", paragraphs[1])
+    classes = {name for name in OPERATORS if name[0].isupper()} - {*ON_THE_CPU_ALONE, *EXCHANGE}
     assert named == sorted(classes, key=str.lower)
     assert all(set(OPERATORS[name].platforms) == set(EVERYWHERE) for name in named)
     assert not set(named) & set(BUILDERS)
-    for name in ON_THE_CPU_ALONE:
-        assert f"on the CPU alone, {name}" in section("Operators")
+    assert paragraphs[2].startswith("and, on the CPU alone, InplaceCopy")
+    everywhere = [name for name in EXCHANGE if set(OPERATORS[name].platforms) == set(EVERYWHERE)]
+    assert paragraphs[3].startswith(
+        f"`shard_state=True` adds {', '.join(everywhere)}, documented likewise, and the messages "
+        f"{' and '.join(name for name in EXCHANGE if name not in everywhere)}")
 
 
 def test_devices_that_were_not_run_are_called_so():

@@ -69,7 +69,8 @@ def packing_for(owner, name, parameters, has_masters, device_target):
     alike = {}
     for i in places:
         alike.setdefault(OperatorPacking.sent_as(parameters[i].dtype), []).append(i)
-    return [(OperatorPacking(dtype), alike[dtype]) for dtype in sorted(alike, key=str)]
+    return [(OperatorPacking(dtype, device_target), alike[dtype])
+            for dtype in sorted(alike, key=str)]
 
 
 @functools.lru_cache(maxsize=None)

@@ -20,10 +20,11 @@ class OperatorPacking:
 
     Args:
         dtype: that of the row.
+        device_target: "CPU", "GPU" or "Ascend".
     """
 
-    def __init__(self, dtype):
-        self.dtype = dtype
+    def __init__(self, dtype, device_target):
+        self.dtype, self.device_target = dtype, device_target
 
     @staticmethod
     def sent_as(dtype):
@@ -51,9 +52,8 @@ class OperatorPacking:
     def pack(self, parameters, length):
         return _PackByOperators(parameters, length, self.dtype)
 
-    @staticmethod
-    def unpack(parameters, begins):
-        return _UnpackByOperators(parameters, begins)
+    def unpack(self, parameters, begins):
+        return _UnpackByOperators(parameters, begins, self.device_target)
 
 
 class _PackByOperators(nn.Cell):
@@ -77,13 +77,13 @@ class _PackByOperators(nn.Cell):
 
 
 class _UnpackByOperators(nn.Cell):
-    def __init__(self, parameters, begins):
+    def __init__(self, parameters, begins, device_target):
         super().__init__(auto_prefix=False)
         alike = {}
         for parameter, begin in zip(parameters, begins):
             alike.setdefault(parameter.dtype, []).append((parameter, begin))
-        self.kinds = nn.CellList([_UnpackKind(dtype, members) for dtype, members in alike.items()],
-                                 auto_prefix=False)
+        self.kinds = nn.CellList([_UnpackKind(dtype, members, device_target)
+                                  for dtype, members in alike.items()], auto_prefix=False)
 
     def construct(self, rows):
         for kind in self.kinds:
@@ -94,11 +94,12 @@ class _UnpackByOperators(nn.Cell):
 class _UnpackKind(nn.Cell):
     """Parameters of one dtype."""
 
-    def __init__(self, dtype, members):
+    def __init__(self, dtype, members, device_target):
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(tuple(parameter for parameter, _ in members))
         self.begins = tuple(begin for _, begin in members)
-        self.dtype, self.store, self.map_ = dtype, store_operator(dtype), ops.HyperMap()
+        self.dtype, self.store = dtype, store_operator(dtype, device_target)
+        self.map_ = ops.HyperMap()
 
     def construct(self, rows):
         return self.map_(ops.partial(self.take, rows), self.parameters, self.begins)

@@ -10,7 +10,10 @@ import pytest
 from mindspore.ops import operations as P
 from mindspore.ops.auto_generate import InplaceCopy
 
+from ms_adam.backends import BACKENDS, packing_for
 from ms_adam.backends.operators import store_operator
+from ms_adam.backends.packing import OperatorPacking
+from ms_adam.gradients import FLOATS
 from tests.documented_operators import (
     EVERYWHERE,
     ON_THE_CPU_ALONE,
@@ -22,9 +25,8 @@ from tests.documented_operators import (
 )
 
 PACKAGE = Path(__file__).parent.parent.parent / "ms_adam"
-# All that a step of an optimizer can run, but for our own kernel for the CPU.
-SOURCES = sorted({*PACKAGE.glob("*.py"), *(PACKAGE / "backends").glob("*.py")}
-                 - {PACKAGE / "backends" / "fused.py"})
+# All that a step of an optimizer can run.
+SOURCES = sorted([*PACKAGE.glob("*.py"), *(PACKAGE / "backends").glob("*.py")])
 
 # Makes steps that take every branch of the two backends; MindSpore writes down what it compiled.
 STEPS = """
@@ -104,11 +106,17 @@ def test_the_table_says_what_mindspore_documents(name):
     assert set(documented_platforms(page)) == set(platforms)
 
 
-def test_a_step_on_other_devices_has_no_operator_of_the_cpu(launched):
-    """`InplaceCopy`, in the CPU's place of `Assign` for bfloat16, which has none there."""
-    assert {name for name in named() if name in ON_THE_CPU_ALONE} == {"InplaceCopy"}
-    holders = [path.name for path in SOURCES if "InplaceCopy()" in path.read_text()]
-    assert holders == ["operators.py"]
+def test_a_step_on_other_devices_has_no_operator_of_the_cpu():
+    """Where they are: our kernels, which other devices are refused, and the choice of a store."""
+    holders = {name: {path.name for path in SOURCES if name in named_in(path.read_text())}
+               for name in ON_THE_CPU_ALONE}
+    assert holders == {"Custom": {"fused.py", "packing.py"}, "InplaceCopy": {"operators.py"}}
+    for device_target in ("GPU", "Ascend"):
+        assert BACKENDS["fused"].obstacle(None, (), device_target)
+        weights = [ms.Parameter(ms.Tensor([1.0], dtype), name=str(dtype)) for dtype in FLOATS]
+        for name in ("primitive", "composite"):
+            packings = packing_for("Adam", name, weights, False, device_target)
+            assert {type(packing) for packing, _ in packings} == {OperatorPacking}
     assert isinstance(store_operator(ms.bfloat16, "CPU"), InplaceCopy)
     for device_target in ("GPU", "Ascend"):
         assert isinstance(store_operator(ms.bfloat16, device_target), P.Assign)
