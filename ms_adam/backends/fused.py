@@ -49,7 +49,7 @@ class Fused(nn.Cell):
         # Each tensor that enters costs; of a weight that is not updated here the gradient counts
         # for the global norm alone.
         clips = formula.max_grad_norm is not None
-        members = [i for i, owned in enumerate(groups.owned) if owned or clips]
+        members = list(range(len(weights)))
         self.members = None if len(members) == len(weights) else tuple(members)
         self.weights = ParameterTuple(tuple(weights[i] for i in members))
         self.rounded = ParameterTuple(tuple(

@@ -18,6 +18,7 @@ try:
     from ms_adam.cli.kill_test import kill_test
     from ms_adam.cli.reproduce import reproduce
     from ms_adam.cli.train import train
+    from ms_adam.cli.train_distributed import train_distributed
     from ms_adam.cli.validate import validate
     from ms_adam.cli.visualize import visualize
 except ModuleNotFoundError as missing:
@@ -48,7 +49,8 @@ def _command(
     pass
 
 
-for command in (reproduce, compare, bench, visualize, identify, validate, train, kill_test):
+for command in (reproduce, compare, bench, visualize, identify, validate, train, kill_test,
+                train_distributed):
     app.command()(command)
 
 

@@ -25,6 +25,14 @@ class Ranks:
     def __init__(self, folder: Path, rank: int, count: int):
         self.folder, self.rank, self.count = folder, rank, count
 
+    def meet(self) -> None:
+        """Waits until all ranks are here."""
+        import mindspore
+        from mindspore import ops
+
+        if self.count > 1:
+            ops.AllReduce()(mindspore.Tensor([1.0], mindspore.float32)).asnumpy()
+
     def tell(self, event: str, **values) -> None:
         """Rank 0 tells the process that launched; the others keep still."""
         if self.rank == 0:
@@ -48,7 +56,8 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
         work(job, Ranks(folder, communication.get_rank(), communication.get_group_size()))
     except Exception as error:  # the boundary of the process: told to the launcher, trace to the log
         traceback.print_exc()
-        message = told(error) if isinstance(error, UserError) else f"{type(error).__name__}: {told(error)}"
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        message = kind + told(error)
         _end(folder, rank, message)
         return 1
     _end(folder, rank, "done")

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import nn
 
 from ms_adam.experiments.config import AdamSettings
-from ms_adam.experiments.sparse_text.bag_of_words import BagOfWords, TextStep
+from ms_adam.experiments.bag_of_words import BagOfWords, TextStep
 from ms_adam.experiments.sparse_text.config import SIDES, Side, TextExperiment
 from ms_adam.experiments.text import Bags, TextSplit
 

@@ -28,7 +28,7 @@ from ms_adam.experiments.mode_runs import Progress
 from ms_adam.experiments.problems import MultiLayerPerceptron
 from ms_adam.experiments.results import SCHEMA, write_json
 from ms_adam.experiments.steps import TrainStep, fused_loss
-from ms_adam.experiments.train.checkpoints import Checkpoint, CheckpointFiles
+from ms_adam.experiments.checkpoints import Checkpoint, CheckpointFiles
 from ms_adam.experiments.train.config import OptimizerSettings, TrainingRun
 from ms_adam.experiments.train.step_log import StepLog
 

@@ -8,7 +8,7 @@ import pytest
 from mindspore import Parameter, Tensor
 
 from ms_adam.experiments.train import checkpoints
-from ms_adam.experiments.train.checkpoints import CheckpointError, CheckpointFiles
+from ms_adam.experiments.checkpoints import CheckpointError, CheckpointFiles
 
 DESCRIPTION = {"config": {"a": 1}, "mode": "graph"}
 
