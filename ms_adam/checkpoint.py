@@ -72,7 +72,12 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
         raise type(error)(f"For '{owner}', {error}") from error
     wanted = _wanted(optimizer)
     given = _comparable(content.entries, wanted)
-    elsewhere = {entry.name for entry in _all_entries(optimizer)} - set(wanted)
+    every = _all_entries(optimizer)
+    if content.share is not None:
+        _check_share(owner, content.share, optimizer)
+    else:
+        given = _own_rows(given, every, optimizer.shares.owned)
+    elsewhere = {entry.name for entry in every} - set(wanted)
     problems = _differences(given, wanted, elsewhere, whole, content.spelled)
     if problems:
         raise ValueError(f"For '{owner}', the checkpoint does not fit:\n  " + "\n  ".join(problems))
@@ -117,28 +122,46 @@ def gather_state(optimizer):
 
 
 def _from_all_ranks(mine, entries, shares):
-    """{name: array} of all entries, from those that each rank has, in one message."""
-    lengths, places = [0] * shares.ranks, []
+    """{name: array} of all entries, from what each rank has of them, in one message."""
+    lengths, placed = [0] * shares.ranks, []
     for entry in entries:
-        owner = shares.owners[entry.place]
-        places.append(lengths[owner])
-        lengths[owner] += _words(entry)
+        for piece in shares.pieces[entry.place]:
+            words = piece.size * entry.dtype.itemsize // 4
+            placed.append((entry, piece, slice(lengths[piece.owner], lengths[piece.owner] + words)))
+            lengths[piece.owner] += words
     collect = Collect(lengths, shares.rank)
     row = np.zeros(collect.length, np.int32)
-    for entry, place in zip(entries, places):
-        if shares.owners[entry.place] == shares.rank:
-            row[place:place + _words(entry)] = mine[entry.name].reshape(-1).view(np.int32)
+    for entry, piece, place in placed:
+        if piece.owner == shares.rank:
+            row[place] = mine[entry.name].reshape(-1).view(np.int32)
     rows = collect(Tensor(row)).asnumpy()
-    found = {}
-    for entry, place in zip(entries, places):
-        begin = collect.begins[shares.owners[entry.place]] + place
-        words = rows[begin:begin + _words(entry)]
-        found[entry.name] = words.view(entry.dtype).reshape(entry.shape)
+    found = {entry.name: np.zeros(entry.shape, entry.dtype) for entry in entries}
+    for entry, piece, place in placed:
+        words = rows[collect.begins[piece.owner]:][place]
+        found[entry.name].reshape(-1)[piece.begin:piece.begin + piece.size] = words.view(entry.dtype)
     return found
 
 
-def _words(entry):
-    return int(np.prod(entry.shape)) * entry.dtype.itemsize // 4
+def _check_share(owner, share, optimizer):
+    """A rank may read its own share alone, as it saved it."""
+    here = state.ShardLayout.of(optimizer.parameters, optimizer.shares.owned)
+    here = here._replace(names=[optimizer.check.names[i] for i, own
+                                in enumerate(optimizer.shares.owned) if own is not None])
+    if share != here:
+        raise ValueError(f"For '{owner}', the checkpoint is the share of another rank or of another "
+                         f"number of ranks, not of rank {optimizer.shares.rank} of "
+                         f"{optimizer.shares.ranks}: give those of all ranks in a list.")
+
+
+def _own_rows(given, entries, owned):
+    """Of a whole state the rows that this process keeps."""
+    cut = dict(given)
+    for entry in entries:
+        value, own = given.get(entry.name), owned[entry.place]
+        if value is not None and own is not None and value.shape == entry.shape:
+            rows = state.shape_of_rows(entry.shape, own[1])
+            cut[entry.name] = value.reshape(-1)[own[0]:sum(own)].reshape(rows)
+    return cut
 
 
 def _all_entries(optimizer):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Callable, Dict, NamedTuple
+from typing import Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 
-from ms_adam.state import FLAT_LAYOUT, FlatLayout
+from ms_adam.state import FLAT_LAYOUT, SHARD_LAYOUT, FlatLayout, ShardLayout
 
 MOMENTS = ("moment1", "moment2", "vhat")
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
@@ -43,18 +43,20 @@ class Content(NamedTuple):
         entries: {"moment1.<parameter>" and so on: array}.
         spelled: from such a name to that in the checkpoint, for messages.
         steps: the count.
+        share: of which rows, if it is the share of one rank; the entries have these alone.
     """
 
     entries: Dict[str, np.ndarray]
     spelled: Callable[[str], str]
     steps: Steps
+    share: Optional[ShardLayout] = None
 
 
 def named(checkpoint, formula):
     """Reads {name: Parameter, Tensor or array} of a MindSpore optimizer.
 
     Raises:
-        ValueError: If it holds the state of two optimizers, or a damaged `flat_layout`.
+        ValueError: If it holds the state of two optimizers, or a damaged layout.
     """
     found = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
     if len(found) > 1:
@@ -79,30 +81,41 @@ def named(checkpoint, formula):
     def spelled(name):
         prefix, _, parameter = name.partition(".")
         return f"{owner}{theirs_of[prefix]}.{parameter}"
-    return Content(entries, spelled, _steps(checkpoint, form, formula))
+    return Content(entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint))
 
 
 def joined(contents):
     """The shares of all ranks of one training as one content.
 
     Raises:
-        ValueError: If there is none, two have an entry of one name, or they do not count the same
-            steps.
+        ValueError: If there is none, one is no share, they do not count the same steps, or rows are
+            missing or there twice.
     """
     if not contents:
         raise ValueError("the list of checkpoints is empty.")
-    entries = {}
+    first = contents[0]
+    entries, there = {}, {}
     for number, content in enumerate(contents):
-        twice = sorted(set(entries) & set(content.entries))
-        if twice:
-            raise ValueError(f"{content.spelled(twice[0])} is in two of the {len(contents)} "
-                             "checkpoints; give each rank's once, and all of one step.")
-        entries.update(content.entries)
-        if content.steps != contents[0].steps:
-            raise ValueError(f"the {len(contents)} checkpoints do not count the same steps: the "
-                             f"first {contents[0].steps.possible}, the one after {number} others "
-                             f"{content.steps.possible}.")
-    return Content(entries, contents[0].spelled, contents[0].steps)
+        if content.share is None:
+            raise ValueError(f"checkpoint {number} of the list is no share of an optimizer with "
+                             "shard_state=True; a whole state is given by itself.")
+        if content.steps != first.steps:
+            raise ValueError(f"the checkpoints of the list do not count the same steps: number 0 "
+                             f"{first.steps.possible}, number {number} {content.steps.possible}.")
+        rows_of = {name: rest for name, *rest in zip(*content.share)}
+        for name, value in content.entries.items():
+            shape, begin, size = rows_of[name.partition(".")[2]]
+            whole = entries.setdefault(name, np.zeros(shape, value.dtype))
+            whole.reshape(-1)[begin:begin + size] = value.reshape(-1)
+            count = there.setdefault(name, np.zeros(whole.size, np.uint8))
+            count[begin:begin + size] += 1
+    for name, count in there.items():
+        if np.any(count != 1):
+            raise ValueError(f"the list of {len(contents)} checkpoints has {np.sum(count == 0)} of "
+                             f"the {count.size} elements of {first.spelled(name)} not at all and "
+                             f"{np.sum(count > 1)} more than once; give those of all ranks, once "
+                             "each.")
+    return Content(entries, first.spelled, first.steps)
 
 
 def is_torch(checkpoint):
@@ -175,15 +188,26 @@ def _names_of(indices, names):
     return names
 
 
+def _layout(checkpoint, name, form):
+    """What an entry tells of how others are laid out; None if it is not there."""
+    if name not in checkpoint:
+        return None
+    try:
+        return form.from_bytes(array(checkpoint[name]))
+    except (ValueError, TypeError) as error:  # no text, no JSON, or no layout
+        raise ValueError(f"the entry '{name}' is damaged: {error}") from error
+
+
+def _share(checkpoint):
+    return _layout(checkpoint, SHARD_LAYOUT, ShardLayout)
+
+
 def _from_flat(checkpoint):
     """Entries of the flat layout of ours, one for each parameter."""
-    if FLAT_LAYOUT not in checkpoint:
+    layout = _layout(checkpoint, FLAT_LAYOUT, FlatLayout)
+    if layout is None:
         return {}
-    try:
-        layout = FlatLayout.from_bytes(array(checkpoint[FLAT_LAYOUT]))
-        sizes = layout.sizes()
-    except (ValueError, TypeError) as error:  # no text, no JSON, or no layout
-        raise ValueError(f"the entry '{FLAT_LAYOUT}' is damaged: {error}") from error
+    sizes = layout.sizes()
     entries = {}
     for prefix in MOMENTS:
         buffers = {dtype: array(checkpoint[f"flat_{prefix}.{dtype}"]) for dtype in sizes

@@ -4,7 +4,7 @@
 parameters of a group share them. Here each distinct pair is a group, computed once a step.
 """
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Optional, Tuple
 
 from mindspore import Tensor, nn
 from mindspore.nn.optim.optimizer import _ConvertToCell
@@ -17,13 +17,14 @@ class Groups(NamedTuple):
         index: which group the parameter is in.
         decayed: whether weight decay acts on it.
         centralized: whether its gradient is centralized.
-        owned: whether this process updates it; all are, but with `shard_state`.
+        owned: which elements this process updates, (begin, size) with `begin` and `size` at rows; None
+            if it updates none. All of them, but with `shard_state`.
     """
 
     index: Tuple[int, ...]
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]
-    owned: Tuple[bool, ...]
+    owned: Tuple[Optional[Tuple[int, int]], ...]
 
 
 class GroupValues(nn.Cell):
@@ -87,7 +88,7 @@ def split(optimizer, owned):
 
     Args:
         optimizer: an `nn.Optimizer` whose loss scale is 1, after its `__init__`.
-        owned: for each parameter, whether this process updates it.
+        owned: as in `Groups`.
 
     Returns:
         A `Groups` and a `GroupValues`.

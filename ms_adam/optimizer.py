@@ -12,9 +12,9 @@ from ms_adam import backends
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
 from ms_adam.gradients import FLOATS, CheckGradients
 from ms_adam.groups import split
-from ms_adam.sharding import Exchange, Shares, shares_of
+from ms_adam.sharding import Exchange, shares_of, undivided
 from ms_adam.sparse import hand_over, parts
-from ms_adam.state import State, kept
+from ms_adam.state import ShardLayout, State, kept, weight_kinds
 from ms_adam.state import flat_state as make_flat_state
 from ms_adam.state import master_weights as make_master_weights
 
@@ -116,10 +116,12 @@ class Adam(nn.Optimizer):
             (backend `fused`), so that fewer tensors enter the launch. `load_state` reads
             checkpoints of either layout. Default: ``False`` .
         shard_state (bool): In data-parallel training, keep on each rank the moments (and master
-            weights) of its share of the parameters alone, update those, and exchange the
+            weights) of its share of the parameters alone, update this, and exchange the
             parameters: the state takes 1/N of the memory on each of N ranks, the numbers are the
-            same bit for bit. `mindspore.communication.init()` must have been called. See
-            docs/scaling.md. Default: ``False`` .
+            same bit for bit. `mindspore.communication.init()` must have been called. With backend
+            "fused" shares are equal to within a row of a table; the others divide no parameter, and
+            are called from Python, not in a compiled step. See docs/scaling.md.
+            Default: ``False`` .
         lr: The name of `learning_rate` in releases of MindSpore after 2.9.
         betas (tuple[float]): `beta1` and `beta2` in one, likewise.
 
@@ -138,8 +140,7 @@ class Adam(nn.Optimizer):
         parameters (ParameterTuple): What is optimized.
         moment1, moment2, vhat (ParameterTuple): float32, or float64 for float64 parameters; one for
             each parameter, or, flat, one for each of these dtypes.
-        shares (Shares): Which rank updates which parameter; all are this one's, but with
-            `shard_state`.
+        shares (Shares): Which rank updates what; everything is this one's, but with `shard_state`.
         global_step (Parameter): Steps made, int32 of shape (1,). The one counter there is: bias
             corrections and schedules read it.
 
@@ -155,7 +156,8 @@ class Adam(nn.Optimizer):
             `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
             `backend` is unknown or cannot run, or cannot have `flat_state`; if the count or a
             shape of the gradients does not fit; if `shard_state` is True in another parallel mode
-            than data-parallel.
+            than data-parallel, or its parameters can not be sent exactly, or it is compiled into a
+            step with a backend other than "fused".
         RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
             table has not (backend "fused"; nothing is changed then); if `shard_state` is True and
             communication was not started.
@@ -229,9 +231,6 @@ class Adam(nn.Optimizer):
         super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
         self.loss_scale = loss_scale
         _check_parameters(owner, self.parameters)
-        self.shares = (shares_of(owner, self.parameters) if shard_state
-                       else Shares.undivided(len(self.parameters)))
-        owned = self.shares.owned
 
         formula = Formula(
             beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
@@ -239,18 +238,22 @@ class Adam(nn.Optimizer):
             decoupled=self.decoupled_weight_decay, loss_scale=loss_scale,
             max_grad_norm=max_grad_norm, lazy=use_lazy,
             on_host=use_offload and self._target != "CPU", use_locking=use_locking)
-        weights = (make_master_weights(self.parameters, owned) if master_weights
-                   else self.parameters)
         if flat_state:
             if backend not in ("auto", "fused"):
                 raise ValueError(f"For '{owner}', flat_state=True is for backend='fused', but got "
                                  f"backend='{backend}'.")
             backend = "fused"
-        self.backend = backends.choose(owner, backend, formula, weights, self._target)
-
+        self.backend = backends.choose(owner, backend, formula,
+                                       weight_kinds(self.parameters, master_weights), self._target)
+        divisible = self.backend == "fused"
+        self.shares = (shares_of(owner, self.parameters, divisible) if shard_state
+                       else undivided(self.parameters))
+        owned = self.shares.owned
+        weights = (make_master_weights(self.parameters, owned) if master_weights
+                   else self.parameters)
         if flat_state:
-            mine = [parameter for parameter, own in zip(self.parameters, owned) if own]
-            state, self.layout, self.flat_layout = make_flat_state(mine, use_amsgrad)
+            state, self.layout, self.flat_layout = make_flat_state(self.parameters, use_amsgrad,
+                                                                   owned)
             offset_of = dict(zip(self.layout.names, self.layout.offsets))
             layout = {"offsets": [offset_of.get(p.name) for p in self.parameters]}
         else:
@@ -264,8 +267,9 @@ class Adam(nn.Optimizer):
         groups, self.group_values = split(self, owned)
         self.update = backends.BACKENDS[self.backend](
             formula, self.parameters, weights, state, groups, self._target, **layout)
-        self.exchanged = self.shares.ranks > 1
+        self.exchanged, self.divisible, self.called = self.shares.ranks > 1, divisible, False
         if self.exchanged:
+            self.shard_layout = ShardLayout.of(self.parameters, owned).entry()
             packings = backends.packing_for(owner, self.backend, self.parameters, master_weights,
                                             self._target)
             self.exchange = Exchange(packings, self.parameters, self.shares)
@@ -277,6 +281,7 @@ class Adam(nn.Optimizer):
         self.map_ = ops.HyperMap()
 
     def __call__(self, gradients):
+        self.called = True  # from Python; a compiled step takes construct alone
         if ms.get_context("mode") != ms.PYNATIVE_MODE:
             return super().__call__(hand_over(gradients))
         # MindSpore 2.10 goes on with the memory that it saw first: after Parameter.set_data, hence
@@ -302,6 +307,11 @@ class Adam(nn.Optimizer):
         # Schedules are called with the steps already made: before this one counts.
         learning_rates, weight_decays = self.group_values(self.global_step)
         _assign_add(self.global_step, self.one)
+        if self.exchanged and not self.divisible and not self.called:
+            # Each rank's graph is another one: it would exchange gradients in another order.
+            raise ValueError("With shard_state=True and backend 'primitive' or 'composite', call the "
+                             "optimizer from Python, not in a compiled step: average the gradients "
+                             "before. backend='fused' can be compiled into a step.")
         done = self.update(self.global_step, learning_rates, weight_decays, gradients, dtype,
                            indices)
         if self.exchanged:

@@ -6,8 +6,8 @@ share of the parameters, updates this share, and is given the others' by their o
     owner(w) = this rank:   m, v, w <- Adam(m, v, w, g)
     then, for all w:        w <- w of owner(w)
 
-A parameter belongs to one rank as a whole. So its update is that of an unsharded optimizer, bit for
-bit, by whatever backend, and its moments keep their names.
+A share is made of whole rows, so what a row's update needs is in one place, and it is that of an
+unsharded optimizer, bit for bit.
 
 All ranks must send and receive in one order, and in a graph nothing has an order but what follows
 from data, and what nobody reads is left out. So every message depends on all gradients, whose own
@@ -26,60 +26,95 @@ from mindspore.ops import operations as P
 _add, _assign = P.Add(), P.Assign()
 
 
-class Shares(NamedTuple):
-    """Who keeps the state of which parameter.
+class Piece(NamedTuple):
+    """Whole rows of a parameter that one rank keeps and updates.
 
     Attributes:
-        owners: of each parameter, the rank that updates it.
+        owner: the rank.
+        begin, size: which elements.
+    """
+
+    owner: int
+    begin: int
+    size: int
+
+
+class Shares(NamedTuple):
+    """Who keeps the state of what.
+
+    Attributes:
+        pieces: of each parameter, its pieces, one after the other.
         rank: this process.
         ranks: how many there are.
     """
 
-    owners: Tuple[int, ...]
+    pieces: Tuple[Tuple[Piece, ...], ...]
     rank: int
     ranks: int
 
     @classmethod
-    def undivided(cls, count):
-        """One process has all of `count` parameters."""
-        return cls((0,) * count, 0, 1)
-
-    @classmethod
-    def balanced(cls, sizes, rank, ranks):
-        """Shares of about equal size.
-
-        The largest parameter first, each to the rank that has least so far, the lowest of equal
-        ones: the largest share is then at most 4/3 of the best possible one (Graham 1969, theorem
-        2). None is divided: the largest share is no smaller than the largest parameter.
+    def by_rows(cls, shapes, rank, ranks):
+        """Shares that differ by less than a row: parameters in a row, cut into equal lengths.
 
         Args:
-            sizes: of each parameter, in elements.
+            shapes: of each parameter; what follows the first axis is a row.
             rank: this process.
             ranks: how many there are.
 
         Example:
-            >>> Shares.balanced([10, 3, 4, 2, 2], rank=0, ranks=2).owners
-            (0, 1, 1, 1, 1)
+            >>> Shares.by_rows([(3, 2), (2,)], rank=0, ranks=2).pieces
+            ((Piece(owner=0, begin=0, size=4), Piece(owner=1, begin=4, size=2)), \
+(Piece(owner=1, begin=0, size=2),))
         """
-        loads = [0] * ranks
-        owners = [0] * len(sizes)
+        total = sum(int(np.prod(shape)) for shape in shapes)
+        pieces, before = [], 0
+        for shape in shapes:
+            size = int(np.prod(shape))
+            row = size // shape[0] if shape and size else 1
+            # Where the ranks' shares would end, counted from here, at the nearest row.
+            ends = [(2 * (total * (r + 1) - ranks * before) + ranks * row) // (2 * ranks * row) * row
+                    for r in range(ranks)]
+            ends = [min(max(end, 0), size) for end in ends[:-1]] + [size]
+            own = [Piece(r, begin, end - begin) for r, (begin, end)
+                   in enumerate(zip([0, *ends], ends)) if end > begin]
+            pieces.append(tuple(own) or (Piece(0, 0, 0),))
+            before += size
+        return cls(tuple(pieces), rank, ranks)
+
+    @classmethod
+    def by_parameters(cls, shapes, rank, ranks):
+        """Shares of whole parameters.
+
+        The largest parameter first, each to the rank that has least so far, the lowest of equal
+        ones: the largest share is then at most 4/3 of the best possible one (Graham 1969, theorem
+        2), and no smaller than the largest parameter. Arguments are those of `by_rows`.
+
+        Example:
+            >>> pieces = Shares.by_parameters([(10,), (3,), (4,), (2, 2)], rank=0, ranks=2).pieces
+            >>> [piece.owner for piece, in pieces]
+            [0, 1, 1, 1]
+        """
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        loads, owners = [0] * ranks, [0] * len(sizes)
         for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):  # equal ones in their order
             owners[i] = loads.index(min(loads))
             loads[owners[i]] += sizes[i]
-        return cls(tuple(owners), rank, ranks)
+        return cls(tuple((Piece(owner, 0, size),) for owner, size in zip(owners, sizes)), rank, ranks)
 
     @property
     def owned(self):
-        """Of each parameter, whether this rank updates it."""
-        return tuple(owner == self.rank for owner in self.owners)
+        """Of each parameter, (begin, size) of what this rank keeps, or None."""
+        return tuple(next(((piece.begin, piece.size) for piece in pieces
+                           if piece.owner == self.rank), None) for pieces in self.pieces)
 
 
-def shares_of(owner, parameters):
+def shares_of(owner, parameters, by_rows):
     """The shares of the ranks of the data-parallel training that this process belongs to.
 
     Args:
         owner: who asks, for the error message.
         parameters: what is optimized.
+        by_rows: whether parameters may be divided.
 
     Raises:
         RuntimeError: If MindSpore's communication was not started.
@@ -95,8 +130,14 @@ def shares_of(owner, parameters):
     if mode not in ("data_parallel", "stand_alone"):
         raise ValueError(f"For '{owner}', shard_state=True is for parallel_mode='data_parallel', in "
                          f"which every rank has all parameters, but got parallel_mode='{mode}'.")
-    return Shares.balanced([parameter.size for parameter in parameters],
-                           communication.get_rank(), communication.get_group_size())
+    divide = Shares.by_rows if by_rows else Shares.by_parameters
+    return divide([parameter.shape for parameter in parameters], communication.get_rank(),
+                  communication.get_group_size())
+
+
+def undivided(parameters):
+    """The shares of one process that has everything."""
+    return Shares.by_parameters([parameter.shape for parameter in parameters], 0, 1)
 
 
 class Collect(nn.Cell):
@@ -168,9 +209,8 @@ class Exchange(nn.Cell):
     def __init__(self, packings, parameters, shares):
         super().__init__(auto_prefix=False)
         self.messages = nn.CellList([
-            Message(packing, [parameters[i] for i in members], [shares.owners[i] for i in members],
-                    shares)
-            for packing, members in packings], auto_prefix=False)
+            Message(packing, [parameters[i] for i in members], [shares.pieces[i] for i in members],
+                    shares) for packing, members in packings], auto_prefix=False)
         self.zero = ms.Tensor([0], ms.int32)
 
     def construct(self, step, after):
@@ -184,27 +224,29 @@ class Message(nn.Cell):
     """Exchanges parameters that one row can hold.
 
     Args:
-        packing: how parameters get into a row and out of it; a class of `backends.packing`.
+        packing: how parameters get into a row and out of it; of `backends.packing`.
         parameters: in the same order on all ranks, none of them empty.
-        owners: of each, the rank.
+        pieces: of each, its pieces.
         shares: a `Shares`; rank and count are read.
     """
 
-    def __init__(self, packing, parameters, owners, shares):
+    def __init__(self, packing, parameters, pieces, shares):
         super().__init__(auto_prefix=False)
-        lengths, places = [0] * shares.ranks, []
-        for parameter, owner in zip(parameters, owners):
-            places.append(lengths[owner])
-            lengths[owner] += packing.length(parameter)
+        lengths, placed = [0] * shares.ranks, []
+        for i, of_parameter in enumerate(pieces):
+            for piece in of_parameter:
+                placed.append((i, piece, lengths[piece.owner]))
+                lengths[piece.owner] += packing.length(parameters[i], piece.size)
         self.collect = Collect(lengths, shares.rank)
-        mine = [i for i, owner in enumerate(owners) if owner == shares.rank]
-        others = [i for i, owner in enumerate(owners) if owner != shares.rank]
-        self.pack = packing.pack([parameters[i] for i in mine], self.collect.length)
+        begins = self.collect.begins
+        self.pack = packing.pack(
+            parameters, [(i, piece.begin, piece.size, at) for i, piece, at in placed
+                         if piece.owner == shares.rank], self.collect.length)
         self.unpack = packing.unpack(
-            [parameters[i] for i in others],
-            [self.collect.begins[owners[i]] + places[i] for i in others])
+            parameters, [(i, piece.begin, piece.size, begins[piece.owner] + at)
+                         for i, piece, at in placed if piece.owner != shares.rank])
 
-    def construct(self, filler, after):
-        rows = self.collect(ops.depend(self.pack(filler), after))
+    def construct(self, step, after):
+        rows = self.collect(ops.depend(self.pack(step), after))
         self.unpack(rows)
         return rows

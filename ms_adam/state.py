@@ -35,10 +35,16 @@ class State(NamedTuple):
 
     @classmethod
     def zeros(cls, parameters, amsgrad, owned):
-        """A state before the first step: float32, or float64 for float64 parameters."""
+        """A state before the first step: float32, or float64 for float64 parameters.
+
+        Args:
+            parameters: what is optimized.
+            amsgrad: whether there is vhat.
+            owned: which elements of each are kept here; see `groups.Groups`.
+        """
         def zeros(prefix):
-            return tuple(_zeros_like(prefix, parameter) if mine else None
-                         for parameter, mine in zip(parameters, owned))
+            return tuple(None if own is None else _zeros_like(prefix, parameter, own)
+                         for parameter, own in zip(parameters, owned))
         return cls(zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None,
                    *_beta_powers())
 
@@ -66,17 +72,18 @@ class FlatLayout(NamedTuple):
     offsets: List[int]
 
     @classmethod
-    def of(cls, parameters):
-        """Parameters one after the other, each from a multiple of `ALIGNMENT` elements on."""
-        ends, offsets = {}, []
-        for parameter in parameters:
-            dtype = _dtype_name(moment_dtype(parameter))
-            offsets.append(ends.get(dtype, 0))
-            size = int(np.prod(parameter.shape))
-            ends[dtype] = offsets[-1] + -(-size // ALIGNMENT) * ALIGNMENT
-        return cls([parameter.name for parameter in parameters],
-                   [list(parameter.shape) for parameter in parameters],
-                   [_dtype_name(moment_dtype(parameter)) for parameter in parameters], offsets)
+    def of(cls, parameters, owned):
+        """What is owned of them, each from a multiple of `ALIGNMENT` elements on."""
+        layout, ends = cls([], [], [], []), {}
+        for parameter, own in zip(parameters, owned):
+            if own is not None:
+                dtype = _dtype_name(moment_dtype(parameter))
+                layout.names.append(parameter.name)
+                layout.shapes.append(list(shape_of_rows(parameter.shape, own[1])))
+                layout.dtypes.append(dtype)
+                layout.offsets.append(ends.get(dtype, 0))
+                ends[dtype] = layout.offsets[-1] + -(-own[1] // ALIGNMENT) * ALIGNMENT
+        return layout
 
     def sizes(self):
         """The length of the buffer of each dtype, float32 first."""
@@ -88,12 +95,12 @@ class FlatLayout(NamedTuple):
 
     def to_bytes(self):
         """As uint8, to be kept in a checkpoint."""
-        return np.frombuffer(json.dumps(self._asdict()).encode(), np.uint8).copy()
+        return _as_bytes(self)
 
     @classmethod
     def from_bytes(cls, array):
         """What `to_bytes` made."""
-        return cls(**json.loads(np.asarray(array, np.uint8).tobytes()))
+        return cls(**_from_bytes(array))
 
     def split(self, prefix, buffers):
         """The moments of each parameter as {name of the state entry: array}.
@@ -109,19 +116,59 @@ class FlatLayout(NamedTuple):
         return entries
 
 
+class ShardLayout(NamedTuple):
+    """Which rows of which parameters the state of a rank is about.
+
+    Attributes:
+        names: the parameters' names.
+        shapes: their whole shapes.
+        begins: the first element that is kept.
+        sizes: how many are.
+    """
+
+    names: List[str]
+    shapes: List[List[int]]
+    begins: List[int]
+    sizes: List[int]
+
+    @classmethod
+    def of(cls, parameters, owned):
+        """What is owned of parameters."""
+        mine = [(parameter.name, list(parameter.shape), *own)
+                for parameter, own in zip(parameters, owned) if own is not None]
+        return cls(*map(list, zip(*mine))) if mine else cls([], [], [], [])
+
+    def entry(self):
+        """As a Parameter, to be kept in a checkpoint."""
+        return Parameter(Tensor(_as_bytes(self)), SHARD_LAYOUT, requires_grad=False)
+
+    @classmethod
+    def from_bytes(cls, array):
+        """What `entry` holds."""
+        return cls(**_from_bytes(array))
+
+
+def _as_bytes(layout):
+    return np.frombuffer(json.dumps(layout._asdict()).encode(), np.uint8).copy()
+
+
+def _from_bytes(array):
+    return json.loads(np.asarray(array, np.uint8).tobytes())
+
+
 ALIGNMENT = 16  # elements: a cache line of float32
-FLAT_LAYOUT = "flat_layout"
+FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
 
 
-def flat_state(parameters, amsgrad):
-    """A flat state before the first step, for parameters whose moments are kept here.
+def flat_state(parameters, amsgrad, owned):
+    """A flat state before the first step; arguments are those of `State.zeros`.
 
     Returns:
         A `State` whose tuples hold one buffer for each dtype of moments, named
         `flat_moment1.<dtype>` and so on; the `FlatLayout`; and the latter as a uint8 Parameter for
         checkpoints.
     """
-    layout = FlatLayout.of(parameters)
+    layout = FlatLayout.of(parameters, owned)
 
     def buffers(prefix):
         return tuple(
@@ -137,22 +184,54 @@ def moment_dtype(parameter):
     return ms.float64 if parameter.dtype == ms.float64 else ms.float32
 
 
+def shape_of_rows(shape, size):
+    """The shape of so many elements, whole rows, of a parameter of a shape."""
+    whole = int(np.prod(shape))
+    return tuple(shape) if size == whole else (size * shape[0] // whole, *shape[1:])
+
+
+def takes_master(parameter):
+    """Whether a parameter has a float32 copy under master weights."""
+    return parameter.dtype in (ms.float16, ms.bfloat16)
+
+
 def master_weights(parameters, owned):
     """What the update acts on: a float32 copy of each float16 or bfloat16 parameter.
 
     Returns:
-        ParameterTuple. Where the parameter is float32 or wider, or another process updates it, it is
-        the parameter itself, else a new one named `master_weight.<parameter>`.
+        ParameterTuple. Where the parameter is float32 or wider, or nothing of it is owned, it is
+        the parameter itself, else what is owned, a new one named `master_weight.<parameter>`.
     """
     return ParameterTuple(tuple(
-        Parameter(ops.cast(parameter, ms.float32), name=f"master_weight.{parameter.name}",
-                  requires_grad=False)
-        if mine and parameter.dtype in (ms.float16, ms.bfloat16) else parameter
-        for parameter, mine in zip(parameters, owned)))
+        parameter if own is None or not takes_master(parameter) else _master(parameter, own)
+        for parameter, own in zip(parameters, owned)))
+
+
+class WeightKind(NamedTuple):
+    """What can be asked of a weight before it is made."""
+
+    name: str
+    shape: Tuple[int, ...]
+    dtype: object
+
+
+def weight_kinds(parameters, masters):
+    """The kinds of the weights that the update will act on."""
+    return [WeightKind(parameter.name, parameter.shape,
+                       ms.float32 if masters and takes_master(parameter) else parameter.dtype)
+            for parameter in parameters]
+
+
+def _master(parameter, own):
+    value = ops.cast(parameter, ms.float32)
+    shape = shape_of_rows(parameter.shape, own[1])
+    if shape != parameter.shape:
+        value = Tensor(value.asnumpy().reshape(-1)[own[0]:sum(own)].reshape(shape))
+    return Parameter(value, name=f"master_weight.{parameter.name}", requires_grad=False)
 
 
 class Entry(NamedTuple):
-    """One entry of the state, wherever it is kept.
+    """One entry of the state, whole, wherever its rows are kept.
 
     Attributes:
         name: "moment1.<parameter>", "moment2.", "vhat." or "master_weight.".
@@ -182,7 +261,7 @@ def entries(names, parameters, amsgrad, masters):
              for prefix in prefixes for i, (name, parameter) in enumerate(zip(names, parameters))]
     return found + [Entry(f"master_weight.{name}", i, parameter.shape, np.dtype(np.float32))
                     for i, (name, parameter) in enumerate(zip(names, parameters))
-                    if masters and parameter.dtype in (ms.float16, ms.bfloat16)]
+                    if masters and takes_master(parameter)]
 
 
 def _beta_powers():
@@ -194,10 +273,11 @@ def _dtype_name(dtype):
     return str(dtype).lower()
 
 
-def _zeros_like(prefix, parameter):
-    dtype = moment_dtype(parameter)
-    if 0 in parameter.shape:  # MindSpore's initializers refuse empty shapes
-        moment = Parameter(Tensor(np.zeros(parameter.shape), dtype), requires_grad=False)
+def _zeros_like(prefix, parameter, own):
+    dtype, shape = moment_dtype(parameter), shape_of_rows(parameter.shape, own[1])
+    # MindSpore's initializers refuse empty shapes.
+    if 0 in shape or shape != parameter.shape:
+        moment = Parameter(Tensor(np.zeros(shape), dtype), requires_grad=False)
     else:
         # A clone keeps how the parameter is laid out over devices; the moment must follow it.
         moment = parameter.clone(init="zeros")

@@ -10,7 +10,6 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_adam.backends import toolchain
-from ms_adam.backends.operators import pick
 from ms_adam.state import kept
 
 SOURCE = Path(__file__).with_name("fused_cpu.cc")
@@ -19,6 +18,10 @@ FUNCTION = "MsAdamStep"
 
 class Fused(nn.Cell):
     """Runs on the CPU where a C++ compiler is found, for all dtypes and options.
+
+    All gradients enter the launch, in one order, also those of parameters that another rank updates
+    (`shard_state`): then the graphs of all ranks are alike, and MindSpore puts the messages that
+    gradients come by into the same order on each.
 
     What costs is memory traffic, and 2 us for each tensor that enters the launch: scalars are
     computed in the kernel, and flat state leaves two tensors for each weight.
@@ -46,28 +49,18 @@ class Fused(nn.Cell):
 
     def __init__(self, formula, parameters, weights, state, groups, device_target, offsets=None):
         super().__init__(auto_prefix=False)
-        # Each tensor that enters costs; of a weight that is not updated here the gradient counts
-        # for the global norm alone.
-        clips = formula.max_grad_norm is not None
-        members = list(range(len(weights)))
-        self.members = None if len(members) == len(weights) else tuple(members)
-        self.weights = ParameterTuple(tuple(weights[i] for i in members))
+        self.weights = weights
         self.rounded = ParameterTuple(tuple(
             parameter for parameter, weight in zip(parameters, weights) if parameter is not weight))
         self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
         self.vhat = kept(state.vhat) if formula.amsgrad else ()
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
         self.numbers = Tensor(_numbers(formula), ms.float64)
-        self.plan = Tensor(_plan(parameters, weights, state, groups, offsets, members), ms.int64)
-        self.map_ = ops.HyperMap()
+        self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
         self.launch = ops.Custom(f"{library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
 
     def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
-        if self.members is not None:
-            gradients = self.map_(ops.partial(pick, gradients), self.members)
-            if len(indices) > 0:
-                indices = self.map_(ops.partial(pick, indices), self.members)
         self.launch(self.numbers, self.plan, step, self.beta1_power, self.beta2_power,
                     *learning_rates, *weight_decays, *gradients, *indices, *self.weights, *self.rounded,
                     *self.moment1, *self.moment2, *self.vhat)
@@ -82,12 +75,13 @@ def _numbers(formula):
             formula.decoupled, formula.lazy]
 
 
-def _plan(parameters, weights, state, groups, offsets, members):
-    """`struct Plan` of the kernel, and a `struct Layout` for each member."""
+def _plan(parameters, weights, state, groups, offsets):
+    """`struct Plan` of the kernel, and a `struct Layout` for each weight."""
     buffers = 0 if offsets is None else len(state.moment1)
-    plan = [len(members), max(groups.index, default=-1) + 1, thread_count(), buffers]
-    for i in members:
-        plan += [groups.owned[i], groups.index[i], groups.decayed[i], groups.centralized[i],
+    plan = [len(weights), max(groups.index, default=-1) + 1, thread_count(), buffers]
+    for i, own in enumerate(groups.owned):
+        begin, size = (0, -1) if own is None else own
+        plan += [begin, size, groups.index[i], groups.decayed[i], groups.centralized[i],
                  weights[i] is not parameters[i], (offsets[i] or 0) if offsets else 0]
     return plan
 

@@ -100,7 +100,8 @@ struct Plan {
 };
 
 struct Layout {
-  int64_t owned;        // whether it is updated; if not, its gradient counts for the global norm alone
+  int64_t own_begin;    // which elements are updated, whole rows; the gradient of the others counts
+  int64_t own_size;     // for the global norm alone. There are moments for these alone
   int64_t group;        // which learning rate and weight decay
   int64_t decayed;      // whether weight decay acts on it
   int64_t centralized;  // whether its gradient loses its mean
@@ -180,7 +181,7 @@ struct Task {
   int64_t size = 0;
   int64_t row = 0;    // elements that are looked at together, 0 if each stands alone
   int64_t group = 0;
-  bool owned = true;                // whether it is updated, or counts for the global norm alone
+  int64_t own_begin = 0, own_end = 0;  // what is updated; moments are not there for other elements
   bool centralized = false;         // whether the gradient of a row loses its mean
   bool lazy = false;                // whether a row without a gradient stays as it is
   bool l2 = false, shrunk = false;  // how weight decay acts
@@ -523,7 +524,10 @@ void for_each_chunk(int64_t chunks, int64_t threads, const std::function<void(in
 
 void step_chunk(const Tasks& tasks, int64_t chunk, const std::vector<Step>& steps) {
   tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
-    if (!task.owned) return;
+    const int64_t last = std::min(first + count, task.own_end);
+    first = std::max(first, task.own_begin);
+    count = last - first;
+    if (count <= 0) return;
     const Step& step = steps[task.group];
     if (!task.row) return task.update(task, step, first, count, 0.0);
     for (const int64_t end = first + count; first < end; first += task.row) {
@@ -678,7 +682,9 @@ class SparseRows {
     move(task.moment2, table.moment);
     move(task.vhat, table.moment);
     task.size = count * table.row;
-    if (count == 1 && task.owned)
+    for (int64_t* bound : {&task.own_begin, &task.own_end})
+      *bound = std::min(std::max(*bound - at, int64_t(0)), task.size);
+    if (count == 1 && task.own_end > 0)
       task.bytes = std::min<int64_t>(table.row * width(table.moment), 1024);
     return task;
   }
@@ -724,7 +730,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
   for (int64_t i = 0; i < plan.weights; ++i)
     parameters.push_back(layouts[i].rounded ? inputs.next() : none);
   int64_t owned = 0;
-  for (int64_t i = 0; i < plan.weights; ++i) owned += layouts[i].owned;
+  for (int64_t i = 0; i < plan.weights; ++i) owned += layouts[i].own_size >= 0;
   const int64_t stride = plan.buffers ? plan.buffers : owned;
   const int kinds = formula.amsgrad ? 3 : 2;
   for (int64_t i = 0; i < kinds * stride; ++i) moments.push_back(inputs.next());
@@ -733,44 +739,48 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
   for (int64_t i = 0, at = 0; i < plan.weights; ++i) {
     const Tensor &gradient = gradients[i], &weight = weights[i], &parameter = parameters[i];
     const Layout& layout = layouts[i];
-    const bool sparse = indices[i].axes == 1;
-    const int64_t row = weight.axes && weight.shape[0] ? weight.size / weight.shape[0] : 0;
-    if (gradient.size != (sparse ? indices[i].size * row : weight.size)) return unfit_gradient;
-    if (layout.rounded && parameter.size != weight.size) return malformed;
+    const bool owns = layout.own_size >= 0, sparse = indices[i].axes == 1;
+    const Tensor& whole = layout.rounded ? parameter : weight;  // a master weight is what is owned
+    const int64_t row = whole.axes && whole.shape[0] ? whole.size / whole.shape[0] : 0;
+    if (gradient.size != (sparse ? indices[i].size * row : whole.size)) return unfit_gradient;
+    if (owns && (layout.own_begin < 0 || layout.own_begin + layout.own_size > whole.size))
+      return malformed;
+    if (layout.rounded && weight.size != layout.own_size) return malformed;
     if (layout.group < 0 || layout.group >= plan.groups) return malformed;
 
     Task task;
-    task.size = weight.size;
-    task.owned = layout.owned;
+    task.size = whole.size;
+    task.own_begin = owns ? layout.own_begin : 0;
+    task.own_end = owns ? layout.own_begin + layout.own_size : 0;
     task.group = layout.group;
     task.l2 = layout.decayed && !formula.decoupled;
     task.shrunk = layout.decayed && formula.decoupled;
-    task.centralized = layout.centralized && weight.axes > 1;
-    task.lazy = formula.lazy && weight.axes > 1 && !sparse;
+    task.centralized = layout.centralized && whole.axes > 1;
+    task.lazy = formula.lazy && whole.axes > 1 && !sparse;
     if (task.centralized || task.lazy) task.row = row;
     task.gradient = gradient.data;
-    task.weight = weight.data;
+    // What holds the owned elements alone is addressed as if it held all.
+    task.weight = weight.data - (layout.rounded ? task.own_begin * width(weight.kind) : 0);
     task.parameter = parameter.data;
 
     const Kind kind = weight.kind == Kind::Float64 ? Kind::Float64 : Kind::Float32;
-    const int64_t width = kind == Kind::Float64 ? 8 : 4;
     char** const pointers[] = {&task.moment1, &task.moment2, &task.vhat};
-    for (int k = 0; k < kinds && layout.owned; ++k) {
+    for (int k = 0; k < kinds && owns; ++k) {
       const Tensor* moment = &moments[k * stride];
       if (plan.buffers) {
         const Tensor* const end = moment + plan.buffers;
         while (moment < end && moment->kind != kind) ++moment;
-        if (moment == end || layout.offset < 0 || layout.offset + weight.size > moment->size)
+        if (moment == end || layout.offset < 0 || layout.offset + layout.own_size > moment->size)
           return unfit_state;
-        *pointers[k] = moment->data + layout.offset * width;
+        *pointers[k] = moment->data + layout.offset * width(kind);
       } else {
         moment += at;
-        if (moment->kind != kind || moment->size != weight.size) return unfit_state;
+        if (moment->kind != kind || moment->size != layout.own_size) return unfit_state;
         *pointers[k] = moment->data;
       }
+      *pointers[k] -= task.own_begin * width(kind);
     }
-
-    at += layout.owned;
+    at += owns;
 
     const auto find = formula.amsgrad ? update_for<true> : update_for<false>;
     task.update = find(weight.kind, parameter.kind, gradient.kind);
@@ -787,7 +797,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
     summed.update = find(weight.kind, parameter.kind, kind);
     summed.sum_gradient = sum_of<false>(kind);
     summed.squares = sum_of<true>(kind);
-    const SparseRows::Table table{task, summed, weight.axes ? weight.shape[0] : 0, row,
+    const SparseRows::Table table{task, summed, whole.axes ? whole.shape[0] : 0, row,
                                   weight.kind, parameter.kind, gradient.kind, kind};
     if (row && !sparse_rows.split(table, indices[i], gradient, formula.lazy, tasks))
       return unknown_row;
@@ -807,7 +817,8 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
 //                                              or int64; of one axis, or of none if it is not
 //   weights                                    one for each weight
 //   parameters                                 one for each weight that has a rounding
-//   moment1, moment2, vhat (under AMSGrad)     one for each weight that is owned, or the flat buffers
+//   moment1, moment2, vhat (under AMSGrad)     one for each weight of which something is owned, of this
+//                                              size, or the flat buffers
 // Output: one element that means nothing.
 extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
                           void*, void*) {
@@ -870,45 +881,48 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
 namespace {
 
 struct Piece {
-  int64_t begin, size;  // in the row, in bytes
+  int64_t parameter;  // which one
+  int64_t from, to;   // where it begins in the parameter and in the row, in bytes
+  int64_t size;       // in bytes
 };
 
-}  // namespace
-
-// Inputs: a Piece for each parameter, the parameters. Output: the row; zero where no piece is.
-extern "C" int MsAdamPack(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
-                          void*, void*) {
-  Inputs inputs(count, data, axes, shapes, dtypes);
-  const Piece* piece = reinterpret_cast<const Piece*>(inputs.next().data);
-  char* const row = static_cast<char*>(data[count - 1]);
-  const int64_t end = shapes[count - 1][0] * width(Kind::Int32);
-  int64_t filled = 0;
-  for (; inputs.left() > 1; ++piece) {
-    const Tensor parameter = inputs.next();
-    if (piece->begin < filled || piece->begin + piece->size > end ||
-        piece->size != parameter.size * width(parameter.kind))
+// Copies pieces of parameters into the row, or out of it.
+int copy_pieces(const Tensor& plan, const std::vector<Tensor>& parameters, char* row,
+                int64_t row_size, bool into_row) {
+  const Piece* piece = reinterpret_cast<const Piece*>(plan.data);
+  for (int64_t left = plan.size * width(plan.kind) / sizeof(Piece); left > 0; --left, ++piece) {
+    if (piece->parameter < 0 || piece->parameter >= int64_t(parameters.size())) return malformed;
+    const Tensor& parameter = parameters[piece->parameter];
+    if (piece->from < 0 || piece->from + piece->size > parameter.size * width(parameter.kind) ||
+        piece->to < 0 || piece->to + piece->size > row_size)
       return malformed;
-    std::memset(row + filled, 0, piece->begin - filled);
-    std::memcpy(row + piece->begin, parameter.data, piece->size);
-    filled = piece->begin + piece->size;
+    char *const inside = parameter.data + piece->from, *const outside = row + piece->to;
+    std::memcpy(into_row ? outside : inside, into_row ? inside : outside, piece->size);
   }
-  std::memset(row + filled, 0, end - filled);
   return 0;
 }
 
-// Inputs: a Piece for each parameter, the row, the parameters, which are set. Output: one element
-// that means nothing.
+}  // namespace
+
+// Inputs: the Pieces, the parameters. Output: the row; zero where no piece is.
+extern "C" int MsAdamPack(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
+                          void*, void*) {
+  Inputs inputs(count, data, axes, shapes, dtypes);
+  const Tensor plan = inputs.next();
+  std::vector<Tensor> parameters;
+  while (inputs.left() > 1) parameters.push_back(inputs.next());
+  char* const row = static_cast<char*>(data[count - 1]);
+  const int64_t size = shapes[count - 1][0] * width(Kind::Int32);
+  std::memset(row, 0, size);
+  return copy_pieces(plan, parameters, row, size, true);
+}
+
+// Inputs: the Pieces, the row, the parameters, which are set. Output: one element that means nothing.
 extern "C" int MsAdamUnpack(int count, void** data, int* axes, int64_t** shapes,
                             const char** dtypes, void*, void*) {
   Inputs inputs(count, data, axes, shapes, dtypes);
-  const Piece* piece = reinterpret_cast<const Piece*>(inputs.next().data);
-  const Tensor row = inputs.next();
-  for (; inputs.left() > 1; ++piece) {
-    const Tensor parameter = inputs.next();
-    if (piece->begin < 0 || piece->begin + piece->size > row.size * width(row.kind) ||
-        piece->size != parameter.size * width(parameter.kind))
-      return malformed;
-    std::memcpy(parameter.data, row.data + piece->begin, piece->size);
-  }
-  return 0;
+  const Tensor plan = inputs.next(), row = inputs.next();
+  std::vector<Tensor> parameters;
+  while (inputs.left() > 1) parameters.push_back(inputs.next());
+  return copy_pieces(plan, parameters, row.data, row.size * width(row.kind), false);
 }

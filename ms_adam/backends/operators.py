@@ -68,7 +68,7 @@ class OperatorBackend(nn.Cell):
         for i, weight in enumerate(weights):
             key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
                    groups.centralized[i])
-            if groups.owned[i]:
+            if groups.owned[i] is not None:
                 alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
         self.batches = nn.CellList([batch(formula, weights, state, members, *key, device_target)

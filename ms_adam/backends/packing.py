@@ -1,8 +1,12 @@
-"""How parameters get into one row that is sent to other ranks, and out of such rows.
+"""How pieces of parameters get into one row that is sent to other ranks, and out of such rows.
 
-Two ways with the same interface. `pack(parameters, length)` is a Cell that returns the row, filled
-up to `length` with what it is given, a tensor of shape (1,); `unpack(parameters, begins)` is a Cell that takes rows one after the other and sets
-parameters from them; `length(parameter)` is how many elements of a row it takes.
+Two ways with the same interface. A piece is (place of its parameter, begin, size, begin in the row):
+`begin` and `size` in elements of the parameter, the last in elements of the row.
+
+    length(parameter, size)            how many elements of a row a piece takes
+    pack(parameters, pieces, length)   a Cell: from a tensor of shape (1,), with which the row is
+                                       filled up, to the row
+    unpack(parameters, pieces)         a Cell: sets the pieces from rows that stand one after the other
 """
 
 import mindspore as ms
@@ -16,7 +20,7 @@ _cast, _reshape, _slice = P.Cast(), P.Reshape(), P.Slice()
 
 
 class OperatorPacking:
-    """By operators, on any device.
+    """By operators, on any device; a piece is a whole parameter.
 
     Args:
         dtype: that of the row.
@@ -46,14 +50,18 @@ class OperatorPacking:
             dtype == ms.float64 or dtype == ms.bfloat16 and not has_masters)
 
     @staticmethod
-    def length(parameter):
-        return parameter.size
+    def length(parameter, size):
+        return size
 
-    def pack(self, parameters, length):
-        return _PackByOperators(parameters, length, self.dtype)
+    def pack(self, parameters, pieces, length):
+        return _PackByOperators([parameters[i] for i, *_ in pieces], length, self.dtype)
 
-    def unpack(self, parameters, begins):
-        return _UnpackByOperators(parameters, begins, self.device_target)
+    def unpack(self, parameters, pieces):
+        alike = {}
+        for i, _, _, at in pieces:
+            alike.setdefault(parameters[i].dtype, []).append((parameters[i], at))
+        return _Each([_UnpackByOperators(dtype, members, self.device_target)
+                      for dtype, members in alike.items()])
 
 
 class _PackByOperators(nn.Cell):
@@ -76,23 +84,21 @@ class _PackByOperators(nn.Cell):
         return _reshape(_cast(parameter, self.dtype), (-1,))
 
 
-class _UnpackByOperators(nn.Cell):
-    def __init__(self, parameters, begins, device_target):
+class _Each(nn.Cell):
+    """Calls cells one after the other."""
+
+    def __init__(self, cells):
         super().__init__(auto_prefix=False)
-        alike = {}
-        for parameter, begin in zip(parameters, begins):
-            alike.setdefault(parameter.dtype, []).append((parameter, begin))
-        self.kinds = nn.CellList([_UnpackKind(dtype, members, device_target)
-                                  for dtype, members in alike.items()], auto_prefix=False)
+        self.parts = nn.CellList(cells, auto_prefix=False)
 
     def construct(self, rows):
-        for kind in self.kinds:
-            kind(rows)
+        for cell in self.parts:
+            cell(rows)
         return True
 
 
-class _UnpackKind(nn.Cell):
-    """Parameters of one dtype."""
+class _UnpackByOperators(nn.Cell):
+    """Sets parameters of one dtype."""
 
     def __init__(self, dtype, members, device_target):
         super().__init__(auto_prefix=False)
@@ -116,26 +122,22 @@ class KernelPacking:
     """
 
     @staticmethod
-    def length(parameter):
-        return -(-_bytes(parameter) // 4)
+    def length(parameter, size):
+        return -(-size * parameter.itemsize // 4)
 
     @staticmethod
-    def pack(parameters, length):
-        return _PackByKernel(parameters, length)
+    def pack(parameters, pieces, length):
+        return _PackByKernel(parameters, pieces, length)
 
     @staticmethod
-    def unpack(parameters, begins):
-        return _UnpackByKernel(parameters, begins)
+    def unpack(parameters, pieces):
+        return _UnpackByKernel(parameters, pieces)
 
 
 class _PackByKernel(nn.Cell):
-    def __init__(self, parameters, length):
+    def __init__(self, parameters, pieces, length):
         super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(tuple(parameters))
-        begins = [0]
-        for parameter in parameters:
-            begins.append(begins[-1] + KernelPacking.length(parameter))
-        self.plan = _plan(parameters, begins)
+        self.parameters, self.plan = _plan(parameters, pieces)
         self.fill = P.BroadcastTo((length,))
         self.launch = _launcher("MsAdamPack", [length])
 
@@ -146,10 +148,9 @@ class _PackByKernel(nn.Cell):
 
 
 class _UnpackByKernel(nn.Cell):
-    def __init__(self, parameters, begins):
+    def __init__(self, parameters, pieces):
         super().__init__(auto_prefix=False)
-        self.parameters = ParameterTuple(tuple(parameters))
-        self.plan = _plan(parameters, begins)
+        self.parameters, self.plan = _plan(parameters, pieces)
         self.launch = _launcher("MsAdamUnpack", [1])
         self.launch.add_prim_attr("side_effect_mem", True)
 
@@ -159,15 +160,14 @@ class _UnpackByKernel(nn.Cell):
         return True
 
 
-def _plan(parameters, begins):
-    """Of each parameter, where it begins in the row and how long it is, in bytes."""
-    plan = [number for parameter, begin in zip(parameters, begins)
-            for number in (4 * begin, _bytes(parameter))]
-    return Tensor(plan or [0], ms.int64)
-
-
-def _bytes(parameter):
-    return parameter.size * parameter.itemsize
+def _plan(parameters, pieces):
+    """The parameters that have pieces, and `struct Piece` of the kernel for each piece."""
+    members = sorted({i for i, *_ in pieces})
+    plan = []
+    for i, begin, size, at in pieces:
+        width = parameters[i].itemsize
+        plan += [members.index(i), begin * width, 4 * at, size * width]
+    return ParameterTuple(tuple(parameters[i] for i in members)), Tensor(plan, ms.int64)
 
 
 def _launcher(function, shape):

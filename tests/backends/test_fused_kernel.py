@@ -152,8 +152,8 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
     offsets, buffers = flat or ([0] * len(weights), {})
     plan = [len(weights), len(rates), threads, len(buffers)]
     for weight, offset in zip(weights, offsets):
-        plan += [weight.group, weight.decayed, weight.centralized, weight.rounded is not None,
-                 offset]
+        plan += [0, weight.weight.size, weight.group, weight.decayed, weight.centralized,
+                 weight.rounded is not None, offset]
     tensors = [(np.array(formula, np.float64), "float64"), (np.array(plan, np.int64), "int64"),
                (np.array([step], np.int32), "int32")]
     tensors += [(power, "float32") for power in powers]
@@ -670,9 +670,9 @@ def test_thread_count(monkeypatch, cores, bound, environment, expected):
 @pytest.fixture
 def fresh(cache, monkeypatch):
     """The answer about the library is not remembered from or for other tests."""
-    fused._library.cache_clear()
+    fused.library.cache_clear()
     yield monkeypatch
-    fused._library.cache_clear()
+    fused.library.cache_clear()
 
 
 def obstacle(device_target="CPU"):
@@ -704,11 +704,11 @@ def test_a_library_that_can_not_be_loaded_is_an_obstacle(fresh, tmp_path):
 def test_what_mindspore_does_not_load_is_an_obstacle(fresh, tmp_path):
     fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(tmp_path))
     assert f"allows kernels in {tmp_path} alone" in obstacle()
-    fused._library.cache_clear()
+    fused.library.cache_clear()
     library = toolchain.build(SOURCE)
     fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(library.parent))
     assert obstacle() is None
-    fused._library.cache_clear()
+    fused.library.cache_clear()
     fresh.delenv("MS_CUSTOM_AOT_WHITE_LIST")
     colon = tmp_path / "a:b"
     colon.mkdir()
