@@ -54,7 +54,7 @@ def launch(workers: int, module: str, job: dict, folder: Path,
     (folder / EVENTS).touch()
     command = [sys.executable, "-m", "mindspore.parallel.cluster.run",
                f"--worker_num={workers}", f"--local_worker_num={workers}",
-               f"--master_port={_free_port()}", f"--log_dir={folder}", "--join=True",
+               f"--master_port={free_port()}", f"--log_dir={folder}", "--join=True",
                "python", "-m", module, str(folder)]
     # msrun calls "python": let it be this one. Threads: ranks share the cores.
     variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
@@ -126,7 +126,8 @@ def _killed(folder: Path, ranks: list[int]) -> Optional[int]:
     return None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens at now."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -78,7 +78,8 @@ def _rows(out: Path, mode: str, workers: int, ranks: list[dict]) -> list[dict[st
         alone = out / f"{mode}-1" / f"{problem}-{optimizer}-whole.npz"
         rows.append({
             "mode": mode, "workers": workers, "problem": problem, "optimizer": optimizer,
-            "state": state, "backend": first["backend"], "parameters": first["parameters"],
+            "state": state, "backend": first["backend"], "parameters": sum(first["sizes"]),
+            "sizes": first["sizes"],
             "digests": [rank["digest"] for rank in each],
             "state_bytes": [rank["state_bytes"] for rank in each],
             "step_ms": first["step_ms"], "resumed_after": first["resumed_after"],

@@ -115,7 +115,7 @@ class Training:
             "digest": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
             "state_bytes": sum(moment.nbytes for moment in (*self.optimizer.moment1,
                                                             *self.optimizer.moment2)),
-            "parameters": sum(array.size for array in arrays),
+            "sizes": [array.size for array in arrays],
             "resumed_after": resumed_after or None,
             # The first steps compile.
             "step_ms": 1e3 * float(np.median(seconds[2:])) if len(seconds) > 4 else None,

@@ -1,0 +1,98 @@
+"""What data-parallel training costs, against the number of ranks N and of parameters P.
+
+Float32 parameters and gradients (4 bytes), two float32 moments (8 bytes). Messages go around a ring
+(Patarasuk & Yuan 2009): an AllReduce of n bytes is 2 (N - 1) hops and sends 2 n (N - 1) / N bytes
+from each rank, an AllGather of n bytes in all half of both.
+
+    state of a rank     8 P                 whole
+                        8 P / N             sharded
+    sent by a rank      8 P (N - 1) / N     gradients
+                        4 P (N - 1) / N     parameters, if the state is sharded
+    step                gradients of B / N examples
+                        + messages of gradients + update of 28 P bytes of memory, P / N if sharded
+                        + one message of parameters, if sharded
+
+Where more ranks than cores share a machine, each waits for the others' turns: all that a rank does is
+then N / cores times as long.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional
+
+PARAMETER_BYTES, STATE_BYTES, UPDATE_BYTES = 4, 8, 28
+
+
+class Wire(NamedTuple):
+    """How messages travel.
+
+    Attributes:
+        hop: Seconds for a message of no length from one rank to the next.
+        byte: Seconds for a byte.
+        cores: How many ranks can work at a time on the machine they share; None if each has its
+            own.
+    """
+
+    hop: float
+    byte: float
+    cores: Optional[int] = None
+
+    def waiting(self, ranks: int) -> float:
+        """How many times as long a rank takes because others have the cores."""
+        return max(1.0, ranks / self.cores) if self.cores else 1.0
+
+    def all_reduce(self, size: float, ranks: int) -> float:
+        """Seconds for the sum of `size` bytes from each rank."""
+        return 2 * self.all_gather(size, ranks)
+
+    def all_gather(self, size: float, ranks: int) -> float:
+        """Seconds until each rank has the `size` bytes that all of them have in parts."""
+        alone = (ranks - 1) * self.hop + (ranks - 1) / ranks * size * self.byte
+        return alone * self.waiting(ranks)
+
+
+def wire_from(messages: list[dict], cores: int) -> Wire:
+    """Fits hop and byte to the AllReduces of 2 ranks that `training.time_messages` timed.
+
+    With N = 2 an AllReduce of n numbers takes 2 hop + 4 n byte seconds: the shortest and the longest
+    message give both.
+    """
+    timed = sorted((message["numbers"], message["ms"] / 1e3) for message in messages
+                   if message["workers"] == 2 and message["message"] == "AllReduce")
+    (few, short), (many, long) = timed[0], timed[-1]
+    byte = (long - short) / (PARAMETER_BYTES * (many - few))
+    return Wire(max(0.0, (short - PARAMETER_BYTES * few * byte) / 2), byte, cores)
+
+
+def state_bytes(parameters: int, ranks: int, sharded: bool) -> float:
+    """What a rank keeps besides parameters and gradients."""
+    return STATE_BYTES * parameters / (ranks if sharded else 1)
+
+
+def sent_bytes(parameters: int, ranks: int, sharded: bool) -> float:
+    """What a rank sends in a step."""
+    messages = 3 if sharded else 2
+    return messages * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
+
+
+def step_seconds(wire: Wire, alone: float, memory_byte: float, sizes: list[int], ranks: int,
+                 sharded: bool) -> float:
+    """A step's time.
+
+    Args:
+        wire: How messages travel.
+        alone: Seconds for the gradients of the whole batch in one process.
+        memory_byte: Seconds for a byte that is read or written in the update.
+        sizes: Of each gradient's message, in numbers; one for each parameter, as MindSpore sends
+            them.
+        ranks: How many there are.
+        sharded: Whether the state is.
+    """
+    parameters = sum(sizes)
+    own = alone / ranks + UPDATE_BYTES * memory_byte * parameters / (ranks if sharded else 1)
+    seconds = own * wire.waiting(ranks)
+    if ranks > 1:
+        seconds += sum(wire.all_reduce(PARAMETER_BYTES * size, ranks) for size in sizes)
+    if ranks > 1 and sharded:
+        seconds += wire.all_gather(PARAMETER_BYTES * parameters, ranks)
+    return seconds
