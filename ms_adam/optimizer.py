@@ -328,8 +328,9 @@ class Adam(nn.Optimizer):
         # copy shares them.
         for _, cell in self.cells_and_names():
             for value in vars(cell).values():
-                if isinstance(value, (ops.HyperMap, ops.Map, ops.Primitive)):
-                    memo[id(value)] = value
+                for part in value if isinstance(value, tuple) else (value,):
+                    if isinstance(part, (ops.HyperMap, ops.Map, ops.Primitive)):
+                        memo[id(part)] = part
         make, arguments, attributes = self.__reduce_ex__(2)[:3]
         duplicate = memo[id(self)] = make(*arguments)
         duplicate.__setstate__(copy.deepcopy(attributes, memo))
@@ -340,7 +341,8 @@ class Adam(nn.Optimizer):
         options = [f"beta1={f.beta1}", f"beta2={f.beta2}", f"eps={f.eps}"]
         options += [name for name, on in (
             ("epsilon_hat", f.epsilon_hat), ("no bias correction", not f.bias_correction),
-            ("nesterov", f.nesterov), ("amsgrad", f.amsgrad)) if on]
+            ("nesterov", f.nesterov), ("amsgrad", f.amsgrad),
+            (f"share {self.shares.rank} of {self.shares.ranks}", self.exchanged)) if on]
         return f"{self.count} parameters, {', '.join(options)}, backend={self.backend}"
 
 
