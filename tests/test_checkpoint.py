@@ -106,7 +106,9 @@ def test_refuses_with_all_names_and_changes_nothing(new):
         assert words in str(error.value)
     for name, p in optimizer.parameters_dict().items():
         np.testing.assert_array_equal(before[name], p.asnumpy())
-    with pytest.raises(TypeError, match="path or a dict.*list"):
+    with pytest.raises(TypeError, match="path, a dict, or a list of such, but got int"):
+        ms_adam.load_state(optimizer, 3)
+    with pytest.raises(ValueError, match="list of checkpoints is empty"):
         ms_adam.load_state(optimizer, [])
 
 
