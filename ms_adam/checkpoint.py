@@ -5,12 +5,12 @@ from __future__ import annotations
 import binascii
 import os
 
-import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, ops
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
+from ms_adam.compat import load_checkpoint
 from ms_adam.sharding import Collect
 
 _WIDENINGS = {"float32": ("float16", "bfloat16", "float32"), "float64": ("float32", "float64")}
@@ -193,14 +193,18 @@ def read(path):
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is damaged; the message names it.
+        ValueError: If it is damaged, or of a kind that this release of MindSpore cannot read; the
+            message names it.
     """
     path = os.fspath(path)
-    if crc(path) is False:
+    has_crc = crc(path)
+    if has_crc is False:
         raise ValueError(f"{path}: is damaged: its content does not have the CRC that it ends with")
     kind = "safetensors" if path.endswith(".safetensors") else "ckpt"
     try:
-        return ms.load_checkpoint(path, format=kind)
+        return load_checkpoint(path, kind, has_crc)
+    except NotImplementedError as error:
+        raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # MindSpore, protobuf and safetensors each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: cannot be read as a checkpoint, it may be cut short or damaged: "

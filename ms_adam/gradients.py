@@ -7,7 +7,7 @@ in a step. A gradient of shape (1,) would else be broadcast over its parameter w
 import mindspore as ms
 from mindspore.ops import PrimitiveWithInfer
 
-FLOATS = (ms.float16, ms.bfloat16, ms.float32, ms.float64)
+from ms_adam.compat import FLOATS
 
 
 class CheckGradients(PrimitiveWithInfer):

@@ -9,8 +9,9 @@ from mindspore import nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
+from ms_adam.compat import FLOATS, places_of
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
-from ms_adam.gradients import FLOATS, CheckGradients
+from ms_adam.gradients import CheckGradients
 from ms_adam.groups import split
 from ms_adam.sharding import Exchange, shares_of, undivided
 from ms_adam.sparse import hand_over, parts
@@ -295,7 +296,7 @@ class Adam(nn.Optimizer):
     def _places_of_data(self):
         if "_watched" not in self.__dict__:
             self.__dict__["_watched"] = list(self.get_parameters())
-        return [parameter.data_ptr() for parameter in self.__dict__["_watched"]]
+        return places_of(self.__dict__["_watched"])
 
     @ms.jit
     def construct(self, gradients):

@@ -21,6 +21,8 @@ from mindspore.ops import composite as C
 from mindspore.ops import operations as P
 from mindspore.ops.primitive import constexpr
 
+from ms_adam.compat import SCATTERS_FLOAT64, bfloat16
+
 _cast, _gather = P.Cast(), P.Gather()
 _sum, _square = P.ReduceSum(), P.Square()
 _unique, _segment_sum, _scatter = P.Unique(), P.UnsortedSegmentSum(), P.ScatterUpdate()
@@ -31,7 +33,11 @@ DENSE = Tensor(0, ms.int32)
 
 
 def when_known(method, count):
-    """A method of `count` tensors that is not entered before their kinds are known."""
+    """A method of `count` tensors that is not entered before their kinds are known.
+
+    A function that it calls for what that changes must have a result, and this must be part of the
+    method's own: MindSpore 2.0.0 drops a call there whose result nobody uses.
+    """
     overloaded = C.MultitypeFuncGraph(method.__name__)
     overloaded.register(*("Tensor",) * count)(method)
     return overloaded
@@ -171,8 +177,8 @@ def _of_rows(zero, values, indices):
 
 def rows_of(table, indices):
     """The named rows of a table."""
-    if table.dtype == ms.bfloat16:  # exact there and back; the CPU gathers none
-        return _cast(_gather(_cast(table, ms.float32), indices, 0), ms.bfloat16)
+    if table.dtype == bfloat16:  # exact there and back; the CPU gathers none
+        return _cast(_gather(_cast(table, ms.float32), indices, 0), bfloat16)
     return _gather(table, indices, 0)
 
 
@@ -182,13 +188,17 @@ def store_rows(store, table, indices, values):
     Args:
         store: the operator that sets a whole Parameter of this dtype.
         table, indices, values: as above.
+
+    Returns:
+        What is of no use but for being used: see `when_known`.
     """
-    if table.dtype == ms.bfloat16:
+    if table.dtype == bfloat16:
         wide = _scatter_into(_cast(table, ms.float32), indices.reshape((-1, 1)),
                              _cast(values, ms.float32))
-        store(table, _cast(wide, ms.bfloat16))
-    else:
-        _scatter(table, indices, values)
+        return store(table, _cast(wide, bfloat16))
+    if table.dtype == ms.float64 and not SCATTERS_FLOAT64:
+        return store(table, _scatter_into(table, indices.reshape((-1, 1)), values))
+    return _scatter(table, indices, values)
 
 
 def touched(gradient):

@@ -11,6 +11,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
 
+from ms_adam.compat import bfloat16
+
 
 class State(NamedTuple):
     """The buffers of all parameters, in the order of the parameters.
@@ -192,7 +194,7 @@ def shape_of_rows(shape, size):
 
 def takes_master(parameter):
     """Whether a parameter has a float32 copy under master weights."""
-    return parameter.dtype in (ms.float16, ms.bfloat16)
+    return parameter.dtype in (ms.float16, bfloat16)
 
 
 def master_weights(parameters, owned):

@@ -1,17 +1,19 @@
 """The promise in figures: distance to Algorithm 1, to epsilon-hat, and to `nn.Adam` itself."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 from backends.test_matrix import excess_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mindspore import nn
-from running import ALL_BACKENDS, runs
+from running import ALL_BACKENDS, DTYPES, runs
 
 import ms_adam
 from ms_adam import reference
+from ms_adam.compat import HAS_AMSGRAD_KERNEL, has_shape
 from ms_adam.verify.accuracy import SCALES, displacements, follow, relative
-from ms_adam.verify.cases import DTYPES, Case
+from ms_adam.verify.cases import Case
 
 LIMIT = 3e-6
 RATE = float(np.float32(1e-3))
@@ -51,6 +53,10 @@ NN_ADAM = {
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_epsilon_hat_gives_the_numbers_of_nn_adam(backend, name):
     options = NN_ADAM[name]
+    if backend == "primitive" and name == "amsgrad" and not HAS_AMSGRAD_KERNEL:
+        with pytest.raises(ValueError, match=f"kernel of MindSpore {ms.__version__} has one eps"):
+            displacements(lambda params: ms_adam.Adam(params, backend=backend, **options), 1.0)
+        return
     scale = options.get("loss_scale", 1.0)
     ours, _ = displacements(
         lambda params: ms_adam.Adam(params, epsilon_hat=True, backend=backend, **options), scale)
@@ -65,7 +71,7 @@ def test_any_call_is_within_its_roundings(data):
     """Shapes, dtypes, scales and options drawn at random, each step within its bound."""
     backend = data.draw(st.sampled_from(ALL_BACKENDS), label="backend")
     dtype = data.draw(st.sampled_from(DTYPES), label="dtype")
-    shape = st.lists(st.integers(0, 5), max_size=3).map(tuple)
+    shape = st.lists(st.integers(0, 5), max_size=3).map(tuple).filter(has_shape)
     shapes = data.draw(st.lists(shape, min_size=1, max_size=3), label="shapes")
     rates = st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999])
     options = {

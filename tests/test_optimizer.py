@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
-from running import ALL_BACKENDS, as_tensors, make_parameters, snapshot, to_numpy
+from running import ALL_BACKENDS, DTYPES, LOW_PRECISION, as_tensors, make_parameters, snapshot, to_numpy
 
 import ms_adam
 from ms_adam import reference
@@ -337,7 +337,7 @@ def test_nan_in_a_clipped_gradient_stays_in_its_element(backend, mode):
 # --- master weights ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
 def test_master_weights_keep_what_the_parameter_rounds_away(dtype, backend, mode):
     """100 steps of 1e-4 from 1: half of float16's distance to the next number below 1 is 2.4e-4."""
     start = np.ones((3,))
@@ -581,6 +581,20 @@ def test_auto_takes_the_fastest_that_can_run():
         ms_adam.Adam(parameters(dtype="float16"), backend="primitive")
 
 
+class ClippedStep(nn.Cell):
+    """A step, after which the weight is put back into [-1, 1]."""
+
+    def __init__(self, optimizer, x):
+        super().__init__(auto_prefix=False)
+        self.optimizer, self.x = optimizer, x
+
+    @ms.jit
+    def construct(self, gradient):
+        self.optimizer((gradient,))
+        ops.assign(self.x, ops.clip_by_value(self.x, -1.0, 1.0))
+        return self.x
+
+
 def test_amsgrad_converges_where_adam_does_not(mode):
     """Reddi, Kale & Kumar 2018, section 3: f_t(x) = 1010 x in every 101st step, else -10 x, on
     [-1, 1]. A cycle of 101 steps adds up to 10 x, least at -1; Adam forgets the rare large gradient
@@ -590,11 +604,7 @@ def test_amsgrad_converges_where_adam_does_not(mode):
         x = Parameter(Tensor(-0.85, ms.float32), name="x")
         optimizer = ms_adam.Adam([x], 1e-2, 0.9, 0.99, use_amsgrad=use_amsgrad)
 
-        @ms.jit
-        def step(gradient, optimizer=optimizer, x=x):
-            optimizer((gradient,))
-            ops.assign(x, ops.clip_by_value(x, -1.0, 1.0))
-            return x
+        step = ClippedStep(optimizer, x)
         rare, common = Tensor(1010.0, ms.float32), Tensor(-10.0, ms.float32)
         for t in range(1, 15001):
             step(rare if t % 101 == 1 else common)
@@ -610,7 +620,7 @@ def test_flat_state_is_for_the_fused_backend():
     assert optimizer.backend == "fused" and len(optimizer.moment1) == 1
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_flat_state_gives_the_same_bits(dtype, mode):
     options = {"use_amsgrad": True, "weight_decay": 0.1, "master_weights": True}
     apart = ms_adam.AdamW(parameters(dtype=dtype), **options)

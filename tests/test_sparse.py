@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from mindspore import Parameter, RowTensor, Tensor, nn
 from mindspore.common.sparse_tensor import RowTensorInner
-from running import to_numpy
+from running import DTYPES, LOW_PRECISION, to_numpy
 
 import ms_adam
 from ms_adam import reference
+from ms_adam.compat import PYNATIVE_KEEPS_ROWS, has_shape
 
 ROWS, WIDTH, STEPS = 12, 5, 6
 LAZY_BACKENDS = ("fused", "composite")  # MindSpore's kernel (primitive) updates whole tables
@@ -120,7 +121,7 @@ def test_the_reference_tells_lazy_from_exact():
     assert np.abs(lazy - weight).max() > 0.01
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
 @pytest.mark.parametrize("kind", ["pair", "dense"])
 def test_lazy_in_low_precision(dtype, kind, mode):
     """Both backends compute in float32 and round once: the same bits, in every step."""
@@ -212,11 +213,13 @@ def test_many_rows(mode):
     assert_same_bits(*states)
 
 
-def test_no_rows_named(mode):
+@pytest.mark.parametrize("no_rows", filter(has_shape, [(0,), (0, WIDTH)]), ids=str)
+def test_no_rows_named(no_rows, mode):
     for backend in LAZY_BACKENDS:
-        optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend)
+        weight = Parameter(Tensor(np.ones((ROWS, *no_rows[1:])), ms.float32), name="table")
+        optimizer = ms_adam.Adam([weight, bias()], 0.01, use_lazy=True, backend=backend)
         before = state_of(optimizer)
-        after = run(optimizer, "pair", [(np.zeros(0, np.int32), np.zeros((0, WIDTH), np.float32))])
+        after = run(optimizer, "pair", [(np.zeros(0, np.int32), np.zeros(no_rows, np.float32))])
         assert_same_bits(before[::2], after[::2])
 
 
@@ -382,10 +385,16 @@ def test_a_row_tensor_made_in_a_graph(backend, lazy):
     assert_same_bits(*states)
 
 
-def test_pynative_loses_row_numbers_and_we_say_so():
+def test_row_sparse_gradients_of_pynative_are_right_or_refused():
+    def make(parameters):
+        return ms_adam.Adam(parameters, 0.01, use_lazy=True)
+
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    with pytest.raises(ValueError, match="loses their row numbers. Use nn.Embedding"):
-        train(lambda p: ms_adam.Adam(p, use_lazy=True), True, compiled=False)
+    if PYNATIVE_KEEPS_ROWS:
+        assert_same_bits(train(make, True, compiled=False), train(make, False, compiled=False))
+    else:
+        with pytest.raises(ValueError, match="loses their row numbers. Use nn.Embedding"):
+            train(make, True, compiled=False)
 
 
 # --- offload ------------------------------------------------------------------------------------
@@ -398,7 +407,7 @@ def test_offload_leaves_the_same_bits(kind, backend, mode):
     assert_same_bits(*states)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_offload_in_every_dtype(dtype, mode):
     states = [run(ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_offload=offload), "pair",
                   dtype=dtype) for offload in (False, True)]

@@ -129,10 +129,8 @@ class LazyBatch(CompositeBatch):
         w, m, v = rows_of(weight, indices), rows_of(moment1, indices), rows_of(moment2, indices)
         gradient = self.prepare(gradient_scale, weight_decay, w, rows_of(totals, place))
         w, m, v, _ = self.advance(step_size, retained, epsilon, w, m, v, v, gradient)
-        store_rows(_assign, moment1, indices, m)
-        store_rows(_assign, moment2, indices, v)
-        store_rows(self.store, weight, indices, w)
-        return True
+        return (store_rows(_assign, moment1, indices, m), store_rows(_assign, moment2, indices, v),
+                store_rows(self.store, weight, indices, w))
 
 
 class Composite(OperatorBackend):

@@ -12,8 +12,8 @@ an argument (1.5 times).
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
-from mindspore.ops.auto_generate import InplaceCopy
 
+from ms_adam.compat import InplaceCopy, bfloat16
 from ms_adam.scalars import StepScalars, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import moment_dtype
@@ -258,7 +258,7 @@ class Rounding(nn.Cell):
 
 def store_operator(dtype, device_target):
     """The operator that sets a parameter: `Assign`, which has no bfloat16 on the CPU."""
-    return InplaceCopy() if dtype == ms.bfloat16 and device_target == "CPU" else P.Assign()
+    return InplaceCopy() if dtype == bfloat16 and device_target == "CPU" else P.Assign()
 
 
 def _take(parameters, members):

@@ -15,6 +15,7 @@ from mindspore.ops import operations as P
 
 from ms_adam.backends.fused import library
 from ms_adam.backends.operators import store_operator
+from ms_adam.compat import bfloat16
 
 _cast, _reshape, _slice = P.Cast(), P.Reshape(), P.Slice()
 
@@ -36,7 +37,7 @@ class OperatorPacking:
 
         No message on the CPU has bfloat16 (MindSpore 2.10); float32 holds it without rounding.
         """
-        return ms.float32 if dtype == ms.bfloat16 else dtype
+        return ms.float32 if dtype == bfloat16 else dtype
 
     @staticmethod
     def cannot_read(dtype, has_masters, device_target):
@@ -47,7 +48,7 @@ class OperatorPacking:
         float32 without a word. With master weights no bfloat16 is read before it is set.
         """
         return device_target == "CPU" and (
-            dtype == ms.float64 or dtype == ms.bfloat16 and not has_masters)
+            dtype == ms.float64 or dtype == bfloat16 and not has_masters)
 
     @staticmethod
     def length(parameter, size):

@@ -11,6 +11,7 @@ from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 import ms_adam
 from ms_adam import reference
+from ms_adam.compat import bfloat16
 from ms_adam.scalars import scalar_dtype
 from ms_adam.verify.cases import SHAPES, PerStep, gradients, reference_for, with_epsilon_hat
 from ms_adam.verify.ulp import UNIT, Arithmetic, step_bounds
@@ -164,7 +165,7 @@ def put(optimizer, values, step):
 
 def to_numpy(tensor):
     """A float64 array of a tensor of any float dtype."""
-    if tensor.dtype == ms.bfloat16:
+    if tensor.dtype == bfloat16:
         tensor = tensor.astype(ms.float32)
     return np.array(tensor.asnumpy(), dtype=np.float64)  # a copy: asnumpy() shares memory
 

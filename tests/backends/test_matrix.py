@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from running import (
     ALL_BACKENDS,
+    DTYPES,
+    SHAPES,
     as_tensors,
     excess,
     make_optimizer,
@@ -14,7 +16,7 @@ from running import (
     snapshot,
 )
 
-from ms_adam.verify.cases import CASES, DTYPES, SHAPES, gradients, reference_for
+from ms_adam.verify.cases import CASES, gradients, reference_for
 
 
 def excess_of(case, dtype, backend, shapes=SHAPES, **more):

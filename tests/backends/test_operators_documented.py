@@ -110,7 +110,7 @@ def test_a_step_on_other_devices_has_no_operator_of_the_cpu():
     """Where they are: our kernels, which other devices are refused, and the choice of a store."""
     holders = {name: {path.name for path in SOURCES if name in named_in(path.read_text())}
                for name in ON_THE_CPU_ALONE}
-    assert holders == {"Custom": {"fused.py", "packing.py"}, "InplaceCopy": {"operators.py"}}
+    assert holders == {"Custom": {"fused.py", "packing.py"}, "InplaceCopy": {"compat.py"}}
     for device_target in ("GPU", "Ascend"):
         assert BACKENDS["fused"].obstacle(None, (), device_target)
         weights = [ms.Parameter(ms.Tensor([1.0], dtype), name=str(dtype)) for dtype in FLOATS]

@@ -1,0 +1,64 @@
+"""What differs between the releases of MindSpore that ms_adam runs on: 2.0.0 and 2.7.0 to 2.10.0.
+
+Other modules take from here what one release has and another one lacks, and never ask for a
+version themselves. Each entry says which release differs, and how; it goes when that release goes.
+"""
+
+import mindspore as ms
+from mindspore.ops import operations as P
+
+# 2.0.0 has no InplaceCopy, which came with bfloat16, to store that on the CPU.
+try:
+    from mindspore.ops.auto_generate import InplaceCopy
+except ModuleNotFoundError:
+    InplaceCopy = None
+
+_BEFORE_2_7 = tuple(map(int, ms.__version__.split(".")[:2])) < (2, 7)
+
+# 2.0.0 has no bfloat16. In its place stands a dtype that no weight and no gradient has, so that
+# graphs can compare with it.
+HAS_BFLOAT16 = hasattr(ms, "bfloat16")
+bfloat16 = ms.bfloat16 if HAS_BFLOAT16 else ms.bool_
+FLOATS = tuple(getattr(ms, name) for name in ("float16", "bfloat16", "float32", "float64")
+               if hasattr(ms, name))
+
+# 2.0.0's kernel of AMSGrad is told epsilon and decay rates once, when it is made: nothing that
+# differs from step to step can be folded into them.
+HAS_AMSGRAD_KERNEL = hasattr(P, "ApplyAdamWithAmsgradV2")
+
+# In 2.0.0, ScatterUpdate of float64 rounds what it writes to float32.
+SCATTERS_FLOAT64 = not _BEFORE_2_7
+
+# 2.0.0's row-sparse gradients keep their row numbers in PyNative mode too; later ones lose them.
+PYNATIVE_KEEPS_ROWS = _BEFORE_2_7
+
+
+def places_of(parameters):
+    """Where the data of parameters lie in memory, for a step that would miss that they moved.
+
+    None with 2.0.0, which cannot say it: its compiled steps look for the data each time.
+    """
+    if not hasattr(ms.Tensor, "data_ptr"):
+        return None
+    return [parameter.data_ptr() for parameter in parameters]
+
+
+def has_shape(shape):
+    """Whether tensors can be of a shape: 2.0.0 has none of two axes or more without elements."""
+    return not (_BEFORE_2_7 and len(shape) > 1 and 0 in shape)
+
+
+def load_checkpoint(path, kind, has_crc):
+    """`mindspore.load_checkpoint` of a file of a kind, "ckpt" or "safetensors".
+
+    Raises:
+        NotImplementedError: If the file is of safetensors or ends with a CRC, which 2.0.0 cannot
+            read.
+    """
+    if not _BEFORE_2_7:
+        return ms.load_checkpoint(path, format=kind)
+    if kind != "ckpt" or has_crc:
+        what = "with a CRC (crc_check=True)" if has_crc else "of safetensors"
+        raise NotImplementedError(f"MindSpore {ms.__version__} reads no checkpoint {what}: load and "
+                                  "save it plainly with the release that wrote it")
+    return ms.load_checkpoint(path)
