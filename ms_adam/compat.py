@@ -32,6 +32,13 @@ SCATTERS_FLOAT64 = not _BEFORE_2_7
 # 2.0.0's row-sparse gradients keep their row numbers in PyNative mode too; later ones lose them.
 PYNATIVE_KEEPS_ROWS = _BEFORE_2_7
 
+# 2.0.0's own optimizers count their steps in get_lr(), and only where learning rate or weight decay
+# is a schedule; else global_step stays 0. Ours count in every release.
+COUNTS_ALL_STEPS = not _BEFORE_2_7
+
+# 2.0.0 knows neither checkpoints of safetensors nor those that end with a CRC.
+PLAIN_CHECKPOINTS_ALONE = _BEFORE_2_7
+
 
 def places_of(parameters):
     """Where the data of parameters lie in memory, for a step that would miss that they moved.
@@ -44,7 +51,10 @@ def places_of(parameters):
 
 
 def has_shape(shape):
-    """Whether tensors can be of a shape: 2.0.0 has none of two axes or more without elements."""
+    """Whether tensors can be of a shape.
+
+    2.0.0 has none of two axes or more without elements, and loads none of one axis from a file.
+    """
     return not (_BEFORE_2_7 and len(shape) > 1 and 0 in shape)
 
 
@@ -52,10 +62,9 @@ def load_checkpoint(path, kind, has_crc):
     """`mindspore.load_checkpoint` of a file of a kind, "ckpt" or "safetensors".
 
     Raises:
-        NotImplementedError: If the file is of safetensors or ends with a CRC, which 2.0.0 cannot
-            read.
+        NotImplementedError: If this release cannot read it.
     """
-    if not _BEFORE_2_7:
+    if not PLAIN_CHECKPOINTS_ALONE:
         return ms.load_checkpoint(path, format=kind)
     if kind != "ckpt" or has_crc:
         what = "with a CRC (crc_check=True)" if has_crc else "of safetensors"

@@ -18,13 +18,8 @@ from ms_adam.verify.cells import (  # noqa: F401  tests take these from here
 DTYPES = tuple(dtype for dtype in cases.DTYPES if dtype in [str(it).lower() for it in FLOATS])
 LOW_PRECISION = tuple(dtype for dtype in DTYPES if dtype.endswith("float16"))
 
-
-def that_are_here(shapes):
-    """Shapes, but where this release has no tensor of an empty one, an empty one that it has."""
-    return tuple(shape if has_shape(shape) else (0,) for shape in shapes)
-
-
-SHAPES = that_are_here(cases.SHAPES)
+# In the place of an empty table that it has not, an empty list of numbers.
+SHAPES = tuple(shape if has_shape(shape) else (0,) for shape in cases.SHAPES)
 
 
 def set_mode(mode):
