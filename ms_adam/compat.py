@@ -15,10 +15,13 @@ except ModuleNotFoundError:
 
 _BEFORE_2_7 = tuple(map(int, ms.__version__.split(".")[:2])) < (2, 7)
 
-# 2.0.0 has no bfloat16. In its place stands a dtype that no weight and no gradient has, so that
-# graphs can compare with it.
+# A dtype that no weight and no gradient has, where there is none: graphs of 2.0.0 can compare a
+# dtype with a dtype alone, and not with None.
+NO_FLOAT = ms.bool_
+
+# 2.0.0 has no bfloat16.
 HAS_BFLOAT16 = hasattr(ms, "bfloat16")
-bfloat16 = ms.bfloat16 if HAS_BFLOAT16 else ms.bool_
+bfloat16 = ms.bfloat16 if HAS_BFLOAT16 else NO_FLOAT
 FLOATS = tuple(getattr(ms, name) for name in ("float16", "bfloat16", "float32", "float64")
                if hasattr(ms, name))
 

@@ -7,7 +7,7 @@ in a step. A gradient of shape (1,) would else be broadcast over its parameter w
 import mindspore as ms
 from mindspore.ops import PrimitiveWithInfer
 
-from ms_adam.compat import FLOATS
+from ms_adam.compat import FLOATS, NO_FLOAT
 
 
 class CheckGradients(PrimitiveWithInfer):
@@ -23,7 +23,7 @@ class CheckGradients(PrimitiveWithInfer):
         gradients: a tuple of tensors, and of pairs (indices, values) for rows of a table.
 
     Outputs:
-        Constants of the graph: the dtype that all gradients have, or None if they differ; and the
+        Constants of the graph: the dtype that all gradients have, or NO_FLOAT if they differ; and the
         places of the row-sparse ones, the last one first, or None if they can not be seen yet,
         since one is a RowTensor, of which nothing is known here.
 
@@ -50,7 +50,7 @@ class CheckGradients(PrimitiveWithInfer):
                              f"{len(self.names)} parameters, but got {len(shapes)}.")
         if any(shape is None or type(dtype).__name__ == "RowTensorType"
                for shape, dtype in zip(shapes, dtypes)):
-            return None, None
+            return NO_FLOAT, None
         elements, sparse = [], []
         for i, (name, expected) in enumerate(zip(self.names, self.shapes)):
             shape, dtype = shapes[i], dtypes[i]
@@ -65,7 +65,7 @@ class CheckGradients(PrimitiveWithInfer):
                                 f"float32 or float64, but got {dtype}.")
             elements.append(dtype)
         alike = all(dtype == elements[0] for dtype in elements)
-        return elements[0] if alike else None, tuple(sparse)
+        return elements[0] if alike else NO_FLOAT, tuple(sparse)
 
     @staticmethod
     def _check_shape(name, expected, shape):

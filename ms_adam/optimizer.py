@@ -9,7 +9,7 @@ from mindspore import nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
-from ms_adam.compat import FLOATS, places_of
+from ms_adam.compat import FLOATS, NO_FLOAT, places_of
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
 from ms_adam.gradients import CheckGradients
 from ms_adam.groups import split
@@ -304,7 +304,7 @@ class Adam(nn.Optimizer):
         indices = ()
         if sparse != ():
             gradients, indices = parts(self.map_, self.parameters, gradients, sparse)
-            dtype = None
+            dtype = NO_FLOAT
         # Schedules are called with the steps already made: before this one counts.
         learning_rates, weight_decays = self.group_values(self.global_step)
         _assign_add(self.global_step, self.one)

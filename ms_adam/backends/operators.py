@@ -38,7 +38,7 @@ class OperatorBackend(nn.Cell):
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
         gradients: a tuple of tensors, each of its weight's shape, or rows of it, of any float dtype.
-        gradient_dtype: that of all gradients, or None if they differ.
+        gradient_dtype: that of all gradients, or NO_FLOAT if they differ.
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
