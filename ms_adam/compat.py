@@ -8,13 +8,13 @@ import mindspore as ms
 from mindspore.ops import operations as P
 
 RELEASE = f"MindSpore {ms.__version__}"  # for messages
+_BEFORE_2_7 = tuple(map(int, ms.__version__.split(".")[:2])) < (2, 7)
+
 # 2.0.0 has no InplaceCopy, which came with bfloat16, to store that on the CPU.
 try:
     from mindspore.ops.auto_generate import InplaceCopy
 except ModuleNotFoundError:
     InplaceCopy = None
-
-_BEFORE_2_7 = tuple(map(int, ms.__version__.split(".")[:2])) < (2, 7)
 
 # A dtype that no weight and no gradient has, where there is none: graphs of 2.0.0 can compare a
 # dtype with a dtype alone, and not with None.
@@ -39,6 +39,9 @@ PYNATIVE_KEEPS_ROWS = _BEFORE_2_7
 # 2.0.0's own optimizers count their steps in get_lr(), and only where learning rate or weight decay
 # is a schedule; else global_step stays 0. Ours count in every release.
 COUNTS_ALL_STEPS = not _BEFORE_2_7
+
+# 2.0.0 has no msrun, which starts the ranks of a training: shards were never run there.
+HAS_SHARDING = not _BEFORE_2_7
 
 # 2.0.0 knows neither checkpoints of safetensors nor those that end with a CRC.
 PLAIN_CHECKPOINTS_ALONE = _BEFORE_2_7

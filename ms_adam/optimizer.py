@@ -9,7 +9,7 @@ from mindspore import nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
-from ms_adam.compat import FLOATS, NO_FLOAT, places_of
+from ms_adam.compat import FLOATS, HAS_SHARDING, NO_FLOAT, RELEASE, places_of
 from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
 from ms_adam.gradients import CheckGradients
 from ms_adam.groups import split

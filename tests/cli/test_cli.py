@@ -40,6 +40,23 @@ def test_version(invoke):
     assert importlib.metadata.version("ms_adam") in invoke("--version").output
 
 
+def test_old_python_is_told_so_before_anything_else():
+    program = "import sys; sys.version_info = (3, 7, 16, 'final', 0); import ms_adam.cli"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (b"ms-adam needs Python 3.9 or newer, but this is Python 3.7. The "
+                           b"optimizer runs here: import ms_adam.\n")
+
+
+@pytest.mark.parametrize("release, status", [("2.0.0", 1), ("2.7.0", 2)])
+def test_old_mindspore_is_told_so(invoke, monkeypatch, release, status):
+    monkeypatch.setattr(cli.importlib.metadata, "version", lambda _: release)
+    done = invoke("visualize", "none.yaml", "--out", "x")
+    assert done.exit_code == status
+    says = "ms-adam needs MindSpore 2.7 or newer, but this is MindSpore 2.0.0."
+    assert (says in done.output) == (release == "2.0.0")
+
+
 def test_help_of_every_command_is_quick():
     """What commands need is imported when they run."""
     program = (
