@@ -162,6 +162,7 @@ class Adam(nn.Optimizer):
         RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
             table has not (backend "fused"; nothing is changed then); if `shard_state` is True and
             communication was not started.
+        NotImplementedError: If `shard_state` is True and MindSpore is older than 2.7.
 
     A gradient that holds NaN or Inf makes its own elements of the parameter NaN and no others. One
     whose square overflows (above 1.8e19 in float32) leaves an infinite second moment, from which
@@ -227,6 +228,9 @@ class Adam(nn.Optimizer):
                 f"For '{owner}', at most one of 'use_lazy', 'use_offload' and 'use_amsgrad' can be "
                 f"True, but got use_lazy={use_lazy}, use_offload={use_offload}, "
                 f"use_amsgrad={use_amsgrad}.")
+        if shard_state and not HAS_SHARDING:
+            raise NotImplementedError(f"For '{owner}', shard_state=True needs MindSpore 2.7 or newer, "
+                                      f"but this is {RELEASE}.")
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
         super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
