@@ -71,14 +71,6 @@ def test_amsgrad_of_mindspores_kernel_runs_or_says_why_not(nesterov):
         make()
 
 
-def test_sharding_runs_or_says_why_not():
-    weight = Parameter(Tensor(np.ones(4), ms.float32), name="w")
-    error, says = ((RuntimeError, "shard_state") if compat.HAS_SHARDING  # here are no ranks
-                   else (NotImplementedError, f"2.7 or newer, but this is {compat.RELEASE}"))
-    with pytest.raises(error, match=says):
-        ms_adam.Adam([weight], shard_state=True)
-
-
 def test_only_compat_asks_what_a_release_has():
     package = Path(ms_adam.__file__).parent
     asks = re.compile(r"hasattr\((ms|mindspore|P|ops|Tensor)\b|(ms|mindspore)\.__version__")
