@@ -1,9 +1,10 @@
 """Starts the ranks of a data-parallel training with MindSpore's launcher, and waits for their end.
 
-`msrun` starts a scheduler and the ranks, each a process that prints into a log of its own, and looks
-every second whether one has failed; then it kills the others. What it does not do is done here: it
-finds a free port, hands on what rank 0 tells, says which rank failed and how, and leaves no process
-behind, however this one ends.
+`msrun` starts a scheduler and the ranks, each a process that prints into a log of its own. When a
+rank has failed it kills the others, and waits up to 30 s for the scheduler; when the scheduler has
+failed it waits for the ranks, which wait for the scheduler. What it does not do is done here: to
+find a free port, to hand on what rank 0 tells, to say which rank failed and how, to end at once
+then, and to leave no process behind, however this one ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -23,10 +25,13 @@ from typing import Any, Optional
 from ms_adam.experiments import ExperimentError
 
 JOB, EVENTS = "job.json", "events.jsonl"
-# After a rank is lost msrun looks within 1 s, and kills the others; then the scheduler is given this
-# long to notice. All in all the command ends within SECONDS_TO_END.
-SECONDS_TO_END = 30
+DONE = "done"  # the last word of a rank that did its job
+SCHEDULER = "scheduler"
+SECONDS_TO_END = 5  # at most, after a rank is lost; nearly all for a machine that is busy
 _SECONDS_BETWEEN_LOOKS = 0.1
+# In the environment of msrun and of all that it starts. By what else should they be known? msrun's
+# ranks lead sessions of their own, and have no parent any more when it is killed.
+_MARK = "MS_ADAM_LAUNCH"
 
 
 class RankError(ExperimentError):
@@ -48,7 +53,8 @@ def launch(workers: int, module: str, job: dict, folder: Path,
         RankError: A rank failed or was killed. All others have ended then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("*.log"), *folder.glob("ended_*.json"), folder / EVENTS):
+    for old in (*folder.glob("*.log"), *folder.glob("ended_*.json"), *folder.glob("process_*"),
+                folder / EVENTS):
         old.unlink(missing_ok=True)
     (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
     (folder / EVENTS).touch()
@@ -57,27 +63,25 @@ def launch(workers: int, module: str, job: dict, folder: Path,
                f"--master_port={free_port()}", f"--log_dir={folder}", "--join=True",
                "python", "-m", module, str(folder)]
     # msrun calls "python": let it be this one. Threads: ranks share the cores.
+    mark = uuid.uuid4().hex
     variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-                 **(environment or {})}
+                 **(environment or {}), _MARK: mark}
     with open(folder / "msrun.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                    env=variables, start_new_session=True)
-    with _all_ended(process), open(folder / EVENTS, encoding="utf-8") as events:
-        lost: Optional[float] = None
-        while True:
+    with _all_ended(process, mark), open(folder / EVENTS, encoding="utf-8") as events:
+        running, failure = True, None
+        while running and failure is None:
             running = process.poll() is None
             for line in _whole_lines(events):
                 yield json.loads(line)
-            if not running:
-                break
-            if lost is None and "exit with exception" in _text(folder / "msrun.log"):
-                lost = time.monotonic()
-            if lost is not None and time.monotonic() - lost > SECONDS_TO_END:
-                break
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-    ended = [_ended(folder, rank) for rank in range(workers)]
-    if process.returncode != 0 or any(end != "done" for end in ended):
-        raise RankError(_what_failed(folder, ended))
+            failure = _failure(folder, workers)
+            if running:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if failure is None and process.returncode != 0:
+        failure = f"msrun ended with status {process.returncode}"
+    if failure is not None:
+        raise RankError(f"{failure}; all ranks were ended\n  their logs: {folder}")
 
 
 def _whole_lines(stream) -> Iterator[str]:
@@ -90,40 +94,40 @@ def _whole_lines(stream) -> Iterator[str]:
         yield line
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-
-
-def _ended(folder: Path, rank: int) -> Optional[str]:
-    """What a rank wrote as its last act: "done", an error's message, or nothing at all."""
-    path = folder / f"ended_{rank}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _what_failed(folder: Path, ended: list[Optional[str]]) -> str:
-    said = [(rank, end) for rank, end in enumerate(ended) if end not in (None, "done")]
-    if said:
-        rank, message = said[0]
-        words = f"rank {rank} of {len(ended)} failed: {message}"
-    else:
-        silent = [rank for rank, end in enumerate(ended) if end is None]
-        killed = _killed(folder, silent)
-        words = (f"rank {killed} of {len(ended)} was killed" if killed is not None
-                 else f"of {len(ended)} ranks, {', '.join(map(str, silent))} ended without a word")
-        words += "; the others were ended"
-    return f"{words}\n  the ranks' logs: {folder}"
-
-
-def _killed(folder: Path, ranks: list[int]) -> Optional[int]:
-    """Which rank msrun found dead first: its log names the process, each rank has told its own."""
-    found = [word for line in _text(folder / "msrun.log").splitlines()
-             if "exit with exception" in line and "Worker process" in line
-             for word in line.split("Worker process", 1)[1].split()[:1]]
-    for rank in ranks:
-        path = folder / f"process_{rank}"
-        if found and path.exists() and path.read_text(encoding="utf-8") == found[0]:
-            return rank
+def _failure(folder: Path, workers: int) -> Optional[str]:
+    """What has gone wrong first; None while nothing has."""
+    names = [SCHEDULER, *range(workers)]
+    gone = [name for name in names if _is_gone(folder / f"process_{name}")]
+    # Only now: what ends in order says so before it is gone; the scheduler after all others.
+    ended = {name: folder / f"ended_{name}.json" for name in names}
+    said = {name: path for name, path in ended.items() if path.exists()}
+    for name in sorted(said, key=lambda name: said[name].stat().st_mtime_ns):
+        words = json.loads(said[name].read_text(encoding="utf-8"))
+        if words != DONE:
+            return f"{_called(name, workers)} failed: {words}"
+    if all(rank in said for rank in range(workers)):
+        return None
+    for name in gone:
+        if name not in said:
+            return f"{_called(name, workers)} was killed or crashed"
+    if "exit with exception" in (folder / "msrun.log").read_text(encoding="utf-8", errors="replace"):
+        return f"a rank of {workers} ended before it could tell why"
     return None
+
+
+def _called(name, workers: int) -> str:
+    return "the scheduler" if name == SCHEDULER else f"rank {name} of {workers}"
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether the process that has written its number into a file is there no more."""
+    if not path.exists():
+        return False
+    try:
+        status = Path("/proc", path.read_text(encoding="utf-8"), "stat").read_text(encoding="utf-8")
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] in "ZX"  # what its parent has not noticed yet
 
 
 def free_port() -> int:
@@ -134,19 +138,24 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def _all_ended(process: subprocess.Popen) -> Iterator[None]:
-    """msrun's ranks lead process groups of their own: whoever is left of its session is killed."""
+def _all_ended(process: subprocess.Popen, mark: str) -> Iterator[None]:
+    """However this ends, neither msrun nor a rank nor the scheduler is left."""
     try:
         yield
     finally:
-        _kill_session(process.pid)
+        process.kill()  # first, so that it starts nobody any more
         process.wait()
+        for left in _marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(left, signal.SIGKILL)
 
 
-def _kill_session(session: int) -> None:
+def _marked(mark: str) -> list[int]:
+    """The processes of a launch."""
+    wanted, found = f"{_MARK}={mark}".encode(), []
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if os.getsid(int(entry.name)) == session:
-                os.kill(int(entry.name), signal.SIGKILL)
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has just ended, or is another user's
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable
 
 from ms_adam.errors import UserError
-from ms_adam.experiments.distributed.launch import EVENTS, JOB
+from ms_adam.experiments.distributed.launch import DONE, EVENTS, JOB, SCHEDULER
 from ms_adam.experiments.worker import enter, told
 
 
@@ -46,8 +46,9 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
     If it fails the process ends with status 1, and msrun kills the other ranks.
     """
     folder = Path(sys.argv[1])
-    rank = int(os.environ["RANK_ID"])
-    (folder / f"process_{rank}").write_text(str(os.getpid()), encoding="utf-8")
+    # msrun runs the module once more as its scheduler, which stays in `_join`, and calls it rank 0.
+    name = SCHEDULER if os.environ["MS_ROLE"] == "MS_SCHED" else os.environ["RANK_ID"]
+    _write(folder / f"process_{name}", str(os.getpid()))
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     try:
         _join(job["mode"])
@@ -58,11 +59,11 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
         traceback.print_exc()
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         message = kind + told(error)
-        _end(folder, rank, message)
+        _write(folder / f"ended_{name}.json", json.dumps(message))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # at once: MindSpore would first wait 30 s for the ranks that wait for this one
-    _end(folder, rank, "done")
+    _write(folder / f"ended_{name}.json", json.dumps(DONE))
     return 0
 
 
@@ -76,5 +77,8 @@ def _join(mode: str) -> None:
                                         device_num=communication.get_group_size())
 
 
-def _end(folder: Path, rank: int, words: str) -> None:
-    (folder / f"ended_{rank}.json").write_text(json.dumps(words), encoding="utf-8")
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, for a reader who looks at any time."""
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

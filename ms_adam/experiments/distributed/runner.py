@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -47,8 +48,9 @@ def train(run: Distributed, out: Path, resume: bool, progress: Progress) -> dict
             progress(run.name, running, 0, 1)
             job = {"run": run.model_dump(mode="json"), "mode": mode, "resume": resume}
             try:
-                for event in launch(workers, MODULE, job, folder):
-                    progress(run.name, running, event["done"], event["total"])
+                with contextlib.closing(launch(workers, MODULE, job, folder)) as events:
+                    for event in events:
+                        progress(run.name, running, event["done"], event["total"])
             except KeyboardInterrupt:
                 raise Interrupted(f"stopped in {folder}; the same command with --resume goes on "
                                   "from the newest checkpoints") from None
