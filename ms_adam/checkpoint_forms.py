@@ -104,8 +104,12 @@ def joined(contents):
                              f"{first.steps.possible}, number {number} {content.steps.possible}.")
         rows_of = {name: rest for name, *rest in zip(*content.share)}
         for name, value in content.entries.items():
-            shape, begin, size = rows_of[name.partition(".")[2]]
+            shape, begin, size = rows_of.get(name.partition(".")[2], ((), 0, None))
             whole = entries.setdefault(name, np.zeros(shape, value.dtype))
+            if value.size != size or list(whole.shape) != shape or begin + size > whole.size:
+                raise ValueError(f"checkpoint {number} of the list has {value.size} elements of "
+                                 f"{content.spelled(name)}, which do not fit what its 'shard_layout' "
+                                 "or that of another says.")
             whole.reshape(-1)[begin:begin + size] = value.reshape(-1)
             count = there.setdefault(name, np.zeros(whole.size, np.uint8))
             count[begin:begin + size] += 1

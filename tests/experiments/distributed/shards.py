@@ -3,12 +3,14 @@
 It writes what it found to found_<rank>.json in the launch's folder.
 """
 
+import hashlib
 import json
 import sys
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn, ops
 
 import ms_adam
 from ms_adam.experiments.distributed.rank import serve
@@ -109,7 +111,12 @@ def weights(optimizer):
     return {parameter.name: parameter for parameter in optimizer.parameters}
 
 
-def look_at(name, case, ranks):
+def tag(name):
+    """What the files of a case are called."""
+    return name.replace(" ", "_").replace(",", "")
+
+
+def look_at(name, case, ranks, others):
     sparse = case.get("sparse", False)
     sharded, whole = make(case, True), make(case, False)
     run(sharded, STEPS, 1, sparse)
@@ -119,31 +126,105 @@ def look_at(name, case, ranks):
     found["names"] = sorted(set(state) ^ set(expected))
     found["gathered"] = different(expected, state)
     found["bytes"], found["bytes of all"] = held(sharded), held(whole)
+    found["elements"] = sum(own[1] for own in sharded.shares.owned if own is not None)
 
-    # The whole state, into shards; then both go on.
-    again = make(case, True)
-    for parameter, value in zip(again.parameters, whole.parameters):
-        parameter.set_data(Tensor(bits(value), value.dtype))
-    ms_adam.load_state(again, state)
-    run(again, 2, 2, sparse)
-    run(whole, 2, 2, sparse)
-    found["gone on"] = different(weights(whole), weights(again))
+    # A step, back to the state before it, and on.
+    for optimizer in (sharded, whole):
+        run(optimizer, 1, 3, sparse)
+        ms_adam.load_state(optimizer, state)
+        run(optimizer, 2, 2, sparse)
+    found["gone on"] = different(weights(whole), weights(sharded))
+    state, expected = ms_adam.gather_state(sharded), ms_adam.gather_state(whole)
+    found["state gone on"] = different(expected, state)
+    found["digest"] = hashlib.sha256(b"".join(bits(value).tobytes() for value
+                                              in weights(sharded).values())).hexdigest()
 
-    # The share that this rank saves; the test reads all of them.
-    tag = name.replace(" ", "_").replace(",", "")
-    ms.save_checkpoint(again, str(ranks.folder / f"{tag}-{ranks.rank}.ckpt"))
+    # The share that this rank saves; the test reads all of them, and so does the next launch.
+    path = ranks.folder / tag(name)
+    ms.save_checkpoint(sharded, f"{path}-{ranks.rank}.ckpt")
     if ranks.rank == 0:
-        np.savez(ranks.folder / f"{tag}.npz",
-                 **{name: bits(value) for name, value in ms_adam.gather_state(whole).items()})
+        np.savez(f"{path}.npz", **{name: bits(value) for name, value in expected.items()})
+        ms.save_checkpoint([{"name": name, "data": value} for name, value in state.items()],
+                           f"{path}-gathered.ckpt")
+    if others is not None:
+        path, count = Path(others[0]) / tag(name), others[1]
+        with np.load(f"{path}.npz") as arrays:
+            expected = {name: Tensor(arrays[name]) for name in arrays.files}
+        for what, checkpoint in (("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
+                                 ("gathered", f"{path}-gathered.ckpt")):
+            taken = make(case, True)
+            ms_adam.load_state(taken, checkpoint)
+            found[f"from {what} of others"] = different(expected, ms_adam.gather_state(taken))
     return found
 
 
+class Network(nn.Cell):
+    def __init__(self, sparse):
+        super().__init__()
+        self.table, self.dense = nn.EmbeddingLookup(30, 4, sparse=sparse), nn.Dense(4, 3)
+        self.loss = nn.MSELoss()
+        random = np.random.default_rng(0)
+        for parameter in self.trainable_params():
+            parameter.set_data(Tensor(random.standard_normal(parameter.shape), ms.float32))
+
+    def construct(self, words, wanted):
+        return self.loss(self.dense(self.table(words)), wanted)
+
+
+class Step(nn.Cell):
+    """A step that is compiled as one: gradients, their mean over the ranks, the update."""
+
+    def __init__(self, network, optimizer, count):
+        super().__init__()
+        self.network, self.optimizer = network, optimizer
+        self.gradients = ops.grad(network, None, optimizer.parameters)
+        self.reducer = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=count)
+
+    def construct(self, words, wanted):
+        return self.optimizer(self.reducer(self.gradients(words, wanted)))
+
+
+def steps(backend, mode, ranks):
+    """What differs after some steps, or the error."""
+    networks = []
+    for sharded in (False, True):
+        network = Network(mode == "graph")
+        optimizer = ms_adam.Adam(network.trainable_params(), 0.01, use_lazy=backend != "primitive",
+                                 backend=backend, shard_state=sharded)
+        step = Step(network, optimizer, ranks.count)
+        random = np.random.default_rng([ranks.rank, 7])  # each rank has examples of its own
+        try:
+            for _ in range(3):
+                step(Tensor(random.integers(0, 30, 5), ms.int32),
+                     Tensor(random.standard_normal((5, 3)), ms.float32))
+        except ValueError as error:
+            return f"ValueError: {error}"
+        networks.append(network)
+    return different(*({str(i): parameter for i, parameter in enumerate(network.trainable_params())}
+                       for network in networks))
+
+
+def error_of_share_of_another(ranks):
+    """What a rank says that is given the share of another alone."""
+    other = ranks.folder / f"Adam-{(ranks.rank + 1) % ranks.count}.ckpt"
+    try:
+        ms_adam.load_state(make(CASES["Adam"], True), str(other))
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
 def work(job, ranks):
-    found = {}
+    found = {"cases": {}}
     for name, case in CASES.items():
         if job.get("only") in (None, name):
-            found[name] = look_at(name, case, ranks)
+            found["cases"][name] = look_at(name, case, ranks, job.get("others"))
             ranks.tell("case", name=name)
+    if job.get("only") is None:
+        ranks.meet()  # all shares are saved
+        found["share of another"] = error_of_share_of_another(ranks)
+        found["steps"] = {backend: steps(backend, job["mode"], ranks)
+                          for backend in ("fused", "primitive", "composite")}
     (ranks.folder / f"found_{ranks.rank}.json").write_text(json.dumps(found))
 
 
