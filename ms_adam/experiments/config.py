@@ -206,6 +206,10 @@ def _section_at(where: tuple, form: type) -> type:
     for part in where:
         if isinstance(section, type) and issubclass(section, Section):
             section = section.model_fields[part].annotation
+        elif typing.get_origin(section) is Annotated:  # one of several sections, by its tag
+            sections, field = typing.get_args(section)
+            section = next(one for one in typing.get_args(sections) if part in typing.get_args(
+                one.model_fields[field.discriminator].annotation))
         else:  # of dict[str, Section] and list[Section] the last argument is what is in them
             section = typing.get_args(section)[-1]
         if typing.get_origin(section) is Union:  # Optional[Section]

@@ -84,6 +84,7 @@ def _rows(out: Path, mode: str, workers: int, ranks: list[dict]) -> list[dict[st
             "sizes": first["sizes"],
             "digests": [rank["digest"] for rank in each],
             "state_bytes": [rank["state_bytes"] for rank in each],
+            "undivided_bytes": first["undivided_bytes"],
             "step_ms": first["step_ms"], "resumed_after": first["resumed_after"],
             "from_one_process": _distance(out / f"{mode}-{workers}" / f"{name}.npz", alone),
         })
@@ -122,11 +123,12 @@ def _ranks_equal(where: str, rows: list[dict]) -> Verdict:
 
 
 def _as_one(where: str, rows: list[dict]) -> Verdict:
-    worst = max(rows, key=lambda row: np.nan_to_num(row["from_one_process"], nan=np.inf))
-    distance = worst["from_one_process"]
+    found = [(row["from_one_process"], f"{row['problem']}, {row['optimizer']}") for row in rows]
+    # What is not a number is the worst; no training at all is none that holds.
+    distance, worst = max(found or [(np.nan, "no training")],
+                          key=lambda pair: np.nan_to_num(pair[0], nan=np.inf))
     return _verdict(f"{where}: the parameters are those of one process on the joined batch",
-                    distance <= TOLERANCE,
-                    f"at most {short(distance)} apart ({worst['problem']}, {worst['optimizer']})",
+                    distance <= TOLERANCE, f"at most {short(distance)} apart ({worst})",
                     f"at most {short(TOLERANCE)}",
                     "sums over parts of a batch are rounded in another order")
 
@@ -138,20 +140,22 @@ def _shards_equal(where: str, rows: list[dict]) -> Verdict:
     equal = sum(case["sharded"] == case["whole"] for case in by_case.values())
     return _verdict(f"{where}: sharded state gives the parameters of whole state, bit for bit",
                     equal == len(by_case) > 0, f"{equal} of {len(by_case)} trainings", "all",
-                    "a parameter belongs to one rank as a whole, so its update is the same")
+                    "a row belongs to one rank as a whole, so its update is the same")
 
 
 def _divided(where: str, workers: int, rows: list[dict]) -> Verdict:
-    """No rank has more than a perfect division and the largest parameter together."""
+    """No rank has more than a perfect division and the largest part that is not divided."""
     shares, held = [], True
     for row in rows:
         if row["state"] == "sharded":
             whole = next(other["state_bytes"][0] for other in rows if other["state"] == "whole" and
                          (other["problem"], other["optimizer"]) == (row["problem"], row["optimizer"]))
-            shares.append((max(row["state_bytes"]) / whole, row["problem"]))
-            held = held and sum(row["state_bytes"]) == whole and max(row["state_bytes"]) < whole
-    words = "; ".join(dict.fromkeys(f"{problem}: {share:.0%}" for share, problem in shares))
-    return _verdict(f"{where}: the ranks divide the state among them", held,
-                    f"largest share of a rank: {words}",
-                    f"together the whole; {1 / workers:.0%} each where no parameter is larger",
-                    "no parameter is divided")
+            largest = max(row["state_bytes"])
+            shares.append((largest / whole, row["problem"]))
+            held = (held and sum(row["state_bytes"]) == whole
+                    and largest <= whole / workers + row["undivided_bytes"])
+    words = "; ".join(dict.fromkeys(f"{problem}: {share:.1%}" for share, problem in shares))
+    return _verdict(f"{where}: the ranks divide the state among them", held and bool(shares),
+                    f"largest share of a rank: {words or 'none'}",
+                    f"together the whole; each at most {1 / workers:.0%} and a row",
+                    "rows are not divided; without the fused kernel parameters are not")

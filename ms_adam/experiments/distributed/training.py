@@ -115,6 +115,9 @@ class Training:
             "digest": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
             "state_bytes": sum(moment.nbytes for moment in (*self.optimizer.moment1,
                                                             *self.optimizer.moment2)),
+            # Of two moments, for the largest part of a parameter that one rank keeps as a whole.
+            "undivided_bytes": 2 * max(array[:1].nbytes if self.optimizer.divisible else array.nbytes
+                                       for array in arrays),
             "sizes": [array.size for array in arrays],
             "resumed_after": resumed_after or None,
             # The first steps compile.
