@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 from experiments.distributed import shards
+from experiments.distributed.processes import paths_of_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, communication
@@ -241,8 +240,7 @@ def layout_changed(part, **changes):
 
 
 WRONG = {
-    "missing": (lambda p: p[:2], r"the list of 2 .* elements of vhat\.w6 not at all|"
-                                 r"elements of moment1\.w\d not at all|missing: "),
+    "missing": (lambda p: p[:2], r"of the \d+ elements of moment1\.w\d not at all"),
     "twice": (lambda p: [*p, p[1]], r"elements of moment1\.w\d not at all and \d+ more than once"),
     "other steps": (lambda p: [p[0], p[1], {**p[2], "global_step": np.int32([3])}],
                     r"number 0 \(2,\), number 2 \(3,\)"),
@@ -299,11 +297,11 @@ def test_a_wrong_division_is_no_state(old, wrong):
 # What follows looks at what ranks found; each launch runs all cases.
 
 def launched(ranks, mode, folder, **job):
-    tests, root = Path(__file__).parent, Path(ms_adam.__file__).parents[1]
-    paths = [str(tests), str(root), os.environ.get("PYTHONPATH", "")]
-    for _ in launch(ranks, "experiments.distributed.shards", {"mode": mode, **job}, folder,
-                    {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "GLOG_v": "3"}):
-        pass
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # MindSpore writes there what it could not compile
+        for _ in launch(ranks, "experiments.distributed.shards", {"mode": mode, **job}, folder,
+                        paths_of_tests()):
+            pass
     return folder, [json.loads((folder / f"found_{rank}.json").read_text()) for rank in range(ranks)]
 
 
@@ -325,13 +323,11 @@ def ranks(request):
 @pytest.mark.parametrize("name", shards.CASES)
 class TestRanks:
     def test_no_bit_is_another(self, ranks, name):
-        for found in ranks[1]:
-            for what in ("after steps", "names", "gathered", "gone on", "state gone on"):
-                assert found["cases"][name][what] == [], what
-
-    def test_parameters_are_those_of_all_ranks(self, ranks, name):
-        digests = {found["cases"][name]["digest"] for found in ranks[1]}
-        assert len(digests) == 1
+        """One rank has compared; all have the same."""
+        (different,) = [found["different"][name] for found in ranks[1]
+                        if name in found["different"]]
+        assert different == {"after steps": [], "state": [], "gone on": [], "state gone on": []}
+        assert len({found["cases"][name]["digest"] for found in ranks[1]}) == 1
 
     def test_state_is_divided(self, ranks, name):
         case = shards.CASES[name]
@@ -372,9 +368,11 @@ class TestRanks:
 def test_compiled_into_a_step(two, backend):
     """With the reduction of gradients, dense and row-sparse; or refused, for operators."""
     for found in two[1]:
-        assert found["steps"][backend] == (
-            [] if backend == "fused" else
-            "ValueError: With shard_state=True and backend 'primitive' or 'composite'")
+        if backend == "fused":
+            assert found["steps"][backend] == []
+        else:
+            assert found["steps"][backend].startswith(
+                "ValueError: With shard_state=True and backend 'primitive' or 'composite', call")
 
 
 @pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])

@@ -1,6 +1,8 @@
 """A rank of test_sharding.py: holds optimizers with shards to optimizers without, bit for bit.
 
-It writes what it found to found_<rank>.json in the launch's folder.
+First all ranks together make the steps of all cases with shards; then each rank makes those of its
+part of the cases without, and compares. What was found goes to found_<rank>.json in the launch's
+folder, with a digest of all bits, by which the test knows that all ranks have the same.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 import ms_adam
 from ms_adam.experiments.distributed.rank import serve
+from ms_adam.experiments.worker import told
 
 SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
 STEPS = 3
@@ -95,8 +98,14 @@ def bits(value):
     return np.array(value.asnumpy()).astype(np.float64)
 
 
+def bits_of(values):
+    return {name: bits(value) for name, value in values.items()}
+
+
 def different(ones, others):
-    return [name for name in ones if not np.array_equal(bits(ones[name]), bits(others[name]))]
+    """The names that only one has, or whose bits are not equal."""
+    return sorted(set(ones) ^ set(others)) + [
+        name for name in set(ones) & set(others) if not np.array_equal(ones[name], others[name])]
 
 
 def held(optimizer):
@@ -116,46 +125,59 @@ def tag(name):
     return name.replace(" ", "_").replace(",", "")
 
 
-def look_at(name, case, ranks, others):
-    sparse = case.get("sparse", False)
-    sharded, whole = make(case, True), make(case, False)
-    run(sharded, STEPS, 1, sparse)
-    run(whole, STEPS, 1, sparse)
-    found = {"after steps": different(weights(whole), weights(sharded))}
-    state, expected = ms_adam.gather_state(sharded), ms_adam.gather_state(whole)
-    found["names"] = sorted(set(state) ^ set(expected))
-    found["gathered"] = different(expected, state)
-    found["bytes"], found["bytes of all"] = held(sharded), held(whole)
-    found["elements"] = sum(own[1] for own in sharded.shares.owned if own is not None)
+def go(optimizer, sparse):
+    """Steps, then one more, back to the state before it, and on; all bits on the way."""
+    run(optimizer, STEPS, 1, sparse)
+    state = ms_adam.gather_state(optimizer)
+    found = {"after steps": bits_of(weights(optimizer)), "state": bits_of(state)}
+    run(optimizer, 1, 3, sparse)
+    ms_adam.load_state(optimizer, state)
+    run(optimizer, 2, 2, sparse)
+    found["gone on"] = bits_of(weights(optimizer))
+    found["state gone on"] = bits_of(ms_adam.gather_state(optimizer))
+    return found
 
-    # A step, back to the state before it, and on.
-    for optimizer in (sharded, whole):
-        run(optimizer, 1, 3, sparse)
-        ms_adam.load_state(optimizer, state)
-        run(optimizer, 2, 2, sparse)
-    found["gone on"] = different(weights(whole), weights(sharded))
-    state, expected = ms_adam.gather_state(sharded), ms_adam.gather_state(whole)
-    found["state gone on"] = different(expected, state)
-    found["digest"] = hashlib.sha256(b"".join(bits(value).tobytes() for value
-                                              in weights(sharded).values())).hexdigest()
 
-    # The share that this rank saves; the test reads all of them, and so does the next launch.
+def digest(found):
+    content = hashlib.sha256()
+    for what, values in found.items():
+        for name, value in values.items():
+            content.update(f"{what}, {name}".encode())
+            content.update(value.tobytes())
+    return content.hexdigest()
+
+
+def with_shards(name, case, ranks, others):
+    """What came of the steps, and what the test is told."""
+    optimizer = make(case, True)
+    results = go(optimizer, case.get("sparse", False))
+    found = {"digest": digest(results), "bytes": held(optimizer),
+             "bytes of all": held(make(case, False)),
+             "elements": sum(own[1] for own in optimizer.shares.owned if own is not None)}
+    # The share that this rank saves; the test reads all of them, and so does another launch.
     path = ranks.folder / tag(name)
-    ms.save_checkpoint(sharded, f"{path}-{ranks.rank}.ckpt")
+    ms.save_checkpoint(optimizer, f"{path}-{ranks.rank}.ckpt")
+    gathered = ms_adam.gather_state(optimizer)
     if ranks.rank == 0:
-        np.savez(f"{path}.npz", **{name: bits(value) for name, value in expected.items()})
-        ms.save_checkpoint([{"name": name, "data": value} for name, value in state.items()],
+        ms.save_checkpoint([{"name": name, "data": value} for name, value in gathered.items()],
                            f"{path}-gathered.ckpt")
     if others is not None:
         path, count = Path(others[0]) / tag(name), others[1]
-        with np.load(f"{path}.npz") as arrays:
-            expected = {name: Tensor(arrays[name]) for name in arrays.files}
-        for what, checkpoint in (("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
-                                 ("gathered", f"{path}-gathered.ckpt")):
-            taken = make(case, True)
-            ms_adam.load_state(taken, checkpoint)
-            found[f"from {what} of others"] = different(expected, ms_adam.gather_state(taken))
-    return found
+        with np.load(f"{path}.npz") as expected:
+            for what, checkpoint in (("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
+                                     ("gathered", f"{path}-gathered.ckpt")):
+                taken = make(case, True)
+                ms_adam.load_state(taken, checkpoint)
+                found[f"from {what} of others"] = different(
+                    dict(expected), bits_of(ms_adam.gather_state(taken)))
+    return results, found
+
+
+def without(name, case, ranks, results):
+    """What differs from an optimizer without shards."""
+    expected = go(make(case, False), case.get("sparse", False))
+    np.savez(ranks.folder / f"{tag(name)}.npz", **expected["state gone on"])
+    return {what: different(values, results[what]) for what, values in expected.items()}
 
 
 class Network(nn.Cell):
@@ -186,10 +208,11 @@ class Step(nn.Cell):
 
 def steps(backend, mode, ranks):
     """What differs after some steps, or the error."""
-    networks = []
-    for sharded in (False, True):
+    found = []
+    for sharded in (True, False):
         network = Network(mode == "graph")
-        optimizer = ms_adam.Adam(network.trainable_params(), 0.01, use_lazy=backend != "primitive",
+        parameters = network.trainable_params()
+        optimizer = ms_adam.Adam(parameters, 0.01, use_lazy=backend != "primitive",
                                  backend=backend, shard_state=sharded)
         step = Step(network, optimizer, ranks.count)
         random = np.random.default_rng([ranks.rank, 7])  # each rank has examples of its own
@@ -198,10 +221,9 @@ def steps(backend, mode, ranks):
                 step(Tensor(random.integers(0, 30, 5), ms.int32),
                      Tensor(random.standard_normal((5, 3)), ms.float32))
         except ValueError as error:
-            return f"ValueError: {error}"
-        networks.append(network)
-    return different(*({str(i): parameter for i, parameter in enumerate(network.trainable_params())}
-                       for network in networks))
+            return "ValueError: " + told(error).strip("'")
+        found.append({str(i): bits(parameter) for i, parameter in enumerate(parameters)})
+    return different(*found)
 
 
 def error_of_share_of_another(ranks):
@@ -215,16 +237,16 @@ def error_of_share_of_another(ranks):
 
 
 def work(job, ranks):
-    found = {"cases": {}}
+    results, found = {}, {"cases": {}}
     for name, case in CASES.items():
-        if job.get("only") in (None, name):
-            found["cases"][name] = look_at(name, case, ranks, job.get("others"))
-            ranks.tell("case", name=name)
-    if job.get("only") is None:
-        ranks.meet()  # all shares are saved
-        found["share of another"] = error_of_share_of_another(ranks)
-        found["steps"] = {backend: steps(backend, job["mode"], ranks)
-                          for backend in ("fused", "primitive", "composite")}
+        results[name], found["cases"][name] = with_shards(name, case, ranks, job.get("others"))
+        ranks.tell("case", name=name)
+    found["steps"] = {backend: steps(backend, job["mode"], ranks)
+                      for backend in ("fused", "primitive", "composite")}
+    found["share of another"] = error_of_share_of_another(ranks)  # all are saved since long
+    found["different"] = {name: without(name, case, ranks, results[name])
+                          for i, (name, case) in enumerate(CASES.items())
+                          if i % ranks.count == ranks.rank}
     (ranks.folder / f"found_{ranks.rank}.json").write_text(json.dumps(found))
 
 
