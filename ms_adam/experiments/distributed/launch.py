@@ -145,9 +145,11 @@ def _all_ended(process: subprocess.Popen, mark: str) -> Iterator[None]:
     finally:
         process.kill()  # first, so that it starts nobody any more
         process.wait()
-        for left in _marked(mark):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(left, signal.SIGKILL)
+        while left := _marked(mark):  # the killed take a moment to go
+            for number in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _marked(mark: str) -> list[int]:
