@@ -29,7 +29,8 @@ def reproduce(
         "--scale",
         metavar="quick|standard|full",
         help="For configs/paper/: how much of a figure is run. quick takes 2 minutes for all "
-        "six, standard about 100, full (the paper's epochs) days to weeks; standard if not given.",
+        "six, standard about 100 on two cores, full (the paper's epochs) days to weeks; standard if "
+        "not given.",
     ),
     tensorboard: bool = typer.Option(
         False,

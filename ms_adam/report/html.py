@@ -104,11 +104,11 @@ def data_uri(png: bytes) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A page of this folder, with the filters below."""
+    """A page of this folder, HTML or Markdown, with the filters below."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     surroundings = jinja2.Environment(
         loader=loader,
-        autoescape=True,
+        autoescape=name.endswith(".html.j2"),  # and not in Markdown
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

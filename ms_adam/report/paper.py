@@ -1,82 +1,106 @@
-"""Writes the report on the paper's figures from ``results.json``: HTML, Markdown, CSV and PNGs."""
+"""Writes the report on the paper's figures from ``results.json``: HTML, Markdown, CSV and PNGs.
+
+    python -m ms_adam.report.paper runs/paper docs/paper
+
+writes that of a finished run into a folder that is to be published, without what is too large.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import yaml
 
-from ms_adam.report import paper_plots
+from ms_adam.report import paper_plots, paper_words
 from ms_adam.report.html import data_uri, template
 
-_STATUSES = ("reproduced", "not reproduced", "inconclusive")
+PUBLISHED_BYTES = 1_500_000  # a larger file is not for a repository
+
+# Wide enough for a page of 1,000 px, and for a code-hosting page.
+_PAGE_PIXELS, _FILE_PIXELS = 1350, 900
 _RUN_COLUMNS = ("figure", "variant", "optimizer", "purpose", "learning_rate", "seed", "epochs",
                 "steps", "final_cost", "seconds", "hash")
+_VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test",
+                    "measured")
 
 
-def write_report(out: Path) -> Path:
+def write_report(run: Path, to: Optional[Path] = None, largest: Optional[int] = None) -> Path:
     """Makes the report of finished figures.
 
     Args:
-        out: A folder with the ``results.json`` of `ms_adam.experiments.paper.runner`.
+        run: A folder with the ``results.json`` of `ms_adam.experiments.paper.runner`.
+        to: Where to write; `run` if not given.
+        largest: Of ``index.html`` and the CSV files, one of more bytes is left out, and the report
+            says so; None leaves out nothing.
 
     Returns:
-        The path of ``index.html``, one file that needs no other and no network. Beside it:
-        ``report.md`` with its images in ``figures/``, ``runs.csv`` and ``curves.csv``.
+        The path of ``report.md``'s neighbour ``index.html``, one file that needs no other and no
+        network, or of ``report.md`` where that is left out. Beside them: ``figures/``, which
+        ``report.md`` shows, ``verdicts.csv``, ``runs.csv`` and ``curves.csv``.
+
+    Example:
+        >>> write_report(Path("runs/paper"), Path("docs/paper"), PUBLISHED_BYTES).name
+        'index.html'
     """
-    content = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    (out / "figures").mkdir(exist_ok=True)
-    figures = []
-    for entry in content["results"]:
-        drawn = paper_plots.draw(entry)
-        for name, (image, _) in drawn.items():
-            (out / "figures" / f"{entry['figure']}_{name}.png").write_bytes(image)
-        figures.append({
-            **entry,
-            "plots": [{"name": name, "uri": data_uri(image), "words": words}
-                      for name, (image, words) in drawn.items()],
-            "table": [_row(entry, line) for line in entry["lines"]],
-            "yaml": yaml.safe_dump(entry["config"], sort_keys=False, width=88, allow_unicode=True),
-            "size": _size(entry),
-        })
-    counts = _counts(figures)
-    page = template("paper.html.j2").render(
-        environment=content["environment"], scale=content["scale"], figures=figures, counts=counts,
-        minutes=sum(figure["seconds"] for figure in figures) / 60)
-    (out / "index.html").write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(_markdown(content, figures, counts), encoding="utf-8")
-    _write_runs(out / "runs.csv", content["results"])
-    _write_curves(out / "curves.csv", content["results"])
-    return out / "index.html"
+    content = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    to = to or run
+    (to / "figures").mkdir(parents=True, exist_ok=True)
+    figures = [_figure(entry, to / "figures") for entry in content["results"]]
+    words = {
+        "environment": content["environment"], "scale": content["scale"], "figures": figures,
+        "counts": paper_words.counts(figures), "words": paper_words,
+        "training": paper_words.duration(sum(figure["seconds"] for figure in figures)),
+        "runs": sum(len(figure["runs"]) for figure in figures),
+        "configs": " ".join(f"configs/paper/{figure['figure']}.yaml" for figure in figures),
+    }
+    files = {
+        "index.html": template("paper.html.j2").render(words),
+        "verdicts.csv": _csv(_VERDICT_COLUMNS, _verdicts(figures)),
+        "runs.csv": _csv(_RUN_COLUMNS, _runs(figures)),
+        "curves.csv": _csv(("hash", "epoch", "cost"), _curves(figures)),
+    }
+    left_out = [] if largest is None else [
+        name for name, text in files.items() if len(text.encode("utf-8")) > largest]
+    files["report.md"] = template("paper.md.j2").render(
+        words, left_out=left_out, files=[name for name in files if name not in left_out])
+    for name, text in files.items():
+        if name in left_out:
+            (to / name).unlink(missing_ok=True)  # that of an earlier run
+        else:
+            (to / name).write_bytes(text.encode("utf-8"))
+    return to / ("report.md" if "index.html" in left_out else "index.html")
 
 
-def _counts(figures: Sequence[dict]) -> str:
-    found = [verdict["status"] for figure in figures for verdict in figure["verdicts"]]
-    return ", ".join(f"{found.count(status)} {status}" for status in _STATUSES)
+def _figure(entry: dict, folder: Path) -> dict[str, Any]:
+    """An entry of ``results.json`` with its words, its tables and its plots, drawn into `folder`."""
+    plots = []
+    for name, (drawn, caption) in paper_plots.draw(entry).items():
+        file = folder / f"{entry['figure']}_{name}.png"
+        file.write_bytes(paper_plots.palette_png(drawn, _FILE_PIXELS))
+        plots.append({"file": file.name, "words": caption,
+                      "uri": data_uri(paper_plots.palette_png(drawn, _PAGE_PIXELS))})
+    return {
+        **entry,
+        "plots": plots,
+        "facts": paper_words.facts(entry),
+        "cuts": paper_words.cuts(entry),
+        "verdicts": [_verdict(entry, verdict, claim)
+                     for verdict, claim in zip(entry["verdicts"], entry["config"]["claims"])],
+        "table": [_row(entry, line) for line in entry["lines"]],
+        "grids": _grids(entry),
+        "yaml": yaml.safe_dump(entry["config"], sort_keys=False, width=88, allow_unicode=True),
+    }
 
 
-def _size(entry: dict) -> str:
-    """What was run, in words, with what the scale has cut."""
-    scale, full = entry["scale"], entry["config"]["scales"]["full"]
-    words = [f"{entry['examples']:,} examples ({entry['source']}), {scale['epochs']} epochs of "
-             f"{entry['steps_per_epoch']} steps in mini-batches of "
-             f"{entry['config']['batch_size']}"]
-    cuts = []
-    if scale["epochs"] != full["epochs"]:
-        cuts.append(f"{full['epochs']} epochs")
-    if entry["examples"] < full["examples"]:
-        cuts.append(f"up to {full['examples']:,} examples")
-    if scale["width"] != full["width"]:
-        words.append(f"layers {scale['width']:g} times as wide as the paper's")
-        cuts.append("the paper's widths")
-    if scale["trials"] != full["trials"]:
-        cuts.append(f"{full['trials']} learning rates")
-    text = "; ".join(words) + f"; {scale['trials']} learning rates for each optimizer."
-    return text + (f" The full scale has {', '.join(cuts)}." if cuts else "")
+def _verdict(entry: dict, verdict: dict, claim: dict) -> dict[str, Any]:
+    lines = paper_words.at_edge(entry, claim)
+    return {**verdict, "edges": paper_words.edges(lines), "at_edge": paper_words.short(lines)}
 
 
 def _row(entry: dict, line: dict) -> dict[str, Any]:
@@ -84,87 +108,83 @@ def _row(entry: dict, line: dict) -> dict[str, Any]:
     seconds = [run["seconds"] for run in entry["runs"]
                if (run["variant"], run["optimizer"], run["purpose"], run["learning_rate"])
                == (line["variant"], line["optimizer"], purpose, line["best"])]
+    steps = [float(epochs) * entry["steps_per_epoch"] for epochs in line["epochs_to_target"]]
     return {
         **line,
-        "final_words": spread(line["final"]),
-        "target_words": number(line["target"]),
-        "reached_words": spread(line["epochs_to_target"], "never"),
-        "seconds_words": f"{sum(seconds) / len(seconds):.3g} ({min(seconds):.3g} to "
-                         f"{max(seconds):.3g})",
-        "tried_words": "; ".join(f"{tried['learning_rate']:g}: {number(tried['mean'])}"
-                                 for tried in line["tried"]),
+        "edge": paper_words.edge(line),
+        "final_words": paper_words.spread(line["final"]),
+        "target_words": paper_words.number(line["target"]),
+        "epochs_words": paper_words.spread(line["epochs_to_target"], "never"),
+        "steps_words": "never" if float("inf") in steps else f"{sum(steps) / len(steps):,.0f}",
+        "seconds_words": f"{sum(seconds) / len(seconds):.3g}",
     }
 
 
-def number(value: Any, infinite: str = "diverged") -> str:
-    """Four digits; "inf" in words."""
-    value = float(value)
-    return infinite if value == float("inf") else f"{value:.4g}"
+def _grids(entry: dict) -> list[dict[str, Any]]:
+    """Of each epoch that claims look at, the mean cost at every learning rate tried."""
+    found = []
+    for name, epoch in (("early", entry["scale"]["early"]), ("mean", entry["scale"]["epochs"])):
+        if epoch is not None:
+            rows = [{
+                "variant": line["variant"],
+                "optimizer": line["optimizer"],
+                "edge": paper_words.edge(line),
+                "cells": [{"rate": f"{tried['learning_rate']:g}",
+                           "cost": paper_words.number(tried[name]),
+                           "best": name == "mean" and tried["learning_rate"] == line["best"]}
+                          for tried in line["tried"]],
+            } for line in entry["lines"]]
+            found.append({"epoch": epoch, "last": name == "mean", "rows": rows})
+    return found
 
 
-def spread(values: Sequence[Any], infinite: str = "diverged") -> str:
-    """The mean over seeds, and from the least to the most."""
-    numbers = [float(value) for value in values]
-    if float("inf") in numbers:
-        return ", ".join(number(value, infinite) for value in numbers)
-    mean = sum(numbers) / len(numbers)
-    return f"{number(mean)} ({number(min(numbers))} to {number(max(numbers))})"
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return stream.getvalue()
 
 
-def _markdown(content: dict, figures: Sequence[dict], counts: str) -> str:
-    environment = content["environment"]
-    lines = ["# The figures of Kingma & Ba 2015, reproduced", "",
-             f"Scale: {content['scale']}. Verdicts: {counts}. ms_adam {environment['ms_adam']}, "
-             f"commit {environment['commit']}, MindSpore {environment['mindspore']}, "
-             f"{environment['cpu']}, {environment['cores']} cores, {environment['date']}.", "",
-             *_table(("Figure", "Claim", "Verdict"),
-                     [(figure["title"], verdict["claim"], f"**{verdict['status']}**")
-                      for figure in figures for verdict in figure["verdicts"]])]
+def _verdicts(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
     for figure in figures:
-        lines += ["", f"## {figure['title']}", "", f"The paper: {figure['config']['paper']}", "",
-                  f"Here: {figure['size']}", "",
-                  *[f"- {difference}" for difference in figure["config"]["differences"]], ""]
         for verdict in figure["verdicts"]:
-            lines += [f"**{verdict['status']}**: {verdict['claim']}", "", verdict["test"], "",
-                      *[f"- {measured}" for measured in verdict["measured"]], ""]
-        for plot in figure["plots"]:
-            lines += [f"![{plot['words']}](figures/{figure['figure']}_{plot['name']}.png)", ""]
-        lines += _table(
-            ("Variant", "Optimizer", "Best learning rate", "Cost at the end",
-             "Epochs to the target", "Seconds a run"),
-            [(row["variant"], row["optimizer"],
-              f"{row['best']:g}{' (edge)' if row['at_edge'] else ''}", row["final_words"],
-              f"{row['reached_words']} to {row['target_words']}", row["seconds_words"])
-             for row in figure["table"]])
-        lines += ["", f"Config SHA-256 {figure['config_sha256']}; examples SHA-256 "
-                      f"{figure['examples_sha256']}; all runs in runs.csv, their costs in "
-                      "curves.csv."]
-    return "\n".join(lines) + "\n"
+            yield (figure["figure"], figure["scale"]["name"], verdict["claim"], verdict["status"],
+                   "; ".join(verdict["edges"]), verdict["test"], "; ".join(verdict["measured"]))
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads),
-            *["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]]
+def _runs(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+    for figure in figures:
+        for run in figure["runs"]:
+            yield (figure["figure"], run["variant"], run["optimizer"], run["purpose"],
+                   run["learning_rate"], run["seed"], figure["scale"]["epochs"], run["steps"],
+                   run["costs"][-1], run["seconds"], run["hash"])
 
 
-def _write_runs(path: Path, entries: Sequence[dict]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(_RUN_COLUMNS)
-        for entry in entries:
-            for run in entry["runs"]:
-                writer.writerow([entry["figure"], run["variant"], run["optimizer"], run["purpose"],
-                                 run["learning_rate"], run["seed"], entry["scale"]["epochs"],
-                                 run["steps"], run["costs"][-1], run["seconds"], run["hash"]])
-
-
-def _write_curves(path: Path, entries: Sequence[dict]) -> None:
+def _curves(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
     """The costs of every run, an epoch a line; a run is named by its hash."""
-    with open(path, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("hash", "epoch", "cost"))
-        for entry in entries:
-            for run in entry["runs"]:
+    written = set()  # a run that two figures share, or a trial that is judged, is there once
+    for figure in figures:
+        for run in figure["runs"]:
+            if run["hash"] not in written:
+                written.add(run["hash"])
                 for epoch, cost in enumerate(run["costs"]):
-                    writer.writerow((run["hash"], epoch,
-                                     cost if cost == "inf" else f"{cost:.6g}"))
+                    yield run["hash"], epoch, cost if cost == "inf" else f"{cost:.6g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m ms_adam.report.paper",
+        description="Write the report of a finished run of configs/paper/ into a folder that is "
+                    f"to be published; a file above {PUBLISHED_BYTES / 1e6:g} MB is left out.")
+    parser.add_argument("run", type=Path, help="the folder that ms-adam reproduce wrote to")
+    parser.add_argument("to", type=Path, help="such as docs/paper")
+    given = parser.parse_args()
+    if not (given.run / "results.json").is_file():
+        parser.error(f"{given.run}: has no results.json; ms-adam reproduce writes it when all "
+                     "runs are done")
+    print(f"The report: {write_report(given.run, given.to, PUBLISHED_BYTES)}")
+
+
+if __name__ == "__main__":
+    main()

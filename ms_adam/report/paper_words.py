@@ -1,0 +1,227 @@
+"""What the report on the paper's figures says in words, from an entry of ``results.json``.
+
+The page and the Markdown report say the same: both take their words from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+STATUSES = ("reproduced", "not reproduced", "inconclusive")
+
+SEARCHED = (
+    "Only learning rates are searched, and each optimizer of a figure gets the same number of "
+    "them. Nothing else is: momentum, betas, decay rates, epsilons, L2, dropout rates, batch size "
+    "and widths stay at the numbers that stand beside each figure. Another optimizer might be "
+    "ahead at other numbers.",
+    "A learning rate is chosen by its cost at the end, on a tuning seed, and for claims about the "
+    "first epochs too; the judged seeds had no part in the choice. (Figure 4 chooses nothing: its "
+    "grid is the figure, and every step size runs on every seed.) One seed decides the first "
+    "weights, the order of the examples and all noise, for all optimizers alike.",
+)
+JUDGED = (
+    "The paper publishes curves of the training cost, and neither step sizes nor numbers. So a "
+    "verdict is about an ordering, with bands over the seeds, and not about how large a cost is; "
+    "nothing here is about test accuracy.",
+    "Two optimizers are compared by the ratios that their seeds allow, from the least of one by "
+    "the most of the other to the reverse. A claim is reproduced if all these ratios agree with "
+    "it, not reproduced if none does, and inconclusive otherwise. Of a claim with several "
+    "comparisons one that fails decides, then one that is open. With three seeds each, two "
+    "optimizers that do not differ have bands apart in one given direction once in 20 times.",
+    "Where a best learning rate is the least or the largest that was tried, a better one may lie "
+    "beyond, and the report says so beside the verdict. If it is that of the optimizer whose "
+    "lesser result decides a comparison, the comparison is inconclusive.",
+)
+SECONDS = ("Seconds are wall time of one process that trains one run after the other; what else "
+           "the machine did at the time is in them.")
+
+
+def number(value: Any, infinite: str = "diverged") -> str:
+    """Four digits; "inf" in words."""
+    value = float(value)
+    return infinite if value == float("inf") else f"{value:.4g}"
+
+
+def spread(values: Sequence[Any], infinite: str = "diverged") -> str:
+    """The mean over seeds, and from the least to the most."""
+    numbers = [float(value) for value in values]
+    if float("inf") in numbers:
+        return ", ".join(number(value, infinite) for value in numbers)
+    mean = sum(numbers) / len(numbers)
+    return f"{number(mean)} ({number(min(numbers))} to {number(max(numbers))})"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "40 s", "1.5 min", "95 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def counts(figures: Iterable[dict]) -> str:
+    """How many verdicts there are of each kind."""
+    found = [verdict["status"] for figure in figures for verdict in figure["verdicts"]]
+    return ", ".join(f"{found.count(status)} {status}" for status in STATUSES)
+
+
+def edge(line: dict) -> str:
+    """Where in its grid the best learning rate is, if it is at an end: "", or in words."""
+    if not line["at_edge"]:
+        return ""
+    rates = [tried["learning_rate"] for tried in line["tried"]]
+    which = "least" if line["best"] == min(rates) else "largest"
+    return f"the {which} of {len(rates)} tried"
+
+
+def at_edge(entry: dict, claim: dict) -> list[dict]:
+    """The lines of a claim whose best learning rate is at the edge of its grid.
+
+    Claims of figure 4 that hold at given step sizes depend on no best one.
+    """
+    panels = claim.get("variants") or [variant["label"] for variant in entry["config"]["variants"]]
+    if claim["form"] == "ordering":
+        named = {name for test in claim["comparisons"] for name in (test["first"], test["second"])}
+    elif claim["test"] == "not worse at best":
+        named = {line["optimizer"] for line in entry["lines"]}
+    else:
+        named = set()
+    return [line for line in entry["lines"]
+            if line["at_edge"] and line["optimizer"] in named and line["variant"] in panels]
+
+
+def edges(lines: Sequence[dict]) -> list[str]:
+    """Lines at the edge in full: variant, optimizer, learning rate, which edge."""
+    return [f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
+            for line in lines]
+
+
+def short(lines: Sequence[dict]) -> str:
+    """The optimizers of lines at the edge; how many, where they are more than a line holds."""
+    names = list(dict.fromkeys(line["optimizer"] for line in lines))
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} of the settings, named below"
+
+
+def cuts(entry: dict) -> dict[str, dict[str, Any]]:
+    """What the scale cuts: of each size the number here, at full scale, and whether it is cut."""
+    scale, config = entry["scale"], entry["config"]
+    full = config["scales"]["full"]
+    found = [("examples", f"{entry['examples']:,}", f"{full['examples']:,}",
+              scale["examples"] != full["examples"])]
+    if entry["examples"] < scale["examples"]:  # the data have no more
+        found = [("examples", f"{entry['examples']:,}, all there are",
+                  f"up to {full['examples']:,}", False)]
+    if _layers(config["network"]):
+        found.append(("widths", "the paper's" if scale["width"] == 1 else f"{scale['width']:g}",
+                      "the paper's", scale["width"] != full["width"]))
+    found.append(("epochs", f"{scale['epochs']}", f"{full['epochs']}",
+                  scale["epochs"] != full["epochs"]))
+    if full["early"] is not None:
+        found.append(("first epochs", f"{scale['early']}", f"{full['early']}",
+                      scale["early"] != full["early"]))
+    found.append(("learning rates", f"{scale['trials']}", f"{full['trials']}",
+                  scale["trials"] != full["trials"]))
+    return {what: {"here": here, "full": of_paper, "cut": cut}
+            for what, here, of_paper, cut in found}
+
+
+def cut_words(entry: dict) -> str:
+    """The same as a sentence."""
+    name = entry["scale"]["name"]
+    found = [f"{what} to {cut['here']} of {cut['full']}"
+             for what, cut in cuts(entry).items() if cut["cut"]]
+    return (f"The {name} scale cuts {', '.join(found)}." if found
+            else f"The {name} scale cuts nothing of the full scale.")
+
+
+def facts(entry: dict) -> list[tuple[str, list[str]]]:
+    """The config in short: what is fixed, what is searched, with the numbers."""
+    config, scale = entry["config"], entry["scale"]
+    seeds = ", ".join(map(str, config["seeds"]))
+    rate = ("the learning rate of step t divided by sqrt(t)" if config["decay"] == "inverse sqrt"
+            else "a constant learning rate")
+    trained = (f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
+               f"{config['batch_size']}, {rate}")
+    if config["design"] == "grid":
+        searched = [f"Nothing: each of {scale['trials']} step sizes runs on each of the seeds "
+                    f"{seeds}."]
+    else:
+        searched = [f"The learning rate alone, {scale['trials']} for each optimizer, on seed "
+                    f"{', '.join(map(str, config['tuning_seeds']))}; the best of each then runs "
+                    f"on the judged seeds {seeds}."]
+    searched += [f"{names}: {rates}" for names, rates in _grids(entry)]
+    return [
+        ("Data", [f"{entry['examples']:,} examples; {entry['source']}"]),
+        ("Network", [_network(config["network"], scale["width"])]),
+        ("Training", [trained]),
+        ("Fixed: regularisation", [_regularisation(variant, len(config["variants"]))
+                                   for variant in config["variants"]]),
+        ("Fixed: optimizers", _settings(config["optimizers"])),
+        ("Searched", searched),
+    ]
+
+
+def _layers(network: dict) -> list[int]:
+    return [*network.get("channels", ()), *network.get("hidden", ()),
+            *(network[name] for name in ("units", "latent") if name in network)]
+
+
+def _network(network: dict, width: float) -> str:
+    words = {
+        "logistic": "Logistic regression",
+        "perceptron": "Fully connected ReLU layers of {} units",
+        "convolution": "5 x 5 convolutions, each with 3 x 3 max pooling of stride 2, and a fully "
+                       "connected ReLU layer: {} filters and units",
+        "autoencoder": "Variational auto-encoder: {} softplus units and latent variables",
+    }[network["kind"]]
+    paper = _layers(network)
+    here = [max(1, round(units * width)) for units in paper]
+    text = words.format(_and(f"{units:,}" for units in here))
+    return text if here == paper else f"{text} (the paper's {_and(f'{u:,}' for u in paper)})"
+
+
+def _regularisation(variant: dict, variants: int) -> str:
+    found = [f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)"] if variant["l2"] else []
+    found += [f"dropout of {100 * variant[name]:g}% of the {what}"
+              for name, what in (("input_dropout", "inputs"), ("dropout", "hidden units"))
+              if variant[name]]
+    text = ", ".join(found) or "none"
+    return f"{variant['label']}: {text}" if variants > 1 else text
+
+
+def _settings(contenders: Sequence[dict]) -> list[str]:
+    """A line for each optimizer; what takes several values in the figure, with all of them."""
+    by_name: dict[str, dict[str, list]] = {}
+    for contender in contenders:
+        values = by_name.setdefault(contender["name"], {})
+        for name, value in contender["settings"].items():
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    return [f"{optimizer}: " + ", ".join(_setting(name, values) for name, values in found.items())
+            for optimizer, found in by_name.items()]
+
+
+def _setting(name: str, values: Sequence[float]) -> str:
+    if name == "bias_correction":
+        words = [{1.0: "with", 0.0: "without"}[float(value)] for value in values]
+        return f"{' and '.join(words)} bias correction"
+    return f"{name} {' or '.join(f'{value:g}' for value in values)}"
+
+
+def _grids(entry: dict) -> list[tuple[str, str]]:
+    """Of each grid the optimizers that it is for, and its learning rates."""
+    found: dict[str, list[str]] = {}
+    for line in entry["lines"]:
+        rates = ", ".join(f"{tried['learning_rate']:g}" for tried in line["tried"])
+        names = found.setdefault(rates, [])
+        if line["optimizer"] not in names:
+            names.append(line["optimizer"])
+    if len(found) == 1:
+        return [("All", rates) for rates in found]
+    return [(_and(names), rates) for rates, names in found.items()]
+
+
+def _and(words: Iterable[str]) -> str:
+    """"a", "a and b", "a, b and c"; of no words nothing."""
+    *first, last = list(words) or [""]
+    return f"{', '.join(first)} and {last}" if first else last
