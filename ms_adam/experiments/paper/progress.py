@@ -11,6 +11,7 @@ from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 10
+_SHARE_THAT_TELLS = 0.02
 _LONGEST = 36  # so that the rest fits 80 columns
 _SPEED_OVER_SECONDS = 600  # runs of different optimizers take turns
 
@@ -77,10 +78,12 @@ class Bars:
         now = time.monotonic()
         if now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            # What is left, at the speed so far.
-            left = (self._seconds - at) * (now - self._started) / max(at, 1e-9)
+            share = at / max(self._seconds, 1e-9)
+            # What is left, at the speed so far; a first step, which compiles, tells no speed.
+            left = (f", {minutes((1 - share) * (now - self._started) / share)} left"
+                    if share >= _SHARE_THAT_TELLS else "")
             self._console.print(f"{figure}: {label}, {done:,} of {steps:,} steps; all runs: "
-                                f"{at / max(self._seconds, 1e-9):.0%}, {minutes(left)} left")
+                                f"{share:.0%}{left}")
 
 
 def minutes(seconds: float) -> str:
