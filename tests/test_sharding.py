@@ -1,4 +1,4 @@
-"""Shares of the state: their division, their checkpoints, and ranks held to unsharded optimizers."""
+"""Shares of the state: their division, their checkpoints; ranks held to unsharded optimizers."""
 
 import itertools
 import json
@@ -140,7 +140,7 @@ class TestRefused:
     def test_in_another_parallel_mode(self, monkeypatch):
         monkeypatch.setattr(communication.GlobalComm, "INITED", True)
         monkeypatch.setattr(ms, "get_auto_parallel_context", lambda _: "semi_auto_parallel")
-        with pytest.raises(ValueError, match="data_parallel.*got parallel_mode='semi_auto_parallel'"):
+        with pytest.raises(ValueError, match="data_parallel.*got .*='semi_auto_parallel'"):
             ms_adam.Adam(self.parameters(), shard_state=True)
 
     @pytest.mark.parametrize("dtype, masters", [
@@ -249,7 +249,7 @@ WRONG = {
                   "checkpoint 1 of the list is no share"),
     "no JSON": (lambda p: [{**p[0], "shard_layout": np.uint8([1, 2, 3])}, *p[1:]],
                 "'shard_layout' is damaged"),
-    "other JSON": (lambda p: [{**p[0], "shard_layout": np.frombuffer(b'{"a": 1}', np.uint8)}, *p[1:]],
+    "other JSON": (lambda p: [{**p[0], "shard_layout": np.frombuffer(b"[1]", np.uint8)}, *p[1:]],
                    "'shard_layout' is damaged"),
     "unnamed": (lambda p: [layout_changed(p[0], names=[]), *p[1:]],
                 r"checkpoint 0 of the list.*moment1\.w0.*shard_layout"),
@@ -302,7 +302,8 @@ def launched(ranks, mode, folder, **job):
         for _ in launch(ranks, "experiments.distributed.shards", {"mode": mode, **job}, folder,
                         paths_of_tests()):
             pass
-    return folder, [json.loads((folder / f"found_{rank}.json").read_text()) for rank in range(ranks)]
+    return folder, [json.loads((folder / f"found_{rank}.json").read_text())
+                    for rank in range(ranks)]
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,8 @@ def _failure(folder: Path, workers: int) -> Optional[str]:
     for name in gone:
         if name not in said:
             return f"{_called(name, workers)} was killed or crashed"
-    if "exit with exception" in (folder / "msrun.log").read_text(encoding="utf-8", errors="replace"):
+    log = (folder / "msrun.log").read_text(encoding="utf-8", errors="replace")
+    if "exit with exception" in log:
         return f"a rank of {workers} ended before it could tell why"
     return None
 

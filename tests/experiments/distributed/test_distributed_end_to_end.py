@@ -49,7 +49,8 @@ def test_results_are_complete(undisturbed):
     rows = by_case(content)
     assert sorted(rows) == sorted(
         [(1, problem, "whole") for problem in ("images", "words")]
-        + [(2, problem, state) for problem in ("images", "words") for state in ("whole", "sharded")])
+        + [(2, problem, state) for problem in ("images", "words")
+           for state in ("whole", "sharded")])
     for (workers, *_), row in rows.items():
         assert len(row["digests"]) == len(row["state_bytes"]) == workers
         assert row["resumed_after"] is None and row["step_ms"] > 0
@@ -82,8 +83,8 @@ class Command:
 
     def __init__(self, config, out, *more):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "train-distributed", str(config), "--out", str(out), *more],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-c", START, "train-distributed", str(config), "--out", str(out),
+             *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **paths_of_tests()})
 
     def until(self, folder, done):

@@ -13,8 +13,8 @@ CLAIMS = ["all ranks end", "those of one process", "sharded state gives", "divid
 
 def rows():
     """Those of two ranks that did well."""
-    return [{"mode": "graph", "workers": 2, "problem": problem, "optimizer": "AdamW", "state": state,
-             "digests": [problem, problem], "from_one_process": 1e-7,
+    return [{"mode": "graph", "workers": 2, "problem": problem, "optimizer": "AdamW",
+             "state": state, "digests": [problem, problem], "from_one_process": 1e-7,
              "undivided_bytes": 100,
              "state_bytes": [800, 800] if state == "whole" else [500, 300]}
             for problem in ("images", "words") for state in ("whole", "sharded")]
