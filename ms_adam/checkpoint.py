@@ -71,8 +71,8 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
     except (TypeError, ValueError) as error:
         raise type(error)(f"For '{owner}', {error}") from error
     wanted = _wanted(optimizer)
-    given = _comparable(content.entries, wanted)
     every = _all_entries(optimizer)
+    given = _comparable(content.entries, every)
     if content.share is not None:
         _check_share(owner, content.share, optimizer)
     else:
@@ -282,14 +282,14 @@ def _own_name(buffer, prefix):
     return buffer.name[buffer.name.index(f"{prefix}."):]
 
 
-def _comparable(entries, wanted):
+def _comparable(entries, every):
     """The entries, but for two differences that mean nothing."""
     given = dict(entries)
-    for name, target in wanted.items():
-        if 0 in target.shape:  # files of MindSpore lack empty tensors
-            given.setdefault(name, np.zeros(target.shape, target.buffer.dtype))
+    for entry in every:
+        if 0 in entry.shape:  # files of MindSpore lack empty tensors
+            given.setdefault(entry.name, np.zeros(entry.shape, entry.dtype))
     # mindspore.experimental keeps maxima without AMSGrad too, and never writes them.
-    if not any(name.startswith("vhat.") for name in wanted):
+    if not any(entry.name.startswith("vhat.") for entry in every):
         given = {name: value for name, value in given.items()
                  if not name.startswith("vhat.") or value.any()}
     return given
