@@ -16,9 +16,10 @@ SEARCHED = (
     "and widths stay at the numbers that stand beside each figure. Another optimizer might be "
     "ahead at other numbers.",
     "A learning rate is chosen by its cost at the end, on a tuning seed, and for claims about the "
-    "first epochs too; the judged seeds had no part in the choice. (Figure 4 chooses nothing: its "
-    "grid is the figure, and every step size runs on every seed.) One seed decides the first "
-    "weights, the order of the examples and all noise, for all optimizers alike.",
+    "first epochs too; the judged seeds had no part in the choice. Figure 4 is a grid, every step "
+    "size of which runs on every seed; its claim about the best step size takes the best on these "
+    "same seeds. One seed decides the first weights, the order of the examples and all noise, for "
+    "all optimizers alike.",
 )
 JUDGED = (
     "The paper publishes curves of the training cost, and neither step sizes nor numbers. So a "
@@ -31,7 +32,8 @@ JUDGED = (
     "optimizers that do not differ have bands apart in one given direction once in 20 times.",
     "Where a best learning rate is the least or the largest that was tried, a better one may lie "
     "beyond, and the report says so beside the verdict. If it is that of the optimizer whose "
-    "lesser result decides a comparison, the comparison is inconclusive.",
+    "lesser result decides a comparison, the comparison is inconclusive; but not in figure 4, "
+    "whose step sizes are the paper's.",
 )
 SECONDS = ("Seconds are wall time of one process that trains one run after the other; what else "
            "the machine did at the time is in them.")
