@@ -12,8 +12,10 @@ from each rank, an AllGather of n bytes in all half of both.
                         + messages of gradients + update of 28 P bytes of memory, P / N if sharded
                         + one message of parameters, if sharded
 
-Where more ranks than cores share a machine, each waits for the others' turns: all that a rank does is
-then N / cores times as long.
+Ranks that share a machine share its cores and its memory: the gradients of the whole batch take as
+long as in one process, which has all cores for itself; the update's bytes are those of all ranks
+together; and where there are more ranks than cores, each waits for the others' turns, so that a
+message takes N / cores times as long.
 """
 
 from __future__ import annotations
@@ -29,8 +31,7 @@ class Wire(NamedTuple):
     Attributes:
         hop: Seconds for a message of no length from one rank to the next.
         byte: Seconds for a byte.
-        cores: How many ranks can work at a time on the machine they share; None if each has its
-            own.
+        cores: Of the machine that the ranks share; None if each has one of its own.
     """
 
     hop: float
@@ -89,8 +90,10 @@ def step_seconds(wire: Wire, alone: float, memory_byte: float, sizes: list[int],
         sharded: Whether the state is.
     """
     parameters = sum(sizes)
-    own = alone / ranks + UPDATE_BYTES * memory_byte * parameters / (ranks if sharded else 1)
-    seconds = own * wire.waiting(ranks)
+    update = UPDATE_BYTES * memory_byte * parameters / (ranks if sharded else 1)
+    seconds = alone / ranks + update
+    if wire.cores:
+        seconds *= ranks
     if ranks > 1:
         seconds += sum(wire.all_reduce(PARAMETER_BYTES * size, ranks) for size in sizes)
     if ranks > 1 and sharded:
