@@ -45,7 +45,7 @@ class Fused(nn.Cell):
         """Why this backend cannot run; None if it can."""
         if device_target != "CPU":
             return f"the kernel is for the CPU, not for {device_target}"
-        return library()[1]
+        return kernel_library()[1]
 
     def __init__(self, formula, parameters, weights, state, groups, device_target, offsets=None):
         super().__init__(auto_prefix=False)
@@ -57,7 +57,7 @@ class Fused(nn.Cell):
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
         self.numbers = Tensor(_numbers(formula), ms.float64)
         self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
-        self.launch = ops.Custom(f"{library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
+        self.launch = ops.Custom(f"{kernel_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
 
     def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
@@ -105,7 +105,7 @@ def thread_count():
 
 
 @functools.lru_cache(maxsize=None)
-def library():
+def kernel_library():
     """The path of the kernel's library and None, or None and why there is none."""
     try:
         library = toolchain.build(SOURCE)

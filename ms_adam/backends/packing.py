@@ -13,7 +13,7 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
-from ms_adam.backends.fused import library
+from ms_adam.backends.fused import kernel_library
 from ms_adam.backends.operators import store_operator
 from ms_adam.compat import bfloat16
 
@@ -172,4 +172,4 @@ def _plan(parameters, pieces):
 
 
 def _launcher(function, shape):
-    return ops.Custom(f"{library()[0]}:{function}", shape, ms.int32, "aot")
+    return ops.Custom(f"{kernel_library()[0]}:{function}", shape, ms.int32, "aot")

@@ -670,9 +670,9 @@ def test_thread_count(monkeypatch, cores, bound, environment, expected):
 @pytest.fixture
 def fresh(cache, monkeypatch):
     """The answer about the library is not remembered from or for other tests."""
-    fused.library.cache_clear()
+    fused.kernel_library.cache_clear()
     yield monkeypatch
-    fused.library.cache_clear()
+    fused.kernel_library.cache_clear()
 
 
 def obstacle(device_target="CPU"):
@@ -704,11 +704,11 @@ def test_a_library_that_can_not_be_loaded_is_an_obstacle(fresh, tmp_path):
 def test_what_mindspore_does_not_load_is_an_obstacle(fresh, tmp_path):
     fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(tmp_path))
     assert f"allows kernels in {tmp_path} alone" in obstacle()
-    fused.library.cache_clear()
+    fused.kernel_library.cache_clear()
     library = toolchain.build(SOURCE)
     fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(library.parent))
     assert obstacle() is None
-    fused.library.cache_clear()
+    fused.kernel_library.cache_clear()
     fresh.delenv("MS_CUSTOM_AOT_WHITE_LIST")
     colon = tmp_path / "a:b"
     colon.mkdir()
