@@ -5,7 +5,6 @@ version themselves. Each entry says which release differs, and how; it goes when
 """
 
 import mindspore as ms
-from mindspore.ops import operations as P
 
 RELEASE = f"MindSpore {ms.__version__}"  # for messages
 _BEFORE_2_7 = tuple(map(int, ms.__version__.split(".")[:2])) < (2, 7)
@@ -28,7 +27,11 @@ FLOATS = tuple(getattr(ms, name) for name in ("float16", "bfloat16", "float32", 
 
 # 2.0.0's kernel of AMSGrad is told epsilon and decay rates once, when it is made: nothing that
 # differs from step to step can be folded into them.
-HAS_AMSGRAD_KERNEL = hasattr(P, "ApplyAdamWithAmsgradV2")
+try:
+    from mindspore.ops.operations import ApplyAdamWithAmsgradV2
+except ImportError:
+    ApplyAdamWithAmsgradV2 = None
+HAS_AMSGRAD_KERNEL = ApplyAdamWithAmsgradV2 is not None
 
 # In 2.0.0, ScatterUpdate of float64 rounds what it writes to float32.
 SCATTERS_FLOAT64 = not _BEFORE_2_7

@@ -50,7 +50,7 @@ def test_old_python_is_told_so_before_anything_else():
 
 @pytest.mark.parametrize("release, status", [("2.0.0", 1), ("2.7.0", 2)])
 def test_old_mindspore_is_told_so(invoke, monkeypatch, release, status):
-    monkeypatch.setattr(cli.importlib.metadata, "version", lambda _: release)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: release)
     done = invoke("visualize", "none.yaml", "--out", "x")
     assert done.exit_code == status
     says = "ms-adam needs MindSpore 2.7 or newer, but this is MindSpore 2.0.0."

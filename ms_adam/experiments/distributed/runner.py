@@ -66,9 +66,13 @@ def train(run: Distributed, out: Path, resume: bool, progress: Progress) -> dict
                      for message in ranks[0]["messages"]],
     }
     entry["verdicts"] = [dataclasses.asdict(verdict) for verdict in judge(run, entry["trainings"])]
-    content = plain({"schema": SCHEMA, "environment": environment("CPU"), "results": [entry]})
+    content = plain({"schema": SCHEMA, "environment": environment(_device(found)), "results": [entry]})
     write_json(out / "results.json", content)
     return content
+
+
+def _device(found: dict[tuple[str, int], list[dict]]) -> str:
+    return ", ".join(sorted({rank["device_target"] for ranks in found.values() for rank in ranks}))
 
 
 def _rows(out: Path, mode: str, workers: int, ranks: list[dict]) -> list[dict[str, Any]]:

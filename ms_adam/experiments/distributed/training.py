@@ -199,7 +199,8 @@ def work(job: dict, ranks: Ranks) -> None:
         ranks: This rank among the others.
     """
     run = Distributed.model_validate(job["run"])
-    found: dict[str, Any] = {"cases": {}, "messages": []}
+    found: dict[str, Any] = {"cases": {}, "messages": [],
+                             "device_target": mindspore.get_context("device_target")}
     todo = cases(run, ranks.count)
     for before, case in enumerate(todo):
         def progress(done: int, before: int = before) -> None:
