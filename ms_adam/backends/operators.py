@@ -68,7 +68,8 @@ class OperatorBackend(nn.Cell):
         for i, weight in enumerate(weights):
             key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
                    groups.centralized[i])
-            if groups.owned[i] is not None:
+            # Nothing is updated where there are no elements, and 2.7.0 can not copy such a tensor.
+            if groups.owned[i] is not None and weight.size > 0:
                 alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
         self.batches = nn.CellList([batch(formula, weights, state, members, *key, device_target)
@@ -224,7 +225,7 @@ class Finish(nn.Cell):
         super().__init__(auto_prefix=False)
         copied = {}
         for i, weight in enumerate(weights):
-            if weight is not parameters[i]:
+            if weight is not parameters[i] and weight.size > 0:
                 copied.setdefault(parameters[i].dtype, []).append(i)
         self.roundings = nn.CellList([Rounding(_take(parameters, members), _take(weights, members),
                                                device_target)
