@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor
 
-from ms_adam.experiments.train import checkpoints
+from ms_adam.experiments import checkpoints
 from ms_adam.experiments.checkpoints import CheckpointError, CheckpointFiles
 
 DESCRIPTION = {"config": {"a": 1}, "mode": "graph"}
