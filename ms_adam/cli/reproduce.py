@@ -32,6 +32,14 @@ def reproduce(
         "six, standard about 100 on two cores, full (the paper's epochs) days to weeks; standard if "
         "not given.",
     ),
+    jobs: Optional[int] = typer.Option(
+        None,
+        "--jobs",
+        metavar="N",
+        min=1,
+        help="For configs/paper/: how many runs to make at a time, each on one "
+        "core; as many as there are cores if not given.",
+    ),
     tensorboard: bool = typer.Option(
         False,
         "--tensorboard",
@@ -62,9 +70,9 @@ def reproduce(
 
     with errors_told(debug):
         if _are_paper_figures(configs):
-            _reproduce_paper(configs, out, scale or "standard", tensorboard, json_file)
+            _reproduce_paper(configs, out, scale or "standard", jobs, tensorboard, json_file)
             return
-        for option, given in (("--scale", scale), ("--tensorboard", tensorboard)):
+        for option, given in (("--scale", scale), ("--jobs", jobs), ("--tensorboard", tensorboard)):
             if given:
                 raise config.ConfigError(f"{option} is for the configs of the paper's figures "
                                          "(configs/paper/) alone")
@@ -105,8 +113,8 @@ def _are_paper_figures(configs: list[Path]) -> bool:
     return all(found.values())
 
 
-def _reproduce_paper(configs: list[Path], out: Path, scale: str, tensorboard: bool,
-                     json_file: Optional[Path]) -> None:
+def _reproduce_paper(configs: list[Path], out: Path, scale: str, jobs: Optional[int],
+                     tensorboard: bool, json_file: Optional[Path]) -> None:
     from ms_adam.experiments.paper import config, runner
     from ms_adam.experiments.paper.progress import Bars
     from ms_adam.experiments.paper.tensorboard import EventFiles
@@ -117,7 +125,8 @@ def _reproduce_paper(configs: list[Path], out: Path, scale: str, tensorboard: bo
     event_files = EventFiles(out / "tensorboard") if tensorboard else None
     with Bars(Console(stderr=True)) as progress:
         content = runner.reproduce(figures, scale, out, progress,
-                                   event_files.write if event_files else None)
+                                   event_files.write if event_files else None,
+                                   workers=jobs or runner.workers_here())
     page = write_report(out)
     if json_file is not None:
         write_json(json_file, content)

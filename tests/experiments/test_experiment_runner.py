@@ -1,7 +1,9 @@
 """The runner with workers that are stand-ins: what they report, how they die, and Ctrl-C."""
 
+import contextlib
 import json
 import os
+import re
 import sys
 import time
 
@@ -16,7 +18,7 @@ from ms_adam.experiments.data import DataError
 from ms_adam.experiments.images.runner import run_workers
 from ms_adam.experiments.kinds import load_experiment
 from ms_adam.experiments.mode_runs import Interrupted
-from ms_adam.experiments.processes import WorkerError
+from ms_adam.experiments.processes import Worker, WorkerError
 from ms_adam.experiments.runner import reproduce
 
 
@@ -151,3 +153,61 @@ def test_json_without_nan(tmp_path):
 )
 def test_errors_are_told_without_call_stacks(text, told):
     assert worker_module.told(ValueError(text)) == told
+
+
+def test_events_of_workers_side_by_side_come_as_they_are_told(worker, tmp_path):
+    worker(
+        "while job['wait'] and not os.path.exists(job['wait']): time.sleep(0.01)\n"
+        "send(event='run', of=job['name'])\n"
+    )
+    sign = tmp_path / "go"
+    jobs = [{"name": "late", "wait": str(sign)}, {"name": "early", "wait": ""}]
+    told = []
+    for number, event in processes.work_side_by_side(
+        [Worker("stand_in", job["name"], job, tmp_path / f"{job['name']}.log") for job in jobs]
+    ):
+        told.append((number, event["of"]))
+        sign.touch()  # the first waits for what the second has told
+    assert told == [(1, "early"), (0, "late")]
+
+
+@pytest.mark.parametrize(
+    "program, part",
+    [
+        ("send(event='failed', message='ValueError: no')", "failed: ValueError: no"),
+        ("os.kill(os.getpid(), 9)", "was ended by signal 9 (SIGKILL) before it was done"),
+    ],
+)
+def test_one_that_fails_ends_those_beside_it(worker, tmp_path, program, part):
+    worker(
+        "if job['fails']:\n"
+        f"    {program}\n"
+        "    sys.exit(1)\n"
+        "send(event='run', pid=os.getpid())\n"
+        "time.sleep(600)\n"
+    )
+    started = time.monotonic()
+    seen = []
+    workers = [Worker("stand_in", name, {"fails": name == "bad"}, tmp_path / f"{name}.log")
+               for name in ("good", "bad")]
+    with pytest.raises(WorkerError, match=re.escape(f"the bad worker {part}")):
+        for _, event in processes.work_side_by_side(workers):
+            seen.append(event["pid"])
+    assert time.monotonic() - started < 30
+    for pid in seen:
+        with pytest.raises(ProcessLookupError):  # it is gone
+            os.kill(pid, 0)
+
+
+def test_who_stops_listening_ends_them_all(worker, tmp_path):
+    worker("send(event='run', pid=os.getpid())\ntime.sleep(600)\n")
+    workers = [Worker("stand_in", name, {}, tmp_path / f"{name}.log") for name in ("a", "b")]
+    seen = []
+    with contextlib.closing(processes.work_side_by_side(workers)) as events:
+        for _, event in events:
+            seen.append(event["pid"])
+            if len(seen) == 2:
+                break
+    for pid in seen:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

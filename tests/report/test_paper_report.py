@@ -30,7 +30,7 @@ CONFIGS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
 
 class Quiet:
-    def whole(self, seconds, runs, cached):
+    def whole(self, seconds, runs, cached, workers):
         assert runs == cached  # nothing is trained here
 
     def run(self, *_):

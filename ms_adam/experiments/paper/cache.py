@@ -7,10 +7,13 @@ is a whole run, whenever the process was ended.
 from __future__ import annotations
 
 import ast
+import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -48,6 +51,27 @@ class Cache:
         with open(unfinished, "wb") as stream:
             np.savez(stream, costs=outcome.costs, steps=outcome.steps, seconds=outcome.seconds)
         unfinished.replace(self.folder / f"{digest}.npz")
+
+    @contextlib.contextmanager
+    def taken(self, digest: str, wait: bool) -> Iterator[bool]:
+        """Takes some of the runs for this process, so that no other makes them too.
+
+        The kernel gives back what a process that died had taken.
+
+        Args:
+            digest: Names them.
+            wait: Whether to wait for a process that has taken them.
+
+        Yields:
+            Whether they are taken now: False where another process has them, and `wait` is False.
+        """
+        with open(self.folder / f"{digest}.taken", "wb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def tidy(self) -> None:
         """Removes what was being written when an earlier process was ended."""

@@ -145,7 +145,7 @@ class Scale(Section):
         epochs: Passes over them.
         early: The earlier epoch at which costs are also compared.
         trials: Learning rates tried, for every optimizer.
-        step_ms: What a step takes on two cores, about; only for the time that is left.
+        step_ms: What a step takes on one core, about; only for the time that is left.
     """
 
     examples: Count

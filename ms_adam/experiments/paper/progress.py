@@ -1,4 +1,4 @@
-"""Progress of figures: a bar for the run that goes on and one for the whole, with the time left."""
+"""Progress of figures: a bar for each run at work and one for the whole, with the time left."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ _SPEED_OVER_SECONDS = 600  # runs of different optimizers take turns
 
 
 class Told(Protocol):
-    """What a runner tells while it is at work. All times are estimates in seconds."""
+    """What a runner tells while it is at work. Times are estimates in seconds of one worker."""
 
-    def whole(self, seconds: float, runs: int, cached: int) -> None:
+    def whole(self, seconds: float, runs: int, cached: int, workers: int) -> None:
         """The work that is left when it begins, and how many of all runs are in the cache."""
 
-    def run(self, figure: str, label: str, done: int, steps: int, seconds: float) -> None:
-        """The steps of a run that are done, and what they take."""
+    def run(self, worker: int, figure: str, label: str, done: int, steps: int,
+            seconds: float) -> None:
+        """The steps of a worker's run that are done, and what they take."""
 
 
 class Bars:
@@ -31,8 +32,9 @@ class Bars:
 
     def __init__(self, console: Console):
         self._console = console
-        self._seconds, self._finished, self._current = 0.0, 0.0, ("", "")
-        self._of_current = 0.0
+        self._seconds, self._finished = 0.0, 0.0
+        self._current: dict[int, tuple[str, str]] = {}  # of each worker, the run that it is at
+        self._of_current: dict[int, float] = {}
         self._started = self._last_line = time.monotonic()
         self._bars: Optional[Progress] = None
         if console.is_terminal:
@@ -47,32 +49,33 @@ class Bars:
         if self._bars:
             self._bars.start()
             self._all = self._bars.add_task("all runs", total=None)
-            self._one = self._bars.add_task("starting", total=None)
         return self
 
     def __exit__(self, *_) -> None:
         if self._bars:
             self._bars.stop()
 
-    def whole(self, seconds: float, runs: int, cached: int) -> None:
+    def whole(self, seconds: float, runs: int, cached: int, workers: int) -> None:
         self._seconds = seconds
         self._started = time.monotonic()
         self._console.print(f"{runs} runs, of which {cached} are done already; about "
-                            f"{minutes(seconds)} on two cores")
+                            f"{minutes(seconds / workers)}, {workers} at a time")
         if self._bars:
             self._bars.update(self._all, total=max(seconds, 1e-9))
+            self._of = [self._bars.add_task("starting", total=None) for _ in range(workers)]
 
-    def run(self, figure: str, label: str, done: int, steps: int, seconds: float) -> None:
-        if (figure, label) != self._current:
-            self._finished += self._of_current
-            self._current = (figure, label)
+    def run(self, worker: int, figure: str, label: str, done: int, steps: int,
+            seconds: float) -> None:
+        if (figure, label) != self._current.get(worker):
+            self._finished += self._of_current.get(worker, 0.0)
+            self._current[worker] = (figure, label)
             if self._bars:
-                self._bars.reset(self._one, total=steps, description=label)
+                self._bars.reset(self._of[worker], total=steps, description=label)
                 self._bars.update(self._all, description=f"all runs, now {figure}")
-        self._of_current = seconds
-        at = self._finished + self._of_current
+        self._of_current[worker] = seconds
+        at = self._finished + sum(self._of_current.values())
         if self._bars:
-            self._bars.update(self._one, completed=done)
+            self._bars.update(self._of[worker], completed=done)
             self._bars.update(self._all, completed=at)
             return
         now = time.monotonic()

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -19,9 +20,9 @@ from ms_adam.experiments.paper.cache import DEVICE_TARGET, Cache, surroundings
 from ms_adam.experiments.paper.config import PaperFigure, Scale, scale_of
 from ms_adam.experiments.paper.data import Examples, load_examples
 from ms_adam.experiments.paper.progress import Told
-from ms_adam.experiments.paper.sweep import (Line, Outcome, Spec, count, curves, mean_cost, runs,
-                                             steps_to, sweep)
-from ms_adam.experiments.processes import work
+from ms_adam.experiments.paper.sweep import (Line, Outcome, Spec, count, curves, lines_of,
+                                             mean_cost, runs, steps_to, sweep)
+from ms_adam.experiments.processes import Worker, work_side_by_side
 
 SCHEMA = 1
 
@@ -83,8 +84,13 @@ class _Job:
         return found
 
 
+def workers_here() -> int:
+    """How many runs are made at a time if nobody says: one on each core."""
+    return len(os.sched_getaffinity(0))
+
+
 def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: Told,
-              when_done: Optional[WhenDone] = None) -> dict[str, Any]:
+              when_done: Optional[WhenDone] = None, *, workers: int = 1) -> dict[str, Any]:
     """Runs figures and writes ``results.json``.
 
     Args:
@@ -93,7 +99,8 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
         out: The folder to write to. Runs that an earlier call with the same configs has finished
             are taken from ``cache/`` in it.
         told: Is told how far it is.
-        when_done: Is called with each run once it is there, cached ones too.
+        when_done: Is called with each run once all are there, cached ones too.
+        workers: How many runs to make at a time, each on one core.
 
     Returns:
         What ``results.json`` holds.
@@ -113,19 +120,23 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
     all_runs = [count(job.figure, job.scale) for job in jobs]
     done = [job.cached() for job in jobs]
     told.whole(sum((total - there) * job.steps * job.scale.step_ms / 1e3
-                   for job, total, there in zip(jobs, all_runs, done)), sum(all_runs), sum(done))
-    entries = []
+                   for job, total, there in zip(jobs, all_runs, done)), sum(all_runs), sum(done),
+               workers)
     try:
-        for job in jobs:
-            lines = _run(job, scale_name, out, told)
-            if when_done is not None:
-                for spec, _, outcome in runs(lines, job.figure):
-                    when_done(job.figure, spec, outcome)
-            entries.append(_entry(job, scale_name, lines))
+        unfinished = [job for job, total, there in zip(jobs, all_runs, done) if there < total]
+        if unfinished:
+            _run(unfinished, scale_name, out, told, workers)
     except KeyboardInterrupt:
         kept = sum(job.cached() for job in jobs)
         raise Interrupted(f"stopped: {kept} of {sum(all_runs)} runs are done and kept in "
                           f"{cache.folder}; the same command goes on from there") from None
+    entries = []
+    for job in jobs:
+        lines = _found(job)
+        if when_done is not None:
+            for spec, _, outcome in runs(lines, job.figure):
+                when_done(job.figure, spec, outcome)
+        entries.append(_entry(job, scale_name, lines))
     content = {"schema": SCHEMA, "kind": "paper_figure", "scale": scale_name,
                "environment": environment(DEVICE_TARGET), "results": entries}
     (out / "results.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n",
@@ -133,25 +144,28 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
     return content
 
 
-def _run(job: _Job, scale_name: str, out: Path, told: Told) -> list[Line]:
-    def get(spec: Spec) -> Optional[Outcome]:
-        return job.cache.load(job.digest(spec))
+def _run(jobs: Sequence[_Job], scale_name: str, out: Path, told: Told, workers: int) -> None:
+    """Has the runs made that the cache does not have."""
+    of = {job.figure.name: job for job in jobs}
+    workers = min(workers, sum(len(list(lines_of(job.figure))) for job in jobs))
+    task = {"figures": [job.figure.model_dump(mode="json") for job in jobs], "scale": scale_name,
+            "cache": str(jobs[0].cache.folder)}
+    names = [f"worker_{number + 1}" for number in range(workers)]
+    everybody = [Worker(_WORKER, name, task, out / f"{name}.log") for name in names]
+    with contextlib.closing(work_side_by_side(everybody)) as events:
+        for number, event in events:
+            told.run(number, event["figure"], event["label"], event["done"], event["steps"],
+                     event["done"] * of[event["figure"]].scale.step_ms / 1e3)
 
-    with contextlib.suppress(_NotThere):
-        return job.lines(get)
-    name = job.figure.name
-    task = {"figure": job.figure.model_dump(mode="json"), "scale": scale_name,
-            "cache": str(job.cache.folder)}
-    with contextlib.closing(work(_WORKER, name, task, out / f"worker_{name}.log")) as events:
-        for event in events:
-            told.run(name, event["label"], event["done"], event["steps"],
-                     event["done"] * job.scale.step_ms / 1e3)
+
+def _found(job: _Job) -> list[Line]:
+    """The lines of a figure, all runs of which are in the cache."""
     try:
-        return job.lines(get)
+        return job.lines(lambda spec: job.cache.load(job.digest(spec)))
     except _NotThere as missing:
         raise ExperimentError(
-            f"{name}: the run '{missing}' is not in the cache although the worker has finished; "
-            "was the code or the data changed while it ran?") from None
+            f"{job.figure.name}: the run '{missing}' is not in the cache although the workers have "
+            "finished; was the code or the data changed while they ran?") from None
 
 
 def _entry(job: _Job, scale_name: str, lines: list[Line]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
@@ -106,12 +107,17 @@ class Line:
 
 def sweep(figure: PaperFigure, scale: Scale, get: Get) -> list[Line]:
     """All runs of a figure, in their order: by variant, by optimizer, trials first."""
-    return [_line(figure, scale, variant, contender, get)
-            for variant in figure.variants for contender in figure.optimizers]
+    return [sweep_line(figure, scale, *of, get) for of in lines_of(figure)]
 
 
-def _line(figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender,
-          get: Get) -> Line:
+def lines_of(figure: PaperFigure) -> Iterator[tuple[Variant, Contender]]:
+    """What the lines of a figure are of, in their order. No line needs another's runs."""
+    return itertools.product(figure.variants, figure.optimizers)
+
+
+def sweep_line(figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender,
+               get: Get) -> Line:
+    """All runs of one line, trials first."""
     grid = figure.design == "grid"
     trials = {
         rate: [get(Spec(variant, contender, rate, seed))
