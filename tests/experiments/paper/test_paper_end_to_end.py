@@ -113,7 +113,7 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
 
 def test_ctrl_c_on_the_command_is_told_without_a_trace(tmp_path):
     config = tmp_path / "small.yaml"
-    scale = {**content()["scales"]["quick"], "epochs": 1000}
+    scale = {**content()["scales"]["quick"], "epochs": 400}
     config.write_text(yaml.safe_dump(content(
         scales={"quick": scale, "standard": scale, "full": scale})))
     process = subprocess.Popen(command(config, tmp_path / "out", "--scale", "quick"),
