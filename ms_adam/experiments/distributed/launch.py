@@ -10,6 +10,7 @@ then, and to leave no process behind, however this one ends.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from ms_adam.experiments import ExperimentError
 JOB, EVENTS = "job.json", "events.jsonl"
 DONE = "done"  # the last word of a rank that did its job
 SCHEDULER = "scheduler"
+_PR_SET_PDEATHSIG = 1  # of Linux, <sys/prctl.h>
 SECONDS_TO_END = 5  # at most, after a rank is lost; nearly all for a machine that is busy
 _SECONDS_BETWEEN_LOOKS = 0.1
 # In the environment of msrun and of all that it starts. By what else should they be known? msrun's
@@ -61,6 +63,7 @@ def launch(workers: int, module: str, job: dict, folder: Path,
     command = [sys.executable, "-m", "mindspore.parallel.cluster.run",
                f"--worker_num={workers}", f"--local_worker_num={workers}",
                f"--master_port={free_port()}", f"--log_dir={folder}", "--join=True",
+               f"--tail_worker_log={workers}",  # no rank's: by default each log is also msrun's
                "python", "-m", module, str(folder)]
     # msrun calls "python": let it be this one. Threads: ranks share the cores.
     mark = uuid.uuid4().hex
@@ -68,7 +71,8 @@ def launch(workers: int, module: str, job: dict, folder: Path,
                  **(environment or {}), _MARK: mark}
     with open(folder / "msrun.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   env=variables, start_new_session=True)
+                                   env=variables, start_new_session=True,
+                                   preexec_fn=end_with_parent)
     with _all_ended(process, mark), open(folder / EVENTS, encoding="utf-8") as events:
         running, failure = True, None
         while running and failure is None:
@@ -136,6 +140,11 @@ def free_port() -> int:
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when its parent ends, which may be killed itself."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager

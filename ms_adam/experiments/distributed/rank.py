@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable
 
 from ms_adam.errors import UserError
-from ms_adam.experiments.distributed.launch import DONE, EVENTS, JOB, SCHEDULER
+from ms_adam.experiments.distributed.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
 from ms_adam.experiments.worker import enter, told
 
 
@@ -45,6 +45,7 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
 
     If it fails the process ends with status 1, and msrun kills the other ranks.
     """
+    end_with_parent()  # msrun, which ends with the process that launched it
     folder = Path(sys.argv[1])
     # msrun runs the module once more as its scheduler, which stays in `_join`, and calls it rank 0.
     name = SCHEDULER if os.environ["MS_ROLE"] == "MS_SCHED" else os.environ["RANK_ID"]

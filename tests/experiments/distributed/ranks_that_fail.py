@@ -1,6 +1,7 @@
-"""A rank of test_launch.py: one raises, the others wait for it."""
+"""A rank of test_launch.py: one raises, the others wait for it; or all stay."""
 
 import sys
+import time
 
 from ms_adam.experiments.distributed.rank import serve
 
@@ -11,6 +12,8 @@ def work(job, ranks):
     ranks.meet()  # it is told before anybody fails
     if ranks.rank == job["raises"]:
         raise ValueError("there is no page 7")
+    if job["raises"] == "nobody":
+        time.sleep(600)
     ranks.meet()
 
 

@@ -125,3 +125,28 @@ def test_a_module_that_is_not_there(tmp_path):
         list(launch(1, "experiments.distributed.nowhere", {}, tmp_path, paths_of_tests()))
     assert "No module named" in Path(tmp_path, "worker_0.log").read_text()
     assert left_of(tmp_path) == []
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from experiments.distributed.test_launch import events_of
+for event in events_of(Path(sys.argv[1]), 2, raises="nobody"):
+    print(event["event"], flush=True)
+"""
+
+
+def test_a_launch_that_is_killed_leaves_nobody(tmp_path):
+    folder = tmp_path / "ranks"
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(folder)], text=True,
+                               stdout=subprocess.PIPE, env={**os.environ, **paths_of_tests()})
+    try:
+        assert process.stdout.readline() == "met\n"
+        assert len(left_of(folder)) == 5, left_of(folder)  # the launch, msrun, its scheduler, two ranks
+    finally:
+        process.kill()
+        process.communicate()
+    deadline = time.monotonic() + SECONDS_TO_END
+    while left_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_of(folder) == []
