@@ -20,7 +20,6 @@ import yaml
 from ms_adam.report import paper_plots, paper_words
 from ms_adam.report.html import data_uri, template
 
-PUBLISHED_BYTES = 1_500_000  # a larger file is not for a repository
 
 # Wide enough for a page of 1,000 px, and for a code-hosting page.
 _PAGE_PIXELS, _FILE_PIXELS = 1350, 900
@@ -30,23 +29,23 @@ _VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge",
                     "measured")
 
 
-def write_report(run: Path, to: Optional[Path] = None, largest: Optional[int] = None) -> Path:
+def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> Path:
     """Makes the report of finished figures.
 
     Args:
         run: A folder with the ``results.json`` of `ms_adam.experiments.paper.runner`.
         to: Where to write; `run` if not given.
-        largest: Of ``index.html`` and the CSV files, one of more bytes is left out, and the report
-            says so; None leaves out nothing.
+        page: Whether to write ``index.html``. Where a folder is kept for good, ``report.md`` says the
+            same, beside the same pictures.
 
     Returns:
         The path of ``report.md``'s neighbour ``index.html``, one file that needs no other and no
-        network, or of ``report.md`` where that is left out. Beside them: ``figures/``, which
+        network, or of ``report.md`` without it. Beside them: ``figures/``, which
         ``report.md`` shows, ``verdicts.csv``, ``runs.csv`` and ``curves.csv``.
 
     Example:
-        >>> write_report(Path("runs/paper"), Path("docs/paper"), PUBLISHED_BYTES).name
-        'index.html'
+        >>> write_report(Path("runs/paper"), Path("docs/paper"), page=False).name
+        'report.md'
     """
     content = json.loads((run / "results.json").read_text(encoding="utf-8"))
     to = to or run
@@ -60,21 +59,18 @@ def write_report(run: Path, to: Optional[Path] = None, largest: Optional[int] = 
         "configs": " ".join(f"configs/paper/{figure['figure']}.yaml" for figure in figures),
     }
     files = {
-        "index.html": template("paper.html.j2").render(words),
         "verdicts.csv": _csv(_VERDICT_COLUMNS, _verdicts(figures)),
         "runs.csv": _csv(_RUN_COLUMNS, _runs(figures)),
         "curves.csv": _csv(("hash", "epoch", "cost"), _curves(figures)),
     }
-    left_out = [] if largest is None else [
-        name for name, text in files.items() if len(text.encode("utf-8")) > largest]
-    files["report.md"] = template("paper.md.j2").render(
-        words, left_out=left_out, files=[name for name in files if name not in left_out])
+    if page:
+        files["index.html"] = template("paper.html.j2").render(words)
+    else:
+        (to / "index.html").unlink(missing_ok=True)  # that of an earlier run
+    files["report.md"] = template("paper.md.j2").render(words, page=page, files=sorted(files))
     for name, text in files.items():
-        if name in left_out:
-            (to / name).unlink(missing_ok=True)  # that of an earlier run
-        else:
-            (to / name).write_bytes(text.encode("utf-8"))
-    return to / ("report.md" if "index.html" in left_out else "index.html")
+        (to / name).write_bytes(text.encode("utf-8"))
+    return to / ("index.html" if page else "report.md")
 
 
 def _figure(entry: dict, folder: Path) -> dict[str, Any]:
@@ -176,14 +172,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ms_adam.report.paper",
         description="Write the report of a finished run of configs/paper/ into a folder that is "
-                    f"to be published; a file above {PUBLISHED_BYTES / 1e6:g} MB is left out.")
+                    "to be published: Markdown, pictures and CSV, without the page of HTML.")
     parser.add_argument("run", type=Path, help="the folder that ms-adam reproduce wrote to")
     parser.add_argument("to", type=Path, help="such as docs/paper")
     given = parser.parse_args()
     if not (given.run / "results.json").is_file():
         parser.error(f"{given.run}: has no results.json; ms-adam reproduce writes it when all "
                      "runs are done")
-    print(f"The report: {write_report(given.run, given.to, PUBLISHED_BYTES)}")
+    print(f"The report: {write_report(given.run, given.to, page=False)}")
 
 
 if __name__ == "__main__":
