@@ -203,7 +203,7 @@ def read(path):
     kind = "safetensors" if path.endswith(".safetensors") else "ckpt"
     try:
         return load_checkpoint(path, kind, has_crc)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # of compat: an older release; the file is not to blame
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # MindSpore, protobuf and safetensors each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -78,6 +78,7 @@ def load_checkpoint(path, kind, has_crc):
         return ms.load_checkpoint(path, format=kind)
     if kind != "ckpt" or has_crc:
         what = "with a CRC (crc_check=True)" if has_crc else "of safetensors"
+        # Not a ValueError: the file is good, and `checkpoint` must not call it damaged.
         raise NotImplementedError(f"{RELEASE} reads no checkpoint {what}: let the release that wrote "
                                   "it load it and save it without")
     return ms.load_checkpoint(path)

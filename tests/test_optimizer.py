@@ -302,7 +302,8 @@ def test_learning_rate_can_be_set_between_steps(mode):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("max_norm, loss_scale", [(0.1, 512.0), (1.0, 1.0), (100.0, 512.0), (2, 1.0)])
+@pytest.mark.parametrize("max_norm, loss_scale",
+                         [(0.1, 512.0), (1.0, 1.0), (100.0, 512.0), (2, 1.0)])
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_clipping_by_the_global_norm(max_norm, loss_scale, backend, mode):
     """As `ops.clip_by_global_norm` and then the update; a large epsilon lets the size show."""

@@ -48,12 +48,12 @@ class OperatorBackend(nn.Cell):
     @classmethod
     def batch_for(cls, formula):
         """The subclass of Batch that updates the weights."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: Primitive and Composite name theirs
 
     @classmethod
     def obstacle(cls, formula, weights, device_target):
         """Why this backend cannot run; None if it can."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: Primitive refuses what its kernels lack
 
     @staticmethod
     def kernel_rate(beta):
@@ -177,7 +177,7 @@ class Batch(nn.Cell):
                 alone.
             gradient: prepared, in the dtype of the moments.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the subclasses of `batch_for` have the formula
 
 
 class GradientScale(nn.Cell):

@@ -29,8 +29,8 @@ def reproduce(
         "--scale",
         metavar="quick|standard|full",
         help="For configs/paper/: how much of a figure is run. quick takes 2 minutes for all "
-        "six, standard an hour and more on two cores, full (the paper's epochs) weeks; standard if not "
-        "given.",
+        "six, standard an hour and more on two cores, full (the paper's epochs) weeks; standard if "
+        "not given.",
     ),
     jobs: Optional[int] = typer.Option(
         None,
