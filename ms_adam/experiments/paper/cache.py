@@ -53,21 +53,20 @@ class Cache:
         unfinished.replace(self.folder / f"{digest}.npz")
 
     @contextlib.contextmanager
-    def taken(self, digest: str, wait: bool) -> Iterator[bool]:
+    def taken(self, digest: str) -> Iterator[bool]:
         """Takes some of the runs for this process, so that no other makes them too.
 
         The kernel gives back what a process that died had taken.
 
         Args:
             digest: Names them.
-            wait: Whether to wait for a process that has taken them.
 
         Yields:
-            Whether they are taken now: False where another process has them, and `wait` is False.
+            Whether they are taken now: False where another process has them.
         """
         with open(self.folder / f"{digest}.taken", "wb") as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:

@@ -100,7 +100,7 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
             are taken from ``cache/`` in it.
         told: Is told how far it is.
         when_done: Is called with each run once all are there, cached ones too.
-        workers: How many runs to make at a time, each on one core.
+        workers: How many runs to make at a time, each on one core; at most one for each line.
 
     Returns:
         What ``results.json`` holds.
@@ -119,6 +119,7 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
             for figure, scale in zip(figures, scales)]
     all_runs = [count(job.figure, job.scale) for job in jobs]
     done = [job.cached() for job in jobs]
+    workers = min(workers, sum(len(list(lines_of(figure))) for figure in figures))
     told.whole(sum((total - there) * job.steps * job.scale.step_ms / 1e3
                    for job, total, there in zip(jobs, all_runs, done)), sum(all_runs), sum(done),
                workers)
@@ -147,7 +148,6 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
 def _run(jobs: Sequence[_Job], scale_name: str, out: Path, told: Told, workers: int) -> None:
     """Has the runs made that the cache does not have."""
     of = {job.figure.name: job for job in jobs}
-    workers = min(workers, sum(len(list(lines_of(job.figure))) for job in jobs))
     task = {"figures": [job.figure.model_dump(mode="json") for job in jobs], "scale": scale_name,
             "cache": str(jobs[0].cache.folder)}
     names = [f"worker_{number + 1}" for number in range(workers)]
@@ -165,7 +165,8 @@ def _found(job: _Job) -> list[Line]:
     except _NotThere as missing:
         raise ExperimentError(
             f"{job.figure.name}: the run '{missing}' is not in the cache although the workers have "
-            "finished; was the code or the data changed while they ran?") from None
+            "finished; was the code or the data changed while they ran, or is another command at "
+            f"work in {job.cache.folder.parent}?") from None
 
 
 def _entry(job: _Job, scale_name: str, lines: list[Line]) -> dict[str, Any]:

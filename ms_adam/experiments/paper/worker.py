@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Optional
 
 from ms_adam.experiments.worker import Events, enter, serve
 
@@ -42,47 +43,43 @@ def work(job: dict, events: Events) -> None:
     from ms_adam.experiments.paper.training import Trainer
 
     cache = Cache(Path(job["cache"]))
-
-    def work_on(figure: PaperFigure, wait: bool) -> None:
+    for content in job["figures"]:
+        figure = PaperFigure.model_validate(content)
         scale = scale_of(figure, job["scale"])
         examples = load_examples(figure, scale.examples)
         around = surroundings(examples.fingerprint)
-        steps = len(examples) // figure.batch_size * scale.epochs
+        trainer: Optional[Trainer] = None  # of the line at work; an earlier one's memory is let go
+
+        def get(spec: Spec) -> Outcome:
+            nonlocal trainer
+            digest = spec.digest(figure, scale, around)
+            known = cache.load(digest)
+            if known is not None:
+                return known
+            if trainer is None:
+                trainer = Trainer(figure, scale, spec.variant, spec.contender, examples)
+            steps = len(examples) // figure.batch_size * scale.epochs
+            last = 0.0
+
+            def told(done: int) -> None:
+                nonlocal last
+                now = time.monotonic()
+                if now - last >= _SECONDS_BETWEEN_REPORTS:
+                    last = now
+                    events.send("step", figure=figure.name, label=spec.label, done=done,
+                                steps=steps)
+
+            outcome = trainer.run(spec.learning_rate, spec.seed, told)
+            cache.store(digest, outcome)
+            events.send("run", figure=figure.name, label=spec.label, done=steps, steps=steps)
+            return outcome
+
         for variant, contender in lines_of(figure):
-            trainer = None  # of this line; an earlier one's memory is let go
-
-            def get(spec: Spec) -> Outcome:
-                nonlocal trainer
-                digest = spec.digest(figure, scale, around)
-                known = cache.load(digest)
-                if known is not None:
-                    return known
-                if trainer is None:
-                    trainer = Trainer(figure, scale, spec.variant, spec.contender, examples)
-                last = 0.0
-
-                def told(done: int) -> None:
-                    nonlocal last
-                    now = time.monotonic()
-                    if now - last >= _SECONDS_BETWEEN_REPORTS:
-                        last = now
-                        events.send("step", figure=figure.name, label=spec.label, done=done,
-                                    steps=steps)
-
-                outcome = trainer.run(spec.learning_rate, spec.seed, told)
-                cache.store(digest, outcome)
-                events.send("run", figure=figure.name, label=spec.label, done=steps, steps=steps)
-                return outcome
-
+            trainer = None
             first = Spec(variant, contender, contender.trials(scale.trials)[0], figure.seeds[0])
-            with cache.taken(first.digest(figure, scale, around), wait) as taken:
+            with cache.taken(first.digest(figure, scale, around)) as taken:
                 if taken:
                     sweep_line(figure, scale, variant, contender, get)
-
-    figures = [PaperFigure.model_validate(figure) for figure in job["figures"]]
-    for wait in (False, True):  # once all is taken, what another command has taken may be left
-        for figure in figures:
-            work_on(figure, wait)
 
 
 if __name__ == "__main__":

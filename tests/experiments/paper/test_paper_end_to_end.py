@@ -248,7 +248,7 @@ def test_runs_are_taken_by_one_process_and_given_back(tmp_path):
     other = (
         "import sys, time; from pathlib import Path\n"
         "from ms_adam.experiments.paper.cache import Cache\n"
-        "with Cache(Path(sys.argv[1])).taken('a', False) as taken:\n"
+        "with Cache(Path(sys.argv[1])).taken('a') as taken:\n"
         "    print(taken, flush=True)\n"
         "    time.sleep(600 if taken else 0)\n")
 
@@ -258,12 +258,12 @@ def test_runs_are_taken_by_one_process_and_given_back(tmp_path):
 
     with start() as first:
         assert first.stdout.readline() == "True\n"
-        with cache.taken("a", wait=False) as taken:
+        with cache.taken("a") as taken:
             assert not taken
-        with cache.taken("b", wait=False) as taken:
+        with cache.taken("b") as taken:
             assert taken
         first.kill()  # what it had taken is free again
-    with cache.taken("a", wait=True) as taken:
+    with cache.taken("a") as taken:
         assert taken
         with start() as second:
             assert second.stdout.readline() == "False\n"
