@@ -24,9 +24,12 @@ class State(NamedTuple):
         moment1: first moments m, each of its parameter's shape; names `moment1.<parameter>`.
         moment2: second moments v, likewise; names `moment2.<parameter>`.
         vhat: the largest second moments, under AMSGrad; else None; names `vhat.<parameter>`.
-        beta1_power: beta1^t, float32 of shape (). No update reads it: the corrections come from
-            the step count. It is kept so that `nn.Adam` can go on from a checkpoint of ours.
+        beta1_power: beta1^t, float32 of shape (). Kept so that `nn.Adam` can go on from a checkpoint
+            of ours, and ours from its: see `counts`.
         beta2_power: beta2^t, likewise.
+        update_count: t, the number of updates made, int32 of shape (1,).
+        norm: global norm of the gradients in the last step, float32 of shape (); None if they are
+            not clipped.
     """
 
     moment1: Tuple[Optional[Parameter], ...]
@@ -34,21 +37,24 @@ class State(NamedTuple):
     vhat: Optional[Tuple[Optional[Parameter], ...]]
     beta1_power: Parameter
     beta2_power: Parameter
+    update_count: Parameter
+    norm: Optional[Parameter]
 
     @classmethod
-    def zeros(cls, parameters, amsgrad, owned):
+    def zeros(cls, parameters, amsgrad, clips, owned):
         """A state before the first step: float32, or float64 for float64 parameters.
 
         Args:
             parameters: what is optimized.
             amsgrad: whether there is vhat.
+            clips: whether gradients are clipped.
             owned: which elements of each are kept here; see `groups.Groups`.
         """
         def zeros(prefix):
             return tuple(None if own is None else _zeros_like(prefix, parameter, own)
                          for parameter, own in zip(parameters, owned))
         return cls(zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None,
-                   *_beta_powers())
+                   *_numbers(clips))
 
 
 def kept(moments):
@@ -162,7 +168,7 @@ ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
 
 
-def flat_state(parameters, amsgrad, owned):
+def flat_state(parameters, amsgrad, clips, owned):
     """A flat state before the first step; arguments are those of `State.zeros`.
 
     Returns:
@@ -177,7 +183,7 @@ def flat_state(parameters, amsgrad, owned):
             Parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}",
                       requires_grad=False) for dtype, size in layout.sizes().items())
     state = State(buffers("moment1"), buffers("moment2"), buffers("vhat") if amsgrad else None,
-                  *_beta_powers())
+                  *_numbers(clips))
     return state, layout, Parameter(Tensor(layout.to_bytes()), FLAT_LAYOUT, requires_grad=False)
 
 
@@ -266,9 +272,11 @@ def entries(names, parameters, amsgrad, masters):
                     if masters and takes_master(parameter)]
 
 
-def _beta_powers():
-    return (Parameter(Tensor(1.0, ms.float32), name, requires_grad=False)
-            for name in ("beta1_power", "beta2_power"))
+def _numbers(clips):
+    return (Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
+            Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False),
+            Parameter(Tensor([0], ms.int32), "update_count", requires_grad=False),
+            Parameter(Tensor(0.0, ms.float32), "grad_norm", requires_grad=False) if clips else None)
 
 
 def _dtype_name(dtype):
