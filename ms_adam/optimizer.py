@@ -291,8 +291,8 @@ class Adam(nn.Optimizer):
         self.exchanged, self.divisible, self.called = self.shares.ranks > 1, divisible, False
         if self.exchanged:
             self.shard_layout = ShardLayout.of(self.parameters, owned).entry()
-            packings = backends.packing_for(class_name, self.backend, self.parameters,
-                                            master_weights, self._target)
+            packings = backends.packing_for(class_name, self.backend, self.parameters, weights,
+                                            self._target)
             self.exchange = Exchange(packings, self.parameters, self.shares)
         self.formula = formula
         self.count = len(self.parameters)
@@ -408,8 +408,8 @@ class Adam(nn.Optimizer):
         _assign_add(self.global_step, _cast(_reshape(self.one, self.global_step.shape),
                                             self.global_step.dtype))
         if self.exchanged:
-            done = self.exchange(self.global_step, (gradients, indices))
-        return done
+            done = self.exchange(self.global_step, (gradients, indices, done))
+        return ops.depend(True, done)
 
     @nn.Optimizer.target.setter
     def target(self, value):
