@@ -97,7 +97,8 @@ class Fused(nn.Cell):
         tensors = contiguous((
             *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
             self.output))
-        self.launcher.describe(tensors, check)
+        state = len(self.moment1) + len(self.moment2) + len(self.vhat)
+        self.launcher.describe(tensors, state + 1, check)
         settle()
         failure = self.launcher(tensors)
         if failure == _UNKNOWN_ROW:
