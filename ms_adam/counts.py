@@ -135,23 +135,27 @@ def nearest_count(evidence) -> int:
         least, most = max(0.0, best.least), best.most
     else:
         most = min(found.most for found in evidence)
-    least = math.ceil(least)
-    if most <= _MOST_REPEATED and least < math.floor(most):
-        exact = _exact_count(best, least, math.floor(most))
-        if exact is not None:
-            return exact
-    return int(min(max(round(best.estimate), least), most))
+    exact = exact_count(best._replace(least=least, most=most))
+    if exact is not None:
+        return exact
+    return int(min(max(round(best.estimate), math.ceil(least)), most))
 
 
-def _exact_count(found, least, most):
-    """The only count in [least, most] whose float32 power is that found; None if none or several.
+def exact_count(found: PowerRange) -> Optional[int]:
+    """Returns the count in a range whose float32 power is exactly the one found.
 
     The logarithm misses it from some thousands of steps on. The product is repeated as `nn.Adam`
     forms it, and then as one rounding of the exact power.
+
+    Returns:
+        None if no count has that power, if several have it, or if the power underflowed or the
+        product is too long to be repeated.
     """
-    first = max(1, least)
-    running = np.multiply.accumulate(np.full(most, found.beta, np.float32))[first - 1:]
-    rounded = np.float32(np.float64(found.beta) ** np.arange(first, most + 1))
+    if found.estimate is None or found.most > _MOST_REPEATED:
+        return None
+    first, last = max(1, math.ceil(found.least)), math.floor(found.most)
+    running = np.multiply.accumulate(np.full(last, found.beta, np.float32))[first - 1:]
+    rounded = np.float32(np.float64(found.beta) ** np.arange(first, last + 1))
     for powers in (running, rounded):
         fitting = np.flatnonzero(powers == np.float32(found.power))
         if len(fitting) == 1:
