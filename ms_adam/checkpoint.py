@@ -89,7 +89,11 @@ def convert_checkpoint(source: Checkpoint, target: Union[str, os.PathLike], opti
     For trainers that resume by themselves, with `mindspore.load_checkpoint` and
     `mindspore.load_param_into_net`: these match names, and would leave the moments at zero where
     the names differ. `target` holds the state under the names and in the layout of `optimizer`, and
-    every other entry of `source` unchanged: weights, ``learning_rate``, ``epoch_num``.
+    every other entry of `source` unchanged: weights, ``learning_rate``, ``epoch_num``. A prefix
+    that precedes their names there is replaced with that of `optimizer`.
+
+    Weights that `source` lacks are written as `optimizer` has them, with a warning. Without them,
+    `load_param_into_net` would load each weight from the moment whose name ends with its own.
 
     Args:
         source: any checkpoint that `load_state` reads. It is not changed.
@@ -120,7 +124,7 @@ def convert_checkpoint(source: Checkpoint, target: Union[str, os.PathLike], opti
     class_name = type(optimizer).__name__
     kind = _check_target(class_name, source, target)
     reading = _read_state(optimizer, source, step, names)
-    entries = dict(reading.others)
+    entries = _with_weights(class_name, reading.others, optimizer)
     entries.update((parameter.name, Tensor(value, parameter.dtype))
                    for parameter, value in reading.values)
     for layout in (state.FLAT_LAYOUT, state.SHARD_LAYOUT):
@@ -137,7 +141,7 @@ class _Reading(NamedTuple):
 
     Attributes:
         values: (Parameter of the optimizer, array) pairs.
-        others: the checkpoint's other entries.
+        others: the checkpoint's other entries, under the names that the optimizer has for them.
     """
 
     values: list
@@ -181,7 +185,8 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
         (optimizer.global_step, np.array([global_step], np.int32)),
         (optimizer.update_count, np.array([updates], np.int32)),
         (optimizer.beta1_power, np.array(formula.beta1**updates, np.float32)),
-        (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32))], content.others)
+        (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32))],
+                    _renamed(content, optimizer))
 
 
 def gather_state(optimizer) -> Dict[str, Parameter]:
@@ -268,12 +273,39 @@ def _content(checkpoint, optimizer, names):
                         f"{type(checkpoint).__name__}: {checkpoint!r}.")
     if forms.is_torch(checkpoint):
         return forms.torch(checkpoint, names)
-    owner = optimizer.global_step.name[:-len("global_step")]
-    content = forms.named(checkpoint, optimizer.formula, owner)
+    content = forms.named(checkpoint, optimizer.formula, _owner(optimizer))
     if names is not None:
         raise TypeError("'names' is for a state_dict of torch, which numbers its parameters, but "
                         f"the entries of this checkpoint have names; got {names!r}.")
     return content
+
+
+def _owner(optimizer):
+    """What precedes the names of an optimizer's own Parameters."""
+    return optimizer.global_step.name[:-len("global_step")]
+
+
+def _renamed(content, optimizer):
+    """The other entries of a checkpoint, with the optimizer's prefix for the checkpoint's."""
+    here = {parameter.name for parameter in optimizer.get_parameters()}
+    others = dict(content.others)
+    for name, value in content.others.items():
+        new = _owner(optimizer) + name[len(content.owner):]
+        if name.startswith(content.owner) and new in here and new not in others:
+            del others[name]
+            others[new] = value
+    return others
+
+
+def _with_weights(class_name, others, optimizer):
+    """Adds the weights that a checkpoint lacks."""
+    missing = {parameter.name: parameter for parameter in optimizer.parameters
+               if parameter.name not in others}
+    if missing:
+        log.warning(f"For '{class_name}', the checkpoint to convert lacks the weights of "
+                    f"{len(missing)} of {len(optimizer.parameters)} parameters, the first of them "
+                    f"'{next(iter(missing))}'. They are written as the optimizer has them now.")
+    return {**others, **missing}
 
 
 def _check_target(class_name, source, target):

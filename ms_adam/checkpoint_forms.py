@@ -54,6 +54,7 @@ class Content(NamedTuple):
         steps: the counts.
         share: which rows the entries hold, if the checkpoint is the share of one rank.
         others: the entries that are not the state of this optimizer, as they are in the checkpoint.
+        owner: what precedes the names of the optimizer's entries there.
     """
 
     entries: Dict[str, np.ndarray]
@@ -61,6 +62,7 @@ class Content(NamedTuple):
     steps: Steps
     share: Optional[ShardLayout] = None
     others: Dict[str, Any] = {}
+    owner: str = ""
 
 
 def named(checkpoint, formula, owner=""):
@@ -109,7 +111,8 @@ def named(checkpoint, formula, owner=""):
         return f"{owner}{theirs_of[prefix]}.{parameter}"
     others = {name: value for name, value in whole.items()
               if not (name.startswith(owner) and name[len(owner):] in used)}
-    return Content(entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others)
+    return Content(entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others,
+                   owner)
 
 
 def _refuse_nested(checkpoint):
@@ -174,7 +177,7 @@ def joined(contents):
                              "each.")
     others = {name: value for content in reversed(contents)
               for name, value in content.others.items()}
-    return Content(entries, first.spelled, first.steps, others=others)
+    return Content(entries, first.spelled, first.steps, others=others, owner=first.owner)
 
 
 def _shown(steps):

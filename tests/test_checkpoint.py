@@ -3,7 +3,6 @@
 import binascii
 import os
 import pickle
-import re
 import zipfile
 
 import mindspore as ms
@@ -19,6 +18,7 @@ from ms_adam import checkpoint_forms as forms
 from ms_adam import reference
 from ms_adam.checkpoint import crc
 from ms_adam.compat import COUNTS_ALL_STEPS, PLAIN_CHECKPOINTS_ALONE, has_shape
+from ms_adam.state import ShardLayout
 from ms_adam.verify.cases import gradients
 
 SHAPES = ((2, 3), (), (17,), (0, 2) if has_shape((0, 2)) else (3, 2))
@@ -368,8 +368,8 @@ def test_any_prefix_there_and_here(options, there, here, tmp_path):
     assert f"{there}global_step" in ms.load_checkpoint(str(path))
     ms_adam.load_state(new, path)
     loaded, expected = entries_of(new), entries_of(old)
-    assert set(loaded) == set(expected) and len(loaded) == len(SHAPES) * (2 + len(options) * (
-        "use_amsgrad" in options))
+    assert set(loaded) == set(expected)
+    assert len(loaded) == len(SHAPES) * (3 if "use_amsgrad" in options else 2)
     for name, value in expected.items():
         np.testing.assert_array_equal(loaded[name], value)
     assert int(new.global_step) == int(new.update_count) == 3
@@ -722,6 +722,218 @@ def test_only_our_optimizers_are_loaded():
     with pytest.raises(TypeError, match="'optimizer' must be an Adam or AdamW of ms_adam, but got "
                                         "Adam of mindspore.nn"):
         ms_adam.load_state(theirs, theirs.parameters_dict())
+
+
+# --- converted checkpoints ---------------------------------------------------------------------
+
+def resume(optimizer, path):
+    """As trainers do: MindFormers, MindCV, mindone."""
+    not_loaded, _ = ms.load_param_into_net(optimizer, ms.load_checkpoint(str(path)))
+    empty = [p.name for p in optimizer.get_parameters() if 0 in p.shape]
+    assert not set(not_loaded) - set(empty) - {"learning_rate"}
+
+
+def assert_converts(source, path, options, count=len(SHAPES), **keywords):
+    """A trainer's resume from the converted file goes on as after load_state, bit for bit."""
+    def make():
+        return ms_adam.AdamW(make_parameters(SHAPES[:count], "float32"), 0.1, **options)
+    template, expected, fresh = make(), make(), make()
+    before = {name: p.asnumpy().copy() for name, p in template.parameters_dict().items()}
+    ms_adam.convert_checkpoint(source, path, template, **keywords)
+    for name, p in template.parameters_dict().items():
+        np.testing.assert_array_equal(before[name], p.asnumpy())
+    ms_adam.load_state(expected, source, **keywords)
+    resume(fresh, path)
+    copy_values(fresh.parameters, expected.parameters)
+    for optimizer in (expected, fresh):
+        assert counters(optimizer) == counters(expected)
+    train(expected, 5, 10, range(count))
+    train(fresh, 5, 10, range(count))
+    entries = {p.name: to_numpy(p) for p in expected.get_parameters()}
+    for p in fresh.get_parameters():
+        if p.name != "learning_rate":
+            np.testing.assert_array_equal(to_numpy(p), entries[p.name])
+
+
+@pytest.mark.parametrize("new", LAYOUTS, ids=str)
+def test_converts_a_file_of_nn_adam_weight_decay(new, mode, tmp_path):
+    old = nn.AdamWeightDecay(make_parameters(SHAPES[:3], "float32"), 0.1)
+    for arrays in gradients(SHAPES[:3], 5):
+        old(as_tensors(arrays, "float32")[0])
+    source, target = tmp_path / "old.ckpt", tmp_path / "new.ckpt"
+    ms.save_checkpoint(old, str(source), append_dict={"epoch_num": 3, "rate": 0.5})
+    written = source.read_bytes()
+    assert_converts(source, target, new, 3, step=5)
+    assert source.read_bytes() == written
+    there, here = ms.load_checkpoint(str(source)), ms.load_checkpoint(str(target))
+    assert int(here["epoch_num"].asnumpy()) == 3 and float(here["rate"].asnumpy()) == 0.5
+    assert not any(name.startswith(("adam_m.", "adam_v.")) for name in here)
+    for name in set(there) & set(here) - {"global_step"}:
+        assert there[name].dtype == here[name].dtype
+        np.testing.assert_array_equal(there[name].asnumpy(), here[name].asnumpy())
+    assert {"layer0.weight", "learning_rate", "epoch_num", "rate"} <= set(there) & set(here)
+
+
+SOURCES = {
+    "MindCV": lambda: ({**mindcv_state(12, 6)}, {}),
+    "MindFormers": lambda: ({**renamed(without_maxima(state_of(SHAPES)), "adam_m", "adam_v"),
+                             "global_step": np.array([7], np.int32)}, {}),
+    "FusedAdamW": lambda: ({**renamed(without_maxima(state_of(SHAPES)), "exp_avg", "exp_avg_sq"),
+                            "global_step": np.array([6], np.int32)}, {"step": 7}),
+    "prefixed": lambda: ({**without_maxima(state_of(SHAPES)), "global_step": [7]}, {}),
+    "torch": lambda: (torch_state_dict(state_of(SHAPES), 7, len(SHAPES)), {"names": NAMES}),
+    "shares": lambda: (shares(), {}),
+}
+WEIGHTS = {f"layer{i}.weight": np.full(shape, 0.25, np.float32) for i, shape in enumerate(SHAPES)}
+
+
+def shares():
+    """The state in two halves, as two ranks with shard_state=True save it."""
+    halves = []
+    for ranks in ([0, 3], [1, 2]):
+        own = [NAMES[i] for i in ranks]
+        layout = ShardLayout(own, [list(SHAPES[i]) for i in ranks], [0, 0],
+                             [int(np.prod(SHAPES[i])) for i in ranks])
+        entries = {name: value for name, value in without_maxima(state_of(SHAPES)).items()
+                   if name.partition(".")[2] in own}
+        halves.append({**entries, "shard_layout": layout.entry(), "update_count": np.array([7]),
+                       "global_step": np.array([14]), f"rank{ranks[0]}": np.array(0.5)})
+    return halves
+
+
+@pytest.mark.parametrize("new", [{"backend": "composite"}, {"flat_state": True}], ids=str)
+@pytest.mark.parametrize("source", SOURCES)
+def test_converts_what_load_state_reads(source, new, tmp_path, warned):
+    checkpoint, keywords = SOURCES[source]()
+    with_weights = source != "torch"
+    if with_weights:
+        (checkpoint[0] if source == "shares" else checkpoint).update(WEIGHTS)
+    if source == "prefixed":
+        checkpoint = {f"optim_g{name}": value for name, value in checkpoint.items()}
+    assert_converts(checkpoint, tmp_path / "new.ckpt", new, **keywords)
+    here = ms.load_checkpoint(str(tmp_path / "new.ckpt"))
+    weight = WEIGHTS["layer2.weight"] if with_weights else make_parameters(
+        SHAPES, "float32")[2].asnumpy()
+    np.testing.assert_array_equal(here["layer2.weight"].asnumpy(), weight)
+    lacking = [message for message in warned if "lacks the weights of 4 of 4 parameters, the first "
+               "of them 'layer0.weight'" in message]
+    assert len(lacking) == (0 if with_weights else 1)
+    assert not any(name.startswith(("adam_", "exp_", "optim_g")) for name in here)
+    if source == "shares":
+        assert "rank0" in here and "rank3" not in here and "rank1" in here
+        assert "shard_layout" not in here
+
+
+def test_converts_to_the_names_of_the_optimizer(tmp_path):
+    """A prefix here is in the file; another optimizer's state is left as it is."""
+    state = {**without_maxima(state_of(SHAPES)), "global_step": np.array([7], np.int32)}
+    both = {f"{prefix}{name}": value for prefix in ("optim_g", "optim_d")
+            for name, value in state.items()}
+    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"), flat_state=True)
+    optimizer.update_parameters_name("optim_g")
+    ms_adam.convert_checkpoint(both, tmp_path / "g.ckpt", optimizer)
+    here = ms.load_checkpoint(str(tmp_path / "g.ckpt"))
+    expected = {"optim_gflat_moment1.float32", "optim_gflat_moment2.float32", "optim_gflat_layout",
+                "optim_gglobal_step", "optim_gupdate_count", "optim_gbeta1_power",
+                "optim_gbeta2_power"}
+    expected |= {p.name for p in optimizer.parameters if p.asnumpy().size}
+    assert {name for name in here if name.startswith("optim_g")} == expected
+    assert {name for name in here if name not in expected} == {
+        name for name in both if name.startswith("optim_d") and both[name].size}
+    np.testing.assert_array_equal(here["optim_dmoment1.layer0.weight"].asnumpy(),
+                                  state["moment1.layer0.weight"])
+
+
+@pytest.mark.skipif(PLAIN_CHECKPOINTS_ALONE, reason="MindSpore 2.0.0 writes no safetensors")
+def test_converts_to_safetensors(tmp_path):
+    checkpoint = mindcv_state(7, 7)
+    optimizer, fresh = (ms_adam.Adam(make_parameters(SHAPES, "float32")) for _ in range(2))
+    ms_adam.convert_checkpoint(checkpoint, tmp_path / "new.safetensors", optimizer)
+    read = ms.load_checkpoint(str(tmp_path / "new.safetensors"), format="safetensors")
+    ms.load_param_into_net(fresh, read)
+    holds(fresh, state_of(SHAPES), 7)
+
+
+def test_passes_on_what_is_no_state(tmp_path):
+    others = {"note": "of a run", "half.weight": Tensor(np.ones(3), ms.float16),
+              "loss_scale": ms.Parameter(Tensor(1024.0, ms.float32), "loss_scale"),
+              "mask": np.array([True, False]), "count": 3}
+    if PLAIN_CHECKPOINTS_ALONE:
+        del others["note"]
+    else:
+        others["brain.weight"] = Tensor(np.ones(3), ms.bfloat16)
+    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"))
+    ms_adam.convert_checkpoint({**mindcv_state(7, 7), **others}, tmp_path / "new.ckpt", optimizer)
+    here = ms.load_checkpoint(str(tmp_path / "new.ckpt"))
+    for name, value in others.items():
+        if isinstance(value, str):
+            assert here[name] == value
+        else:
+            if isinstance(value, Tensor):
+                assert here[name].dtype == value.dtype
+            expected = value if isinstance(value, Tensor) else Tensor(value)
+            np.testing.assert_array_equal(to_numpy(here[name]), to_numpy(expected))
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("source, target, error, says", [
+    (lambda: mindcv_state(7, 7), "new.pt", ValueError,
+     r"For 'Adam', 'target' must end in .ckpt or .safetensors, but is '.*new.pt'"),
+    (lambda: mindcv_state(7, 7), 3, TypeError, "'target' must be a path, but got int: 3"),
+    (lambda: {**mindcv_state(7, 7), "adam_m.other": np.ones(3)}, "new.ckpt", ValueError,
+     "For 'Adam', .* not expected: adam_m.other"),
+    (lambda: {**mindcv_state(7, 7), "hook": len}, "new.ckpt", TypeError,
+     "entry 'hook' must be a Parameter, Tensor, array or str to be saved, but is builtin_func"),
+    (lambda: 3, "new.ckpt", TypeError, "must be a path, a dict, .* got int: 3"),
+    (lambda: "none.ckpt", "new.ckpt", FileNotFoundError, "none.ckpt"),
+])
+def test_refuses_to_convert_and_writes_nothing(source, target, error, says, tmp_path):
+    (tmp_path / "new.ckpt").write_bytes(b"of before")
+    before = files(tmp_path)
+    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"))
+    state = {name: p.asnumpy().copy() for name, p in optimizer.parameters_dict().items()}
+    with pytest.raises(error, match=f"(?s){says}"):
+        ms_adam.convert_checkpoint(
+            source(), tmp_path / target if isinstance(target, str) else target, optimizer)
+    assert files(tmp_path) == before
+    for name, p in optimizer.parameters_dict().items():
+        np.testing.assert_array_equal(state[name], p.asnumpy())
+
+
+@pytest.mark.parametrize("made", [lambda path: str(path), lambda path: [path, path]])
+def test_refuses_to_write_over_the_source(made, tmp_path):
+    path = tmp_path / "adam.ckpt"
+    saved(path)
+    before = files(tmp_path)
+    (tmp_path / "link.ckpt").symlink_to(path)
+    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"))
+    with pytest.raises(ValueError, match="'target' must be another file than 'source', but both "
+                                         "are '.*link.ckpt'"):
+        ms_adam.convert_checkpoint(made(path), tmp_path / "link.ckpt", optimizer)
+    (tmp_path / "link.ckpt").unlink()
+    assert files(tmp_path) == before
+
+
+def test_a_conversion_that_is_interrupted_leaves_the_old_file(tmp_path, monkeypatch):
+    def interrupted(entries, path, kind):
+        with open(path, "wb") as file:
+            file.write(b"half")
+        raise KeyboardInterrupt
+    target = tmp_path / "new.ckpt"
+    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"))
+    ms_adam.convert_checkpoint(mindcv_state(7, 7), target, optimizer)
+    before = files(tmp_path)
+    assert list(before) == ["new.ckpt"]
+    monkeypatch.setattr(checkpoint_module, "save_checkpoint", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ms_adam.convert_checkpoint(mindcv_state(8, 8), target, optimizer)
+    assert files(tmp_path) == before
+    monkeypatch.undo()
+    ms_adam.convert_checkpoint(mindcv_state(8, 8), target, optimizer)  # replaces it
+    assert int(ms.load_checkpoint(str(target))["update_count"]) == 8
 
 
 # --- files -------------------------------------------------------------------------------------
