@@ -181,10 +181,11 @@ def joined(contents):
 
 
 def _shown(steps):
-    """Counts for a message: "7", "6 or 7", "6 (global_step 12)", "none"."""
-    shown = " or ".join(map(str, steps.updates)) or "none"
-    schedule = steps.global_step
-    return shown if schedule is None else f"{shown} (global_step {schedule})"
+    """Counts for a message: "counts 7", "counts 6 or 12 (global_step 12)", "counts none"."""
+    shown = f"counts {' or '.join(map(str, steps.updates)) or 'none'}"
+    if steps.global_step is None or steps.updates == (steps.global_step,):
+        return shown
+    return f"{shown} (global_step {steps.global_step})"
 
 
 def is_torch(checkpoint):
