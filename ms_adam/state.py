@@ -216,17 +216,26 @@ def master_weights(parameters, owned):
 
 
 class WeightKind(NamedTuple):
-    """What can be asked of a weight before it is made."""
+    """What can be asked of a weight before it is made.
+
+    Attributes:
+        name: the parameter's name.
+        shape: the parameter's shape.
+        dtype: dtype of the weight: float32 if it is a master weight.
+        parameter_dtype: dtype of the parameter.
+    """
 
     name: str
     shape: Tuple[int, ...]
     dtype: object
+    parameter_dtype: object
 
 
 def weight_kinds(parameters, masters):
     """The kinds of the weights that the update will act on."""
     return [WeightKind(parameter.name, parameter.shape,
-                       ms.float32 if masters and takes_master(parameter) else parameter.dtype)
+                       ms.float32 if masters and takes_master(parameter) else parameter.dtype,
+                       parameter.dtype)
             for parameter in parameters]
 
 

@@ -82,11 +82,14 @@ def test_markdown(invoke):
         result("nn.Adam computes something else", "nn.Adam", dtype="float16"),
         result("held", case="other"),
         result("fell short", case="other", mode="pynative"),
-        result("not available on this device", case="other", backend="primitive")]
+        result("not available on this device", case="other", backend="primitive"),
+        result("held", case="mixed"), result("held", case="mixed", dtype="float64"),
+        result("not available on this device", case="mixed", dtype="bfloat16")]
     table = support_table(results)
     assert table.splitlines() == [
         "|  | fused | primitive | nn.Adam |", "|---|---|---|---|",
         "| default | all | f32 | differs: f16; f32 |",
-        "| other | **fell short**: f32 | not available here | - |"]
-    done = invoke("--markdown", results=results[:-3])
+        "| other | **fell short**: f32 | not available here | - |",
+        "| mixed | f32 f64; not available here: bf16 | - | - |"]
+    done = invoke("--markdown", results=results[:-6])
     assert table.splitlines()[2] in done.output

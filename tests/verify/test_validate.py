@@ -30,6 +30,7 @@ from ms_adam.verify.cell_worker import (
     NN_ADAM,
     NN_ADAM_CANNOT,
     NN_ADAM_DIFFERS,
+    NOT_AVAILABLE,
     NOT_OFFERED,
     REFERENCE,
 )
@@ -194,6 +195,28 @@ def test_a_backend_may_refuse_by_design():
 def test_a_backend_that_must_run_everything_may_not_refuse():
     result = judged_alone("default", "float64", Column("x", {"backend": "primitive"}, True))
     assert result["status"] == FELL_SHORT and "float32" in result["note"]
+
+
+def test_a_dtype_that_a_device_lacks_is_not_available_there():
+    """Judged as on a GPU, where no cell of bfloat16 can run."""
+    class Events:
+        sent = []
+
+        def send(self, event, cell, results):
+            (result,) = results
+            self.sent.append((cell[1:], result["status"], result["note"]))
+
+    cells = [["default", dtype, column] for dtype, column in (
+        ("bfloat16", "composite"), ("bfloat16", "primitive"), ("float16", "primitive"))]
+    cell_worker._judge_all(cells, "GPU", Events())
+    statuses = {tuple(cell): status for cell, status, _ in Events.sent}
+    assert statuses == {("bfloat16", "composite"): NOT_AVAILABLE,
+                        ("bfloat16", "primitive"): NOT_AVAILABLE,
+                        ("float16", "primitive"): NOT_OFFERED}
+    assert all("no BFloat16 kernels for GPU" in note for _, _, note in Events.sent[:2])
+    for backend in ("primitive", "composite"):
+        assert cell_worker._device_obstacle(backend, "bfloat16", "Ascend") is None
+        assert cell_worker._device_obstacle(backend, "float16", "GPU") is None
 
 
 def test_any_other_error_is_the_cells_own():
