@@ -6,7 +6,7 @@ import binascii
 import os
 
 import numpy as np
-from mindspore import Parameter, Tensor, ops
+from mindspore import Parameter, Tensor
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
@@ -85,8 +85,10 @@ def load_state(optimizer, checkpoint, *, step=None, names=None):
 
     for name, target in wanted.items():
         target.fill(given[name])
+    on_host = state.on_host(optimizer)
     for target in {id(target.buffer): target for target in wanted.values()}.values():
-        _assign(target.parameter, target.buffer)  # once for each, which may hold many parameters
+        # once for each, which may hold many parameters
+        _assign(target.parameter, target.buffer, id(target.parameter) in on_host)
     formula = optimizer.formula
     _assign(optimizer.global_step, [count])
     _assign(optimizer.beta1_power, formula.beta1**count)
@@ -244,14 +246,8 @@ class _Target:
         return self.buffer.reshape(-1)[self.slice].reshape(self.shape)
 
 
-def _assign(parameter, value):
-    """Writes into a Parameter's own memory.
-
-    After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
-    works on (MindSpore 2.10), and all later steps are lost.
-    """
-    if 0 not in parameter.shape:
-        ops.assign(parameter, Tensor(value, parameter.dtype))
+def _assign(parameter, value, host=False):
+    state.write(parameter, value, host)
 
 
 def _wanted(optimizer):
