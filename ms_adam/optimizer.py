@@ -314,7 +314,7 @@ class Adam(nn.Optimizer):
         """
         hooked = any(getattr(self, hooks, None) for hooks in _HOOKS)
         by_address = (launch.AVAILABLE and self.backend == "fused" and launch.on_cpu()
-                      and type(self).construct is Adam.construct and not hooked)
+                      and not self._overrides_construct() and not hooked)
         return "by address" if by_address else "compiled"
 
     @property
@@ -347,14 +347,13 @@ class Adam(nn.Optimizer):
         # sees the new memory. Learning rates, which move in each step, are handed over instead.
         if self.__dict__.get("_places") not in (None, self._places_of_data()):
             self._create_time += 1
-        result = super().__call__(gradients, *self.group_values.moving())
+        rates = () if self._overrides_construct() else self.group_values.moving()
+        result = super().__call__(gradients, *rates)
         self.__dict__["_places"] = self._places_of_data()
         return result
 
     def _step_by_address(self, gradients):
         values, indices = split_rows(gradients)
-        values = launch.contiguous(values)
-        indices = launch.contiguous(indices)
         done = self._steps_done()
         learning_rates, weight_decays = self.group_values.now(self.global_step)
         try:
@@ -380,10 +379,13 @@ class Adam(nn.Optimizer):
             return step
         return Tensor([int(step.asnumpy().reshape(()))], ms.int32)
 
+    def _overrides_construct(self):
+        return type(self).construct is not Adam.construct
+
     def _places_of_data(self):
         if "_watched" not in self.__dict__:
             fixed = {id(rate.value) for rate in self.group_values.learning_rates
-                     if hasattr(rate, "value")}
+                     if hasattr(rate, "value") and not self._overrides_construct()}
             self.__dict__["_watched"] = [parameter for parameter in self.get_parameters()
                                          if id(parameter) not in fixed]
         return places_of(self.__dict__["_watched"])

@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_adam.backends import toolchain
-from ms_adam.backends.launch import AVAILABLE, Launcher, settle
+from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
 from ms_adam.state import kept
 
 SOURCE = Path(__file__).with_name("fused_cpu.cc")
@@ -84,7 +84,7 @@ class Fused(nn.Cell):
         return True
 
     def now(self, global_step, learning_rates, weight_decays, gradients, indices, check):
-        """Makes the step at once, by address; inputs are those of `construct`, and contiguous.
+        """Makes the step at once, by address; inputs are those of `construct`.
 
         Args:
             check: called when shapes or dtypes are new; raises if gradients do not fit.
@@ -94,8 +94,9 @@ class Fused(nn.Cell):
                 arguments are the place of the gradient, the row, and how many rows there are.
             RuntimeError: If the kernel refuses the tensors for another reason.
         """
-        tensors = (*self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
-                   self.output)
+        tensors = contiguous((
+            *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
+            self.output))
         self.launcher.describe(tensors, check)
         settle()
         failure = self.launcher(tensors)

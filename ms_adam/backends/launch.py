@@ -30,10 +30,21 @@ def on_cpu():
 
 
 def contiguous(tensors):
-    """Returns the tensors, with copies of those that are not contiguous."""
+    """Returns the tensors, with copies of those that are not contiguous.
+
+    A Parameter that was given a view as its data is given a copy: it is to be updated in place.
+    """
     if all(map(is_contiguous, tensors)):
         return tensors
-    return tuple(tensor if is_contiguous(tensor) else tensor.contiguous() for tensor in tensors)
+    return tuple(tensor if is_contiguous(tensor) else _copy(tensor) for tensor in tensors)
+
+
+def _copy(tensor):
+    copy = tensor.contiguous()
+    if not isinstance(tensor, ms.Parameter):
+        return copy
+    tensor.set_data(copy)
+    return tensor
 
 
 def settle():

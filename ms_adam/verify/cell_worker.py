@@ -124,7 +124,8 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
             return _result(against, FELL_SHORT, note=shortened(error))
         return _result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
 
-    own = measured(REFERENCE, left_out, lambda: excess(case, dtype, optimizer, scale=SCALES))
+    own = measured(REFERENCE, left_out, lambda: excess(case, dtype, optimizer,
+                                                   compiled=column.compiled, scale=SCALES))
     if theirs.error is not None:
         return [own, _result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
     note = _left_out(theirs.shapes)
