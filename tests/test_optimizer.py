@@ -615,7 +615,8 @@ def test_bfloat16_is_refused_on_a_gpu(for_a_gpu, options, backend):
 
 
 @pytest.mark.parametrize("options, backend", [
-    ({}, "composite"), ({"master_weights": True}, "primitive"), ({"use_offload": True}, "composite")])
+    ({}, "composite"), ({"master_weights": True}, "primitive"),
+    ({"use_offload": True}, "composite")])
 def test_float16_is_not_refused_on_a_gpu(for_a_gpu, options, backend):
     assert ms_adam.AdamW(parameters(dtype="float16"), **options).backend == backend
 

@@ -135,7 +135,10 @@ class LazyBatch(CompositeBatch):
 
 
 class Composite(OperatorBackend):
-    """Runs wherever MindSpore has the dtype; arguments, inputs and outputs are those of `OperatorBackend`."""
+    """Runs wherever MindSpore has the dtype.
+
+    Arguments, inputs and outputs are those of `OperatorBackend`.
+    """
 
     @classmethod
     def batch_for(cls, formula):
