@@ -36,6 +36,8 @@ def take_from_python(class_name, names, gradients):
     if not isinstance(gradients, (tuple, list)):
         raise TypeError(f"For '{class_name}', the gradients must be {_FORMS}, but got "
                         f"{_kind(gradients)}.")
+    if set(map(type, gradients)) == {Tensor}:
+        return tuple(gradients)
     taken = []
     for i, gradient in enumerate(gradients):
         if not isinstance(gradient, Tensor):
@@ -71,7 +73,7 @@ def _kind(value):
 
 def split_rows(gradients):
     """Returns values and indices of gradients from Python, as `sparse.parts` does in a graph."""
-    if all(isinstance(gradient, Tensor) for gradient in gradients):
+    if tuple not in set(map(type, gradients)):
         return gradients, ()
     return (tuple(gradient if isinstance(gradient, Tensor) else gradient[-1]
                   for gradient in gradients),

@@ -282,7 +282,8 @@ class Adam(nn.Optimizer):
         if use_amsgrad:
             self.vhat = kept(state.vhat)
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
-        self.update_count, self.grad_norm = state.update_count, state.norm
+        self.update_count, self.counted_power = state.update_count, state.counted_power
+        self.grad_norm = state.norm
         if master_weights:
             self.master_weights = weights
         groups, self.group_values = split(self, formula, options, owned)

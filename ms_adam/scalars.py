@@ -18,17 +18,21 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops import operations as P
 
-from ms_adam.counts import LEAST_POWER, ROUNDING
-
 _cast, _assign, _reshape, _add = P.Cast(), P.Assign(), P.Reshape(), P.Add()
+_equal, _select, _maximum = P.Equal(), P.Select(), P.Maximum()
 
 
 class UpdateCount(nn.Cell):
-    """Counts the updates, by the rule of `counts.updates_made`, in operators.
+    """Counts the updates, which the bias correction needs; `global_step` drives the schedules.
+
+    `mindspore.load_param_into_net` may load a state without `update_count`, that of `nn.Adam` or of
+    ms_adam 0.1, and a script may reset one as it would that of `nn.Adam`. Then `beta2_power` is not
+    what the last update left there, `counted_power`, and `global_step` tells the count; a power of 1
+    means that none was made.
 
     Args:
         formula: the optimizer's `Formula`.
-        state: a `State`; its count and beta powers are read and set.
+        state: a `State`; its counters are read and set.
         dtype: what the powers are computed in.
 
     Inputs:
@@ -40,47 +44,29 @@ class UpdateCount(nn.Cell):
 
     def __init__(self, formula, state, dtype):
         super().__init__(auto_prefix=False)
-        self.update_count = state.update_count
+        self.update_count, self.counted_power = state.update_count, state.counted_power
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
         self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
         self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
-        self.second = formula.beta2 >= formula.beta1
-        self.tells = max(formula.beta1, formula.beta2) > 0.0
-        if self.tells:
-            log_beta = math.log(max(formula.beta1, formula.beta2))
-            self.log_beta = Tensor(log_beta, dtype)
-            self.least_power = Tensor(LEAST_POWER, dtype)
-            self.most = Tensor(math.log(LEAST_POWER) / log_beta, dtype)
-            self.slack = Tensor(0.5 - ROUNDING / log_beta, dtype)
-            self.half = Tensor(0.5, dtype)
-            self.drift = Tensor(-2 * ROUNDING / log_beta, dtype)
-        self.one = Tensor([1], ms.int32)
+        self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
         self.unit = Tensor(1.0, dtype)
+        self.no_update = Tensor(1.0, ms.float32)
         self.dtype = dtype
 
     def construct(self, global_step):
-        made = self.update_count
-        if self.tells:
-            power = self.beta2_power if self.second else self.beta1_power
-            power = _reshape(_cast(power, self.dtype), (1,))
-            power = ops.minimum(ops.maximum(power, self.least_power), self.unit)
-            told = ops.log(power) / self.log_beta
-            steps = _cast(global_step, self.dtype)
-            steps_agree = self.distance(steps, told) <= self.half + self.drift * steps
-            made_agrees = self.distance(_cast(made, self.dtype), told) <= self.slack
-            loaded = ops.select(steps_agree, global_step, _cast(told + self.half, ms.int32))
-            made = ops.select(made_agrees, made, loaded)
-        count = _add(made, self.one)
+        power = self.beta2_power
+        loaded = _select(_reshape(_equal(power, self.no_update), (1,)), self.none,
+                         _maximum(global_step, self.none))
+        ours = _reshape(_equal(power, self.counted_power), (1,))
+        count = _add(_select(ours, self.update_count, loaded), self.one)
         t = _cast(_reshape(count, ()), self.dtype)
+        power1 = _cast(self.unit - correction(t, self.half_log_beta1, self.unit), ms.float32)
+        power2 = _cast(self.unit - correction(t, self.half_log_beta2, self.unit), ms.float32)
         _assign(self.update_count, count)
-        power1 = self.unit - correction(t, self.half_log_beta1, self.unit)
-        power2 = self.unit - correction(t, self.half_log_beta2, self.unit)
-        _assign(self.beta1_power, _cast(_reshape(power1, self.beta1_power.shape), ms.float32))
-        _assign(self.beta2_power, _cast(_reshape(power2, self.beta2_power.shape), ms.float32))
+        _assign(self.beta1_power, power1)
+        _assign(self.beta2_power, power2)
+        _assign(self.counted_power, power2)
         return t
-
-    def distance(self, count, told):
-        return ops.abs(ops.minimum(count, self.most) - told)
 
 
 class StepScalars(nn.Cell):

@@ -26,9 +26,10 @@ class State(NamedTuple):
         moment2: second moments v, likewise; names `moment2.<parameter>`.
         vhat: the largest second moments, under AMSGrad; else None; names `vhat.<parameter>`.
         beta1_power: beta1^t, float32 of shape (). Kept so that `nn.Adam` can go on from a checkpoint
-            of ours, and ours from its: see `counts`.
+            of ours.
         beta2_power: beta2^t, likewise.
         update_count: t, the number of updates made, int32 of shape (1,).
+        counted_power: beta2_power as the last update set it; see `scalars.UpdateCount`.
         norm: global norm of the gradients in the last step, float32 of shape (); None if they are
             not clipped.
     """
@@ -39,6 +40,7 @@ class State(NamedTuple):
     beta1_power: Parameter
     beta2_power: Parameter
     update_count: Parameter
+    counted_power: Parameter
     norm: Optional[Parameter]
 
     @classmethod
@@ -312,6 +314,7 @@ def _numbers(clips):
     return (Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
             Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False),
             Parameter(Tensor([0], ms.int32), "update_count", requires_grad=False),
+            Parameter(Tensor(1.0, ms.float32), "counted_power", requires_grad=False),
             Parameter(Tensor(0.0, ms.float32), "grad_norm", requires_grad=False) if clips else None)
 
 

@@ -63,7 +63,8 @@ class Fused(nn.Cell):
             parameter for parameter, weight in zip(parameters, weights) if parameter is not weight))
         self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
         self.vhat = kept(state.vhat) if formula.amsgrad else ()
-        self.counters = ParameterTuple((state.update_count, state.beta1_power, state.beta2_power))
+        self.counters = ParameterTuple((state.update_count, state.beta1_power, state.beta2_power,
+                                        state.counted_power))
         self.norm = () if state.norm is None else ParameterTuple((state.norm,))
         self.numbers = Tensor([_numbers(f) for f in (formula, *groups.formulas)], ms.float64)
         self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
@@ -97,7 +98,8 @@ class Fused(nn.Cell):
         tensors = contiguous((
             *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
             self.output))
-        self.launcher.describe(tensors, check)
+        state = len(self.moment1) + len(self.moment2) + len(self.vhat)
+        self.launcher.describe(tensors, state + 1, check)
         settle()
         failure = self.launcher(tensors)
         if failure == _UNKNOWN_ROW:

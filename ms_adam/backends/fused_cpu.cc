@@ -613,31 +613,6 @@ Step scalars(const Formula& f, double t, double learning_rate, double weight_dec
   return step;
 }
 
-// The number of updates made so far. It is update_count, unless somebody has loaded the beta powers
-// of an optimizer that keeps no such count (nn.Adam, ms_adam 0.1): then it is global_step if that
-// agrees with the powers, else what the powers say. Same rule: ms_adam/counts.py.
-struct Counters {
-  int64_t updates, global_step;
-  double power;  // of the larger decay rate, which tells most
-};
-
-int64_t updates_made(const Counters& counters, double beta) {
-  // Powers below this are 0 in some optimizer; one that is 0 tells only that many updates were made.
-  constexpr double least_power = 0x1p-120;
-  if (!(beta > 0.0) || !(counters.power >= 0.0)) return counters.updates;
-  const double log_beta = std::log(beta), most = std::log(least_power) / log_beta;
-  const double told = std::log(std::min(std::max(counters.power, least_power), 1.0)) / log_beta;
-  // Of our own power only its last rounding is lost; in those that are multiplied up in float32,
-  // one rounding for each product and one for the rate.
-  const double rounding = 0x1p-24 / -log_beta;
-  const auto agrees = [&](int64_t count, double lost) {
-    return count >= 0 && std::fabs(std::min<double>(count, most) - told) <= 0.5 + lost;
-  };
-  if (agrees(counters.updates, rounding)) return counters.updates;
-  if (agrees(counters.global_step, 2 * rounding * counters.global_step)) return counters.global_step;
-  return int64_t(told + 0.5);
-}
-
 enum Failure { malformed = 1, unfit_gradient = 2, unfit_state = 3, unknown_row = 4 };
 
 // What a failure is about, for the message.
@@ -886,7 +861,9 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
 //   plan                                       int64
 //   global_step                                int32: steps that schedules have seen
 //   update_count                               int32: updates made; increased by one
-//   beta1_power, beta2_power                   float32, set to beta^update_count
+//   beta1_power, beta2_power, counted_power    float32, set to beta1^t, beta2^t and beta2^t; if the last
+//                                              two differ, another optimizer's state was loaded, and
+//                                              global_step is its count (scalars.UpdateCount)
 //   norm                                       if gradients are clipped: float32, set to their norm
 //   learning rates, weight decays              float32, one for each group
 //   gradients                                  one for each weight
@@ -917,7 +894,7 @@ int step_all(int count, void** data, int* axes, int64_t** shapes, const char** d
 
   const Tensor global_step = inputs.next(), update_count = inputs.next();
   if (global_step.kind != Kind::Int32 || update_count.kind != Kind::Int32) return malformed;
-  float* powers[2];
+  float* powers[3];  // of beta1, of beta2, and the latter as the last update set it
   for (float*& power : powers) power = reinterpret_cast<float*>(inputs.next().data);
   float* const norm = clips ? reinterpret_cast<float*>(inputs.next().data) : nullptr;
   std::vector<double> learning_rates, weight_decays;
@@ -935,10 +912,9 @@ int step_all(int count, void** data, int* axes, int64_t** shapes, const char** d
     return failure;
 
   int32_t* const updates = reinterpret_cast<int32_t*>(update_count.data);
-  const bool second = formula.beta2 >= formula.beta1;
-  const Counters counters{*updates, *reinterpret_cast<const int32_t*>(global_step.data),
-                          *powers[second]};
-  const int64_t t = updates_made(counters, second ? formula.beta2 : formula.beta1) + 1;
+  const int32_t loaded = *powers[1] == 1.0f ? 0
+                         : std::max(*reinterpret_cast<const int32_t*>(global_step.data), 0);
+  const int64_t t = int64_t(*powers[1] == *powers[2] ? *updates : loaded) + 1;
   std::vector<Step> steps;
   for (int64_t i = 0; i < plan.groups; ++i)
     steps.push_back(scalars(formulas[1 + i], t, learning_rates[i], weight_decays[i]));
@@ -963,7 +939,7 @@ int step_all(int count, void** data, int* axes, int64_t** shapes, const char** d
 
   *updates = int32_t(t);
   *powers[0] = float(std::pow(formula.beta1, t));
-  *powers[1] = float(std::pow(formula.beta2, t));
+  *powers[1] = *powers[2] = float(std::pow(formula.beta2, t));
   return 0;
 }
 

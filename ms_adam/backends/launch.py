@@ -84,21 +84,25 @@ class Launcher:
     def __reduce__(self):
         return Launcher, (self.library, self.name)
 
-    def describe(self, tensors, check=None):
+    def describe(self, tensors, fixed=0, check=None):
         """Tells the function the shapes and dtypes of what it will be given.
 
         Args:
             tensors: all of them.
+            fixed: how many of the last ones have the same shapes and dtypes in every call.
             check: called without arguments if a shape or dtype is not that of the call before;
                 may raise, and then nothing has changed.
         """
-        shapes, dtypes = list(map(shape_of, tensors)), list(map(dtype_of, tensors))
+        changing = tensors[:len(tensors) - fixed]
+        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
         if shapes == self.shapes and dtypes == self.dtypes:
             return
         if check is not None:
             check()
         count = len(tensors)
-        if count != len(self.shapes):
+        if len(shapes) != len(self.shapes):
+            last = tensors[count - fixed:]
+            shapes, dtypes = shapes + list(map(shape_of, last)), dtypes + list(map(dtype_of, last))
             self.shapes, self.dtypes = [None] * count, [None] * count
             self.addresses, self.axes = (ctypes.c_void_p * count)(), (ctypes.c_int * count)()
             self.shape_arrays = [None] * count
@@ -111,7 +115,7 @@ class Launcher:
                 self.shape_pointers[i] = self.shape_arrays[i]
             if dtype is not self.dtypes[i]:
                 self.dtype_names[i] = str(dtype).lower().encode()
-        self.shapes, self.dtypes = shapes, dtypes
+        self.shapes, self.dtypes = shapes[:len(changing)], dtypes[:len(changing)]
 
     def __call__(self, tensors):
         """Calls the function; `describe` and `settle` must have been called.

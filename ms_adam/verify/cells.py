@@ -178,6 +178,7 @@ def put(optimizer, values, step):
     assign(optimizer.update_count, [step])
     assign(optimizer.beta1_power, optimizer.formula.beta1**step)
     assign(optimizer.beta2_power, optimizer.formula.beta2**step)
+    assign(optimizer.counted_power, optimizer.formula.beta2**step)
 
 
 def to_numpy(tensor):

@@ -151,7 +151,8 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
         The kernel's answer, 0 for success, and both beta powers.
     """
     before = step - 1
-    powers = [np.array(beta**before, np.float32) for beta in (formula.beta1, formula.beta2)]
+    powers = [np.array(beta**before, np.float32)
+              for beta in (formula.beta1, formula.beta2, formula.beta2)]
     made = np.array([before], np.int32)
     offsets, buffers = flat or ([0] * len(weights), {})
     plan = [len(weights), len(rates), threads, len(buffers)]
@@ -292,7 +293,7 @@ def excess(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), **mor
     left = clipping(formula, before)
     answer, powers = launch(kernel, formula, weights, step, rates, decays, **more)
     assert answer == 0
-    for beta, power in zip((formula.beta1, formula.beta2), powers):
+    for beta, power in zip((formula.beta1, formula.beta2, formula.beta2), powers):
         assert power == np.float32(beta**step)
     worst = 0.0
     for old, new in zip(before, weights):
