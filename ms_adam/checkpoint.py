@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
-from mindspore import Parameter, Tensor, log, ops
+from mindspore import Parameter, Tensor, log
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
@@ -78,8 +78,10 @@ def load_state(optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None,
         >>> old, new = nn.Adam(params), ms_adam.Adam(params, flat_state=True)
         >>> ms_adam.load_state(new, old.parameters_dict())
     """
-    for parameter, value in _read_state(optimizer, checkpoint, step, names).values:
-        _assign(parameter, value)
+    values = _read_state(optimizer, checkpoint, step, names).values
+    host = state.on_host(optimizer)
+    for parameter, value in values:
+        state.write(parameter, value, id(parameter) in host)
 
 
 def convert_checkpoint(source: Checkpoint, target: Union[str, os.PathLike], optimizer, *,
@@ -418,16 +420,6 @@ class _Target:
 
     def value(self):
         return self.buffer.reshape(-1)[self.slice].reshape(self.shape)
-
-
-def _assign(parameter, value):
-    """Writes into a Parameter's own memory.
-
-    After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
-    works on (MindSpore 2.10), and all later steps are lost.
-    """
-    if 0 not in parameter.shape:
-        ops.assign(parameter, Tensor(value, parameter.dtype))
 
 
 def _wanted(optimizer):

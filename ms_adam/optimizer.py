@@ -85,7 +85,8 @@ class Adam(nn.Optimizer):
     Args:
         params (Union[list[Parameter], list[dict]]): Parameters, or groups of them with the keys
             "params", "lr", "weight_decay", "grad_centralization" and "order_params", as in
-            `nn.Adam`. float16, bfloat16, float32 or float64, any shape.
+            `nn.Adam`. float16, bfloat16, float32 or float64, any shape. Not bfloat16 on a GPU, for
+            which MindSpore has no bfloat16 kernels.
         learning_rate (Union[float, int, Tensor, Iterable, LearningRateSchedule], optional): A
             fixed value, one for each step, or a schedule that is called with the number of steps
             already made. Kept in float32, as MindSpore does. Default: ``1e-3`` .
@@ -171,10 +172,10 @@ class Adam(nn.Optimizer):
         ValueError: If `loss_scale`, `eps` or `max_grad_norm` is not greater than 0; if `beta1` or
             `beta2` is not in [0, 1); if `weight_decay` or `learning_rate` is less than 0; if
             `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
-            `backend` is unknown or cannot run, or cannot have `flat_state`; if the count or a
-            shape of the gradients does not fit; if `shard_state` is True in another parallel mode
-            than data-parallel, or its parameters can not be sent exactly, or it is compiled into a
-            step with a backend other than "fused".
+            `backend` is unknown or cannot run, or cannot have `flat_state`; if a parameter is
+            bfloat16 on a GPU; if the count or a shape of the gradients does not fit; if
+            `shard_state` is True in another parallel mode than data-parallel, or its parameters can
+            not be sent exactly, or it is compiled into a step with a backend other than "fused".
         RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
             table has not (backend "fused"; nothing is changed then); if `shard_state` is True and
             communication was not started.

@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Optional, Tuple
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
+from mindspore.ops import operations as P
 
 from ms_adam.compat import bfloat16
 
@@ -218,17 +219,26 @@ def master_weights(parameters, owned):
 
 
 class WeightKind(NamedTuple):
-    """What can be asked of a weight before it is made."""
+    """What can be asked of a weight before it is made.
+
+    Attributes:
+        name: the parameter's name.
+        shape: the parameter's shape.
+        dtype: dtype of the weight: float32 if it is a master weight.
+        parameter_dtype: dtype of the parameter.
+    """
 
     name: str
     shape: Tuple[int, ...]
     dtype: object
+    parameter_dtype: object
 
 
 def weight_kinds(parameters, masters):
     """The kinds of the weights that the update will act on."""
     return [WeightKind(parameter.name, parameter.shape,
-                       ms.float32 if masters and takes_master(parameter) else parameter.dtype)
+                       ms.float32 if masters and takes_master(parameter) else parameter.dtype,
+                       parameter.dtype)
             for parameter in parameters]
 
 
@@ -272,6 +282,32 @@ def entries(names, parameters, amsgrad, masters):
     return found + [Entry(f"master_weight.{name}", i, parameter.shape, np.dtype(np.float32))
                     for i, (name, parameter) in enumerate(zip(names, parameters))
                     if masters and takes_master(parameter)]
+
+
+def on_host(optimizer):
+    """Returns the ids of the Parameters that `use_offload=True` keeps in host memory."""
+    if not optimizer.formula.on_host:
+        return frozenset()
+    return frozenset(id(moment) for moment in (*optimizer.moment1, *optimizer.moment2))
+
+
+def write(parameter, value, host):
+    """Writes into a Parameter's own memory.
+
+    After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
+    works on (MindSpore 2.10), and all later steps are lost. Likewise, an operator on the device
+    moves a Parameter from host memory to the device, and a graph that was compiled before keeps
+    using the host memory.
+
+    Args:
+        parameter: a Parameter of an optimizer.
+        value: what `Tensor` takes, of the same shape.
+        host: whether the Parameter stays in host memory; see `on_host`.
+    """
+    if 0 in parameter.shape:
+        return
+    assign = P.Assign().set_device("CPU") if host else ops.assign
+    assign(parameter, Tensor(value, parameter.dtype))
 
 
 def _numbers(clips):

@@ -21,11 +21,12 @@ def choose(owner, name, formula, weights, device_target):
         owner: who asks, for the error message.
         name: one of `CHOICES`.
         formula: a `Formula`.
-        weights: the weights to be updated.
+        weights: the `state.WeightKind` of each weight to be updated.
         device_target: "CPU", "GPU" or "Ascend".
 
     Raises:
-        ValueError: If a backend is asked for by name that cannot run; the message says why.
+        ValueError: If a backend is asked for by name that cannot run, or none can; the message says
+            why.
     """
     if name != "auto":
         obstacle = BACKENDS[name].obstacle(formula, weights, device_target)
@@ -38,6 +39,8 @@ def choose(owner, name, formula, weights, device_target):
             return name
         if name == "fused" and device_target == "CPU":
             _say_once(f"ms_adam runs without its fused kernel, slower: {obstacle}.")
+    # The last one is the one that runs for everything that the device can hold.
+    raise ValueError(f"For '{owner}', no backend can run here: {obstacle}.")
 
 
 def packing_for(class_name, name, parameters, weights, device_target):

@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import Tensor, ops
 from mindspore.ops import operations as P
 
-from ms_adam.backends.operators import Batch, OperatorBackend, pick
+from ms_adam.backends.operators import Batch, OperatorBackend, missing_dtype, pick
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
 _cast, _assign, _mul, _sub = P.Cast(), P.Assign(), P.Mul(), P.Sub()
@@ -135,7 +135,10 @@ class LazyBatch(CompositeBatch):
 
 
 class Composite(OperatorBackend):
-    """Runs everywhere; arguments, inputs and outputs are those of `OperatorBackend`."""
+    """Runs wherever MindSpore has the dtype.
+
+    Arguments, inputs and outputs are those of `OperatorBackend`.
+    """
 
     @classmethod
     def batch_for(cls, formula):
@@ -143,4 +146,4 @@ class Composite(OperatorBackend):
 
     @classmethod
     def obstacle(cls, formula, weights, device_target):
-        return None
+        return missing_dtype(weights, device_target)

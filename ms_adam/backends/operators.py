@@ -13,7 +13,7 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
-from ms_adam.compat import InplaceCopy, bfloat16
+from ms_adam.compat import FLOATS, InplaceCopy, bfloat16
 from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import moment_dtype
@@ -289,6 +289,28 @@ class MastersOfOneDtype(nn.Cell):
 
     def round_one(self, parameter, weight):
         return self.store(parameter, _cast(weight, self.dtype))
+
+
+# MindSpore 2.10.0's GPU plugin has no bfloat16 kernel of any operator, not even of Cast or Assign.
+_MISSING_DTYPES = {"GPU": (bfloat16,)}
+
+
+def missing_dtype(weights, device_target):
+    """Returns why MindSpore cannot hold the parameters of `weights` on a device; None if it can.
+
+    Args:
+        weights: list of `state.WeightKind`. Master weights do not help: their parameters are set,
+            and read by the network, on the device.
+        device_target: "CPU", "GPU" or "Ascend".
+    """
+    missing = _MISSING_DTYPES.get(device_target, ())
+    for weight in weights:
+        if weight.parameter_dtype in missing:
+            names = [str(dtype).lower() for dtype in FLOATS if dtype not in missing]
+            return (f"MindSpore has no {weight.parameter_dtype} kernels for {device_target}, and "
+                    f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
+                    f"{', '.join(names[:-1])} or {names[-1]} there")
+    return None
 
 
 def store_operator(dtype, device_target):

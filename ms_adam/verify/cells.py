@@ -6,13 +6,14 @@ from typing import List, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 import ms_adam
 from ms_adam import reference
 from ms_adam.compat import bfloat16
 from ms_adam.scalars import scalar_dtype
+from ms_adam.state import on_host, write
 from ms_adam.verify.cases import SHAPES, PerStep, gradients, reference_for, with_epsilon_hat
 from ms_adam.verify.ulp import UNIT, Arithmetic, step_bounds
 
@@ -154,13 +155,11 @@ def snapshot(optimizer):
 
 
 def put(optimizer, values, step):
-    """Sets weights, moments and the count of an optimizer of ours to those of a snapshot.
+    """Sets weights, moments and the count of an optimizer of ours to those of a snapshot."""
+    host = on_host(optimizer)
 
-    In place: after a step in PyNative mode, Parameter.set_data gives the parameter other memory
-    than the compiled step works on (MindSpore 2.10), and all later steps are lost.
-    """
     def assign(buffer, array):
-        ops.assign(buffer, Tensor(array, buffer.dtype))
+        write(buffer, array, id(buffer) in host)
 
     for parameter, weight in zip(optimizer.parameters, values.parameters):
         assign(parameter, weight)
