@@ -54,6 +54,8 @@ def _constructor(init):
         learning_rate = arguments.pop("learning_rate")
         lr = arguments.pop("lr", None)
         learning_rate = learning_rate if lr is None else lr
+        for name in ("beta1", "beta2") if arguments.get("betas") is not None else ("betas",):
+            arguments.pop(name, None)
         self.init_params = {"params": arguments.pop("params")}
         self.init_learning_rate = None if isinstance(learning_rate, nn.Cell) else learning_rate
         self.init_args = arguments
