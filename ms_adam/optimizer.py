@@ -118,7 +118,7 @@ class Adam(nn.Optimizer):
             "primitive". Default: ``False`` , with which every row decays as in a dense gradient.
         use_offload (bool): Keep the moments in host memory and update them there, while the device
             holds parameters and gradients alone. On the CPU they are there anyway. On other
-            devices backend "composite" does it; not yet run there. Default: ``False`` .
+            devices backend "composite" does it. Default: ``False`` .
         epsilon_hat (bool): Add epsilon before the bias correction of the second moment (the last
             lines of section 2 of the paper; what `nn.Adam` computes). Default: ``False`` .
         bias_correction (bool): Whether moments are corrected. Default: ``True`` .
@@ -188,7 +188,7 @@ class Adam(nn.Optimizer):
     NaN follows in the next step. Dynamic loss scaling keeps such gradients away.
 
     Supported Platforms:
-        ``CPU``; ``GPU`` and ``Ascend`` by the operators used, not yet run there.
+        ``CPU``; ``GPU`` (run on an H100); ``Ascend`` by the operators used, not yet run there.
 
     Example:
         >>> import mindspore as ms

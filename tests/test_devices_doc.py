@@ -1,5 +1,7 @@
 """docs/devices.md is held to the code, to MindSpore's wheel, and to what its commands answer."""
 
+import collections
+import json
 import os
 import re
 import shlex
@@ -19,7 +21,8 @@ from ms_adam.state import weight_kinds
 from ms_adam.verify.devices import why_not
 from tests.documented_operators import BUILDERS, EVERYWHERE, EXCHANGE, ON_THE_CPU_ALONE, OPERATORS
 
-PAGE = (Path(__file__).parent.parent / "docs" / "devices.md").read_text()
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "devices.md").read_text()
 
 
 def section(title):
@@ -201,5 +204,27 @@ def test_the_operators_are_those_of_the_table():
 
 def test_devices_that_were_not_run_are_called_so():
     states = dict((row[0], row[1]) for row in rows(PAGE.split("## ")[0]))
-    assert states["GPU"] == "not yet run on GPU"
+    assert states["GPU"].startswith("run once, on an H100")
     assert states["Ascend"] == "not yet run on Ascend"
+
+
+def test_the_table_of_the_h100_is_its_validate_json():
+    """Counts of results by backend, dtype, what they are held to, and status."""
+    content = json.loads((DOCS / "gpu" / "validate.json").read_text(encoding="utf-8"))
+    assert content["environment"]["device_target"] == "GPU"
+    counts = collections.Counter((row["backend"], row["dtype"], row["against"], row["status"])
+                                 for row in content["results"])
+    assert not [key for key in counts if key[3] == "fell short"]
+
+    def held(backend, dtype, against):
+        return counts[backend, dtype, against, "held"]
+
+    for backend, dtype, reference, theirs, refused in rows(section("An H100"))[:6]:
+        number = held(backend, dtype, "reference")
+        assert reference.startswith(f"{number} of {number}") or (reference == "" and number == 0)
+        number = held(backend, dtype, "nn.Adam")
+        assert theirs.startswith(f"{number} of {number}") or number == 0
+        assert counts[backend, dtype, "reference", "not offered"] == int(refused or 0)
+    missing = sum(counts[backend, "bfloat16", "reference", "not available on this device"]
+                  for backend in ("primitive", "composite"))
+    assert rows(section("An H100"))[6][4].startswith(f"{missing}:")
