@@ -148,6 +148,7 @@ def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distan
         "side": name,
         "mode": mode,
         **record.facts,
+        "optimizer": Path(record.facts["optimizer"]).name,
         "file": f"side{number}.npz",
         "dtypes": {q: sorted(set(kinds)) for q, kinds in record.dtypes.items()},
         "loss": scalars["loss"].tolist(),
@@ -222,6 +223,8 @@ def _refuse_other_trainings(records: dict[str, Record]) -> None:
 def _without_folders(comparison: Comparison) -> dict[str, Any]:
     """The config, without where on this machine files lie."""
     config = comparison.model_dump(mode="json", exclude_none=True)
+    for side in config["sides"].values():
+        side["optimizer"] = Path(side["optimizer"]).name
     if comparison.factory is not None:
         config["factory"] = Path(comparison.factory).name
     elif comparison.problem.idx_directory is not None:
