@@ -13,11 +13,12 @@ from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.processes import WorkerError
 from ms_adam.verify.compare import judge, run
 from ms_adam.verify.compare.config import Tolerance, load_comparison
-from ms_adam.verify.compare.distances import METRICS, Distances, coarser, distance, spacing
+from ms_adam.verify.compare.distances import EQUAL, METRICS, Distances, coarser, distance, spacing
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 STEPS = 4
+RELATIVE, JUDGED = map(list(METRICS).index, ("relative", "judged"))
 
 
 def measured(a, b, dtype="float32", size=None):
@@ -96,10 +97,10 @@ def distances(**relative):
     """Distances of two parameters in STEPS steps: equal, but for {quantity: {step: (w, b)}}."""
     found = Distances.empty(["w", "b"], ["gradient", "moment1", "parameter"], STEPS)
     for table in found.tables.values():
-        table[...] = np.array([0, 0, 0, 1, 1, 1, 0])[:, None, None]
+        table[...] = np.array(EQUAL)[:, None, None]
     for quantity, steps in relative.items():
         for step, values in steps.items():
-            found.tables[quantity][1, step - 1] = values
+            found.tables[quantity][RELATIVE : JUDGED + 1, step - 1] = values
             found.tables[quantity][-1, step - 1] = np.not_equal(values, 0)
     return found
 

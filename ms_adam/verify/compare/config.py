@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from ms_adam.experiments.config import ConfigError, Count, Mode, Number, Section, Seed, load
 
+MOMENTS = ("moment1", "moment2", "vhat")
 REFERENCE = "reference"  # short for ms_adam.reference.Adam: NumPy in float64
 
 _NUMBER_WITHOUT_POINT = re.compile(r"[+-]?\d+[eE][+-]?\d+")
@@ -45,6 +46,10 @@ class Tolerance(Section):
     gradient: _NotNegative = 1e-3
     moment: _NotNegative = 1e-3
     parameter: _NotNegative = 1e-3
+
+    def of(self, quantity: str) -> float:
+        """The tolerance of a quantity of a record."""
+        return getattr(self, "moment" if quantity in MOMENTS else quantity)
 
 
 _AnyTolerance = Annotated[Tolerance, BeforeValidator(_for_all_quantities)]
