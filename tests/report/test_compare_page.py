@@ -52,7 +52,8 @@ def write(tmp_path):
             })
         pair = {
             "sides": ["A <1>", "B"], "must_hold": True, "status": verdict.status,
-            "sentence": verdict.sentence, "gradient_is_rounding_noise": list(noise), "cause": verdict.cause, "limits": limits,
+            "sentence": verdict.sentence, "cause": verdict.cause, "limits": limits,
+            "gradient_is_rounding_noise": list(noise),
             "files": {"free": "free.npz", "replayed": "free.npz"}, "free": _worst(free),
         }
         entry = {

@@ -58,6 +58,10 @@ def by_position(weights, /, learning_rate=1e-3):
     return nn.Adam(weights, learning_rate)
 
 
+def fixed_decay(params):
+    return ms_adam.AdamW(params, weight_decay=0.01)
+
+
 def imports_late(params):
     from mindspore.experimental import optim
     return optim.AdamW(params, weight_decay=0.0)

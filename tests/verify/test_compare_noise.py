@@ -18,7 +18,7 @@ QKV = "qkv.bias"
 
 
 def sampled(gradients_at, weights, steps=4):
-    """The noise of a function of float32 weights, of one gradient, at weights that move a little."""
+    """The noise of a function of float32 weights, at weights that move a little."""
     weights = np.asarray(weights, np.float32)
     sampler = Sampler(steps, [gradients_at([weights])[0].shape])
     random = np.random.default_rng(3)

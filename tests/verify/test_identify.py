@@ -274,6 +274,13 @@ def test_any_callable_that_returns_an_optimizer(path, options, formula, decay):
         assert answers(found)["decay"] == ("found", decay)
 
 
+def test_a_decay_that_can_not_be_switched_off_is_told():
+    found = identify("verify.factories:fixed_decay")
+    assert found.status == "no known formula"
+    assert "weight decay of 0.01 can not be set to 0" in found.formula
+    assert "weight decay" not in identify("verify.factories:with_groups").formula
+
+
 def test_arguments_are_those_of_what_is_called():
     """Of __new__ or the metaclass where they take them; what a partial sets is its default."""
     names = {path: list(find(f"verify.factories:{path}").parameters)

@@ -15,8 +15,8 @@ METRICS = {
     "absolute": "the largest difference of an element",
     "relative": "that, over the size of the tensor: its largest element, and for a parameter the "
                 "largest way that an element has come since the first step",
-    "judged": "the same over the elements that are held to the limits: without those whose gradient "
-              "is rounding noise",
+    "judged": "the same over the elements that are held to the limits: without those whose "
+              "gradient is rounding noise",
     "ulp": "the largest difference in units in the last place of the element",
     "cosine": "cosine of the angle between the two tensors, over the elements finite in both",
     "within_0_1_percent": "share of elements whose difference is at most 0.1% of their size",

@@ -1,15 +1,14 @@
 """Which elements of a gradient are rounding noise.
 
-Some gradients are zero in exact arithmetic: of the bias of an attention's keys, since softmax does
-not change when its inputs are shifted; of a bias before batch normalization. What is computed
-instead is the sum of rounding errors. Two correct runs round differently, and Adam divides by the
-size of what it is given, so the parameter moves by whole steps of noise. It says nothing of a
-fault, and no element of it agrees between two sides.
+Some gradients are zero in exact arithmetic: that of the bias of an attention's keys, since softmax
+is shift invariant, and that of a bias before batch normalization. What is computed is a sum of
+rounding errors. Two correct runs round differently, and Adam divides a gradient by its size, so the
+parameter moves by whole steps of noise: two sides part there without any fault.
 
 Rounding noise is recognised by what a rounding does to it, without knowledge of the network. Every
-weight is nudged by one unit in the last place, and the gradient is taken again: a gradient that has
-correct digits changes by a few of its last ones, noise changes by its own size. Both are measured
-from the gradient itself, so a gradient is not taken for noise because it is small.
+weight is nudged by one unit in the last place, and the gradient is taken again: a gradient with
+correct digits changes in its last ones, noise changes by its own size. The test is relative to the
+element itself, so a gradient is not taken for noise because it is small.
 
 An element is noise if its largest size in any step is at most `FACTOR` times its largest change.
 If n is the element and n' what a nudge makes of it, both independent and of spread s, the largest
@@ -126,7 +125,9 @@ class Sampler:
         for _ in range(self._nudges):
             nudged = [self._nudged(*each) for each in zip(weights, dtypes)]
             for change, one, other in zip(self._change, here, gradients_at(nudged)):
-                np.maximum(change, np.abs(np.subtract(one, other, dtype=np.float64)), out=change)
+                with np.errstate(invalid="ignore"):  # two infinities: NaN, which is no noise
+                    moved = np.abs(np.subtract(one, other, dtype=np.float64))
+                np.maximum(change, moved, out=change)
 
     def found(self) -> Noise:
         return Noise(self._size, [c * r for c, r in zip(self._change, self._repeats)])

@@ -1,9 +1,9 @@
 """The process of one side: ``python -m ms_adam.verify.compare.sides``.
 
 The first run of a side trains and writes a record; then it nudges the weights of some steps, to
-find out which elements of the gradients are rounding noise. The second run trains again and measures how far
-it is from the first (the noise floor); then it replays other sides' records, which separates what
-parted first. In step t of a replay of side A through side B
+find out which elements of the gradients are rounding noise. The second run trains again and
+measures how far it is from the first (the noise floor); then it replays other sides' records, which
+separates what parted first. In step t of a replay of side A through side B
 
     the gradient of B is taken at the parameters that A had, on the same batch, and compared with
     A's gradient: both had the same weights;
