@@ -27,8 +27,9 @@ def compare(
     Does one training, from one initialisation and one batch order, under each side that CONFIG
     names (mode, optimizer, backend, dtype, MindSpore options), each in a process of its own, twice:
     what a side differs from itself is the noise floor. Then feeds one side's weights and gradients
-    to the other, to tell whether the gradient or the update parted first. Writes DIR/index.html
-    and DIR/compare.json.
+    to the other, to tell whether the gradient or the update parted first. Elements whose gradient
+    is rounding noise, as that of an attention's key bias, are named and decide nothing. Writes
+    DIR/index.html and DIR/compare.json.
 
     Example: ms-adam compare configs/compare.yaml --out runs/compare
 
@@ -61,5 +62,15 @@ def _show(pairs: list[dict]) -> None:
     colours = {"equal": "green", "held": "green"}
     for pair in pairs:
         colour = colours.get(pair["status"], "red" if pair["must_hold"] else "yellow")
-        table.add_row(Text(pair["status"], style=colour), Text(pair["sentence"]))
+        verdict = "\n".join([pair["sentence"], *_left_out(pair["gradient_is_rounding_noise"])])
+        table.add_row(Text(pair["status"], style=colour), Text(verdict))
     Console().print(table)
+
+
+def _left_out(entries: list[dict], shown: int = 5) -> list[str]:
+    """A line on the elements whose gradient is rounding noise, if there are any."""
+    if not entries:
+        return []
+    tensors = [f"{e['parameter']} ({e['elements']:,} of {e['of']:,})" for e in entries[:shown]]
+    more = [f"{len(entries) - shown} more tensors"] if len(entries) > shown else []
+    return [f"Gradient is rounding noise, which decides nothing: {', '.join(tensors + more)}"]

@@ -25,8 +25,8 @@ from ms_adam.errors import UserError
 def identify(
     target: Optional[str] = typer.Argument(
         None, metavar="[module.Class]",
-        help="An optimizer class, as mindspore.nn.Adam, or module:factory, a function of a list of "
-        "parameters that returns an optimizer.",
+        help="An optimizer class, as mindspore.nn.Adam, or module:factory, any callable that is "
+        "given a list of parameters and returns an optimizer; also file.py:factory.",
     ),
     settings: Optional[list[str]] = typer.Option(
         None, "--set", metavar="NAME=VALUE",
@@ -54,7 +54,8 @@ def identify(
     formula explains within rounding is no known formula.
 
     Takes classes of mindspore.nn, mindspore.experimental.optim, torch.optim
-    and ms_adam.reference, and your own that derive from them.
+    and ms_adam.reference, your own that derive from them, and whatever
+    returns an instance of one.
 
     Examples:
 
@@ -125,8 +126,6 @@ def _quiet_mindspore(debug):
 
     Both are read when MindSpore is imported.
     """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a factory may lie in the current folder
     with tempfile.TemporaryDirectory(prefix="ms-adam-") as folder:
         os.environ.setdefault("MS_OM_PATH", folder)
         if not debug:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
@@ -14,6 +15,8 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from ms_adam.experiments import ExperimentError
 
 Mode = Literal["graph", "pynative"]
+
+_ANY = "*"  # in a path of keys: any name of a mapping, any place in a list
 
 
 class ConfigError(ExperimentError):
@@ -190,7 +193,10 @@ def _explain(problem: dict, form: type) -> str:
     where = problem["loc"]
     key = ".".join(str(part) for part in where)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; allowed here: {_keys(_section_at(where[:-1], form))}"
+        return (
+            f"unknown key '{key}'; allowed here: {_keys(_section_at(where[:-1], form))}"
+            f"{_belongs(where, form)}"
+        )
     if problem["type"] == "missing":
         return f"the key '{key}' is missing"
     message = problem["msg"].replace("Value error, ", "")
@@ -199,6 +205,47 @@ def _explain(problem: dict, form: type) -> str:
     if not key:
         return message
     return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _belongs(where: tuple, form: type) -> str:
+    """Where a key that is unknown in its place is known, as the end of an error message."""
+    *above, key = where
+    places = [place for place in _places(key, form) if not _matches(place, above)]
+    if not places:
+        return ""
+    home = f"'{above[-1]}'" if above else "the top level"
+    there = dict.fromkeys(f"under '{'.'.join(place)}'" if place else "at the top level"
+                          for place in places)
+    return f". '{key}' is not a key of {home}; it belongs {' or '.join(there)}"
+
+
+def _matches(place: tuple, path: list) -> bool:
+    return len(place) == len(path) and all(
+        name in (str(part), _ANY) for name, part in zip(place, path)
+    )
+
+
+def _places(key: str, form: type, path: tuple = ()) -> Iterator[tuple]:
+    """The paths of all sections of a config that have a key; the top level's is empty."""
+    if key in form.model_fields:
+        yield path
+    for name, field in form.model_fields.items():
+        for section, step in _sections(field.annotation):
+            yield from _places(key, section, (*path, name, *step))
+
+
+def _sections(annotation: Any, step: tuple = ()) -> Iterator[tuple[type, tuple]]:
+    """The sections in the type of a key, each with what comes between it and the key."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation, step
+        return
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (dict, list):
+        parts, step = parts[-1:], (*step, _ANY)
+    elif origin is Annotated:
+        parts = parts[:1]
+    for part in parts:
+        yield from _sections(part, step)
 
 
 def _section_at(where: tuple, form: type) -> type:

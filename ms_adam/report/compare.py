@@ -74,11 +74,11 @@ def _pair(out: Path, pair: dict) -> dict:
 
 
 def _worst_ever(distances: Distances) -> list[dict]:
-    """For each quantity the step and tensor with the largest relative distance."""
+    """For each quantity the step and tensor with the largest relative distance that is judged."""
     rows = []
     for quantity in distances.tables:
-        relative = np.nan_to_num(distances.relative(quantity), nan=np.inf, posinf=np.inf)
-        step, parameter = np.unravel_index(int(np.argmax(relative)), relative.shape)
+        judged = np.nan_to_num(distances.judged(quantity), nan=np.inf, posinf=np.inf)
+        step, parameter = np.unravel_index(int(np.argmax(judged)), judged.shape)
         tensor = "–" if quantity == LOSS else distances.names[parameter]
         at = distances.at(quantity, step, parameter)
         rows.append({"quantity": quantity, "step": step + 1, "parameter": tensor, **at})
@@ -138,7 +138,7 @@ def sides_plot(sides: Sequence[dict]) -> bytes:
 
 
 def distance_plot(free: Distances, replayed: Distances, limits: dict) -> bytes:
-    """The worst relative distance of each quantity over the steps: as trained, and replayed.
+    """The worst judged distance of each quantity over the steps: as trained, and replayed.
 
     Args:
         free: Each side going its own way.
@@ -159,7 +159,7 @@ def distance_plot(free: Distances, replayed: Distances, limits: dict) -> bytes:
         for axis, (title, distances) in zip(axes, panels):
             for quantity in distances.tables:
                 words, colour = _QUANTITIES[quantity]
-                values = distances.worst(quantity)["relative"]
+                values = distances.worst(quantity)["judged"]
                 x = np.arange(1, len(values) + 1)
                 shown = np.where((values > 0) & np.isfinite(values), values, np.nan)
                 axis.plot(x, shown, color=colour, marker=".", markersize=4, label=words)
@@ -176,14 +176,14 @@ def distance_plot(free: Distances, replayed: Distances, limits: dict) -> bytes:
 
 
 def heat_map(free: Distances) -> bytes:
-    """Relative distance of every gradient and parameter in every step.
+    """Judged distance of every gradient and parameter in every step.
 
     Of more than 60 parameters, the 60 that are farthest apart are drawn.
 
     Returns:
         A PNG.
     """
-    tables = {q: free.relative(q).T for q in ("gradient", "parameter") if q in free.tables}
+    tables = {q: free.judged(q).T for q in ("gradient", "parameter") if q in free.tables}
     farthest = np.max([table.max(axis=1) for table in tables.values()], axis=0)
     rows = np.sort(np.argsort(-farthest, kind="stable")[:_MOST_ROWS])
     labels = [_shortened(free.names[i]) for i in rows]

@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 
 from ms_adam.report import compare as page
-from ms_adam.verify.compare.distances import Distances
 from ms_adam.verify.compare.config import Tolerance
+from ms_adam.verify.compare.distances import EQUAL, METRICS, Distances
 from ms_adam.verify.compare.judge import judge
 from ms_adam.verify.compare.run import _worst
 
 STEPS = 5
 NAMES = ["layers.0.weight", "<b>&layers.0.bias"]
+BOTH = slice(list(METRICS).index("relative"), list(METRICS).index("judged") + 1)
 QUANTITIES = ["gradient", "moment1", "moment2", "parameter"]
 
 
 def distances(relative=0.0):
     found = Distances.empty(NAMES, QUANTITIES, STEPS)
     for table in found.tables.values():
-        table[...] = np.array([0, 0, 0, 1, 1, 1, 0])[:, None, None]
-    found.tables["parameter"][1, 1:, 0] = relative
+        table[...] = np.array(EQUAL)[:, None, None]
+    found.tables["parameter"][BOTH, 1:, 0] = relative
     found.tables["parameter"][-1, 1:, 0] = relative != 0
     return found
 
@@ -30,7 +31,7 @@ def distances(relative=0.0):
 def write(tmp_path):
     """Writes what `run.compare` would have, and the page; returns the page's text."""
 
-    def with_distance(relative, loss=0.5):
+    def with_distance(relative, loss=0.5, noise=()):
         free = distances(relative)
         floors = (distances(), distances())
         free.save(tmp_path / "free.npz")
@@ -52,6 +53,7 @@ def write(tmp_path):
         pair = {
             "sides": ["A <1>", "B"], "must_hold": True, "status": verdict.status,
             "sentence": verdict.sentence, "cause": verdict.cause, "limits": limits,
+            "gradient_is_rounding_noise": list(noise),
             "files": {"free": "free.npz", "replayed": "free.npz"}, "free": _worst(free),
         }
         entry = {
@@ -81,6 +83,15 @@ def test_nothing_is_loaded_and_names_are_text(write):
     assert "A &lt;1&gt;" in text and "<b>&layers" not in text and "T &amp; U" in text
 
 
+def test_noise_is_listed_apart(write):
+    assert "rounding noise" not in write(0.25)
+    noise = [{"parameter": "qkv<b>", "elements": 16, "of": 48, "gradient": 3e-10,
+              "nudged_by": 4e-10, "parameter_apart": 0.5}]
+    text = write(0.0, noise=noise)
+    assert "Gradient is rounding noise" in text and "qkv&lt;b&gt;" in text
+    assert "16 of 48" in text and "3.0e-10" in text
+
+
 def test_equal_pair_has_no_pictures_of_distances(write):
     text = write(0.0)
     assert "equal in every bit" in text
@@ -97,8 +108,8 @@ def test_heat_map_of_many_parameters_keeps_those_farthest_apart():
     free = Distances.empty(names, QUANTITIES, STEPS)
     for table in free.tables.values():
         table[...] = 0.0
-    free.tables["parameter"][1, :, 90:] = 0.5
+    free.tables["parameter"][BOTH, :, 90:] = 0.5
     drawn = page.heat_map(free)
-    free.tables["parameter"][1, :, 90:] = 0.0  # were they left out, this would not be seen
-    free.tables["parameter"][1, :, 0] = 0.5
+    free.tables["parameter"][BOTH, :, 90:] = 0.0  # were they left out, this would not be seen
+    free.tables["parameter"][BOTH, :, 0] = 0.5
     assert drawn.startswith(b"\x89PNG") and drawn != page.heat_map(free)

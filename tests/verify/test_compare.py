@@ -13,11 +13,12 @@ from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.processes import WorkerError
 from ms_adam.verify.compare import judge, run
 from ms_adam.verify.compare.config import Tolerance, load_comparison
-from ms_adam.verify.compare.distances import METRICS, Distances, coarser, distance, spacing
+from ms_adam.verify.compare.distances import EQUAL, METRICS, Distances, coarser, distance, spacing
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 STEPS = 4
+RELATIVE, JUDGED = map(list(METRICS).index, ("relative", "judged"))
 
 
 def measured(a, b, dtype="float32", size=None):
@@ -96,10 +97,10 @@ def distances(**relative):
     """Distances of two parameters in STEPS steps: equal, but for {quantity: {step: (w, b)}}."""
     found = Distances.empty(["w", "b"], ["gradient", "moment1", "parameter"], STEPS)
     for table in found.tables.values():
-        table[...] = np.array([0, 0, 0, 1, 1, 1, 0])[:, None, None]
+        table[...] = np.array(EQUAL)[:, None, None]
     for quantity, steps in relative.items():
         for step, values in steps.items():
-            found.tables[quantity][1, step - 1] = values
+            found.tables[quantity][RELATIVE : JUDGED + 1, step - 1] = values
             found.tables[quantity][-1, step - 1] = np.not_equal(values, 0)
     return found
 
@@ -208,6 +209,14 @@ def test_without_pairs_the_first_is_compared_with_each(tmp_path):
         ({"colour": 1}, ["unknown key 'colour'", "title, problem, factory"]),
         ({"sides": {"a": side(rate=1), "b": side()}},
          ["unknown key 'sides.a.rate'", "mode, optimizer, options"]),
+        ({"factory": None, "factory_options": {},
+          "problem": {"hidden": [4], "train": 20, "factory": "a:b"}},
+         ["unknown key 'problem.factory'; allowed here: hidden, train",
+          "'factory' is not a key of 'problem'; it belongs at the top level"]),
+        ({"options": {}}, ["'options' is not a key of the top level; it belongs under 'sides.*'"]),
+        ({"sides": {"a": side(steps=3), "b": side()}},
+         ["'steps' is not a key of 'a'; it belongs under 'training'"]),
+        ({"loss": 1}, ["it belongs under 'problem' or under 'pairs.*.tolerance' or"]),
         ({"sides": {"a": side()}}, ["sides", "at least 2"]),
         ({"sides": {"a": side(mode="eager"), "b": side()}},
          ["sides.a.mode = 'eager'", "'graph' or 'pynative'"]),
@@ -369,9 +378,10 @@ def make(**settings):
 @pytest.mark.parametrize(
     "wrong, parts",
     [
-        ({"optimizer": "mindspore.nn.Adm"}, ["mindspore.nn has no Adm"]),
-        ({"optimizer": "nowhere.Adam"}, ["there is no module nowhere"]),
-        ({"optimizer": "Adam"}, ["must be module.name"]),
+        ({"optimizer": "mindspore.nn.Adm"}, ["mindspore.nn has no 'Adm'", "did you mean Adam"]),
+        ({"optimizer": "verify.factories.ReturnsNone"}, ["must return an optimizer", "None"]),
+        ({"optimizer": "verify.factories:returns_class"}, ["but returned the class Adam"]),
+        ({"optimizer": "verify.factories:returns_cell"}, ["but returned Dense"]),
         ({"optimizer": "mindspore.nn.AdamWeightDecay", "options": {"beta3": 1}},
          ["side 'x'", "beta3", "beta1=0.9"]),
         ({"optimizer": "mindspore.nn.SGD", "backend": "fused"}, ["nn.SGD has no backend"]),
@@ -439,6 +449,31 @@ def test_state_and_corrections_after_two_steps(optimizer, options):
     assert c1 == pytest.approx(0.19, rel=1e-6) and c2 == pytest.approx(0.001999**0.5, rel=1e-4)
 
 
+@pytest.mark.parametrize("optimizer, options, made, backend", [
+    ("verify.factories.Chosen", {}, "Adam", None),
+    ("verify.factories:Chosen", {"adamw": True}, "AdamW", "auto"),
+    ("verify.factories:Holder.make", {}, "Adam", None),
+    ("verify.factories:of_class", {}, "Adam", None),
+    ("verify.factories:with_groups", {"weight_decay": 0.1}, "AdamW", "auto"),
+])
+def test_any_callable_that_returns_an_optimizer(optimizer, options, made, backend):
+    found = make(optimizer=optimizer, options=options)
+    assert type(found.cell).__name__ == made
+    assert (found.backend is None) == (backend is None)
+    before = found.state()["parameter"]
+    found.update([np.ones(p.shape, np.float32) for p in parameters()])
+    assert all(np.all(a != b) for a, b in zip(before, found.state()["parameter"]))
+
+
+def test_an_optimizer_in_a_file_is_taken_from_the_configs_folder(tmp_path):
+    changed = small(sides={"a": side(optimizer="../mine.py:make"), "b": side()})
+    del changed["pairs"]
+    loaded = load(tmp_path, changed)
+    assert loaded.sides["a"].optimizer == f"{tmp_path.parent.resolve() / 'mine.py'}:make"
+    assert loaded.sides["b"].optimizer == "ms_adam.Adam"
+    assert str(tmp_path.parent) not in json.dumps(run._without_folders(loaded))
+
+
 def test_reference_follows_a_list_of_learning_rates_and_clips():
     made = make(optimizer="ms_adam.reference.SGD",
                 options={"learning_rate": [1.0, 0.5], "max_grad_norm": 2.0})
@@ -486,9 +521,7 @@ def test_factory_that_is_not_there(tmp_path):
 
     with pytest.raises(UserError, match="there is no such file"):
         make_factory(f"{tmp_path}/none.py:make", 0, 1, {})
-    with pytest.raises(UserError, match="there is no module nowhere"):
-        make_factory("nowhere:make", 0, 1, {})
-    with pytest.raises(UserError, match="has no mkae"):
+    with pytest.raises(UserError, match="has no 'mkae'"):
         make_factory("ms_adam.errors:mkae", 0, 1, {})
     own = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
     with pytest.raises(UserError, match="unexpected keyword argument 'width'.*units=16"):

@@ -250,17 +250,64 @@ def test_factory_of_the_users_own(tmp_path, monkeypatch):
     assert found.assumed == []
 
 
+@pytest.mark.parametrize("path, options, formula, decay", [
+    # a class whose __new__ returns one of two other classes, as MindFormers' AdamW does
+    ("verify.factories.Chosen", {}, "epsilon-hat", None),
+    ("verify.factories:Chosen", {"adamw": True}, "Algorithm 1",
+     "decoupled, times the learning rate"),
+    ("verify.factories.Holder.Chosen", {"adamw": True}, "Algorithm 1", None),
+    ("verify.factories:Holder.make", {}, "epsilon-hat", None),
+    ("verify.factories.ByMetaclass", {}, "epsilon-hat", None),
+    ("verify.factories:with_groups", {}, "Algorithm 1", "decoupled, times the learning rate"),
+    ("verify.factories:handed_on", {}, "epsilon-hat", None),
+    ("verify.factories:by_position", {}, "epsilon-hat", None),
+    ("verify.factories:imports_late", {}, "Algorithm 1", None),
+    ("verify.factories.of_class", {}, "epsilon-hat", None),
+    ("verify.factories:of_function", {}, "Algorithm 1", None),
+    ("verify.factories.callable_object", {}, "epsilon-hat", None),
+    ("verify.factories:of_reference", {}, "epsilon-hat", None),
+])
+def test_any_callable_that_returns_an_optimizer(path, options, formula, decay):
+    found = identify(path, options)
+    assert (found.status, found.formula) == ("found", formula)
+    if decay is not None:
+        assert answers(found)["decay"] == ("found", decay)
+
+
+def test_a_decay_that_can_not_be_switched_off_is_told():
+    found = identify("verify.factories:fixed_decay")
+    assert found.status == "no known formula"
+    assert "weight decay of 0.01 can not be set to 0" in found.formula
+    assert "weight decay" not in identify("verify.factories:with_groups").formula
+
+
+def test_arguments_are_those_of_what_is_called():
+    """Of __new__ or the metaclass where they take them; what a partial sets is its default."""
+    names = {path: list(find(f"verify.factories:{path}").parameters)
+             for path in ("Chosen", "ByMetaclass", "Counted", "of_class")}
+    assert names["Chosen"] == ["learning_rate", "eps", "weight_decay", "adamw"]
+    assert names["ByMetaclass"] == ["learning_rate"]
+    assert names["Counted"][:2] == ["learning_rate", "beta1"]  # its __new__ hands on all it gets
+    assert find("verify.factories:of_class").given("eps") == 1e-6
+    assert identify("verify.factories:of_class").numbers["eps"] == pytest.approx(1e-6)
+
+
 @pytest.mark.parametrize("path, options, words", [
-    ("mindsporre.nn.Adam", {}, ("no module 'mindsporre'", "did you mean mindspore")),
     ("mindspore.nn.Adm", {}, ("mindspore.nn has no 'Adm'", "did you mean Adam")),
-    ("mindspore.nn", {}, ("module", "not a class")),
-    ("Adam", {}, ("package.module.Class",)),
     ("mindspore.nn.Dense", {}, ("not an optimizer", "mindspore.nn.Optimizer")),
     ("ms_adam.reference.Adam", {"esp": 1.0},
      ("no argument 'esp'", "did you mean eps", "beta1=0.9")),
     ("mindspore.nn.Adam", {"params": []}, ("'params' is what is optimized",)),
     ("ms_adam.reference.Adam", {"beta1": 2.0}, ("can not be made", "'beta1' must be a number")),
-    ("verify.mutants:bfloat16", {}, ("makes no optimizer",)),
+    ("verify.mutants:bfloat16", {}, ("returns no optimizer", "it raised")),
+    ("verify.factories.ReturnsNone", {}, ("returns no optimizer", "it returned None")),
+    ("verify.factories:returns_class", {}, ("returns no optimizer", "returned the class Adam")),
+    ("verify.factories:returns_cell", {}, ("it returned Dense", "mindspore.nn.Optimizer")),
+    ("verify.factories:returns_pair", {}, ("it returned tuple of 2",)),
+    ("verify.factories:returns_nothing_to_step", {}, ("returned dict, not an optimizer",)),
+    ("verify.factories.Chosen", {"adamw": True, "esp": 1e-3},
+     ("no argument 'esp'", "did you mean eps", "adamw=False")),
+    ("verify.factories:needs_steps", {}, ("needs steps: add --set steps=VALUE",)),
 ])
 def test_errors_say_what_is_allowed(path, options, words):
     with pytest.raises(UserError) as raised:

@@ -12,16 +12,13 @@ from ms_adam.environment import environment
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.mode_runs import Progress
 from ms_adam.experiments.results import SCHEMA
-from ms_adam.experiments.trajectories.callables import (
-    MindSporeOptimizer,
-    load_callable,
-    method_at,
-)
+from ms_adam.experiments.trajectories.callables import MindSporeOptimizer, method_at
 from ms_adam.experiments.trajectories.comparison import REFERENCE, compare, follow, row
 from ms_adam.experiments.trajectories.config import Place, Trajectories
 from ms_adam.experiments.trajectories.counterparts import Counterpart, counterpart
 from ms_adam.experiments.trajectories.functions import FUNCTIONS, Function
 from ms_adam.experiments.trajectories.through_mindspore import device_target, walk
+from ms_adam.loader import load_callable
 
 _GRID = 301  # points along each axis of a scene
 
@@ -109,15 +106,15 @@ def load_function(place: Place, folder: Path) -> Function:
     """The function of a config, looked at once, at its start, in an array of three.
 
     Raises:
-        ConfigError: There is none of that name, or it does not give what it must.
+        UserError: There is none of that name, or it does not give what it must.
     """
     if ":" not in place.function:
         if place.function not in FUNCTIONS:
             raise ConfigError(f"there is no function '{place.function}'; there are "
                               f"{', '.join(FUNCTIONS)}, and module:callable")
         return FUNCTIONS[place.function]
-    value = load_callable(place.function, folder)
-    slopes = load_callable(place.gradient, folder) if place.gradient else None
+    value = load_callable(place.function, [folder])
+    slopes = load_callable(place.gradient, [folder]) if place.gradient else None
     function = Function(place.label, value, slopes)
     x, y = (np.full(3, coordinate, dtype=np.float64) for coordinate in place.start)
     try:

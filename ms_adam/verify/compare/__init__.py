@@ -7,6 +7,7 @@ The way through this package, each step in a module of its own:
     optimizers  one face for MindSpore's optimizers, ours and NumPy's: update, state, scalars
     sides       the process that trains one side, or replays another side's gradients through it
     record      what a side leaves on disk, step by step
+    noise       which elements of a gradient are rounding noise
     distances   how far two arrays, and two records, are apart
     judge       the first parting, its cause, and the sentence that says so
     run         starts the processes, compares what they left, writes compare.json

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from ms_adam.experiments.config import ConfigError, Count, Mode, Number, Section, Seed, load
 
+MOMENTS = ("moment1", "moment2", "vhat")
 REFERENCE = "reference"  # short for ms_adam.reference.Adam: NumPy in float64
 
 _NUMBER_WITHOUT_POINT = re.compile(r"[+-]?\d+[eE][+-]?\d+")
@@ -46,6 +47,10 @@ class Tolerance(Section):
     moment: _NotNegative = 1e-3
     parameter: _NotNegative = 1e-3
 
+    def of(self, quantity: str) -> float:
+        """The tolerance of a quantity of a record."""
+        return getattr(self, "moment" if quantity in MOMENTS else quantity)
+
 
 _AnyTolerance = Annotated[Tolerance, BeforeValidator(_for_all_quantities)]
 
@@ -72,7 +77,7 @@ class Side(Section):
     """One way to do the training."""
 
     mode: Mode
-    optimizer: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_]\w*)?$")]
+    optimizer: Annotated[str, Field(pattern=r"^[^:]+(:[A-Za-z_][\w.]*)?$")]
     options: _Options = {}
     backend: Optional[Literal["auto", "fused", "primitive", "composite"]] = None
     dtype: Optional[Literal["float16", "bfloat16", "float32", "float64"]] = None
@@ -93,7 +98,7 @@ class Comparison(Section):
 
     title: Annotated[str, Field(min_length=1)]
     problem: Optional[Problem] = None
-    factory: Optional[Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_]\w*$")]] = None
+    factory: Optional[Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_][\w.]*$")]] = None
     factory_options: _Options = {}
     training: Training
     sides: Annotated[dict[str, Side], Field(min_length=2)]
@@ -159,7 +164,7 @@ def load_comparison(path: Path) -> Comparison:
 
     Returns:
         The comparison. A relative ``problem.idx_directory`` is taken from the config's folder, and
-        so is a ``factory`` that is a file.
+        so are a ``factory`` and a side's ``optimizer`` in a file.
 
     Raises:
         ConfigError: As `ms_adam.experiments.config.load`.
@@ -175,11 +180,22 @@ def load_comparison(path: Path) -> Comparison:
             directory = (folder / directory.expanduser()).resolve()
             problem = comparison.problem.model_copy(update={"idx_directory": directory})
             comparison = comparison.model_copy(update={"problem": problem})
-    elif comparison.factory.split(":")[0].endswith(".py"):
-        file, function = comparison.factory.rsplit(":", 1)
-        where = (folder / Path(file).expanduser()).resolve()
-        comparison = comparison.model_copy(update={"factory": f"{where}:{function}"})
-    return comparison
+    else:
+        factory = _from(folder, comparison.factory)
+        comparison = comparison.model_copy(update={"factory": factory})
+    sides = {
+        name: side.model_copy(update={"optimizer": _from(folder, side.optimizer)})
+        for name, side in comparison.sides.items()
+    }
+    return comparison.model_copy(update={"sides": sides})
+
+
+def _from(folder: Path, name: str) -> str:
+    """The name of a callable; where that is ``file.py:name``, the file is taken from a folder."""
+    file, _, attribute = name.rpartition(":")
+    if not file.endswith(".py"):
+        return name
+    return f"{(folder / Path(file).expanduser()).resolve()}:{attribute}"
 
 
 def _check_changes(path: Path, comparison: Comparison, name: str, side: Side) -> None:

@@ -15,14 +15,18 @@ METRICS = {
     "absolute": "the largest difference of an element",
     "relative": "that, over the size of the tensor: its largest element, and for a parameter the "
                 "largest way that an element has come since the first step",
+    "judged": "the same over the elements that are held to the limits: without those whose "
+              "gradient is rounding noise",
     "ulp": "the largest difference in units in the last place of the element",
     "cosine": "cosine of the angle between the two tensors, over the elements finite in both",
     "within_0_1_percent": "share of elements whose difference is at most 0.1% of their size",
     "within_0_5_percent": "share of elements whose difference is at most 0.5% of their size",
     "different": "how many elements differ in a bit: 0 and -0 do, two NaN do not",
 }
+EQUAL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0)  # all metrics of two equal arrays
 LOSS = "loss"
 
+_JUDGED = list(METRICS).index("judged")
 _LEAST_IS_WORST = ("cosine", "within_0_1_percent", "within_0_5_percent")
 
 
@@ -47,11 +51,11 @@ def distance(
     """
     a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
     if a.size == 0:
-        return np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+        return np.array(EQUAL)
     equal = (a == b) | (np.isnan(a) & np.isnan(b))
     different = int(np.count_nonzero(~equal | (np.signbit(a) != np.signbit(b)) & ~np.isnan(a)))
     if different == 0:
-        return np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+        return np.array(EQUAL)
     both = np.isfinite(a) & np.isfinite(b)
     larger = np.where(both, np.maximum(np.abs(a), np.abs(b)), 0.0)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -62,7 +66,8 @@ def distance(
         relative = np.float64(absolute) / size if absolute else 0.0
         ulp = (difference / spacing(larger, dtype)).max()
     within = [np.count_nonzero(difference <= share * larger) / a.size for share in (0.001, 0.005)]
-    return np.array([absolute, relative, ulp, _cosine(a[both], b[both]), *within, different])
+    cosine = _cosine(a[both], b[both])
+    return np.array([absolute, relative, relative, ulp, cosine, *within, different])
 
 
 def spacing(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -118,6 +123,7 @@ class Distances:
         b: Sequence[np.ndarray],
         dtypes: Sequence[str],
         first: Optional[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]] = None,
+        left_out: Optional[Sequence[np.ndarray]] = None,
     ) -> None:
         """Measures one quantity of one step.
 
@@ -128,17 +134,25 @@ class Distances:
             b: The other's.
             dtypes: The coarser dtype for each parameter.
             first: Of parameters, what they were before the first step, on either side.
+            left_out: Masks of the elements that do not count as judged; None for none.
         """
         for i, (one, other, dtype) in enumerate(zip(a, b, dtypes)):
-            size = None
-            if first is not None:
-                ways = np.abs(one - first[0][i]), np.abs(other - first[1][i])
-                size = max((_largest_finite(way) for way in ways), default=0.0)
-            self.tables[quantity][:, step, i] = distance(one, other, dtype, size)
+            starts = None if first is None else (first[0][i], first[1][i])
+            found = _distance(one, other, dtype, starts)
+            if left_out is not None and left_out[i].any():
+                judged = ~left_out[i]
+                if starts is not None:
+                    starts = starts[0][judged], starts[1][judged]
+                found[_JUDGED] = _distance(one[judged], other[judged], dtype, starts)[_JUDGED]
+            self.tables[quantity][:, step, i] = found
 
     def relative(self, quantity: str) -> np.ndarray:
-        """Shape (steps, parameters)."""
+        """The relative distance over all elements, shape (steps, parameters)."""
         return self.tables[quantity][list(METRICS).index("relative")]
+
+    def judged(self, quantity: str) -> np.ndarray:
+        """The relative distance that is held to the limits, shape (steps, parameters)."""
+        return self.tables[quantity][_JUDGED]
 
     def worst(self, quantity: str) -> dict[str, np.ndarray]:
         """{metric: the worst over the parameters, of each step}."""
@@ -162,8 +176,16 @@ class Distances:
             return cls(arrays["names"].tolist(), tables)
 
 
-def between(a: Record, b: Record) -> Distances:
-    """The distances of two trainings that each went its own way."""
+def between(
+    a: Record, b: Record, left_out: Optional[dict[str, Sequence[np.ndarray]]] = None
+) -> Distances:
+    """The distances of two trainings that each went its own way.
+
+    Args:
+        a: One training.
+        b: The other.
+        left_out: {quantity: masks of the elements that do not count as judged}.
+    """
     quantities = [quantity for quantity in a.quantities if quantity in b.quantities]
     found = Distances.empty(a.names, quantities, a.steps)
     first = a.initial(), b.initial()
@@ -177,8 +199,23 @@ def between(a: Record, b: Record) -> Distances:
                 b.read(step, quantity),
                 list(map(coarser, a.dtypes[quantity], b.dtypes[quantity])),
                 first if quantity == "parameter" else None,
+                (left_out or {}).get(quantity),
             )
     return found
+
+
+def _distance(
+    one: np.ndarray,
+    other: np.ndarray,
+    dtype: str,
+    starts: Optional[tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray:
+    """`distance`, over the way from the places where a parameter started on each side."""
+    size = None
+    if starts is not None:
+        size = max(_largest_finite(np.abs(one - starts[0])),
+                   _largest_finite(np.abs(other - starts[1])))
+    return distance(one, other, dtype, size)
 
 
 def _largest_finite(values: np.ndarray) -> float:

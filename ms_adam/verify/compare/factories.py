@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import inspect
 import itertools
 import sys
@@ -19,6 +17,7 @@ from ms_adam.errors import UserError
 from ms_adam.experiments.data import Split, batches, load_split
 from ms_adam.experiments.problems import MultiLayerPerceptron
 from ms_adam.experiments.steps import fused_loss
+from ms_adam.loader import kind, load_callable
 
 
 class Trained(NamedTuple):
@@ -71,13 +70,13 @@ def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, 
     Raises:
         UserError: There is no such factory, it takes other arguments, or it returns something else.
     """
-    function = mnist if factory is None else find(factory)
+    function = mnist if factory is None else load_callable(factory)
     refuse_arguments(function, f"the factory {factory}", options, seed=seed, batch_size=batch_size)
     made = function(seed=seed, batch_size=batch_size, **options)
     if not isinstance(made, (tuple, list)) or len(made) != 3:
         raise UserError(
             f"the factory {factory} must return three things, network, loss and data, but returned "
-            f"{_kind(made)}"
+            f"{kind(made)}"
         )
     network, loss, data = made
     for name, fits, value in (
@@ -87,40 +86,9 @@ def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, 
     ):
         if not fits:
             raise UserError(
-                f"the factory {factory} must return {name}, but returned {_kind(value)}"
+                f"the factory {factory} must return {name}, but returned {kind(value)}"
             )
     return Trained(network, loss, data)
-
-
-def find(dotted: str) -> Callable:
-    """The function or class that ``module:name``, ``file.py:name`` or ``module.name`` names.
-
-    Modules are looked for where Python looks, and in the current folder.
-
-    Raises:
-        UserError: There is none.
-    """
-    module_name, _, name = dotted.rpartition(":" if ":" in dotted else ".")
-    if not module_name:
-        raise UserError(f"{dotted}: must be module.name, with a module that can be imported")
-    if module_name.endswith(".py"):
-        module = _load_file(Path(module_name))
-    else:
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the module is there and needs another one
-            raise UserError(f"{dotted}: there is no module {error.name}") from None
-    try:
-        found = getattr(module, name)
-    except AttributeError:
-        raise UserError(f"{dotted}: the module {module_name} has no {name}") from None
-    if not callable(found):
-        raise UserError(f"{dotted}: must be a function or a class, but is {_kind(found)}")
-    return found
 
 
 def refuse_arguments(function: Callable, name: str, options: dict, *before, **others) -> None:
@@ -152,7 +120,7 @@ def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise UserError(
                     f"batch {taken + 1} of the data must be (inputs, targets), but is "
-                    f"{_kind(batch)}"
+                    f"{kind(batch)}"
                 )
             yield _arrays(batch[0]), _arrays(batch[1])
             taken += 1
@@ -173,25 +141,9 @@ def _arrays(part: Any) -> tuple[np.ndarray, ...]:
     )
 
 
-def _load_file(path: Path):
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # MindSpore's compiler looks up the module of what it compiles
-    sys.path.insert(0, str(path.parent))  # and the file may import its neighbours
-    spec.loader.exec_module(module)
-    return module
-
-
 def _is_iterable(value: Any) -> bool:
     try:
         iter(value)
     except TypeError:
         return False
     return True
-
-
-def _kind(value: Any) -> str:
-    many = f" of {len(value)}" if isinstance(value, (tuple, list)) else ""
-    return f"{type(value).__name__}{many}"

@@ -1,7 +1,10 @@
 """Where two sides part first, whether the gradient or the update did, and one sentence on it.
 
 Two sides part where the relative distance of a tensor is beyond the limit: the tolerance, or the
-noise floor (what a side differs from itself in a second run) where that is higher.
+noise floor (what a side differs from itself in a second run) where that is higher. Elements whose
+gradient is rounding noise are left out where gradients differ (see `noise`): of what each side
+makes going its own way, and of gradients at the same weights. Given the same gradients, noise or
+not, two optimizers have to agree in every element.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class Parting:
         step: Counted from 1.
         quantity: "loss", "gradient", "moment1", "moment2", "vhat" or "parameter".
         parameter: The tensor's name; None for the loss.
-        relative: Its relative distance.
+        relative: Its relative distance, over the elements that are not left out.
         limit: What it was held to.
         metrics: All of `distances.METRICS` of that tensor in that step.
     """
@@ -59,7 +62,8 @@ class Judgement:
     Attributes:
         status: `EQUAL` (in every value), `HELD` (within the limits) or `PARTED`.
         sentence: The verdict in words.
-        first: Where they part, each going its own way; None if they do not.
+        first: Where they part, each going its own way; if that shows only in elements that are left
+            out there, where they part when both are given the same gradients. None if they do not.
         cause: What parted first, `NETWORK`, `UPDATE`, `BOTH`, `ONLY_LOSS` or `DRIFT` (each step
             alone is within the limits, and training adds up what is left); None if they do not.
         network: The first parting of loss or gradient when both have the same weights.
@@ -92,10 +96,10 @@ def judge(
         tolerance: What is allowed.
     """
     limits = {q: limit_of(q, tolerance, floors) for q in free.tables}
-    first = _first(free, limits, list(free.tables))
     network = _first(replayed, limits, ["gradient"])
     loss = _first(replayed, limits, [LOSS])
     update = _first(replayed, limits, [q for q in replayed.tables if q not in (LOSS, "gradient")])
+    first = _first(free, limits, list(free.tables)) or update
     cause = None
     if first is not None:
         cause = _cause(first, network or loss, update)
@@ -111,13 +115,11 @@ def limit_of(
 
     The noise floor of a step is the largest of any tensor so far, in either side.
     """
-    moment = quantity in ("moment1", "moment2", "vhat")
-    stated = getattr(tolerance, "moment" if moment else quantity)
     floor = np.max(
         [floor.relative(quantity).max(axis=1) for floor in floors if quantity in floor.tables],
         axis=0,
     )
-    return np.maximum(stated, np.maximum.accumulate(floor))
+    return np.maximum(tolerance.of(quantity), np.maximum.accumulate(floor))
 
 
 def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optional[Parting]:
@@ -126,7 +128,7 @@ def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optiona
     What is not a number is beyond any limit.
     """
     beyond = {
-        quantity: ~(distances.relative(quantity) <= limits[quantity][:, None]).all(axis=1)
+        quantity: ~(distances.judged(quantity) <= limits[quantity][:, None]).all(axis=1)
         for quantity in quantities
     }
     steps = {q: int(np.argmax(somewhere)) for q, somewhere in beyond.items() if somewhere.any()}
@@ -134,7 +136,7 @@ def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optiona
         return None
     step = min(steps.values())
     quantity = next(q for q in quantities if steps.get(q) == step)
-    relative = np.nan_to_num(distances.relative(quantity)[step], nan=np.inf, posinf=np.inf)
+    relative = np.nan_to_num(distances.judged(quantity)[step], nan=np.inf, posinf=np.inf)
     worst = int(np.argmax(relative))
     return Parting(
         step=step + 1,
@@ -229,7 +231,7 @@ def _closest_to_limit(free: Distances, limits: dict) -> tuple[str, int, float]:
     best = (LOSS, 1, 0.0)
     most = -1.0
     for quantity, limit in limits.items():
-        relative = free.relative(quantity).max(axis=1)
+        relative = free.judged(quantity).max(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.where(relative == 0, 0.0, relative / limit)
         if share.max() > most:

@@ -7,6 +7,7 @@ where. What a family does not have is left out, not invented.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Sequence
@@ -19,9 +20,10 @@ from mindspore import Parameter, Tensor, nn
 from ms_adam import reference
 from ms_adam.errors import UserError
 from ms_adam.experiments.worker import told
+from ms_adam.loader import kind, load_callable
 from ms_adam.reference.correction import bias_correction
 from ms_adam.verify.compare.config import REFERENCE, Side
-from ms_adam.verify.compare.factories import find, refuse_arguments
+from ms_adam.verify.compare.factories import refuse_arguments
 
 # quantity: the attributes that hold it, one buffer for each parameter
 _STATE = {
@@ -43,10 +45,11 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]):
         A `FrameworkOptimizer` or a `ReferenceOptimizer`.
 
     Raises:
-        UserError: There is no such class, or it does not take the options.
+        UserError: There is no such class or function, it does not take the options, or it
+            returns something else.
     """
     dotted = "ms_adam.reference.Adam" if side.optimizer == REFERENCE else side.optimizer
-    factory = find(dotted)
+    factory = load_callable(dotted)
     where = f"side '{name}': {dotted}"
     options = dict(side.options)
     if isinstance(factory, type) and issubclass(factory, reference.Method):
@@ -69,8 +72,8 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]):
         ) from error
     if not isinstance(optimizer, nn.Cell) or not hasattr(optimizer, "parameters"):
         raise UserError(
-            f"{where} must give an optimizer (a Cell with 'parameters', that is called with the "
-            f"gradients), but gave {type(optimizer).__name__}"
+            f"{where} must return an optimizer (a Cell with 'parameters' that is called with the "
+            f"gradients), but returned {kind(optimizer)}"
         )
     return FrameworkOptimizer(optimizer)
 
@@ -78,6 +81,8 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]):
 def _takes_backend(factory: Callable) -> bool:
     from ms_adam import Adam
 
+    while isinstance(factory, functools.partial):
+        factory = factory.func
     if isinstance(factory, type) and issubclass(factory, Adam):
         return True  # AdamW takes it among its keywords
     return "backend" in inspect.signature(factory).parameters

@@ -7,6 +7,7 @@ A record is a folder:
     <quantity>.npy    (steps, elements of all parameters): gradient, moment1, moment2, vhat,
                       parameter. float32 (which holds float16 and bfloat16 exactly) or float64.
     scalars.npz       see `SCALARS`
+    noise.npz         see `noise.Noise`
 
 So a record takes steps x elements x quantities x 4 bytes (8 where anything is float64), on disk:
 the files are memory maps, and one step of them is in memory at a time.
@@ -145,6 +146,10 @@ class Record:
 
     def initial(self) -> list[np.ndarray]:
         return self._split(self._initial)
+
+    def before(self, step: int) -> list[np.ndarray]:
+        """The parameters before a step (counted from 0), at which its gradient was taken."""
+        return self.read(step - 1, "parameter") if step else self.initial()
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
         return [

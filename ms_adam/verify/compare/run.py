@@ -18,7 +18,8 @@ from ms_adam.experiments.results import SCHEMA, plain, write_json
 from ms_adam.verify.compare.config import Comparison, Pair
 from ms_adam.verify.compare.distances import LOSS, Distances, between
 from ms_adam.verify.compare.judge import PARTED, judge, limit_of
-from ms_adam.verify.compare.record import Record
+from ms_adam.verify.compare.noise import Noise, of_both, sampled_steps
+from ms_adam.verify.compare.record import QUANTITIES, Record
 
 _WORKER = "ms_adam.verify.compare.sides"
 _RECORDS = "records"
@@ -86,13 +87,14 @@ def _run_sides(comparison: Comparison, out: Path, progress: Progress) -> None:
     for name, number in numbers.items():
         limit_mb = comparison.limit_mb / len(comparison.sides)
         job = {"record": str(records / f"side{number}"), "limit_mb": limit_mb}
-        run(name, "first run", job, steps)
+        run(name, "first run", job, steps + len(sampled_steps(steps)))
     _refuse_other_trainings({name: _record(out, number) for name, number in numbers.items()})
     for name, number in numbers.items():
         replays = [
             {
                 "record": str(records / f"side{numbers[pair.sides[0]]}"),
                 "distances": str(out / f"pair{place}_replayed.npz"),
+                "leave_out_noise": comparison.tolerance_of(pair).gradient > 0,
             }
             for place, pair in enumerate(comparison.all_pairs, start=1)
             if pair.sides[1] == name
@@ -110,16 +112,18 @@ def evaluate(comparison: Comparison, out: Path) -> dict[str, Any]:
 
     One entry of ``results``: ``title``, ``config``, ``parameters`` (names and shapes), ``sides``
     (facts, scalars of each step, weight decay of each parameter, non-finite counts, noise floor)
-    and ``pairs`` (verdict, first parting, cause, and the worst distance of each step).
+    and ``pairs`` (verdict, first parting, cause, the tensors with elements whose gradient is
+    rounding noise, and the worst distance of each step).
     """
-    sides, records, floors = [], {}, {}
+    sides, records, floors, noise = [], {}, {}, {}
     for number, (name, side) in enumerate(comparison.sides.items(), start=1):
         records[name] = record = _record(out, number)
         floors[name] = Distances.load(out / f"side{number}_floor.npz")
+        noise[name] = Noise.load(out / _RECORDS / f"side{number}")
         np.savez(out / f"side{number}.npz", names=np.array(record.names), **record.scalars)
         sides.append(_side_entry(name, number, side.mode, record, floors[name]))
     pairs = [
-        _pair_entry(comparison, pair, place, records, floors, out)
+        _pair_entry(comparison, pair, place, records, floors, noise, out)
         for place, pair in enumerate(comparison.all_pairs, start=1)
     ]
     first = next(iter(records.values()))
@@ -148,6 +152,7 @@ def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distan
         "side": name,
         "mode": mode,
         **record.facts,
+        "optimizer": Path(record.facts["optimizer"]).name,
         "file": f"side{number}.npz",
         "dtypes": {q: sorted(set(kinds)) for q, kinds in record.dtypes.items()},
         "loss": scalars["loss"].tolist(),
@@ -170,13 +175,22 @@ def _range(table: np.ndarray) -> dict[str, list[float]]:
 
 
 def _pair_entry(
-    comparison: Comparison, pair: Pair, place: int, records: dict, floors: dict, out: Path
+    comparison: Comparison,
+    pair: Pair,
+    place: int,
+    records: dict,
+    floors: dict,
+    noise: dict,
+    out: Path,
 ) -> dict:
     one, other = pair.sides
-    free = between(records[one], records[other])
+    tolerance = comparison.tolerance_of(pair)
+    masks = of_both(noise[one], noise[other])
+    # A tolerance of 0 asks for equal values, and noise can be equal.
+    left_out = {quantity: masks for quantity in QUANTITIES if tolerance.of(quantity) > 0}
+    free = between(records[one], records[other], left_out)
     free.save(out / f"pair{place}_free.npz")
     replayed = Distances.load(out / f"pair{place}_replayed.npz")
-    tolerance = comparison.tolerance_of(pair)
     both = floors[one], floors[other]
     verdict = judge((one, other), free, replayed, both, tolerance)
     return {
@@ -184,11 +198,31 @@ def _pair_entry(
         "must_hold": pair.must_hold,
         "tolerance": tolerance.model_dump(),
         **dataclasses.asdict(verdict),
+        "gradient_is_rounding_noise": _noise_entries(masks, noise[one], noise[other], free),
         "limits": {q: limit_of(q, tolerance, both).tolist() for q in free.tables},
         "files": {"free": f"pair{place}_free.npz", "replayed": f"pair{place}_replayed.npz"},
         "free": _worst(free),
         "replayed": _worst(replayed),
     }
+
+
+def _noise_entries(
+    masks: list[np.ndarray], one: Noise, other: Noise, free: Distances
+) -> list[dict[str, Any]]:
+    """The tensors with elements whose gradient is rounding noise."""
+    apart = free.relative("parameter").max(axis=0)
+    return [
+        {
+            "parameter": name,
+            "elements": int(np.count_nonzero(mask)),
+            "of": mask.size,
+            "gradient": max(float(side.size[i][mask].max()) for side in (one, other)),
+            "nudged_by": max(float(side.change[i][mask].max()) for side in (one, other)),
+            "parameter_apart": float(apart[i]),
+        }
+        for i, (name, mask) in enumerate(zip(free.names, masks))
+        if mask.any()
+    ]
 
 
 def _worst(distances: Distances) -> dict[str, dict[str, list[float]]]:
@@ -222,6 +256,8 @@ def _refuse_other_trainings(records: dict[str, Record]) -> None:
 def _without_folders(comparison: Comparison) -> dict[str, Any]:
     """The config, without where on this machine files lie."""
     config = comparison.model_dump(mode="json", exclude_none=True)
+    for side in config["sides"].values():
+        side["optimizer"] = Path(side["optimizer"]).name
     if comparison.factory is not None:
         config["factory"] = Path(comparison.factory).name
     elif comparison.problem.idx_directory is not None:

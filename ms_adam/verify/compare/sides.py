@@ -1,8 +1,9 @@
 """The process of one side: ``python -m ms_adam.verify.compare.sides``.
 
-The first run of a side trains and writes a record. The second run trains again and measures how far
-it is from the first (the noise floor); then it replays other sides' records, which separates what
-parted first. In step t of a replay of side A through side B
+The first run of a side trains and writes a record; then it nudges the weights of some steps, to
+find out which elements of the gradients are rounding noise. The second run trains again and
+measures how far it is from the first (the noise floor); then it replays other sides' records, which
+separates what parted first. In step t of a replay of side A through side B
 
     the gradient of B is taken at the parameters that A had, on the same batch, and compared with
     A's gradient: both had the same weights;
@@ -20,7 +21,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from ms_adam.errors import UserError
 from ms_adam.experiments.worker import Events, enter, serve, told
 from ms_adam.verify.compare.config import Comparison
 from ms_adam.verify.compare.distances import Distances, coarser
+from ms_adam.verify.compare.noise import Noise, Sampler, of_both, sampled_steps
 from ms_adam.verify.compare.record import Record, RecordWriter
 
 
@@ -39,7 +41,7 @@ def work(job: dict, events: Events) -> None:
             of the first weights, which is written if it is not there; and either ``record``, the
             folder to write, with ``limit_mb``, or ``again``, the folder of the first run's record,
             with ``floor``, the file for the distances to it, and ``replays``, a list of
-            {"record": folder, "distances": file}.
+            {"record": folder, "distances": file, "leave_out_noise": of the gradients}.
         events: Where to report.
     """
     comparison = Comparison.model_validate(job["comparison"])
@@ -56,12 +58,22 @@ def work(job: dict, events: Events) -> None:
         return _Pass(comparison, name, Path(job["initial"]))
 
     if "record" in job:
-        _first_run(start(), job, events)
+        sampler = _first_run(start(), job, events)
+        folder = Path(job["record"])
+        start().sample_noise(Record(folder), sampler, events)
+        sampler.found().save(folder)
         return
     steps = comparison.training.steps
     _second_run(start(), Record(Path(job["again"])), events).save(job["floor"])
     for place, replay in enumerate(job["replays"], start=1):
-        found = _replay(start(), Record(Path(replay["record"])), events, place * steps)
+        left_out = None
+        if replay["leave_out_noise"]:
+            left_out = of_both(
+                *(Noise.load(Path(folder)) for folder in (job["again"], replay["record"]))
+            )
+        found = _replay(
+            start(), Record(Path(replay["record"])), events, place * steps, left_out
+        )
         found.save(replay["distances"])
 
 
@@ -170,15 +182,33 @@ class _Pass:
         """Yields (digest of the batch, loss, gradients) of each step at given parameters."""
         gradients_of = self._network.gradients()
         for batch, position in zip(self._batches, positions):
-            self._assign(position)
-            loss, gradients = gradients_of(batch)
-            yield _digest(batch), loss, self._rounded(self._of_held(gradients))
+            yield _digest(batch), *self._at(position, gradients_of, batch)
+
+    def sample_noise(self, record: Record, sampler: Sampler, events: Events) -> None:
+        """Samples gradients at and beside the parameters that this side had in some steps."""
+        gradients_of = self._network.gradients()
+        dtypes = self._of_held([_dtype(parameter) for parameter in self._network.parameters])
+        steps = sampled_steps(self.steps)
+        for step, batch in enumerate(self._batches):
+            if step in steps:
+                sampler.sample(
+                    record.before(step),
+                    dtypes,
+                    lambda weights, batch=batch: self._at(weights, gradients_of, batch)[1],
+                )
+                events.progress(self.steps + steps.index(step) + 1)
 
     def states_after(self, gradients: Iterator[Sequence[np.ndarray]]) -> Iterator[dict]:
         """Yields the optimizer's state after each step with given gradients."""
         for given in gradients:
             self._optimizer.update(self._unordered(given))
             yield self._state()
+
+    def _at(self, position: Sequence[np.ndarray], gradients_of, batch) -> tuple[float, list]:
+        """Loss and gradients of a batch at given parameters."""
+        self._assign(position)
+        loss, gradients = gradients_of(batch)
+        return loss, self._rounded(self._of_held(gradients))
 
     def _update(self, gradients: Sequence[np.ndarray]) -> None:
         self._optimizer.update(self._unordered(gradients))
@@ -208,13 +238,16 @@ class _Pass:
         return [value for _, value in sorted(zip(self._order, values), key=lambda pair: pair[0])]
 
 
-def _first_run(run: _Pass, job: dict, events: Events) -> None:
+def _first_run(run: _Pass, job: dict, events: Events) -> Sampler:
+    """Trains and writes the record. The sampler that is returned has seen all gradients."""
     shapes = [array.shape for array in run.initial]
     writer = RecordWriter(
         Path(job["record"]), run.names, shapes, run.dtypes(), run.steps, run.initial,
         job["limit_mb"],
     )
+    sampler = Sampler(run.steps, shapes)
     for step, passed in enumerate(run.train()):
+        sampler.see(passed.arrays["gradient"])
         for quantity, arrays in passed.arrays.items():
             writer.write(step, quantity, arrays)
         for name, value in passed.scalars.items():
@@ -222,6 +255,7 @@ def _first_run(run: _Pass, job: dict, events: Events) -> None:
         writer.batches[step] = passed.batch
         events.progress(step + 1)
     writer.close(**run.facts)
+    return sampler
 
 
 def _second_run(run: _Pass, first: Record, events: Events) -> Distances:
@@ -243,8 +277,17 @@ def _second_run(run: _Pass, first: Record, events: Events) -> Distances:
     return found
 
 
-def _replay(run: _Pass, other: Record, events: Events, done: int) -> Distances:
-    """Feeds another side's weights to this one's network, its gradients to this one's optimizer."""
+def _replay(
+    run: _Pass,
+    other: Record,
+    events: Events,
+    done: int,
+    left_out: Optional[Sequence[np.ndarray]],
+) -> Distances:
+    """Feeds another side's weights to this one's network, its gradients to this one's optimizer.
+
+    Of the gradients some elements can be left out; moments and parameters are of equal gradients.
+    """
     if run.names != other.names:
         raise UserError(
             "two sides optimize other parameters: "
@@ -264,15 +307,15 @@ def _replay(run: _Pass, other: Record, events: Events, done: int) -> Distances:
             found.measure(step, quantity, there, state[quantity], kinds[quantity], places)
         events.progress(done + step // 2)
 
-    before = (
-        other.read(step - 1, "parameter") if step else other.initial() for step in range(run.steps)
-    )
+    before = map(other.before, range(run.steps))
     for step, (batch, loss, gradients) in enumerate(run.gradients_at(before)):
         if batch != other.batches[step]:
             raise UserError(f"two sides were given other batches in step {step + 1}")
         found.measure_loss(step, other.scalars["loss"][step], loss)
         there = other.read(step, "gradient")
-        found.measure(step, "gradient", there, gradients, kinds["gradient"])
+        found.measure(
+            step, "gradient", there, gradients, kinds["gradient"], left_out=left_out
+        )
         events.progress(done + (run.steps + step + 1) // 2)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import sys
 from numbers import Real
@@ -10,6 +11,7 @@ from numbers import Real
 import numpy as np
 
 from ms_adam.errors import UserError
+from ms_adam.loader import kind
 from ms_adam.verify.identify.forms import Numbers
 from ms_adam.verify.identify.target import FILLED
 
@@ -18,7 +20,15 @@ class Refused(Exception):
     """The optimizer does not take what it was given; the message is its own, on one line."""
 
 
-class _MindSpore:
+class _Framework:
+    """A framework whose optimizers derive from known classes."""
+
+    @classmethod
+    def makes(cls, thing):
+        return isinstance(thing, cls.bases())
+
+
+class _MindSpore(_Framework):
     """nn.Optimizer and experimental.optim.Optimizer: called with a tuple of gradients."""
 
     name = "mindspore"
@@ -60,7 +70,7 @@ class _MindSpore:
         return np.array(parameter.asnumpy(), np.float64)  # a copy: asnumpy() shares memory
 
 
-class _Torch:
+class _Torch(_Framework):
     """torch.optim.Optimizer: reads .grad of its parameters."""
 
     name = "torch"
@@ -116,9 +126,18 @@ class _Numpy:
     def value(parameter):
         return np.array(parameter.value, np.float64)
 
+    @staticmethod
+    def makes(thing):
+        return not inspect.isclass(thing) and _is_method(thing)
+
 
 def _is_method(thing):
     return callable(getattr(thing, "init", None)) and callable(getattr(thing, "step", None))
+
+
+_OPTIMIZERS = ("an instance of mindspore.nn.Optimizer, mindspore.experimental.optim.Optimizer or "
+               "torch.optim.Optimizer, or an object with init(parameter) and step(parameter, "
+               "gradient, state), as those of ms_adam.reference")
 
 
 class Driver:
@@ -144,9 +163,9 @@ class Driver:
         except Exception as error:
             raise UserError(f"{target} can not be made: {one_line(error)}\n"
                             f"its arguments: {target.arguments()}") from error
-        if not (_is_method(optimizer) if self._family is _Numpy
-                else isinstance(optimizer, self._family.bases())):
-            raise UserError(f"{target} made a {type(optimizer).__name__}, not an optimizer")
+        if not self._family.makes(optimizer):
+            raise UserError(f"{target} returned {kind(optimizer)}, not an optimizer; what is "
+                            f"one: {_OPTIMIZERS}")
         self.values = {**_read(optimizer), **target.values()}
         self.assumed = [role for role in Numbers._fields if role not in self.values
                         and not target.takes(role)]
@@ -216,34 +235,46 @@ def one_line(error):
 
 
 def _family(target):
-    """Which family a target belongs to; UserError if to none."""
+    """Which family a target belongs to; UserError if to none.
+
+    A class of optimizers says so itself. Of any other callable only what it returns tells, for
+    which it has to be given the parameters that it expects.
+    """
     factory = target.factory
-    loaded = [family for family in (_MindSpore, _Torch) if family.name in sys.modules]
     if inspect.isclass(factory):
-        for family in loaded:
+        for family in _loaded():
             if issubclass(factory, family.bases()):
                 return family
-        if _is_method(factory):
-            return _Numpy
-        raise UserError(
-            f"{target.name} is not an optimizer: neither a subclass of mindspore.nn.Optimizer, "
-            f"mindspore.experimental.optim.Optimizer or torch.optim.Optimizer, nor has it "
-            f"init(parameter) and step(parameter, gradient, state) as those of ms_adam.reference")
-    if target.optimizes is None:
+    if target.optimizes is None or (inspect.isclass(factory) and _is_method(factory)):
         return _Numpy
-    # A function says only by what it does which parameters it wants.
-    errors = []
-    for family in loaded:
+    importlib.import_module("mindspore")  # which a factory may import only when it is called
+    if inspect.isclass(factory) and not _returns_another(factory):
+        raise UserError(f"{target.name} is not an optimizer, which is {_OPTIMIZERS}")
+    target.check_complete()
+    attempts = []
+    for family in _loaded():
         try:
             made = target.make([family.parameter(np.zeros(1), "float32")])
         except Exception as error:
-            errors.append(one_line(error))
+            attempts.append(f"given parameters of {family.name} it raised {one_line(error)}")
         else:
-            if isinstance(made, family.bases()):
+            if family.makes(made):
                 return family
-            errors.append(f"given parameters of {family.name} it made a {type(made).__name__}")
-    reason = "; ".join(errors) or "its module imports neither mindspore nor torch"
-    raise UserError(f"{target.name} makes no optimizer: {reason}")
+            attempts.append(f"given parameters of {family.name} it returned {kind(made)}")
+    raise UserError(f"{target} returns no optimizer: {'; '.join(attempts)}\n"
+                    f"what is one: {_OPTIMIZERS}")
+
+
+def _loaded():
+    return [family for family in (_MindSpore, _Torch) if family.name in sys.modules]
+
+
+def _returns_another(factory):
+    """Whether what a class returns may be no instance of it."""
+    from mindspore import nn
+    # nn.Cell's own __new__ returns an instance of the class.
+    constructors = {type(factory).__call__, factory.__new__} - {nn.Cell.__new__}
+    return any(map(inspect.isfunction, constructors))
 
 
 def _read(optimizer):

@@ -79,6 +79,9 @@ class _Inquiry:
                 formula += " (the parameter does not move)"
             elif best.residual < NEAR:
                 formula += f" (nearest: {best.form.name()})"
+            if self.driver.values["weight_decay"] and not self.quiet:
+                formula += (f"; its weight decay of {self.driver.values['weight_decay']:g} can not "
+                            "be set to 0, which the test needs: let the factory take weight_decay")
             return Identification(status=UNKNOWN, formula=formula, **whole, **common)
         if rivals:
             names = " or ".join([best.form.name(), *sorted(rivals)])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
+import functools
 import inspect
-import pkgutil
 from numbers import Real
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from ms_adam.errors import UserError
+from ms_adam.loader import load_callable, suggestion
 
 # What an argument is called, by what it means: the first of these that there is.
 ROLES = {
@@ -39,10 +37,11 @@ class Target(NamedTuple):
 
     Attributes:
         name: as the user gave it.
-        factory: a class or function.
+        factory: a class, a function, or any other callable that returns an optimizer.
         parameters: of its signature, without what is optimized.
         optimizes: the name of the argument for what is optimized; None if there is none.
         options: what the user wants to have set.
+        by_keyword: whether that argument can be given by its name.
     """
 
     name: str
@@ -50,6 +49,7 @@ class Target(NamedTuple):
     parameters: Dict[str, inspect.Parameter]
     optimizes: Optional[str]
     options: Dict[str, Any]
+    by_keyword: bool = True
 
     def argument(self, role):
         """What this target calls a role; None if it has no such argument."""
@@ -96,6 +96,8 @@ class Target(NamedTuple):
         options.update({self.argument(role): value for role, value in roles.items()})
         if self.optimizes is None:
             return self.factory(**options)
+        if not self.by_keyword:
+            return self.factory(parameters, **options)
         return self.factory(**{self.optimizes: parameters}, **options)
 
     def check_complete(self):
@@ -118,16 +120,12 @@ class Target(NamedTuple):
 
 
 def find(path, options=None):
-    """The target of a path, "package.module.Class" or "package.module:factory".
+    """The target of a path, as `ms_adam.loader.load_callable` takes it.
 
     Raises:
         UserError: there is no such thing, or it does not take the options; says what is near.
     """
-    factory = _load(path)
-    if not callable(factory):
-        raise UserError(f"{path} is a {type(factory).__name__}, not a class or function that makes "
-                        f"an optimizer")
-    return describe(path, factory, options)
+    return describe(path, load_callable(path), options)
 
 
 def describe(name, factory, options=None):
@@ -139,17 +137,22 @@ def describe(name, factory, options=None):
     options = dict(options or {})
     everything = _signature(factory).parameters.values()
     any_option = any(parameter.kind is parameter.VAR_KEYWORD for parameter in everything)
+    any_position = [parameter for parameter in everything
+                    if parameter.kind is parameter.VAR_POSITIONAL]
     parameters = {parameter.name: parameter for parameter in everything
                   if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}
-    optimizes = _optimized(list(parameters.values()))
-    parameters.pop(optimizes, None)
+    optimizes, by_keyword = _optimized(list(parameters.values())), True
+    if optimizes is not None:
+        by_keyword = parameters.pop(optimizes).kind is not inspect.Parameter.POSITIONAL_ONLY
+    elif any_position and not parameters:  # as a function that hands on *args and **kwargs
+        optimizes, by_keyword = any_position[0].name, False
     for key in options:
         if key == optimizes:
             raise UserError(f"{name}: '{key}' is what is optimized; it can not be set")
         if key not in parameters and not any_option:
-            raise UserError(f"{name} has no argument '{key}'{_near(key, parameters)}\n"
+            raise UserError(f"{name} has no argument '{key}'{suggestion(key, parameters)}\n"
                             f"its arguments: {_written(parameters)}")
-    return Target(name, factory, parameters, optimizes, options)
+    return Target(name, factory, parameters, optimizes, options, by_keyword)
 
 
 def _optimized(parameters):
@@ -167,87 +170,50 @@ def _optimized(parameters):
     return None
 
 
-def _load(path):
-    module_path, _, attribute = path.partition(":")
-    if attribute:
-        return _attribute(_module(module_path, path), attribute, path)
-    parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise UserError(f"'{path}' is no path of a class: write package.module.Class or "
-                        f"package.module:factory, as in mindspore.nn.Adam")
-    holder = _module(parts[0], path)
-    for depth, part in enumerate(parts[1:], 2):
-        name = ".".join(parts[:depth])
-        if inspect.ismodule(holder) and part not in vars(holder) and _exists(name):
-            _module(name, path)
-        holder = _attribute(holder, part, path)
-    return holder
-
-
-def _exists(module_path):
-    try:
-        return importlib.util.find_spec(module_path) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def _module(module_path, path):
-    if not all(part.isidentifier() for part in module_path.split(".")):
-        raise UserError(f"'{path}': '{module_path}' is no name of a module")
-    top = module_path.split(".", maxsplit=1)[0]
-    if not _exists(top):
-        tops = {"mindspore", "ms_adam", "torch", *(it.name for it in pkgutil.iter_modules())}
-        raise UserError(f"there is no module '{top}' here{_near(top, tops)}")
-    try:
-        return importlib.import_module(module_path)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_path + ".").startswith(error.name + "."):
-            raise UserError(f"there is no module '{module_path}'") from error
-        raise UserError(f"{module_path} can not be imported: {error}") from error
-    except Exception as error:
-        raise UserError(f"{module_path} can not be imported: {type(error).__name__}: {error}"
-                        ) from error
-
-
-def _attribute(holder, name, path):
-    try:
-        return getattr(holder, name)
-    except ImportError as error:  # raised by a package that loads its names on first use
-        raise UserError(f"{path} can not be imported: {error}") from error
-    except AttributeError:
-        where = getattr(holder, "__name__", str(holder))
-        raise UserError(f"'{path}': {where} has no '{name}'{_near(name, dir(holder))}") from None
-
-
-def _near(word, words):
-    folded = {}
-    for candidate in words:
-        if not candidate.startswith("_"):
-            folded.setdefault(candidate.lower(), candidate)
-    near = [folded[match] for match in difflib.get_close_matches(word.lower(), folded, 3, 0.6)]
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
 def _signature(factory):
-    """The signature of a class's __init__ without self, or of a function."""
-    if not inspect.isclass(factory):
-        function = factory
-    else:
-        function = _unwrapped(factory.__init__)
+    """The signature of a callable as its caller sees it: of a class without self or cls."""
     try:
-        signature = inspect.signature(function)
+        if isinstance(factory, functools.partial):
+            # of what is within, since inspect does not look behind MindSpore's decorators
+            return inspect.signature(functools.partial(
+                _stand_in(_signature(factory.func)), *factory.args, **factory.keywords))
+        if not inspect.isclass(factory):
+            return inspect.signature(factory)
+        signature = _of_class(factory)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
     except (TypeError, ValueError) as error:
-        raise UserError(f"the arguments of {factory} can not be read: {error}") from error
-    if inspect.isclass(factory):
-        signature = signature.replace(parameters=list(signature.parameters.values())[1:])
-    return signature
+        raise UserError(f"the arguments of {factory} cannot be read: {error}") from error
+
+
+def _stand_in(signature):
+    def function():
+        """Has a signature, and is never called."""
+    function.__signature__ = signature
+    return function
+
+
+def _of_class(factory):
+    """The signature of the method that takes a class's arguments: the first that names any.
+
+    A metaclass may have a __call__, and a class a __new__ that returns something else.
+    """
+    for method in (type(factory).__call__, factory.__new__):
+        if inspect.isfunction(method):
+            signature = inspect.signature(method)
+            if not _is_open(list(signature.parameters.values())[1:]):
+                return signature
+    return inspect.signature(_unwrapped(factory.__init__))
+
+
+def _is_open(parameters):
+    """Whether parameters are *args and **kwargs only, or none."""
+    return {parameter.kind for parameter in parameters} <= {inspect.Parameter.VAR_POSITIONAL,
+                                                            inspect.Parameter.VAR_KEYWORD}
 
 
 def _unwrapped(init):
     """The __init__ within MindSpore's decorators, which hide its arguments behind *args."""
-    kinds = {parameter.kind for parameter in list(inspect.signature(init).parameters.values())[1:]}
-    if inspect.isfunction(init) and kinds <= {inspect.Parameter.VAR_POSITIONAL,
-                                              inspect.Parameter.VAR_KEYWORD}:
+    if inspect.isfunction(init) and _is_open(list(inspect.signature(init).parameters.values())[1:]):
         for cell in init.__closure__ or ():
             inner = cell.cell_contents
             if inspect.isfunction(inner) and _unwrapped(inner).__name__ == "__init__":

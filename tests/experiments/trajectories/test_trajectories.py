@@ -9,13 +9,13 @@ import yaml
 from experiments.trajectories.small_comparison import small
 
 from ms_adam import reference
+from ms_adam.errors import UserError
 from ms_adam.experiments import ExperimentError
 from ms_adam.experiments.config import ConfigError
 from ms_adam.experiments.trajectories import linear_fit, paths
 from ms_adam.experiments.trajectories.callables import (
     METHODS,
     build_method,
-    load_callable,
     method_at,
 )
 from ms_adam.experiments.trajectories.config import LinearFit, load_comparison
@@ -261,12 +261,12 @@ def test_a_mindspore_optimizer_of_ones_own(run):
 
 
 @pytest.mark.parametrize("attribute, word", [
-    ("plain", "has no 'plain'"), ("no_callable", "can not be called"),
+    ("plain", "has no 'plain'"), ("no_callable", "not a class or function"),
     ("scalar", "must give three finite numbers"), ("hole", "must give three finite numbers"),
 ])
 def test_a_function_that_can_not_be_used(run, own, attribute, word):
     place = {**small()["functions"][0], "function": f"{own}:{attribute}"}
-    with pytest.raises(ConfigError, match=word), np.errstate(all="ignore"):
+    with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
         run(functions=[place])
 
 
@@ -280,15 +280,6 @@ def test_a_gradient_of_the_wrong_shape(run, own):
 def test_a_step_that_changes_the_shape(run, own):
     with pytest.raises(ExperimentError, match="must return weights of shape"):
         run(optimizers=[{"name": "s", "method": f"{own}:shrinking", "steps": 2}])
-
-
-@pytest.mark.parametrize("name, word", [
-    ("nowhere_to_be_found:f", "ModuleNotFoundError"), (":f", "must be module:callable"),
-    ("math:", "must be module:callable"), ("math:no", "has no 'no'"),
-])
-def test_load_callable_says_what_is_wrong(name, word, tmp_path):
-    with pytest.raises(ConfigError, match=word):
-        load_callable(name, tmp_path)
 
 
 @pytest.mark.parametrize("name, options, word", [
