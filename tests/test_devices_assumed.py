@@ -12,6 +12,7 @@ NAMED = {
     "backends/__init__.py": (1, "warns, on the CPU alone, that its kernel could not be built"),
     "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
     "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
+    "backends/launch.py": (1, "an address of host memory is all that the kernel needs"),
     "backends/operators.py": (1, "an operator that is used on the CPU alone"),
     "backends/packing.py": (1, "what a message on the CPU can not hold"),
     "bench/contenders.py": (4, "torch, the loop over memory and nn.Adam's row updates run there; "

@@ -48,7 +48,7 @@ def step(optimizer, dtypes, sparse, **options):
 
 for sparse in (False, True):
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", use_amsgrad=True, use_nesterov=True,
-         max_grad_norm=1.0, weight_decay=0.1, loss_scale=2.0)
+         max_grad_norm=1.0, weight_decay=0.1, loss_scale=2.0, maximize=True)
     step(ms_adam.AdamW, FLOATS, sparse, backend="composite", use_lazy=True, max_grad_norm=1.0,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", use_lazy=True, epsilon_hat=True)
