@@ -21,13 +21,14 @@ fail() {
     exit 2
 }
 
-# Sets the environment's place, what it is made from besides this package, and the versions of
-# Python that the release of MindSpore has packages for.
+# Sets the environment's place, what it is made from besides this package, what limits its Python, and
+# the versions of Python that this has packages for.
 choose_release() {
     venv=$root/.venv${mindspore:+-$mindspore}${clients:+-clients}
     bin=$venv/bin
     packages=()
     without_dependencies=()
+    needs_python="MindSpore${mindspore:+ $mindspore}"
     [[ -z $clients ]] || mindspore=2.10.0
     case $mindspore in
     '') supported='3.9 3.10 3.11 3.12' ;; # 2.10, and for 3.9 the last one that has packages for it
@@ -50,7 +51,8 @@ choose_release() {
 # packages than run here. Wheels go first: OpenCV would be compiled. The limits are the last releases
 # that run with NumPy 1, which MindSpore needs.
 choose_clients() {
-    supported='3.11'
+    supported=3.11 # others were not tried
+    needs_python='what tests/clients imports'
     packages+=(--prefer-binary mindcv==0.3.0 addict jinja2
         sentencepiece ftfy regex tqdm jieba rouge_chinese 'opencv-python-headless<4.12'
         pyarrow==23.0.1 tokenizers tiktoken setproctitle tensorboardX deprecated
@@ -112,7 +114,7 @@ choose_python() {
         candidate=$(command -v -- "$python") || fail "--python $python: there is no such command"
         version=$(version_of "$candidate") || fail "--python $python: is not a working Python"
         is_supported "$version" || fail "--python $python is Python $version, but" \
-            "MindSpore${mindspore:+ $mindspore} can only be installed for $supported_in_words"
+            "$needs_python can only be installed for $supported_in_words"
         can_make_environments "$candidate" || fail "--python $python has no module venv or" \
             "ensurepip (on Debian: apt install python$version-venv)"
         python=$candidate
@@ -132,7 +134,7 @@ choose_python() {
         fi
     done < <(pythons)
     say "no $supported_in_words with the module venv was found, and" \
-        "MindSpore${mindspore:+ $mindspore} can only be installed for these: name one with" \
+        "$needs_python can only be installed for these: name one with" \
         '--python PATH'
     exit 69 # for .ci/run to know; no exit status of pytest
 }

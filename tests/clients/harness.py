@@ -41,9 +41,15 @@ class Losses(ms.Callback):
         self.values.append(scalar(run_context.original_args().net_outputs))
 
 
-def documented(client, what):
-    """The reason that docs/clients.md gives for what does not run, as a regular expression."""
-    row = re.search(rf"^\| {re.escape(client)} \| {re.escape(what)} \|.*`(.+)`.* \|$",
+def shown(package, number=0):
+    """A block of code that docs/clients.md shows for a package."""
+    section = re.search(rf"^## {package}$(.*?)(?=^## )", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```\w+\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)[number]
+
+
+def documented(package, what):
+    """The error that docs/clients.md gives for what does not run, as a regular expression."""
+    row = re.search(rf"^\| {re.escape(package)} \| {re.escape(what)} \| `(.+)` \|$",
                     PAGE.read_text(), re.MULTILINE)
     return re.escape(row.group(1))
 
