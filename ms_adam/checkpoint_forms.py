@@ -1,13 +1,14 @@
-"""The state of an Adam under the names that other optimizers give it, told in ours."""
+"""Translates an Adam's state from the names that other optimizers use into ours."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 
+from ms_adam.counts import exact_count, power_range, updates_made
 from ms_adam.state import FLAT_LAYOUT, SHARD_LAYOUT, FlatLayout, ShardLayout
 
 MOMENTS = ("moment1", "moment2", "vhat")
@@ -19,21 +20,29 @@ FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
 )
 
 
-# A Cell that owns the optimizer puts its attribute's name before all: "optimizer.moment1.w".
-_STATE = re.compile(r"((?:.*?\.)??)(?:flat_)?(" + "|".join(form[0] for form in FORMS) + r")\.")
-_MOST_STEPS = 20_000_000  # that are multiplied up: 80 MB
+# Anything may precede a name: a Cell that owns the optimizer makes it "optimizer.moment1.w",
+# update_parameters_name("optim_g") makes it "optim_gmoment1.w".
+_STATE = re.compile(r"(.*?)(?:flat_)?(" + "|".join(form[0] for form in FORMS) + r")\.", re.DOTALL)
+_COUNTERS = ("global_step", "state_step")
+_POWERS = ("beta1_power", "beta2_power")
+_SINGLE = (*_COUNTERS, *_POWERS, "update_count", FLAT_LAYOUT, SHARD_LAYOUT)
 
 
 class Steps(NamedTuple):
-    """How many steps a checkpoint says were made.
+    """The counts that a checkpoint holds.
 
     Attributes:
-        possible: the counts that fit; one where it is clear; empty where nothing is said.
-        why: what makes it unclear, for a message.
+        updates: the possible numbers of updates, the likeliest first; empty if the checkpoint holds
+            none.
+        why: why there is not exactly one, for an error message.
+        global_step: the counter of the schedules; None where it is the number of updates.
+        doubt: what contradicts the first of `updates`, for a warning; "" if that is no guess.
     """
 
-    possible: tuple
+    updates: tuple
     why: str = ""
+    global_step: Optional[int] = None
+    doubt: str = ""
 
 
 class Content(NamedTuple):
@@ -41,55 +50,102 @@ class Content(NamedTuple):
 
     Attributes:
         entries: {"moment1.<parameter>" and so on: array}.
-        spelled: from such a name to that in the checkpoint, for messages.
-        steps: the count.
-        share: of which rows, if it is the share of one rank; the entries have these alone.
+        spelled: maps such a name to its name in the checkpoint, for messages.
+        steps: the counts.
+        share: which rows the entries hold, if the checkpoint is the share of one rank.
+        others: the entries that are not the state of this optimizer, as they are in the checkpoint.
+        owner: what precedes the names of the optimizer's entries there.
     """
 
     entries: Dict[str, np.ndarray]
     spelled: Callable[[str], str]
     steps: Steps
     share: Optional[ShardLayout] = None
+    others: Dict[str, Any] = {}
+    owner: str = ""
 
 
-def named(checkpoint, formula):
+def named(checkpoint, formula, owner=""):
     """Reads {name: Parameter, Tensor or array} of a MindSpore optimizer.
 
+    Args:
+        checkpoint: the entries.
+        formula: the `Formula` whose decay rates the beta powers are of.
+        owner: what precedes the names of the optimizer that is loaded; chooses among the states of
+            several optimizers.
+
     Raises:
-        ValueError: If it holds the state of two optimizers, or a damaged layout.
+        ValueError: If it holds the state of several optimizers and none is that of `owner`, if an
+            entry is a dict, or if a layout or a count is damaged.
     """
+    _refuse_nested(checkpoint)
     found = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
     if len(found) > 1:
-        raise ValueError("the checkpoint holds the state of more than one optimizer: "
-                         + " and ".join(f"{owner}{prefix}.*" for owner, prefix in found)
-                         + "; give the entries of one.")
+        same = [(there, prefix) for there, prefix in found if there == owner]
+        if len(same) != 1:
+            raise ValueError("the checkpoint holds the state of more than one optimizer: "
+                             + " and ".join(f"{there}{prefix}.*" for there, prefix in found)
+                             + "; give the entries of one.")
+        found = same
     owner, first = found[0] if found else ("", MOMENTS[0])
-    checkpoint = {name[len(owner):]: value for name, value in checkpoint.items()
-                  if name.startswith(owner)}
+    whole, checkpoint = checkpoint, {name[len(owner):]: value for name, value in checkpoint.items()
+                                     if name.startswith(owner)}
     form = next(form for form in FORMS if form[0] == first)
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
     ours_of["master_weight"] = theirs_of["master_weight"] = "master_weight"
+    flat = tuple(f"flat_{prefix}" for prefix in MOMENTS)
 
-    entries = {}
+    entries, used = {}, {name for name in checkpoint if name in _SINGLE}
     for name in checkpoint:
         prefix, dot, parameter = name.partition(".")
         if dot and prefix in ours_of:
-            entries[f"{ours_of[prefix]}.{parameter}"] = array(checkpoint[name])
+            entries[f"{ours_of[prefix]}.{parameter}"] = array(checkpoint[name], owner + name)
+            used.add(name)
+        elif dot and prefix in flat:
+            used.add(name)
     entries.update(_from_flat(checkpoint))
 
     def spelled(name):
         prefix, _, parameter = name.partition(".")
         return f"{owner}{theirs_of[prefix]}.{parameter}"
-    return Content(entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint))
+    others = {name: value for name, value in whole.items()
+              if not (name.startswith(owner) and name[len(owner):] in used)}
+    return Content(entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others,
+                   owner)
+
+
+def _refuse_nested(checkpoint):
+    """A dict of dicts, as PyTorch users save a training, is not a state; names what in it is."""
+    wrong = [name for name in checkpoint if not isinstance(name, str)]
+    if wrong:
+        raise ValueError("the checkpoint's keys must be names of entries, but one is "
+                         f"{wrong[0]!r} ({type(wrong[0]).__name__}).")
+    nested = [name for name, value in checkpoint.items() if isinstance(value, dict)]
+    states = [f"checkpoint[{name!r}]" for name in nested if _is_state(checkpoint[name])]
+    states += [f"checkpoint[{name!r}][{i}]" for name, value in checkpoint.items()
+               if isinstance(value, (list, tuple))
+               for i, item in enumerate(value) if _is_state(item)]
+    if states:
+        raise ValueError("the checkpoint holds a whole training, with the entries "
+                         f"{', '.join(map(repr, checkpoint))}, not the state of an optimizer "
+                         f"itself. Give that: {' or '.join(states)}.")
+    if nested:
+        raise ValueError(f"the checkpoint's entry {nested[0]!r} must be a Parameter, Tensor or "
+                         f"array, but is a dict with {len(checkpoint[nested[0]])} entries.")
+
+
+def _is_state(value):
+    return isinstance(value, dict) and (is_torch(value) or any(
+        _STATE.match(name) for name in value if isinstance(name, str)))
 
 
 def joined(contents):
-    """The shares of all ranks of one training as one content.
+    """Joins the shares of all ranks of one training into one content.
 
     Raises:
-        ValueError: If there is none, one is no share, they do not count the same steps, or rows are
-            missing or there twice.
+        ValueError: If there are none, if one is not a share, if they do not count the same steps,
+            or if rows are missing or duplicated.
     """
     if not contents:
         raise ValueError("the list of checkpoints is empty.")
@@ -97,19 +153,19 @@ def joined(contents):
     entries, there = {}, {}
     for number, content in enumerate(contents):
         if content.share is None:
-            raise ValueError(f"checkpoint {number} of the list is no share of an optimizer with "
-                             "shard_state=True; a whole state is given by itself.")
+            raise ValueError(f"checkpoint {number} of the list is not a share of an optimizer with "
+                             "shard_state=True; pass a whole state by itself.")
         if content.steps != first.steps:
             raise ValueError(f"the checkpoints of the list do not count the same steps: number 0 "
-                             f"{first.steps.possible}, number {number} {content.steps.possible}.")
+                             f"{_shown(first.steps)}, number {number} {_shown(content.steps)}.")
         rows_of = {name: rest for name, *rest in zip(*content.share)}
         for name, value in content.entries.items():
             shape, begin, size = rows_of.get(name.partition(".")[2], ((), 0, None))
             whole = entries.setdefault(name, np.zeros(shape, value.dtype))
             if value.size != size or list(whole.shape) != shape or begin + size > whole.size:
                 raise ValueError(f"checkpoint {number} of the list has {value.size} elements of "
-                                 f"{content.spelled(name)}, which do not fit what its 'shard_layout' "
-                                 "or that of another says.")
+                                 f"{content.spelled(name)}, which do not fit what its "
+                                 "'shard_layout' or that of another says.")
             whole.reshape(-1)[begin:begin + size] = value.reshape(-1)
             count = there.setdefault(name, np.zeros(whole.size, np.uint8))
             count[begin:begin + size] += 1
@@ -119,11 +175,21 @@ def joined(contents):
                              f"the {count.size} elements of {first.spelled(name)} not at all and "
                              f"{np.sum(count > 1)} more than once; give those of all ranks, once "
                              "each.")
-    return Content(entries, first.spelled, first.steps)
+    others = {name: value for content in reversed(contents)
+              for name, value in content.others.items()}
+    return Content(entries, first.spelled, first.steps, others=others, owner=first.owner)
+
+
+def _shown(steps):
+    """Counts for a message: "counts 7", "counts 6 or 12 (global_step 12)", "counts none"."""
+    shown = f"counts {' or '.join(map(str, steps.updates)) or 'none'}"
+    if steps.global_step is None or steps.updates == (steps.global_step,):
+        return shown
+    return f"{shown} (global_step {steps.global_step})"
 
 
 def is_torch(checkpoint):
-    """Whether a dict is the state_dict of an optimizer of PyTorch."""
+    """Returns whether a dict is the state_dict of an optimizer of PyTorch."""
     return set(checkpoint) == {"state", "param_groups"}
 
 
@@ -135,23 +201,30 @@ def torch(checkpoint, names):
         names: the parameters' names, a list in their order or a dict from the indices.
 
     Raises:
-        TypeError: If `names` is not given, or neither list nor dict of names.
-        ValueError: If `names` does not fit the parameters, or a parameter was not counted as
-            often as another.
+        TypeError: If `names` is missing, or neither a list nor a dict of names.
+        ValueError: If `names` does not fit the parameters, if the parameters' step counts differ,
+            or if the dict is not laid out so.
     """
-    indices = [index for group in checkpoint["param_groups"] for index in group["params"]]
+    try:
+        indices = [index for group in checkpoint["param_groups"] for index in group["params"]]
+        state = {index: dict(checkpoint["state"].get(index, {})) for index in indices}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError("the state_dict of torch must hold 'param_groups', a list of dicts with "
+                         "the key 'params', and 'state', a dict of dicts; reading it ended with "
+                         f"{type(error).__name__}: {error}.") from error
     name_of = _names_of(indices, names)
     entries, labels, counts = {}, {}, {}
     for index, name in name_of.items():
         for ours, theirs in zip(MOMENTS, _TORCH):
             labels[f"{ours}.{name}"] = f"{theirs} of {index} ({name})"
-        for key, value in checkpoint["state"].get(index, {}).items():
+        for key, value in state[index].items():
+            label = f"{key} of {index} ({name})"
             if key == "step":
-                counts[name] = int(array(value).reshape(-1)[0])
+                counts[name] = _whole_number(label, value, 0)
             elif key in _TORCH:
-                entries[f"{MOMENTS[_TORCH.index(key)]}.{name}"] = array(value)
-            else:  # of another method: named as what it is, so that it is refused
-                entries[f"{key} of {index} ({name})"] = array(value)
+                entries[f"{MOMENTS[_TORCH.index(key)]}.{name}"] = array(value, label)
+            else:  # of another method: keeps its name, so that it is refused
+                entries[label] = array(value, label)
     different = sorted(set(counts.values()))
     if len(different) > 1:
         shown = ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:8])
@@ -161,19 +234,28 @@ def torch(checkpoint, names):
                    Steps(tuple(different), "" if different else "it holds no 'step'"))
 
 
-def array(value):
-    """A NumPy array of its own of a Parameter, Tensor or array."""
-    return np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+def array(value, name):
+    """Copies a Parameter, Tensor or array into a NumPy array.
+
+    Raises:
+        ValueError: If NumPy cannot read it, such as a tensor of torch on a GPU; the message has
+            `name`.
+    """
+    try:
+        return np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+    except Exception as error:  # each framework raises its own
+        raise ValueError(f"the entry '{name}' must be a Parameter, Tensor or array, but is a "
+                         f"{type(value).__name__} that NumPy cannot read: {error}") from error
 
 
 def _names_of(indices, names):
     """{index of torch: name of ours}, checked."""
     if names is None:
-        raise TypeError("a state_dict of torch numbers its parameters: 'names' must tell their "
+        raise TypeError("a state_dict of torch numbers its parameters: 'names' must give their "
                         f"names here, a list of {len(indices)} or a dict from the indices.")
     if not isinstance(names, (list, tuple, dict)):
-        raise TypeError(f"'names' must be a list or a dict of parameter names, but got "
-                        f"{type(names).__name__}.")
+        raise TypeError(f"'names' must be a list or a dict of parameter names, but got {names!r} "
+                        f"({type(names).__name__}).")
     if not isinstance(names, dict):
         if len(names) != len(indices):
             raise ValueError(f"'names' must name the {len(indices)} parameters of the state_dict, "
@@ -193,11 +275,11 @@ def _names_of(indices, names):
 
 
 def _layout(checkpoint, name, form):
-    """What an entry tells of how others are laid out; None if it is not there."""
+    """Reads the layout that an entry holds; None if there is no such entry."""
     if name not in checkpoint:
         return None
     try:
-        return form.from_bytes(array(checkpoint[name]))
+        return form.from_bytes(array(checkpoint[name], name))
     except (ValueError, TypeError) as error:  # no text, no JSON, or no layout
         raise ValueError(f"the entry '{name}' is damaged: {error}") from error
 
@@ -207,15 +289,16 @@ def _share(checkpoint):
 
 
 def _from_flat(checkpoint):
-    """Entries of the flat layout of ours, one for each parameter."""
+    """Splits our flat layout into one entry per parameter."""
     layout = _layout(checkpoint, FLAT_LAYOUT, FlatLayout)
     if layout is None:
         return {}
     sizes = layout.sizes()
     entries = {}
     for prefix in MOMENTS:
-        buffers = {dtype: array(checkpoint[f"flat_{prefix}.{dtype}"]) for dtype in sizes
-                   if f"flat_{prefix}.{dtype}" in checkpoint}
+        names = {dtype: f"flat_{prefix}.{dtype}" for dtype in sizes}
+        buffers = {dtype: array(checkpoint[name], name) for dtype, name in names.items()
+                   if name in checkpoint}
         if not buffers:
             continue
         for dtype, size in sizes.items():
@@ -228,52 +311,81 @@ def _from_flat(checkpoint):
 
 
 def _steps(checkpoint, form, formula):
-    """What the counters of a MindSpore optimizer say."""
-    counters = {name: array(checkpoint[name]) for name in ("global_step", "state_step")
-                if name in checkpoint}
-    for name, counter in counters.items():
-        if counter.size != 1 or float(counter.reshape(-1)[0]) % 1:  # NaN % 1 is NaN, which is true
-            raise ValueError(f"the entry '{name}' must be one whole number, but is {counter}.")
-    for name, counter in counters.items():
-        count = int(counter.reshape(-1)[0])
+    """Reads the counts from the counters and beta powers of a MindSpore optimizer."""
+    counts = {name: _whole_number(name, checkpoint[name], -1) for name in _COUNTERS
+              if name in checkpoint}
+    powers = {name: _power(name, checkpoint.get(name, math.nan)) for name in _POWERS}
+    update_count = None
+    if "update_count" in checkpoint:
+        update_count = _whole_number("update_count", checkpoint["update_count"], 0)
+        if update_count > 0:
+            return Steps((update_count,), global_step=max(0, counts.get("global_step", 0))
+                         if "global_step" in counts else None)
+    for name, count in counts.items():
         if count == -1:
             return Steps((0,))
-        if count < -1:
-            raise ValueError(f"the entry '{name}' must not be negative, but is {count}.")
-        if form is _TORCH and not (name == "state_step" and counter.dtype.kind == "i"):
+        kind = array(checkpoint[name], name).dtype.kind
+        if form is _TORCH and not (name == "state_step" and kind == "i"):
             # Same names, two conventions. The int state_step of mindspore.experimental is clear.
             return Steps((count, count + 1), f"its {name} is {count}: {count} steps of an "
                          f"optimizer that counts from 0 (mint.optim.Adam), {count + 1} of one that "
                          "counts from -1 (mint.optim.AdamW, MindFormers FusedAdamW)")
         if count > 0:
-            return Steps((count,))
-    return _from_powers(checkpoint, formula, counted=bool(counters))
+            return _checked(name, count, update_count, powers, formula)
+    return _from_powers(powers, formula, counted=bool(counts) or update_count is not None)
 
 
-def _from_powers(checkpoint, formula, counted):
+def _whole_number(name, value, least):
+    """The count that an entry holds, of any dtype, of shape (1,) or ()."""
+    counter = array(value, name)
+    number = counter.reshape(-1)[0] if counter.size == 1 and counter.dtype.kind in "iuf" else None
+    if number is None or float(number) % 1 or not least <= number < 2**31:  # NaN % 1 is true
+        raise ValueError(f"the entry '{name}' must be one whole number in [{least}, 2^31), but is "
+                         f"{counter}.")
+    return int(number)
+
+
+def _power(name, value):
+    """The number that an entry holds; NaN if there is no such entry."""
+    power = array(value, name)
+    if power.size != 1 or power.dtype.kind != "f":
+        raise ValueError(f"the entry '{name}' must be one floating-point number, but is {power}.")
+    return np.float32(power.reshape(-1)[0])
+
+
+def _checked(name, count, update_count, powers, formula):
+    """A count that others read as that of the updates, held to the beta powers.
+
+    MindCV's AdamW advances `global_step` on each call and its powers on each update; mindone
+    advances `global_step` itself. An `update_count` of 0 may be that of a fresh optimizer into
+    which another one's state was loaded.
+    """
+    made = updates_made(update_count, count, *powers.values(), formula.beta1, formula.beta2)
+    if made in (count, update_count):
+        return Steps((made,), global_step=count)
+    told = " and ".join(f"{power} = {value:.6g}" for power, value in powers.items()
+                        if not math.isnan(value))
+    return Steps((made, count), global_step=count, doubt=(
+        f"its {name} is {count}, but {told} are those of {made} updates with "
+        f"beta1={formula.beta1}, beta2={formula.beta2}"))
+
+
+def _from_powers(powers, formula, counted):
     """The step count where it was not counted: MindSpore 2.0 with a fixed learning rate.
 
-    Then beta2_power tells, or beta1_power where that has reached 0. Both are multiplied up step by
-    step in float32; that is repeated here, since a logarithm misses by a step after some thousands.
+    beta2_power tells it, or beta1_power where the former is 0. Only an exact match counts: nothing
+    else is there to check it with.
     """
-    for name, beta in (("beta2_power", formula.beta2), ("beta1_power", formula.beta1)):
-        if name not in checkpoint or not 0.0 < beta < 1.0:
+    for (name, power), beta in zip(reversed(list(powers.items())), (formula.beta2, formula.beta1)):
+        if not 0.0 < beta < 1.0:
             continue
-        power = np.float32(array(checkpoint[name]).reshape(-1)[0])
         if power == 1.0 and counted:
             return Steps((0,))
         if not 0.0 < power < 1.0:
             continue
-        # The running product of t factors has an error of t roundings, t * 6e-8, which is 0.6% of
-        # its logarithm for beta = 0.99999.
-        most = math.ceil(1.01 * math.log(float(power)) / math.log(np.float32(beta))) + 4
-        if most <= _MOST_STEPS:
-            running = np.multiply.accumulate(np.full(most, beta, np.float32))
-            rounded = np.float32(beta ** np.arange(1.0, most + 1))
-            for powers in (running, rounded):  # nn.Adam's; whose powers are exact
-                fitting = 1 + np.flatnonzero(powers == power)
-                if len(fitting) == 1:
-                    return Steps((int(fitting[0]),))
+        count = exact_count(power_range(power, beta))
+        if count is not None:
+            return Steps((count,))
         return Steps((), f"its {name} = {power} is that of no number of steps, or of several, "
                      f"with {beta}")
     return Steps((0,)) if counted else Steps((), "it holds neither a step count nor beta powers")

@@ -82,3 +82,20 @@ def load_checkpoint(path, kind, has_crc):
         raise NotImplementedError(f"{RELEASE} reads no checkpoint {what}: let the release that wrote "
                                   "it load it and save it without")
     return ms.load_checkpoint(path)
+
+
+def save_checkpoint(entries, path, kind):
+    """`mindspore.save_checkpoint` of {name: Tensor or str} as a file of a kind.
+
+    Raises:
+        ValueError: If this release cannot write that kind.
+    """
+    tensors = [{"name": name, "data": value} for name, value in entries.items()
+               if not isinstance(value, str)]
+    texts = {name: value for name, value in entries.items() if isinstance(value, str)}
+    options = {"append_dict": texts} if texts else {}
+    if kind != "ckpt":
+        if PLAIN_CHECKPOINTS_ALONE:
+            raise ValueError(f"{RELEASE} writes no checkpoint of {kind}: {path} must end in .ckpt")
+        options["format"] = kind
+    ms.save_checkpoint(tensors, path, **options)

@@ -279,6 +279,8 @@ class Adam(nn.Optimizer):
                                             self._target)
             self.exchange = Exchange(packings, self.parameters, self.shares)
         self.formula = formula
+        self.update_count = ms.Parameter(ms.Tensor([0], ms.int32), "update_count",
+                                         requires_grad=False)
         self.count = len(self.parameters)
         self.check = CheckGradients([parameter.name for parameter in self.parameters],
                                     [parameter.shape for parameter in self.parameters])
@@ -312,6 +314,7 @@ class Adam(nn.Optimizer):
         # Schedules are called with the steps already made: before this one counts.
         learning_rates, weight_decays = self.group_values(self.global_step)
         _assign_add(self.global_step, self.one)
+        _assign_add(self.update_count, self.one)
         if self.exchanged and not self.divisible and not self.called:
             # Each rank's graph is another one: it would exchange gradients in another order.
             raise ValueError("With shard_state=True and backend 'primitive' or 'composite', call the "

@@ -65,8 +65,10 @@ class Row(NamedTuple):
 
 
 def tables():
-    """The calls that each table of the page has in its columns before the last."""
+    """The calls that each table with calls has in its columns before the last."""
     for lines in re.findall(r"(?:^\|.*\n)+", PAGE.read_text(), re.MULTILINE):
+        if "the same numbers here" not in lines:
+            continue
         rows = [line.strip("| \n").split(" | ") for line in lines.splitlines()[2:]]
         yield [Row(*(re.fullmatch("`(.*)`", cell).group(1) for cell in row[:-1])) for row in rows]
 
@@ -333,6 +335,42 @@ def test_a_row_of_zeros_in_a_dense_gradient_is_a_row_only_there(mode):
         "ms_adam.Adam(params, epsilon_hat=True)"))
     assert distance(plain, lazy) < BOUND
     assert distance(ours, lazy) > APART * BOUND
+
+
+# --- trainers ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("accumulated", [1, 2, 4])
+def test_a_schedule_advances_on_updates_and_not_on_get_lr(accumulated, mode):
+    """MindCV's train step calls get_lr() for each batch whose gradients it only accumulates."""
+    weight = Parameter(Tensor(START["conv.weight"]), name="conv.weight")
+    optimizer = ms_adam.AdamW([weight], learning_rate=[0.1 * 2**-i for i in range(8)],
+                              beta1=0.0, beta2=0.0, eps=1e-30, weight_decay=0.0)
+    for update in range(3):
+        for _ in range(accumulated - 1):
+            optimizer.get_lr()
+        before = weight.asnumpy().astype(np.float64)
+        optimizer((Tensor(GRADIENTS["conv.weight"][update]),))
+        # Without memory each element moves by the learning rate.
+        np.testing.assert_allclose(np.abs(weight.asnumpy() - before), 0.1 * 2.0**-update,
+                                   rtol=1e-5)
+    assert int(optimizer.global_step) == 3
+
+
+@pytest.mark.parametrize("norm", [1e-3, 1.0, 1e3])
+def test_clipping_without_the_1e_6_of_mindformers(norm):
+    gradient = GRADIENTS["conv.weight"][0].astype(np.float64)
+    gradient = np.float32(gradient * (norm / np.sqrt(np.sum(gradient**2))))
+    norm = np.sqrt(np.sum(gradient.astype(np.float64)**2))
+    most = norm / 8
+    optimizer = ms_adam.Adam([Parameter(Tensor(START["conv.weight"]), name="conv.weight")],
+                             beta1=0.0, max_grad_norm=float(most))
+    optimizer((Tensor(gradient),))
+    clipped = optimizer.moment1[0].asnumpy().astype(np.float64)
+    # Roundings of the norm, the quotient, the product and the moment.
+    np.testing.assert_allclose(clipped, gradient * (most / norm), rtol=6 * 2.0**-24)
+    mindformers = gradient * (most / (norm + 1e-6))
+    difference = np.max(np.abs(clipped / mindformers - 1))
+    np.testing.assert_allclose(difference, 1e-6 / norm, rtol=1e-3, atol=6 * 2.0**-24)
 
 
 # --- not available -----------------------------------------------------------------------------
