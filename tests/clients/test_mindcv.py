@@ -13,7 +13,8 @@ from mindcv.utils.trainer_factory import create_trainer
 from mindspore import nn
 
 import ms_adam
-from harness import STEPS, Losses, Run, batches, documented, hold, images, shown, values
+from harness import (BOUND, STEPS, Losses, Run, batches, distance, documented, hold, images, shown,
+                     train, values)
 
 MindCVAdamW = optim_factory.AdamW
 
@@ -38,10 +39,11 @@ def vision_transformer():
     return network
 
 
-def trained(make, loss_scale=1.0, **features):
-    """Trains MindCV's vision transformer.
+def trained(make, loss_scale=1.0, first=0, last=None, load=None, save=None, **features):
+    """Trains MindCV's vision transformer on some of the batches.
 
-    `make` returns the trainer; it is given what the lines of docs/clients.md use, by name.
+    `make` returns the trainer; it is given what the lines of docs/clients.md use, by name. `load` and
+    `save` are the checkpoints before and after.
     """
     network = vision_transformer()
     start = values(network.trainable_params())
@@ -49,9 +51,18 @@ def trained(make, loss_scale=1.0, **features):
              "options": {"metrics": {"acc"}, "amp_level": "O0", "amp_cast_list": None,
                          "loss_scale": loss_scale, "loss_scale_type": "fixed", **features}}
     model = make(names)
+    if load is not None:
+        # without the rates of the schedule, which MindCV's optimizer has among its parameters
+        entries = {name: value for name, value in ms.load_checkpoint(load).items()
+                   if not name.endswith("learning_rate")}
+        missing, _ = ms.load_param_into_net(model.train_network, entries)
+        assert all(name.endswith("learning_rate") for name in missing)
     count = 8 * STEPS * features.get("gradient_accumulation_steps", 1)
+    pixels, labels = (column[8 * first:last and 8 * last] for column in images(count))
     losses = Losses()
-    model.train(1, batches(*images(count)), callbacks=[losses], dataset_sink_mode=False)
+    model.train(1, batches(pixels, labels), callbacks=[losses], dataset_sink_mode=False)
+    if save is not None:
+        ms.save_checkpoint(model.train_network, save)
     averages = values(model.train_network.ema_weight) if "ema" in features else []
     return Run(start + start[:len(averages)], losses.values,
                values(network.trainable_params()) + averages)
@@ -145,6 +156,32 @@ def test_mindcv_ignores_grad_centralization():
     adamw = partial(ms_adam.AdamW, weight_decay=0.0)
     hold(trained, handed_over(in_group(adamw, False)), handed_over(in_group(MindCVAdamW, True)),
          control=handed_over(in_group(adamw, True)))
+
+
+@pytest.mark.parametrize("accumulated, scheduled", [(1, False), (2, True)])
+def test_converted_checkpoint(accumulated, scheduled, tmp_path):
+    """Half of a training with MindCV's AdamW, and the rest with ours, from what MindCV wrote."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    half = STEPS // 2 * accumulated
+    rates = [1e-2 / (1 + batch) for batch in range(2 * half)] if scheduled else 1e-2
+    # Ours goes on from MindCV's count, which is that of the batches, with each update.
+    rates_of_ours = [0.0] * half + rates[half + accumulated - 1::accumulated] if scheduled else rates
+    written, converted = str(tmp_path / "mindcv.ckpt"), str(tmp_path / "ms_adam.ckpt")
+    run = partial(trained, gradient_accumulation_steps=accumulated)
+
+    def ours(names):
+        optimizer = ms_adam.AdamW(names["network"].trainable_params(), rates_of_ours,
+                                  weight_decay=0.0)
+        ms_adam.convert_checkpoint(written, converted, optimizer)
+        return create_trainer(names["network"], names["loss"], optimizer, **names["options"])
+
+    def both_halves(make):
+        first = run(handed_over(MindCVAdamW, rates), last=half, save=written)
+        second = run(make, first=half, load=converted)
+        return Run(first.start, first.losses + second.losses, second.end)
+
+    theirs = train(run, handed_over(MindCVAdamW, rates))
+    assert distance(train(both_halves, ours), theirs) < BOUND
 
 
 def test_mindcv_ships_no_tests():
