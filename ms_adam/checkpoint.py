@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
-from mindspore import Parameter, Tensor, log, ops
+from mindspore import Parameter, Tensor, log
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
@@ -24,7 +24,7 @@ _CHUNK = 1 << 24
 _ZIP = b"PK\x03\x04"
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number
 _KINDS = {".ckpt": "ckpt", ".safetensors": "safetensors"}
-_ALONE = ("beta1_power", "beta2_power", "global_step", "update_count")
+_ALONE = ("beta1_power", "beta2_power", "counted_power", "global_step", "update_count")
 
 Checkpoint = Union[str, os.PathLike, Dict[str, Any], List[Any]]
 Names = Union[List[str], Dict[int, str]]
@@ -78,8 +78,10 @@ def load_state(optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None,
         >>> old, new = nn.Adam(params), ms_adam.Adam(params, flat_state=True)
         >>> ms_adam.load_state(new, old.parameters_dict())
     """
-    for parameter, value in _read_state(optimizer, checkpoint, step, names).values:
-        _assign(parameter, value)
+    values = _read_state(optimizer, checkpoint, step, names).values
+    host = state.on_host(optimizer)
+    for parameter, value in values:
+        state.write(parameter, value, id(parameter) in host)
 
 
 def convert_checkpoint(source: Checkpoint, target: Union[str, os.PathLike], optimizer, *,
@@ -185,7 +187,8 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
         (optimizer.global_step, np.array([global_step], np.int32)),
         (optimizer.update_count, np.array([updates], np.int32)),
         (optimizer.beta1_power, np.array(formula.beta1**updates, np.float32)),
-        (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32))],
+        (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32)),
+        (optimizer.counted_power, np.array(formula.beta2**updates, np.float32))],
                     _renamed(content, optimizer))
 
 
@@ -199,8 +202,8 @@ def gather_state(optimizer) -> Dict[str, Parameter]:
         optimizer: an `Adam` or `AdamW` of ours. Without shards its state is returned as it is.
 
     Returns:
-        "moment1.<parameter>" and so on, "beta1_power", "beta2_power", "global_step" and
-        "update_count"; copies.
+        "moment1.<parameter>" and so on, "beta1_power", "beta2_power", "counted_power",
+        "global_step" and "update_count"; copies.
 
     Example:
         >>> state = ms_adam.gather_state(optimizer)  # doctest: +SKIP
@@ -417,16 +420,6 @@ class _Target:
 
     def value(self):
         return self.buffer.reshape(-1)[self.slice].reshape(self.shape)
-
-
-def _assign(parameter, value):
-    """Writes into a Parameter's own memory.
-
-    After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
-    works on (MindSpore 2.10), and all later steps are lost.
-    """
-    if 0 not in parameter.shape:
-        ops.assign(parameter, Tensor(value, parameter.dtype))
 
 
 def _wanted(optimizer):

@@ -25,7 +25,7 @@ FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
 _STATE = re.compile(r"(.*?)(?:flat_)?(" + "|".join(form[0] for form in FORMS) + r")\.", re.DOTALL)
 _COUNTERS = ("global_step", "state_step")
 _POWERS = ("beta1_power", "beta2_power")
-_SINGLE = (*_COUNTERS, *_POWERS, "update_count", FLAT_LAYOUT, SHARD_LAYOUT)
+_SINGLE = (*_COUNTERS, *_POWERS, "counted_power", "update_count", FLAT_LAYOUT, SHARD_LAYOUT)
 
 
 class Steps(NamedTuple):

@@ -50,6 +50,28 @@ HAS_SHARDING = not _BEFORE_2_7
 PLAIN_CHECKPOINTS_ALONE = _BEFORE_2_7
 
 
+def _of_tensors(name):
+    """What MindSpore's C++ class of tensors calls `name`, without the Python around it."""
+    for kind in ms.Tensor.__mro__[1:]:
+        if name in vars(kind):
+            found = vars(kind)[name]
+            return found if callable(found) else found.__get__
+    return None
+
+
+# 2.0.0 tells no addresses of tensors, and has no tensors that are views: it goes on compiling.
+address_of = _of_tensors("_data_ptr")
+is_contiguous = _of_tensors("is_contiguous")
+shape_of, dtype_of = _of_tensors("_shape"), _of_tensors("_dtype")
+
+# Its module moved in 2.9.
+try:
+    from mindspore.graph.api import _pynative_executor
+except ImportError:
+    from mindspore.common.api import _pynative_executor
+wait_for_queued = _pynative_executor.sync
+
+
 def places_of(parameters):
     """Where the data of parameters lie in memory, for a step that would miss that they moved.
 

@@ -3,8 +3,7 @@
 An optimizer's state can count updates in three places, which need not agree. `global_step` drives
 the schedules, and a trainer that accumulates gradients may advance it on every call. `update_count`
 is ours; a checkpoint of another optimizer lacks it. `beta1_power` and `beta2_power` are multiplied
-by the decay rates once per update. This module imports neither MindSpore nor the rest of the
-package: both `load_state` and the optimizer's step call it.
+by the decay rates once per update. `load_state` asks here which of them to believe.
 """
 
 import math

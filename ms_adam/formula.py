@@ -24,6 +24,7 @@ class Formula(NamedTuple):
         decoupled: whether weight decay acts on the weight (AdamW) or on the gradient (L2).
         loss_scale: what the gradients were multiplied by; greater than 0.
         max_grad_norm: the gradients, unscaled, are clipped to this global norm; None: not clipped.
+        maximize: whether the step goes up the gradient.
         lazy: rows of tables without a gradient stay as they are, moments and weight.
         on_host: moments stay in host memory and are updated there, though the device is another one.
         use_locking: handed to those kernels of MindSpore that know it.
@@ -39,6 +40,7 @@ class Formula(NamedTuple):
     decoupled: bool
     loss_scale: float
     max_grad_norm: Optional[float]
+    maximize: bool
     lazy: bool
     on_host: bool
     use_locking: bool
@@ -62,6 +64,13 @@ def check_positive(owner, name, value):
     _check_float(owner, name, value)
     if not 0.0 < value < math.inf:
         raise ValueError(_wrong_value(owner, name, value, "finite and greater than 0"))
+
+
+def unpack_betas(class_name, betas):
+    """Returns beta1 and beta2; raises TypeError unless `betas` is a pair."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(_wrong_type(class_name, "betas", betas, "two floats, beta1 and beta2"))
+    return tuple(betas)
 
 
 def check_choice(owner, name, value, allowed):

@@ -1,13 +1,84 @@
 """Refuses gradients that do not fit their parameters, before any state is touched.
 
-Shapes and dtypes are known when a step is compiled: the checks run then, once, and cost nothing
-in a step. A gradient of shape (1,) would else be broadcast over its parameter without a word.
+In a compiled step, shapes and dtypes are known when it is compiled: the checks run then, once, and
+cost nothing in a step. Called from Python, the optimizer runs them whenever shapes or dtypes differ
+from those of the call before. A gradient of shape (1,) would otherwise be broadcast over its
+parameter without a word.
 """
 
 import mindspore as ms
+import numpy as np
+from mindspore import RowTensor, Tensor
 from mindspore.ops import PrimitiveWithInfer
 
 from ms_adam.compat import FLOATS, NO_FLOAT
+from ms_adam.sparse import DENSE
+
+_FORMS = "a tuple or list with one gradient for each parameter"
+
+
+def take_from_python(class_name, names, gradients):
+    """Returns gradients given from Python in the forms that a compiled step accepts.
+
+    Args:
+        class_name: the optimizer's class name, for error messages.
+        names: the parameters' names.
+        gradients: a tuple or list of Tensors, RowTensors, pairs (indices, values) and what
+            differentiation in graph mode returns for a row-sparse gradient: (indices, values,
+            shape).
+
+    Returns:
+        A tuple of Tensors and pairs of Tensors.
+
+    Raises:
+        TypeError: If `gradients` is no tuple or list, or an element is none of these.
+    """
+    if not isinstance(gradients, (tuple, list)):
+        raise TypeError(f"For '{class_name}', the gradients must be {_FORMS}, but got "
+                        f"{_kind(gradients)}.")
+    if set(map(type, gradients)) == {Tensor}:
+        return tuple(gradients)
+    taken = []
+    for i, gradient in enumerate(gradients):
+        if not isinstance(gradient, Tensor):
+            gradient = _pair(gradient)
+            if gradient is None or not all(isinstance(part, Tensor) for part in gradient):
+                name = f"of '{names[i]}'" if i < len(names) else f"number {i}"
+                raise TypeError(
+                    f"For '{class_name}', the gradient {name} must be a Tensor, a RowTensor or a "
+                    f"pair (indices, values) of Tensors, but got {_kind(gradients[i])}.")
+        taken.append(gradient)
+    return tuple(taken)
+
+
+def _pair(gradient):
+    if isinstance(gradient, RowTensor):
+        return gradient.indices, gradient.values
+    if isinstance(gradient, (tuple, list)):
+        return tuple(gradient[:2] if len(gradient) == 3 else gradient)
+    return None
+
+
+def _kind(value):
+    if value is None:
+        return "None: does the loss depend on this parameter?"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy array of shape {value.shape}; mindspore.Tensor(array) makes a Tensor of it"
+    if isinstance(value, Tensor):
+        return f"one Tensor of shape {value.shape}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {', '.join(type(part).__name__ for part in value)}"
+    return f"{type(value).__name__}"
+
+
+def split_rows(gradients):
+    """Returns values and indices of gradients from Python, as `sparse.parts` does in a graph."""
+    if tuple not in set(map(type, gradients)):
+        return gradients, ()
+    return (tuple(gradient if isinstance(gradient, Tensor) else gradient[-1]
+                  for gradient in gradients),
+            tuple(DENSE if isinstance(gradient, Tensor) else gradient[0]
+                  for gradient in gradients))
 
 
 class CheckGradients(PrimitiveWithInfer):
@@ -18,6 +89,7 @@ class CheckGradients(PrimitiveWithInfer):
     Args:
         names: the parameters' names.
         shapes: the parameters' shapes.
+        class_name: the optimizer's class name, for error messages.
 
     Inputs:
         gradients: a tuple of tensors, and of pairs (indices, values) for rows of a table.
@@ -32,12 +104,13 @@ class CheckGradients(PrimitiveWithInfer):
         TypeError: If one is not a float tensor.
     """
 
-    def __init__(self, names, shapes):
+    def __init__(self, names, shapes, class_name="Adam"):
         super().__init__("CheckGradients")
         self.set_const_prim(True)
         self.add_prim_attr("constexpr_prim", True)
         self.add_prim_attr("forbid_reuse_result", True)  # another optimizer's answer is not ours
         self.names, self.shapes = tuple(names), tuple(tuple(shape) for shape in shapes)
+        self.class_name = class_name
 
     def __infer__(self, gradients):
         return {"dtype": None, "shape": None,
@@ -45,9 +118,16 @@ class CheckGradients(PrimitiveWithInfer):
 
     def check(self, shapes, dtypes):
         """The check itself, on what is known of the gradients."""
-        if len(shapes) != len(self.names):
-            raise ValueError(f"For 'Adam', there must be one gradient for each of the "
-                             f"{len(self.names)} parameters, but got {len(shapes)}.")
+        if not isinstance(dtypes, (tuple, list)):
+            raise TypeError(f"For '{self.class_name}', the gradients must be {_FORMS}, but got one "
+                            f"{_element(dtypes)} tensor of shape {shapes}.")
+        if len(dtypes) != len(self.names):
+            raise ValueError(f"For '{self.class_name}', there must be one gradient for each of the "
+                             f"{len(self.names)} parameters, but got {len(dtypes)}.")
+        for name, dtype in zip(self.names, dtypes):
+            if dtype is None or type(dtype).__name__ in ("TypeNone", "NoneType"):
+                raise TypeError(f"For '{self.class_name}', the gradient of '{name}' must be a "
+                                f"tensor, but got None: does the loss depend on this parameter?")
         if any(shape is None or type(dtype).__name__ == "RowTensorType"
                for shape, dtype in zip(shapes, dtypes)):
             return NO_FLOAT, None
@@ -61,18 +141,25 @@ class CheckGradients(PrimitiveWithInfer):
                 dtype = _element(dtype)
                 self._check_shape(name, expected, tuple(shape))
             if dtype not in FLOATS:
-                raise TypeError(f"For 'Adam', the gradient of '{name}' must be float16, bfloat16, "
-                                f"float32 or float64, but got {dtype}.")
+                raise TypeError(f"For '{self.class_name}', the gradient of '{name}' must be float16, "
+                                f"bfloat16, float32 or float64, but got {dtype}.")
             elements.append(dtype)
         alike = all(dtype == elements[0] for dtype in elements)
         return elements[0] if alike else NO_FLOAT, tuple(sparse)
 
-    @staticmethod
-    def _check_shape(name, expected, shape):
+    def check_tensors(self, gradients):
+        """The check of gradients given from Python."""
+        def of(gradient, name):
+            if isinstance(gradient, tuple):
+                return tuple(getattr(part, name) for part in gradient)
+            return getattr(gradient, name)
+        self.check(*([of(gradient, name) for gradient in gradients] for name in ("shape", "dtype")))
+
+    def _check_shape(self, name, expected, shape):
         if shape == expected:
             return
-        message = (f"For 'Adam', the gradient of '{name}' must have the parameter's shape "
-                   f"{expected}, but got {shape}.")
+        message = (f"For '{self.class_name}', the gradient of '{name}' must have the parameter's "
+                   f"shape {expected}, but got {shape}.")
         if len(expected) > 1 and len(shape) > 1 and shape[-1] == expected[-1]:
             message += (" If these are the values of a row-sparse gradient: in PyNative mode "
                         "MindSpore loses their row numbers. Use nn.Embedding in place of "
@@ -81,17 +168,16 @@ class CheckGradients(PrimitiveWithInfer):
                         "graph mode.")
         raise ValueError(message)
 
-    @staticmethod
-    def _check_pair(name, expected, shapes, dtypes):
+    def _check_pair(self, name, expected, shapes, dtypes):
         if len(dtypes) != 2:
-            raise ValueError(f"For 'Adam', a row-sparse gradient must be a pair (indices, values), "
-                             f"but that of '{name}' has {len(dtypes)} parts.")
+            raise ValueError(f"For '{self.class_name}', a row-sparse gradient must be a pair "
+                             f"(indices, values), but that of '{name}' has {len(dtypes)} parts.")
         (indices, values), (index, value) = map(tuple, shapes), map(_element, dtypes)
         if index not in (ms.int32, ms.int64):
-            raise TypeError(f"For 'Adam', the indices of the gradient of '{name}' must be int32 or "
-                            f"int64, but got {index}.")
+            raise TypeError(f"For '{self.class_name}', the indices of the gradient of '{name}' must "
+                            f"be int32 or int64, but got {index}.")
         if not expected or len(indices) != 1 or values != indices + expected[1:]:
-            raise ValueError(f"For 'Adam', the gradient of '{name}' names rows of shape "
+            raise ValueError(f"For '{self.class_name}', the gradient of '{name}' names rows of shape "
                              f"{expected[1:]} with indices of shape (n,) and values of shape "
                              f"(n, ...), but got {indices} and {values}.")
         return value

@@ -1,27 +1,37 @@
-"""What differs between parameters: which learning rate, which weight decay, and which switches.
+"""What differs between parameters: learning rate, weight decay, formula and switches.
 
 `nn.Optimizer` keeps one learning rate and one weight decay for each parameter, though all
-parameters of a group share them. Here each distinct pair is a group, computed once a step.
+parameters of a group share them. Here parameters with the same rate, decay and formula are one
+group, computed once a step.
 """
 
-from typing import NamedTuple, Optional, Tuple
+import math
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from mindspore import Tensor, nn
-from mindspore.nn.optim.optimizer import _ConvertToCell
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
+
+from ms_adam.formula import Formula, check_bool, check_decay_rate, check_positive, unpack_betas
+
+OPTIONS = ("betas", "eps", "maximize")  # of a group, besides those of `nn.Optimizer`
 
 
 class Groups(NamedTuple):
-    """One entry for each parameter.
+    """Which group each parameter is in, and its switches.
 
     Attributes:
-        index: which group the parameter is in.
-        decayed: whether weight decay acts on it.
-        centralized: whether its gradient is centralized.
-        owned: which elements this process updates, (begin, size) with `begin` and `size` at rows; None
-            if it updates none. All of them, but with `shard_state`.
+        index: the group of each parameter.
+        formulas: the `Formula` of each group.
+        decayed: for each parameter, whether weight decay acts on it.
+        centralized: for each parameter, whether its gradient is centralized.
+        owned: for each parameter, which elements this process updates, (begin, size) with `begin`
+            and `size` at rows; None if it updates none. All of them, except with `shard_state`.
     """
 
     index: Tuple[int, ...]
+    formulas: Tuple[Formula, ...]
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]
     owned: Tuple[Optional[Tuple[int, int]], ...]
@@ -36,6 +46,7 @@ class GroupValues(nn.Cell):
 
     Inputs:
         done: int32 tensor of shape (1,), the number of steps already made.
+        fixed: (), or what `moving` returns: takes the place of the fixed learning rates.
 
     Outputs:
         Two tuples of float32 tensors of shape (), as long as there are groups.
@@ -46,19 +57,50 @@ class GroupValues(nn.Cell):
         # Cells all of them: graphs of MindSpore 2.7 hold no list of cells and tensors.
         self.learning_rates = _values(learning_rates)
         self.weight_decays = _values(weight_decays)
+        self.is_fixed = tuple(isinstance(rate, Fixed) for rate in self.learning_rates)
 
-    def construct(self, done):
-        learning_rates, weight_decays = (), ()
+    def construct(self, done, fixed):
+        learning_rates, weight_decays, i = (), (), 0
         for rate in self.learning_rates:
-            learning_rates += (rate(done),)
+            if len(fixed) > 0 and self.is_fixed[i]:
+                learning_rates += (fixed[i],)
+            else:
+                learning_rates += (rate(done),)
+            i = i + 1
         for decay in self.weight_decays:
             weight_decays += (decay(done),)
         return learning_rates, weight_decays
 
+    def moving(self):
+        """The fixed learning rates as tensors, for a graph that is not to be compiled for each.
+
+        A Parameter whose data was replaced is another one for a compiled step in PyNative mode.
+        """
+        return tuple(Tensor(rate.value.asnumpy()) if fixed else _NO_RATE
+                     for rate, fixed in zip(self.learning_rates, self.is_fixed))
+
+    def now(self, done):
+        """The same as `construct`, called from Python, where a number needs no operator.
+
+        Args:
+            done: the step counter, a Parameter.
+
+        Raises:
+            RuntimeError: If a list of learning rates has none for this step.
+        """
+        return (tuple(rate.now(done) for rate in self.learning_rates),
+                tuple(decay.now(done) for decay in self.weight_decays))
+
+
+_NO_RATE = Tensor(0.0, ms.float32)
+
 
 def _values(sources):
-    return nn.CellList([Scheduled(source) if isinstance(source, nn.Cell) else Fixed(source)
-                        for source in sources], auto_prefix=False)
+    def value(source):
+        if isinstance(source, _IteratorLearningRate):
+            return Listed(source)
+        return Scheduled(source) if isinstance(source, nn.Cell) else Fixed(source)
+    return nn.CellList([value(source) for source in sources], auto_prefix=False)
 
 
 class Fixed(nn.Cell):
@@ -69,6 +111,9 @@ class Fixed(nn.Cell):
         self.value = value
 
     def construct(self, done):
+        return self.value
+
+    def now(self, done):
         return self.value
 
 
@@ -82,12 +127,72 @@ class Scheduled(nn.Cell):
     def construct(self, done):
         return self.schedule(done).reshape(())
 
+    def now(self, done):
+        return self(done)
 
-def split(optimizer, owned):
+
+class Listed(Scheduled):
+    """A value from a list with one for each step."""
+
+    def now(self, done):
+        values, step = self.schedule.learning_rate.asnumpy(), int(done.asnumpy().reshape(()))
+        if not 0 <= step < len(values):
+            raise RuntimeError(f"The list of learning rates has {len(values)} values, and none for "
+                               f"step {step} (counted from 0).")
+        return Tensor(values[step])
+
+
+def take_options(class_name, params):
+    """Takes the options that only our groups have out of the groups.
+
+    Args:
+        class_name: the optimizer's class name, for error messages.
+        params: what the user gave: parameters, or groups as dicts.
+
+    Returns:
+        What `nn.Optimizer` is to be given, and a dict from the id of a Parameter to the fields of
+        its `Formula` that its group sets.
+    """
+    if not isinstance(params, (list, tuple)) or not any(isinstance(group, dict)
+                                                        for group in params):
+        return params, {}
+    groups, options = [], {}
+    for group in params:
+        given = {}
+        if isinstance(group, dict):
+            given = {name: group[name] for name in OPTIONS if name in group}
+        if given:
+            group = {key: value for key, value in group.items() if key not in OPTIONS}
+            fields = _fields(class_name, given)
+            if "params" in group:
+                group["params"] = list(group["params"])
+                options.update((id(parameter), fields) for parameter in group["params"])
+        groups.append(group)
+    return groups, options
+
+
+def _fields(class_name, given):
+    fields = {}
+    if "betas" in given:
+        fields["beta1"], fields["beta2"] = unpack_betas(class_name, given["betas"])
+        for name in ("beta1", "beta2"):
+            check_decay_rate(class_name, name, fields[name])
+    if "eps" in given:
+        check_positive(class_name, "eps", given["eps"])
+        fields["eps"] = given["eps"]
+    if "maximize" in given:
+        check_bool(class_name, "maximize", given["maximize"])
+        fields["maximize"] = given["maximize"]
+    return fields
+
+
+def split(optimizer, formula, options, owned):
     """Reads the groups off what `nn.Optimizer` made of its arguments.
 
     Args:
         optimizer: an `nn.Optimizer` whose loss scale is 1, after its `__init__`.
+        formula: the optimizer's `Formula`.
+        options: what `take_options` returned.
         owned: as in `Groups`.
 
     Returns:
@@ -99,21 +204,72 @@ def split(optimizer, owned):
     rates = tuple(_fixed(rate) for rate in rates)
     decays = (tuple(optimizer.weight_decay) if optimizer.is_group
               else (optimizer.weight_decay,) * count)
-    members = {}
-    index = []
-    for rate, decay in zip(rates, decays):
-        key = (id(rate), float(decay) if isinstance(decay, Tensor) else id(decay))
-        members.setdefault(key, (len(members), rate, decay))
+    members: Dict[tuple, tuple] = {}
+    index: List[int] = []
+    for parameter, rate, decay in zip(optimizer.parameters, rates, decays):
+        own = formula._replace(**options.get(id(parameter), {}))
+        key = (id(rate), float(decay) if isinstance(decay, Tensor) else id(decay), own)
+        members.setdefault(key, (len(members), rate, decay, own))
         index.append(members[key][0])
-    values = GroupValues(tuple(rate for _, rate, _ in members.values()),
-                         tuple(decay for _, _, decay in members.values()))
+    _, group_rates, group_decays, formulas = zip(*members.values())
     groups = Groups(
         index=tuple(index),
+        formulas=formulas,
         decayed=tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags),
         centralized=(optimizer.grad_centralization_flags if optimizer.is_group
                      else (False,) * count),
         owned=tuple(owned))
-    return groups, values
+    return groups, GroupValues(group_rates, group_decays)
+
+
+class Rates:
+    """The learning rates of an optimizer, to be read and set from Python.
+
+    Args:
+        optimizer: an `nn.Optimizer`, after its `__init__`.
+        params: what it was given.
+    """
+
+    def __init__(self, optimizer, params):
+        self.class_name = type(optimizer).__name__
+        self.has_groups = optimizer.is_group_lr
+        if self.has_groups:
+            rate_of = dict(zip(map(id, optimizer.parameters), optimizer.learning_rate))
+            groups = [list(group["params"]) for group in params if "params" in group]
+            self.sources = [_fixed(rate_of[id(group[0])]) for group in groups]
+        else:
+            self.sources = [optimizer.learning_rate]
+
+    def read(self, done):
+        """The rates of the step after `done`, the step counter; a float, or one for each group."""
+        values = [float(value.now(done).asnumpy().reshape(())) for value in _values(self.sources)]
+        return values if self.has_groups else values[0]
+
+    def write(self, value):
+        """Sets all rates to a number, or each to its own."""
+        values = list(value) if isinstance(value, (list, tuple)) else [value] * len(self.sources)
+        if len(values) != len(self.sources):
+            raise ValueError(f"For '{self.class_name}', 'lr' must be a number or a list of "
+                             f"{len(self.sources)}, one for each group with a rate, but got "
+                             f"{len(values)}.")
+        wanted = {}
+        for place, (source, rate) in enumerate(zip(self.sources, values)):
+            if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
+                raise TypeError(f"For '{self.class_name}', 'lr' must be a number, but got {rate!r}.")
+            if not 0.0 <= rate < math.inf:
+                raise ValueError(f"For '{self.class_name}', 'lr' must be finite and not negative, "
+                                 f"but got {rate!r}.")
+            if not isinstance(source, Parameter):
+                raise ValueError(f"For '{self.class_name}', 'lr' cannot be set: the learning rate"
+                                 f"{f' of group {place}' if self.has_groups else ''} comes from "
+                                 f"{type(source).__name__}.")
+            other, where = wanted.setdefault(id(source), (rate, place))
+            if other != rate:
+                raise ValueError(f"For '{self.class_name}', groups {where} and {place} share the "
+                                 f"argument 'learning_rate', but got 'lr' {other!r} and {rate!r}.")
+        for source, rate in zip(self.sources, values):
+            # In its own memory, where a compiled step reads it.
+            ops.assign(source, Tensor(rate, ms.float32))
 
 
 def _fixed(rate):

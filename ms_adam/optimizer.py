@@ -5,42 +5,60 @@ import functools
 import inspect
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
+from ms_adam.backends import launch
 from ms_adam.compat import FLOATS, HAS_SHARDING, NO_FLOAT, RELEASE, places_of
-from ms_adam.formula import Formula, check_bool, check_choice, check_decay_rate, check_positive
-from ms_adam.gradients import CheckGradients
-from ms_adam.groups import split
+from ms_adam.formula import (Formula, check_bool, check_choice, check_decay_rate, check_positive,
+                             unpack_betas)
+from ms_adam.gradients import CheckGradients, split_rows, take_from_python
+from ms_adam.groups import Rates, split, take_options
 from ms_adam.sharding import Exchange, shares_of, undivided
-from ms_adam.sparse import hand_over, parts
+from ms_adam.sparse import parts
 from ms_adam.state import ShardLayout, State, kept, weight_kinds
 from ms_adam.state import flat_state as make_flat_state
 from ms_adam.state import master_weights as make_master_weights
 
-_assign_add = P.AssignAdd()
+_assign_add, _cast, _reshape = P.AssignAdd(), P.Cast(), P.Reshape()
+
+STEP_DTYPES = (ms.int32, ms.int64, ms.float32, ms.float64)  # of global_step
 
 
-def _renamed_arguments(init):
-    """Let `lr` stand for `learning_rate` and `betas` for `beta1` and `beta2`.
+def _constructor(init):
+    """Lets `lr` stand for `learning_rate` and `betas` for `beta1` and `beta2`.
 
     These are the names that MindSpore announces for releases after 2.9. Giving a value under both
-    names is a TypeError, also where the two agree.
+    names is a TypeError, even if the two agree. The arguments are kept as MindSpore's own optimizers
+    keep them (`init_params`, `init_learning_rate`, `init_args`), where `boost` looks for them.
     """
     signature = inspect.signature(init)
 
     @functools.wraps(init)
     def wrapper(self, *args, **kwargs):
-        given = signature.bind(self, *args, **kwargs).arguments
-        owner = type(self).__name__
+        bound = signature.bind(self, *args, **kwargs)
+        class_name = type(self).__name__
         for new, olds in (("lr", ("learning_rate",)), ("betas", ("beta1", "beta2"))):
-            both = [old for old in olds if old in given]
+            both = [old for old in olds if old in bound.arguments]
             if kwargs.get(new) is not None and both:
-                raise TypeError(f"For '{owner}', '{new}' and '{both[0]}' name the same value: give "
-                                f"one of them, but got {new}={kwargs[new]!r} and "
-                                f"{both[0]}={given[both[0]]!r}.")
+                raise TypeError(f"For '{class_name}', '{new}' and '{both[0]}' name the same value: "
+                                f"give one of them, but got {new}={kwargs[new]!r} and "
+                                f"{both[0]}={bound.arguments[both[0]]!r}.")
         init(self, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        arguments.update(arguments.pop("keywords", {}))
+        arguments.pop("unknown", None)
+        arguments.pop("self")
+        learning_rate = arguments.pop("learning_rate")
+        lr = arguments.pop("lr", None)
+        learning_rate = learning_rate if lr is None else lr
+        for name in ("beta1", "beta2") if arguments.get("betas") is not None else ("betas",):
+            arguments.pop(name, None)
+        self.init_params = {"params": arguments.pop("params")}
+        self.init_learning_rate = None if isinstance(learning_rate, nn.Cell) else learning_rate
+        self.init_args = arguments
 
     return wrapper
 
@@ -69,7 +87,8 @@ class Adam(nn.Optimizer):
     Args:
         params (Union[list[Parameter], list[dict]]): Parameters, or groups of them with the keys
             "params", "lr", "weight_decay", "grad_centralization" and "order_params", as in
-            `nn.Adam`. float16, bfloat16, float32 or float64, any shape.
+            `nn.Adam`. float16, bfloat16, float32 or float64, any shape. Not bfloat16 on a GPU, for
+            which MindSpore has no bfloat16 kernels.
         learning_rate (Union[float, int, Tensor, Iterable, LearningRateSchedule], optional): A
             fixed value, one for each step, or a schedule that is called with the number of steps
             already made. Kept in float32, as MindSpore does. Default: ``1e-3`` .
@@ -155,10 +174,10 @@ class Adam(nn.Optimizer):
         ValueError: If `loss_scale`, `eps` or `max_grad_norm` is not greater than 0; if `beta1` or
             `beta2` is not in [0, 1); if `weight_decay` or `learning_rate` is less than 0; if
             `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
-            `backend` is unknown or cannot run, or cannot have `flat_state`; if the count or a
-            shape of the gradients does not fit; if `shard_state` is True in another parallel mode
-            than data-parallel, or its parameters can not be sent exactly, or it is compiled into a
-            step with a backend other than "fused".
+            `backend` is unknown or cannot run, or cannot have `flat_state`; if a parameter is
+            bfloat16 on a GPU; if the count or a shape of the gradients does not fit; if
+            `shard_state` is True in another parallel mode than data-parallel, or its parameters can
+            not be sent exactly, or it is compiled into a step with a backend other than "fused".
         RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
             table has not (backend "fused"; nothing is changed then); if `shard_state` is True and
             communication was not started.
@@ -191,140 +210,212 @@ class Adam(nn.Optimizer):
 
     decoupled_weight_decay = False
 
-    @_renamed_arguments
+    @_constructor
     def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
                  use_locking=False, use_nesterov=False, weight_decay=0.0, loss_scale=1.0,
                  use_amsgrad=False, *, use_lazy=False, use_offload=False, epsilon_hat=False,
-                 bias_correction=True, max_grad_norm=None, master_weights=False, backend="auto",
+                 bias_correction=True, maximize=False, max_grad_norm=None, master_weights=False, backend="auto",
                  flat_state=False, shard_state=False, lr=None, betas=None, **unknown):
-        owner = type(self).__name__
+        class_name = type(self).__name__
         if unknown:
-            raise KeyError(f"For '{owner}', no argument is named {', '.join(map(repr, unknown))}.")
+            raise KeyError(f"For '{class_name}', no argument is named {', '.join(map(repr, unknown))}.")
         learning_rate = learning_rate if lr is None else lr
         if isinstance(learning_rate, str):  # iterable, but no list of learning rates
-            raise TypeError(f"For '{owner}', the argument 'learning_rate' must be float, int, "
+            raise TypeError(f"For '{class_name}', the argument 'learning_rate' must be float, int, "
                             f"Tensor, Iterable or LearningRateSchedule, but got "
                             f"{learning_rate!r}.")
         if betas is not None:
-            beta1, beta2 = _unpack_betas(owner, betas)
+            beta1, beta2 = unpack_betas(class_name, betas)
         loss_scale = _as_float(loss_scale)
         for name, value in (("beta1", beta1), ("beta2", beta2)):
-            check_decay_rate(owner, name, value)
+            check_decay_rate(class_name, name, value)
         for name, value in (("eps", eps), ("loss_scale", loss_scale)):
-            check_positive(owner, name, value)
+            check_positive(class_name, name, value)
         if max_grad_norm is not None:
             max_grad_norm = _as_float(max_grad_norm)
-            check_positive(owner, "max_grad_norm", max_grad_norm)
+            check_positive(class_name, "max_grad_norm", max_grad_norm)
         switches = {
             "use_locking": use_locking, "use_nesterov": use_nesterov, "use_amsgrad": use_amsgrad,
             "use_lazy": use_lazy, "use_offload": use_offload, "epsilon_hat": epsilon_hat,
-            "bias_correction": bias_correction, "master_weights": master_weights,
+            "bias_correction": bias_correction, "maximize": maximize, "master_weights": master_weights,
             "flat_state": flat_state, "shard_state": shard_state}
         for name, value in switches.items():
-            check_bool(owner, name, value)
-        check_choice(owner, "backend", backend, backends.CHOICES)
-        if sum((use_lazy, use_offload, use_amsgrad)) > 1 and (use_lazy or use_offload):
-            raise ValueError(
-                f"For '{owner}', at most one of 'use_lazy', 'use_offload' and 'use_amsgrad' can be "
-                f"True, but got use_lazy={use_lazy}, use_offload={use_offload}, "
-                f"use_amsgrad={use_amsgrad}.")
+            check_bool(class_name, name, value)
+        check_choice(class_name, "backend", backend, backends.CHOICES)
+        _check_combination(class_name, use_lazy, use_offload, use_amsgrad)
         if shard_state and not HAS_SHARDING:
-            raise NotImplementedError(f"For '{owner}', shard_state=True needs MindSpore 2.7 or newer, "
+            raise NotImplementedError(f"For '{class_name}', shard_state=True needs MindSpore 2.7 or newer, "
                                       f"but this is {RELEASE}.")
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
+        params, options = take_options(class_name, params)
         super().__init__(learning_rate, params, weight_decay, loss_scale=1.0)
         self.loss_scale = loss_scale
-        _check_parameters(owner, self.parameters)
+        _check_parameters(class_name, self.parameters)
 
         formula = Formula(
             beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
             bias_correction=bias_correction, nesterov=use_nesterov, amsgrad=use_amsgrad,
-            decoupled=self.decoupled_weight_decay, loss_scale=loss_scale,
+            decoupled=self.decoupled_weight_decay, loss_scale=loss_scale, maximize=maximize,
             max_grad_norm=max_grad_norm, lazy=use_lazy,
             on_host=use_offload and self._target != "CPU", use_locking=use_locking)
         if flat_state:
             if backend not in ("auto", "fused"):
-                raise ValueError(f"For '{owner}', flat_state=True is for backend='fused', but got "
-                                 f"backend='{backend}'.")
+                raise ValueError(f"For '{class_name}', flat_state=True is for backend='fused', but "
+                                 f"got backend='{backend}'.")
             backend = "fused"
-        self.backend = backends.choose(owner, backend, formula,
+        self.backend = backends.choose(class_name, backend, formula,
                                        weight_kinds(self.parameters, master_weights), self._target)
         divisible = self.backend == "fused"
-        self.shares = (shares_of(owner, self.parameters, divisible) if shard_state
+        self.shares = (shares_of(class_name, self.parameters, divisible) if shard_state
                        else undivided(self.parameters))
         owned = self.shares.owned
         weights = (make_master_weights(self.parameters, owned) if master_weights
                    else self.parameters)
+        clips = max_grad_norm is not None
         if flat_state:
             state, self.layout, self.flat_layout = make_flat_state(self.parameters, use_amsgrad,
-                                                                   owned)
+                                                                   clips, owned)
             offset_of = dict(zip(self.layout.names, self.layout.offsets))
             layout = {"offsets": [offset_of.get(p.name) for p in self.parameters]}
         else:
-            state, layout = State.zeros(self.parameters, use_amsgrad, owned), {}
+            state, layout = State.zeros(self.parameters, use_amsgrad, clips, owned), {}
         self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
         if use_amsgrad:
             self.vhat = kept(state.vhat)
         self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        self.update_count, self.counted_power = state.update_count, state.counted_power
+        self.grad_norm = state.norm
         if master_weights:
             self.master_weights = weights
-        groups, self.group_values = split(self, owned)
+        groups, self.group_values = split(self, formula, options, owned)
+        self.rates = Rates(self, params)
         self.update = backends.BACKENDS[self.backend](
             formula, self.parameters, weights, state, groups, self._target, **layout)
         self.exchanged, self.divisible, self.called = self.shares.ranks > 1, divisible, False
         if self.exchanged:
             self.shard_layout = ShardLayout.of(self.parameters, owned).entry()
-            packings = backends.packing_for(owner, self.backend, self.parameters, master_weights,
+            packings = backends.packing_for(class_name, self.backend, self.parameters, weights,
                                             self._target)
             self.exchange = Exchange(packings, self.parameters, self.shares)
         self.formula = formula
-        self.update_count = ms.Parameter(ms.Tensor([0], ms.int32), "update_count",
-                                         requires_grad=False)
         self.count = len(self.parameters)
         self.check = CheckGradients([parameter.name for parameter in self.parameters],
-                                    [parameter.shape for parameter in self.parameters])
-        self.one = ms.Tensor([1], ms.int32)
+                                    [parameter.shape for parameter in self.parameters], class_name)
+        self.one = Tensor([1], ms.int32)
+        self.done = Tensor(True)
         self.map_ = ops.HyperMap()
 
+    @property
+    def launch(self):
+        """How a call from Python runs: "by address" or "compiled".
+
+        By address, the kernel of backend "fused" is called with the addresses of the tensors; there
+        is no graph, and nothing to compile. It is "compiled" with the other backends, with MindSpore
+        2.0.0, which tells no addresses, and where a subclass has a `construct` of its own or a hook
+        was registered. Inside a compiled step the optimizer is always part of its graph.
+        """
+        hooked = any(getattr(self, hooks, None) for hooks in _HOOKS)
+        by_address = (launch.AVAILABLE and self.backend == "fused" and launch.on_cpu()
+                      and not self._overrides_construct() and not hooked)
+        return "by address" if by_address else "compiled"
+
+    @property
+    def lr(self):
+        """The learning rate of the next step: a float; with parameter groups, a list of one for each.
+
+        Assigning a float, or a list with one for each group, sets it, in both modes and in a step
+        that is compiled already. (Assigning to `learning_rate` has no effect, as in `nn.Adam`.)
+
+        Raises:
+            ValueError: If a learning rate that is set comes from a schedule or a list, or is
+                negative or not finite; if there are not as many as groups.
+            TypeError: If one is not a number.
+        """
+        return self.rates.read(self.global_step)
+
+    @lr.setter
+    def lr(self, value):
+        self.rates.write(value)
+
     def __call__(self, gradients):
+        gradients = take_from_python(self.check.class_name, self.check.names, gradients)
+        if self.launch == "by address":
+            return self._step_by_address(gradients)
         self.called = True  # from Python; a compiled step takes construct alone
         if ms.get_context("mode") != ms.PYNATIVE_MODE:
-            return super().__call__(hand_over(gradients))
-        # MindSpore 2.10 goes on with the memory that it saw first: after Parameter.set_data, hence
-        # after load_param_into_net, steps would go where nobody looks. A new graph sees the new.
+            return super().__call__(gradients)
+        # A graph in PyNative mode goes on with the memory that it saw first (MindSpore 2.10): after
+        # Parameter.set_data, hence after load_param_into_net, steps would be lost. A new graph
+        # sees the new memory. Learning rates, which move in each step, are handed over instead.
         if self.__dict__.get("_places") not in (None, self._places_of_data()):
             self._create_time += 1
-        result = super().__call__(hand_over(gradients))
+        rates = () if self._overrides_construct() else self.group_values.moving()
+        result = super().__call__(gradients, *rates)
         self.__dict__["_places"] = self._places_of_data()
         return result
 
+    def _step_by_address(self, gradients):
+        values, indices = split_rows(gradients)
+        done = self._steps_done()
+        learning_rates, weight_decays = self.group_values.now(self.global_step)
+        try:
+            self.update.now(done, learning_rates, weight_decays, values, indices,
+                            functools.partial(self.check.check_tensors, gradients))
+        except IndexError as error:
+            place, row, rows = error.args
+            raise RuntimeError(
+                f"For '{self.check.class_name}', the gradient of '{self.check.names[place]}' names "
+                f"row {row}, but the parameter has {rows} rows.") from None
+        launch.add_one(self.global_step)
+        if self.exchanged:
+            self.exchange.now()
+        return self.done
+
+    def _steps_done(self):
+        step = self.global_step
+        if step.dtype not in STEP_DTYPES or step.size != 1:
+            raise TypeError(
+                f"For '{self.check.class_name}', 'global_step' must be one number, int32, int64, "
+                f"float32 or float64, but got {step.dtype} of shape {step.shape}.")
+        if step.dtype == ms.int32:
+            return step
+        return Tensor([int(step.asnumpy().reshape(()))], ms.int32)
+
+    def _overrides_construct(self):
+        return type(self).construct is not Adam.construct
+
     def _places_of_data(self):
         if "_watched" not in self.__dict__:
-            self.__dict__["_watched"] = list(self.get_parameters())
+            fixed = {id(rate.value) for rate in self.group_values.learning_rates
+                     if hasattr(rate, "value") and not self._overrides_construct()}
+            self.__dict__["_watched"] = [parameter for parameter in self.get_parameters()
+                                         if id(parameter) not in fixed]
         return places_of(self.__dict__["_watched"])
 
     @ms.jit
-    def construct(self, gradients):
+    def construct(self, gradients, *fixed_rates):
         dtype, sparse = self.check(gradients)
         indices = ()
         if sparse != ():
             gradients, indices = parts(self.map_, self.parameters, gradients, sparse)
             dtype = NO_FLOAT
         # Schedules are called with the steps already made: before this one counts.
-        learning_rates, weight_decays = self.group_values(self.global_step)
-        _assign_add(self.global_step, self.one)
-        _assign_add(self.update_count, self.one)
+        learning_rates, weight_decays = self.group_values(self.global_step, fixed_rates)
         if self.exchanged and not self.divisible and not self.called:
             # Each rank's graph is another one: it would exchange gradients in another order.
             raise ValueError("With shard_state=True and backend 'primitive' or 'composite', call the "
                              "optimizer from Python, not in a compiled step: average the gradients "
                              "before. backend='fused' can be compiled into a step.")
-        done = self.update(self.global_step, learning_rates, weight_decays, gradients, dtype,
-                           indices)
+        steps = self.global_step
+        if self.global_step.dtype != ms.int32:
+            steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
+        done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
+        _assign_add(self.global_step, _cast(_reshape(self.one, self.global_step.shape),
+                                            self.global_step.dtype))
         if self.exchanged:
-            done = self.exchange(self.global_step, (gradients, indices))
-        return done
+            done = self.exchange(self.global_step, (gradients, indices, done))
+        return ops.depend(True, done)
 
     @nn.Optimizer.target.setter
     def target(self, value):
@@ -380,7 +471,7 @@ class AdamW(Adam):
 
     decoupled_weight_decay = True
 
-    @_renamed_arguments
+    @_constructor
     def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
                  use_locking=False, use_nesterov=False, weight_decay=1e-2, loss_scale=1.0,
                  use_amsgrad=False, **keywords):
@@ -390,24 +481,33 @@ class AdamW(Adam):
             loss_scale, use_amsgrad, **keywords)
 
 
+# What a Cell calls around `construct`, and a launch by address would miss.
+_HOOKS = ("_forward_pre_hook", "_forward_hook", "_backward_pre_hook", "_backward_hook")
+
+
 def _as_float(value):
     """Whole numbers as floats, as `nn.Optimizer` takes them; True is no number."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _unpack_betas(owner, betas):
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise TypeError(f"For '{owner}', the argument 'betas' must be two floats, beta1 and beta2, "
-                        f"but got {betas!r}.")
-    return betas
+def _check_combination(class_name, use_lazy, use_offload, use_amsgrad):
+    """Refuses what `nn.Adam` refuses, in words that contain its own."""
+    given = f"but got use_lazy={use_lazy}, use_offload={use_offload}, use_amsgrad={use_amsgrad}."
+    if use_lazy and use_offload:
+        raise ValueError(f"For '{class_name}', 'use_lazy' and 'use_offload' can not both be True, "
+                         f"{given}")
+    if (use_lazy or use_offload) and use_amsgrad:
+        raise ValueError(f"For lazy Adam and Adam with offload, there is no parameter named "
+                         f"'use_amsgrad'. For '{class_name}', use_amsgrad=True needs use_lazy=False "
+                         f"and use_offload=False, {given}")
 
 
-def _check_parameters(owner, parameters):
+def _check_parameters(class_name, parameters):
     seen = set()
     for parameter in parameters:
         if parameter.name in seen:
-            raise RuntimeError(f"For '{owner}', the parameter '{parameter.name}' is given twice.")
+            raise RuntimeError(f"For '{class_name}', the parameter '{parameter.name}' is given twice.")
         seen.add(parameter.name)
         if parameter.dtype not in FLOATS:
-            raise TypeError(f"For '{owner}', the parameter '{parameter.name}' must be float16, "
+            raise TypeError(f"For '{class_name}', the parameter '{parameter.name}' must be float16, "
                             f"bfloat16, float32 or float64, but got {parameter.dtype}.")

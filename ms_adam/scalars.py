@@ -18,11 +18,59 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.ops import operations as P
 
-_cast = P.Cast()
+_cast, _assign, _reshape, _add = P.Cast(), P.Assign(), P.Reshape(), P.Add()
+_equal, _select, _maximum = P.Equal(), P.Select(), P.Maximum()
+
+
+class UpdateCount(nn.Cell):
+    """Counts the updates, which the bias correction needs; `global_step` drives the schedules.
+
+    `mindspore.load_param_into_net` may load a state without `update_count`, that of `nn.Adam` or of
+    ms_adam 0.1, and a script may reset one as it would that of `nn.Adam`. Then `beta2_power` is not
+    what the last update left there, `counted_power`, and `global_step` tells the count; a power of 1
+    means that none was made.
+
+    Args:
+        formula: the optimizer's `Formula`.
+        state: a `State`; its counters are read and set.
+        dtype: what the powers are computed in.
+
+    Inputs:
+        global_step: int32 tensor of shape (1,), the steps that schedules have seen.
+
+    Outputs:
+        t, the number of this update, 1 for the first; of `dtype` and shape ().
+    """
+
+    def __init__(self, formula, state, dtype):
+        super().__init__(auto_prefix=False)
+        self.update_count, self.counted_power = state.update_count, state.counted_power
+        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
+        self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
+        self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
+        self.unit = Tensor(1.0, dtype)
+        self.no_update = Tensor(1.0, ms.float32)
+        self.dtype = dtype
+
+    def construct(self, global_step):
+        power = self.beta2_power
+        loaded = _select(_reshape(_equal(power, self.no_update), (1,)), self.none,
+                         _maximum(global_step, self.none))
+        ours = _reshape(_equal(power, self.counted_power), (1,))
+        count = _add(_select(ours, self.update_count, loaded), self.one)
+        t = _cast(_reshape(count, ()), self.dtype)
+        power1 = _cast(self.unit - correction(t, self.half_log_beta1, self.unit), ms.float32)
+        power2 = _cast(self.unit - correction(t, self.half_log_beta2, self.unit), ms.float32)
+        _assign(self.update_count, count)
+        _assign(self.beta1_power, power1)
+        _assign(self.beta2_power, power2)
+        _assign(self.counted_power, power2)
+        return t
 
 
 class StepScalars(nn.Cell):
-    """Bias corrections, folded into one factor and one epsilon.
+    """Bias corrections, folded into one factor and one epsilon, for each group.
 
     A kernel that rounds beta to float32 applies other decay rates than the user wrote:
     1 - float32(0.999) is off by 1.3e-5. Its moments then carry the weights of its own rates, so
@@ -36,24 +84,57 @@ class StepScalars(nn.Cell):
     which is the same where the rates are the same.
 
     Args:
-        formula: a `Formula`.
-        kernel_beta1: the decay rate of the first moment that the kernel applies.
-        kernel_beta2: the same for the second moment.
+        formulas: a `Formula` for each group.
+        kernel_rate: function from a decay rate to the one that the kernel applies.
         dtype: what the scalars are computed in: float64 where the device has it.
 
     Inputs:
-        step: int32 tensor of shape (1,): t, 1 in the first step.
+        t: the number of this update, 1 for the first; of `dtype` and shape ().
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
 
     Outputs:
-        Of `dtype` and shape (): step sizes, a tuple of one for each group; what decoupled weight
-        decay leaves of a weight, 1 - learning_rate * weight_decay, likewise; epsilon; beta1^t;
-        beta2^t.
+        Of `dtype` and shape (), one for each group: step sizes; what decoupled weight decay leaves
+        of a weight, 1 - learning_rate * weight_decay; epsilons.
     """
 
-    def __init__(self, formula, kernel_beta1, kernel_beta2, dtype):
+    def __init__(self, formulas, kernel_rate, dtype):
         super().__init__(auto_prefix=False)
+        distinct = []
+        self.which = []
+        for formula in formulas:
+            key = (formula.beta1, formula.beta2, formula.eps)
+            if key not in distinct:
+                distinct.append(key)
+            self.which.append(distinct.index(key))
+        self.which = tuple(self.which)
+        self.corrections = nn.CellList(
+            [BiasCorrection(formulas[0]._replace(beta1=beta1, beta2=beta2, eps=eps), kernel_rate,
+                            dtype) for beta1, beta2, eps in distinct], auto_prefix=False)
+        self.one = Tensor(1.0, dtype)
+        self.dtype = dtype
+
+    def construct(self, t, learning_rates, weight_decays):
+        factors, folded = (), ()
+        for bias_correction in self.corrections:
+            factor, epsilon = bias_correction(t)
+            factors += (factor,)
+            folded += (epsilon,)
+        step_sizes, retained, epsilons = (), (), ()
+        for i in range(len(self.which)):
+            learning_rate = _cast(learning_rates[i], self.dtype)
+            step_sizes += (factors[self.which[i]] * learning_rate,)
+            retained += (self.one - learning_rate * _cast(weight_decays[i], self.dtype),)
+            epsilons += (folded[self.which[i]],)
+        return step_sizes, retained, epsilons
+
+
+class BiasCorrection(nn.Cell):
+    """The factor of the learning rate, and epsilon, of one formula; see `StepScalars`."""
+
+    def __init__(self, formula, kernel_rate, dtype):
+        super().__init__(auto_prefix=False)
+        kernel_beta1, kernel_beta2 = kernel_rate(formula.beta1), kernel_rate(formula.beta2)
         self.bias_correction = formula.bias_correction
         self.epsilon_hat = formula.epsilon_hat
         self.exact1 = kernel_beta1 == formula.beta1
@@ -64,18 +145,15 @@ class StepScalars(nn.Cell):
         self.half_log_kernel_beta2 = Tensor(_half_log(kernel_beta2), dtype)
         self.eps = Tensor(formula.eps, dtype)
         self.one = Tensor(1.0, dtype)
-        self.dtype = dtype
 
-    def construct(self, step, learning_rates, weight_decays):
-        t = _cast(ops.reshape(step, ()), self.dtype)
-        correction1 = self._correction(t, self.half_log_beta1)
-        correction2 = self._correction(t, self.half_log_beta2)
-        c1, c2 = correction1, ops.sqrt(correction2)
+    def construct(self, t):
+        c1 = correction(t, self.half_log_beta1, self.one)
+        c2 = ops.sqrt(correction(t, self.half_log_beta2, self.one))
         k1, k2 = c1, c2
         if not self.exact1:
-            k1 = self._correction(t, self.half_log_kernel_beta1)
+            k1 = correction(t, self.half_log_kernel_beta1, self.one)
         if not self.exact2:
-            k2 = ops.sqrt(self._correction(t, self.half_log_kernel_beta2))
+            k2 = ops.sqrt(correction(t, self.half_log_kernel_beta2, self.one))
 
         if self.bias_correction:
             factor = k2 / k1
@@ -85,22 +163,17 @@ class StepScalars(nn.Cell):
             epsilon = self.eps * k2
         else:
             epsilon = self.eps * (k2 / c2)
+        return factor, epsilon
 
-        step_sizes, retained = (), ()
-        for learning_rate, weight_decay in zip(learning_rates, weight_decays):
-            learning_rate = _cast(learning_rate, self.dtype)
-            step_sizes += (factor * learning_rate,)
-            retained += (self.one - learning_rate * _cast(weight_decay, self.dtype),)
-        return step_sizes, retained, epsilon, self.one - correction1, self.one - correction2
 
-    def _correction(self, t, half_log_beta):
-        """1 - beta^t without cancellation: -expm1(2x) = -2 tanh(x) / (1 - tanh(x)).
+def correction(t, half_log_beta, one):
+    """1 - beta^t without cancellation: -expm1(2x) = -2 tanh(x) / (1 - tanh(x)).
 
-        Not from powers multiplied up step by step, which drift, and not from Expm1, which
-        MindSpore's CPU kernel computes as exp(x) - 1: 1.3e-5 off in float32 at beta2 = 0.999.
-        """
-        tanh = ops.tanh(t * half_log_beta)
-        return (tanh + tanh) / (tanh - self.one)
+    Not from powers multiplied up step by step, which drift, and not from Expm1, which
+    MindSpore's CPU kernel computes as exp(x) - 1: 1.3e-5 off in float32 at beta2 = 0.999.
+    """
+    tanh = ops.tanh(t * half_log_beta)
+    return (tanh + tanh) / (tanh - one)
 
 
 def _half_log(beta):

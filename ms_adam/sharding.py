@@ -220,6 +220,16 @@ class Exchange(nn.Cell):
         return True
 
 
+    def now(self):
+        """The same at once, after a step that was launched by address.
+
+        All gradients were exchanged before that step, and each message is received before the next
+        one is sent.
+        """
+        for message in self.messages:
+            message.now()
+
+
 class Message(nn.Cell):
     """Exchanges parameters that one row can hold.
 
@@ -250,3 +260,6 @@ class Message(nn.Cell):
         rows = self.collect(ops.depend(self.pack(step), after))
         self.unpack(rows)
         return rows
+
+    def now(self):
+        self.unpack.now(self.collect(self.pack.now()))

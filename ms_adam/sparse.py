@@ -16,7 +16,7 @@ before the kinds are known: so what depends on them stands in those.
 """
 
 import mindspore as ms
-from mindspore import RowTensor, Tensor, ops
+from mindspore import Tensor, ops
 from mindspore.ops import composite as C
 from mindspore.ops import operations as P
 from mindspore.ops.primitive import constexpr
@@ -41,31 +41,6 @@ def when_known(method, count):
     overloaded = C.MultitypeFuncGraph(method.__name__)
     overloaded.register(*("Tensor",) * count)(method)
     return overloaded
-
-
-def hand_over(gradients):
-    """Gradients given from Python, with pairs for what a compiled step can not be given.
-
-    Args:
-        gradients: a tuple or list of Tensors, RowTensors, pairs (indices, values) and what
-            differentiation in graph mode returns for a row-sparse gradient: (indices, values,
-            shape).
-
-    Returns:
-        A tuple of Tensors and pairs.
-    """
-    if not isinstance(gradients, (tuple, list)):
-        return gradients
-    return tuple(gradient if isinstance(gradient, Tensor) else _pair(gradient)
-                 for gradient in gradients)
-
-
-def _pair(gradient):
-    if isinstance(gradient, RowTensor):
-        return gradient.indices, gradient.values
-    if isinstance(gradient, (tuple, list)) and len(gradient) == 3:
-        return tuple(gradient[:2])
-    return gradient  # a pair, or what CheckGradients refuses
 
 
 def parts(map_, weights, gradients, sparse):

@@ -10,6 +10,7 @@ from typing import List, NamedTuple, Optional, Tuple
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
+from mindspore.ops import operations as P
 
 from ms_adam.compat import bfloat16
 
@@ -24,9 +25,13 @@ class State(NamedTuple):
         moment1: first moments m, each of its parameter's shape; names `moment1.<parameter>`.
         moment2: second moments v, likewise; names `moment2.<parameter>`.
         vhat: the largest second moments, under AMSGrad; else None; names `vhat.<parameter>`.
-        beta1_power: beta1^t, float32 of shape (). No update reads it: the corrections come from
-            the step count. It is kept so that `nn.Adam` can go on from a checkpoint of ours.
+        beta1_power: beta1^t, float32 of shape (). Kept so that `nn.Adam` can go on from a checkpoint
+            of ours.
         beta2_power: beta2^t, likewise.
+        update_count: t, the number of updates made, int32 of shape (1,).
+        counted_power: beta2_power as the last update set it; see `scalars.UpdateCount`.
+        norm: global norm of the gradients in the last step, float32 of shape (); None if they are
+            not clipped.
     """
 
     moment1: Tuple[Optional[Parameter], ...]
@@ -34,21 +39,25 @@ class State(NamedTuple):
     vhat: Optional[Tuple[Optional[Parameter], ...]]
     beta1_power: Parameter
     beta2_power: Parameter
+    update_count: Parameter
+    counted_power: Parameter
+    norm: Optional[Parameter]
 
     @classmethod
-    def zeros(cls, parameters, amsgrad, owned):
+    def zeros(cls, parameters, amsgrad, clips, owned):
         """A state before the first step: float32, or float64 for float64 parameters.
 
         Args:
             parameters: what is optimized.
             amsgrad: whether there is vhat.
+            clips: whether gradients are clipped.
             owned: which elements of each are kept here; see `groups.Groups`.
         """
         def zeros(prefix):
             return tuple(None if own is None else _zeros_like(prefix, parameter, own)
                          for parameter, own in zip(parameters, owned))
         return cls(zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None,
-                   *_beta_powers())
+                   *_numbers(clips))
 
 
 def kept(moments):
@@ -162,7 +171,7 @@ ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
 
 
-def flat_state(parameters, amsgrad, owned):
+def flat_state(parameters, amsgrad, clips, owned):
     """A flat state before the first step; arguments are those of `State.zeros`.
 
     Returns:
@@ -177,7 +186,7 @@ def flat_state(parameters, amsgrad, owned):
             Parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}",
                       requires_grad=False) for dtype, size in layout.sizes().items())
     state = State(buffers("moment1"), buffers("moment2"), buffers("vhat") if amsgrad else None,
-                  *_beta_powers())
+                  *_numbers(clips))
     return state, layout, Parameter(Tensor(layout.to_bytes()), FLAT_LAYOUT, requires_grad=False)
 
 
@@ -210,17 +219,26 @@ def master_weights(parameters, owned):
 
 
 class WeightKind(NamedTuple):
-    """What can be asked of a weight before it is made."""
+    """What can be asked of a weight before it is made.
+
+    Attributes:
+        name: the parameter's name.
+        shape: the parameter's shape.
+        dtype: dtype of the weight: float32 if it is a master weight.
+        parameter_dtype: dtype of the parameter.
+    """
 
     name: str
     shape: Tuple[int, ...]
     dtype: object
+    parameter_dtype: object
 
 
 def weight_kinds(parameters, masters):
     """The kinds of the weights that the update will act on."""
     return [WeightKind(parameter.name, parameter.shape,
-                       ms.float32 if masters and takes_master(parameter) else parameter.dtype)
+                       ms.float32 if masters and takes_master(parameter) else parameter.dtype,
+                       parameter.dtype)
             for parameter in parameters]
 
 
@@ -266,9 +284,38 @@ def entries(names, parameters, amsgrad, masters):
                     if masters and takes_master(parameter)]
 
 
-def _beta_powers():
-    return (Parameter(Tensor(1.0, ms.float32), name, requires_grad=False)
-            for name in ("beta1_power", "beta2_power"))
+def on_host(optimizer):
+    """Returns the ids of the Parameters that `use_offload=True` keeps in host memory."""
+    if not optimizer.formula.on_host:
+        return frozenset()
+    return frozenset(id(moment) for moment in (*optimizer.moment1, *optimizer.moment2))
+
+
+def write(parameter, value, host):
+    """Writes into a Parameter's own memory.
+
+    After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
+    works on (MindSpore 2.10), and all later steps are lost. Likewise, an operator on the device
+    moves a Parameter from host memory to the device, and a graph that was compiled before keeps
+    using the host memory.
+
+    Args:
+        parameter: a Parameter of an optimizer.
+        value: what `Tensor` takes, of the same shape.
+        host: whether the Parameter stays in host memory; see `on_host`.
+    """
+    if 0 in parameter.shape:
+        return
+    assign = P.Assign().set_device("CPU") if host else ops.assign
+    assign(parameter, Tensor(value, parameter.dtype))
+
+
+def _numbers(clips):
+    return (Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
+            Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False),
+            Parameter(Tensor([0], ms.int32), "update_count", requires_grad=False),
+            Parameter(Tensor(1.0, ms.float32), "counted_power", requires_grad=False),
+            Parameter(Tensor(0.0, ms.float32), "grad_norm", requires_grad=False) if clips else None)
 
 
 def _dtype_name(dtype):

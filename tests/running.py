@@ -6,6 +6,7 @@ from ms_adam.backends import BACKENDS
 from ms_adam.compat import FLOATS, HAS_AMSGRAD_KERNEL, has_shape
 from ms_adam.verify import cases
 from ms_adam.verify.cells import (  # noqa: F401  tests take these from here
+    CompiledStep,
     as_tensors,
     excess,
     make_optimizer,

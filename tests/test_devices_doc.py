@@ -15,6 +15,7 @@ from mindspore import Parameter, Tensor
 
 import ms_adam
 from ms_adam import backends
+from ms_adam.state import weight_kinds
 from ms_adam.verify.devices import why_not
 from tests.documented_operators import BUILDERS, EVERYWHERE, EXCHANGE, ON_THE_CPU_ALONE, OPERATORS
 
@@ -49,27 +50,42 @@ def chosen(dtype, options, device_target):
     """What backend="auto" takes; the optimizer itself is made on the CPU."""
     adam = ms_adam.Adam(parameters(dtype), **options)
     on_host = options.get("use_offload", False) and device_target != "CPU"
-    weights = getattr(adam, "master_weights", adam.parameters)
-    return backends.choose("Adam", "auto", adam.formula._replace(on_host=on_host), weights,
-                           device_target)
+    kinds = weight_kinds(adam.parameters, options.get("master_weights", False))
+    try:
+        return backends.choose("Adam", "auto", adam.formula._replace(on_host=on_host), kinds,
+                               device_target)
+    except ValueError as refusal:
+        assert f"    ValueError: {refusal}\n" in section("Which backend runs")
+        return "refused"
 
 
 @pytest.mark.parametrize("row", rows(section("Which backend runs")), ids="-".join)
 def test_the_backend_is_the_one_that_the_table_names(row):
-    dtype, options, on_cpu, elsewhere = row
+    dtype, options, on_cpu, on_gpu, on_ascend = row
     options = eval(f"dict({options.strip('`')})")
     assert ms_adam.Adam(parameters(dtype), **options).backend == on_cpu
     assert chosen(dtype, options, "CPU") == on_cpu
-    for device_target in ("GPU", "Ascend"):
-        assert chosen(dtype, options, device_target) == elsewhere
+    assert chosen(dtype, options, "GPU") == on_gpu
+    assert chosen(dtype, options, "Ascend") == on_ascend
 
 
-def test_without_a_compiler_the_cpu_takes_what_the_others_take(monkeypatch):
+def test_the_gpu_plugin_has_no_bfloat16_kernel():
+    """A kernel names its dtype in a symbol, as those of float16 do; bfloat16 has constants only."""
+    plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
+    content = plugin.read_bytes()
+    assert len(set(re.findall(rb"_Z\w*6__half\w*", content))) > 100
+    found = set(re.findall(rb"\w*bfloat16\w*", content, re.IGNORECASE))
+    assert {name for name in found if name.startswith(b"_Z")} == {
+        b"_ZN9mindspore9kBFloat16E", b"_ZGVN9mindspore9kBFloat16E"}
+    assert b"bfloat16" in found and len(found) == 3
+
+
+def test_without_a_compiler_the_cpu_takes_what_ascend_takes(monkeypatch):
     monkeypatch.setattr(backends.Fused, "obstacle", staticmethod(lambda *_: "no compiler"))
-    for dtype, options, _, elsewhere in rows(section("Which backend runs")):
+    for dtype, options, _, _, on_ascend in rows(section("Which backend runs")):
         options = eval(f"dict({options.strip('`')})")
         if not options.get("use_offload"):  # the CPU is the host
-            assert chosen(dtype, options, "CPU") == elsewhere
+            assert chosen(dtype, options, "CPU") == on_ascend
 
 
 def test_flat_state_is_refused_elsewhere(monkeypatch):

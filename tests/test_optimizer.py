@@ -10,7 +10,7 @@ from running import ALL_BACKENDS, DTYPES, LOW_PRECISION, as_tensors, make_parame
 
 import ms_adam
 from ms_adam import reference
-from ms_adam.compat import HAS_SHARDING, RELEASE
+from ms_adam.compat import HAS_BFLOAT16, HAS_SHARDING, RELEASE
 from ms_adam.gradients import CheckGradients
 from ms_adam.verify.cases import gradients
 
@@ -199,7 +199,9 @@ def test_positional_order_and_defaults_are_those_of_nn_adam():
 def test_state_has_the_names_of_nn_adam():
     ours = ms_adam.Adam(parameters(), use_amsgrad=True)
     theirs = nn.Adam(parameters(), use_amsgrad=True)
-    assert {p.name for p in ours.get_parameters()} == {p.name for p in theirs.get_parameters()}
+    names = {p.name for p in ours.get_parameters()}
+    assert names == {p.name for p in theirs.get_parameters()} | {"update_count",
+                                                                         "counted_power"}
 
 
 # --- groups and schedules ----------------------------------------------------------------------
@@ -582,6 +584,42 @@ def test_auto_takes_the_fastest_that_can_run():
     assert ms_adam.Adam(parameters()).backend != "composite"
     with pytest.raises(ValueError, match="cannot run here.*layer0.weight.*Float16"):
         ms_adam.Adam(parameters(dtype="float16"), backend="primitive")
+
+
+@pytest.fixture
+def for_a_gpu(monkeypatch):
+    """Optimizers are made as on a GPU, of whose operators none is run."""
+    init = nn.Optimizer.__init__
+
+    def init_there(self, *arguments, **options):
+        init(self, *arguments, **options)
+        self._target = "GPU"
+
+    monkeypatch.setattr(nn.Optimizer, "__init__", init_there)
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this release has no bfloat16")
+@pytest.mark.parametrize("options", [{}, {"master_weights": True}, {"use_offload": True}])
+@pytest.mark.parametrize("backend", ["auto", "primitive", "composite"])
+def test_bfloat16_is_refused_on_a_gpu(for_a_gpu, options, backend):
+    class Mine(ms_adam.AdamW):
+        pass
+
+    mixed = [Parameter(Tensor([1.0], getattr(ms, dtype)), name=dtype)
+             for dtype in ("float32", "bfloat16")]
+    named = "no backend can" if backend == "auto" else f"backend='{backend}' cannot"
+    with pytest.raises(ValueError) as refusal:
+        Mine(mixed, backend=backend, **options)
+    assert str(refusal.value) == (
+        f"For 'Mine', {named} run here: MindSpore has no BFloat16 kernels for GPU, and the "
+        "parameter 'bfloat16' is BFloat16: it must be float16, float32 or float64 there.")
+
+
+@pytest.mark.parametrize("options, backend", [
+    ({}, "composite"), ({"master_weights": True}, "primitive"),
+    ({"use_offload": True}, "composite")])
+def test_float16_is_not_refused_on_a_gpu(for_a_gpu, options, backend):
+    assert ms_adam.AdamW(parameters(dtype="float16"), **options).backend == backend
 
 
 class ClippedStep(nn.Cell):

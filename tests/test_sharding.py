@@ -146,14 +146,18 @@ class TestRefused:
     @pytest.mark.parametrize("dtype, masters", [
         (ms.bfloat16, False), (ms.float64, False), (ms.float64, True)])
     def test_what_no_operator_can_read(self, dtype, masters):
+        parameters = self.parameters(dtype)
         with pytest.raises(ValueError, match="'w' of .*Float.*backend='fused'"):
-            packing_for("Adam", "composite", self.parameters(dtype), masters, "CPU")
+            packing_for("Adam", "composite", parameters, list(parameters) if masters else parameters,
+                        "CPU")
 
     @pytest.mark.parametrize("name, dtype, masters", [
         ("fused", ms.bfloat16, False), ("fused", ms.float64, False),
         ("composite", ms.bfloat16, True), ("composite", ms.float16, False)])
     def test_but_what_can_be_sent(self, name, dtype, masters):
-        (_, places), = packing_for("Adam", name, self.parameters(dtype), masters, "CPU")
+        parameters = self.parameters(dtype)
+        (_, places), = packing_for("Adam", name, parameters,
+                                   list(parameters) if masters else parameters, "CPU")
         assert places == [0]
 
 

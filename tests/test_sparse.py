@@ -10,6 +10,7 @@ from running import DTYPES, LOW_PRECISION, to_numpy
 import ms_adam
 from ms_adam import reference
 from ms_adam.compat import PYNATIVE_KEEPS_ROWS, has_shape
+from ms_adam.state import weight_kinds
 
 ROWS, WIDTH, STEPS = 12, 5, 6
 LAZY_BACKENDS = ("fused", "composite")  # MindSpore's kernel (primitive) updates whole tables
@@ -428,4 +429,5 @@ def test_offload_computes_on_the_host():
     assert "primitive_target" not in placed.store.attrs  # the parameter is the device's
     for backend in ("fused", "primitive"):
         from ms_adam.backends import BACKENDS
-        assert BACKENDS[backend].obstacle(formula, optimizer.parameters, "GPU")
+        kinds = weight_kinds(optimizer.parameters, masters=False)
+        assert BACKENDS[backend].obstacle(formula, kinds, "GPU")

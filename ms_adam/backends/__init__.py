@@ -21,11 +21,12 @@ def choose(owner, name, formula, weights, device_target):
         owner: who asks, for the error message.
         name: one of `CHOICES`.
         formula: a `Formula`.
-        weights: the weights to be updated.
+        weights: the `state.WeightKind` of each weight to be updated.
         device_target: "CPU", "GPU" or "Ascend".
 
     Raises:
-        ValueError: If a backend is asked for by name that cannot run; the message says why.
+        ValueError: If a backend is asked for by name that cannot run, or none can; the message says
+            why.
     """
     if name != "auto":
         obstacle = BACKENDS[name].obstacle(formula, weights, device_target)
@@ -38,16 +39,19 @@ def choose(owner, name, formula, weights, device_target):
             return name
         if name == "fused" and device_target == "CPU":
             _say_once(f"ms_adam runs without its fused kernel, slower: {obstacle}.")
+    # The last one is the one that runs for everything that the device can hold.
+    raise ValueError(f"For '{owner}', no backend can run here: {obstacle}.")
 
 
-def packing_for(owner, name, parameters, has_masters, device_target):
+def packing_for(class_name, name, parameters, weights, device_target):
     """How parameters that a backend has updated are packed, to be sent to other ranks.
 
     Args:
-        owner: who asks, for the error message.
+        class_name: the optimizer's class name, for error messages.
         name: of the backend.
         parameters: on all ranks the same ones.
-        has_masters: whether float16 and bfloat16 parameters have master weights.
+        weights: for each, its master weight if there is one on this rank, else the parameter; the
+            same tuple as `parameters` without master weights.
         device_target: "CPU", "GPU" or "Ascend".
 
     Returns:
@@ -57,19 +61,20 @@ def packing_for(owner, name, parameters, has_masters, device_target):
     Raises:
         ValueError: If they can not be packed there.
     """
+    has_masters = weights is not parameters
     places = [i for i, parameter in enumerate(parameters) if parameter.size > 0]
     if name == "fused":
         return [(KernelPacking(), places)] if places else []
     for i in places:
         if OperatorPacking.cannot_read(parameters[i].dtype, has_masters, device_target):
             raise ValueError(
-                f"For '{owner}', shard_state=True with backend='{name}' can not send the parameter "
-                f"'{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
+                f"For '{class_name}', shard_state=True with backend='{name}' can not send the "
+                f"parameter '{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
                 "backend='fused' can, and for bfloat16 master_weights=True.")
     alike = {}
     for i in places:
         alike.setdefault(OperatorPacking.sent_as(parameters[i].dtype), []).append(i)
-    return [(OperatorPacking(dtype, device_target), alike[dtype])
+    return [(OperatorPacking(dtype, device_target, [weights[i] for i in alike[dtype]]), alike[dtype])
             for dtype in sorted(alike, key=str)]
 
 

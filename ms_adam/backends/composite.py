@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import Tensor, ops
 from mindspore.ops import operations as P
 
-from ms_adam.backends.operators import Batch, OperatorBackend, pick
+from ms_adam.backends.operators import Batch, OperatorBackend, missing_dtype, pick
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
 _cast, _assign, _mul, _sub = P.Cast(), P.Assign(), P.Mul(), P.Sub()
@@ -71,12 +71,13 @@ class LazyBatch(CompositeBatch):
         self.places = tuple(range(len(weights))) if self.members is None else self.members
         self.step_one = when_known(self.step_any, 10)
 
-    def construct(self, step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
+    def construct(self, step_sizes, retained, epsilons, weight_decays, gradient_scale, gradients,
                   gradient_dtype, indices):
-        gradient_scale = _cast(gradient_scale, self.dtype)
+        gradient_scale = self.scale(gradient_scale)
         weight_decay = _cast(weight_decays[self.group], self.dtype)
         step_size = _cast(step_sizes[self.group], self.dtype)
-        retained, epsilon = _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype)
+        retained = _cast(retained[self.group], self.dtype)
+        epsilon = _cast(epsilons[self.group], self.dtype)
         gradients = self.map_(ops.partial(pick, gradients), self.places)
         if len(indices) == 0:
             step = ops.partial(self.step_whole, gradient_scale, weight_decay, step_size, retained,
@@ -134,7 +135,10 @@ class LazyBatch(CompositeBatch):
 
 
 class Composite(OperatorBackend):
-    """Runs everywhere; arguments, inputs and outputs are those of `OperatorBackend`."""
+    """Runs wherever MindSpore has the dtype.
+
+    Arguments, inputs and outputs are those of `OperatorBackend`.
+    """
 
     @classmethod
     def batch_for(cls, formula):
@@ -142,4 +146,4 @@ class Composite(OperatorBackend):
 
     @classmethod
     def obstacle(cls, formula, weights, device_target):
-        return None
+        return missing_dtype(weights, device_target)

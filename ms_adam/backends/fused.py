@@ -10,10 +10,17 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_adam.backends import toolchain
+from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
 from ms_adam.state import kept
 
 SOURCE = Path(__file__).with_name("fused_cpu.cc")
-FUNCTION = "MsAdamStep"
+FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
+
+# What the kernel returns; `enum Failure` there.
+_UNKNOWN_ROW = 4
+_REFUSALS = {1: "they are not those that the optimizer was made for",
+             2: "a gradient does not fit its parameter",
+             3: "the state does not fit the parameters"}
 
 
 class Fused(nn.Cell):
@@ -25,6 +32,8 @@ class Fused(nn.Cell):
 
     What costs is memory traffic, and 2 us for each tensor that enters the launch: scalars are
     computed in the kernel, and flat state leaves two tensors for each weight.
+
+    There are two ways to launch: `construct`, compiled into a step, and `now`, by address.
 
     Args:
         formula: a `Formula`.
@@ -54,17 +63,49 @@ class Fused(nn.Cell):
             parameter for parameter, weight in zip(parameters, weights) if parameter is not weight))
         self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
         self.vhat = kept(state.vhat) if formula.amsgrad else ()
-        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
-        self.numbers = Tensor(_numbers(formula), ms.float64)
+        self.counters = ParameterTuple((state.update_count, state.beta1_power, state.beta2_power,
+                                        state.counted_power))
+        self.norm = () if state.norm is None else ParameterTuple((state.norm,))
+        self.numbers = Tensor([_numbers(f) for f in (formula, *groups.formulas)], ms.float64)
         self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
         self.launch = ops.Custom(f"{kernel_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
+        self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS) if AVAILABLE else None
+        self.output = Tensor([0], ms.int32)  # of a launch by address
 
-    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
-        self.launch(self.numbers, self.plan, step, self.beta1_power, self.beta2_power,
-                    *learning_rates, *weight_decays, *gradients, *indices, *self.weights, *self.rounded,
-                    *self.moment1, *self.moment2, *self.vhat)
+    def inputs(self, global_step, learning_rates, weight_decays, gradients, indices):
+        """All that enters the launch, in the order in which the kernel reads it."""
+        return (self.numbers, self.plan, global_step, *self.counters, *self.norm, *learning_rates,
+                *weight_decays, *gradients, *indices, *self.weights, *self.rounded, *self.moment1,
+                *self.moment2, *self.vhat)
+
+    def construct(self, global_step, learning_rates, weight_decays, gradients, gradient_dtype,
+                  indices):
+        self.launch(*self.inputs(global_step, learning_rates, weight_decays, gradients, indices))
         return True
+
+    def now(self, global_step, learning_rates, weight_decays, gradients, indices, check):
+        """Makes the step at once, by address; inputs are those of `construct`.
+
+        Args:
+            check: called when shapes or dtypes are new; raises if gradients do not fit.
+
+        Raises:
+            IndexError: If a row-sparse gradient names a row that its table lacks. The three
+                arguments are the place of the gradient, the row, and how many rows there are.
+            RuntimeError: If the kernel refuses the tensors for another reason.
+        """
+        tensors = contiguous((
+            *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
+            self.output))
+        state = len(self.moment1) + len(self.moment2) + len(self.vhat)
+        self.launcher.describe(tensors, state + 1, check)
+        settle()
+        failure = self.launcher(tensors)
+        if failure == _UNKNOWN_ROW:
+            raise IndexError(*self.launcher.report)
+        if failure:
+            raise RuntimeError(f"the kernel refuses the tensors of the step: {_REFUSALS[failure]}")
 
 
 def _numbers(formula):
@@ -72,7 +113,7 @@ def _numbers(formula):
     clip = math.inf if formula.max_grad_norm is None else formula.max_grad_norm
     return [formula.beta1, formula.beta2, formula.eps, formula.loss_scale, clip,
             formula.epsilon_hat, formula.bias_correction, formula.nesterov, formula.amsgrad,
-            formula.decoupled, formula.lazy]
+            formula.decoupled, formula.lazy, formula.maximize]
 
 
 def _plan(parameters, weights, state, groups, offsets):

@@ -80,17 +80,27 @@ template <> inline Float16 narrow(float x) {
   return Float16(rounded | sign);
 }
 
+// A master weight: itself while its parameter is still its rounding; else somebody has set the
+// parameter since the last step (load_param_into_net, set_data, assign), and the master follows.
+// (Numbers of 32 bits, since g++ selects floats in vectors only by what is as wide.)
+template <class Parameter> inline float follow(float master, Parameter parameter) {
+  const uint32_t rounding = uint32_t(narrow<Parameter>(master));
+  return rounding == uint32_t(parameter) ? master : widen(parameter);
+}
+
 template <class Weight> struct Wider { using type = float; };  // in which moments are kept
 template <> struct Wider<double> { using type = double; };
 
 // ---- What a step is told ------------------------------------------------------------------------
 
-// The first input, float64; ms_adam/backends/fused.py writes both.
+// The first input, float64, one row for the optimizer and one for each group;
+// ms_adam/backends/fused.py writes it and the plan.
 struct Formula {
   double beta1, beta2, eps, loss_scale;
   double max_grad_norm;  // Inf if gradients are not clipped
   double epsilon_hat, bias_correction, nesterov, amsgrad, decoupled;  // 1 or 0
-  double lazy;  // 1 if rows without a gradient stay as they are
+  double lazy;      // 1 if rows without a gradient stay as they are
+  double maximize;  // 1 if the step goes up the gradient
 };
 
 // The second, int64: one of these, then one `Layout` for each weight.
@@ -174,6 +184,7 @@ template <class Real> struct Rates {
 struct Task;
 using Update = void (*)(const Task&, const Step&, int64_t first, int64_t count, double mean);
 using Sum = double (*)(const char* x, int64_t first, int64_t count);
+using SumOfWeight = double (*)(const Task&, int64_t first, int64_t count);
 using Zero = bool (*)(const char* x, int64_t first, int64_t count);
 
 struct Task {
@@ -188,7 +199,8 @@ struct Task {
   char *gradient = nullptr, *weight = nullptr, *parameter = nullptr;
   char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr;
   Update update = nullptr;
-  Sum sum_gradient = nullptr, sum_weight = nullptr, squares = nullptr;
+  Sum sum_gradient = nullptr, squares = nullptr;
+  SumOfWeight sum_weight = nullptr;
   Zero is_zero = nullptr;
   int64_t bytes = 0;  // of a row that a sparse gradient names, else 0
 
@@ -232,6 +244,7 @@ __attribute__((noinline)) void adam(const Rates<Real> rates, const int64_t count
     const int64_t end = std::min(count, begin + block);
     for (int64_t i = begin; i < end; ++i) {
       Real w = widen(weight[i]);
+      if constexpr (rounds) w = follow(w, parameter[i]);
       Real g = rates.scale * Real(widen(gradient[i]));
       g = rates.l2 != 0 ? g + rates.weight_decay * w : g;
       g = g - rates.mean;
@@ -322,6 +335,27 @@ template <bool squared> Sum sum_of(Kind kind) {
   }
 }
 
+// The sum of a weight's elements, of which a master follows its parameter.
+template <class Weight, class Parameter>
+double sum_weight(const Task& task, int64_t first, int64_t count) {
+  const Weight* weight = at<Weight>(task.weight, first);
+  if constexpr (std::is_same<Parameter, Nothing>::value) {
+    return sum<Weight, false>(task.weight, first, count);
+  } else {
+    constexpr int64_t block = 1024;
+    const Parameter* parameter = at<Parameter>(task.parameter, first);
+    double total = 0.0;
+    for (int64_t begin = 0; begin < count; begin += block) {
+      float followed[block];
+      const int64_t n = std::min(block, count - begin);
+      for (int64_t i = 0; i < n; ++i)
+        followed[i] = follow(weight[begin + i], parameter[begin + i]);
+      total += sum<float, false>(reinterpret_cast<const char*>(followed), 0, n);
+    }
+    return total;
+  }
+}
+
 template <class T> bool is_zero(const char* x, int64_t first, int64_t count) {
   const T* data = reinterpret_cast<const T*>(x) + first;
   bool zero = true;
@@ -371,6 +405,18 @@ template <bool amsgrad> Update update_for(Kind weight, Kind parameter, Kind grad
     case Kind::Bfloat16: return update_for<Bfloat16, Nothing, amsgrad>(gradient);
     case Kind::Float32: return update_for<float, Nothing, amsgrad>(gradient);
     case Kind::Float64: return update_for<double, Nothing, amsgrad>(gradient);
+    default: return nullptr;
+  }
+}
+
+SumOfWeight sum_weight_of(Kind weight, Kind parameter) {
+  if (parameter == Kind::Float16) return sum_weight<float, Float16>;
+  if (parameter == Kind::Bfloat16) return sum_weight<float, Bfloat16>;
+  switch (weight) {
+    case Kind::Float16: return sum_weight<Float16, Nothing>;
+    case Kind::Bfloat16: return sum_weight<Bfloat16, Nothing>;
+    case Kind::Float32: return sum_weight<float, Nothing>;
+    case Kind::Float64: return sum_weight<double, Nothing>;
     default: return nullptr;
   }
 }
@@ -535,7 +581,7 @@ void step_chunk(const Tasks& tasks, int64_t chunk, const std::vector<Step>& step
       double mean = 0.0;
       if (task.centralized) {
         mean = step.scale * task.sum_gradient(task.gradient, first, task.row);
-        if (task.l2) mean += step.weight_decay * task.sum_weight(task.weight, first, task.row);
+        if (task.l2) mean += step.weight_decay * task.sum_weight(task, first, task.row);
         mean /= task.row;
       }
       task.update(task, step, first, task.row, mean);
@@ -543,13 +589,11 @@ void step_chunk(const Tasks& tasks, int64_t chunk, const std::vector<Step>& step
   });
 }
 
-// What clipping leaves of the gradients. A norm that is NaN clips nothing, as in
-// ops.clip_by_global_norm: the elements that made it NaN spoil themselves alone.
-double clipping(const std::vector<double>& squares, double loss_scale, double max_norm) {
+// The norm of all gradients, without the loss scale.
+double global_norm(const std::vector<double>& squares, double loss_scale) {
   double sum = 0.0;
   for (const double part : squares) sum += part;
-  const double norm = std::sqrt(sum) / loss_scale;
-  return norm > max_norm ? max_norm / norm : 1.0;
+  return std::sqrt(sum) / loss_scale;
 }
 
 // The scalars of ms_adam/scalars.py, with the user's own decay rates.
@@ -558,7 +602,7 @@ Step scalars(const Formula& f, double t, double learning_rate, double weight_dec
   const double c1 = -std::expm1(t * std::log(f.beta1));
   const double c2 = std::sqrt(-std::expm1(t * std::log(f.beta2)));
   Step step;
-  step.scale = 1.0 / f.loss_scale;
+  step.scale = (f.maximize ? -1.0 : 1.0) / f.loss_scale;
   step.rest1 = 1.0 - f.beta1;
   step.rest2 = 1.0 - f.beta2;
   step.step_size = learning_rate * (f.bias_correction ? c2 / c1 : 1.0);
@@ -570,6 +614,12 @@ Step scalars(const Formula& f, double t, double learning_rate, double weight_dec
 }
 
 enum Failure { malformed = 1, unfit_gradient = 2, unfit_state = 3, unknown_row = 4 };
+
+// What a failure is about, for the message.
+struct Report {
+  int64_t gradient;   // which one
+  int64_t row, rows;  // the row that it names, and how many the table has
+};
 
 int64_t width(Kind kind) {
   switch (kind) {
@@ -611,9 +661,9 @@ class SparseRows {
     Kind weight, parameter, gradient, moment;
   };
 
-  // False if an index is none of a row; nothing is to be changed then.
+  // Returns false if an index is out of range; nothing may be changed then.
   bool split(const Table& table, const Tensor& indices, const Tensor& values, bool lazy,
-             Tasks& tasks) {
+             Tasks& tasks, Report& report) {
     std::vector<Named> named;
     named.reserve(indices.size);
     for (int64_t i = 0; i < indices.size; ++i) {
@@ -621,8 +671,8 @@ class SparseRows {
                               ? reinterpret_cast<const int64_t*>(indices.data)[i]
                               : reinterpret_cast<const int32_t*>(indices.data)[i];
       if (row < 0 || row >= table.rows) {
-        std::fprintf(stderr, "ms_adam: a gradient names row %lld of a table of %lld rows.\n",
-                     static_cast<long long>(row), static_cast<long long>(table.rows));
+        report.row = row;
+        report.rows = table.rows;
         return false;
       }
       named.push_back({row, i});
@@ -719,7 +769,7 @@ class SparseRows {
 // ---- What MindSpore hands over ------------------------------------------------------------------
 
 int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const Layout* layouts,
-               Tasks& tasks, SparseRows& sparse_rows) {
+               Tasks& tasks, SparseRows& sparse_rows, Report& report) {
   std::vector<Tensor> gradients, indices, weights, parameters, moments;
   const Tensor none{nullptr, -1, Kind::Other, 0, nullptr};
   for (int64_t i = 0; i < plan.weights; ++i) gradients.push_back(inputs.next());
@@ -737,6 +787,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
   if (inputs.left() != 1) return malformed;  // the output, which nobody reads
 
   for (int64_t i = 0, at = 0; i < plan.weights; ++i) {
+    report.gradient = i;
     const Tensor &gradient = gradients[i], &weight = weights[i], &parameter = parameters[i];
     const Layout& layout = layouts[i];
     const bool owns = layout.own_size >= 0, sparse = indices[i].axes == 1;
@@ -786,7 +837,7 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
     task.update = find(weight.kind, parameter.kind, gradient.kind);
     if (!task.update) return unfit_gradient;
     task.sum_gradient = sum_of<false>(gradient.kind);
-    task.sum_weight = sum_of<false>(weight.kind);
+    task.sum_weight = sum_weight_of(weight.kind, parameter.kind);
     task.squares = sum_of<true>(gradient.kind);
     task.is_zero = zero_of(gradient.kind);
     if (!sparse) {
@@ -799,18 +850,21 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
     summed.squares = sum_of<true>(kind);
     const SparseRows::Table table{task, summed, whole.axes ? whole.shape[0] : 0, row,
                                   weight.kind, parameter.kind, gradient.kind, kind};
-    if (row && !sparse_rows.split(table, indices[i], gradient, formula.lazy, tasks))
+    if (row && !sparse_rows.split(table, indices[i], gradient, formula.lazy, tasks, report))
       return unknown_row;
   }
   return 0;
 }
 
-}  // namespace
-
 // Inputs, in order:
-//   formula, plan                              constants
-//   step                                       int32 of shape (1,), 1 in the first step
-//   beta1_power, beta2_power                   float32, set to beta^step
+//   formulas                                   float64: of the optimizer, then of each group
+//   plan                                       int64
+//   global_step                                int32: steps that schedules have seen
+//   update_count                               int32: updates made; increased by one
+//   beta1_power, beta2_power, counted_power    float32, set to beta1^t, beta2^t and beta2^t; if the last
+//                                              two differ, another optimizer's state was loaded, and
+//                                              global_step is its count (scalars.UpdateCount)
+//   norm                                       if gradients are clipped: float32, set to their norm
 //   learning rates, weight decays              float32, one for each group
 //   gradients                                  one for each weight
 //   indices                                    if a gradient is row-sparse: one for each weight, int32
@@ -819,24 +873,30 @@ int read_tasks(Inputs& inputs, const Formula& formula, const Plan& plan, const L
 //   parameters                                 one for each weight that has a rounding
 //   moment1, moment2, vhat (under AMSGrad)     one for each weight of which something is owned, of this
 //                                              size, or the flat buffers
-// Output: one element that means nothing.
-extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
-                          void*, void*) {
+// Output: one element without a meaning.
+//
+// Returns 0, or a Failure; then nothing is changed, and `report` says what it is about.
+int step_all(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
+             Report& report) {
   const FloatMode mode;
   Inputs inputs(count, data, axes, shapes, dtypes);
   const Tensor formula_tensor = inputs.next(), plan_tensor = inputs.next();
-  if (formula_tensor.size * sizeof(double) != sizeof(Formula)) return malformed;
-  Formula formula;
   Plan plan;
-  std::memcpy(&formula, formula_tensor.data, sizeof formula);
   std::memcpy(&plan, plan_tensor.data, sizeof plan);
   if (plan_tensor.size * sizeof(int64_t) != sizeof(Plan) + plan.weights * sizeof(Layout))
     return malformed;
   const Layout* layouts = reinterpret_cast<const Layout*>(plan_tensor.data + sizeof(Plan));
+  if (formula_tensor.size * sizeof(double) != (1 + plan.groups) * sizeof(Formula))
+    return malformed;
+  const Formula* const formulas = reinterpret_cast<const Formula*>(formula_tensor.data);
+  const Formula& formula = formulas[0];
+  const bool clips = formula.max_grad_norm < std::numeric_limits<double>::infinity();
 
-  const Tensor step_tensor = inputs.next();
-  float* powers[2];
+  const Tensor global_step = inputs.next(), update_count = inputs.next();
+  if (global_step.kind != Kind::Int32 || update_count.kind != Kind::Int32) return malformed;
+  float* powers[3];  // of beta1, of beta2, and the latter as the last update set it
   for (float*& power : powers) power = reinterpret_cast<float*>(inputs.next().data);
+  float* const norm = clips ? reinterpret_cast<float*>(inputs.next().data) : nullptr;
   std::vector<double> learning_rates, weight_decays;
   for (auto* values : {&learning_rates, &weight_decays})
     for (int64_t i = 0; i < plan.groups; ++i) {
@@ -844,36 +904,63 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
       if (value.kind != Kind::Float32 || value.size != 1) return malformed;
       values->push_back(*reinterpret_cast<const float*>(value.data));
     }
-  int32_t t;
-  std::memcpy(&t, step_tensor.data, sizeof t);
 
   static thread_local Tasks tasks;  // its memory is kept: the system is slow to give new one
   tasks.clear();
   SparseRows sparse_rows;  // holds what tasks point to
-  if (const int failure = read_tasks(inputs, formula, plan, layouts, tasks, sparse_rows))
+  if (const int failure = read_tasks(inputs, formula, plan, layouts, tasks, sparse_rows, report))
     return failure;
 
+  int32_t* const updates = reinterpret_cast<int32_t*>(update_count.data);
+  const int32_t loaded = *powers[1] == 1.0f ? 0
+                         : std::max(*reinterpret_cast<const int32_t*>(global_step.data), 0);
+  const int64_t t = int64_t(*powers[1] == *powers[2] ? *updates : loaded) + 1;
   std::vector<Step> steps;
   for (int64_t i = 0; i < plan.groups; ++i)
-    steps.push_back(scalars(formula, t, learning_rates[i], weight_decays[i]));
+    steps.push_back(scalars(formulas[1 + i], t, learning_rates[i], weight_decays[i]));
 
   const int64_t chunks = tasks.chunks();
-  if (formula.max_grad_norm < std::numeric_limits<double>::infinity()) {
+  if (clips) {
     std::vector<double> squares(chunks);
     for_each_chunk(chunks, plan.threads, [&, &tasks = tasks](int64_t chunk) {
       tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
         squares[chunk] += task.squares(task.gradient, first, count);
       });
     });
-    const double left = clipping(squares, formula.loss_scale, formula.max_grad_norm);
-    for (Step& step : steps) step.scale *= left;
+    const double length = global_norm(squares, formula.loss_scale);
+    // A norm that is NaN clips nothing, as in ops.clip_by_global_norm: the elements that made it
+    // NaN spoil only themselves.
+    if (length > formula.max_grad_norm)
+      for (Step& step : steps) step.scale *= formula.max_grad_norm / length;
+    *norm = float(length);
   }
   for_each_chunk(chunks, plan.threads,
                  [&, &tasks = tasks](int64_t chunk) { step_chunk(tasks, chunk, steps); });
 
+  *updates = int32_t(t);
   *powers[0] = float(std::pow(formula.beta1, t));
-  *powers[1] = float(std::pow(formula.beta2, t));
+  *powers[1] = *powers[2] = float(std::pow(formula.beta2, t));
   return 0;
+}
+
+}  // namespace
+
+// Called by a compiled step, as MindSpore calls the function of an ops.Custom.
+extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
+                          void*, void*) {
+  Report report{};
+  const int failure = step_all(count, data, axes, shapes, dtypes, report);
+  if (failure == unknown_row)  // MindSpore only says which function returned which number
+    std::fprintf(stderr, "ms_adam: gradient %lld names row %lld of a table of %lld rows.\n",
+                 static_cast<long long>(report.gradient), static_cast<long long>(report.row),
+                 static_cast<long long>(report.rows));
+  return failure;
+}
+
+// The same, called from Python with addresses, and with a Report to be filled.
+extern "C" int MsAdamStepByAddress(int count, void** data, int* axes, int64_t** shapes,
+                                   const char** dtypes, void*, void* report) {
+  return step_all(count, data, axes, shapes, dtypes, *static_cast<Report*>(report));
 }
 
 // ---- Parameters in a row of int32, to be sent to other ranks ------------------------------------

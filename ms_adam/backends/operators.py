@@ -13,13 +13,14 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
-from ms_adam.compat import InplaceCopy, bfloat16
-from ms_adam.scalars import StepScalars, scalar_dtype
+from ms_adam.compat import FLOATS, InplaceCopy, bfloat16
+from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import moment_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
-_square, _sum, _mean = P.Square(), P.ReduceSum(), P.ReduceMean(keep_dims=True)
+_mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
+_equal, _select = P.Equal(), P.Select()
 
 
 class OperatorBackend(nn.Cell):
@@ -34,7 +35,7 @@ class OperatorBackend(nn.Cell):
         device_target: "CPU", "GPU" or "Ascend".
 
     Inputs:
-        step: int32 tensor of shape (1,): t, 1 in the first step.
+        global_step: int32 tensor of shape (1,): the steps that schedules have seen.
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
         gradients: a tuple of tensors, each of its weight's shape, or rows of it, of any float dtype.
@@ -42,7 +43,7 @@ class OperatorBackend(nn.Cell):
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
-        True.
+        Something that depends on all that was done.
     """
 
     @classmethod
@@ -62,8 +63,9 @@ class OperatorBackend(nn.Cell):
 
     def __init__(self, formula, parameters, weights, state, groups, device_target):
         super().__init__(auto_prefix=False)
-        self.scalars = StepScalars(formula, self.kernel_rate(formula.beta1),
-                                   self.kernel_rate(formula.beta2), scalar_dtype(device_target))
+        dtype = scalar_dtype(device_target)
+        self.count = UpdateCount(formula, state, dtype)
+        self.scalars = StepScalars(groups.formulas, self.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
             key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
@@ -72,31 +74,35 @@ class OperatorBackend(nn.Cell):
             if groups.owned[i] is not None and weight.size > 0:
                 alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
-        self.batches = nn.CellList([batch(formula, weights, state, members, *key, device_target)
+        self.batches = nn.CellList([batch(groups.formulas[key[2]], weights, state, members, *key,
+                                          device_target)
                                     for key, members in alike.items()], auto_prefix=False)
-        self.gradient_scale = GradientScale(formula, scalar_dtype(device_target))
+        self.gradient_scale = GradientScale(formula, state.norm, dtype)
         self.lazy = formula.lazy
         self.weights = weights
         self.map_ = ops.HyperMap()
-        self.finish = Finish(parameters, weights, state, device_target)
+        self.masters = Masters(parameters, weights, device_target)
 
-    def construct(self, step, learning_rates, weight_decays, gradients, gradient_dtype, indices):
+    def construct(self, global_step, learning_rates, weight_decays, gradients, gradient_dtype,
+                  indices):
         if len(indices) > 0 and not self.lazy:
             gradients = self.map_(densify, self.weights, gradients, indices)
-        step_sizes, retained, epsilon, beta1_power, beta2_power = self.scalars(
-            step, learning_rates, weight_decays)
+        t = self.count(global_step)
+        step_sizes, retained, epsilons = self.scalars(t, learning_rates, weight_decays)
         gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
+        self.masters.follow()
         for batch in self.batches:
-            batch(step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
+            batch(step_sizes, retained, epsilons, weight_decays, gradient_scale, gradients,
                   gradient_dtype, indices)
-        return self.finish(beta1_power, beta2_power)
+        self.masters.round()
+        return t  # a rank that updates no weight has no other use of it, and would not count
 
 
 class Batch(nn.Cell):
     """The weights that share dtypes, learning rate, weight decay and switches.
 
     Args:
-        formula: a `Formula`.
+        formula: the `Formula` of their group.
         weights: all weights of the optimizer.
         state: a `State` for these weights.
         members: which of the weights belong to the batch.
@@ -118,7 +124,9 @@ class Batch(nn.Cell):
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
         self.store = store_operator(weight_dtype, device_target)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
-        self.scaled = formula.loss_scale != 1.0 or formula.max_grad_norm is not None
+        self.scaled = (formula.loss_scale != 1.0 or formula.max_grad_norm is not None
+                       or formula.maximize)
+        self.maximize = formula.maximize
         self.l2 = decayed and not formula.decoupled
         self.shrunk = decayed and formula.decoupled
         self.plain = weight_dtype == dtype and not self.shrunk
@@ -127,26 +135,32 @@ class Batch(nn.Cell):
         self.map_ = ops.HyperMap()
         self.densified = when_known(self.step_densified, 10)
 
-    def construct(self, step_sizes, retained, epsilon, weight_decays, gradient_scale, gradients,
+    def construct(self, step_sizes, retained, epsilons, weight_decays, gradient_scale, gradients,
                   gradient_dtype, indices):
+        gradient_scale = self.scale(gradient_scale)
+        epsilon = _cast(epsilons[self.group], self.dtype)
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
-            step = ops.partial(self.densified, _cast(gradient_scale, self.dtype),
+            step = ops.partial(self.densified, gradient_scale,
                                _cast(weight_decays[self.group], self.dtype),
                                _cast(step_sizes[self.group], self.dtype),
-                               _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype))
+                               _cast(retained[self.group], self.dtype), epsilon)
             self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
             return True
         if self.changed or gradient_dtype != self.dtype:
             weight_decay = _cast(weight_decays[self.group], self.dtype)
-            gradient_scale = _cast(gradient_scale, self.dtype)
             gradients = self.map_(ops.partial(self.prepare, gradient_scale, weight_decay),
                                   self.weights, gradients)
         update = ops.partial(self.adam, _cast(step_sizes[self.group], self.dtype),
-                             _cast(retained[self.group], self.dtype), _cast(epsilon, self.dtype))
+                             _cast(retained[self.group], self.dtype), epsilon)
         self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
+
+    def scale(self, gradient_scale):
+        """What the gradients are multiplied by; the step goes up the gradient under maximize."""
+        gradient_scale = _cast(gradient_scale, self.dtype)
+        return _neg(gradient_scale) if self.maximize else gradient_scale
 
     def step_densified(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight, moment1,
                    moment2, vhat, gradient):
@@ -187,12 +201,17 @@ class GradientScale(nn.Cell):
 
     (Pascanu et al. 2013, algorithm 1). Squares are summed in `dtype`: in float32 the sum over a
     million elements has lost digits, and the squares of float16 gradients vanish.
+
+    Args:
+        formula: the optimizer's `Formula`.
+        norm: float32 Parameter of shape () that is set to the norm; None if nothing is clipped.
+        dtype: what the norm is computed in.
     """
 
-    def __init__(self, formula, dtype):
+    def __init__(self, formula, norm, dtype):
         super().__init__(auto_prefix=False)
         self.dtype = dtype
-        self.clips = formula.max_grad_norm is not None
+        self.clips, self.norm = norm is not None, norm
         self.reciprocal_scale = Tensor(1.0 / formula.loss_scale, dtype)
         self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
         self.max_norm = Tensor(formula.max_grad_norm if self.clips else 0.0, dtype)
@@ -206,42 +225,44 @@ class GradientScale(nn.Cell):
         else:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients, indices)
         norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
+        _assign(self.norm, _cast(norm, ms.float32))
         # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
         return self.reciprocal_scale * factor
 
 
-class Finish(nn.Cell):
-    """What follows an update: master weights are rounded into parameters, beta powers are kept.
+class Masters(nn.Cell):
+    """Keeps master weights and their parameters together.
 
-    Inputs:
-        beta1_power, beta2_power: tensors of shape ().
-
-    Outputs:
-        True.
+    Args:
+        parameters: ParameterTuple.
+        weights: their master weights; the parameter itself where there is none.
+        device_target: "CPU", "GPU" or "Ascend".
     """
 
-    def __init__(self, parameters, weights, state, device_target):
+    def __init__(self, parameters, weights, device_target):
         super().__init__(auto_prefix=False)
         copied = {}
         for i, weight in enumerate(weights):
             if weight is not parameters[i] and weight.size > 0:
                 copied.setdefault(parameters[i].dtype, []).append(i)
-        self.roundings = nn.CellList([Rounding(_take(parameters, members), _take(weights, members),
-                                               device_target)
-                                      for members in copied.values()], auto_prefix=False)
-        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        self.alike = nn.CellList([MastersOfOneDtype(_take(parameters, members),
+                                                    _take(weights, members), device_target)
+                                  for members in copied.values()], auto_prefix=False)
 
-    def construct(self, beta1_power, beta2_power):
-        for rounding in self.roundings:
-            rounding()
-        _assign(self.beta1_power, _cast(beta1_power, ms.float32))
-        _assign(self.beta2_power, _cast(beta2_power, ms.float32))
+    def follow(self):
+        for masters in self.alike:
+            masters.follow()
+        return True
+
+    def round(self):
+        for masters in self.alike:
+            masters.round()
         return True
 
 
-class Rounding(nn.Cell):
-    """Sets parameters of one dtype to the roundings of their master weights."""
+class MastersOfOneDtype(nn.Cell):
+    """Those of parameters of one dtype."""
 
     def __init__(self, parameters, weights, device_target):
         super().__init__(auto_prefix=False)
@@ -250,11 +271,46 @@ class Rounding(nn.Cell):
         self.store = store_operator(self.dtype, device_target)
         self.map_ = ops.HyperMap()
 
-    def construct(self):
-        return self.map_(self.round_into, self.parameters, self.weights)
+    def follow(self):
+        """Takes the parameters that are not the roundings of their masters as the new masters.
 
-    def round_into(self, parameter, weight):
+        Somebody has set these since the last step: load_param_into_net, set_data, assign.
+        """
+        return self.map_(self.follow_one, self.weights, self.parameters)
+
+    def follow_one(self, weight, parameter):
+        value = _cast(parameter, ms.float32)
+        rounding = _cast(_cast(weight, self.dtype), ms.float32)
+        return _assign(weight, _select(_equal(rounding, value), weight, value))
+
+    def round(self):
+        """Sets the parameters to the roundings of their masters."""
+        return self.map_(self.round_one, self.parameters, self.weights)
+
+    def round_one(self, parameter, weight):
         return self.store(parameter, _cast(weight, self.dtype))
+
+
+# MindSpore 2.10.0's GPU plugin has no bfloat16 kernel of any operator, not even of Cast or Assign.
+_MISSING_DTYPES = {"GPU": (bfloat16,)}
+
+
+def missing_dtype(weights, device_target):
+    """Returns why MindSpore cannot hold the parameters of `weights` on a device; None if it can.
+
+    Args:
+        weights: list of `state.WeightKind`. Master weights do not help: their parameters are set,
+            and read by the network, on the device.
+        device_target: "CPU", "GPU" or "Ascend".
+    """
+    missing = _MISSING_DTYPES.get(device_target, ())
+    for weight in weights:
+        if weight.parameter_dtype in missing:
+            names = [str(dtype).lower() for dtype in FLOATS if dtype not in missing]
+            return (f"MindSpore has no {weight.parameter_dtype} kernels for {device_target}, and "
+                    f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
+                    f"{', '.join(names[:-1])} or {names[-1]} there")
+    return None
 
 
 def store_operator(dtype, device_target):

@@ -10,10 +10,12 @@ Two ways with the same interface. A piece is (place of its parameter, begin, siz
 """
 
 import mindspore as ms
+import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.fused import kernel_library
+from ms_adam.backends.launch import AVAILABLE, Launcher, settle
 from ms_adam.backends.operators import store_operator
 from ms_adam.compat import bfloat16
 
@@ -26,10 +28,12 @@ class OperatorPacking:
     Args:
         dtype: that of the row.
         device_target: "CPU", "GPU" or "Ascend".
+        masters: for each parameter, its master weight, or the parameter itself. It is sent in the
+            place of the parameter, which is its rounding, and which was read already.
     """
 
-    def __init__(self, dtype, device_target):
-        self.dtype, self.device_target = dtype, device_target
+    def __init__(self, dtype, device_target, masters):
+        self.dtype, self.device_target, self.masters = dtype, device_target, masters
 
     @staticmethod
     def sent_as(dtype):
@@ -45,7 +49,7 @@ class OperatorPacking:
 
         A graph that reads a parameter, sets it and reads it again makes a copy of the first value,
         by TensorMove. On the CPU (MindSpore 2.10) that fails for bfloat16, and rounds float64 to
-        float32 without a word. With master weights no bfloat16 is read before it is set.
+        float32 without a word. With master weights no bfloat16 is read after it is set.
         """
         return device_target == "CPU" and (
             dtype == ms.float64 or dtype == bfloat16 and not has_masters)
@@ -55,7 +59,7 @@ class OperatorPacking:
         return size
 
     def pack(self, parameters, pieces, length):
-        return _PackByOperators([parameters[i] for i, *_ in pieces], length, self.dtype)
+        return _PackByOperators([self.masters[i] for i, *_ in pieces], length, self.dtype)
 
     def unpack(self, parameters, pieces):
         alike = {}
@@ -139,13 +143,21 @@ class _PackByKernel(nn.Cell):
     def __init__(self, parameters, pieces, length):
         super().__init__(auto_prefix=False)
         self.parameters, self.plan = _plan(parameters, pieces)
-        self.fill = P.BroadcastTo((length,))
+        self.length, self.fill = length, P.BroadcastTo((length,))
         self.launch = _launcher("MsAdamPack", [length])
+        self.launcher = Launcher(kernel_library()[0], "MsAdamPack") if AVAILABLE else None
 
     def construct(self, filler):
         if len(self.parameters) == 0:
             return self.fill(_cast(filler, ms.int32))
         return self.launch(self.plan, *self.parameters)
+
+    def now(self):
+        """The row, packed by address."""
+        row = Tensor(np.zeros(self.length, np.int32))
+        if len(self.parameters) > 0:
+            _launch_now(self.launcher, (self.plan, *self.parameters, row))
+        return row
 
 
 class _UnpackByKernel(nn.Cell):
@@ -154,11 +166,25 @@ class _UnpackByKernel(nn.Cell):
         self.parameters, self.plan = _plan(parameters, pieces)
         self.launch = _launcher("MsAdamUnpack", [1])
         self.launch.add_prim_attr("side_effect_mem", True)
+        self.launcher = Launcher(kernel_library()[0], "MsAdamUnpack") if AVAILABLE else None
+        self.output = Tensor([0], ms.int32)  # of a launch by address
 
     def construct(self, rows):
         if len(self.parameters) > 0:
             self.launch(self.plan, rows, *self.parameters)
         return True
+
+    def now(self, rows):
+        """The same by address."""
+        if len(self.parameters) > 0:
+            _launch_now(self.launcher, (self.plan, rows, *self.parameters, self.output))
+
+
+def _launch_now(launcher, tensors):
+    launcher.describe(tensors)
+    settle()
+    if launcher(tensors):
+        raise RuntimeError(f"{launcher.name} refuses the parameters that it was made for")
 
 
 def _plan(parameters, pieces):

@@ -5,7 +5,7 @@ import numpy as np
 from mindspore import Tensor
 from mindspore.ops import operations as P
 
-from ms_adam.backends.operators import Batch, OperatorBackend
+from ms_adam.backends.operators import Batch, OperatorBackend, missing_dtype
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, RELEASE
 
 _mul, _assign = P.Mul(), P.Assign()
@@ -52,6 +52,9 @@ class Primitive(OperatorBackend):
 
     @classmethod
     def obstacle(cls, formula, weights, device_target):
+        missing = missing_dtype(weights, device_target)
+        if missing is not None:
+            return missing
         for weight in weights:
             if weight.dtype != ms.float32:
                 return (f"MindSpore's Adam kernel is exact enough for float32 weights alone, and "

@@ -106,8 +106,7 @@ class MindSporeStep:
 
     @property
     def device_target(self):
-        import mindspore as ms
-        return ms.get_context("device_target")
+        return _device_target()
 
     @property
     def state_on(self):
@@ -115,9 +114,54 @@ class MindSporeStep:
         return "CPU" if getattr(formula, "on_host", False) else self.device_target
 
     def state_bytes(self):
-        weights = {id(weight) for weight in self.weights}
-        return sum(parameter.nbytes for parameter in self.optimizer.get_parameters()
-                   if id(parameter) not in weights)
+        return _bytes_beside(self.weights, self.optimizer)
+
+
+def _device_target():
+    import mindspore as ms
+    return ms.get_context("device_target")
+
+
+def _bytes_beside(weights, optimizer):
+    weights = {id(weight) for weight in weights}
+    return sum(parameter.nbytes for parameter in optimizer.get_parameters()
+               if id(parameter) not in weights)
+
+
+class CalledStep:
+    """A step of a MindSpore optimizer that Python calls, as scripts with value_and_grad do.
+
+    The gradients are computed already. The time includes handing them over, and ends when the last
+    weight can be read.
+    """
+
+    def __init__(self, case, optimizer, mode):
+        import mindspore as ms
+
+        ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+        pairs = list(values(case))
+        self.weights = [ms.Parameter(ms.Tensor(weight), name=f"weight{i}")
+                        for i, (weight, _) in enumerate(pairs)]
+        given = [tuple(ms.Tensor(factor * gradient) for _, gradient in pairs)
+                 for factor in (np.float32(1.0), np.float32(-0.5))]
+        self.gradients = itertools.cycle(given)
+        self.optimizer = optimizer(self.weights)
+
+    def step(self):
+        self.optimizer(next(self.gradients))
+        self.weights[-1].asnumpy()
+
+    def empty_step(self):
+        self.weights[-1].asnumpy()
+
+    @property
+    def device_target(self):
+        return _device_target()
+
+    state_on = device_target
+
+    def state_bytes(self):
+        return _bytes_beside(self.weights, self.optimizer)
 
 
 class TorchStep:
@@ -190,12 +234,27 @@ def _theirs(name, most_parameters=10_000, rows=False, **options):
     return Contender(build, most_parameters=most_parameters, rows=rows)
 
 
+def _called(mode, optimizer):
+    def build(case):
+        if optimizer == "nn.Adam":
+            from mindspore import nn
+            make = nn.Adam
+        else:
+            import ms_adam
+            make = ms_adam.Adam
+        return CalledStep(case, lambda weights: make(weights, LEARNING_RATE), mode)
+    return Contender(build)
+
+
 NN_ADAM, LIMIT, TORCH = "nn.Adam", "memory limit", "torch fused"
 NN_ADAMW, OUR_ADAMW = "nn.AdamWeightDecay", "AdamW fused"
 FUSED, FLAT = "fused", "fused, flat state"
 FUSED_BF16 = "fused, bfloat16"
 LAZY, NN_LAZY, OFFLOAD = "fused, lazy", "nn.Adam, lazy", "fused, offload"
 PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.optim.Adam"
+
+CALLED, CALLED_GRAPH = "called, PyNative", "called, graph mode"
+NN_CALLED, NN_CALLED_GRAPH = "nn.Adam called, PyNative", "nn.Adam called, graph mode"
 
 # The important ones first: where memory is small the last ones are left out.
 CONTENDERS = {
@@ -213,7 +272,14 @@ CONTENDERS = {
     LAZY: _ours(rows=True, use_lazy=True),
     NN_LAZY: _theirs("Adam", rows=True, use_lazy=True),
     OFFLOAD: _ours(backend="fused", use_offload=True),
+    CALLED: _called("pynative", "ms_adam.Adam"),
+    CALLED_GRAPH: _called("graph", "ms_adam.Adam"),
+    NN_CALLED: _called("pynative", "nn.Adam"),
+    NN_CALLED_GRAPH: _called("graph", "nn.Adam"),
 }
+
+EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)
+COMPILED = tuple(name for name in CONTENDERS if name not in EAGER[:4])
 
 
 # With rows, those who are lazy, and dense Adam on the whole table.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ms_adam.bench.contenders import (
-    FLAT, FUSED, FUSED_BF16, LAZY, LIMIT, NN_ADAM, NN_ADAMW, NN_LAZY, OUR_ADAMW, TORCH,
+    CALLED, CALLED_GRAPH, FLAT, FUSED, FUSED_BF16, LAZY, LIMIT, NN_ADAM, NN_ADAMW, NN_CALLED,
+    NN_CALLED_GRAPH, NN_LAZY, OUR_ADAMW, TORCH,
 )
 from ms_adam.bench.runner import ratio
 
@@ -26,6 +27,11 @@ RATIOS = (
     ("the memory limit to nn.Adam", LIMIT, NN_ADAM, "step_ms"),
     ("lazy to dense", LAZY, FUSED, "step_ms"),
     ("lazy to nn.Adam(use_lazy=True)", LAZY, NN_LAZY, "step_ms"),
+    ("called in PyNative, to nn.Adam", CALLED, NN_CALLED, "step_ms"),
+    ("called in graph mode, to nn.Adam", CALLED_GRAPH, NN_CALLED_GRAPH, "step_ms"),
+    ("called in PyNative, to torch fused", CALLED, TORCH, "step_ms"),
+    ("called in graph mode, to torch fused", CALLED_GRAPH, TORCH, "step_ms"),
+    ("first call in PyNative, to nn.Adam", CALLED, NN_CALLED, "compile_s"),
 )
 
 

@@ -29,6 +29,10 @@ def bench(
     passes: int = typer.Option(
         2, "--passes", min=1, help="How often all cases come, every other time in reverse."
     ),
+    eager: bool = typer.Option(
+        False, "--eager", help="Time calls from Python, in PyNative and in graph mode, in place of "
+        "compiled steps; 'compile s' is then the first call."
+    ),
     curves: bool = typer.Option(
         True, "--curves/--no-curves", help="Also the cost against the number and size of parameters."
     ),
@@ -44,7 +48,7 @@ def bench(
     Each contender has a process of its own; all of a case take turns, so that a busy machine slows
     them alike. Compare ratios; a time alone says little. About ten minutes on two cores.
 
-    Example: ms-adam bench --case '400 x 5,000' --case 2000x200
+    Example: ms-adam bench --case '400 x 5,000' --case 2000x200; ms-adam bench --eager
 
     Exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
@@ -55,8 +59,11 @@ def bench(
 
     status = Console(stderr=True)
     with errors_told(debug):
-        chosen = [cases.find(name) for name in case] or list(cases.CASES.values())
-        names = contenders.check_names(contender) or list(contenders.CONTENDERS)
+        usual_cases, usual = cases.CASES.values(), contenders.COMPILED
+        if eager:
+            usual_cases, usual, curves = cases.EAGER, contenders.EAGER, False
+        chosen = [cases.find(name) for name in case] or list(usual_cases)
+        names = contenders.check_names(contender) or list(usual)
         work, reasons = [], []
         for one in chosen:
             taking_part, left_out = contenders.line_up(one, names, everything)

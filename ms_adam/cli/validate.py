@@ -42,7 +42,8 @@ def validate(
     ),
     out: Path = typer.Option(
         Path("runs/validate"), "--out", metavar="DIR",
-        help="Where validate.json and the logs go; those in it are replaced.",
+        help="Where validate.json and the logs go; those in it are replaced. validate.json is "
+        "written after each cell.",
     ),
     json_file: Optional[Path] = typer.Option(
         None, "--json", metavar="FILE", help="Write the results to FILE in place of "
@@ -67,23 +68,35 @@ def validate(
     Where nn.Adam cannot run, or is farther from its own formula than its roundings explain, the
     result says so. Shares are the largest distance of any element over its bound: up to 1 is held.
 
+    A run that is stopped leaves the results of the cells judged so far; "complete" in validate.json
+    is then false.
+
     Example: ms-adam validate --only 'amsgrad float32'
 
     Exit status: 0 if everything that ran held, 1 if something fell short, 2 after an error, 3 if
     nothing could run, above all because the device is not there, 130 after Ctrl-C.
     """
+    from ms_adam.drafts import draft
     from ms_adam.experiments.results import write_json
     from ms_adam.report.support import support_table
     from ms_adam.verify import validate as matrix
+
+    path = json_file or out / "validate.json"
+
+    def save(content: dict) -> None:
+        whole = path.resolve()
+        with draft(whole.parent) as writing:
+            write_json(writing / whole.name, content)
 
     with errors_told(debug):
         cells = matrix.select(only)
         console = Console(stderr=True)
         with _Display(console, cells) as display:
-            content = matrix.validate(
-                cells, device_target.value, out, workers=workers, tell=display.tell)
-        path = json_file or out / "validate.json"
-        write_json(path, content)
+            try:
+                content = matrix.validate(cells, device_target.value, out, workers=workers,
+                                          tell=display.tell, save=save)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(f"stopped; results so far: {path}") from interrupt
     results = content["results"]
     if markdown:
         print(support_table(results))

@@ -66,6 +66,8 @@ class Adam(Method):
             multiplies lambda; torch and MindSpore have the whole learning rate there, and so has
             this. False: L2, weight_decay * w added to the gradient.
         loss_scale: what the gradients were multiplied by, greater than 0.
+        maximize: the gradient changes its sign, so that w goes up; before weight decay is added to
+            it, as in torch.
         centralize: the gradient loses its mean over all axes but the first, if it has two axes or
             more. Yong et al. 2020, "Gradient centralization", equation 1; after the L2 term, as in
             MindSpore.
@@ -82,6 +84,7 @@ class Adam(Method):
     weight_decay: float = 0.0
     decoupled: bool = False
     loss_scale: float = 1.0
+    maximize: bool = False
     centralize: bool = False
 
     def __post_init__(self):
@@ -89,7 +92,8 @@ class Adam(Method):
         settle(self, BELOW_1, "beta1", "beta2")
         settle(self, ABOVE_0, "loss_scale")
         check_one_of(self, "epsilon", "outside", "hat", "inside")
-        for name in ("bias_correction", "nesterov", "amsgrad", "decoupled", "centralize"):
+        for name in ("bias_correction", "nesterov", "amsgrad", "decoupled", "maximize",
+                     "centralize"):
             check_one_of(self, name, False, True)
 
     def init(self, parameter):
@@ -106,6 +110,8 @@ class Adam(Method):
         t = state.step + 1
 
         g = g / self.loss_scale
+        if self.maximize:
+            g = -g
         if decay and not self.decoupled:
             g = g + decay * w
         if self.centralize and g.ndim >= 2 and g.size:

@@ -51,6 +51,8 @@ def _entry(results: list[dict]) -> str:
                               else " ".join(names))
              for status, names in sorted(by_status.items(), key=lambda item: -len(item[0]))
              if status in words]
-    if NOT_AVAILABLE in by_status:
-        parts.append("not available here")
+    missing = by_status.get(NOT_AVAILABLE, [])
+    if missing:
+        names = "" if len(missing) == len(dtypes) else f": {' '.join(missing)}"
+        parts.append(f"not available here{names}")
     return "; ".join(parts) or "-"

@@ -88,6 +88,7 @@ CASES = (
     _case("nesterov amsgrad", use_nesterov=True, use_amsgrad=True),
     _case("weight decay", weight_decay=0.1),
     _case("loss scale", loss_scale=1000.0),
+    _case("maximize", maximize=True, weight_decay=0.1),
     _case("locking", use_locking=True),
     _case("lazy rows", use_lazy=True),
     _case("offload", use_offload=True),
@@ -114,6 +115,8 @@ SCHEMES = (
           groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})),
     _case("groups of AdamW", "AdamW", learning_rate=0.1, weight_decay=0.01,
           groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})),
+    _case("formulas in groups", learning_rate=0.05, weight_decay=0.01,
+          groups=({"betas": (0.5, 0.9), "maximize": True}, {"eps": 1e-2, "lr": 0.01}, {})),
     _case("schedules in groups", learning_rate=0.05,
           groups=({"lr": PerStep("list", _RATES)}, {"weight_decay": PerStep("cell", _DECAYS)})),
     _case("gradient centralization", weight_decay=0.1,
@@ -133,15 +136,18 @@ class Column(NamedTuple):
         name: of the column.
         options: keyword arguments of the optimizer.
         complete: whether it runs every case, so that refusing one is a fault.
+        compiled: whether a graph calls the optimizer, and not Python.
     """
 
     name: str
     options: Dict[str, Any]
     complete: bool
+    compiled: bool = False
 
 
 COLUMNS = (
     Column("fused", {"backend": "fused"}, True),
+    Column("fused compiled", {"backend": "fused"}, True, compiled=True),
     Column("fused flat", {"backend": "fused", "flat_state": True}, True),
     Column("primitive", {"backend": "primitive"}, False),
     Column("composite", {"backend": "composite"}, True),
@@ -160,6 +166,8 @@ def reference_for(case, parameter=0, step=0):
     """
     group = case.groups[parameter % len(case.groups)] if case.groups else {}
     own = {_REFERENCE_NAMES.get(key, key): value for key, value in group.items()}
+    if "betas" in own:
+        own["beta1"], own["beta2"] = own.pop("betas")
     numbers = {"learning_rate": 1e-3, **case.expected, **own}
     for name in ("learning_rate", "weight_decay"):
         if name in numbers:

@@ -79,15 +79,16 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
 
     cases = {case.name: case for case in CASES + SCHEMES}
     columns = {column.name: column for column in COLUMNS}
-    obstacles = {name: _device_obstacle(column.options["backend"], device_target)
-                 for name, column in columns.items()}
+    obstacles = {(name, dtype): _device_obstacle(column.options["backend"], dtype, device_target)
+                 for name, column in columns.items() for dtype in {cell[1] for cell in cells}}
     for (name, dtype), members in itertools.groupby(cells, key=lambda cell: cell[:2]):
         theirs = None
         for _, _, backend in members:
             faulthandler.dump_traceback_later(_PATIENCE, exit=True)
             print(f"cell: {name}, {dtype}, {backend}", file=sys.stderr, flush=True)
-            if obstacles[backend] is not None:
-                results = [_result(REFERENCE, NOT_AVAILABLE, note=obstacles[backend])]
+            obstacle = obstacles[backend, dtype]
+            if obstacle is not None:
+                results = [_result(REFERENCE, NOT_AVAILABLE, note=obstacle)]
             else:
                 theirs = theirs or run_nn_adam(cases[name], dtype)
                 results = judge(cases[name], dtype, columns[backend], theirs)
@@ -123,7 +124,8 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
             return _result(against, FELL_SHORT, note=shortened(error))
         return _result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
 
-    own = measured(REFERENCE, left_out, lambda: excess(case, dtype, optimizer, scale=SCALES))
+    own = measured(REFERENCE, left_out, lambda: excess(case, dtype, optimizer,
+                                                   compiled=column.compiled, scale=SCALES))
     if theirs.error is not None:
         return [own, _result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
     note = _left_out(theirs.shapes)
@@ -164,14 +166,18 @@ def _left_out(shapes) -> str:
     return f"without shape {' and '.join(missing)}" if missing else ""
 
 
-def _device_obstacle(backend: str, device_target: str):
-    """Why a backend cannot run on this machine at all, whatever the case; None if it can."""
+def _device_obstacle(backend: str, dtype: str, device_target: str):
+    """Why a backend cannot run a dtype on this machine, whatever the case; None if it can."""
     from ms_adam import Adam
     from ms_adam.backends import BACKENDS
+    from ms_adam.backends.operators import missing_dtype
+    from ms_adam.state import weight_kinds
     from ms_adam.verify.cells import make_parameters
 
     plain = Adam(make_parameters([(1,)], "float32"), backend="composite").formula
-    return BACKENDS[backend].obstacle(plain, [], device_target)
+    kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
+    return (BACKENDS[backend].obstacle(plain, [], device_target)
+            or missing_dtype(kinds, device_target))
 
 
 def _result(against: str, status: str, share: float | None = None, note: str = "") -> dict:

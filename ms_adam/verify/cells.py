@@ -6,13 +6,14 @@ from typing import List, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 import ms_adam
 from ms_adam import reference
 from ms_adam.compat import bfloat16
 from ms_adam.scalars import scalar_dtype
+from ms_adam.state import on_host, write
 from ms_adam.verify.cases import SHAPES, PerStep, gradients, reference_for, with_epsilon_hat
 from ms_adam.verify.ulp import UNIT, Arithmetic, step_bounds
 
@@ -103,6 +104,21 @@ def _as_mindspore(name, value):
     return (TableDecay if name == "weight_decay" else TableRate)(value.values)
 
 
+class CompiledStep(nn.Cell):
+    """An optimizer as part of a graph, in either mode, and not called from Python."""
+
+    def __init__(self, optimizer):
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+
+    def __call__(self, gradients):
+        return super().__call__(ms.mutable(gradients))
+
+    @ms.jit
+    def construct(self, gradients):
+        return self.optimizer(gradients)
+
+
 # --- what an optimizer holds -------------------------------------------------------------------
 
 class Snapshot(NamedTuple):
@@ -139,13 +155,11 @@ def snapshot(optimizer):
 
 
 def put(optimizer, values, step):
-    """Sets weights, moments and the count of an optimizer of ours to those of a snapshot.
+    """Sets weights, moments and the count of an optimizer of ours to those of a snapshot."""
+    host = on_host(optimizer)
 
-    In place: after a step in PyNative mode, Parameter.set_data gives the parameter other memory
-    than the compiled step works on (MindSpore 2.10), and all later steps are lost.
-    """
     def assign(buffer, array):
-        ops.assign(buffer, Tensor(array, buffer.dtype))
+        write(buffer, array, id(buffer) in host)
 
     for parameter, weight in zip(optimizer.parameters, values.parameters):
         assign(parameter, weight)
@@ -161,6 +175,10 @@ def put(optimizer, values, step):
             else:
                 assign(buffer, getattr(values, prefix)[i])
     assign(optimizer.global_step, [step])
+    assign(optimizer.update_count, [step])
+    assign(optimizer.beta1_power, optimizer.formula.beta1**step)
+    assign(optimizer.beta2_power, optimizer.formula.beta2**step)
+    assign(optimizer.counted_power, optimizer.formula.beta2**step)
 
 
 def to_numpy(tensor):
@@ -272,7 +290,8 @@ def weight_dtype(case, dtype):
     return "float32" if case.options.get("master_weights") and dtype != "float64" else dtype
 
 
-def excess(case, dtype, optimizer, *, scale=1.0, steps=STEPS, adam_of=reference_for):
+def excess(case, dtype, optimizer, *, compiled=False, scale=1.0, steps=STEPS,
+           adam_of=reference_for):
     """The largest error of any element in any step of an optimizer of ours, by its bound.
 
     Each step of the reference starts from the state that the optimizer really left, so that a
@@ -281,6 +300,7 @@ def excess(case, dtype, optimizer, *, scale=1.0, steps=STEPS, adam_of=reference_
     Args:
         case, dtype: what the optimizer was made of.
         optimizer: an optimizer of ours.
+        compiled: whether a graph calls it, and not Python.
         scale: standard deviation of the gradients before the loss scale, or one for each step.
         steps: how many to make.
         adam_of: as in `exact_step`.
@@ -293,10 +313,11 @@ def excess(case, dtype, optimizer, *, scale=1.0, steps=STEPS, adam_of=reference_
     shapes = [parameter.shape for parameter in optimizer.parameters]
     names = [parameter.name for parameter in optimizer.parameters]
     scale = np.multiply(scale, case.options.get("loss_scale", 1.0))
+    make_step = CompiledStep(optimizer) if compiled else optimizer
     for step, arrays in enumerate(gradients(shapes, steps, scale)):
         tensors, fed = as_tensors(arrays, dtype)
         before = snapshot(optimizer)
-        optimizer(tensors)
+        make_step(tensors)
         after = snapshot(optimizer)
         expected = exact_step(
             case, names, step, before, fed, acts_on,

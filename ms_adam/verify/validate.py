@@ -67,7 +67,8 @@ def select(only: str = "") -> list[Cell]:
 
 
 def validate(cells: list[Cell], device_target: str, out: Path, *, workers: Optional[int] = None,
-             tell: Callable[[Done], None] = lambda done: None) -> dict[str, Any]:
+             tell: Callable[[Done], None] = lambda done: None,
+             save: Callable[[dict[str, Any]], None] = lambda content: None) -> dict[str, Any]:
     """Judges cells, each mode and dtype in a process of its own.
 
     Args:
@@ -76,27 +77,38 @@ def validate(cells: list[Cell], device_target: str, out: Path, *, workers: Optio
         out: The folder for logs of the processes; made if it is not there.
         workers: How many processes at a time: one for each core on the CPU, else 1.
         tell: Is called with each cell that was judged.
+        save: Is called with what is known so far: at the start, and after each cell.
 
     Returns:
-        What ``validate.json`` holds: ``schema``, ``environment``, and in ``results`` one entry for
-        each comparison of a cell: ``case``, ``dtype``, ``mode``, ``backend``, ``against``
-        ("reference" or "nn.Adam"), ``status``, ``share`` (the largest distance as a share of its
-        bound, or None) and ``note``.
+        What ``validate.json`` holds: ``schema``, ``environment``, ``complete`` (whether all cells
+        were judged), and in ``results`` one entry for each comparison of a cell: ``case``,
+        ``dtype``, ``mode``, ``backend``, ``against`` ("reference" or "nn.Adam"), ``status``,
+        ``share`` (the largest distance as a share of its bound, or None) and ``note``.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("worker_*.log"):
         old.unlink()
-    reason = obstacle(device_target, out)
     done: dict[Cell, list[dict]] = {}
+    where = environment()
+
+    def known() -> dict[str, Any]:
+        results = [{**cell._asdict(), **result} for cell in cells if cell in done
+                   for result in done[cell]]
+        return {"schema": SCHEMA, "environment": where, "complete": len(done) == len(cells),
+                "results": results}
 
     def judged(cell: Cell, results: list[dict]) -> None:
         done[cell] = results
         tell(Done(cell, results))
 
+    save(known())  # in the place of an earlier run's
+    reason = obstacle(device_target, out)
     if reason is not None:
         for cell in cells:
             judged(cell, [_lost(NOT_AVAILABLE, reason)])
+        save(known())
     else:
+        where = environment(device_target)
         workers = workers or (_cores() if device_target == "CPU" else 1)
         jobs = _jobs(cells, device_target)
         with contextlib.closing(_carry_out(jobs, workers, out)) as events:
@@ -104,14 +116,14 @@ def validate(cells: list[Cell], device_target: str, out: Path, *, workers: Optio
                 if event["event"] == "cell":
                     case, dtype, backend = event["cell"]
                     judged(Cell(case, dtype, job["mode"], backend), event["results"])
+                    save(known())
                 elif event["event"] == "ended":
                     for case, dtype, backend in job["cells"]:
                         cell = Cell(case, dtype, job["mode"], backend)
                         if cell not in done:
                             judged(cell, [_lost(FELL_SHORT, event["message"])])
-    results = [{**cell._asdict(), **result} for cell in cells for result in done[cell]]
-    where = None if reason is not None else device_target
-    return {"schema": SCHEMA, "environment": environment(where), "results": results}
+                    save(known())
+    return known()
 
 
 def obstacle(device_target: str, out: Path) -> Optional[str]:

@@ -78,6 +78,7 @@ class Formula(NamedTuple):
     amsgrad: bool = False
     decoupled: bool = False
     lazy: bool = False
+    maximize: bool = False
 
 
 class Weight(NamedTuple):
@@ -117,8 +118,9 @@ def make(rng, shape, dtype="float32", gradient_dtype=None, rounded_dtype=None, s
 
     normal = rng.standard_normal
     moment2 = (scale * normal(shape))**2
-    rounded = array(np.zeros(shape), rounded_dtype) if rounded_dtype else None
-    return Weight(dtype, array(normal(shape), dtype), gradient_dtype,
+    weight = array(normal(shape), dtype)
+    rounded = array(weight, rounded_dtype) if rounded_dtype else None
+    return Weight(dtype, weight, gradient_dtype,
                   array(scale * normal(shape), gradient_dtype),
                   array(scale * normal(shape), moment_dtype), array(moment2, moment_dtype),
                   array(moment2 * (1 + 0.1 * normal(shape)), moment_dtype),
@@ -148,15 +150,21 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
     Returns:
         The kernel's answer, 0 for success, and both beta powers.
     """
-    powers = [np.zeros((), np.float32), np.zeros((), np.float32)]
+    before = step - 1
+    powers = [np.array(beta**before, np.float32)
+              for beta in (formula.beta1, formula.beta2, formula.beta2)]
+    made = np.array([before], np.int32)
     offsets, buffers = flat or ([0] * len(weights), {})
     plan = [len(weights), len(rates), threads, len(buffers)]
     for weight, offset in zip(weights, offsets):
         plan += [0, weight.weight.size, weight.group, weight.decayed, weight.centralized,
                  weight.rounded is not None, offset]
-    tensors = [(np.array(formula, np.float64), "float64"), (np.array(plan, np.int64), "int64"),
-               (np.array([step], np.int32), "int32")]
+    formulas = np.array([formula] * (1 + len(rates)), np.float64)
+    tensors = [(formulas, "float64"), (np.array(plan, np.int64), "int64"),
+               (np.array([before], np.int32), "int32"), (made, "int32")]
     tensors += [(power, "float32") for power in powers]
+    if formula.max_grad_norm < np.inf:
+        tensors.append((np.zeros((), np.float32), "float32"))
     tensors += [(np.array(number, np.float32), "float32") for number in (*rates, *decays)]
     tensors += [(weight.gradient, weight.gradient_dtype) for weight in weights]
     tensors += [(weight.weight, weight.dtype) for weight in weights]
@@ -176,6 +184,7 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
         (ctypes.c_int * count)(*[array.ndim for array, _ in tensors]),
         (ctypes.c_void_p * count)(*map(ctypes.addressof, shapes)),
         (ctypes.c_char_p * count)(*[dtype.encode() for _, dtype in tensors]), None, None)
+    assert made == before + (answer == 0)
     return answer, powers
 
 
@@ -208,7 +217,7 @@ def exact(formula, weight, left, step, rate, decay):
     rate, decay = LONG(np.float32(rate)), LONG(np.float32(decay))
 
     # g: cast (from a wider dtype alone), factor, product.
-    g = g * left / LONG(formula.loss_scale)
+    g = (-1 if formula.maximize else 1) * g * left / LONG(formula.loss_scale)
     error_g = (number + 2 * u) * np.abs(g)
     if weight.decayed and not formula.decoupled:  # product, sum
         g = g + decay * w
@@ -284,7 +293,7 @@ def excess(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), **mor
     left = clipping(formula, before)
     answer, powers = launch(kernel, formula, weights, step, rates, decays, **more)
     assert answer == 0
-    for beta, power in zip((formula.beta1, formula.beta2), powers):
+    for beta, power in zip((formula.beta1, formula.beta2, formula.beta2), powers):
         assert power == np.float32(beta**step)
     worst = 0.0
     for old, new in zip(before, weights):
@@ -315,6 +324,8 @@ OPTIONS = {
     "clipping": Formula(max_grad_norm=3.0),
     "clipping, no need": Formula(max_grad_norm=1e6),
     "clipping, loss scale": Formula(max_grad_norm=0.1, loss_scale=1024.0),
+    "maximize": Formula(maximize=True),
+    "all, maximize": Formula(maximize=True, max_grad_norm=3.0, loss_scale=3.0, nesterov=True),
     "all": Formula(epsilon_hat=True, nesterov=True, amsgrad=True, loss_scale=3.0,
                    max_grad_norm=2.0),
     "all, decoupled": Formula(beta1=0.8, beta2=0.99, nesterov=True, amsgrad=True, decoupled=True,
@@ -521,12 +532,35 @@ def test_every_rounding_is_to_nearest_even(kernel, dtype):
     weight = make(np.random.default_rng(9), master.shape, "float32", rounded_dtype=dtype)
     weight.weight[...], weight.gradient[...] = master, stored(np.zeros(1), dtype)
     weight.moment1[...] = 0.0
+    with np.errstate(over="ignore"):
+        weight.rounded[...] = stored(master, dtype)
     assert launch(kernel, Formula(), [weight], rates=(0.0,))[0] == 0
     flushed = np.where(np.abs(master) < NORMAL["float32"], np.copysign(np.float32(0), master), master)
     np.testing.assert_array_equal(weight.weight, flushed)
     with np.errstate(over="ignore"):
         expected = value(stored(flushed, dtype), dtype)
     assert_same_bits(value(weight.rounded, dtype), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_master_follows_a_parameter_that_somebody_has_set(kernel, dtype):
+    """Also where rows share a mean; untouched elements keep the bits that rounding drops."""
+    rng = np.random.default_rng(19)
+    for more in ({}, {"decayed": True, "centralized": True}):
+        weight = make(rng, (2049, 3), "float32", dtype, dtype, **more)
+        changed = np.zeros(weight.weight.shape, bool)
+        changed[::2] = True
+        new = stored(rng.standard_normal(weight.weight.shape), dtype)
+        changed &= new != weight.rounded  # some are the rounding of their master by chance
+        weight.rounded[changed] = new[changed]
+        followed = weight._replace(weight=np.where(changed, value(new, dtype), weight.weight))
+        (followed,) = copies([followed])
+        followed.rounded[...] = stored(followed.weight, dtype)
+        for one in (weight, followed):
+            assert launch(kernel, Formula(), [one], decays=(0.1,))[0] == 0
+        np.testing.assert_array_equal(weight.weight, followed.weight)
+        np.testing.assert_array_equal(weight.rounded, followed.rounded)
+        np.testing.assert_array_equal(weight.moment1, followed.moment1)
 
 
 # --- the rest ------------------------------------------------------------------------------------
@@ -723,6 +757,7 @@ MUTANTS = {
     "sign": ("rates.retained * w - rates", "rates.retained * w + rates"),
     "correction": ("f.bias_correction ? c2 / c1", "f.bias_correction ? 1 / c1"),
     "epsilon": ("std::sqrt(v) + rates.epsilon", "std::sqrt(v + rates.epsilon)"),
+    "master": ("return rounding == uint32_t(parameter)", "return rounding != uint32_t(parameter)"),
 }
 
 

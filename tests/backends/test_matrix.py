@@ -8,6 +8,7 @@ from running import (
     ALL_BACKENDS,
     DTYPES,
     SHAPES,
+    CompiledStep,
     as_tensors,
     excess,
     make_optimizer,
@@ -19,16 +20,20 @@ from running import (
 from ms_adam.verify.cases import CASES, gradients, reference_for
 
 
+# A backend, and whether it is part of a graph. Called from Python, `fused` is launched by address.
+WAYS = [("fused", False), ("fused", True), ("primitive", False), ("composite", False)]
+
+
 def excess_of(case, dtype, backend, shapes=SHAPES, **more):
     optimizer = make_optimizer(case, make_parameters(shapes, dtype), backend=backend)
     assert optimizer.backend == backend
     return excess(case, dtype, optimizer, **more)
 
 
-@pytest.mark.parametrize("backend", ALL_BACKENDS)
+@pytest.mark.parametrize("backend, compiled", WAYS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_step_is_within_its_roundings(case, dtype, backend, mode):
+def test_step_is_within_its_roundings(case, dtype, backend, compiled, mode):
     shapes = SHAPES
     if not runs(backend, case, dtype, shapes):
         with pytest.raises(ValueError, match=f"backend='{backend}' cannot run here"):
@@ -36,7 +41,7 @@ def test_step_is_within_its_roundings(case, dtype, backend, mode):
         shapes = [shape for shape in SHAPES if shape != ()]
         if not runs(backend, case, dtype, shapes):
             return
-    assert excess_of(case, dtype, backend, shapes) <= 1.0
+    assert excess_of(case, dtype, backend, shapes, compiled=compiled) <= 1.0
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e-8])
@@ -62,6 +67,8 @@ MUTANTS = {
     "sign": ("default", {"learning_rate": -1e-3}),
     "learning rate": ("default", {"learning_rate": 1.0001e-3}),
     "eps": ("large epsilon", {"eps": 1.001e-2}),
+    "maximize forgotten": ("maximize", {"maximize": False}),
+    "decay maximized": ("maximize", {"weight_decay": -0.1}),
 }
 
 
@@ -88,10 +95,13 @@ def test_both_modes_give_the_same_bits(case, dtype, backend):
     left = []
     for mode in ("graph", "pynative"):
         set_mode(mode)
-        optimizer = make_optimizer(case, make_parameters(shapes, dtype), backend=backend)
-        for arrays in gradients(shapes, 3):
-            optimizer(as_tensors(arrays, dtype)[0])
-        left.append(snapshot(optimizer))
-    for graph, pynative in zip(*left):
-        for a, b in zip(graph or (), pynative or ()):
-            np.testing.assert_array_equal(a, b)
+        for compiled in (False, True) if backend == "fused" else (False,):
+            optimizer = make_optimizer(case, make_parameters(shapes, dtype), backend=backend)
+            step = CompiledStep(optimizer) if compiled else optimizer
+            for arrays in gradients(shapes, 3):
+                step(as_tensors(arrays, dtype)[0])
+            left.append(snapshot(optimizer))
+    for others in left[1:]:
+        for first, other in zip(left[0], others):
+            for a, b in zip(first or (), other or ()):
+                np.testing.assert_array_equal(a, b)

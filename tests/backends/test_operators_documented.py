@@ -115,7 +115,7 @@ def test_a_step_on_other_devices_has_no_operator_of_the_cpu():
         assert BACKENDS["fused"].obstacle(None, (), device_target)
         weights = [ms.Parameter(ms.Tensor([1.0], dtype), name=str(dtype)) for dtype in FLOATS]
         for name in ("primitive", "composite"):
-            packings = packing_for("Adam", name, weights, False, device_target)
+            packings = packing_for("Adam", name, weights, weights, device_target)
             assert {type(packing) for packing, _ in packings} == {OperatorPacking}
     assert isinstance(store_operator(ms.bfloat16, "CPU"), InplaceCopy)
     for device_target in ("GPU", "Ascend"):

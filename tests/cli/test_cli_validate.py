@@ -16,12 +16,17 @@ def result(status, against="reference", **fields):
 @pytest.fixture
 def invoke(invoke, monkeypatch, tmp_path):
     """Runs the command; `results` are what the matrix gives."""
-    def run(*arguments, results=()):
-        def judge(cells, device_target, out, workers, tell):
+    def run(*arguments, results=(), stopped=False):
+        def judge(cells, device_target, out, workers, tell, save):
+            def content(complete):
+                return {"schema": 1, "environment": {"device_target": device_target},
+                        "complete": complete, "results": list(results)}
             tell(validate.Done(cells[0], list(results)))
-            out.mkdir(exist_ok=True)
-            return {"schema": 1, "environment": {"device_target": device_target},
-                    "results": list(results)}
+            save(content(False))
+            if stopped:
+                raise KeyboardInterrupt
+            save(content(True))
+            return content(True)
         monkeypatch.setattr(validate, "validate", judge)
         return invoke("validate", "--out", tmp_path / "out", *arguments)
     return run
@@ -57,6 +62,15 @@ def test_json_goes_where_it_is_wanted(invoke, tmp_path):
     assert not (tmp_path / "out/validate.json").exists()
 
 
+def test_a_run_that_is_stopped_keeps_its_results(invoke, tmp_path):
+    path = tmp_path / "new" / "x.json"
+    done = invoke("--json", path, results=[result("held")], stopped=True)
+    assert done.exit_code == 130 and "stopped; results so far" in done.output
+    saved = json.loads(path.read_text())
+    assert saved["complete"] is False and len(saved["results"]) == 1
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.json"]
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["--only", "amsgrat"], "'amsgrat'"), (["--device-target", "TPU"], "TPU"),
     (["--workers", "0"], "--workers")])
@@ -82,11 +96,14 @@ def test_markdown(invoke):
         result("nn.Adam computes something else", "nn.Adam", dtype="float16"),
         result("held", case="other"),
         result("fell short", case="other", mode="pynative"),
-        result("not available on this device", case="other", backend="primitive")]
+        result("not available on this device", case="other", backend="primitive"),
+        result("held", case="mixed"), result("held", case="mixed", dtype="float64"),
+        result("not available on this device", case="mixed", dtype="bfloat16")]
     table = support_table(results)
     assert table.splitlines() == [
         "|  | fused | primitive | nn.Adam |", "|---|---|---|---|",
         "| default | all | f32 | differs: f16; f32 |",
-        "| other | **fell short**: f32 | not available here | - |"]
-    done = invoke("--markdown", results=results[:-3])
+        "| other | **fell short**: f32 | not available here | - |",
+        "| mixed | f32 f64; not available here: bf16 | - | - |"]
+    done = invoke("--markdown", results=results[:-6])
     assert table.splitlines()[2] in done.output

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from ms_adam.verify.cell_worker import (
     NN_ADAM,
     NN_ADAM_CANNOT,
     NN_ADAM_DIFFERS,
+    NOT_AVAILABLE,
     NOT_OFFERED,
     REFERENCE,
 )
@@ -196,6 +198,28 @@ def test_a_backend_that_must_run_everything_may_not_refuse():
     assert result["status"] == FELL_SHORT and "float32" in result["note"]
 
 
+def test_a_dtype_that_a_device_lacks_is_not_available_there():
+    """Judged as on a GPU, where no cell of bfloat16 can run."""
+    class Events:
+        sent = []
+
+        def send(self, event, cell, results):
+            (result,) = results
+            self.sent.append((cell[1:], result["status"], result["note"]))
+
+    cells = [["default", dtype, column] for dtype, column in (
+        ("bfloat16", "composite"), ("bfloat16", "primitive"), ("float16", "primitive"))]
+    cell_worker._judge_all(cells, "GPU", Events())
+    statuses = {tuple(cell): status for cell, status, _ in Events.sent}
+    assert statuses == {("bfloat16", "composite"): NOT_AVAILABLE,
+                        ("bfloat16", "primitive"): NOT_AVAILABLE,
+                        ("float16", "primitive"): NOT_OFFERED}
+    assert all("no BFloat16 kernels for GPU" in note for _, _, note in Events.sent[:2])
+    for backend in ("primitive", "composite"):
+        assert cell_worker._device_obstacle(backend, "bfloat16", "Ascend") is None
+        assert cell_worker._device_obstacle(backend, "float16", "GPU") is None
+
+
 def test_any_other_error_is_the_cells_own():
     result = judged_alone("default", "float32", Column("x", {"backend": "no such"}, False))
     assert result["status"] == FELL_SHORT and "'no such'" in result["note"]
@@ -254,6 +278,7 @@ def test_what_is_right_passes(tmp_path):
     status, output, content = command(tmp_path, "--only", "locking float32 graph composite")
     assert status == 0, output
     assert content["schema"] == 1 and content["environment"]["device_target"] == "CPU"
+    assert content["complete"] is True
     assert [(r["against"], r["status"]) for r in content["results"]] == [
         (REFERENCE, HELD), (NN_ADAM, HELD)]
     assert all(0.0 < r["share"] <= 1.0 for r in content["results"])
@@ -277,6 +302,47 @@ def test_no_cell_is_lost_with_its_process(tmp_path):
     assert all(r["status"] == FELL_SHORT and "SIGKILL" in r["note"] for r in cells.values())
 
 
+def test_a_run_that_is_killed_loses_no_cell(tmp_path):
+    """The file is there whole from the start, and after each cell."""
+    (tmp_path / "validate.json").write_text('{"complete": true, "results": ["of an earlier run"]}')
+    only = "float32 graph composite"
+    run = subprocess.Popen(
+        [sys.executable, "-c", "from ms_adam.cli import main; main()", "validate", "--only", only,
+         "--out", str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seen, limit = [], time.monotonic() + 120
+    try:
+        while len(seen) < 3 and time.monotonic() < limit:
+            content = json.loads((tmp_path / "validate.json").read_text())
+            number = len({result["case"] for result in content["results"]
+                          if result != "of an earlier run"})
+            if number and number not in seen:
+                seen.append(number)
+            time.sleep(0.005)
+        assert run.poll() is None
+    finally:
+        run.kill()
+        run.wait()
+    content = json.loads((tmp_path / "validate.json").read_text())
+    assert content["complete"] is False and content["environment"]["device_target"] == "CPU"
+    left = [result for result in content["results"] if result["against"] == REFERENCE]
+    assert max(seen) <= len(left) < len(validate.select(only))
+    assert {result["status"] for result in left} == {HELD}
+
+
+def test_what_is_saved_grows_by_a_cell(tmp_path, monkeypatch):
+    cells = validate.select("locking float32 graph")
+    held = [{"against": REFERENCE, "status": HELD, "share": 0.5, "note": ""}]
+    monkeypatch.setattr(validate, "obstacle", lambda device_target, out: None)
+    monkeypatch.setattr(validate, "_carry_out", lambda jobs, workers, out: (
+        (job, {"event": "cell", "cell": cell, "results": held})
+        for job in jobs for cell in job["cells"]))
+    saved = []
+    content = validate.validate(cells, "CPU", tmp_path, save=saved.append)
+    assert [len(part["results"]) for part in saved] == list(range(len(cells) + 1))
+    assert [part["complete"] for part in saved] == [False] * len(cells) + [True]
+    assert content == saved[-1]
+
+
 @pytest.mark.parametrize("target", ["GPU", "Ascend"])
 def test_a_device_that_is_not_there_never_passes(tmp_path, target):
     """The devices are hidden: MindSpore for the CPU has none, and others look at these names."""
@@ -286,5 +352,5 @@ def test_a_device_that_is_not_there_never_passes(tmp_path, target):
     assert status == 3
     assert {r["status"] for r in content["results"]} == {"not available on this device"}
     assert len(content["results"]) == len(validate.select("locking"))
-    assert content["environment"]["device_target"] is None
+    assert content["environment"]["device_target"] is None and content["complete"] is True
     assert "0 held" in output and target in content["results"][0]["note"]

@@ -1,0 +1,128 @@
+"""Calls a function of the kernel's library from Python, with the addresses of tensors.
+
+MindSpore takes 45 to 500 us to hand a tensor over to a compiled graph, and a step has three or four
+tensors for each parameter. On the CPU an address is all that the kernel needs, and a tensor tells it
+in 0.3 us. What must hold before it is asked:
+
+- Nothing is under way. In PyNative mode MindSpore computes in threads of its own; `settle` waits for
+  all that was queued, be it the computation of a gradient or a read of a weight. Whatever is queued
+  after the call reads what the kernel has written. A compiled graph on the CPU has finished when its
+  call returns.
+- The tensor is contiguous. A transposed or broadcast one is a view of another tensor's memory.
+- Tensors are in this process's memory: the context's device is the CPU.
+
+No address is kept from one call to the next: `Parameter.set_data` and `load_param_into_net` give a
+tensor other memory.
+"""
+
+import ctypes
+
+import mindspore as ms
+
+from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_for_queued
+
+AVAILABLE = address_of is not None  # MindSpore 2.0.0 tells no addresses
+
+
+def on_cpu():
+    """Returns whether tensors are in this process's memory."""
+    return ms.get_context("device_target") == "CPU"
+
+
+def contiguous(tensors):
+    """Returns the tensors, with copies of those that are not contiguous.
+
+    A Parameter that was given a view as its data is given a copy: it is to be updated in place.
+    """
+    if all(map(is_contiguous, tensors)):
+        return tensors
+    return tuple(tensor if is_contiguous(tensor) else _copy(tensor) for tensor in tensors)
+
+
+def _copy(tensor):
+    copy = tensor.contiguous()
+    if not isinstance(tensor, ms.Parameter):
+        return copy
+    tensor.set_data(copy)
+    return tensor
+
+
+def settle():
+    """Waits until MindSpore has done all that was queued; raises what went wrong there."""
+    wait_for_queued()
+
+
+def add_one(parameter):
+    """Adds 1 to a Parameter of one number in place, without an operator; call it after `settle`."""
+    number = _NUMBERS[str(parameter.dtype).lower()].from_address(address_of(parameter))
+    number.value += 1
+
+
+_NUMBERS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
+            "float64": ctypes.c_double}
+
+
+class Launcher:
+    """A function of the kernel's library, called like the function of an `ops.Custom`.
+
+    Args:
+        library: path of the shared library.
+        function: the function's name.
+
+    Attributes:
+        report: three int64 that the function may fill when it fails.
+
+    Copies and pickles as a launcher of the same function.
+    """
+
+    def __init__(self, library, function):
+        self.library, self.name = str(library), function
+        self.function = getattr(ctypes.CDLL(self.library), function)
+        self.report = (ctypes.c_int64 * 3)()
+        self.shapes, self.dtypes = [], []
+
+    def __reduce__(self):
+        return Launcher, (self.library, self.name)
+
+    def describe(self, tensors, fixed=0, check=None):
+        """Tells the function the shapes and dtypes of what it will be given.
+
+        Args:
+            tensors: all of them.
+            fixed: how many of the last ones have the same shapes and dtypes in every call.
+            check: called without arguments if a shape or dtype is not that of the call before;
+                may raise, and then nothing has changed.
+        """
+        changing = tensors[:len(tensors) - fixed]
+        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
+        if shapes == self.shapes and dtypes == self.dtypes:
+            return
+        if check is not None:
+            check()
+        count = len(tensors)
+        if len(shapes) != len(self.shapes):
+            last = tensors[count - fixed:]
+            shapes, dtypes = shapes + list(map(shape_of, last)), dtypes + list(map(dtype_of, last))
+            self.shapes, self.dtypes = [None] * count, [None] * count
+            self.addresses, self.axes = (ctypes.c_void_p * count)(), (ctypes.c_int * count)()
+            self.shape_arrays = [None] * count
+            self.shape_pointers = (ctypes.POINTER(ctypes.c_int64) * count)()
+            self.dtype_names = (ctypes.c_char_p * count)()
+        for i, (shape, dtype) in enumerate(zip(shapes, dtypes)):
+            if shape != self.shapes[i]:
+                self.axes[i] = len(shape)
+                self.shape_arrays[i] = (ctypes.c_int64 * max(1, len(shape)))(*shape)
+                self.shape_pointers[i] = self.shape_arrays[i]
+            if dtype is not self.dtypes[i]:
+                self.dtype_names[i] = str(dtype).lower().encode()
+        self.shapes, self.dtypes = shapes[:len(changing)], dtypes[:len(changing)]
+
+    def __call__(self, tensors):
+        """Calls the function; `describe` and `settle` must have been called.
+
+        Returns:
+            int, what the function returns: 0, or which failure.
+        """
+        self.addresses[:] = list(map(address_of, tensors))
+        return self.function(len(tensors), self.addresses, self.axes, self.shape_pointers,
+                             self.dtype_names, None, self.report)

@@ -1,0 +1,430 @@
+"""The launch by address: right whatever MindSpore is still computing, and for every kind of tensor."""
+
+import copy
+import pickle
+import threading
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, nn, ops
+from running import CompiledStep, make_parameters, snapshot, to_numpy
+
+import ms_adam
+from ms_adam.backends import launch
+
+pytestmark = pytest.mark.skipif(not launch.AVAILABLE, reason="MindSpore 2.0.0 tells no addresses: "
+                                "test_optimizer holds that it goes on compiling")
+
+SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 2, 2), (0, 4))
+MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
+
+
+def random_tensors(seed, shapes=SHAPES, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    return tuple(Tensor(rng.standard_normal(shape), getattr(ms, dtype)) for shape in shapes)
+
+
+def assert_same(one, other):
+    for a, b in zip(snapshot(one), snapshot(other)):
+        for x, y in zip(a or (), b or ()):
+            np.testing.assert_array_equal(x, y)
+    assert one.global_step.asnumpy() == other.global_step.asnumpy()
+    assert one.update_count.asnumpy() == other.update_count.asnumpy()
+
+
+def pair(shapes=SHAPES, **options):
+    """An optimizer that Python calls, and the same as part of a graph."""
+    called = ms_adam.Adam(make_parameters(shapes, "float32"), **options)
+    compiled = ms_adam.Adam(make_parameters(shapes, "float32"), **options)
+    assert called.launch == "by address"
+    return called, compiled, CompiledStep(compiled)
+
+
+# --- which way runs ------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("backend", ["primitive", "composite"])
+def test_other_backends_are_compiled(backend, mode):
+    assert ms_adam.Adam(make_parameters([(3,)], "float32"), backend=backend).launch == "compiled"
+
+
+def test_a_subclass_with_its_own_construct_is_compiled(mode):
+    class Halved(ms_adam.Adam):
+        @ms.jit
+        def construct(self, gradients):
+            return super().construct(gradients[:1] + (gradients[1] * 0.0,))
+
+    optimizer = Halved(make_parameters([(3,), (3,)], "float32"))
+    assert optimizer.launch == "compiled"
+    before = snapshot(optimizer).weights
+    optimizer(random_tensors(0, [(3,), (3,)]))
+    after = snapshot(optimizer).weights
+    assert not np.array_equal(before[0], after[0])
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_a_hook_is_called():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    called = []
+    handle = optimizer.register_forward_pre_hook(lambda cell, inputs: called.append(len(inputs)))
+    assert optimizer.launch == "compiled"
+    optimizer(random_tensors(0, [(3,)]))
+    assert called
+    handle.remove()
+    assert optimizer.launch == "by address"
+
+
+# --- order ---------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
+    """Long chains before and after each of 2,000 calls; every value is a small whole number.
+
+    With beta1 = 0, eps = 1 and no bias correction, zero second moment decay (beta2 = 0), the step of
+    a gradient g >= 0 is g / (g + 1): with g = 1 exactly 0.5. A gradient that is read before its
+    chain is done is not 1, and the weight that a chain reads after step t is -t / 2 exactly.
+    """
+    ms.set_context(mode=ms.PYNATIVE_MODE, pynative_synchronize=not asynchronous)
+    size = 64
+    weight = Parameter(Tensor(np.zeros((size, size)), ms.float32), name="w")
+    optimizer = ms_adam.Adam([weight], 1.0, beta1=0.0, beta2=0.0, eps=1.0, bias_correction=False)
+    assert optimizer.launch == "by address"
+    identity, ones = Tensor(np.eye(size), ms.float32), Tensor(np.ones((size, size)), ms.float32)
+    reads = []
+    try:
+        for step in range(2000):
+            gradient = ones * 3.0
+            for _ in range(step % 7):
+                gradient = ops.matmul(gradient, identity)
+            gradient = gradient - 2.0
+            queued = ops.matmul(weight, identity)         # reads the weight before the step
+            done = optimizer((gradient,))
+            later = ops.matmul(weight, identity)          # and after it
+            reads.append((queued[0, 0], later[-1, -1]))
+            del gradient                                  # its memory is free for the next one
+            assert done
+        for step, (queued, later) in enumerate(reads):
+            assert float(queued) == -step / 2
+            assert float(later) == -(step + 1) / 2
+        np.testing.assert_array_equal(to_numpy(weight), -1000.0)
+    finally:
+        ms.set_context(pynative_synchronize=False)
+
+
+class Line(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.weight = Parameter(Tensor(np.zeros(1000), ms.float32), name="weight")
+
+    def construct(self, x):
+        return ops.reduce_sum(self.weight * x)
+
+
+def test_graphs_before_and_after_see_the_weight(mode):
+    """value_and_grad of a network, compiled in graph mode: the loss of step t is -t / 2 * 1000."""
+    network = Line()
+    optimizer = ms_adam.Adam(network.trainable_params(), 1.0, beta1=0.0, beta2=0.0, eps=1.0,
+                             bias_correction=False)
+    gradient = ms.value_and_grad(network, None, network.trainable_params())
+    x = Tensor(np.ones(1000), ms.float32)
+    for step in range(200):
+        loss, gradients = gradient(x)
+        optimizer(gradients)
+        assert float(loss) == -500.0 * step
+
+
+def test_an_error_under_way_is_raised_before_anything_changes():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    before = snapshot(optimizer)
+    table = Tensor(np.ones((2, 3)), ms.float32)
+    with pytest.raises(RuntimeError):
+        optimizer((ops.Gather()(table, Tensor(5, ms.int32), 0) * 1.0,))
+    np.testing.assert_array_equal(before.weights[0], snapshot(optimizer).weights[0])
+    assert optimizer.global_step.asnumpy() == 0
+    optimizer(random_tensors(0, [(3,)]))
+    assert optimizer.global_step.asnumpy() == 1
+
+
+# --- kinds of tensors ----------------------------------------------------------------------------
+
+def test_views_are_read_as_what_they_show(mode):
+    shapes = [(4, 3), (2, 3), (3, 2), (3, 4), (5,)]
+    x = Tensor(np.arange(12.0).reshape(3, 4) - 5, ms.float32)
+    views = (x.transpose(1, 0), x[1:, :3], x[:, 1:3], ops.broadcast_to(x[1:2], (3, 4)),
+             Tensor(np.arange(10.0), ms.float32)[::2])
+    called, compiled, step = pair(shapes)
+    for _ in range(2):
+        called(views)
+        step(tuple(Tensor(np.array(view.asnumpy())) for view in views))
+    assert_same(called, compiled)
+
+
+def test_memory_shared_with_numpy(mode):
+    array = np.ones(5, np.float32)
+    called, compiled, step = pair([(5,)])
+    shared = Tensor.from_numpy(array)
+    for factor in (1.0, -3.0):
+        array[:] = factor
+        called((shared,))
+        step((Tensor(np.full(5, factor), ms.float32),))
+    assert_same(called, compiled)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_gradients_of_another_dtype_from_one_call_to_the_next(dtype, mode):
+    called, compiled, step = pair()
+    for name in ("float32", dtype, "float32"):
+        gradients = random_tensors(1, dtype=name)
+        called(gradients)
+        step(gradients)
+    assert_same(called, compiled)
+
+
+def test_tied_weights(mode):
+    """One Parameter in two places of a network has one gradient."""
+    class Tied(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.table = Parameter(Tensor(np.full((3, 2), 0.5), ms.float32), name="table")
+
+        def construct(self, x):
+            return ops.matmul(ops.matmul(x, self.table), self.table.T).sum()
+
+    network = Tied()
+    optimizer = ms_adam.Adam(network.trainable_params(), 0.1)
+    gradient = ms.value_and_grad(network, None, optimizer.parameters)
+    losses = [float(gradient(Tensor(np.ones((1, 3)), ms.float32))[0])]
+    for _ in range(3):
+        loss, gradients = gradient(Tensor(np.ones((1, 3)), ms.float32))
+        optimizer(gradients)
+        losses.append(float(loss))
+    np.testing.assert_allclose(losses, [4.5, 4.5, 2.88, 1.62], rtol=0.05)
+
+
+@pytest.mark.parametrize("replace", ["set_data", "load_param_into_net", "assign", "copy_"])
+def test_replaced_data_is_what_goes_on(replace, mode):
+    """Weights, moments and a fixed learning rate; the same with all of them in one graph."""
+    called, compiled, step = pair([(4, 3), (5,)])
+    new = {parameter.name: Parameter(Tensor(np.full(parameter.shape, 0.25), ms.float32))
+           for parameter in (*called.parameters, *called.moment1)}
+    new["learning_rate"] = Parameter(Tensor(0.5, ms.float32))
+    for i in range(4):
+        gradients = random_tensors(i, [(4, 3), (5,)])
+        called(gradients)
+        step(gradients)
+        if i != 1:
+            continue
+        for parameter in called.get_parameters():
+            if parameter.name not in new:
+                continue
+            if replace == "set_data":
+                parameter.set_data(new[parameter.name])
+            elif replace == "assign":
+                ops.assign(parameter, new[parameter.name])
+            elif replace == "copy_":
+                parameter.copy_(new[parameter.name])
+        if replace == "load_param_into_net":
+            ms.load_param_into_net(called, new)
+        for parameter in compiled.get_parameters():
+            if parameter.name in new:
+                ops.assign(parameter, new[parameter.name])
+    assert_same(called, compiled)
+
+
+def test_a_parameter_that_is_a_view(mode):
+    parameter = Parameter(Tensor(np.zeros((4, 3)), ms.float32), name="w")
+    optimizer = ms_adam.Adam([parameter], 0.1)
+    x = Tensor(np.arange(12.0).reshape(3, 4), ms.float32)
+    parameter.set_data(x.transpose(1, 0))
+    signs = np.where(np.arange(12).reshape(4, 3) % 5 < 2, 1.0, -1.0)
+    optimizer((Tensor(signs, ms.float32),))
+    # Steps of the learning rate, to two roundings of weights up to 11.
+    np.testing.assert_allclose(parameter.asnumpy(), np.arange(12.0).reshape(3, 4).T - 0.1 * signs,
+                               atol=2 * 2.0**-20)
+    np.testing.assert_array_equal(x.asnumpy(), np.arange(12.0).reshape(3, 4))
+
+
+@pytest.mark.parametrize("dtype, shape", [("int32", (1,)), ("int64", (1,)), ("float32", (1,)),
+                                          ("float64", ()), ("int32", ())])
+@pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
+def test_global_step_of_another_dtype(backend, dtype, shape, mode):
+    """tinyms puts a float counter there: its bits are not to be read as an integer."""
+    for compiled in (False, True):
+        optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), backend=backend)
+        optimizer.global_step = Parameter(Tensor(np.zeros(shape), getattr(ms, dtype)),
+                                          name="global_step", requires_grad=False)
+        before = to_numpy(optimizer.parameters[0])
+        step = CompiledStep(optimizer) if compiled else optimizer
+        for _ in range(2):
+            step((Tensor(np.ones(3), ms.float32),))
+        # Equal gradients make steps of the learning rate, to a few roundings of weights up to 1.
+        np.testing.assert_allclose(before - to_numpy(optimizer.parameters[0]), 2e-3, atol=3e-7)
+        assert optimizer.global_step.asnumpy() == 2
+
+
+def test_a_global_step_that_is_no_number_is_refused(mode):
+    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    optimizer.global_step = Parameter(Tensor([True]), name="global_step", requires_grad=False)
+    with pytest.raises(TypeError, match="'global_step' must be one number.*Bool"):
+        optimizer(random_tensors(0, [(3,)]))
+
+
+# --- rates and rows ------------------------------------------------------------------------------
+
+def test_a_list_of_rates_that_has_ended_is_an_error(mode):
+    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), [0.1, 0.2])
+    for _ in range(2):
+        optimizer(random_tensors(0, [(3,)]))
+    before = snapshot(optimizer).weights[0]
+    with pytest.raises(RuntimeError, match="has 2 values, and none for step 2"):
+        optimizer(random_tensors(0, [(3,)]))
+    np.testing.assert_array_equal(before, snapshot(optimizer).weights[0])
+    assert optimizer.global_step.asnumpy() == 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_row_out_of_range_is_named(lazy, mode):
+    optimizer = ms_adam.Adam(make_parameters([(3,), (5, 2)], "float32"), use_lazy=lazy)
+    before = snapshot(optimizer)
+    rows = Tensor(np.ones((2, 2)), ms.float32)
+    for row in (5, -1):
+        with pytest.raises(RuntimeError, match=f"'layer1.weight' names row {row}, .* has 5 rows"):
+            optimizer((Tensor(np.ones(3), ms.float32), (Tensor([1, row], ms.int32), rows)))
+    for a, b in zip(before.weights + before.moment1, snapshot(optimizer).weights
+                    + snapshot(optimizer).moment1):
+        np.testing.assert_array_equal(a, b)
+    assert optimizer.global_step.asnumpy() == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"use_lazy": True}, {"max_grad_norm": 0.5},
+                                     {"flat_state": True}, {"use_amsgrad": True},
+                                     {"master_weights": True}, {"use_offload": True}],
+                         ids=str)
+def test_rows_have_the_bits_of_the_compiled_step(options, mode):
+    shapes = [(3,), (9, 4), (6, 2)]
+    called, compiled, step = pair(shapes, **options)
+    rng = np.random.default_rng(0)
+    for count in (5, 2, 5, 7):
+        gradients = (*random_tensors(count, shapes[:1]),
+                     (Tensor(rng.integers(0, 9, count), ms.int32),
+                      Tensor(rng.standard_normal((count, 4)), ms.float32)),
+                     Tensor(rng.standard_normal((6, 2)), ms.float32))
+        called(gradients)
+        step(gradients)
+    assert_same(called, compiled)
+
+
+# --- errors: those of the compiled step, before anything changes ---------------------------------
+
+def bad_gradients():
+    one, two = random_tensors(0, [(3,), (5, 2)])
+    return {
+        "bare tensor": (one, TypeError, r"must be a tuple or list .*, but got one Tensor of shape "),
+        "array": ((one.asnumpy(), two), TypeError, r"'layer0.weight' must be .* NumPy array of shape"),
+        "none": ((one, None), TypeError, "'layer1.weight' must be .*, but got None: does the loss"),
+        "too few": ((one,), ValueError, "one gradient for each of the 2 parameters, but got 1"),
+        "shape": ((one, one), ValueError, r"'layer1.weight' must have .* \(5, 2\), but got \(3,\)"),
+        "integers": ((Tensor([1, 2, 3], ms.int32), two), TypeError, "'layer0.weight' must be float16"),
+        "rows": ((one, (Tensor([1.0], ms.float32), two[:1])), TypeError, "indices .*int32 or int64"),
+    }
+
+
+@pytest.mark.parametrize("backend", ["fused", "composite"])
+@pytest.mark.parametrize("name", bad_gradients())
+def test_gradients_that_do_not_fit(name, backend, mode):
+    for optimizer_class in (ms_adam.Adam, ms_adam.AdamW):
+        optimizer = optimizer_class(make_parameters([(3,), (5, 2)], "float32"), backend=backend)
+        before = snapshot(optimizer)
+        gradients, error, message = bad_gradients()[name]
+        with pytest.raises(error, match=f"For '{optimizer_class.__name__}', .*{message}"):
+            optimizer(gradients)
+        np.testing.assert_array_equal(before.weights[0], snapshot(optimizer).weights[0])
+        assert optimizer.global_step.asnumpy() == 0
+
+
+@pytest.mark.parametrize("name", ["bare tensor", "none", "shape"])
+def test_gradients_that_do_not_fit_a_graph(name):
+    """Inside of a compiled step the same words, as far as the graph gets."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+    class Step(nn.Cell):
+        def __init__(self, optimizer):
+            super().__init__(auto_prefix=False)
+            self.optimizer = optimizer
+
+        def construct(self, one, two):
+            return self.optimizer(self.choose(one, two))
+
+        def choose(self, one, two):
+            if name == "bare tensor":
+                return one
+            if name == "none":
+                return one, None
+            return one, one
+
+    optimizer = ms_adam.Adam(make_parameters([(3,), (5, 2)], "float32"))
+    says = {"bare tensor": "gradients must be a tuple or list", "none": "'layer1.weight'.*None",
+            "shape": "'layer1.weight' must have"}[name]
+    with pytest.raises((TypeError, ValueError), match=f"For 'Adam', .*{says}"):
+        Step(optimizer)(*random_tensors(0, [(3,), (5, 2)]))
+    assert optimizer.global_step.asnumpy() == 0
+
+
+# --- objects -------------------------------------------------------------------------------------
+
+def test_copies_go_on_alone(mode):
+    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"), max_grad_norm=1.0)
+    optimizer(random_tensors(0))
+    copied = copy.deepcopy(optimizer)
+    before = snapshot(copied)
+    optimizer(random_tensors(1))
+    np.testing.assert_array_equal(before.weights[3], snapshot(copied).weights[3])
+    copied(random_tensors(1))
+    assert_same(copied, optimizer)
+
+
+def test_a_launcher_pickles():
+    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    launcher = pickle.loads(pickle.dumps(optimizer.update.launcher))
+    assert launcher.name == optimizer.update.launcher.name
+
+
+def test_an_optimizer_for_each_thread():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    shapes = [(300, 200), (1000,)]
+    optimizers = [ms_adam.Adam(make_parameters(shapes, "float32")) for _ in range(4)]
+    expected = ms_adam.Adam(make_parameters(shapes, "float32"))
+    gradients = [random_tensors(i, shapes) for i in range(20)]
+    failures = []
+
+    def train(optimizer):
+        try:
+            for gradient in gradients:
+                optimizer(gradient)
+        except Exception as error:  # a thread's error ends the test below
+            failures.append(error)
+
+    threads = [threading.Thread(target=train, args=(optimizer,)) for optimizer in optimizers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    train(expected)
+    assert failures == []
+    for optimizer in optimizers:
+        assert_same(optimizer, expected)
+
+
+def test_addresses_are_asked_for_in_each_call(monkeypatch):
+    """Memory is given back and taken anew between calls; an address that was kept would be wrong."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    called, compiled, step = pair([(64, 64)])
+    for i in range(30):
+        gradients = random_tensors(i, [(64, 64)])
+        called.parameters[0].set_data(Tensor(to_numpy(called.parameters[0]), ms.float32))
+        called.moment1[0].set_data(Tensor(to_numpy(called.moment1[0]), ms.float32))
+        called(gradients)
+        step(gradients)
+    assert_same(called, compiled)
