@@ -13,8 +13,8 @@ import pytest
 from mindspore import nn, ops
 
 import ms_adam
-from harness import (STEPS, Run, WithoutBiasCorrection, documented, hold, scalar, shown, train,
-                     values)
+from harness import (BOUND, STEPS, Run, WithoutBiasCorrection, distance, documented, hold, scalar,
+                     shown, train, values)
 
 os.environ["LOG_MF_PATH"] = tempfile.mkdtemp()
 
@@ -104,18 +104,21 @@ def steps(step, first, last):
     return losses
 
 
-def run(make, path, resume=False):
+def run(make, path, resume=None):
+    """Trains; `resume` makes what trains after the seventh batch, from a checkpoint."""
     network, optimizer, step = make(path)
     start = values(network.trainable_params())
+    losses = steps(step, 0, 7 if resume else STEPS + 1)
     if resume:
-        losses = steps(step, 0, 7)
-        ms.save_checkpoint(step, str(path / "7.ckpt"))  # what MindFormers' CheckpointMonitor calls
-        network, optimizer, step = make(path)
-        load_ckpt(MindFormerConfig(checkpoint={"load_path": str(path / "7.ckpt")}, runner_config={},
+        written = path / "7.ckpt"
+        ms.save_checkpoint(step, str(written))  # what MindFormers' CheckpointMonitor calls
+        network, optimizer, step = resume(path)
+        if isinstance(optimizer, ms_adam.AdamW):
+            ms_adam.convert_checkpoint(str(written), str(path / "converted.ckpt"), optimizer)
+            written = path / "converted.ckpt"
+        load_ckpt(MindFormerConfig(checkpoint={"load_path": str(written)}, runner_config={},
                                    model={"model_config": {}}), network, optimizer)
         losses += steps(step, 7, STEPS + 1)
-    else:
-        losses = steps(step, 0, STEPS + 1)
     return Run(start, losses, values(network.trainable_params()))
 
 
@@ -129,12 +132,21 @@ def test_from_a_config(mode, tmp_path):
 
 
 def test_resumed(mode, tmp_path):
-    """Seven batches, a checkpoint, and the rest with new objects, as without interruption."""
+    """A checkpoint and new objects change nothing."""
     once = train(partial(run, path=tmp_path), with_config("MsAdamW"))
-    again = train(partial(run, path=tmp_path, resume=True), with_config("MsAdamW"))
+    again = train(partial(run, path=tmp_path, resume=with_config("MsAdamW")),
+                  with_config("MsAdamW"))
     assert once.losses == again.losses
     for a, b in zip(once.end, again.end):
         np.testing.assert_array_equal(a, b)
+
+
+def test_converted_checkpoint(tmp_path):
+    """Half of a training with MindFormers' AdamW, and the rest with ours, from what that wrote."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    theirs = train(partial(run, path=tmp_path), with_config("AdamW"))
+    both = train(partial(run, path=tmp_path, resume=with_config("MsAdamW")), with_config("AdamW"))
+    assert distance(both, theirs) < BOUND
 
 
 # --- what does not run on a CPU ------------------------------------------------------------------
