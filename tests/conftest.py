@@ -1,6 +1,16 @@
 """What all tests share: the mode and the command as fixtures, and MindSpore on the CPU."""
 
+from pathlib import Path
+
 import pytest
+
+CLIENTS = Path(__file__).parent / "clients"
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leaves tests/clients to `scripts/test --clients`: it needs packages that no other test needs."""
+    named = any("clients" in Path(argument.partition("::")[0]).parts for argument in config.args)
+    return True if collection_path == CLIENTS and not named else None
 
 
 @pytest.fixture(params=["graph", "pynative"])

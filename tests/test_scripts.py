@@ -134,11 +134,17 @@ OPTIMIZER = (
 )
 
 
+INSIDE = "tests inside MindCV, MindFormers and mindone"
+
+
 def test_ci_says_what_it_did_not_run(project):
+    for name in ("python3.11", "python3"):  # before those of the system on PATH
+        project.python(name, (3, 12))
     done = project.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout == (
         f"{PYTEST} in {project.root}\n"
+        f"{INSIDE} not run: no Python 3.11 here\n"
         f"optimizer tests ran on MindSpore {version_of('mindspore')}; 2.0.0 not run: no Python 3.7 to "
         "3.9 here\n"
     )
@@ -150,12 +156,14 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
     assert done.returncode == 0
     assert done.stdout == (
         f"{PYTEST} in {project.root}\n"
+        f"{PYTEST} tests/clients in {project.root}\n"
         f"{PYTEST} {OPTIMIZER} -k not test_matrix and not test_accuracy in {project.root}\n"
+        f"{INSIDE} ran\n"
         f"optimizer tests ran on MindSpore {version_of('mindspore')} and 2.0.0\n"
     )
 
 
-@pytest.mark.parametrize("fails", [".venv", ".venv-2.0.0"])
+@pytest.mark.parametrize("fails", [".venv", ".venv-clients", ".venv-2.0.0"])
 def test_ci_fails_where_tests_do(project, fails):
     project.python("python3.8", (3, 8))
     project.run(".ci/run")
@@ -182,6 +190,47 @@ def test_another_release_has_an_environment_of_its_own(project):
     assert done.stdout == f"{PYTEST} tests/test_sparse.py::test_x in {project.root}\n"
 
 
+def test_other_packages_have_an_environment_of_their_own(project):
+    done = project.run("scripts/test", "--clients", "-x")
+    assert done.stdout == f"{PYTEST} tests/clients -x in {project.root}\n"
+    assert "making .venv-clients with" in done.stderr
+    dependencies, without = project.installed
+    assert "--editable .[test] mindspore==2.10.0" in dependencies and "mindcv==0.3.0" in dependencies
+    assert without.endswith("--no-deps mindformers==2.1.0 mindone==0.5.0")
+    assert not (project.root / ".venv").exists()
+    (project.root / "tests" / "clients").mkdir(parents=True)
+    done = project.run("scripts/test", "--clients", "tests/clients")
+    assert done.stdout == f"{PYTEST} tests/clients in {project.root}\n"
+    assert len(project.installed) == 2
+
+
+@pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])
+def test_packages_that_cannot_be_installed_fail_ci(project, pip):
+    """Also where only the second installation fails, that without dependencies."""
+    project.run("scripts/test")
+    project.log.write_text("")
+    done = project.run(".ci/run", PIP=pip, LOG=str(project.log))
+    assert done.returncode == 2 and "the installation failed" in done.stderr
+    assert "tests inside" not in done.stdout and "tests/clients" not in done.stdout
+
+
+def test_other_tests_do_not_need_the_packages(tmp_path):
+    """Without --clients, pytest does not even import what lies in tests/clients."""
+    (tmp_path / "tests" / "clients").mkdir(parents=True)
+    shutil.copy(PROJECT / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "tests" / "clients" / "test_inside.py").write_text("import nowhere\n")
+    (tmp_path / "tests" / "test_outside.py").write_text("def test(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    for arguments, status, words in (
+        ([], 0, "1 passed"),
+        (["tests"], 0, "1 passed"),
+        (["tests/clients"], 2, "No module named 'nowhere'"),
+        (["tests/clients/test_inside.py"], 2, "No module named 'nowhere'"),
+    ):
+        done = subprocess.run(command + arguments, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == status and words in done.stdout
+
+
 def test_every_file_of_the_optimizers_suite_is_there():
     assert [path for path in OPTIMIZER.split() if not (PROJECT / path).exists()] == []
 
@@ -193,6 +242,8 @@ def test_every_file_of_the_optimizers_suite_is_there():
         ("scripts/test", ["--mindspore", "2.5.0"], 2, "on 2.0.0 and on 2.7.0 to 2.10.0"),
         ("scripts/test", ["--mindspore"], 2, "needs a release"),
         ("scripts/bench", ["--mindspore", "2.0.0"], 2, "is for scripts/test alone"),
+        ("scripts/bench", ["--clients"], 2, "is for scripts/test alone"),
+        ("scripts/test", ["--clients", "--mindspore", "2.9.0"], 2, "has a release of its own"),
     ],
 )
 def test_release_that_cannot_be_tested_is_refused(project, script, arguments, status, words):

@@ -1,0 +1,178 @@
+"""ms_adam inside MindFormers 2.1.0: its registry, a YAML config, its training step, resuming.
+
+MindFormers writes a log where it is imported, LOG_MF_PATH says where to.
+"""
+
+import os
+import tempfile
+from functools import partial
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn, ops
+
+import ms_adam
+from harness import (BOUND, STEPS, Run, WithoutBiasCorrection, distance, documented, hold, scalar,
+                     shown, train, values)
+
+os.environ["LOG_MF_PATH"] = tempfile.mkdtemp()
+
+from mindformers.core.optim import build_optim  # noqa: E402
+from mindformers.models.llama import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from mindformers.tools.register import (  # noqa: E402
+    MindFormerConfig, MindFormerModuleType, MindFormerRegister)
+from mindformers.trainer.optimizer_grouped_parameters import (  # noqa: E402
+    get_optimizer_grouped_parameters)
+from mindformers.trainer.utils import load_ckpt  # noqa: E402
+from mindformers.wrapper import MFTrainOneStepCell  # noqa: E402
+from mindformers.wrapper.build_wrapper import build_wrapper  # noqa: E402
+
+VOCABULARY, LENGTH, BATCH, WIDTH = 32, 8, 4, 16
+OVERFLOW = 5  # the batch with a gradient that is not finite
+
+
+class StepOnCPU(MFTrainOneStepCell):
+    """MindFormers' step; it looks for overflow with an operator that a CPU has."""
+
+    def get_overflow_status(self, status, compute_output):
+        finite = True
+        for gradient in compute_output:
+            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
+        return ops.logical_not(finite)
+
+
+class LanguageModel(nn.Cell):
+    """Predicts the next word from a word and a factor of the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, WIDTH, embedding_table="normal")
+        self.norm = nn.LayerNorm((WIDTH,))
+        self.hidden = nn.Dense(WIDTH, WIDTH, activation="gelu")
+        self.head = nn.Dense(WIDTH, VOCABULARY)
+        self.loss = nn.CrossEntropyLoss()
+
+    def construct(self, words, factor):
+        hidden = self.norm(self.embedding(words[:, :-1]))
+        logits = self.head(hidden + self.hidden(hidden))
+        labels = words[:, 1:].reshape(-1)
+        return factor * self.loss(logits.reshape(-1, VOCABULARY), labels)
+
+
+def text():
+    """Words, each followed by one of two, and the factors of the loss: one is not finite."""
+    random = np.random.default_rng(0)
+    words = [random.integers(0, VOCABULARY, (BATCH, 1))]
+    for _ in range(LENGTH):
+        words.append((words[-1] * 3 + random.integers(0, 2, (BATCH, 1))) % VOCABULARY)
+    return np.concatenate(words, axis=1).astype(np.int32)
+
+
+exec(shown("MindFormers", 0))
+MindFormerRegister.register_cls(WithoutBiasCorrection, MindFormerModuleType.OPTIMIZER)
+MindFormerRegister.register_cls(StepOnCPU, MindFormerModuleType.WRAPPER)
+
+
+def configured(path, optimizer, step="StepOnCPU"):
+    """The network, the optimizer and the training step of the config in docs/clients.md."""
+    path = path / f"{optimizer}.yaml"
+    path.write_text(shown("MindFormers", 1))
+    config = MindFormerConfig(str(path))
+    assert (config.optimizer.type, config.runner_wrapper.type) == ("MsAdamW", "MFTrainOneStepCell")
+    config.optimizer.type, config.runner_wrapper.type = optimizer, step
+    network = LanguageModel()
+    groups = get_optimizer_grouped_parameters(network, weight_decay=0.1)
+    made = build_optim(config.optimizer, default_args={"params": groups})
+    step = build_wrapper(config.runner_wrapper,
+                         default_args={"network": network, "optimizer": made})
+    return network, made, step.set_train()
+
+
+def steps(step, first, last):
+    """Trains on some batches; the losses of those without overflow."""
+    random = np.random.default_rng(1)
+    factors = random.uniform(0.5, 1.5, STEPS + 1).astype(np.float32)
+    factors[OVERFLOW] = np.inf
+    losses = []
+    for batch in range(first, last):
+        words = (text() + batch) % VOCABULARY
+        outputs = step(ms.Tensor(words), ms.Tensor(factors[batch]))
+        assert bool(outputs[1]) == (batch == OVERFLOW)
+        if batch != OVERFLOW:
+            losses.append(scalar(outputs))
+    return losses
+
+
+def run(make, path, resume=None):
+    """Trains; `resume` makes what trains after the seventh batch, from a checkpoint."""
+    network, optimizer, step = make(path)
+    start = values(network.trainable_params())
+    losses = steps(step, 0, 7 if resume else STEPS + 1)
+    if resume:
+        written = path / "7.ckpt"
+        ms.save_checkpoint(step, str(written))  # what MindFormers' CheckpointMonitor calls
+        network, optimizer, step = resume(path)
+        if isinstance(optimizer, ms_adam.AdamW):
+            ms_adam.convert_checkpoint(str(written), str(path / "converted.ckpt"), optimizer)
+            written = path / "converted.ckpt"
+        load_ckpt(MindFormerConfig(checkpoint={"load_path": str(written)}, runner_config={},
+                                   model={"model_config": {}}), network, optimizer)
+        losses += steps(step, 7, STEPS + 1)
+    return Run(start, losses, values(network.trainable_params()))
+
+
+def with_config(optimizer):
+    return partial(configured, optimizer=optimizer)
+
+
+def test_from_a_config(mode, tmp_path):
+    hold(partial(run, path=tmp_path), with_config("MsAdamW"), with_config("AdamW"),
+         control=with_config("WithoutBiasCorrection") if mode == "graph" else None)
+
+
+def test_resumed(mode, tmp_path):
+    """A checkpoint and new objects change nothing."""
+    once = train(partial(run, path=tmp_path), with_config("MsAdamW"))
+    again = train(partial(run, path=tmp_path, resume=with_config("MsAdamW")),
+                  with_config("MsAdamW"))
+    assert once.losses == again.losses
+    for a, b in zip(once.end, again.end):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_converted_checkpoint(tmp_path):
+    """Half of a training with MindFormers' AdamW, and the rest with ours, from what that wrote."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    theirs = train(partial(run, path=tmp_path), with_config("AdamW"))
+    both = train(partial(run, path=tmp_path, resume=with_config("MsAdamW")), with_config("AdamW"))
+    assert distance(both, theirs) < BOUND
+
+
+# --- what does not run on a CPU ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "MsAdamW"])
+def test_step_of_mindformers_does_not_run(optimizer, tmp_path):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    _, _, step = configured(tmp_path, optimizer, step="MFTrainOneStepCell")
+    with pytest.raises(RuntimeError, match=documented("MindFormers", "MFTrainOneStepCell as it is")):
+        steps(step, 0, 1)
+
+
+def test_fused_adamw_does_not_run():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = LanguageModel()
+    fused = build_optim({"type": "AdamW", "use_fused": True, "params": network.trainable_params()})
+    with pytest.raises(RuntimeError, match=documented("MindFormers", "AdamW with use_fused")):
+        fused(tuple(ops.ones_like(parameter) for parameter in fused.parameters))
+        fused.parameters[0].asnumpy()
+
+
+def test_llama_does_not_run():
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    network = LlamaForCausalLM(LlamaConfig(
+        batch_size=1, seq_length=8, hidden_size=16, num_layers=1, num_heads=2, vocab_size=32,
+        multiple_of=8))
+    with pytest.raises(RuntimeError, match=documented("MindFormers", "LlamaForCausalLM")):
+        network(ms.Tensor(np.zeros((1, 8)), ms.int32)).asnumpy()

@@ -1,0 +1,23 @@
+"""Scripts in the manner of MindSpore's tutorials, each with the optimizer exchanged."""
+
+from functools import partial
+
+import mindspore as ms
+import pytest
+from mindspore import nn
+
+import ms_adam
+from harness import hold
+from tutorials import dcgan, gan, lstm, mixed_precision, transfer, vit
+
+
+@pytest.mark.parametrize("tutorial, mode", [
+    (tutorial, mode)
+    for tutorial, modes in [
+        (gan, "graph pynative"), (dcgan, "pynative"), (lstm, "graph pynative"),
+        (vit, "graph pynative"), (mixed_precision, "pynative"), (transfer, "graph pynative")]
+    for mode in modes.split()
+], ids=lambda value: getattr(value, "__name__", value).split(".")[-1], indirect=["mode"])
+def test_same_numbers_as_nn_adam(tutorial, mode):
+    hold(tutorial.train, partial(ms_adam.Adam, epsilon_hat=True), nn.Adam,
+         control=partial(ms_adam.Adam, bias_correction=False))
