@@ -57,7 +57,7 @@ def _constructor(init):
         for name in ("beta1", "beta2") if arguments.get("betas") is not None else ("betas",):
             arguments.pop(name, None)
         self.init_params = {"params": arguments.pop("params")}
-        self.init_learning_rate = None if isinstance(learning_rate, nn.Cell) else learning_rate
+        self.init_learning_rate = learning_rate
         self.init_args = arguments
 
     return wrapper
@@ -430,10 +430,17 @@ class Adam(nn.Optimizer):
                 for part in value if isinstance(value, tuple) else (value,):
                     if isinstance(part, (ops.HyperMap, ops.Map, ops.Primitive)):
                         memo[id(part)] = part
-        make, arguments, attributes = self.__reduce_ex__(2)[:3]
-        duplicate = memo[id(self)] = make(*arguments)
-        duplicate.__setstate__(copy.deepcopy(attributes, memo))
+        duplicate = memo[id(self)] = type(self).__new__(type(self))
+        duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         return duplicate
+
+    def __reduce__(self):
+        # MindSpore's operators cannot be pickled: the optimizer is made again, with its state.
+        params = self.init_params["params"] if self.is_group else list(self.parameters)
+        weights = {id(parameter) for parameter in self.parameters}
+        state = {parameter.name: parameter for parameter in self.get_parameters()
+                 if id(parameter) not in weights}
+        return _make_again, (type(self), params, self.init_learning_rate, self.init_args, state)
 
     def extend_repr(self):
         f = self.formula
@@ -479,6 +486,15 @@ class AdamW(Adam):
         Adam.__init__.__wrapped__(
             self, params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay,
             loss_scale, use_amsgrad, **keywords)
+
+
+def _make_again(make, params, learning_rate, arguments, state):
+    """Returns an optimizer that was pickled; see `Adam.__reduce__`."""
+    optimizer = make(params, learning_rate, **arguments)
+    for parameter in optimizer.get_parameters():
+        if parameter.name in state:
+            parameter.set_data(state[parameter.name])
+    return optimizer
 
 
 # What a Cell calls around `construct`, and a launch by address would miss.

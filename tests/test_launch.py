@@ -385,10 +385,17 @@ def test_copies_go_on_alone(mode):
     assert_same(copied, optimizer)
 
 
-def test_a_launcher_pickles():
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
-    launcher = pickle.loads(pickle.dumps(optimizer.update.launcher))
-    assert launcher.name == optimizer.update.launcher.name
+@pytest.mark.parametrize("options", [
+    {}, {"flat_state": True, "use_amsgrad": True}, {"backend": "composite", "lr": [0.1, 0.2, 0.3]},
+    {"betas": (0.8, 0.9), "max_grad_norm": 1.0}], ids=str)
+def test_a_pickled_optimizer_goes_on(options, mode):
+    optimizer = ms_adam.AdamW(make_parameters(SHAPES, "float32"), **options)
+    optimizer(random_tensors(0))
+    pickled = pickle.loads(pickle.dumps(optimizer))
+    for one in (optimizer, pickled):
+        one(random_tensors(1))
+    assert_same(pickled, optimizer)
+    assert pickled.launch == optimizer.launch
 
 
 def test_an_optimizer_for_each_thread():
