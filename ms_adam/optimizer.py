@@ -396,6 +396,8 @@ class Adam(nn.Optimizer):
     @ms.jit
     def construct(self, gradients, *fixed_rates):
         dtype, sparse = self.check(gradients)
+        if isinstance(gradients, list):
+            gradients = tuple(gradients)
         indices = ()
         if sparse != ():
             gradients, indices = parts(self.map_, self.parameters, gradients, sparse)

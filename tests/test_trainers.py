@@ -249,6 +249,23 @@ def test_lr_of_a_schedule_is_that_of_the_next_step(mode):
     np.testing.assert_allclose(decaying.lr, 0.125, rtol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+def test_a_list_of_gradients_in_a_graph(backend):
+    class Step(nn.Cell):
+        def __init__(self, optimizer):
+            super().__init__(auto_prefix=False)
+            self.optimizer = optimizer
+
+        def construct(self, one, two):
+            return self.optimizer([one, two])
+
+    set_mode("graph")
+    optimizer = ms_adam.Adam(make_parameters([(3,), (2, 2)], "float32"), 0.5, backend=backend)
+    before = to_numpy(optimizer.parameters[1])
+    Step(optimizer)(*ones((3,), (2, 2)))
+    np.testing.assert_allclose(before - to_numpy(optimizer.parameters[1]), 0.5, rtol=1e-3)
+
+
 # --- the norm, groups, boost ---------------------------------------------------------------------
 
 @pytest.mark.parametrize("backend, compiled", WAYS)

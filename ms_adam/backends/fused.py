@@ -75,9 +75,10 @@ class Fused(nn.Cell):
 
     def inputs(self, global_step, learning_rates, weight_decays, gradients, indices):
         """All that enters the launch, in the order in which the kernel reads it."""
-        return (self.numbers, self.plan, global_step, *self.counters, *self.norm, *learning_rates,
-                *weight_decays, *gradients, *indices, *self.weights, *self.rounded, *self.moment1,
-                *self.moment2, *self.vhat)
+        # In sums, since graphs of MindSpore 2.0.0 unpack a tuple only in a call.
+        return ((self.numbers, self.plan, global_step) + self.counters + self.norm + learning_rates
+                + weight_decays + gradients + indices + self.weights + self.rounded + self.moment1
+                + self.moment2 + self.vhat)
 
     def construct(self, global_step, learning_rates, weight_decays, gradients, gradient_dtype,
                   indices):
