@@ -21,8 +21,8 @@ fail() {
     exit 2
 }
 
-# Sets the environment's place, what it is made from besides this package, what limits its Python, and
-# the versions of Python that this has packages for.
+# Sets the environment's place, what it is made from besides this package, what limits its Python,
+# and the versions of Python that this has packages for.
 choose_release() {
     venv=$root/.venv${mindspore:+-$mindspore}${clients:+-clients}
     bin=$venv/bin
@@ -43,13 +43,15 @@ choose_release() {
     [[ -z $mindspore ]] || packages+=("mindspore==$mindspore")
     [[ -z $clients ]] || choose_clients
     supported_in_words="Python ${supported// /, }"
-    supported_in_words="${supported_in_words%, *} or ${supported##* }"
+    if [[ $supported == *' '* ]]; then
+        supported_in_words="${supported_in_words%, *} or ${supported##* }"
+    fi
 }
 
-# MindCV, MindFormers and mindone, with what they import. The last two come without their
-# dependencies, since they ask for other releases of MindSpore, of transformers, and of each other's
-# packages than run here. Wheels go first: OpenCV would be compiled. The limits are the last releases
-# that run with NumPy 1, which MindSpore needs.
+# MindCV, MindFormers and mindone, with what they import. The last two are installed without their
+# dependencies: they require releases of transformers that contradict each other, and MindFormers
+# requires a newer MindSpore. Of a package that has no wheel for NumPy 1, which MindSpore needs, pip
+# would compile an older one; --prefer-binary and the upper limits prevent it.
 choose_clients() {
     supported=3.11 # others were not tried
     needs_python='what tests/clients imports'
@@ -67,8 +69,8 @@ is_supported() { [[ " $supported " == *" $1 "* ]]; }
 
 can_make_environments() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
-# Arguments: the script's own. Takes --python PATH out of them, and --mindspore RELEASE and --clients
-# of those of scripts/test; what follows -- is left alone.
+# Arguments: the script's own. Takes --python PATH out of them, and --mindspore RELEASE and
+# --clients out of those of scripts/test; what follows -- is left alone.
 read_arguments() {
     python=''
     mindspore=''

@@ -8,7 +8,7 @@ CLIENTS = Path(__file__).parent / "clients"
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Leaves tests/clients to `scripts/test --clients`: it needs packages that no other test needs."""
+    """Leaves tests/clients, which needs more packages, to `scripts/test --clients`."""
     named = any("clients" in Path(argument.partition("::")[0]).parts for argument in config.args)
     return True if collection_path == CLIENTS and not named else None
 

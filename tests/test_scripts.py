@@ -195,13 +195,24 @@ def test_other_packages_have_an_environment_of_their_own(project):
     assert done.stdout == f"{PYTEST} tests/clients -x in {project.root}\n"
     assert "making .venv-clients with" in done.stderr
     dependencies, without = project.installed
-    assert "--editable .[test] mindspore==2.10.0" in dependencies and "mindcv==0.3.0" in dependencies
+    assert "--editable .[test] mindspore==2.10.0" in dependencies
+    assert "mindcv==0.3.0" in dependencies
     assert without.endswith("--no-deps mindformers==2.1.0 mindone==0.5.0")
     assert not (project.root / ".venv").exists()
     (project.root / "tests" / "clients").mkdir(parents=True)
     done = project.run("scripts/test", "--clients", "tests/clients")
     assert done.stdout == f"{PYTEST} tests/clients in {project.root}\n"
     assert len(project.installed) == 2
+
+
+def test_other_packages_need_a_python_of_their_own(project):
+    python = project.python("other", (3, 12))
+    done = project.run("scripts/test", "--clients", "--python", python)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"scripts/test: --python {python} is Python 3.12, but what tests/clients imports can only "
+        "be installed for Python 3.11\n"
+    )
 
 
 @pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])
@@ -244,6 +255,7 @@ def test_every_file_of_the_optimizers_suite_is_there():
         ("scripts/bench", ["--mindspore", "2.0.0"], 2, "is for scripts/test alone"),
         ("scripts/bench", ["--clients"], 2, "is for scripts/test alone"),
         ("scripts/test", ["--clients", "--mindspore", "2.9.0"], 2, "has a release of its own"),
+        ("scripts/test", ["--clients", "--python", "/usr/bin/env"], 2, "is not a working Python"),
     ],
 )
 def test_release_that_cannot_be_tested_is_refused(project, script, arguments, status, words):

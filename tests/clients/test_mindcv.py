@@ -42,8 +42,8 @@ def vision_transformer():
 def trained(make, loss_scale=1.0, first=0, last=None, load=None, save=None, **features):
     """Trains MindCV's vision transformer on some of the batches.
 
-    `make` returns the trainer; it is given what the lines of docs/clients.md use, by name. `load` and
-    `save` are the checkpoints before and after.
+    `make` returns the trainer; it is given what the lines of docs/clients.md use, by name. `load`
+    and `save` are the checkpoints before and after.
     """
     network = vision_transformer()
     start = values(network.trainable_params())
@@ -108,8 +108,9 @@ def test_optimizer_handed_to_create_trainer(features, mode):
         assert names["optimizer"].formula.epsilon_hat
         return names["model"]
 
+    control = handed_over(ms_adam.Adam, 1e-2, loss_scale=loss_scale) if mode == "graph" else None
     hold(partial(trained, **features), ours, handed_over(nn.Adam, 1e-2, loss_scale=loss_scale),
-         control=handed_over(ms_adam.Adam, 1e-2, loss_scale=loss_scale))
+         control)
 
 
 @in_modes
@@ -166,7 +167,9 @@ def test_converted_checkpoint(accumulated, scheduled, tmp_path):
     half = STEPS // 2 * accumulated
     rates = [1e-2 / (1 + batch) for batch in range(2 * half)] if scheduled else 1e-2
     # Ours goes on from MindCV's count, which is that of the batches, with each update.
-    rates_of_ours = [0.0] * half + rates[half + accumulated - 1::accumulated] if scheduled else rates
+    rates_of_ours = rates
+    if scheduled:
+        rates_of_ours = [0.0] * half + rates[half + accumulated - 1::accumulated]
     written, converted = str(tmp_path / "mindcv.ckpt"), str(tmp_path / "ms_adam.ckpt")
     run = partial(trained, gradient_accumulation_steps=accumulated)
 

@@ -156,7 +156,8 @@ def test_converted_checkpoint(tmp_path):
 def test_step_of_mindformers_does_not_run(optimizer, tmp_path):
     ms.set_context(mode=ms.GRAPH_MODE)
     _, _, step = configured(tmp_path, optimizer, step="MFTrainOneStepCell")
-    with pytest.raises(RuntimeError, match=documented("MindFormers", "MFTrainOneStepCell as it is")):
+    error = documented("MindFormers", "MFTrainOneStepCell as it is")
+    with pytest.raises(RuntimeError, match=error):
         steps(step, 0, 1)
 
 

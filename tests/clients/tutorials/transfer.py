@@ -3,7 +3,7 @@
 import mindspore as ms
 from mindspore import nn
 
-from harness import STEPS, Losses, Run, batches, images, values
+from harness import Losses, Run, batches, images, values
 
 
 class Backbone(nn.Cell):
