@@ -74,8 +74,8 @@ def packing_for(class_name, name, parameters, weights, device_target):
     alike = {}
     for i in places:
         alike.setdefault(OperatorPacking.sent_as(parameters[i].dtype), []).append(i)
-    return [(OperatorPacking(dtype, device_target, [weights[i] for i in alike[dtype]]), alike[dtype])
-            for dtype in sorted(alike, key=str)]
+    return [(OperatorPacking(dtype, device_target, [weights[i] for i in places]), places)
+            for dtype, places in sorted(alike.items(), key=lambda item: str(item[0]))]
 
 
 @functools.lru_cache(maxsize=None)

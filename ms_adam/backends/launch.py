@@ -1,13 +1,13 @@
 """Calls a function of the kernel's library from Python, with the addresses of tensors.
 
-MindSpore takes 45 to 500 us to hand a tensor over to a compiled graph, and a step has three or four
-tensors for each parameter. On the CPU an address is all that the kernel needs, and a tensor tells it
-in 0.3 us. What must hold before it is asked:
+MindSpore takes 45 to 500 us to hand a tensor over to a compiled graph, and a step has three or
+four tensors for each parameter. On the CPU an address is all that the kernel needs, and a tensor
+tells it in 0.3 us. What must hold before it is asked:
 
-- Nothing is under way. In PyNative mode MindSpore computes in threads of its own; `settle` waits for
-  all that was queued, be it the computation of a gradient or a read of a weight. Whatever is queued
-  after the call reads what the kernel has written. A compiled graph on the CPU has finished when its
-  call returns.
+- Nothing is under way. In PyNative mode MindSpore computes in threads of its own; `settle` waits
+  for all that was queued, be it the computation of a gradient or a read of a weight. Whatever is
+  queued after the call reads what the kernel has written. A compiled graph on the CPU has finished
+  when its call returns.
 - The tensor is contiguous. A transposed or broadcast one is a view of another tensor's memory.
 - Tensors are in this process's memory: the context's device is the CPU.
 

@@ -44,10 +44,11 @@ def average(beta, values):
 
 
 def adam(w, gradients, *, learning_rate, beta1, beta2, eps, epsilon, bias_correction, nesterov,
-         amsgrad, weight_decay, decoupled, loss_scale, centralize):
+         amsgrad, weight_decay, decoupled, loss_scale, maximize, centralize):
     seen, second_moments = [], []
     for gradient in gradients:
-        seen.append(gradient / loss_scale + (0 if decoupled else weight_decay * w))
+        rising = -gradient if maximize else gradient
+        seen.append(rising / loss_scale + (0 if decoupled else weight_decay * w))
         m, v = average(beta1, seen), average(beta2, [g * g for g in seen])
         second_moments.append(v)
         if nesterov:
@@ -154,6 +155,7 @@ CASES = [
     reference.Adam(0.1, beta2=0.5, amsgrad=True),
     reference.Adam(0.1, beta2=0.5, amsgrad=True, nesterov=True, epsilon="hat"),
     reference.Adam(0.1, weight_decay=0.1, loss_scale=3.0),
+    reference.Adam(0.1, weight_decay=0.1, maximize=True),
     reference.Adam(0.1, weight_decay=0.1, loss_scale=3.0, decoupled=True),
     reference.Adam(0.1, centralize=True, eps=0.01),
     reference.SGD(),

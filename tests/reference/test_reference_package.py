@@ -22,7 +22,7 @@ METHODS = [
     reference.Adam(), reference.Adam(amsgrad=True, nesterov=True, epsilon="hat"),
     reference.Adam(weight_decay=0.1, centralize=True, epsilon="inside"),
     reference.Adam(weight_decay=0.1, decoupled=True, bias_correction=False),
-    reference.SGD(), reference.Momentum(), reference.Momentum(form="scaled"),
+    reference.Adam(maximize=True, weight_decay=0.1), reference.SGD(), reference.Momentum(), reference.Momentum(form="scaled"),
     reference.Momentum(form="ema", bias_correction=True), reference.Nesterov(),
     reference.Nesterov(form="sutskever"), reference.AdaGrad(),
     reference.AdaGrad(epsilon="inside", initial_accumulator=0.1), reference.RMSProp(),
@@ -150,7 +150,7 @@ NOT_ALLOWED = {
     "loss_scale": (0.0, -1.0, np.inf, np.nan), "epsilon": ("below", None), "form": ("ewma", None),
     "initial_accumulator": (-0.1, np.inf), "initial_mean_square": (-0.1, np.inf),
     "bias_correction": ("no",), "nesterov": (None,), "amsgrad": ("corrected",),
-    "decoupled": ("yes",), "centralize": (2,), "centered": ("mean",)}
+    "decoupled": ("yes",), "centralize": (2,), "centered": ("mean",), "maximize": ("up",)}
 
 
 @pytest.mark.parametrize("method, name, value", [
