@@ -87,7 +87,7 @@ class Adam(nn.Optimizer):
     Args:
         params (Union[list[Parameter], list[dict]]): Parameters, or groups of them with the keys
             "params", "lr", "weight_decay", "grad_centralization" and "order_params", as in
-            `nn.Adam`. float16, bfloat16, float32 or float64, any shape. Not bfloat16 on a GPU, for
+            `nn.Adam`, and "betas", "eps" and "maximize". float16, bfloat16, float32 or float64, any shape. Not bfloat16 on a GPU, for
             which MindSpore has no bfloat16 kernels.
         learning_rate (Union[float, int, Tensor, Iterable, LearningRateSchedule], optional): A
             fixed value, one for each step, or a schedule that is called with the number of steps
@@ -122,12 +122,15 @@ class Adam(nn.Optimizer):
         epsilon_hat (bool): Add epsilon before the bias correction of the second moment (the last
             lines of section 2 of the paper; what `nn.Adam` computes). Default: ``False`` .
         bias_correction (bool): Whether moments are corrected. Default: ``True`` .
+        maximize (bool): Go up the gradient: its sign is changed after `loss_scale` is taken out of
+            it, and before weight decay. Default: ``False`` .
         max_grad_norm (float): Clip the gradients, after `loss_scale` is taken out of them and
             before anything else, to this global norm: all are multiplied by
             max_grad_norm / max(norm, max_grad_norm), as `ops.clip_by_global_norm` does.
             Default: ``None`` , which does not clip.
         master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
-            parameter is its rounding. Default: ``False`` .
+            parameter is its rounding. A parameter that is set from outside (`set_data`,
+            `load_param_into_net`, `ops.assign`) is what the copy follows. Default: ``False`` .
         backend (str): "fused" (one launch of our kernel for all parameters; CPU, needs a C++
             compiler), "primitive" (MindSpore's kernel for each parameter; float32), "composite"
             (operators; any device and dtype), or "auto": the first of these that can run.
@@ -155,14 +158,25 @@ class Adam(nn.Optimizer):
     Outputs:
         Tensor[bool], True.
 
+    Called from Python, in either mode, backend "fused" launches its kernel with the addresses of the
+    tensors: there is no graph, and nothing to compile. It waits for what MindSpore has queued. Other
+    backends are compiled, and so is the optimizer inside a compiled step.
+
     Attributes:
         backend (str): Which backend runs.
         parameters (ParameterTuple): What is optimized.
         moment1, moment2, vhat (ParameterTuple): float32, or float64 for float64 parameters; one for
             each parameter, or, flat, one for each of these dtypes.
         shares (Shares): Which rank updates what; everything is this one's, but with `shard_state`.
-        global_step (Parameter): Steps made, int32 of shape (1,). The one counter there is: bias
-            corrections and schedules read it.
+        global_step (Parameter): Steps made, of shape (1,): int32, or int64, float32 or float64 if a
+            script puts its own there. Schedules read it.
+        update_count (Parameter): Updates made, int32 of shape (1,). The bias correction reads it.
+        counted_power (Parameter): `beta2_power` as the last update set it; tells whether the state
+            of another optimizer was loaded, whose count is `global_step`.
+        grad_norm (Parameter): Global norm of the gradients of the last step, before clipping and
+            without `loss_scale`; float32 of shape (). None without `max_grad_norm`.
+        lr (Union[float, list[float]]): The learning rate of the next step; can be set.
+        launch (str): How a call from Python runs: "by address" or "compiled".
 
     Raises:
         KeyError: If an unknown keyword is given.
@@ -170,7 +184,9 @@ class Adam(nn.Optimizer):
             LearningRateSchedule; if an element of `params` is neither Parameter nor dict; if
             `beta1`, `beta2`, `eps`, `loss_scale` or `max_grad_norm` is not a float; if
             `weight_decay` is neither float, int nor Cell; if a switch is not a bool; if a value is
-            given under two names; if a parameter or gradient is not of a float dtype.
+            given under two names; if a parameter or gradient is not of a float dtype; if the
+            gradients are no tuple or list, or one of them is no tensor; if `global_step` was
+            replaced by one of another dtype.
         ValueError: If `loss_scale`, `eps` or `max_grad_norm` is not greater than 0; if `beta1` or
             `beta2` is not in [0, 1); if `weight_decay` or `learning_rate` is less than 0; if
             `use_lazy` and `use_offload` are both True, or one of them with `use_amsgrad`; if
@@ -179,8 +195,8 @@ class Adam(nn.Optimizer):
             `shard_state` is True in another parallel mode than data-parallel, or its parameters can
             not be sent exactly, or it is compiled into a step with a backend other than "fused".
         RuntimeError: If a parameter is given twice; if a row-sparse gradient names a row that the
-            table has not (backend "fused"; nothing is changed then); if `shard_state` is True and
-            communication was not started.
+            table lacks (backend "fused"; nothing is changed then); if a list of learning rates has
+            none for the step; if `shard_state` is True and communication was not started.
         NotImplementedError: If `shard_state` is True and MindSpore is older than 2.7.
 
     A gradient that holds NaN or Inf makes its own elements of the parameter NaN and no others. One
@@ -342,7 +358,7 @@ class Adam(nn.Optimizer):
         gradients = take_from_python(self.check.class_name, self.check.names, gradients)
         if self.launch == "by address":
             return self._step_by_address(gradients)
-        self.called = True  # from Python; a compiled step takes construct alone
+        self.called = True  # from Python; a compiled step only enters construct
         if ms.get_context("mode") != ms.PYNATIVE_MODE:
             return super().__call__(gradients)
         # A graph in PyNative mode goes on with the memory that it saw first (MindSpore 2.10): after
