@@ -116,7 +116,7 @@ def given(there):
 
 
 @functools.cache
-def displacements(text, given, mode, sign=1, resting=False):
+def displacements(text, given, mode, resting=False):
     """How far an optimizer of MindSpore takes each element in 100 steps.
 
     `resting`: the first row of each tensor has a gradient in every second step only.
@@ -124,7 +124,7 @@ def displacements(text, given, mode, sign=1, resting=False):
     parameters = [Parameter(Tensor(START[name]), name=name) for name in SIZES]
     optimizer = make(text, parameters, given)
     for t in range(STEPS):
-        gradients = [sign * GRADIENTS[name][t] for name in SIZES]
+        gradients = [GRADIENTS[name][t] for name in SIZES]
         if resting and t % 2:
             for gradient in gradients:
                 gradient[0] = 0
@@ -180,7 +180,7 @@ def there(row, given, mode):
 
 
 def here(row, given, mode):
-    return displacements(row.same, given, mode, sign=-1 if "maximize=True" in row.there else 1)
+    return displacements(row.same, given, mode)
 
 
 def distance(ours, theirs):
