@@ -124,7 +124,7 @@ def displacements(text, given, mode, resting=False):
     parameters = [Parameter(Tensor(START[name]), name=name) for name in SIZES]
     optimizer = make(text, parameters, given)
     for t in range(STEPS):
-        gradients = [GRADIENTS[name][t] for name in SIZES]
+        gradients = [GRADIENTS[name][t].copy() for name in SIZES]
         if resting and t % 2:
             for gradient in gradients:
                 gradient[0] = 0
