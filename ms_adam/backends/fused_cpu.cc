@@ -83,9 +83,15 @@ template <> inline Float16 narrow(float x) {
 // A master weight: itself while its parameter is still its rounding; else somebody has set the
 // parameter since the last step (load_param_into_net, set_data, assign), and the master follows.
 // (Numbers of 32 bits, since g++ selects floats in vectors only by what is as wide.)
-template <class Parameter> inline float follow(float master, Parameter parameter) {
-  const uint32_t rounding = uint32_t(narrow<Parameter>(master));
+inline float follow(float master, Float16 parameter) {
+  const uint32_t rounding = uint32_t(narrow<Float16>(master));
   return rounding == uint32_t(parameter) ? master : widen(parameter);
+}
+// As narrow() rounds, but for NaN, which may as well be taken from the parameter.
+inline float follow(float master, Bfloat16 parameter) {
+  const uint32_t bits = to_bits(master), stored = uint32_t(parameter) << 16;
+  const uint32_t rounding = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  return rounding == stored ? master : from_bits(stored);
 }
 
 template <class Weight> struct Wider { using type = float; };  // in which moments are kept
