@@ -76,13 +76,13 @@ class Launcher:
     """
 
     def __init__(self, library, function):
-        self.library, self.name = str(library), function
-        self.function = getattr(ctypes.CDLL(self.library), function)
+        self.path, self.name = str(library), function
+        self.function = getattr(ctypes.CDLL(self.path), function)
         self.report = (ctypes.c_int64 * 3)()
         self.shapes, self.dtypes = [], []
 
     def __reduce__(self):
-        return Launcher, (self.library, self.name)
+        return Launcher, (self.path, self.name)
 
     def describe(self, tensors, fixed=0, check=None):
         """Tells the function the shapes and dtypes of what it will be given.
