@@ -7,7 +7,8 @@ version themselves. Each entry says which release differs, and how; it goes when
 import mindspore as ms
 
 RELEASE = f"MindSpore {ms.__version__}"  # for messages
-_BEFORE_2_7 = tuple(map(int, ms.__version__.split(".")[:2])) < (2, 7)
+_VERSION = tuple(map(int, ms.__version__.split(".")[:2]))
+_BEFORE_2_7 = _VERSION < (2, 7)
 
 # 2.0.0 has no InplaceCopy, which came with bfloat16, to store that on the CPU.
 try:
@@ -59,8 +60,9 @@ def _of_tensors(name):
     return None
 
 
-# 2.0.0 tells no addresses of tensors, and has no tensors that are views: it goes on compiling.
-address_of = _of_tensors("_data_ptr")
+# 2.0.0 tells no addresses of tensors. 2.7.0 tells 0, and logs an error, for one that no operator has
+# used yet. 2.8 and 2.9 were not tried. They go on compiling.
+address_of = _of_tensors("_data_ptr") if _VERSION >= (2, 10) else None
 is_contiguous = _of_tensors("is_contiguous")
 shape_of, dtype_of = _of_tensors("_shape"), _of_tensors("_dtype")
 

@@ -327,8 +327,8 @@ class Adam(nn.Optimizer):
         """How a call from Python runs: "by address" or "compiled".
 
         By address, the kernel of backend "fused" is called with the addresses of the tensors; there
-        is no graph, and nothing to compile. It is "compiled" with the other backends, with MindSpore
-        2.0.0, which tells no addresses, and where a subclass has a `construct` of its own or a hook
+        is no graph, and nothing to compile. It is "compiled" with the other backends, before MindSpore
+        2.10, which tells no addresses, and where a subclass has a `construct` of its own or a hook
         was registered. Inside a compiled step the optimizer is always part of its graph.
         """
         hooked = any(getattr(self, hooks, None) for hooks in _HOOKS)

@@ -21,7 +21,7 @@ import mindspore as ms
 
 from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_for_queued
 
-AVAILABLE = address_of is not None  # MindSpore 2.0.0 tells no addresses
+AVAILABLE = address_of is not None  # before MindSpore 2.10: no
 
 
 def on_cpu():
