@@ -30,8 +30,8 @@ def _constructor(init):
     """Lets `lr` stand for `learning_rate` and `betas` for `beta1` and `beta2`.
 
     These are the names that MindSpore announces for releases after 2.9. Giving a value under both
-    names is a TypeError, even if the two agree. The arguments are kept as MindSpore's own optimizers
-    keep them (`init_params`, `init_learning_rate`, `init_args`), where `boost` looks for them.
+    names is a TypeError, even if the two agree. The arguments are kept as MindSpore's own
+    optimizers keep them (`init_params`, `init_learning_rate`, `init_args`), for `boost`.
     """
     signature = inspect.signature(init)
 
@@ -87,8 +87,8 @@ class Adam(nn.Optimizer):
     Args:
         params (Union[list[Parameter], list[dict]]): Parameters, or groups of them with the keys
             "params", "lr", "weight_decay", "grad_centralization" and "order_params", as in
-            `nn.Adam`, and "betas", "eps" and "maximize". float16, bfloat16, float32 or float64, any shape. Not bfloat16 on a GPU, for
-            which MindSpore has no bfloat16 kernels.
+            `nn.Adam`, and "betas", "eps" and "maximize". float16, bfloat16, float32 or float64, any
+            shape. Not bfloat16 on a GPU, for which MindSpore has no bfloat16 kernels.
         learning_rate (Union[float, int, Tensor, Iterable, LearningRateSchedule], optional): A
             fixed value, one for each step, or a schedule that is called with the number of steps
             already made. Kept in float32, as MindSpore does. Default: ``1e-3`` .
@@ -158,9 +158,9 @@ class Adam(nn.Optimizer):
     Outputs:
         Tensor[bool], True.
 
-    Called from Python, in either mode, backend "fused" launches its kernel with the addresses of the
-    tensors: there is no graph, and nothing to compile. It waits for what MindSpore has queued. Other
-    backends are compiled, and so is the optimizer inside a compiled step.
+    Called from Python, in either mode, backend "fused" launches its kernel with the addresses of
+    the tensors: there is no graph, and nothing to compile. It waits for what MindSpore has queued.
+    Other backends are compiled, and so is the optimizer inside a compiled step.
 
     Attributes:
         backend (str): Which backend runs.
@@ -230,11 +230,12 @@ class Adam(nn.Optimizer):
     def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
                  use_locking=False, use_nesterov=False, weight_decay=0.0, loss_scale=1.0,
                  use_amsgrad=False, *, use_lazy=False, use_offload=False, epsilon_hat=False,
-                 bias_correction=True, maximize=False, max_grad_norm=None, master_weights=False, backend="auto",
-                 flat_state=False, shard_state=False, lr=None, betas=None, **unknown):
+                 bias_correction=True, maximize=False, max_grad_norm=None, master_weights=False,
+                 backend="auto", flat_state=False, shard_state=False, lr=None, betas=None, **unknown):
         class_name = type(self).__name__
         if unknown:
-            raise KeyError(f"For '{class_name}', no argument is named {', '.join(map(repr, unknown))}.")
+            raise KeyError(f"For '{class_name}', no argument is named "
+                           f"{', '.join(map(repr, unknown))}.")
         learning_rate = learning_rate if lr is None else lr
         if isinstance(learning_rate, str):  # iterable, but no list of learning rates
             raise TypeError(f"For '{class_name}', the argument 'learning_rate' must be float, int, "
@@ -253,15 +254,15 @@ class Adam(nn.Optimizer):
         switches = {
             "use_locking": use_locking, "use_nesterov": use_nesterov, "use_amsgrad": use_amsgrad,
             "use_lazy": use_lazy, "use_offload": use_offload, "epsilon_hat": epsilon_hat,
-            "bias_correction": bias_correction, "maximize": maximize, "master_weights": master_weights,
-            "flat_state": flat_state, "shard_state": shard_state}
+            "bias_correction": bias_correction, "maximize": maximize,
+            "master_weights": master_weights, "flat_state": flat_state, "shard_state": shard_state}
         for name, value in switches.items():
             check_bool(class_name, name, value)
         check_choice(class_name, "backend", backend, backends.CHOICES)
         _check_combination(class_name, use_lazy, use_offload, use_amsgrad)
         if shard_state and not HAS_SHARDING:
-            raise NotImplementedError(f"For '{class_name}', shard_state=True needs MindSpore 2.7 or newer, "
-                                      f"but this is {RELEASE}.")
+            raise NotImplementedError(f"For '{class_name}', shard_state=True needs MindSpore 2.7 or "
+                                      f"newer, but this is {RELEASE}.")
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
         params, options = take_options(class_name, params)
@@ -327,9 +328,10 @@ class Adam(nn.Optimizer):
         """How a call from Python runs: "by address" or "compiled".
 
         By address, the kernel of backend "fused" is called with the addresses of the tensors; there
-        is no graph, and nothing to compile. It is "compiled" with the other backends, before MindSpore
-        2.10, which tells no addresses, and where a subclass has a `construct` of its own or a hook
-        was registered. Inside a compiled step the optimizer is always part of its graph.
+        is no graph, and nothing to compile. It is "compiled" with the other backends, before
+        MindSpore 2.10, which is the first to tell all addresses, and where a subclass has a
+        `construct` of its own or a hook was registered. Inside a compiled step the optimizer is
+        always part of its graph.
         """
         hooked = any(getattr(self, hooks, None) for hooks in _HOOKS)
         by_address = (launch.AVAILABLE and self.backend == "fused" and launch.on_cpu()
@@ -338,7 +340,7 @@ class Adam(nn.Optimizer):
 
     @property
     def lr(self):
-        """The learning rate of the next step: a float; with parameter groups, a list of one for each.
+        """The learning rate of the next step: a float; with groups, a list of one for each.
 
         Assigning a float, or a list with one for each group, sets it, in both modes and in a step
         that is compiled already. (Assigning to `learning_rate` has no effect, as in `nn.Adam`.)
