@@ -18,7 +18,7 @@ def choose(owner, name, formula, weights, device_target):
     """The name of the backend that is to run.
 
     Args:
-        owner: who asks, for the error message.
+        owner: the caller's class name, for error messages.
         name: one of `CHOICES`.
         formula: a `Formula`.
         weights: the `state.WeightKind` of each weight to be updated.
@@ -59,7 +59,7 @@ def packing_for(class_name, name, parameters, weights, device_target):
         parameters are in none.
 
     Raises:
-        ValueError: If they can not be packed there.
+        ValueError: If they cannot be packed there.
     """
     has_masters = weights is not parameters
     places = [i for i, parameter in enumerate(parameters) if parameter.size > 0]
@@ -68,7 +68,7 @@ def packing_for(class_name, name, parameters, weights, device_target):
     for i in places:
         if OperatorPacking.cannot_read(parameters[i].dtype, has_masters, device_target):
             raise ValueError(
-                f"For '{class_name}', shard_state=True with backend='{name}' can not send the "
+                f"For '{class_name}', shard_state=True with backend='{name}' cannot send the "
                 f"parameter '{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
                 "backend='fused' can, and for bfloat16 master_weights=True.")
     alike = {}

@@ -14,7 +14,7 @@ An element is noise if its largest size in any step is at most `FACTOR` times it
 If n is the element and n' what a nudge makes of it, both independent and of spread s, the largest
 of `SAMPLES` changes |n - n'| is about 2.6 s, and the largest |n| over a thousand steps 3.3 s: a
 ratio of 1.3. In attention networks of 16 to 256 units the largest measured ratio is 2, and over
-four steps or more the smallest one of another element is 3e4. A `FACTOR` of 8 lets the noise grow
+four steps or more the smallest one of another element is 1.8e4. A `FACTOR` of 8 lets the noise grow
 by a factor of 6 between the steps that are sampled. An element above it has at least three correct
 bits, in the step where it is largest.
 """
