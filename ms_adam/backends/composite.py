@@ -99,8 +99,8 @@ class LazyBatch(CompositeBatch):
         return self.step_rows(gradient_scale, weight_decay, step_size, retained, epsilon, weight,
                               moment1, moment2, values, indices)
 
-    def step_whole(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight, moment1,
-              moment2, gradient):
+    def step_whole(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight,
+                   moment1, moment2, gradient):
         """A step of a weight with a dense gradient."""
         prepared = self.prepare(gradient_scale, weight_decay, weight, gradient)
         w, m, v, _ = self.advance(step_size, retained, epsilon, weight, moment1, moment2, moment2,

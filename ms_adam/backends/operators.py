@@ -38,7 +38,7 @@ class OperatorBackend(nn.Cell):
         global_step: int32 tensor of shape (1,): the steps that schedules have seen.
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
-        gradients: a tuple of tensors, each of its weight's shape, or rows of it, of any float dtype.
+        gradients: a tuple of tensors of any float dtype, each of its weight's shape or rows of it.
         gradient_dtype: that of all gradients, or NO_FLOAT if they differ.
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
@@ -162,8 +162,8 @@ class Batch(nn.Cell):
         gradient_scale = _cast(gradient_scale, self.dtype)
         return _neg(gradient_scale) if self.maximize else gradient_scale
 
-    def step_densified(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight, moment1,
-                   moment2, vhat, gradient):
+    def step_densified(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight,
+                       moment1, moment2, vhat, gradient):
         """A step of a weight with a gradient that has become dense."""
         gradient = self.prepare(gradient_scale, weight_decay, weight, gradient)
         return self.adam(step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient)
