@@ -26,8 +26,8 @@ def invoke(monkeypatch):
     """Calls ms-adam with some arguments; a `typer.testing.Result`."""
     from typer.testing import CliRunner
 
-    from ms_adam import cli
-    from ms_adam.cli import ending
+    from ms_adam.lab import cli
+    from ms_adam.lab.cli import ending
     # The command handles SIGTERM for its own process; the test's stays as it is.
     monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
     return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])

@@ -16,7 +16,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn
 from running import DTYPES, as_tensors, make_optimizer, set_mode
 
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, has_shape
-from ms_adam.verify.cases import Case, PerStep, gradients
+from ms_adam.lab.studies.matrix.cases import Case, PerStep, gradients
 
 SHAPES = tuple(filter(has_shape, ((), (3, 5), (0, 4))))  # of each dtype; MindSpore's files lack the empty ones
 STEPS = 10

@@ -4,8 +4,8 @@ import mindspore as ms
 
 from ms_adam.backends import BACKENDS
 from ms_adam.compat import FLOATS, HAS_AMSGRAD_KERNEL, has_shape
-from ms_adam.verify import cases
-from ms_adam.verify.cells import (  # noqa: F401  tests take these from here
+from ms_adam.lab.studies.matrix import cases
+from ms_adam.lab.studies.matrix.cells import (  # noqa: F401  tests take these from here
     CompiledStep,
     as_tensors,
     excess,

@@ -19,7 +19,7 @@ from ms_adam import reference
 from ms_adam.checkpoint import crc
 from ms_adam.compat import COUNTS_ALL_STEPS, PLAIN_CHECKPOINTS_ALONE, has_shape
 from ms_adam.state import ShardLayout
-from ms_adam.verify.cases import gradients
+from ms_adam.lab.studies.matrix.cases import gradients
 
 SHAPES = ((2, 3), (), (17,), (0, 2) if has_shape((0, 2)) else (3, 2))
 LAYOUTS = [{"backend": backend} for backend in ALL_BACKENDS] + [{"flat_state": True}]

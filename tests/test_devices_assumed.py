@@ -15,14 +15,14 @@ NAMED = {
     "backends/launch.py": (1, "an address of host memory is all that the kernel needs"),
     "backends/operators.py": (1, "an operator that is used on the CPU alone"),
     "backends/packing.py": (1, "what a message on the CPU can not hold"),
-    "bench/contenders.py": (4, "torch, the loop over memory and nn.Adam's row updates run there; "
-                               "offloaded state is there"),
-    "cli/validate.py": (2, "the default and one of the choices of --device-target"),
-    "experiments/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
-    "experiments/sparse_text/config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
+    "lab/bench/contenders.py": (4, "torch, the loop over memory and nn.Adam's row updates run "
+                                   "there; offloaded state is there"),
+    "lab/cli/validate.py": (2, "the default and one of the choices of --device-target"),
+    "lab/studies/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
+    "lab/studies/text/config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
     "optimizer.py": (1, "use_offload changes nothing where the device is the host"),
     "state.py": (1, "load_state writes what use_offload keeps in host memory there"),
-    "verify/validate.py": (2, "one of the devices; there may be many processes on it"),
+    "lab/studies/matrix/validate.py": (2, "one of the devices; there may be many processes on it"),
 }
 
 
@@ -41,4 +41,4 @@ def test_the_cpu_is_named_where_it_is_meant():
 @pytest.mark.parametrize("line", ['ms.set_context(device_target="CPU")', 'ms.set_device("CPU")',
                                   'content = {"environment": environment("CPU")}'])
 def test_one_more_would_be_found(line):
-    assert named((PACKAGE / "experiments" / "worker.py").read_text() + line) == 1
+    assert named((PACKAGE / "lab" / "run" / "worker.py").read_text() + line) == 1

@@ -18,7 +18,7 @@ from mindspore import Parameter, Tensor
 import ms_adam
 from ms_adam import backends
 from ms_adam.state import weight_kinds
-from ms_adam.verify.devices import why_not
+from ms_adam.lab.studies.matrix.devices import why_not
 from tests.documented_operators import BUILDERS, EVERYWHERE, EXCHANGE, ON_THE_CPU_ALONE, OPERATORS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -102,7 +102,7 @@ def test_flat_state_is_refused_elsewhere(monkeypatch):
 
 def options_of(command):
     """Parses a command line of ours as the command itself would; refuses what it would refuse."""
-    from ms_adam.cli import app
+    from ms_adam.lab.cli import app
 
     name, *arguments = shlex.split(command)[1:]
     chosen_command = typer.main.get_command(app).commands[name]
@@ -110,7 +110,7 @@ def options_of(command):
 
 
 def test_the_commands_are_commands():
-    from ms_adam.bench.contenders import check_names
+    from ms_adam.lab.bench.contenders import check_names
 
     parsed = [options_of(command) for command in commands(section("What to run on another device"))]
     assert [name for name, _ in parsed] == ["validate", "validate", "identify", "bench"]
@@ -123,7 +123,7 @@ def test_the_commands_are_commands():
 def test_a_gpu_without_cuda_home_is_answered_as_the_page_says(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_HOME"}
     done = subprocess.run(
-        [sys.executable, "-c", "from ms_adam.cli import main; main()", "validate",
+        [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "validate",
          "--device-target", "GPU", "--only", "locking float32 graph", "--out", str(tmp_path)],
         env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 3

@@ -12,7 +12,7 @@ import ms_adam
 from ms_adam import reference
 from ms_adam.compat import HAS_BFLOAT16, HAS_SHARDING, RELEASE
 from ms_adam.gradients import CheckGradients
-from ms_adam.verify.cases import gradients
+from ms_adam.lab.studies.matrix.cases import gradients
 
 OPTIMIZERS = (ms_adam.Adam, ms_adam.AdamW)
 

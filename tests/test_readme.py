@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.experiments.distributed.launch import free_port
+from ms_adam.lab.studies.ranks.launch import free_port
 
 ROOT = Path(__file__).parent.parent
 # The blocks of docs/clients.md are run inside the packages that they are for, by tests/clients.
@@ -84,7 +84,7 @@ def test_the_drawing_names_every_room():
 
 def test_the_table_of_support_has_every_case():
     """Its rows and columns are those of `ms-adam validate --markdown`."""
-    from ms_adam.verify.cases import CASES, COLUMNS, SCHEMES
+    from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, SCHEMES
     table = PAGES[0].read_text().split("## What runs where")[1].split("## Rooms")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")]
             for line in table.splitlines() if line.startswith("|")]

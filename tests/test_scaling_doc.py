@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.experiments.distributed import cost
-from ms_adam.experiments.distributed.cost import Wire, sent_bytes, state_bytes, step_seconds
-from ms_adam.report import scaling
+from ms_adam.lab.studies.ranks import cost
+from ms_adam.lab.studies.ranks.cost import Wire, sent_bytes, state_bytes, step_seconds
+from ms_adam.lab.report import scaling
 
 DOCS = Path(__file__).parent.parent / "docs"
 

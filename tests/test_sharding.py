@@ -6,8 +6,8 @@ import json
 import mindspore as ms
 import numpy as np
 import pytest
-from experiments.distributed import shards
-from experiments.distributed.processes import paths_of_tests
+from lab.studies.ranks import shards
+from lab.studies.ranks.processes import paths_of_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import Parameter, Tensor, communication
@@ -15,7 +15,7 @@ from mindspore import Parameter, Tensor, communication
 import ms_adam
 from ms_adam import state
 from ms_adam.backends import packing_for
-from ms_adam.experiments.distributed.launch import launch
+from ms_adam.lab.studies.ranks.launch import launch
 from ms_adam.sharding import Piece, Shares
 
 SHAPES = st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=8)
@@ -303,7 +303,7 @@ def test_a_wrong_division_is_no_state(old, wrong):
 def launched(ranks, mode, folder, **job):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MindSpore writes there what it could not compile
-        for _ in launch(ranks, "experiments.distributed.shards", {"mode": mode, **job}, folder,
+        for _ in launch(ranks, "lab.studies.ranks.shards", {"mode": mode, **job}, folder,
                         paths_of_tests()):
             pass
     return folder, [json.loads((folder / f"found_{rank}.json").read_text())

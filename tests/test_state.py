@@ -9,7 +9,7 @@ from running import make_parameters, snapshot
 
 import ms_adam
 from ms_adam import state
-from ms_adam.verify import cells
+from ms_adam.lab.studies.matrix import cells
 
 SHAPES = ((2, 3), (4,))
 NAMES = {f"{prefix}.layer{i}.weight" for prefix in ("moment1", "moment2") for i in range(2)}

@@ -17,7 +17,7 @@ from running import (
     snapshot,
 )
 
-from ms_adam.verify.cases import CASES, gradients, reference_for
+from ms_adam.lab.studies.matrix.cases import CASES, gradients, reference_for
 
 
 # A backend, and whether it is part of a graph. Called from Python, `fused` is launched by address.

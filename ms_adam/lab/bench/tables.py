@@ -1,0 +1,74 @@
+"""What `bench.json` says, as rows of text."""
+
+from __future__ import annotations
+
+from ms_adam.lab.bench.contenders import (
+    CALLED, CALLED_GRAPH, FLAT, FUSED, FUSED_BF16, LAZY, LIMIT, NN_ADAM, NN_ADAMW, NN_CALLED,
+    NN_CALLED_GRAPH, NN_LAZY, OUR_ADAMW, TORCH,
+)
+from ms_adam.lab.bench.runner import ratio
+
+COLUMNS = ("contender", "ms", "10-90%", "/ nn.Adam", "/ limit", "compile s", "peak B", "state B",
+           "on", "drift")
+LEGEND = ("ms: median step, and from where to where 10-90% of the steps are. / nn.Adam, / limit: step "
+          "for step in the same rounds. peak B, state B: memory that building, compiling and stepping "
+          "needed, and state kept, bytes an element; on: the device that keeps it (the host's memory is the "
+          "CPU's). drift: last pass over first pass.")
+
+RATIOS = (
+    ("default state to nn.Adam", FUSED, NN_ADAM, "step_ms"),
+    ("flat state to nn.Adam", FLAT, NN_ADAM, "step_ms"),
+    ("flat state to torch fused", FLAT, TORCH, "step_ms"),
+    ("flat state to the memory limit", FLAT, LIMIT, "step_ms"),
+    ("AdamW to nn.AdamWeightDecay", OUR_ADAMW, NN_ADAMW, "step_ms"),
+    ("bfloat16 to float32", FUSED_BF16, FUSED, "step_ms"),
+    ("compile time, default state to nn.Adam", FUSED, NN_ADAM, "compile_s"),
+    ("compile time, flat state to nn.Adam", FLAT, NN_ADAM, "compile_s"),
+    ("the memory limit to nn.Adam", LIMIT, NN_ADAM, "step_ms"),
+    ("lazy to dense", LAZY, FUSED, "step_ms"),
+    ("lazy to nn.Adam(use_lazy=True)", LAZY, NN_LAZY, "step_ms"),
+    ("called in PyNative, to nn.Adam", CALLED, NN_CALLED, "step_ms"),
+    ("called in graph mode, to nn.Adam", CALLED_GRAPH, NN_CALLED_GRAPH, "step_ms"),
+    ("called in PyNative, to torch fused", CALLED, TORCH, "step_ms"),
+    ("called in graph mode, to torch fused", CALLED_GRAPH, TORCH, "step_ms"),
+    ("first call in PyNative, to nn.Adam", CALLED, NN_CALLED, "compile_s"),
+)
+
+
+def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
+    """One row of `COLUMNS` for each contender of a case, the quickest first."""
+    rows = sorted((row for row in results if row["case"] == case), key=lambda row: row["step_ms"])
+    return [(
+        row["contender"],
+        f"{row['step_ms']:.3g}",
+        f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
+        _figure(ratio(results, case, row["contender"], NN_ADAM)),
+        _figure(ratio(results, case, row["contender"], LIMIT)),
+        f"{row['compile_s']:.2f}",
+        f"{row['peak_bytes'] / row['elements']:.1f}",
+        f"{row['state_bytes'] / row['elements']:.1f}",
+        row["state_on"],
+        f"{row['drift']:.2f}",
+    ) for row in rows]
+
+
+def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The ratios that matter: the cases, and a row for each ratio with a figure for each case."""
+    cases = list(dict.fromkeys(row["case"] for row in results))
+    rows = []
+    for title, contender, to, key in RATIOS:
+        figures = [_figure(ratio(results, case, contender, to, key)) for case in cases]
+        if any(figures):
+            rows.append((title, *figures))
+    return cases, rows
+
+
+def markdown(header, rows) -> str:
+    """A table for README."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _figure(value) -> str:
+    # A step of a few elements can be lost in what a call costs, and come out negative.
+    return "" if value is None or value <= 0.0 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

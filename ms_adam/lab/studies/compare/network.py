@@ -1,0 +1,117 @@
+"""The network of a side: its first weights, its gradients, and one whole step of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Callable
+
+import mindspore
+import numpy as np
+from mindspore import Tensor, nn
+
+from ms_adam.lab.errors import UserError
+from ms_adam.lab.train import Gradients, TrainStep
+from ms_adam.lab.studies.compare.optimizers import to_numpy
+
+Batch = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
+
+
+class Network:
+    """A network with the loss that it is trained by.
+
+    Args:
+        cell: Called with the inputs of a batch.
+        loss: Called with its outputs and the targets of a batch.
+        initial: The file of the first weights. It is read; or written, if it is not there yet.
+
+    Attributes:
+        parameters: Those that can be trained.
+        names: Their names, as the network alone has them.
+
+    Raises:
+        UserError: There is nothing to train, or the file holds other parameters.
+    """
+
+    def __init__(self, cell: nn.Cell, loss: Callable, initial: Path):
+        self.parameters = list(cell.trainable_params())
+        self.names = [parameter.name for parameter in self.parameters]
+        if not self.parameters:
+            raise UserError("the factory's network has no parameter that can be trained")
+        _start_alike(cell, initial)
+        cell.set_train()
+        self._cell, self._loss = _Unpacked(cell), _UnpackedLoss(loss)
+
+    def assign(self, arrays: Sequence[np.ndarray], which: Sequence[bool]) -> None:
+        """Sets those of the parameters that `which` says, rounded to their dtypes."""
+        chosen = (parameter for parameter, wanted in zip(self.parameters, which) if wanted)
+        for parameter, array in zip(chosen, arrays):
+            parameter.set_data(Tensor(array, parameter.dtype))
+
+    def gradients(self) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
+        """A function of a batch: the loss and the gradient of each parameter."""
+        step = Gradients(self._cell, mindspore.ParameterTuple(self.parameters), self._loss)
+        return lambda batch: self._run(step, batch, self.parameters)
+
+    def train_step(self, optimizer: nn.Cell) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
+        """The same with the update after it: in graph mode it is one graph.
+
+        The gradients are in the order of the optimizer's parameters.
+        """
+        step = TrainStep(self._cell, optimizer, self._loss)
+        return lambda batch: self._run(step, batch, optimizer.parameters)
+
+    def _run(self, step: nn.Cell, batch: Batch, parameters) -> tuple[float, list[np.ndarray]]:
+        # A plain tuple of tensors is a constant to the compiler: each batch would be a new graph.
+        loss, gradients = step(*(mindspore.mutable(tuple(map(Tensor, part))) for part in batch))
+        if loss.size != 1:
+            raise UserError(f"the loss must be one number, but has shape {loss.shape}")
+        arrays = []
+        for parameter, gradient in zip(parameters, gradients):
+            if not isinstance(gradient, Tensor) or gradient.shape != parameter.shape:
+                raise UserError(
+                    f"the gradient of {parameter.name} is not dense (a row-sparse one, of an "
+                    "embedding with sparse=True?): only dense gradients can be compared"
+                )
+            arrays.append(to_numpy(gradient))
+        return float(to_numpy(loss).reshape(())), arrays
+
+
+class _Unpacked(nn.Cell):
+    """Gives a network its inputs one by one."""
+
+    def __init__(self, network: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, inputs):
+        return self.network(*inputs)
+
+
+class _UnpackedLoss(nn.Cell):
+    """Gives a loss the network's outputs and its targets one by one."""
+
+    def __init__(self, loss: Callable):
+        super().__init__(auto_prefix=False)
+        self.loss = loss
+
+    def construct(self, outputs, targets):
+        return self.loss(outputs, *targets)
+
+
+def _start_alike(cell: nn.Cell, initial: Path) -> None:
+    """All parameters, those that are not trained too, from a file that the first run writes."""
+    parameters = list(cell.get_parameters())
+    shapes = {f"{i} {p.name}": tuple(p.shape) for i, p in enumerate(parameters)}
+    if not initial.exists():
+        np.savez(initial, **{key: to_numpy(p) for key, p in zip(shapes, parameters)})
+    with np.load(initial) as arrays:
+        there = {key: arrays[key].shape for key in arrays.files}
+        if there != shapes:
+            differing = sorted(set(there.items()) ^ set(shapes.items()))
+            raise UserError(
+                "all sides must train the same network, but this one has other parameters than the "
+                f"first side: {', '.join(key.split(' ', 1)[1] for key, _ in differing[:5])}"
+            )
+        for key, parameter in zip(shapes, parameters):
+            parameter.set_data(Tensor(arrays[key], parameter.dtype))

@@ -1,0 +1,161 @@
+"""What a side leaves on disk, step by step.
+
+A record is a folder:
+
+    record.json       names, shapes and dtypes of the parameters, steps, quantities, facts
+    initial.npy       the first parameters, float64, one after the other
+    <quantity>.npy    (steps, elements of all parameters): gradient, moment1, moment2, vhat,
+                      parameter. float32 (which holds float16 and bfloat16 exactly) or float64.
+    scalars.npz       see `SCALARS`
+    noise.npz         see `noise.Noise`
+
+So a record takes steps x elements x quantities x 4 bytes (8 where anything is float64), on disk:
+the files are memory maps, and one step of them is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ms_adam.lab.errors import UserError
+
+QUANTITIES = ("gradient", "moment1", "moment2", "vhat", "parameter")  # in the order of one step
+
+# name: (what it has besides one value for each step, what it is)
+SCALARS = {
+    "loss": ((), "the loss before the update"),
+    "learning_rate": (("parameter",), "of each parameter"),
+    "weight_decay": (("parameter",), "lambda that acts on each parameter"),
+    "c1": ((), "1 - beta1^t as the optimizer has it; NaN where it is not known to have one"),
+    "c2": ((), "sqrt(1 - beta2^t), likewise"),
+    "gradient_norm": (("parameter",), "Euclidean, of each parameter's gradient"),
+    "non_finite": (("quantity",), "how many elements are NaN or infinite"),
+}
+
+
+class RecordWriter:
+    """Writes a record.
+
+    Args:
+        folder: Where; made.
+        names: The parameters' names.
+        shapes: Their shapes.
+        dtypes: {quantity: a dtype's name for each parameter}; says which quantities there are.
+        steps: How many steps there will be.
+        initial: The first parameters.
+        limit_mb: The most that the record may take.
+
+    Raises:
+        UserError: It would take more than `limit_mb`.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], shapes: Sequence[Sequence[int]],
+                 dtypes: dict[str, list[str]], steps: int, initial: Sequence[np.ndarray],
+                 limit_mb: float):
+        self.quantities = [quantity for quantity in QUANTITIES if quantity in dtypes]
+        elements = sum(math.prod(shape) for shape in shapes)
+        storage = {
+            quantity: np.float64 if "float64" in dtypes[quantity] else np.float32
+            for quantity in self.quantities
+        }
+        needed = steps * elements * sum(np.dtype(kind).itemsize for kind in storage.values()) / 1e6
+        if needed > limit_mb:
+            fit = int(steps * limit_mb / needed)
+            raise UserError(
+                f"{steps} steps of {elements:,} elements take {needed:,.0f} MB for each side, and "
+                f"limit_mb leaves {limit_mb:,.0f} MB: raise limit_mb, or take fewer steps "
+                + (f"({fit} fit)" if fit else "(not one fits)")
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        np.save(folder / "initial.npy", _flat(initial, np.float64))
+        self._maps = {
+            quantity: np.lib.format.open_memmap(
+                folder / f"{quantity}.npy", mode="w+", dtype=kind, shape=(steps, elements)
+            )
+            for quantity, kind in storage.items()
+        }
+        sizes = {"parameter": len(names), "quantity": len(self.quantities)}
+        self.scalars = {
+            name: np.full((steps, *(sizes[axis] for axis in axes)), np.nan)
+            for name, (axes, _) in SCALARS.items()
+        }
+        self.batches = np.zeros(steps, np.uint64)
+        self._facts = {
+            "names": list(names),
+            "shapes": [list(shape) for shape in shapes],
+            "dtypes": {quantity: dtypes[quantity] for quantity in self.quantities},
+            "steps": steps,
+        }
+
+    def write(self, step: int, quantity: str, arrays: Sequence[np.ndarray]) -> None:
+        """Writes one quantity of one step (counted from 0); an array for each parameter."""
+        target = self._maps[quantity]
+        target[step] = _flat(arrays, target.dtype)
+        count = sum(array.size - int(np.count_nonzero(np.isfinite(array))) for array in arrays)
+        self.scalars["non_finite"][step, self.quantities.index(quantity)] = count
+
+    def close(self, **facts) -> None:
+        for target in self._maps.values():
+            target.flush()
+        np.savez(self._folder / "scalars.npz", batches=self.batches, **self.scalars)
+        text = json.dumps({**self._facts, "facts": facts}, indent=2)
+        (self._folder / "record.json").write_text(text, encoding="utf-8")
+
+
+class Record:
+    """Reads a record.
+
+    Attributes:
+        names: The parameters' names.
+        shapes: Their shapes.
+        dtypes: {quantity: a dtype's name for each parameter}.
+        quantities: Those that there are, in the order of one step.
+        steps: How many.
+        facts: What the side said of itself: backend, device_target, optimizer.
+        scalars: The arrays of `SCALARS`, float64, steps first.
+        batches: A digest of each step's batch, uint64.
+    """
+
+    def __init__(self, folder: Path):
+        content = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        self.names: list[str] = content["names"]
+        self.shapes = [tuple(shape) for shape in content["shapes"]]
+        self.dtypes: dict[str, list[str]] = content["dtypes"]
+        self.quantities = list(self.dtypes)
+        self.steps: int = content["steps"]
+        self.facts: dict = content["facts"]
+        with np.load(folder / "scalars.npz") as arrays:
+            self.batches = arrays["batches"]
+            self.scalars = {name: arrays[name] for name in SCALARS}
+        self._ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
+        self._initial = np.load(folder / "initial.npy")
+        self._maps = {
+            quantity: np.load(folder / f"{quantity}.npy", mmap_mode="r")
+            for quantity in self.quantities
+        }
+
+    def read(self, step: int, quantity: str) -> list[np.ndarray]:
+        """One quantity of one step (counted from 0); an array for each parameter."""
+        return self._split(self._maps[quantity][step])
+
+    def initial(self) -> list[np.ndarray]:
+        return self._split(self._initial)
+
+    def before(self, step: int) -> list[np.ndarray]:
+        """The parameters before a step (counted from 0), at which its gradient was taken."""
+        return self.read(step - 1, "parameter") if step else self.initial()
+
+    def _split(self, flat: np.ndarray) -> list[np.ndarray]:
+        return [
+            part.reshape(shape) for part, shape in zip(np.split(flat, self._ends), self.shapes)
+        ]
+
+
+def _flat(arrays: Sequence[np.ndarray], dtype) -> np.ndarray:
+    return np.concatenate([np.asarray(array, dtype).ravel() for array in arrays])

@@ -1,0 +1,84 @@
+"""What was found, as tables of words: for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from ms_adam.lab.studies.identify.findings import AMBIGUOUS, IGNORED, QUESTIONS, REFUSED, UNKNOWN
+
+SUMMARY = ("optimizer", "formula", "weight decay", "Nesterov", "AMSGrad", "beta^t",
+           "float16 moments", "row-sparse", "residual", "next best")
+DETAILS = ("question", "answer", "residual", "next best", "residual")
+
+_COLUMNS = ("decay", "nesterov", "amsgrad", "powers", "halves", "rows")
+_SHORT = {
+    "L2, added to the gradient": "L2",
+    "decoupled, times the learning rate": "decoupled",
+    "decoupled, not times the learning rate": "decoupled, unscaled",
+    "both parts under this step's correction": "yes",
+    "each part under its own correction (Dozat)": "yes (Dozat)",
+    "maximum": "yes",
+    "maximum before correction": "before correction",
+    "maximum after correction": "after correction",
+    "drifts: float32 powers multiplied up": "drifts",
+    "updated (exact)": "exact",
+    "left alone (lazy)": "lazy",
+    "float32 or better": "float32",
+    "dropped: the parameter does not move": "dropped",
+}
+
+
+def summary_row(identification):
+    """The words of one optimizer under SUMMARY."""
+    cells = []
+    for question in _COLUMNS:
+        finding = identification.finding(question)
+        if finding is None:
+            cells.append("-")
+        elif finding.status == REFUSED:
+            cells.append("refused")
+        elif finding.status == IGNORED:
+            cells.append("option ignored")
+        elif finding.status == AMBIGUOUS:
+            cells.append("ambiguous")
+        elif finding.residual is not None and finding.status == UNKNOWN:
+            cells.append("unknown")
+        else:
+            cells.append(_SHORT.get(finding.answer, finding.answer))
+    formula = identification.formula
+    if identification.status == AMBIGUOUS:
+        formula = f"ambiguous: {formula}"
+    return (title(identification), formula, *cells, number(identification.residual),
+            number(identification.next_residual))
+
+
+def detail_rows(identification):
+    """The words of each finding under DETAILS."""
+    for finding in identification.findings:
+        answer = finding.answer
+        if finding.status == UNKNOWN and finding.residual is not None:
+            answer = f"no known formula; nearest: {answer}"
+        elif finding.status == AMBIGUOUS:
+            answer = f"ambiguous: {answer}, or {finding.next_best}"
+        elif finding.status == IGNORED:
+            answer = f"option ignored: {answer}"
+        if finding.note:
+            answer += f" ({finding.note})"
+        yield (QUESTIONS[finding.question], answer, number(finding.residual),
+               finding.next_best or "-", number(finding.next_residual))
+
+
+def title(identification):
+    """The optimizer with what was set."""
+    options = ", ".join(f"{name}={value!r}" for name, value in identification.options.items())
+    return identification.target + (f"({options})" if options else "")
+
+
+def number(value):
+    """A relative error in two digits."""
+    return "-" if value is None else f"{value:.1e}"
+
+
+def markdown(head, rows):
+    """A table in Markdown. A bar in a cell is written so that it ends none."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |"
+                     for line in lines)

@@ -1,0 +1,204 @@
+"""The acceptance matrix as data: option x dtype x shape, each beside its float64 reference.
+
+One table serves the tests, `ms-adam validate` and the benchmark. It knows nothing of MindSpore:
+`ms_adam.lab.studies.matrix.cells` makes optimizers of it.
+"""
+
+from typing import Any, Dict, NamedTuple, Tuple
+
+import numpy as np
+
+from ms_adam import reference
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+# 0-d, odd sizes, four axes, and an empty tensor last in the list, where an off-by-one would show.
+SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 2, 2), (0, 4))
+
+
+# Sizes of gradients, step by step: epsilon rules the first, and from 1 on it is a rounding. The
+# first is 0 in float16.
+SCALES = (1e-8, 1e-4, 1.0, 1.0)
+
+
+class PerStep(NamedTuple):
+    """A learning rate or weight decay that differs from step to step.
+
+    Attributes:
+        kind: how the optimizer is given it: "list", "tensor" or "cell" (a LearningRateSchedule for
+            learning rates, a Cell for weight decay).
+        values: one for each step.
+    """
+
+    kind: str
+    values: Tuple[float, ...]
+
+
+class Case(NamedTuple):
+    """One way to call an optimizer.
+
+    Attributes:
+        name: of the case.
+        optimizer: "Adam" or "AdamW".
+        options: keyword arguments of the optimizer.
+        expected: keyword arguments of `reference.Adam` for the same formula.
+        groups: keys and values of parameter groups; parameter i is in group i modulo their number.
+            Empty: the parameters are given as a list.
+        reordered: whether "order_params" turns the order of the parameters round.
+    """
+
+    name: str
+    optimizer: str
+    options: Dict[str, Any]
+    expected: Dict[str, Any]
+    groups: Tuple[Dict[str, Any], ...] = ()
+    reordered: bool = False
+
+
+def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
+    translated = {_REFERENCE_NAMES.get(key, key): value for key, value in options.items()
+                  if key not in _NOT_IN_THE_FORMULA}
+    if translated.pop("epsilon_hat", False):
+        translated["epsilon"] = "hat"
+    if optimizer == "AdamW":
+        translated.setdefault("weight_decay", 1e-2)
+        translated["decoupled"] = True
+    return Case(name, optimizer, options, translated, groups, reordered)
+
+
+_REFERENCE_NAMES = {"use_nesterov": "nesterov", "use_amsgrad": "amsgrad", "lr": "learning_rate",
+                    "grad_centralization": "centralize"}
+# What changes how a step is carried out, or the gradients before it, and not the update.
+_NOT_IN_THE_FORMULA = ("use_locking", "use_lazy", "use_offload", "shard_state", "master_weights",
+                       "max_grad_norm")
+
+CASES = (
+    _case("default"),
+    _case("large steps", learning_rate=0.1),
+    _case("epsilon-hat", epsilon_hat=True),
+    _case("large epsilon", eps=1e-2),
+    _case("large epsilon-hat", eps=1e-2, epsilon_hat=True),
+    _case("no bias correction", bias_correction=False, eps=1e-6),
+    _case("beta1 = 0", beta1=0.0),
+    _case("beta2 = 0", beta2=0.0),
+    _case("short memory", beta1=0.5, beta2=0.9),
+    _case("long memory", beta1=0.99, beta2=0.99999),
+    _case("nesterov", use_nesterov=True),
+    _case("amsgrad", use_amsgrad=True),
+    _case("nesterov amsgrad", use_nesterov=True, use_amsgrad=True),
+    _case("weight decay", weight_decay=0.1),
+    _case("loss scale", loss_scale=1000.0),
+    _case("maximize", maximize=True, weight_decay=0.1),
+    _case("locking", use_locking=True),
+    _case("lazy rows", use_lazy=True),
+    _case("offload", use_offload=True),
+    _case("all", use_nesterov=True, use_amsgrad=True, weight_decay=0.1, loss_scale=3.0,
+          epsilon_hat=True, learning_rate=0.01),
+    _case("AdamW", "AdamW", weight_decay=0.1),
+    _case("AdamW default", "AdamW", learning_rate=0.01),
+    _case("AdamW all", "AdamW", use_nesterov=True, use_amsgrad=True, weight_decay=0.1,
+          loss_scale=3.0, epsilon_hat=True, learning_rate=0.01),
+)
+
+
+# Beyond one formula for all parameters and all steps.
+_RATES = (0.1, 0.03, 0.02, 0.3, 0.01)
+_DECAYS = (0.1, 0.05, 0.2, 0.0, 0.1)
+SCHEMES = (
+    _case("learning rates in a list", learning_rate=PerStep("list", _RATES)),
+    _case("learning rates in a tensor", learning_rate=PerStep("tensor", _RATES)),
+    _case("learning rate schedule", learning_rate=PerStep("cell", _RATES)),
+    _case("weight decay schedule", weight_decay=PerStep("cell", _DECAYS)),
+    _case("both schedules", "AdamW", learning_rate=PerStep("cell", _RATES),
+          weight_decay=PerStep("cell", _DECAYS)),
+    _case("groups", learning_rate=0.1, weight_decay=0.01, reordered=True,
+          groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})),
+    _case("groups of AdamW", "AdamW", learning_rate=0.1, weight_decay=0.01,
+          groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})),
+    _case("formulas in groups", learning_rate=0.05, weight_decay=0.01,
+          groups=({"betas": (0.5, 0.9), "maximize": True}, {"eps": 1e-2, "lr": 0.01}, {})),
+    _case("schedules in groups", learning_rate=0.05,
+          groups=({"lr": PerStep("list", _RATES)}, {"weight_decay": PerStep("cell", _DECAYS)})),
+    _case("gradient centralization", weight_decay=0.1,
+          groups=({"grad_centralization": True},)),
+    _case("clipping", max_grad_norm=1.0, eps=1e-2),
+    _case("clipping and loss scale", max_grad_norm=1.0, eps=1e-2, loss_scale=512.0),
+    _case("master weights", master_weights=True),
+    _case("master weights all", "AdamW", master_weights=True, use_nesterov=True, use_amsgrad=True,
+          weight_decay=0.1, loss_scale=3.0, learning_rate=0.01),
+)
+
+
+class Column(NamedTuple):
+    """One backend in one layout.
+
+    Attributes:
+        name: of the column.
+        options: keyword arguments of the optimizer.
+        complete: whether it runs every case, so that refusing one is a fault.
+        compiled: whether a graph calls the optimizer, and not Python.
+    """
+
+    name: str
+    options: Dict[str, Any]
+    complete: bool
+    compiled: bool = False
+
+
+COLUMNS = (
+    Column("fused", {"backend": "fused"}, True),
+    Column("fused compiled", {"backend": "fused"}, True, compiled=True),
+    Column("fused flat", {"backend": "fused", "flat_state": True}, True),
+    Column("primitive", {"backend": "primitive"}, False),
+    Column("composite", {"backend": "composite"}, True),
+)
+
+
+def reference_for(case, parameter=0, step=0):
+    """The float64 reference of a case, for one of its parameters and one step.
+
+    Learning rate and weight decay are rounded to float32 first, as `nn.Optimizer` keeps them.
+
+    Args:
+        case: a `Case`.
+        parameter: which of the shapes, where the case has groups.
+        step: the steps already made, where the case has schedules.
+    """
+    group = case.groups[parameter % len(case.groups)] if case.groups else {}
+    own = {_REFERENCE_NAMES.get(key, key): value for key, value in group.items()}
+    if "betas" in own:
+        own["beta1"], own["beta2"] = own.pop("betas")
+    numbers = {"learning_rate": 1e-3, **case.expected, **own}
+    for name in ("learning_rate", "weight_decay"):
+        if name in numbers:
+            value = numbers[name]
+            value = value.values[step] if isinstance(value, PerStep) else value
+            numbers[name] = float(np.float32(value))
+    return reference.Adam(**numbers)
+
+
+def with_epsilon_hat(case):
+    """The same case with the epsilon of `nn.Adam`."""
+    return case._replace(options={**case.options, "epsilon_hat": True},
+                         expected={**case.expected, "epsilon": "hat"})
+
+
+def gradients(shapes, steps, scale=1.0, seed=0, least=0.0):
+    """Gradients of normal distribution for some steps.
+
+    Args:
+        shapes: of the parameters.
+        steps: how many.
+        scale: the standard deviation, or one for each step.
+        seed: of the random numbers.
+        least: added to every element's size, in units of `scale`.
+
+    Returns:
+        A list of `steps` lists of float64 arrays.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(size, shape):
+        normal = rng.standard_normal(shape)
+        return np.asarray(size * (normal + np.copysign(least, normal)))
+    return [[draw(size, shape) for shape in shapes] for size in np.broadcast_to(scale, steps)]

@@ -1,0 +1,190 @@
+"""The process that runs cells of the matrix: ``python -m ms_adam.lab.studies.matrix.cell_worker``.
+
+A MindSpore mode and a device target are settings of a whole process. `ms_adam.lab.studies.matrix.validate`
+writes one JSON job to standard input; the worker answers on standard output, an object a line:
+
+    {"event": "ready", "device_target": ...}   the target has computed something
+    {"event": "cell", "cell": [case, dtype, backend], "results": [...]}
+    {"event": "failed", "message": ...}        the last line, if something went wrong
+
+A cell has one or two results, each a dict of ``against``, ``status``, ``share`` and ``note``. What
+MindSpore prints goes to standard error, which is kept as a log.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import math
+import sys
+import tempfile
+import traceback
+
+from ms_adam.lab.errors import UserError
+from ms_adam.lab.run.worker import Events, serve
+
+HELD = "held"
+FELL_SHORT = "fell short"
+NN_ADAM_CANNOT = "nn.Adam cannot run this"
+NN_ADAM_DIFFERS = "nn.Adam computes something else"
+NOT_OFFERED = "not offered"
+NOT_AVAILABLE = "not available on this device"
+STATUSES = (HELD, FELL_SHORT, NN_ADAM_CANNOT, NN_ADAM_DIFFERS, NOT_OFFERED, NOT_AVAILABLE)
+
+REFERENCE = "reference"
+NN_ADAM = "nn.Adam"
+
+_PATIENCE = 300  # seconds for one cell, which needs one; then the process writes its stack and ends
+
+
+def work(job: dict, events: Events) -> None:
+    """Judges the cells of one mode.
+
+    Args:
+        job: ``mode``, ``device_target``, and ``cells``, a list of [case, dtype, backend] in which
+            those of one case and dtype stand together.
+        events: Where to report.
+    """
+    faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        events.send("ready", device_target=_enter(job["mode"], job["device_target"], scratch))
+        if job["cells"]:
+            _judge_all(job["cells"], job["device_target"], events)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _enter(mode: str, device_target: str, scratch: str) -> str:
+    """Puts the process into a mode on a device, and computes something there."""
+    import mindspore
+    import numpy
+
+    mindspore.set_context(device_target=device_target, save_graphs_path=scratch)
+    if mode == "graph":
+        mindspore.set_context(mode=mindspore.GRAPH_MODE)
+    else:
+        # Errors are raised where they happen, and small operators run ten times quicker.
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
+    ones = mindspore.Tensor(numpy.ones(3), mindspore.float32)
+    if not numpy.array_equal((ones + ones).asnumpy(), numpy.full(3, 2.0)):
+        raise UserError(f"1 + 1 is not 2 on {device_target}")
+    computed_on = mindspore.get_context("device_target")
+    if computed_on != device_target:
+        raise UserError(f"MindSpore computes on {computed_on} in place of {device_target}")
+    return computed_on
+
+
+def _judge_all(cells: list, device_target: str, events: Events) -> None:
+    from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, SCHEMES
+    from ms_adam.lab.studies.matrix.cells import run_nn_adam
+
+    cases = {case.name: case for case in CASES + SCHEMES}
+    columns = {column.name: column for column in COLUMNS}
+    obstacles = {(name, dtype): _device_obstacle(column.options["backend"], dtype, device_target)
+                 for name, column in columns.items() for dtype in {cell[1] for cell in cells}}
+    for (name, dtype), members in itertools.groupby(cells, key=lambda cell: cell[:2]):
+        theirs = None
+        for _, _, backend in members:
+            faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+            print(f"cell: {name}, {dtype}, {backend}", file=sys.stderr, flush=True)
+            obstacle = obstacles[backend, dtype]
+            if obstacle is not None:
+                results = [_result(REFERENCE, NOT_AVAILABLE, note=obstacle)]
+            else:
+                theirs = theirs or run_nn_adam(cases[name], dtype)
+                results = judge(cases[name], dtype, columns[backend], theirs)
+            events.send("cell", cell=[name, dtype, backend], results=results)
+
+
+def judge(case, dtype: str, column, theirs) -> list[dict]:
+    """The results of one cell: against the reference, and against `nn.Adam` where it ran.
+
+    Args:
+        case: a `Case`.
+        dtype: of the parameters.
+        column: a `Column`.
+        theirs: what `cells.run_nn_adam` made of the case.
+    """
+    from ms_adam.lab.studies.matrix.cases import SCALES
+    from ms_adam.lab.studies.matrix.cells import distance_to_nn_adam, excess, shortened
+
+    try:
+        optimizer, left_out = _make(case, dtype, column)
+    except _Refused as refusal:
+        status = FELL_SHORT if column.complete else NOT_OFFERED
+        return [_result(REFERENCE, status, note=str(refusal))]
+    except Exception as error:  # any other error is the result of the cell
+        traceback.print_exc()
+        return [_result(REFERENCE, FELL_SHORT, note=shortened(error))]
+
+    def measured(against, note, measure):
+        try:
+            share = measure()
+        except Exception as error:  # likewise
+            traceback.print_exc()
+            return _result(against, FELL_SHORT, note=shortened(error))
+        return _result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
+
+    own = measured(REFERENCE, left_out, lambda: excess(case, dtype, optimizer,
+                                                   compiled=column.compiled, scale=SCALES))
+    if theirs.error is not None:
+        return [own, _result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
+    note = _left_out(theirs.shapes)
+    if theirs.unbounded:
+        note = "; ".join(filter(None, (
+            note, f"no bound for {100 * theirs.unbounded:.2g}% of nn.Adam's numbers")))
+    if theirs.share > 1.0:  # of the bound on its own roundings: not the formula, then
+        return [own, _result(NN_ADAM, NN_ADAM_DIFFERS, theirs.share, note)]
+    return [own, measured(NN_ADAM, note, lambda: distance_to_nn_adam(theirs, dtype,
+                                                                     column.options))]
+
+
+class _Refused(Exception):
+    """A backend says that it cannot run; the message is its reason."""
+
+
+def _make(case, dtype, column):
+    """The optimizer of a cell, for as many shapes as it takes, and which it does not."""
+    from ms_adam.lab.studies.matrix.cells import SHAPE_SETS, make_optimizer, make_parameters
+
+    for shapes in SHAPE_SETS:
+        try:
+            optimizer = make_optimizer(case, make_parameters(shapes, dtype), **column.options)
+        except ValueError as error:
+            said = f"backend='{column.options['backend']}' cannot run here: "
+            if said not in str(error):
+                raise
+            reason = str(error).partition(said)[2].rstrip(".")
+            continue
+        return optimizer, _left_out(shapes)
+    raise _Refused(reason)
+
+
+def _left_out(shapes) -> str:
+    from ms_adam.lab.studies.matrix.cases import SHAPES
+
+    missing = [str(shape) for shape in SHAPES if shape not in shapes]
+    return f"without shape {' and '.join(missing)}" if missing else ""
+
+
+def _device_obstacle(backend: str, dtype: str, device_target: str):
+    """Why a backend cannot run a dtype on this machine, whatever the case; None if it can."""
+    from ms_adam import Adam
+    from ms_adam.backends import BACKENDS
+    from ms_adam.backends.operators import missing_dtype
+    from ms_adam.state import weight_kinds
+    from ms_adam.lab.studies.matrix.cells import make_parameters
+
+    plain = Adam(make_parameters([(1,)], "float32"), backend="composite").formula
+    kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
+    return (BACKENDS[backend].obstacle(plain, [], device_target)
+            or missing_dtype(kinds, device_target))
+
+
+def _result(against: str, status: str, share: float | None = None, note: str = "") -> dict:
+    if share is not None and not math.isfinite(share):
+        share, note = None, "; ".join(filter(None, ("a value is NaN or infinite", note)))
+    return {"against": against, "status": status, "share": share, "note": note}
+
+
+if __name__ == "__main__":
+    sys.exit(serve(work))

@@ -1,0 +1,214 @@
+"""The acceptance matrix: option x dtype x mode x backend, each held to float64 and to `nn.Adam`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
+
+from ms_adam.lab.run.environment import environment
+from ms_adam.lab.errors import UserError
+from ms_adam.lab.run.processes import WorkerError
+from ms_adam.lab.run.processes import work as start_worker
+from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, DTYPES, SCHEMES
+from ms_adam.lab.studies.matrix.cell_worker import FELL_SHORT, HELD, NOT_AVAILABLE, REFERENCE, STATUSES
+from ms_adam.lab.studies.matrix.devices import why_not
+
+SCHEMA = 1
+MODES = ("graph", "pynative")
+TARGETS = ("CPU", "GPU", "Ascend")
+
+_WORKER = "ms_adam.lab.studies.matrix.cell_worker"
+
+
+class Cell(NamedTuple):
+    """One place of the matrix; the fields are names."""
+
+    case: str
+    dtype: str
+    mode: str
+    backend: str
+
+
+class Done(NamedTuple):
+    """One cell that was judged; `results` as in `ms_adam.lab.studies.matrix.cell_worker`."""
+
+    cell: Cell
+    results: list[dict]
+
+
+def select(only: str = "") -> list[Cell]:
+    """The cells whose names have all words of a text.
+
+    Args:
+        only: Words of the names of case, dtype, mode and backend, in any order: "amsgrad float16".
+
+    Raises:
+        UserError: There is no such cell.
+
+    Example:
+        >>> len(select("amsgrad float32 graph composite"))
+        2
+    """
+    wanted = set(only.lower().split())
+    cells = [Cell(case.name, dtype, mode, column.name) for case in CASES + SCHEMES
+             for dtype in DTYPES for mode in MODES for column in COLUMNS]
+    chosen = [cell for cell in cells if wanted <= set(" ".join(cell).lower().split())]
+    if not chosen:
+        known = {word for cell in cells for word in " ".join(cell).lower().split()}
+        raise UserError(f"no cell of the matrix has all words of {only!r} in its name; words are "
+                        f"{', '.join(sorted(known))}")
+    return chosen
+
+
+def validate(cells: list[Cell], device_target: str, out: Path, *, workers: Optional[int] = None,
+             tell: Callable[[Done], None] = lambda done: None,
+             save: Callable[[dict[str, Any]], None] = lambda content: None) -> dict[str, Any]:
+    """Judges cells, each mode and dtype in a process of its own.
+
+    Args:
+        cells: What to judge.
+        device_target: "CPU", "GPU" or "Ascend".
+        out: The folder for logs of the processes; made if it is not there.
+        workers: How many processes at a time: one for each core on the CPU, else 1.
+        tell: Is called with each cell that was judged.
+        save: Is called with what is known so far: at the start, and after each cell.
+
+    Returns:
+        What ``validate.json`` holds: ``schema``, ``environment``, ``complete`` (whether all cells
+        were judged), and in ``results`` one entry for each comparison of a cell: ``case``,
+        ``dtype``, ``mode``, ``backend``, ``against`` ("reference" or "nn.Adam"), ``status``,
+        ``share`` (the largest distance as a share of its bound, or None) and ``note``.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("worker_*.log"):
+        old.unlink()
+    done: dict[Cell, list[dict]] = {}
+    where = environment()
+
+    def known() -> dict[str, Any]:
+        results = [{**cell._asdict(), **result} for cell in cells if cell in done
+                   for result in done[cell]]
+        return {"schema": SCHEMA, "environment": where, "complete": len(done) == len(cells),
+                "results": results}
+
+    def judged(cell: Cell, results: list[dict]) -> None:
+        done[cell] = results
+        tell(Done(cell, results))
+
+    save(known())  # in the place of an earlier run's
+    reason = obstacle(device_target, out)
+    if reason is not None:
+        for cell in cells:
+            judged(cell, [_lost(NOT_AVAILABLE, reason)])
+        save(known())
+    else:
+        where = environment(device_target)
+        workers = workers or (_cores() if device_target == "CPU" else 1)
+        jobs = _jobs(cells, device_target)
+        with contextlib.closing(_carry_out(jobs, workers, out)) as events:
+            for job, event in events:
+                if event["event"] == "cell":
+                    case, dtype, backend = event["cell"]
+                    judged(Cell(case, dtype, job["mode"], backend), event["results"])
+                    save(known())
+                elif event["event"] == "ended":
+                    for case, dtype, backend in job["cells"]:
+                        cell = Cell(case, dtype, job["mode"], backend)
+                        if cell not in done:
+                            judged(cell, [_lost(FELL_SHORT, event["message"])])
+                    save(known())
+    return known()
+
+
+def obstacle(device_target: str, out: Path) -> Optional[str]:
+    """Why MindSpore cannot compute on a device here; None if it can.
+
+    Found out by computing something there, in a process of its own: MindSpore may crash.
+    """
+    job = {"mode": "pynative", "device_target": device_target, "cells": []}
+    log = out / f"worker_{device_target}.log"
+    try:
+        ready = [event["device_target"] for event in start_worker(
+            _WORKER, f"{device_target} probe", job, log)]
+    except WorkerError as error:
+        said = log.read_text(encoding="utf-8", errors="replace")
+        return why_not(device_target, said, os.environ) or str(error).splitlines()[0]
+    return None if ready == [device_target] else "the probe did not answer"
+
+
+def count(results: list[dict]) -> dict[str, int]:
+    """How many results there are of each status."""
+    return {status: sum(result["status"] == status for result in results) for status in STATUSES}
+
+
+def passed(results: list[dict]) -> Optional[bool]:
+    """Whether all that ran held; None if nothing ran."""
+    counts = count(results)
+    if counts[FELL_SHORT]:
+        return False
+    return True if counts[HELD] else None
+
+
+def _lost(status: str, note: str) -> dict:
+    return {"against": REFERENCE, "status": status, "share": None, "note": note}
+
+
+def _jobs(cells: list[Cell], device_target: str) -> list[dict]:
+    """A job for each mode and dtype: a process that dies takes no more than that with it."""
+    jobs: dict[tuple[str, str], dict] = {}
+    for cell in cells:
+        empty = {"mode": cell.mode, "device_target": device_target, "cells": []}
+        job = jobs.setdefault((cell.dtype, cell.mode), empty)
+        job["cells"].append([cell.case, cell.dtype, cell.backend])
+    return list(jobs.values())
+
+
+def _carry_out(jobs: list[dict], workers: int, out: Path) -> Iterator[tuple[dict, dict]]:
+    """Runs jobs in processes, some at a time; yields (job, event).
+
+    A worker that fails or dies gives the event "ended" with a message.
+    """
+    events: queue.Queue = queue.Queue()
+    stopped = threading.Event()
+
+    def carry_out(job: dict) -> None:
+        name = f"{job['mode']} {job['cells'][0][1]}"
+        log = out / f"worker_{name.replace(' ', '_')}.log"
+        try:
+            with contextlib.closing(start_worker(_WORKER, name, job, log)) as answers:
+                for event in answers:
+                    events.put((job, event))
+                    if stopped.is_set():
+                        return
+        except WorkerError as error:
+            events.put((job, {"event": "ended", "message": str(error).splitlines()[0]}))
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(carry_out, job) for job in jobs]
+        for future in futures:
+            future.add_done_callback(events.put)
+        try:
+            running = len(futures)
+            while running:
+                item = events.get()
+                if isinstance(item, tuple):
+                    yield item
+                else:
+                    item.result()  # an error that is no worker's
+                    running -= 1
+        finally:
+            stopped.set()
+            for future in futures:
+                future.cancel()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # those that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

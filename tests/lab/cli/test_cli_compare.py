@@ -1,0 +1,72 @@
+"""The command ``ms-adam compare``: help, errors in words, exit status."""
+
+from pathlib import Path
+
+import pytest
+
+from ms_adam.lab.report import compare as page
+from ms_adam.lab.studies.compare import run
+
+CONFIG = Path(__file__).parents[3] / "configs" / "compare.yaml"
+
+
+@pytest.fixture
+def finished(monkeypatch):
+    """Lets the runs end at once, with the pairs that a test wants."""
+
+    def with_pairs(*pairs):
+        entries = [
+            {"status": status, "must_hold": must_hold, "sentence": f"they {status} [x]",
+             "gradient_is_rounding_noise": noise}
+            for status, must_hold, noise in ((*pair, [])[:3] for pair in pairs)
+        ]
+        content = {"schema": 1, "results": [{"pairs": entries}]}
+        monkeypatch.setattr(run, "compare", lambda *_: content)
+        monkeypatch.setattr(page, "write_page", lambda out: out / "index.html")
+
+    return with_pairs
+
+
+def test_help(invoke):
+    assert "compare" in invoke("--help").output
+    text = " ".join(invoke("compare", "--help").output.split())
+    for part in ("CONFIG", "--out", "--json", "--debug", "Example:", "Exit status:",
+                 "scripts/compare_own.py"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "pairs, exit_code",
+    [
+        ([("equal", True), ("held", True)], 0),
+        ([("equal", True), ("parted", True)], 1),
+        ([("parted", False), ("held", True)], 0),
+    ],
+)
+def test_exit_status_and_sentences(invoke, finished, tmp_path, pairs, exit_code):
+    finished(*pairs)
+    copy = tmp_path / "copy.json"
+    result = invoke("compare", CONFIG, "--out", tmp_path, "--json", copy)
+    assert result.exit_code == exit_code
+    for status, _ in pairs:
+        assert f"they {status} [x]" in result.output  # brackets are text, not colour
+    assert copy.exists()
+
+
+def test_noise_is_named_below_the_verdict(invoke, finished, tmp_path):
+    noise = [{"parameter": f"layer{i}.key.bias", "elements": 1024, "of": 3072} for i in range(12)]
+    finished(("held", True, noise), ("held", True, []))
+    text = " ".join(invoke("compare", CONFIG, "--out", tmp_path).output.replace("│", "").split())
+    assert text.count("Gradient is rounding noise") == 1
+    assert "layer0.key.bias (1,024 of 3,072), layer1" in text
+    assert "layer4.key.bias" in text and "layer5.key.bias" not in text and "7 more tensors" in text
+
+
+def test_unknown_key_is_one_message(invoke, tmp_path):
+    config = tmp_path / "wrong.yaml"
+    config.write_text(CONFIG.read_text().replace("must_hold:", "may_part:"))
+    result = invoke("compare", config, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "unknown key 'pairs.1.may_part'; allowed here: sides, tolerance" in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()

