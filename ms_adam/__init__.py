@@ -12,9 +12,13 @@ import importlib
 __version__ = "0.1.0"
 __all__ = ["Adam", "AdamW", "convert_checkpoint", "gather_state", "load_state"]
 
-_ROOMS = {"Adam": "ms_adam.optimizer", "AdamW": "ms_adam.optimizer",
-          "convert_checkpoint": "ms_adam.checkpoint",
-          "gather_state": "ms_adam.checkpoint", "load_state": "ms_adam.checkpoint"}
+_ROOMS = {
+    "Adam": "ms_adam.optimizer",
+    "AdamW": "ms_adam.optimizer",
+    "convert_checkpoint": "ms_adam.checkpoint",
+    "gather_state": "ms_adam.checkpoint",
+    "load_state": "ms_adam.checkpoint",
+}
 
 
 def __getattr__(name):

@@ -30,8 +30,9 @@ Checkpoint = Union[str, os.PathLike, Dict[str, Any], List[Any]]
 Names = Union[List[str], Dict[int, str]]
 
 
-def load_state(optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None,
-               names: Optional[Names] = None) -> None:
+def load_state(
+    optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None, names: Optional[Names] = None
+) -> None:
     """Sets the moments and the counters of an optimizer from a checkpoint.
 
     Reads the state of `nn.Adam` (``moment1.``, ``moment2.``, ``vhat.``) and of an optimizer of ours
@@ -84,8 +85,14 @@ def load_state(optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None,
         state.write(parameter, value, id(parameter) in host)
 
 
-def convert_checkpoint(source: Checkpoint, target: Union[str, os.PathLike], optimizer, *,
-                       step: Optional[int] = None, names: Optional[Names] = None) -> None:
+def convert_checkpoint(
+    source: Checkpoint,
+    target: Union[str, os.PathLike],
+    optimizer,
+    *,
+    step: Optional[int] = None,
+    names: Optional[Names] = None,
+) -> None:
     """Writes a checkpoint of another Adam as one that an optimizer of ours would have saved.
 
     For trainers that resume by themselves, with `mindspore.load_checkpoint` and
@@ -127,8 +134,9 @@ def convert_checkpoint(source: Checkpoint, target: Union[str, os.PathLike], opti
     kind = _check_target(class_name, source, target)
     reading = _read_state(optimizer, source, step, names)
     entries = _with_weights(class_name, reading.others, optimizer)
-    entries.update((parameter.name, Tensor(value, parameter.dtype))
-                   for parameter, value in reading.values)
+    entries.update(
+        (parameter.name, Tensor(value, parameter.dtype)) for parameter, value in reading.values
+    )
     for layout in (state.FLAT_LAYOUT, state.SHARD_LAYOUT):
         if hasattr(optimizer, layout):
             entries[getattr(optimizer, layout).name] = getattr(optimizer, layout)
@@ -154,13 +162,16 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
     class_name = type(optimizer).__name__
     if not all(hasattr(optimizer, name) for name in ("formula", "shares", *_ALONE)):
-        raise TypeError(f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
-                        f"{type(optimizer).__module__}.")
+        raise TypeError(
+            f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
+            f"{type(optimizer).__module__}."
+        )
     _check_step(class_name, step)
     whole = isinstance(checkpoint, (list, tuple))
     try:
-        contents = [_content(part, optimizer, names)
-                    for part in (checkpoint if whole else [checkpoint])]
+        contents = [
+            _content(part, optimizer, names) for part in (checkpoint if whole else [checkpoint])
+        ]
         content = forms.joined(contents) if whole else contents[0]
     except (TypeError, ValueError) as error:
         raise type(error)(f"For '{class_name}', {error}") from error
@@ -174,8 +185,9 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     elsewhere = {entry.name for entry in every} - set(wanted)
     problems = _differences(given, wanted, elsewhere, whole, content.spelled)
     if problems:
-        raise ValueError(f"For '{class_name}', the checkpoint does not fit:\n  "
-                         + "\n  ".join(problems))
+        raise ValueError(
+            f"For '{class_name}', the checkpoint does not fit:\n  " + "\n  ".join(problems)
+        )
     updates, global_step = _counts(class_name, content.steps, step, given)
 
     for name, target in wanted.items():
@@ -183,13 +195,17 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     # A buffer may hold many parameters, but is written once.
     buffers = {id(target.buffer): target for target in wanted.values()}.values()
     formula = optimizer.formula
-    return _Reading([(target.parameter, target.buffer) for target in buffers] + [
-        (optimizer.global_step, np.array([global_step], np.int32)),
-        (optimizer.update_count, np.array([updates], np.int32)),
-        (optimizer.beta1_power, np.array(formula.beta1**updates, np.float32)),
-        (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32)),
-        (optimizer.counted_power, np.array(formula.beta2**updates, np.float32))],
-                    _renamed(content, optimizer))
+    return _Reading(
+        [(target.parameter, target.buffer) for target in buffers]
+        + [
+            (optimizer.global_step, np.array([global_step], np.int32)),
+            (optimizer.update_count, np.array([updates], np.int32)),
+            (optimizer.beta1_power, np.array(formula.beta1**updates, np.float32)),
+            (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32)),
+            (optimizer.counted_power, np.array(formula.beta2**updates, np.float32)),
+        ],
+        _renamed(content, optimizer),
+    )
 
 
 def gather_state(optimizer) -> Dict[str, Parameter]:
@@ -207,16 +223,19 @@ def gather_state(optimizer) -> Dict[str, Parameter]:
 
     Example:
         >>> state = ms_adam.gather_state(optimizer)  # doctest: +SKIP
-        >>> if get_rank() == 0:                      # doctest: +SKIP
-        ...     ms.save_checkpoint([{"name": name, "data": data} for name, data in state.items()],
-        ...                        "adam.ckpt")
+        >>> if get_rank() == 0:  # doctest: +SKIP
+        ...     ms.save_checkpoint(
+        ...         [{"name": name, "data": data} for name, data in state.items()], "adam.ckpt"
+        ...     )
     """
     values = {name: target.value() for name, target in _wanted(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
     values.update((name, getattr(optimizer, name).asnumpy()) for name in _ALONE)
-    return {name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
-            for name, value in values.items()}
+    return {
+        name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
+        for name, value in values.items()
+    }
 
 
 def _from_all_ranks(mine, entries, shares):
@@ -235,21 +254,28 @@ def _from_all_ranks(mine, entries, shares):
     rows = collect(Tensor(row)).asnumpy()
     found = {entry.name: np.zeros(entry.shape, entry.dtype) for entry in entries}
     for entry, piece, place in placed:
-        words = rows[collect.begins[piece.owner]:][place]
+        words = rows[collect.begins[piece.owner] :][place]
         end = piece.begin + piece.size
-        found[entry.name].reshape(-1)[piece.begin:end] = words.view(entry.dtype)
+        found[entry.name].reshape(-1)[piece.begin : end] = words.view(entry.dtype)
     return found
 
 
 def _check_share(class_name, share, optimizer):
     """Raises unless a share is that of this rank."""
     here = state.ShardLayout.of(optimizer.parameters, optimizer.shares.owned)
-    here = here._replace(names=[optimizer.check.names[i] for i, own
-                                in enumerate(optimizer.shares.owned) if own is not None])
+    here = here._replace(
+        names=[
+            optimizer.check.names[i]
+            for i, own in enumerate(optimizer.shares.owned)
+            if own is not None
+        ]
+    )
     if share != here:
-        raise ValueError(f"For '{class_name}', the checkpoint is the share of another rank or of "
-                         f"another number of ranks, not of rank {optimizer.shares.rank} of "
-                         f"{optimizer.shares.ranks}: give those of all ranks in a list.")
+        raise ValueError(
+            f"For '{class_name}', the checkpoint is the share of another rank or of "
+            f"another number of ranks, not of rank {optimizer.shares.rank} of "
+            f"{optimizer.shares.ranks}: give those of all ranks in a list."
+        )
 
 
 def _own_rows(given, entries, owned):
@@ -259,33 +285,41 @@ def _own_rows(given, entries, owned):
         value, own = given.get(entry.name), owned[entry.place]
         if value is not None and own is not None and value.shape == entry.shape:
             rows = state.shape_of_rows(entry.shape, own[1])
-            cut[entry.name] = value.reshape(-1)[own[0]:sum(own)].reshape(rows)
+            cut[entry.name] = value.reshape(-1)[own[0] : sum(own)].reshape(rows)
     return cut
 
 
 def _all_entries(optimizer):
-    return state.entries(optimizer.check.names, optimizer.parameters, optimizer.formula.amsgrad,
-                         hasattr(optimizer, "master_weights"))
+    return state.entries(
+        optimizer.check.names,
+        optimizer.parameters,
+        optimizer.formula.amsgrad,
+        hasattr(optimizer, "master_weights"),
+    )
 
 
 def _content(checkpoint, optimizer, names):
     if isinstance(checkpoint, (str, os.PathLike)):
         checkpoint = read(checkpoint)
     if not isinstance(checkpoint, dict):
-        raise TypeError("'checkpoint' must be a path, a dict, or a list of such, but got "
-                        f"{type(checkpoint).__name__}: {checkpoint!r}.")
+        raise TypeError(
+            "'checkpoint' must be a path, a dict, or a list of such, but got "
+            f"{type(checkpoint).__name__}: {checkpoint!r}."
+        )
     if forms.is_torch(checkpoint):
         return forms.torch(checkpoint, names)
     content = forms.named(checkpoint, optimizer.formula, _owner(optimizer))
     if names is not None:
-        raise TypeError("'names' is for a state_dict of torch, which numbers its parameters, but "
-                        f"the entries of this checkpoint have names; got {names!r}.")
+        raise TypeError(
+            "'names' is for a state_dict of torch, which numbers its parameters, but "
+            f"the entries of this checkpoint have names; got {names!r}."
+        )
     return content
 
 
 def _owner(optimizer):
     """What precedes the names of an optimizer's own Parameters."""
-    return optimizer.global_step.name[:-len("global_step")]
+    return optimizer.global_step.name[: -len("global_step")]
 
 
 def _renamed(content, optimizer):
@@ -293,7 +327,7 @@ def _renamed(content, optimizer):
     here = {parameter.name for parameter in optimizer.get_parameters()}
     others = dict(content.others)
     for name, value in content.others.items():
-        new = _owner(optimizer) + name[len(content.owner):]
+        new = _owner(optimizer) + name[len(content.owner) :]
         if name.startswith(content.owner) and new in here and new not in others:
             del others[name]
             others[new] = value
@@ -302,29 +336,43 @@ def _renamed(content, optimizer):
 
 def _with_weights(class_name, others, optimizer):
     """Adds the weights that a checkpoint lacks."""
-    missing = {parameter.name: parameter for parameter in optimizer.parameters
-               if parameter.name not in others}
+    missing = {
+        parameter.name: parameter
+        for parameter in optimizer.parameters
+        if parameter.name not in others
+    }
     if missing:
-        log.warning(f"For '{class_name}', the checkpoint to convert lacks the weights of "
-                    f"{len(missing)} of {len(optimizer.parameters)} parameters, the first of them "
-                    f"'{next(iter(missing))}'. They are written as the optimizer has them now.")
+        log.warning(
+            f"For '{class_name}', the checkpoint to convert lacks the weights of "
+            f"{len(missing)} of {len(optimizer.parameters)} parameters, the first of them "
+            f"'{next(iter(missing))}'. They are written as the optimizer has them now."
+        )
     return {**others, **missing}
 
 
 def _check_target(class_name, source, target):
     """Returns the kind of file to write."""
     if not isinstance(target, (str, os.PathLike)):
-        raise TypeError(f"For '{class_name}', 'target' must be a path, but got "
-                        f"{type(target).__name__}: {target!r}.")
+        raise TypeError(
+            f"For '{class_name}', 'target' must be a path, but got "
+            f"{type(target).__name__}: {target!r}."
+        )
     suffix = os.path.splitext(os.fspath(target))[1]
     if suffix not in _KINDS:
-        raise ValueError(f"For '{class_name}', 'target' must end in {' or '.join(_KINDS)}, but is "
-                         f"{os.fspath(target)!r}.")
+        raise ValueError(
+            f"For '{class_name}', 'target' must end in {' or '.join(_KINDS)}, but is "
+            f"{os.fspath(target)!r}."
+        )
     for part in source if isinstance(source, (list, tuple)) else (source,):
-        if isinstance(part, (str, os.PathLike)) and os.path.exists(part) and (
-                os.path.exists(target) and os.path.samefile(part, target)):
-            raise ValueError(f"For '{class_name}', 'target' must be another file than 'source', "
-                             f"but both are {os.fspath(target)!r}.")
+        if (
+            isinstance(part, (str, os.PathLike))
+            and os.path.exists(part)
+            and (os.path.exists(target) and os.path.samefile(part, target))
+        ):
+            raise ValueError(
+                f"For '{class_name}', 'target' must be another file than 'source', "
+                f"but both are {os.fspath(target)!r}."
+            )
     return _KINDS[suffix]
 
 
@@ -335,9 +383,10 @@ def _savable(class_name, name, value):
     try:
         return Tensor(forms.array(value, name))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"For '{class_name}', the entry '{name}' must be a Parameter, Tensor, "
-                        f"array or str to be saved, but is {type(value).__name__}: {value!r}."
-                        ) from error
+        raise TypeError(
+            f"For '{class_name}', the entry '{name}' must be a Parameter, Tensor, "
+            f"array or str to be saved, but is {type(value).__name__}: {value!r}."
+        ) from error
 
 
 def read(path: Union[str, os.PathLike]) -> Dict[str, Any]:
@@ -356,10 +405,12 @@ def read(path: Union[str, os.PathLike]) -> Dict[str, Any]:
     """
     path = os.fspath(path)
     if _is_of_torch(path):
-        raise ValueError(f"{path}: is a file of torch.save, which is not unpickled here. Read it "
-                         "with torch.load(path, map_location='cpu') and give the state_dict of the "
-                         "optimizer in it, as a dict, with names=[...] for its parameters; that "
-                         "state_dict has the keys 'state' and 'param_groups'")
+        raise ValueError(
+            f"{path}: is a file of torch.save, which is not unpickled here. Read it "
+            "with torch.load(path, map_location='cpu') and give the state_dict of the "
+            "optimizer in it, as a dict, with names=[...] for its parameters; that "
+            "state_dict has the keys 'state' and 'param_groups'"
+        )
     has_crc = crc(path)
     if has_crc is False:
         raise ValueError(f"{path}: is damaged: its content does not have the CRC that it ends with")
@@ -370,8 +421,9 @@ def read(path: Union[str, os.PathLike]) -> Dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # MindSpore, protobuf and safetensors each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: cannot be read as a checkpoint, it may be cut short or damaged: "
-                         f"{reason}") from error
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint, it may be cut short or damaged: {reason}"
+        ) from error
 
 
 def _is_of_torch(path):
@@ -405,7 +457,7 @@ def crc(path: Union[str, os.PathLike]) -> Optional[bool]:
         end = file.read()
     if left < 0 or not end.startswith(_CRC_MARK):
         return None
-    return value == int.from_bytes(end[len(_CRC_MARK):], "big")
+    return value == int.from_bytes(end[len(_CRC_MARK) :], "big")
 
 
 class _Target:
@@ -431,8 +483,9 @@ def _wanted(optimizer):
             continue
         arrays = [np.array(buffer.asnumpy()) for buffer in buffers]
         if hasattr(optimizer, "layout"):
-            by_dtype = {str(buffer.dtype).lower(): (buffer, array)
-                        for buffer, array in zip(buffers, arrays)}
+            by_dtype = {
+                str(buffer.dtype).lower(): (buffer, array) for buffer, array in zip(buffers, arrays)
+            }
             for name, shape, dtype, offset in zip(*optimizer.layout):
                 wanted[f"{prefix}.{name}"] = _Target(*by_dtype[dtype], offset, shape)
         else:
@@ -441,13 +494,14 @@ def _wanted(optimizer):
     for weight, parameter in zip(getattr(optimizer, "master_weights", ()), optimizer.parameters):
         if weight is not parameter:
             wanted[_own_name(weight, "master_weight")] = _Target(
-                weight, np.array(weight.asnumpy()), 0, weight.shape)
+                weight, np.array(weight.asnumpy()), 0, weight.shape
+            )
     return wanted
 
 
 def _own_name(buffer, prefix):
     """The name that a buffer was created with; a Cell that owns the optimizer adds a prefix."""
-    return buffer.name[buffer.name.index(f"{prefix}."):]
+    return buffer.name[buffer.name.index(f"{prefix}.") :]
 
 
 def _comparable(entries, every):
@@ -458,8 +512,11 @@ def _comparable(entries, every):
             given.setdefault(entry.name, np.zeros(entry.shape, entry.dtype))
     # mindspore.experimental keeps maxima without AMSGrad too, and never writes them.
     if not any(entry.name.startswith("vhat.") for entry in every):
-        given = {name: value for name, value in given.items()
-                 if not name.startswith("vhat.") or value.any()}
+        given = {
+            name: value
+            for name, value in given.items()
+            if not name.startswith("vhat.") or value.any()
+        }
     return given
 
 
@@ -475,8 +532,9 @@ def _differences(given, wanted, elsewhere, whole, spelled):
     """
     needed = set(wanted) | elsewhere if whole else set(wanted)
     problems = [f"missing: {spelled(name)}" for name in sorted(needed - set(given))]
-    problems += [f"not expected: {spelled(name)}"
-                 for name in sorted(set(given) - set(wanted) - elsewhere)]
+    problems += [
+        f"not expected: {spelled(name)}" for name in sorted(set(given) - set(wanted) - elsewhere)
+    ]
     for name in sorted(set(given) & set(wanted)):
         value, target = given[name], wanted[name]
         if value.shape != target.shape:
@@ -498,25 +556,32 @@ def _check_step(class_name, step):
 def _counts(class_name, steps, step, given):
     """Returns the update count and the global step that a checkpoint and the caller agree on."""
     possible, why = steps.updates, steps.why
-    started = any(value.any() for name, value in given.items()
-                  if name.partition(".")[0] in forms.MOMENTS)
+    started = any(
+        value.any() for name, value in given.items() if name.partition(".")[0] in forms.MOMENTS
+    )
     if possible == (0,) and started:
         possible, why = (), "it counts 0 steps, but its moments are not zero"
     if step is not None:
         if possible and step not in possible:
             shown = " or ".join(map(str, possible))
-            raise ValueError(f"For '{class_name}', step={step} contradicts the checkpoint, after "
-                             f"which {shown} steps were made.")
+            raise ValueError(
+                f"For '{class_name}', step={step} contradicts the checkpoint, after "
+                f"which {shown} steps were made."
+            )
         updates = int(step)
     elif steps.doubt:
         updates = possible[0]
-        log.warning(f"For '{class_name}', the checkpoint counts differently in two places: "
-                    f"{steps.doubt}. Bias correction continues from {updates}, schedules from "
-                    f"{steps.global_step}. If it should continue from another count, load it with "
-                    f"step={' or step='.join(map(str, possible))}.")
+        log.warning(
+            f"For '{class_name}', the checkpoint counts differently in two places: "
+            f"{steps.doubt}. Bias correction continues from {updates}, schedules from "
+            f"{steps.global_step}. If it should continue from another count, load it with "
+            f"step={' or step='.join(map(str, possible))}."
+        )
     elif len(possible) == 1:
         updates = possible[0]
     else:
-        raise ValueError(f"For '{class_name}', the checkpoint does not tell how many steps were "
-                         f"made: {why}. Say it with step=.")
+        raise ValueError(
+            f"For '{class_name}', the checkpoint does not tell how many steps were "
+            f"made: {why}. Say it with step=."
+        )
     return updates, updates if steps.global_step is None else steps.global_step

@@ -14,9 +14,9 @@ from ms_adam.state import FLAT_LAYOUT, SHARD_LAYOUT, FlatLayout, ShardLayout
 MOMENTS = ("moment1", "moment2", "vhat")
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
-    MOMENTS,                        # nn.Adam, nn.LazyAdam, nn.AdamOffload, ours
-    ("adam_m", "adam_v", None),     # nn.AdamWeightDecay, MindCV, MindFormers AdamW
-    _TORCH,                         # mindspore.mint, mindspore.experimental, MindFormers FusedAdamW
+    MOMENTS,  # nn.Adam, nn.LazyAdam, nn.AdamOffload, ours
+    ("adam_m", "adam_v", None),  # nn.AdamWeightDecay, MindCV, MindFormers AdamW
+    _TORCH,  # mindspore.mint, mindspore.experimental, MindFormers FusedAdamW
 )
 
 
@@ -83,13 +83,17 @@ def named(checkpoint, formula, owner=""):
     if len(found) > 1:
         same = [(there, prefix) for there, prefix in found if there == owner]
         if len(same) != 1:
-            raise ValueError("the checkpoint holds the state of more than one optimizer: "
-                             + " and ".join(f"{there}{prefix}.*" for there, prefix in found)
-                             + "; give the entries of one.")
+            raise ValueError(
+                "the checkpoint holds the state of more than one optimizer: "
+                + " and ".join(f"{there}{prefix}.*" for there, prefix in found)
+                + "; give the entries of one."
+            )
         found = same
     owner, first = found[0] if found else ("", MOMENTS[0])
-    whole, checkpoint = checkpoint, {name[len(owner):]: value for name, value in checkpoint.items()
-                                     if name.startswith(owner)}
+    whole, checkpoint = (
+        checkpoint,
+        {name[len(owner) :]: value for name, value in checkpoint.items() if name.startswith(owner)},
+    )
     form = next(form for form in FORMS if form[0] == first)
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
@@ -109,35 +113,51 @@ def named(checkpoint, formula, owner=""):
     def spelled(name):
         prefix, _, parameter = name.partition(".")
         return f"{owner}{theirs_of[prefix]}.{parameter}"
-    others = {name: value for name, value in whole.items()
-              if not (name.startswith(owner) and name[len(owner):] in used)}
-    return Content(entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others,
-                   owner)
+
+    others = {
+        name: value
+        for name, value in whole.items()
+        if not (name.startswith(owner) and name[len(owner) :] in used)
+    }
+    return Content(
+        entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others, owner
+    )
 
 
 def _refuse_nested(checkpoint):
     """A dict of dicts, as PyTorch users save a training, is not a state; names what in it is."""
     wrong = [name for name in checkpoint if not isinstance(name, str)]
     if wrong:
-        raise ValueError("the checkpoint's keys must be names of entries, but one is "
-                         f"{wrong[0]!r} ({type(wrong[0]).__name__}).")
+        raise ValueError(
+            "the checkpoint's keys must be names of entries, but one is "
+            f"{wrong[0]!r} ({type(wrong[0]).__name__})."
+        )
     nested = [name for name, value in checkpoint.items() if isinstance(value, dict)]
     states = [f"checkpoint[{name!r}]" for name in nested if _is_state(checkpoint[name])]
-    states += [f"checkpoint[{name!r}][{i}]" for name, value in checkpoint.items()
-               if isinstance(value, (list, tuple))
-               for i, item in enumerate(value) if _is_state(item)]
+    states += [
+        f"checkpoint[{name!r}][{i}]"
+        for name, value in checkpoint.items()
+        if isinstance(value, (list, tuple))
+        for i, item in enumerate(value)
+        if _is_state(item)
+    ]
     if states:
-        raise ValueError("the checkpoint holds a whole training, with the entries "
-                         f"{', '.join(map(repr, checkpoint))}, not the state of an optimizer "
-                         f"itself. Give that: {' or '.join(states)}.")
+        raise ValueError(
+            "the checkpoint holds a whole training, with the entries "
+            f"{', '.join(map(repr, checkpoint))}, not the state of an optimizer "
+            f"itself. Give that: {' or '.join(states)}."
+        )
     if nested:
-        raise ValueError(f"the checkpoint's entry {nested[0]!r} must be a Parameter, Tensor or "
-                         f"array, but is a dict with {len(checkpoint[nested[0]])} entries.")
+        raise ValueError(
+            f"the checkpoint's entry {nested[0]!r} must be a Parameter, Tensor or "
+            f"array, but is a dict with {len(checkpoint[nested[0]])} entries."
+        )
 
 
 def _is_state(value):
-    return isinstance(value, dict) and (is_torch(value) or any(
-        _STATE.match(name) for name in value if isinstance(name, str)))
+    return isinstance(value, dict) and (
+        is_torch(value) or any(_STATE.match(name) for name in value if isinstance(name, str))
+    )
 
 
 def joined(contents):
@@ -153,30 +173,39 @@ def joined(contents):
     entries, there = {}, {}
     for number, content in enumerate(contents):
         if content.share is None:
-            raise ValueError(f"checkpoint {number} of the list is not a share of an optimizer with "
-                             "shard_state=True; pass a whole state by itself.")
+            raise ValueError(
+                f"checkpoint {number} of the list is not a share of an optimizer with "
+                "shard_state=True; pass a whole state by itself."
+            )
         if content.steps != first.steps:
-            raise ValueError(f"the checkpoints of the list do not count the same steps: number 0 "
-                             f"{_shown(first.steps)}, number {number} {_shown(content.steps)}.")
+            raise ValueError(
+                f"the checkpoints of the list do not count the same steps: number 0 "
+                f"{_shown(first.steps)}, number {number} {_shown(content.steps)}."
+            )
         rows_of = {name: rest for name, *rest in zip(*content.share)}
         for name, value in content.entries.items():
             shape, begin, size = rows_of.get(name.partition(".")[2], ((), 0, None))
             whole = entries.setdefault(name, np.zeros(shape, value.dtype))
             if value.size != size or list(whole.shape) != shape or begin + size > whole.size:
-                raise ValueError(f"checkpoint {number} of the list has {value.size} elements of "
-                                 f"{content.spelled(name)}, which do not fit what its "
-                                 "'shard_layout' or that of another says.")
-            whole.reshape(-1)[begin:begin + size] = value.reshape(-1)
+                raise ValueError(
+                    f"checkpoint {number} of the list has {value.size} elements of "
+                    f"{content.spelled(name)}, which do not fit what its "
+                    "'shard_layout' or that of another says."
+                )
+            whole.reshape(-1)[begin : begin + size] = value.reshape(-1)
             count = there.setdefault(name, np.zeros(whole.size, np.uint8))
-            count[begin:begin + size] += 1
+            count[begin : begin + size] += 1
     for name, count in there.items():
         if np.any(count != 1):
-            raise ValueError(f"the list of {len(contents)} checkpoints has {np.sum(count == 0)} of "
-                             f"the {count.size} elements of {first.spelled(name)} not at all and "
-                             f"{np.sum(count > 1)} more than once; give those of all ranks, once "
-                             "each.")
-    others = {name: value for content in reversed(contents)
-              for name, value in content.others.items()}
+            raise ValueError(
+                f"the list of {len(contents)} checkpoints has {np.sum(count == 0)} of "
+                f"the {count.size} elements of {first.spelled(name)} not at all and "
+                f"{np.sum(count > 1)} more than once; give those of all ranks, once "
+                "each."
+            )
+    others = {
+        name: value for content in reversed(contents) for name, value in content.others.items()
+    }
     return Content(entries, first.spelled, first.steps, others=others, owner=first.owner)
 
 
@@ -209,9 +238,11 @@ def torch(checkpoint, names):
         indices = [index for group in checkpoint["param_groups"] for index in group["params"]]
         state = {index: dict(checkpoint["state"].get(index, {})) for index in indices}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError("the state_dict of torch must hold 'param_groups', a list of dicts with "
-                         "the key 'params', and 'state', a dict of dicts; reading it ended with "
-                         f"{type(error).__name__}: {error}.") from error
+        raise ValueError(
+            "the state_dict of torch must hold 'param_groups', a list of dicts with "
+            "the key 'params', and 'state', a dict of dicts; reading it ended with "
+            f"{type(error).__name__}: {error}."
+        ) from error
     name_of = _names_of(indices, names)
     entries, labels, counts = {}, {}, {}
     for index, name in name_of.items():
@@ -228,10 +259,15 @@ def torch(checkpoint, names):
     different = sorted(set(counts.values()))
     if len(different) > 1:
         shown = ", ".join(f"{name}: {count}" for name, count in list(counts.items())[:8])
-        raise ValueError("the parameters were not updated equally often, and this optimizer has "
-                         f"one count for all ({shown}).")
-    return Content(entries, lambda name: labels.get(name, name),
-                   Steps(tuple(different), "" if different else "it holds no 'step'"))
+        raise ValueError(
+            "the parameters were not updated equally often, and this optimizer has "
+            f"one count for all ({shown})."
+        )
+    return Content(
+        entries,
+        lambda name: labels.get(name, name),
+        Steps(tuple(different), "" if different else "it holds no 'step'"),
+    )
 
 
 def array(value, name):
@@ -244,27 +280,37 @@ def array(value, name):
     try:
         return np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
     except Exception as error:  # each framework raises its own
-        raise ValueError(f"the entry '{name}' must be a Parameter, Tensor or array, but is a "
-                         f"{type(value).__name__} that NumPy cannot read: {error}") from error
+        raise ValueError(
+            f"the entry '{name}' must be a Parameter, Tensor or array, but is a "
+            f"{type(value).__name__} that NumPy cannot read: {error}"
+        ) from error
 
 
 def _names_of(indices, names):
     """{index of torch: name of ours}, checked."""
     if names is None:
-        raise TypeError("a state_dict of torch numbers its parameters: 'names' must give their "
-                        f"names here, a list of {len(indices)} or a dict from the indices.")
+        raise TypeError(
+            "a state_dict of torch numbers its parameters: 'names' must give their "
+            f"names here, a list of {len(indices)} or a dict from the indices."
+        )
     if not isinstance(names, (list, tuple, dict)):
-        raise TypeError(f"'names' must be a list or a dict of parameter names, but got {names!r} "
-                        f"({type(names).__name__}).")
+        raise TypeError(
+            f"'names' must be a list or a dict of parameter names, but got {names!r} "
+            f"({type(names).__name__})."
+        )
     if not isinstance(names, dict):
         if len(names) != len(indices):
-            raise ValueError(f"'names' must name the {len(indices)} parameters of the state_dict, "
-                             f"but has {len(names)} names.")
+            raise ValueError(
+                f"'names' must name the {len(indices)} parameters of the state_dict, "
+                f"but has {len(names)} names."
+            )
         names = dict(zip(indices, names))
     differing = sorted(set(indices) ^ set(names), key=str)
     if differing:
-        raise ValueError("'names' must have the indices of the state_dict's parameters, but these "
-                         f"are only in one of the two: {', '.join(map(str, differing))}.")
+        raise ValueError(
+            "'names' must have the indices of the state_dict's parameters, but these "
+            f"are only in one of the two: {', '.join(map(str, differing))}."
+        )
     wrong = [name for name in names.values() if not isinstance(name, str)]
     if wrong:
         raise TypeError(f"'names' must hold strings, but got {wrong[0]!r}.")
@@ -297,39 +343,52 @@ def _from_flat(checkpoint):
     entries = {}
     for prefix in MOMENTS:
         names = {dtype: f"flat_{prefix}.{dtype}" for dtype in sizes}
-        buffers = {dtype: array(checkpoint[name], name) for dtype, name in names.items()
-                   if name in checkpoint}
+        buffers = {
+            dtype: array(checkpoint[name], name)
+            for dtype, name in names.items()
+            if name in checkpoint
+        }
         if not buffers:
             continue
         for dtype, size in sizes.items():
             there = buffers[dtype].shape if dtype in buffers else "not there"
             if there != (size,):
-                raise ValueError(f"the entry 'flat_{prefix}.{dtype}' is {there}, but "
-                                 f"'{FLAT_LAYOUT}' describes ({size},)")
+                raise ValueError(
+                    f"the entry 'flat_{prefix}.{dtype}' is {there}, but "
+                    f"'{FLAT_LAYOUT}' describes ({size},)"
+                )
         entries.update(layout.split(prefix, buffers))
     return entries
 
 
 def _steps(checkpoint, form, formula):
     """Reads the counts from the counters and beta powers of a MindSpore optimizer."""
-    counts = {name: _whole_number(name, checkpoint[name], -1) for name in _COUNTERS
-              if name in checkpoint}
+    counts = {
+        name: _whole_number(name, checkpoint[name], -1) for name in _COUNTERS if name in checkpoint
+    }
     powers = {name: _power(name, checkpoint.get(name, math.nan)) for name in _POWERS}
     update_count = None
     if "update_count" in checkpoint:
         update_count = _whole_number("update_count", checkpoint["update_count"], 0)
         if update_count > 0:
-            return Steps((update_count,), global_step=max(0, counts.get("global_step", 0))
-                         if "global_step" in counts else None)
+            return Steps(
+                (update_count,),
+                global_step=max(0, counts.get("global_step", 0))
+                if "global_step" in counts
+                else None,
+            )
     for name, count in counts.items():
         if count == -1:
             return Steps((0,))
         kind = array(checkpoint[name], name).dtype.kind
         if form is _TORCH and not (name == "state_step" and kind == "i"):
             # Same names, two conventions. The int state_step of mindspore.experimental is clear.
-            return Steps((count, count + 1), f"its {name} is {count}: {count} steps of an "
-                         f"optimizer that counts from 0 (mint.optim.Adam), {count + 1} of one that "
-                         "counts from -1 (mint.optim.AdamW, MindFormers FusedAdamW)")
+            return Steps(
+                (count, count + 1),
+                f"its {name} is {count}: {count} steps of an "
+                f"optimizer that counts from 0 (mint.optim.Adam), {count + 1} of one that "
+                "counts from -1 (mint.optim.AdamW, MindFormers FusedAdamW)",
+            )
         if count > 0:
             return _checked(name, count, update_count, powers, formula)
     return _from_powers(powers, formula, counted=bool(counts) or update_count is not None)
@@ -340,8 +399,9 @@ def _whole_number(name, value, least):
     counter = array(value, name)
     number = counter.reshape(-1)[0] if counter.size == 1 and counter.dtype.kind in "iuf" else None
     if number is None or float(number) % 1 or not least <= number < 2**31:  # NaN % 1 is true
-        raise ValueError(f"the entry '{name}' must be one whole number in [{least}, 2^31), but is "
-                         f"{counter}.")
+        raise ValueError(
+            f"the entry '{name}' must be one whole number in [{least}, 2^31), but is {counter}."
+        )
     return int(number)
 
 
@@ -363,11 +423,17 @@ def _checked(name, count, update_count, powers, formula):
     made = updates_made(update_count, count, *powers.values(), formula.beta1, formula.beta2)
     if made in (count, update_count):
         return Steps((made,), global_step=count)
-    told = " and ".join(f"{power} = {value:.6g}" for power, value in powers.items()
-                        if not math.isnan(value))
-    return Steps((made, count), global_step=count, doubt=(
-        f"its {name} is {count}, but {told} are those of {made} updates with "
-        f"beta1={formula.beta1}, beta2={formula.beta2}"))
+    told = " and ".join(
+        f"{power} = {value:.6g}" for power, value in powers.items() if not math.isnan(value)
+    )
+    return Steps(
+        (made, count),
+        global_step=count,
+        doubt=(
+            f"its {name} is {count}, but {told} are those of {made} updates with "
+            f"beta1={formula.beta1}, beta2={formula.beta2}"
+        ),
+    )
 
 
 def _from_powers(powers, formula, counted):
@@ -386,6 +452,7 @@ def _from_powers(powers, formula, counted):
         count = exact_count(power_range(power, beta))
         if count is not None:
             return Steps((count,))
-        return Steps((), f"its {name} = {power} is that of no number of steps, or of several, "
-                     f"with {beta}")
+        return Steps(
+            (), f"its {name} = {power} is that of no number of steps, or of several, with {beta}"
+        )
     return Steps((0,)) if counted else Steps((), "it holds neither a step count nor beta powers")

@@ -23,8 +23,9 @@ NO_FLOAT = ms.bool_
 # 2.0.0 has no bfloat16.
 HAS_BFLOAT16 = hasattr(ms, "bfloat16")
 bfloat16 = ms.bfloat16 if HAS_BFLOAT16 else NO_FLOAT
-FLOATS = tuple(getattr(ms, name) for name in ("float16", "bfloat16", "float32", "float64")
-               if hasattr(ms, name))
+FLOATS = tuple(
+    getattr(ms, name) for name in ("float16", "bfloat16", "float32", "float64") if hasattr(ms, name)
+)
 
 # 2.0.0's kernel of AMSGrad is told epsilon and decay rates once, when it is made: nothing that
 # differs from step to step can be folded into them.
@@ -103,8 +104,10 @@ def load_checkpoint(path, kind, has_crc):
     if kind != "ckpt" or has_crc:
         what = "with a CRC (crc_check=True)" if has_crc else "of safetensors"
         # Not a ValueError: the file is good, and `checkpoint` must not call it damaged.
-        raise NotImplementedError(f"{RELEASE} reads no checkpoint {what}: let the release that wrote "
-                                  "it load it and save it without")
+        raise NotImplementedError(
+            f"{RELEASE} reads no checkpoint {what}: let the release that wrote "
+            "it load it and save it without"
+        )
     return ms.load_checkpoint(path)
 
 
@@ -114,8 +117,11 @@ def save_checkpoint(entries, path, kind):
     Raises:
         ValueError: If this release cannot write that kind.
     """
-    tensors = [{"name": name, "data": value} for name, value in entries.items()
-               if not isinstance(value, str)]
+    tensors = [
+        {"name": name, "data": value}
+        for name, value in entries.items()
+        if not isinstance(value, str)
+    ]
     texts = {name: value for name, value in entries.items() if isinstance(value, str)}
     options = {"append_dict": texts} if texts else {}
     if kind != "ckpt":

@@ -16,8 +16,14 @@ _SMALLEST_NORMAL = 2.0**-126  # of float32
 _MOST_REPEATED = 20_000_000  # float32 products held at once: 80 MB
 
 
-def updates_made(update_count: Optional[int], global_step: Optional[int], beta1_power: float,
-                 beta2_power: float, beta1: float, beta2: float) -> int:
+def updates_made(
+    update_count: Optional[int],
+    global_step: Optional[int],
+    beta1_power: float,
+    beta2_power: float,
+    beta1: float,
+    beta2: float,
+) -> int:
     r"""Returns the number of updates that a state's counters and beta powers agree on.
 
     A power p fits a count n if its own estimate t = log(p) / log(beta) is within
@@ -62,10 +68,14 @@ def updates_made(update_count: Optional[int], global_step: Optional[int], beta1_
         >>> updates_made(0, 12, 0.9**12, 0.999**12, 0.9, 0.999)  # a state that nn.Adam wrote
         12
     """
-    counts = [int(count) for count in (update_count, global_step)
-              if count is not None and count >= 0]
-    evidence = [found for found in (power_range(beta1_power, beta1),
-                                    power_range(beta2_power, beta2)) if found]
+    counts = [
+        int(count) for count in (update_count, global_step) if count is not None and count >= 0
+    ]
+    evidence = [
+        found
+        for found in (power_range(beta1_power, beta1), power_range(beta2_power, beta2))
+        if found
+    ]
     if _contradict(evidence):
         evidence = [found for found in evidence if found.estimate != 0.0]
     for count in counts:
@@ -124,8 +134,9 @@ def nearest_count(evidence) -> int:
     Where one has an estimate and another one underflowed, the result is at least what the latter
     allows, if they can agree.
     """
-    estimates = sorted((found for found in evidence if found.estimate is not None),
-                       key=lambda found: found.beta)
+    estimates = sorted(
+        (found for found in evidence if found.estimate is not None), key=lambda found: found.beta
+    )
     least = max([0.0] + [found.least for found in evidence])
     if not estimates:
         return math.ceil(least)
@@ -153,7 +164,7 @@ def exact_count(found: PowerRange) -> Optional[int]:
     if found.estimate is None or found.most > _MOST_REPEATED:
         return None
     first, last = max(1, math.ceil(found.least)), math.floor(found.most)
-    running = np.multiply.accumulate(np.full(last, found.beta, np.float32))[first - 1:]
+    running = np.multiply.accumulate(np.full(last, found.beta, np.float32))[first - 1 :]
     rounded = np.float32(np.float64(found.beta) ** np.arange(first, last + 1))
     for powers in (running, rounded):
         fitting = np.flatnonzero(powers == np.float32(found.power))

@@ -88,8 +88,10 @@ def _check_float(owner, name, value):
 
 
 def _wrong_type(owner, name, value, allowed):
-    return (f"For '{owner}', the argument '{name}' must be {allowed}, but got {value!r} of type "
-            f"{type(value).__name__}.")
+    return (
+        f"For '{owner}', the argument '{name}' must be {allowed}, but got {value!r} of type "
+        f"{type(value).__name__}."
+    )
 
 
 def _wrong_value(owner, name, value, allowed):

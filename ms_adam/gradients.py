@@ -34,8 +34,9 @@ def take_from_python(class_name, names, gradients):
         TypeError: If `gradients` is no tuple or list, or an element is none of these.
     """
     if not isinstance(gradients, (tuple, list)):
-        raise TypeError(f"For '{class_name}', the gradients must be {_FORMS}, but got "
-                        f"{_kind(gradients)}.")
+        raise TypeError(
+            f"For '{class_name}', the gradients must be {_FORMS}, but got {_kind(gradients)}."
+        )
     if set(map(type, gradients)) == {Tensor}:
         return tuple(gradients)
     taken = []
@@ -46,7 +47,8 @@ def take_from_python(class_name, names, gradients):
                 name = f"of '{names[i]}'" if i < len(names) else f"number {i}"
                 raise TypeError(
                     f"For '{class_name}', the gradient {name} must be a Tensor, a RowTensor or a "
-                    f"pair (indices, values) of Tensors, but got {_kind(gradients[i])}.")
+                    f"pair (indices, values) of Tensors, but got {_kind(gradients[i])}."
+                )
         taken.append(gradient)
     return tuple(taken)
 
@@ -75,10 +77,10 @@ def split_rows(gradients):
     """Returns values and indices of gradients from Python, as `sparse.parts` does in a graph."""
     if tuple not in set(map(type, gradients)):
         return gradients, ()
-    return (tuple(gradient if isinstance(gradient, Tensor) else gradient[-1]
-                  for gradient in gradients),
-            tuple(DENSE if isinstance(gradient, Tensor) else gradient[0]
-                  for gradient in gradients))
+    return (
+        tuple(gradient if isinstance(gradient, Tensor) else gradient[-1] for gradient in gradients),
+        tuple(DENSE if isinstance(gradient, Tensor) else gradient[0] for gradient in gradients),
+    )
 
 
 class CheckGradients(PrimitiveWithInfer):
@@ -113,23 +115,34 @@ class CheckGradients(PrimitiveWithInfer):
         self.class_name = class_name
 
     def __infer__(self, gradients):
-        return {"dtype": None, "shape": None,
-                "value": self.check(gradients["shape"], gradients["dtype"])}
+        return {
+            "dtype": None,
+            "shape": None,
+            "value": self.check(gradients["shape"], gradients["dtype"]),
+        }
 
     def check(self, shapes, dtypes):
         """The check itself, on what is known of the gradients."""
         if not isinstance(dtypes, (tuple, list)):
-            raise TypeError(f"For '{self.class_name}', the gradients must be {_FORMS}, but got one "
-                            f"{_element(dtypes)} tensor of shape {shapes}.")
+            raise TypeError(
+                f"For '{self.class_name}', the gradients must be {_FORMS}, but got one "
+                f"{_element(dtypes)} tensor of shape {shapes}."
+            )
         if len(dtypes) != len(self.names):
-            raise ValueError(f"For '{self.class_name}', there must be one gradient for each of the "
-                             f"{len(self.names)} parameters, but got {len(dtypes)}.")
+            raise ValueError(
+                f"For '{self.class_name}', there must be one gradient for each of the "
+                f"{len(self.names)} parameters, but got {len(dtypes)}."
+            )
         for name, dtype in zip(self.names, dtypes):
             if dtype is None or type(dtype).__name__ in ("TypeNone", "NoneType"):
-                raise TypeError(f"For '{self.class_name}', the gradient of '{name}' must be a "
-                                f"tensor, but got None: does the loss depend on this parameter?")
-        if any(shape is None or type(dtype).__name__ == "RowTensorType"
-               for shape, dtype in zip(shapes, dtypes)):
+                raise TypeError(
+                    f"For '{self.class_name}', the gradient of '{name}' must be a "
+                    f"tensor, but got None: does the loss depend on this parameter?"
+                )
+        if any(
+            shape is None or type(dtype).__name__ == "RowTensorType"
+            for shape, dtype in zip(shapes, dtypes)
+        ):
             return NO_FLOAT, None
         elements, sparse = [], []
         for i, (name, expected) in enumerate(zip(self.names, self.shapes)):
@@ -141,45 +154,59 @@ class CheckGradients(PrimitiveWithInfer):
                 dtype = _element(dtype)
                 self._check_shape(name, expected, tuple(shape))
             if dtype not in FLOATS:
-                raise TypeError(f"For '{self.class_name}', the gradient of '{name}' must be float16, "
-                                f"bfloat16, float32 or float64, but got {dtype}.")
+                raise TypeError(
+                    f"For '{self.class_name}', the gradient of '{name}' must be float16, "
+                    f"bfloat16, float32 or float64, but got {dtype}."
+                )
             elements.append(dtype)
         alike = all(dtype == elements[0] for dtype in elements)
         return elements[0] if alike else NO_FLOAT, tuple(sparse)
 
     def check_tensors(self, gradients):
         """The check of gradients given from Python."""
+
         def of(gradient, name):
             if isinstance(gradient, tuple):
                 return tuple(getattr(part, name) for part in gradient)
             return getattr(gradient, name)
+
         self.check(*([of(gradient, name) for gradient in gradients] for name in ("shape", "dtype")))
 
     def _check_shape(self, name, expected, shape):
         if shape == expected:
             return
-        message = (f"For '{self.class_name}', the gradient of '{name}' must have the parameter's "
-                   f"shape {expected}, but got {shape}.")
+        message = (
+            f"For '{self.class_name}', the gradient of '{name}' must have the parameter's "
+            f"shape {expected}, but got {shape}."
+        )
         if len(expected) > 1 and len(shape) > 1 and shape[-1] == expected[-1]:
-            message += (" If these are the values of a row-sparse gradient: in PyNative mode "
-                        "MindSpore loses their row numbers. Use nn.Embedding in place of "
-                        "nn.EmbeddingLookup(sparse=True), with use_lazy=True if rows without a "
-                        "gradient are to stay; or hand over the pair (indices, values); or use "
-                        "graph mode.")
+            message += (
+                " If these are the values of a row-sparse gradient: in PyNative mode "
+                "MindSpore loses their row numbers. Use nn.Embedding in place of "
+                "nn.EmbeddingLookup(sparse=True), with use_lazy=True if rows without a "
+                "gradient are to stay; or hand over the pair (indices, values); or use "
+                "graph mode."
+            )
         raise ValueError(message)
 
     def _check_pair(self, name, expected, shapes, dtypes):
         if len(dtypes) != 2:
-            raise ValueError(f"For '{self.class_name}', a row-sparse gradient must be a pair "
-                             f"(indices, values), but that of '{name}' has {len(dtypes)} parts.")
+            raise ValueError(
+                f"For '{self.class_name}', a row-sparse gradient must be a pair "
+                f"(indices, values), but that of '{name}' has {len(dtypes)} parts."
+            )
         (indices, values), (index, value) = map(tuple, shapes), map(_element, dtypes)
         if index not in (ms.int32, ms.int64):
-            raise TypeError(f"For '{self.class_name}', the indices of the gradient of '{name}' must "
-                            f"be int32 or int64, but got {index}.")
+            raise TypeError(
+                f"For '{self.class_name}', the indices of the gradient of '{name}' must "
+                f"be int32 or int64, but got {index}."
+            )
         if not expected or len(indices) != 1 or values != indices + expected[1:]:
-            raise ValueError(f"For '{self.class_name}', the gradient of '{name}' names rows of shape "
-                             f"{expected[1:]} with indices of shape (n,) and values of shape "
-                             f"(n, ...), but got {indices} and {values}.")
+            raise ValueError(
+                f"For '{self.class_name}', the gradient of '{name}' names rows of shape "
+                f"{expected[1:]} with indices of shape (n,) and values of shape "
+                f"(n, ...), but got {indices} and {values}."
+            )
         return value
 
 

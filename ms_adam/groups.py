@@ -76,8 +76,10 @@ class GroupValues(nn.Cell):
 
         A Parameter whose data was replaced is another one for a compiled step in PyNative mode.
         """
-        return tuple(Tensor(rate.value.asnumpy()) if fixed else _NO_RATE
-                     for rate, fixed in zip(self.learning_rates, self.is_fixed))
+        return tuple(
+            Tensor(rate.value.asnumpy()) if fixed else _NO_RATE
+            for rate, fixed in zip(self.learning_rates, self.is_fixed)
+        )
 
     def now(self, done):
         """The same as `construct`, called from Python, where a number needs no operator.
@@ -88,8 +90,10 @@ class GroupValues(nn.Cell):
         Raises:
             RuntimeError: If a list of learning rates has none for this step.
         """
-        return (tuple(rate.now(done) for rate in self.learning_rates),
-                tuple(decay.now(done) for decay in self.weight_decays))
+        return (
+            tuple(rate.now(done) for rate in self.learning_rates),
+            tuple(decay.now(done) for decay in self.weight_decays),
+        )
 
 
 _NO_RATE = Tensor(0.0, ms.float32)
@@ -100,6 +104,7 @@ def _values(sources):
         if isinstance(source, _IteratorLearningRate):
             return Listed(source)
         return Scheduled(source) if isinstance(source, nn.Cell) else Fixed(source)
+
     return nn.CellList([value(source) for source in sources], auto_prefix=False)
 
 
@@ -137,8 +142,10 @@ class Listed(Scheduled):
     def now(self, done):
         values, step = self.schedule.learning_rate.asnumpy(), int(done.asnumpy().reshape(()))
         if not 0 <= step < len(values):
-            raise RuntimeError(f"The list of learning rates has {len(values)} values, and none for "
-                               f"step {step} (counted from 0).")
+            raise RuntimeError(
+                f"The list of learning rates has {len(values)} values, and none for "
+                f"step {step} (counted from 0)."
+            )
         return Tensor(values[step])
 
 
@@ -153,8 +160,9 @@ def take_options(class_name, params):
         What `nn.Optimizer` is to be given, and a dict from the id of a Parameter to the fields of
         its `Formula` that its group sets.
     """
-    if not isinstance(params, (list, tuple)) or not any(isinstance(group, dict)
-                                                        for group in params):
+    if not isinstance(params, (list, tuple)) or not any(
+        isinstance(group, dict) for group in params
+    ):
         return params, {}
     groups, options = [], {}
     for group in params:
@@ -199,11 +207,15 @@ def split(optimizer, formula, options, owned):
         A `Groups` and a `GroupValues`.
     """
     count = len(optimizer.parameters)
-    rates = (tuple(optimizer.learning_rate) if optimizer.is_group_lr
-             else (optimizer.learning_rate,) * count)
+    rates = (
+        tuple(optimizer.learning_rate)
+        if optimizer.is_group_lr
+        else (optimizer.learning_rate,) * count
+    )
     rates = tuple(_fixed(rate) for rate in rates)
-    decays = (tuple(optimizer.weight_decay) if optimizer.is_group
-              else (optimizer.weight_decay,) * count)
+    decays = (
+        tuple(optimizer.weight_decay) if optimizer.is_group else (optimizer.weight_decay,) * count
+    )
     members: Dict[tuple, tuple] = {}
     index: List[int] = []
     for parameter, rate, decay in zip(optimizer.parameters, rates, decays):
@@ -216,9 +228,11 @@ def split(optimizer, formula, options, owned):
         index=tuple(index),
         formulas=formulas,
         decayed=tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags),
-        centralized=(optimizer.grad_centralization_flags if optimizer.is_group
-                     else (False,) * count),
-        owned=tuple(owned))
+        centralized=(
+            optimizer.grad_centralization_flags if optimizer.is_group else (False,) * count
+        ),
+        owned=tuple(owned),
+    )
     return groups, GroupValues(group_rates, group_decays)
 
 
@@ -249,24 +263,34 @@ class Rates:
         """Sets all rates to a number, or each to its own."""
         values = list(value) if isinstance(value, (list, tuple)) else [value] * len(self.sources)
         if len(values) != len(self.sources):
-            raise ValueError(f"For '{self.class_name}', 'lr' must be a number or a list of "
-                             f"{len(self.sources)}, one for each group with a rate, but got "
-                             f"{len(values)}.")
+            raise ValueError(
+                f"For '{self.class_name}', 'lr' must be a number or a list of "
+                f"{len(self.sources)}, one for each group with a rate, but got "
+                f"{len(values)}."
+            )
         wanted = {}
         for place, (source, rate) in enumerate(zip(self.sources, values)):
             if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-                raise TypeError(f"For '{self.class_name}', 'lr' must be a number, but got {rate!r}.")
+                raise TypeError(
+                    f"For '{self.class_name}', 'lr' must be a number, but got {rate!r}."
+                )
             if not 0.0 <= rate < math.inf:
-                raise ValueError(f"For '{self.class_name}', 'lr' must be finite and not negative, "
-                                 f"but got {rate!r}.")
+                raise ValueError(
+                    f"For '{self.class_name}', 'lr' must be finite and not negative, "
+                    f"but got {rate!r}."
+                )
             if not isinstance(source, Parameter):
-                raise ValueError(f"For '{self.class_name}', 'lr' cannot be set: the learning rate"
-                                 f"{f' of group {place}' if self.has_groups else ''} comes from "
-                                 f"{type(source).__name__}.")
+                raise ValueError(
+                    f"For '{self.class_name}', 'lr' cannot be set: the learning rate"
+                    f"{f' of group {place}' if self.has_groups else ''} comes from "
+                    f"{type(source).__name__}."
+                )
             other, where = wanted.setdefault(id(source), (rate, place))
             if other != rate:
-                raise ValueError(f"For '{self.class_name}', groups {where} and {place} share the "
-                                 f"argument 'learning_rate', but got 'lr' {other!r} and {rate!r}.")
+                raise ValueError(
+                    f"For '{self.class_name}', groups {where} and {place} share the "
+                    f"argument 'learning_rate', but got 'lr' {other!r} and {rate!r}."
+                )
         for source, rate in zip(self.sources, values):
             # In its own memory, where a compiled step reads it.
             ops.assign(source, Tensor(rate, ms.float32))

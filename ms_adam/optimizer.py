@@ -5,14 +5,20 @@ import functools
 import inspect
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
 from ms_adam.backends import launch
 from ms_adam.compat import FLOATS, HAS_SHARDING, NO_FLOAT, RELEASE, places_of
-from ms_adam.formula import (Formula, check_bool, check_choice, check_decay_rate, check_positive,
-                             unpack_betas)
+from ms_adam.formula import (
+    Formula,
+    check_bool,
+    check_choice,
+    check_decay_rate,
+    check_positive,
+    unpack_betas,
+)
 from ms_adam.gradients import CheckGradients, split_rows, take_from_python
 from ms_adam.groups import Rates, split, take_options
 from ms_adam.sharding import Exchange, shares_of, undivided
@@ -42,9 +48,11 @@ def _constructor(init):
         for new, olds in (("lr", ("learning_rate",)), ("betas", ("beta1", "beta2"))):
             both = [old for old in olds if old in bound.arguments]
             if kwargs.get(new) is not None and both:
-                raise TypeError(f"For '{class_name}', '{new}' and '{both[0]}' name the same value: "
-                                f"give one of them, but got {new}={kwargs[new]!r} and "
-                                f"{both[0]}={bound.arguments[both[0]]!r}.")
+                raise TypeError(
+                    f"For '{class_name}', '{new}' and '{both[0]}' name the same value: "
+                    f"give one of them, but got {new}={kwargs[new]!r} and "
+                    f"{both[0]}={bound.arguments[both[0]]!r}."
+                )
         init(self, *args, **kwargs)
         bound.apply_defaults()
         arguments = dict(bound.arguments)
@@ -227,20 +235,45 @@ class Adam(nn.Optimizer):
     decoupled_weight_decay = False
 
     @_constructor
-    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
-                 use_locking=False, use_nesterov=False, weight_decay=0.0, loss_scale=1.0,
-                 use_amsgrad=False, *, use_lazy=False, use_offload=False, epsilon_hat=False,
-                 bias_correction=True, maximize=False, max_grad_norm=None, master_weights=False,
-                 backend="auto", flat_state=False, shard_state=False, lr=None, betas=None, **unknown):
+    def __init__(
+        self,
+        params,
+        learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        use_locking=False,
+        use_nesterov=False,
+        weight_decay=0.0,
+        loss_scale=1.0,
+        use_amsgrad=False,
+        *,
+        use_lazy=False,
+        use_offload=False,
+        epsilon_hat=False,
+        bias_correction=True,
+        maximize=False,
+        max_grad_norm=None,
+        master_weights=False,
+        backend="auto",
+        flat_state=False,
+        shard_state=False,
+        lr=None,
+        betas=None,
+        **unknown,
+    ):
         class_name = type(self).__name__
         if unknown:
-            raise KeyError(f"For '{class_name}', no argument is named "
-                           f"{', '.join(map(repr, unknown))}.")
+            raise KeyError(
+                f"For '{class_name}', no argument is named {', '.join(map(repr, unknown))}."
+            )
         learning_rate = learning_rate if lr is None else lr
         if isinstance(learning_rate, str):  # iterable, but no list of learning rates
-            raise TypeError(f"For '{class_name}', the argument 'learning_rate' must be float, int, "
-                            f"Tensor, Iterable or LearningRateSchedule, but got "
-                            f"{learning_rate!r}.")
+            raise TypeError(
+                f"For '{class_name}', the argument 'learning_rate' must be float, int, "
+                f"Tensor, Iterable or LearningRateSchedule, but got "
+                f"{learning_rate!r}."
+            )
         if betas is not None:
             beta1, beta2 = unpack_betas(class_name, betas)
         loss_scale = _as_float(loss_scale)
@@ -252,17 +285,27 @@ class Adam(nn.Optimizer):
             max_grad_norm = _as_float(max_grad_norm)
             check_positive(class_name, "max_grad_norm", max_grad_norm)
         switches = {
-            "use_locking": use_locking, "use_nesterov": use_nesterov, "use_amsgrad": use_amsgrad,
-            "use_lazy": use_lazy, "use_offload": use_offload, "epsilon_hat": epsilon_hat,
-            "bias_correction": bias_correction, "maximize": maximize,
-            "master_weights": master_weights, "flat_state": flat_state, "shard_state": shard_state}
+            "use_locking": use_locking,
+            "use_nesterov": use_nesterov,
+            "use_amsgrad": use_amsgrad,
+            "use_lazy": use_lazy,
+            "use_offload": use_offload,
+            "epsilon_hat": epsilon_hat,
+            "bias_correction": bias_correction,
+            "maximize": maximize,
+            "master_weights": master_weights,
+            "flat_state": flat_state,
+            "shard_state": shard_state,
+        }
         for name, value in switches.items():
             check_bool(class_name, name, value)
         check_choice(class_name, "backend", backend, backends.CHOICES)
         _check_combination(class_name, use_lazy, use_offload, use_amsgrad)
         if shard_state and not HAS_SHARDING:
-            raise NotImplementedError(f"For '{class_name}', shard_state=True needs MindSpore 2.7 or "
-                                      f"newer, but this is {RELEASE}.")
+            raise NotImplementedError(
+                f"For '{class_name}', shard_state=True needs MindSpore 2.7 or "
+                f"newer, but this is {RELEASE}."
+            )
 
         # The base class would fold the loss scale into the weight decay; we unscale first.
         params, options = take_options(class_name, params)
@@ -271,28 +314,48 @@ class Adam(nn.Optimizer):
         _check_parameters(class_name, self.parameters)
 
         formula = Formula(
-            beta1=beta1, beta2=beta2, eps=eps, epsilon_hat=epsilon_hat,
-            bias_correction=bias_correction, nesterov=use_nesterov, amsgrad=use_amsgrad,
-            decoupled=self.decoupled_weight_decay, loss_scale=loss_scale, maximize=maximize,
-            max_grad_norm=max_grad_norm, lazy=use_lazy,
-            on_host=use_offload and self._target != "CPU", use_locking=use_locking)
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            epsilon_hat=epsilon_hat,
+            bias_correction=bias_correction,
+            nesterov=use_nesterov,
+            amsgrad=use_amsgrad,
+            decoupled=self.decoupled_weight_decay,
+            loss_scale=loss_scale,
+            maximize=maximize,
+            max_grad_norm=max_grad_norm,
+            lazy=use_lazy,
+            on_host=use_offload and self._target != "CPU",
+            use_locking=use_locking,
+        )
         if flat_state:
             if backend not in ("auto", "fused"):
-                raise ValueError(f"For '{class_name}', flat_state=True is for backend='fused', but "
-                                 f"got backend='{backend}'.")
+                raise ValueError(
+                    f"For '{class_name}', flat_state=True is for backend='fused', but "
+                    f"got backend='{backend}'."
+                )
             backend = "fused"
-        self.backend = backends.choose(class_name, backend, formula,
-                                       weight_kinds(self.parameters, master_weights), self._target)
+        self.backend = backends.choose(
+            class_name,
+            backend,
+            formula,
+            weight_kinds(self.parameters, master_weights),
+            self._target,
+        )
         divisible = self.backend == "fused"
-        self.shares = (shares_of(class_name, self.parameters, divisible) if shard_state
-                       else undivided(self.parameters))
+        self.shares = (
+            shares_of(class_name, self.parameters, divisible)
+            if shard_state
+            else undivided(self.parameters)
+        )
         owned = self.shares.owned
-        weights = (make_master_weights(self.parameters, owned) if master_weights
-                   else self.parameters)
+        weights = make_master_weights(self.parameters, owned) if master_weights else self.parameters
         clips = max_grad_norm is not None
         if flat_state:
-            state, self.layout, self.flat_layout = make_flat_state(self.parameters, use_amsgrad,
-                                                                   clips, owned)
+            state, self.layout, self.flat_layout = make_flat_state(
+                self.parameters, use_amsgrad, clips, owned
+            )
             offset_of = dict(zip(self.layout.names, self.layout.offsets))
             layout = {"offsets": [offset_of.get(p.name) for p in self.parameters]}
         else:
@@ -308,17 +371,22 @@ class Adam(nn.Optimizer):
         groups, self.group_values = split(self, formula, options, owned)
         self.rates = Rates(self, params)
         self.update = backends.BACKENDS[self.backend](
-            formula, self.parameters, weights, state, groups, self._target, **layout)
+            formula, self.parameters, weights, state, groups, self._target, **layout
+        )
         self.exchanged, self.divisible, self.called = self.shares.ranks > 1, divisible, False
         if self.exchanged:
             self.shard_layout = ShardLayout.of(self.parameters, owned).entry()
-            packings = backends.packing_for(class_name, self.backend, self.parameters, weights,
-                                            self._target)
+            packings = backends.packing_for(
+                class_name, self.backend, self.parameters, weights, self._target
+            )
             self.exchange = Exchange(packings, self.parameters, self.shares)
         self.formula = formula
         self.count = len(self.parameters)
-        self.check = CheckGradients([parameter.name for parameter in self.parameters],
-                                    [parameter.shape for parameter in self.parameters], class_name)
+        self.check = CheckGradients(
+            [parameter.name for parameter in self.parameters],
+            [parameter.shape for parameter in self.parameters],
+            class_name,
+        )
         self.one = Tensor([1], ms.int32)
         self.done = Tensor(True)
         self.map_ = ops.HyperMap()
@@ -334,8 +402,13 @@ class Adam(nn.Optimizer):
         always part of its graph.
         """
         hooked = any(getattr(self, hooks, None) for hooks in _HOOKS)
-        by_address = (launch.AVAILABLE and self.backend == "fused" and launch.on_cpu()
-                      and not self._overrides_construct() and not hooked)
+        by_address = (
+            launch.AVAILABLE
+            and self.backend == "fused"
+            and launch.on_cpu()
+            and not self._overrides_construct()
+            and not hooked
+        )
         return "by address" if by_address else "compiled"
 
     @property
@@ -378,13 +451,20 @@ class Adam(nn.Optimizer):
         done = self._steps_done()
         learning_rates, weight_decays = self.group_values.now(self.global_step)
         try:
-            self.update.now(done, learning_rates, weight_decays, values, indices,
-                            functools.partial(self.check.check_tensors, gradients))
+            self.update.now(
+                done,
+                learning_rates,
+                weight_decays,
+                values,
+                indices,
+                functools.partial(self.check.check_tensors, gradients),
+            )
         except IndexError as error:
             place, row, rows = error.args
             raise RuntimeError(
                 f"For '{self.check.class_name}', the gradient of '{self.check.names[place]}' names "
-                f"row {row}, but the parameter has {rows} rows.") from None
+                f"row {row}, but the parameter has {rows} rows."
+            ) from None
         launch.add_one(self.global_step)
         if self.exchanged:
             self.exchange.now()
@@ -395,7 +475,8 @@ class Adam(nn.Optimizer):
         if step.dtype not in STEP_DTYPES or step.size != 1:
             raise TypeError(
                 f"For '{self.check.class_name}', 'global_step' must be one number, int32, int64, "
-                f"float32 or float64, but got {step.dtype} of shape {step.shape}.")
+                f"float32 or float64, but got {step.dtype} of shape {step.shape}."
+            )
         if step.dtype == ms.int32:
             return step
         return Tensor([int(step.asnumpy().reshape(()))], ms.int32)
@@ -405,10 +486,14 @@ class Adam(nn.Optimizer):
 
     def _places_of_data(self):
         if "_watched" not in self.__dict__:
-            fixed = {id(rate.value) for rate in self.group_values.learning_rates
-                     if hasattr(rate, "value") and not self._overrides_construct()}
-            self.__dict__["_watched"] = [parameter for parameter in self.get_parameters()
-                                         if id(parameter) not in fixed]
+            fixed = {
+                id(rate.value)
+                for rate in self.group_values.learning_rates
+                if hasattr(rate, "value") and not self._overrides_construct()
+            }
+            self.__dict__["_watched"] = [
+                parameter for parameter in self.get_parameters() if id(parameter) not in fixed
+            ]
         return places_of(self.__dict__["_watched"])
 
     @ms.jit
@@ -424,15 +509,19 @@ class Adam(nn.Optimizer):
         learning_rates, weight_decays = self.group_values(self.global_step, fixed_rates)
         if self.exchanged and not self.divisible and not self.called:
             # Each rank's graph is another one: it would exchange gradients in another order.
-            raise ValueError("With shard_state=True and backend 'primitive' or 'composite', call the "
-                             "optimizer from Python, not in a compiled step: average the gradients "
-                             "before. backend='fused' can be compiled into a step.")
+            raise ValueError(
+                "With shard_state=True and backend 'primitive' or 'composite', call the "
+                "optimizer from Python, not in a compiled step: average the gradients "
+                "before. backend='fused' can be compiled into a step."
+            )
         steps = self.global_step
         if self.global_step.dtype != ms.int32:
             steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
         done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
-        _assign_add(self.global_step, _cast(_reshape(self.one, self.global_step.shape),
-                                            self.global_step.dtype))
+        _assign_add(
+            self.global_step,
+            _cast(_reshape(self.one, self.global_step.shape), self.global_step.dtype),
+        )
         if self.exchanged:
             done = self.exchange(self.global_step, (gradients, indices, done))
         return ops.depend(True, done)
@@ -458,17 +547,27 @@ class Adam(nn.Optimizer):
         # MindSpore's operators cannot be pickled: the optimizer is made again, with its state.
         params = self.init_params["params"] if self.is_group else list(self.parameters)
         weights = {id(parameter) for parameter in self.parameters}
-        state = {parameter.name: parameter for parameter in self.get_parameters()
-                 if id(parameter) not in weights}
+        state = {
+            parameter.name: parameter
+            for parameter in self.get_parameters()
+            if id(parameter) not in weights
+        }
         return _make_again, (type(self), params, self.init_learning_rate, self.init_args, state)
 
     def extend_repr(self):
         f = self.formula
         options = [f"beta1={f.beta1}", f"beta2={f.beta2}", f"eps={f.eps}"]
-        options += [name for name, on in (
-            ("epsilon_hat", f.epsilon_hat), ("no bias correction", not f.bias_correction),
-            ("nesterov", f.nesterov), ("amsgrad", f.amsgrad),
-            (f"share {self.shares.rank} of {self.shares.ranks}", self.exchanged)) if on]
+        options += [
+            name
+            for name, on in (
+                ("epsilon_hat", f.epsilon_hat),
+                ("no bias correction", not f.bias_correction),
+                ("nesterov", f.nesterov),
+                ("amsgrad", f.amsgrad),
+                (f"share {self.shares.rank} of {self.shares.ranks}", self.exchanged),
+            )
+            if on
+        ]
         return f"{self.count} parameters, {', '.join(options)}, backend={self.backend}"
 
 
@@ -499,13 +598,35 @@ class AdamW(Adam):
     decoupled_weight_decay = True
 
     @_constructor
-    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
-                 use_locking=False, use_nesterov=False, weight_decay=1e-2, loss_scale=1.0,
-                 use_amsgrad=False, **keywords):
+    def __init__(
+        self,
+        params,
+        learning_rate=1e-3,
+        beta1=0.9,
+        beta2=0.999,
+        eps=1e-8,
+        use_locking=False,
+        use_nesterov=False,
+        weight_decay=1e-2,
+        loss_scale=1.0,
+        use_amsgrad=False,
+        **keywords,
+    ):
         # Both spellings of a name are sorted out; what is left is Adam's __init__ itself.
         Adam.__init__.__wrapped__(
-            self, params, learning_rate, beta1, beta2, eps, use_locking, use_nesterov, weight_decay,
-            loss_scale, use_amsgrad, **keywords)
+            self,
+            params,
+            learning_rate,
+            beta1,
+            beta2,
+            eps,
+            use_locking,
+            use_nesterov,
+            weight_decay,
+            loss_scale,
+            use_amsgrad,
+            **keywords,
+        )
 
 
 def _make_again(make, params, learning_rate, arguments, state):
@@ -530,20 +651,27 @@ def _check_combination(class_name, use_lazy, use_offload, use_amsgrad):
     """Refuses what `nn.Adam` refuses, in words that contain its own."""
     given = f"but got use_lazy={use_lazy}, use_offload={use_offload}, use_amsgrad={use_amsgrad}."
     if use_lazy and use_offload:
-        raise ValueError(f"For '{class_name}', 'use_lazy' and 'use_offload' can not both be True, "
-                         f"{given}")
+        raise ValueError(
+            f"For '{class_name}', 'use_lazy' and 'use_offload' can not both be True, {given}"
+        )
     if (use_lazy or use_offload) and use_amsgrad:
-        raise ValueError(f"For lazy Adam and Adam with offload, there is no parameter named "
-                         f"'use_amsgrad'. For '{class_name}', use_amsgrad=True needs use_lazy=False "
-                         f"and use_offload=False, {given}")
+        raise ValueError(
+            f"For lazy Adam and Adam with offload, there is no parameter named "
+            f"'use_amsgrad'. For '{class_name}', use_amsgrad=True needs use_lazy=False "
+            f"and use_offload=False, {given}"
+        )
 
 
 def _check_parameters(class_name, parameters):
     seen = set()
     for parameter in parameters:
         if parameter.name in seen:
-            raise RuntimeError(f"For '{class_name}', the parameter '{parameter.name}' is given twice.")
+            raise RuntimeError(
+                f"For '{class_name}', the parameter '{parameter.name}' is given twice."
+            )
         seen.add(parameter.name)
         if parameter.dtype not in FLOATS:
-            raise TypeError(f"For '{class_name}', the parameter '{parameter.name}' must be float16, "
-                            f"bfloat16, float32 or float64, but got {parameter.dtype}.")
+            raise TypeError(
+                f"For '{class_name}', the parameter '{parameter.name}' must be float16, "
+                f"bfloat16, float32 or float64, but got {parameter.dtype}."
+            )

@@ -55,8 +55,11 @@ class UpdateCount(nn.Cell):
 
     def construct(self, global_step):
         power = self.beta2_power
-        loaded = _select(_reshape(_equal(power, self.no_update), (1,)), self.none,
-                         _maximum(global_step, self.none))
+        loaded = _select(
+            _reshape(_equal(power, self.no_update), (1,)),
+            self.none,
+            _maximum(global_step, self.none),
+        )
         ours = _reshape(_equal(power, self.counted_power), (1,))
         count = _add(_select(ours, self.update_count, loaded), self.one)
         t = _cast(_reshape(count, ()), self.dtype)
@@ -109,8 +112,14 @@ class StepScalars(nn.Cell):
             self.which.append(distinct.index(key))
         self.which = tuple(self.which)
         self.corrections = nn.CellList(
-            [BiasCorrection(formulas[0]._replace(beta1=beta1, beta2=beta2, eps=eps), kernel_rate,
-                            dtype) for beta1, beta2, eps in distinct], auto_prefix=False)
+            [
+                BiasCorrection(
+                    formulas[0]._replace(beta1=beta1, beta2=beta2, eps=eps), kernel_rate, dtype
+                )
+                for beta1, beta2, eps in distinct
+            ],
+            auto_prefix=False,
+        )
         self.one = Tensor(1.0, dtype)
         self.dtype = dtype
 

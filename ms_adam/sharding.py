@@ -22,7 +22,6 @@ import numpy as np
 from mindspore import communication, nn, ops
 from mindspore.ops import operations as P
 
-
 _add, _assign = P.Add(), P.Assign()
 
 
@@ -72,11 +71,16 @@ class Shares(NamedTuple):
             size = int(np.prod(shape))
             row = size // shape[0] if shape and size else 1
             # Where the ranks' shares would end, counted from here, at the nearest row.
-            ends = [(2 * (total * (r + 1) - ranks * before) + ranks * row) // (2 * ranks * row) * row
-                    for r in range(ranks)]
+            ends = [
+                (2 * (total * (r + 1) - ranks * before) + ranks * row) // (2 * ranks * row) * row
+                for r in range(ranks)
+            ]
             ends = [min(max(end, 0), size) for end in ends[:-1]] + [size]
-            own = [Piece(r, begin, end - begin) for r, (begin, end)
-                   in enumerate(zip([0, *ends], ends)) if end > begin]
+            own = [
+                Piece(r, begin, end - begin)
+                for r, (begin, end) in enumerate(zip([0, *ends], ends))
+                if end > begin
+            ]
             pieces.append(tuple(own) or (Piece(0, 0, 0),))
             before += size
         return cls(tuple(pieces), rank, ranks)
@@ -91,7 +95,7 @@ class Shares(NamedTuple):
 
         Example:
             >>> pieces = Shares.by_parameters([(10,), (3,), (4,), (2, 2)], rank=0, ranks=2).pieces
-            >>> [piece.owner for piece, in pieces]
+            >>> [piece.owner for (piece,) in pieces]
             [0, 1, 1, 1]
         """
         sizes = [int(np.prod(shape)) for shape in shapes]
@@ -99,13 +103,17 @@ class Shares(NamedTuple):
         for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):  # equal ones in their order
             owners[i] = loads.index(min(loads))
             loads[owners[i]] += sizes[i]
-        return cls(tuple((Piece(owner, 0, size),) for owner, size in zip(owners, sizes)), rank, ranks)
+        return cls(
+            tuple((Piece(owner, 0, size),) for owner, size in zip(owners, sizes)), rank, ranks
+        )
 
     @property
     def owned(self):
         """Of each parameter, (begin, size) of what this rank keeps, or None."""
-        return tuple(next(((piece.begin, piece.size) for piece in pieces
-                           if piece.owner == self.rank), None) for pieces in self.pieces)
+        return tuple(
+            next(((piece.begin, piece.size) for piece in pieces if piece.owner == self.rank), None)
+            for pieces in self.pieces
+        )
 
 
 def shares_of(owner, parameters, by_rows):
@@ -125,14 +133,20 @@ def shares_of(owner, parameters, by_rows):
             f"For '{owner}', shard_state=True divides the state over the processes of a "
             "data-parallel training, but communication was not started: call "
             "mindspore.communication.init() first, in a script that msrun starts (see "
-            "docs/scaling.md).")
+            "docs/scaling.md)."
+        )
     mode = ms.get_auto_parallel_context("parallel_mode")
     if mode not in ("data_parallel", "stand_alone"):
-        raise ValueError(f"For '{owner}', shard_state=True is for parallel_mode='data_parallel', in "
-                         f"which every rank has all parameters, but got parallel_mode='{mode}'.")
+        raise ValueError(
+            f"For '{owner}', shard_state=True is for parallel_mode='data_parallel', in "
+            f"which every rank has all parameters, but got parallel_mode='{mode}'."
+        )
     divide = Shares.by_rows if by_rows else Shares.by_parameters
-    return divide([parameter.shape for parameter in parameters], communication.get_rank(),
-                  communication.get_group_size())
+    return divide(
+        [parameter.shape for parameter in parameters],
+        communication.get_rank(),
+        communication.get_group_size(),
+    )
 
 
 def undivided(parameters):
@@ -208,9 +222,18 @@ class Exchange(nn.Cell):
 
     def __init__(self, packings, parameters, shares):
         super().__init__(auto_prefix=False)
-        self.messages = nn.CellList([
-            Message(packing, [parameters[i] for i in members], [shares.pieces[i] for i in members],
-                    shares) for packing, members in packings], auto_prefix=False)
+        self.messages = nn.CellList(
+            [
+                Message(
+                    packing,
+                    [parameters[i] for i in members],
+                    [shares.pieces[i] for i in members],
+                    shares,
+                )
+                for packing, members in packings
+            ],
+            auto_prefix=False,
+        )
         self.zero = ms.Tensor([0], ms.int32)
 
     def construct(self, step, after):
@@ -218,7 +241,6 @@ class Exchange(nn.Cell):
             after = message(step, after)
         _assign(step, ops.depend(_add(step, self.zero), after))
         return True
-
 
     def now(self):
         """The same at once, after a step that was launched by address.
@@ -250,11 +272,22 @@ class Message(nn.Cell):
         self.collect = Collect(lengths, shares.rank)
         begins = self.collect.begins
         self.pack = packing.pack(
-            parameters, [(i, piece.begin, piece.size, at) for i, piece, at in placed
-                         if piece.owner == shares.rank], self.collect.length)
+            parameters,
+            [
+                (i, piece.begin, piece.size, at)
+                for i, piece, at in placed
+                if piece.owner == shares.rank
+            ],
+            self.collect.length,
+        )
         self.unpack = packing.unpack(
-            parameters, [(i, piece.begin, piece.size, begins[piece.owner] + at)
-                         for i, piece, at in placed if piece.owner != shares.rank])
+            parameters,
+            [
+                (i, piece.begin, piece.size, begins[piece.owner] + at)
+                for i, piece, at in placed
+                if piece.owner != shares.rank
+            ],
+        )
 
     def construct(self, step, after):
         rows = self.collect(ops.depend(self.pack(step), after))

@@ -61,8 +61,8 @@ def parts(map_, weights, gradients, sparse):
     indices = (DENSE,) * len(weights)
     for i in sparse:
         index, values = gradients[i]
-        indices = indices[:i] + (index,) + indices[i + 1:]
-        gradients = gradients[:i] + (values,) + gradients[i + 1:]
+        indices = indices[:i] + (index,) + indices[i + 1 :]
+        gradients = gradients[:i] + (values,) + gradients[i + 1 :]
     return gradients, indices
 
 
@@ -94,8 +94,9 @@ def _indices_of_rows(gradient):
 @constexpr
 def _check_shape(expected, shape):
     if expected != shape:
-        raise ValueError(f"For 'Adam', a gradient must have its parameter's shape {expected}, but "
-                         f"got {shape}.")
+        raise ValueError(
+            f"For 'Adam', a gradient must have its parameter's shape {expected}, but got {shape}."
+        )
 
 
 densify = C.MultitypeFuncGraph("densify")
@@ -145,8 +146,9 @@ def _of_rows(zero, values, indices):
     if indices.ndim == 0:
         return _sum(_square(_cast(values, zero.dtype)))
     # summed as the update sums them
-    totals, _ = sum_duplicates(values, indices, ms.float64 if values.dtype == ms.float64
-                               else ms.float32)
+    totals, _ = sum_duplicates(
+        values, indices, ms.float64 if values.dtype == ms.float64 else ms.float32
+    )
     return _sum(_square(_cast(totals, zero.dtype)))
 
 
@@ -168,8 +170,9 @@ def store_rows(store, table, indices, values):
         What is of no use but for being used: see `when_known`.
     """
     if table.dtype == bfloat16:
-        wide = _scatter_into(_cast(table, ms.float32), indices.reshape((-1, 1)),
-                             _cast(values, ms.float32))
+        wide = _scatter_into(
+            _cast(table, ms.float32), indices.reshape((-1, 1)), _cast(values, ms.float32)
+        )
         return store(table, _cast(wide, bfloat16))
     if table.dtype == ms.float64 and not SCATTERS_FLOAT64:
         return store(table, _scatter_into(table, indices.reshape((-1, 1)), values))

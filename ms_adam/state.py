@@ -53,11 +53,16 @@ class State(NamedTuple):
             clips: whether gradients are clipped.
             owned: which elements of each are kept here; see `groups.Groups`.
         """
+
         def zeros(prefix):
-            return tuple(None if own is None else _zeros_like(prefix, parameter, own)
-                         for parameter, own in zip(parameters, owned))
-        return cls(zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None,
-                   *_numbers(clips))
+            return tuple(
+                None if own is None else _zeros_like(prefix, parameter, own)
+                for parameter, own in zip(parameters, owned)
+            )
+
+        return cls(
+            zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None, *_numbers(clips)
+        )
 
 
 def kept(moments):
@@ -123,7 +128,7 @@ class FlatLayout(NamedTuple):
         entries = {}
         for name, shape, dtype, offset in zip(*self):
             size = int(np.prod(shape))
-            entries[f"{prefix}.{name}"] = buffers[dtype][offset:offset + size].reshape(shape)
+            entries[f"{prefix}.{name}"] = buffers[dtype][offset : offset + size].reshape(shape)
         return entries
 
 
@@ -145,8 +150,11 @@ class ShardLayout(NamedTuple):
     @classmethod
     def of(cls, parameters, owned):
         """What is owned of parameters."""
-        mine = [(parameter.name, list(parameter.shape), *own)
-                for parameter, own in zip(parameters, owned) if own is not None]
+        mine = [
+            (parameter.name, list(parameter.shape), *own)
+            for parameter, own in zip(parameters, owned)
+            if own is not None
+        ]
         return cls(*map(list, zip(*mine))) if mine else cls([], [], [], [])
 
     def entry(self):
@@ -183,10 +191,20 @@ def flat_state(parameters, amsgrad, clips, owned):
 
     def buffers(prefix):
         return tuple(
-            Parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}",
-                      requires_grad=False) for dtype, size in layout.sizes().items())
-    state = State(buffers("moment1"), buffers("moment2"), buffers("vhat") if amsgrad else None,
-                  *_numbers(clips))
+            Parameter(
+                Tensor(np.zeros(size), getattr(ms, dtype)),
+                f"flat_{prefix}.{dtype}",
+                requires_grad=False,
+            )
+            for dtype, size in layout.sizes().items()
+        )
+
+    state = State(
+        buffers("moment1"),
+        buffers("moment2"),
+        buffers("vhat") if amsgrad else None,
+        *_numbers(clips),
+    )
     return state, layout, Parameter(Tensor(layout.to_bytes()), FLAT_LAYOUT, requires_grad=False)
 
 
@@ -213,9 +231,12 @@ def master_weights(parameters, owned):
         ParameterTuple. Where the parameter is float32 or wider, or nothing of it is owned, it is
         the parameter itself, else what is owned, a new one named `master_weight.<parameter>`.
     """
-    return ParameterTuple(tuple(
-        parameter if own is None or not takes_master(parameter) else _master(parameter, own)
-        for parameter, own in zip(parameters, owned)))
+    return ParameterTuple(
+        tuple(
+            parameter if own is None or not takes_master(parameter) else _master(parameter, own)
+            for parameter, own in zip(parameters, owned)
+        )
+    )
 
 
 class WeightKind(NamedTuple):
@@ -236,17 +257,22 @@ class WeightKind(NamedTuple):
 
 def weight_kinds(parameters, masters):
     """The kinds of the weights that the update will act on."""
-    return [WeightKind(parameter.name, parameter.shape,
-                       ms.float32 if masters and takes_master(parameter) else parameter.dtype,
-                       parameter.dtype)
-            for parameter in parameters]
+    return [
+        WeightKind(
+            parameter.name,
+            parameter.shape,
+            ms.float32 if masters and takes_master(parameter) else parameter.dtype,
+            parameter.dtype,
+        )
+        for parameter in parameters
+    ]
 
 
 def _master(parameter, own):
     value = ops.cast(parameter, ms.float32)
     shape = shape_of_rows(parameter.shape, own[1])
     if shape != parameter.shape:
-        value = Tensor(value.asnumpy().reshape(-1)[own[0]:sum(own)].reshape(shape))
+        value = Tensor(value.asnumpy().reshape(-1)[own[0] : sum(own)].reshape(shape))
     return Parameter(value, name=f"master_weight.{parameter.name}", requires_grad=False)
 
 
@@ -276,12 +302,18 @@ def entries(names, parameters, amsgrad, masters):
         masters: whether there are master weights.
     """
     prefixes = ("moment1", "moment2") + (("vhat",) if amsgrad else ())
-    found = [Entry(f"{prefix}.{name}", i, parameter.shape,
-                   np.dtype(_dtype_name(moment_dtype(parameter))))
-             for prefix in prefixes for i, (name, parameter) in enumerate(zip(names, parameters))]
-    return found + [Entry(f"master_weight.{name}", i, parameter.shape, np.dtype(np.float32))
-                    for i, (name, parameter) in enumerate(zip(names, parameters))
-                    if masters and takes_master(parameter)]
+    found = [
+        Entry(
+            f"{prefix}.{name}", i, parameter.shape, np.dtype(_dtype_name(moment_dtype(parameter)))
+        )
+        for prefix in prefixes
+        for i, (name, parameter) in enumerate(zip(names, parameters))
+    ]
+    return found + [
+        Entry(f"master_weight.{name}", i, parameter.shape, np.dtype(np.float32))
+        for i, (name, parameter) in enumerate(zip(names, parameters))
+        if masters and takes_master(parameter)
+    ]
 
 
 def on_host(optimizer):
@@ -311,11 +343,13 @@ def write(parameter, value, host):
 
 
 def _numbers(clips):
-    return (Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
-            Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False),
-            Parameter(Tensor([0], ms.int32), "update_count", requires_grad=False),
-            Parameter(Tensor(1.0, ms.float32), "counted_power", requires_grad=False),
-            Parameter(Tensor(0.0, ms.float32), "grad_norm", requires_grad=False) if clips else None)
+    return (
+        Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
+        Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False),
+        Parameter(Tensor([0], ms.int32), "update_count", requires_grad=False),
+        Parameter(Tensor(1.0, ms.float32), "counted_power", requires_grad=False),
+        Parameter(Tensor(0.0, ms.float32), "grad_norm", requires_grad=False) if clips else None,
+    )
 
 
 def _dtype_name(dtype):

@@ -17,6 +17,7 @@ def pytest_ignore_collect(collection_path, config):
 def mode(request):
     """Runs a test in both execution modes."""
     import mindspore as ms
+
     ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
     return request.param
 
@@ -28,6 +29,7 @@ def invoke(monkeypatch):
 
     from ms_adam.lab import cli
     from ms_adam.lab.cli import ending
+
     # The command handles SIGTERM for its own process; the test's stays as it is.
     monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
     return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])

@@ -80,16 +80,30 @@ ON_THE_CPU_ALONE = ("Custom", "InplaceCopy")
 EXCHANGE = ("AllGather", "Broadcast", "BroadcastTo", "Concat", "Slice")
 
 # Build graphs, and are gone when one is compiled: nothing of them runs on a device.
-BUILDERS = ("HyperMap", "Map", "MultitypeFuncGraph", "Primitive", "PrimitiveWithInfer", "constexpr",
-            "partial")
+BUILDERS = (
+    "HyperMap",
+    "Map",
+    "MultitypeFuncGraph",
+    "Primitive",
+    "PrimitiveWithInfer",
+    "constexpr",
+    "partial",
+)
 
 # What holds a compiled graph together. TensorMove is MindSpore's own: a copy of what is read before
 # it is overwritten, on any device and with any optimizer.
 STRUCTURE = ("Depend", "Load", "MakeTuple", "Return", "TensorMove", "TupleGetItem", "UpdateState")
 
-_MODULES = ("mindspore.ops.operations.", "mindspore.ops.composite.", "mindspore.ops.primitive.",
-            "mindspore.ops.auto_generate.", "mindspore.ops.function.", "mindspore.ops.functional.",
-            "mindspore.ops.", "mindspore.mint.")
+_MODULES = (
+    "mindspore.ops.operations.",
+    "mindspore.ops.composite.",
+    "mindspore.ops.primitive.",
+    "mindspore.ops.auto_generate.",
+    "mindspore.ops.function.",
+    "mindspore.ops.functional.",
+    "mindspore.ops.",
+    "mindspore.mint.",
+)
 
 
 def named_in(source):
@@ -137,7 +151,7 @@ def _path(node, paths):
 def _short(path):
     for module in _MODULES:
         if path.startswith(module) and module != "mindspore.mint.":
-            return path[len(module):].split(".")[0]
+            return path[len(module) :].split(".")[0]
     return path
 
 
@@ -166,12 +180,17 @@ def refusals(names):
     reasons = []
     for name in sorted(set(names) - set(BUILDERS)):
         if name not in OPERATORS:
-            reasons.append(f"{name} is not in the table of tests/documented_operators.py: "
-                           f"add its page and platforms, if Ascend and GPU are among them")
+            reasons.append(
+                f"{name} is not in the table of tests/documented_operators.py: "
+                f"add its page and platforms, if Ascend and GPU are among them"
+            )
         elif not {"Ascend", "GPU"} <= set(OPERATORS[name].platforms) and (
-                name not in ON_THE_CPU_ALONE):
-            reasons.append(f"{name} is documented for {', '.join(OPERATORS[name].platforms)} alone "
-                           f"({OPERATORS[name].page})")
+            name not in ON_THE_CPU_ALONE
+        ):
+            reasons.append(
+                f"{name} is documented for {', '.join(OPERATORS[name].platforms)} alone "
+                f"({OPERATORS[name].page})"
+            )
     return reasons
 
 

@@ -18,7 +18,9 @@ from running import DTYPES, as_tensors, make_optimizer, set_mode
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, has_shape
 from ms_adam.lab.studies.matrix.cases import Case, PerStep, gradients
 
-SHAPES = tuple(filter(has_shape, ((), (3, 5), (0, 4))))  # of each dtype; MindSpore's files lack the empty ones
+SHAPES = tuple(
+    filter(has_shape, ((), (3, 5), (0, 4)))
+)  # of each dtype; MindSpore's files lack the empty ones
 STEPS = 10
 FORGOTTEN = "the optimizer's file is forgotten"
 RATES = tuple(0.01 * (1 + step % 3) for step in range(2 * STEPS))
@@ -27,21 +29,57 @@ DECAYS = tuple(0.1 * (step % 2) for step in range(2 * STEPS))
 # Every option that changes what a step reads or writes, in as few compilations as will do.
 OPTIONS = (
     Case("default", "Adam", {"learning_rate": 0.01}, {}),
-    Case("amsgrad", "Adam", {"learning_rate": 0.01, "use_amsgrad": True, "weight_decay": 0.1,
-                             "epsilon_hat": True, "loss_scale": 3.0}, {}),
-    Case("nesterov, rates in a list", "AdamW", {"learning_rate": PerStep("list", RATES),
-                                                "use_nesterov": True}, {}),
-    Case("all, schedules", "AdamW", {"learning_rate": PerStep("cell", RATES), "use_nesterov": True,
-                                     "weight_decay": PerStep("cell", DECAYS), "use_amsgrad": True,
-                                     "master_weights": True, "max_grad_norm": 0.5}, {}),
-    Case("groups", "Adam", {"learning_rate": 0.05, "bias_correction": False}, {},
-         ({"lr": PerStep("list", RATES), "grad_centralization": True},
-          {"weight_decay": PerStep("cell", DECAYS)}), True),
+    Case(
+        "amsgrad",
+        "Adam",
+        {
+            "learning_rate": 0.01,
+            "use_amsgrad": True,
+            "weight_decay": 0.1,
+            "epsilon_hat": True,
+            "loss_scale": 3.0,
+        },
+        {},
+    ),
+    Case(
+        "nesterov, rates in a list",
+        "AdamW",
+        {"learning_rate": PerStep("list", RATES), "use_nesterov": True},
+        {},
+    ),
+    Case(
+        "all, schedules",
+        "AdamW",
+        {
+            "learning_rate": PerStep("cell", RATES),
+            "use_nesterov": True,
+            "weight_decay": PerStep("cell", DECAYS),
+            "use_amsgrad": True,
+            "master_weights": True,
+            "max_grad_norm": 0.5,
+        },
+        {},
+    ),
+    Case(
+        "groups",
+        "Adam",
+        {"learning_rate": 0.05, "bias_correction": False},
+        {},
+        (
+            {"lr": PerStep("list", RATES), "grad_centralization": True},
+            {"weight_decay": PerStep("cell", DECAYS)},
+        ),
+        True,
+    ),
     Case("lazy", "Adam", {"learning_rate": 0.01, "use_lazy": True, "use_locking": True}, {}),
     Case("offload", "Adam", {"learning_rate": 0.01, "use_offload": True}, {}),
 )
-LAYOUTS = ({"backend": "fused"}, {"flat_state": True}, {"backend": "composite"},
-           {"backend": "primitive"})
+LAYOUTS = (
+    {"backend": "fused"},
+    {"flat_state": True},
+    {"backend": "composite"},
+    {"backend": "primitive"},
+)
 
 
 class Run(NamedTuple):
@@ -76,9 +114,15 @@ class Network(nn.Cell):
         no_scalar = len(run.dtypes) == 1 and run.case.options.get("use_amsgrad")
         shapes = [shape for shape in SHAPES if shape or not no_scalar]
         self.kinds = [(dtype, shape) for shape in shapes for dtype in run.dtypes]
-        self.weights = ParameterTuple([
-            Parameter(Tensor(random.standard_normal(shape), getattr(ms, dtype)),
-                      name=f"layer{i}.weight") for i, (dtype, shape) in enumerate(self.kinds)])
+        self.weights = ParameterTuple(
+            [
+                Parameter(
+                    Tensor(random.standard_normal(shape), getattr(ms, dtype)),
+                    name=f"layer{i}.weight",
+                )
+                for i, (dtype, shape) in enumerate(self.kinds)
+            ]
+        )
 
 
 def step(run, network, optimizer, first, last):
@@ -111,19 +155,25 @@ def save(folder):
         middle = bits(network, optimizer)
         step(run, network, optimizer, STEPS, 2 * STEPS)
         ends[run.name] = bits(network, optimizer)
-        assert all(ends[run.name][name] != middle[name] for name in middle
-                   if "moment2.layer" in name and middle[name]), f"{run.name}: nothing changed"
+        assert all(
+            ends[run.name][name] != middle[name]
+            for name in middle
+            if "moment2.layer" in name and middle[name]
+        ), f"{run.name}: nothing changed"
     (folder / "ends.json").write_text(json.dumps(ends))
     return {"runs": list(ends)}
 
 
 def load(folder):
     ends = json.loads((folder / "ends.json").read_text())
-    different = {run.name: _differing(folder, i, run, ends[run.name], ("network", "optimizer"))
-                 for i, run in enumerate(runs())}
+    different = {
+        run.name: _differing(folder, i, run, ends[run.name], ("network", "optimizer"))
+        for i, run in enumerate(runs())
+    }
     # What this test shows where the state is lost.
-    different[FORGOTTEN] = _differing(folder, 0, next(runs()), next(iter(ends.values())),
-                                      ("network",))
+    different[FORGOTTEN] = _differing(
+        folder, 0, next(runs()), next(iter(ends.values())), ("network",)
+    )
     different = {run: names for run, names in different.items() if names}
     return {"runs": list(ends), "different": different}
 

@@ -32,9 +32,14 @@ def runs(backend, case, dtype, shapes):
     formula_amsgrad = case.options.get("use_amsgrad", False)
     if backend != "primitive":
         return True
-    return dtype == "float32" and not case.options.get("use_lazy") and not (
-        formula_amsgrad and (not HAS_AMSGRAD_KERNEL or () in shapes
-                             or case.options.get("use_nesterov", False)))
+    return (
+        dtype == "float32"
+        and not case.options.get("use_lazy")
+        and not (
+            formula_amsgrad
+            and (not HAS_AMSGRAD_KERNEL or () in shapes or case.options.get("use_nesterov", False))
+        )
+    )
 
 
 ALL_BACKENDS = tuple(BACKENDS)

@@ -13,8 +13,11 @@ from running import CompiledStep, make_parameters, snapshot, to_numpy
 import ms_adam
 from ms_adam.backends import launch
 
-pytestmark = pytest.mark.skipif(not launch.AVAILABLE, reason="MindSpore before 2.10 tells no "
-                                "addresses; test_optimizer and test_trainers run it compiled")
+pytestmark = pytest.mark.skipif(
+    not launch.AVAILABLE,
+    reason="MindSpore before 2.10 tells no "
+    "addresses; test_optimizer and test_trainers run it compiled",
+)
 
 SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 2, 2), (0, 4))
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
@@ -42,6 +45,7 @@ def pair(shapes=SHAPES, **options):
 
 
 # --- which way runs ------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("backend", ["primitive", "composite"])
 def test_other_backends_are_compiled(backend, mode):
@@ -77,6 +81,7 @@ def test_a_hook_is_called():
 
 # --- order ---------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
     """Long chains before and after each of 2,000 calls; every value is a small whole number.
@@ -98,11 +103,11 @@ def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
             for _ in range(step % 7):
                 gradient = ops.matmul(gradient, identity)
             gradient = gradient - 2.0
-            queued = ops.matmul(weight, identity)         # reads the weight before the step
+            queued = ops.matmul(weight, identity)  # reads the weight before the step
             done = optimizer((gradient,))
-            later = ops.matmul(weight, identity)          # and after it
+            later = ops.matmul(weight, identity)  # and after it
             reads.append((queued[0, 0], later[-1, -1]))
-            del gradient                                  # its memory is free for the next one
+            del gradient  # its memory is free for the next one
             assert done
         for step, (queued, later) in enumerate(reads):
             assert float(queued) == -step / 2
@@ -124,8 +129,9 @@ class Line(nn.Cell):
 def test_graphs_before_and_after_see_the_weight(mode):
     """value_and_grad of a network, compiled in graph mode: the loss of step t is -t / 2 * 1000."""
     network = Line()
-    optimizer = ms_adam.Adam(network.trainable_params(), 1.0, beta1=0.0, beta2=0.0, eps=1.0,
-                             bias_correction=False)
+    optimizer = ms_adam.Adam(
+        network.trainable_params(), 1.0, beta1=0.0, beta2=0.0, eps=1.0, bias_correction=False
+    )
     gradient = ms.value_and_grad(network, None, network.trainable_params())
     x = Tensor(np.ones(1000), ms.float32)
     for step in range(200):
@@ -149,11 +155,17 @@ def test_an_error_under_way_is_raised_before_anything_changes():
 
 # --- kinds of tensors ----------------------------------------------------------------------------
 
+
 def test_views_are_read_as_what_they_show(mode):
     shapes = [(4, 3), (2, 3), (3, 2), (3, 4), (5,)]
     x = Tensor(np.arange(12.0).reshape(3, 4) - 5, ms.float32)
-    views = (x.transpose(1, 0), x[1:, :3], x[:, 1:3], ops.broadcast_to(x[1:2], (3, 4)),
-             Tensor(np.arange(10.0), ms.float32)[::2])
+    views = (
+        x.transpose(1, 0),
+        x[1:, :3],
+        x[:, 1:3],
+        ops.broadcast_to(x[1:2], (3, 4)),
+        Tensor(np.arange(10.0), ms.float32)[::2],
+    )
     called, compiled, step = pair(shapes)
     for _ in range(2):
         called(views)
@@ -184,6 +196,7 @@ def test_gradients_of_another_dtype_from_one_call_to_the_next(dtype, mode):
 
 def test_tied_weights(mode):
     """One Parameter in two places of a network has one gradient."""
+
     class Tied(nn.Cell):
         def __init__(self):
             super().__init__()
@@ -207,8 +220,10 @@ def test_tied_weights(mode):
 def test_replaced_data_is_what_goes_on(replace, mode):
     """Weights, moments and a fixed learning rate; the same with all of them in one graph."""
     called, compiled, step = pair([(4, 3), (5,)])
-    new = {parameter.name: Parameter(Tensor(np.full(parameter.shape, 0.25), ms.float32))
-           for parameter in (*called.parameters, *called.moment1)}
+    new = {
+        parameter.name: Parameter(Tensor(np.full(parameter.shape, 0.25), ms.float32))
+        for parameter in (*called.parameters, *called.moment1)
+    }
     new["learning_rate"] = Parameter(Tensor(0.5, ms.float32))
     for i in range(4):
         gradients = random_tensors(i, [(4, 3), (5,)])
@@ -241,20 +256,24 @@ def test_a_parameter_that_is_a_view(mode):
     signs = np.where(np.arange(12).reshape(4, 3) % 5 < 2, 1.0, -1.0)
     optimizer((Tensor(signs, ms.float32),))
     # Steps of the learning rate, to two roundings of weights up to 11.
-    np.testing.assert_allclose(parameter.asnumpy(), np.arange(12.0).reshape(3, 4).T - 0.1 * signs,
-                               atol=2 * 2.0**-20)
+    np.testing.assert_allclose(
+        parameter.asnumpy(), np.arange(12.0).reshape(3, 4).T - 0.1 * signs, atol=2 * 2.0**-20
+    )
     np.testing.assert_array_equal(x.asnumpy(), np.arange(12.0).reshape(3, 4))
 
 
-@pytest.mark.parametrize("dtype, shape", [("int32", (1,)), ("int64", (1,)), ("float32", (1,)),
-                                          ("float64", ()), ("int32", ())])
+@pytest.mark.parametrize(
+    "dtype, shape",
+    [("int32", (1,)), ("int64", (1,)), ("float32", (1,)), ("float64", ()), ("int32", ())],
+)
 @pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
 def test_global_step_of_another_dtype(backend, dtype, shape, mode):
     """tinyms puts a float counter there: its bits are not to be read as an integer."""
     for compiled in (False, True):
         optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), backend=backend)
-        optimizer.global_step = Parameter(Tensor(np.zeros(shape), getattr(ms, dtype)),
-                                          name="global_step", requires_grad=False)
+        optimizer.global_step = Parameter(
+            Tensor(np.zeros(shape), getattr(ms, dtype)), name="global_step", requires_grad=False
+        )
         before = to_numpy(optimizer.parameters[0])
         step = CompiledStep(optimizer) if compiled else optimizer
         for _ in range(2):
@@ -272,6 +291,7 @@ def test_a_global_step_that_is_no_number_is_refused(mode):
 
 
 # --- rates and rows ------------------------------------------------------------------------------
+
 
 def test_a_list_of_rates_that_has_ended_is_an_error(mode):
     optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), [0.1, 0.2])
@@ -292,25 +312,39 @@ def test_a_row_out_of_range_is_named(lazy, mode):
     for row in (5, -1):
         with pytest.raises(RuntimeError, match=f"'layer1.weight' names row {row}, .* has 5 rows"):
             optimizer((Tensor(np.ones(3), ms.float32), (Tensor([1, row], ms.int32), rows)))
-    for a, b in zip(before.weights + before.moment1, snapshot(optimizer).weights
-                    + snapshot(optimizer).moment1):
+    for a, b in zip(
+        before.weights + before.moment1, snapshot(optimizer).weights + snapshot(optimizer).moment1
+    ):
         np.testing.assert_array_equal(a, b)
     assert optimizer.global_step.asnumpy() == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"use_lazy": True}, {"max_grad_norm": 0.5},
-                                     {"flat_state": True}, {"use_amsgrad": True},
-                                     {"master_weights": True}, {"use_offload": True}],
-                         ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_lazy": True},
+        {"max_grad_norm": 0.5},
+        {"flat_state": True},
+        {"use_amsgrad": True},
+        {"master_weights": True},
+        {"use_offload": True},
+    ],
+    ids=str,
+)
 def test_rows_have_the_bits_of_the_compiled_step(options, mode):
     shapes = [(3,), (9, 4), (6, 2)]
     called, compiled, step = pair(shapes, **options)
     rng = np.random.default_rng(0)
     for count in (5, 2, 5, 7):
-        gradients = (*random_tensors(count, shapes[:1]),
-                     (Tensor(rng.integers(0, 9, count), ms.int32),
-                      Tensor(rng.standard_normal((count, 4)), ms.float32)),
-                     Tensor(rng.standard_normal((6, 2)), ms.float32))
+        gradients = (
+            *random_tensors(count, shapes[:1]),
+            (
+                Tensor(rng.integers(0, 9, count), ms.int32),
+                Tensor(rng.standard_normal((count, 4)), ms.float32),
+            ),
+            Tensor(rng.standard_normal((6, 2)), ms.float32),
+        )
         called(gradients)
         step(gradients)
     assert_same(called, compiled)
@@ -318,16 +352,33 @@ def test_rows_have_the_bits_of_the_compiled_step(options, mode):
 
 # --- errors: those of the compiled step, before anything changes ---------------------------------
 
+
 def bad_gradients():
     one, two = random_tensors(0, [(3,), (5, 2)])
     return {
-        "bare tensor": (one, TypeError, r"must be a tuple or list .*, but got one Tensor of shape "),
-        "array": ((one.asnumpy(), two), TypeError, r"'layer0.weight' must be .* NumPy array of shape"),
+        "bare tensor": (
+            one,
+            TypeError,
+            r"must be a tuple or list .*, but got one Tensor of shape ",
+        ),
+        "array": (
+            (one.asnumpy(), two),
+            TypeError,
+            r"'layer0.weight' must be .* NumPy array of shape",
+        ),
         "none": ((one, None), TypeError, "'layer1.weight' must be .*, but got None: does the loss"),
         "too few": ((one,), ValueError, "one gradient for each of the 2 parameters, but got 1"),
         "shape": ((one, one), ValueError, r"'layer1.weight' must have .* \(5, 2\), but got \(3,\)"),
-        "integers": ((Tensor([1, 2, 3], ms.int32), two), TypeError, "'layer0.weight' must be float16"),
-        "rows": ((one, (Tensor([1.0], ms.float32), two[:1])), TypeError, "indices .*int32 or int64"),
+        "integers": (
+            (Tensor([1, 2, 3], ms.int32), two),
+            TypeError,
+            "'layer0.weight' must be float16",
+        ),
+        "rows": (
+            (one, (Tensor([1.0], ms.float32), two[:1])),
+            TypeError,
+            "indices .*int32 or int64",
+        ),
     }
 
 
@@ -365,14 +416,18 @@ def test_gradients_that_do_not_fit_a_graph(name):
             return one, one
 
     optimizer = ms_adam.Adam(make_parameters([(3,), (5, 2)], "float32"))
-    says = {"bare tensor": "gradients must be a tuple or list", "none": "'layer1.weight'.*None",
-            "shape": "'layer1.weight' must have"}[name]
+    says = {
+        "bare tensor": "gradients must be a tuple or list",
+        "none": "'layer1.weight'.*None",
+        "shape": "'layer1.weight' must have",
+    }[name]
     with pytest.raises((TypeError, ValueError), match=f"For 'Adam', .*{says}"):
         Step(optimizer)(*random_tensors(0, [(3,), (5, 2)]))
     assert optimizer.global_step.asnumpy() == 0
 
 
 # --- objects -------------------------------------------------------------------------------------
+
 
 def test_copies_go_on_alone(mode):
     optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"), max_grad_norm=1.0)
@@ -385,9 +440,16 @@ def test_copies_go_on_alone(mode):
     assert_same(copied, optimizer)
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"flat_state": True, "use_amsgrad": True}, {"backend": "composite", "lr": [0.1, 0.2, 0.3]},
-    {"betas": (0.8, 0.9), "max_grad_norm": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"flat_state": True, "use_amsgrad": True},
+        {"backend": "composite", "lr": [0.1, 0.2, 0.3]},
+        {"betas": (0.8, 0.9), "max_grad_norm": 1.0},
+    ],
+    ids=str,
+)
 def test_a_pickled_optimizer_goes_on(options, mode):
     optimizer = ms_adam.AdamW(make_parameters(SHAPES, "float32"), **options)
     optimizer(random_tensors(0))

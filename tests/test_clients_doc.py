@@ -28,7 +28,8 @@ def test_each_block_is_run(package):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_error_is_asserted(package):
     """`documented(package, what)` is how the tests get at the error that they expect."""
-    rows = re.findall(rf"^\| {package} \| (.+?) \| `", PAGE.partition("What does not run")[2],
-                      re.MULTILINE)
+    rows = re.findall(
+        rf"^\| {package} \| (.+?) \| `", PAGE.partition("What does not run")[2], re.MULTILINE
+    )
     assert rows and f'documented("{package}", ' in source_of(package)
     assert [what for what in rows if f'"{what}"' not in source_of(package)] == []

@@ -53,8 +53,11 @@ def test_counting():
 
 def test_checkpoints_with_a_crc(tmp_path):
     content = [{"name": "w", "data": Tensor(np.ones(3), ms.float32)}]
-    true_iff(not compat.PLAIN_CHECKPOINTS_ALONE, TypeError, lambda: ms.save_checkpoint(
-        content, str(tmp_path / "w.ckpt"), crc_check=True))
+    true_iff(
+        not compat.PLAIN_CHECKPOINTS_ALONE,
+        TypeError,
+        lambda: ms.save_checkpoint(content, str(tmp_path / "w.ckpt"), crc_check=True),
+    )
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -63,6 +66,7 @@ def test_amsgrad_of_mindspores_kernel_runs_or_says_why_not(nesterov):
 
     def make():
         return ms_adam.Adam([weight], use_amsgrad=True, use_nesterov=nesterov, backend="primitive")
+
     if compat.HAS_AMSGRAD_KERNEL and not nesterov:
         assert make().backend == "primitive"
         return
@@ -74,6 +78,9 @@ def test_amsgrad_of_mindspores_kernel_runs_or_says_why_not(nesterov):
 def test_only_compat_asks_what_a_release_has():
     package = Path(ms_adam.__file__).parent
     asks = re.compile(r"hasattr\((ms|mindspore|P|ops|Tensor)\b|(ms|mindspore)\.__version__")
-    asking = {str(path.relative_to(package)) for path in package.rglob("*.py")
-              if asks.search(path.read_text(encoding="utf-8"))}
+    asking = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if asks.search(path.read_text(encoding="utf-8"))
+    }
     assert asking == {"compat.py"}

@@ -17,14 +17,14 @@ LAST = 200_000
 BETAS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999, 0.99999)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def multiplied(beta):
     """[power after 0, 1, ... LAST steps], multiplied up in float32 as `nn.Adam` does."""
     with np.errstate(under="ignore"):
         return np.multiply.accumulate(np.append(np.float32(1), np.full(LAST, beta, np.float32)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def rounded(beta):
     """The same, each computed in float64 and rounded once, as ours are."""
     with np.errstate(under="ignore"):
@@ -44,8 +44,12 @@ def test_every_power_up_to_200_000_steps_fits_its_own_count(powers, beta):
 
 @FORMED
 @settings(max_examples=300, deadline=None)
-@given(n=st.integers(1, LAST), beta1=st.sampled_from(BETAS), beta2=st.sampled_from(BETAS),
-       stale=st.integers(0, 3))
+@given(
+    n=st.integers(1, LAST),
+    beta1=st.sampled_from(BETAS),
+    beta2=st.sampled_from(BETAS),
+    stale=st.integers(0, 3),
+)
 def test_global_step_where_the_powers_agree_with_it(powers, n, beta1, beta2, stale):
     """A state of `nn.Adam` that was loaded: the update count is that of a fresh optimizer."""
     if stale < n - 1:
@@ -54,16 +58,25 @@ def test_global_step_where_the_powers_agree_with_it(powers, n, beta1, beta2, sta
 
 @FORMED
 @settings(max_examples=300, deadline=None)
-@given(n=st.integers(0, LAST), every=st.integers(1, 16), beta1=st.sampled_from(BETAS),
-       beta2=st.sampled_from(BETAS))
+@given(
+    n=st.integers(0, LAST),
+    every=st.integers(1, 16),
+    beta1=st.sampled_from(BETAS),
+    beta2=st.sampled_from(BETAS),
+)
 def test_update_count_where_the_powers_agree_with_it(powers, n, every, beta1, beta2):
     assert updates_made(n, n * every, powers(beta1)[n], powers(beta2)[n], beta1, beta2) == n
 
 
 @FORMED
 @settings(max_examples=300, deadline=None)
-@given(n=st.integers(1, LAST), every=st.integers(2, 16), beta1=st.sampled_from((0.0, *BETAS)),
-       beta2=st.sampled_from(BETAS), count=st.sampled_from((None, 0)))
+@given(
+    n=st.integers(1, LAST),
+    every=st.integers(2, 16),
+    beta1=st.sampled_from((0.0, *BETAS)),
+    beta2=st.sampled_from(BETAS),
+    count=st.sampled_from((None, 0)),
+)
 def test_the_powers_where_no_counter_agrees(powers, n, every, beta1, beta2, count):
     """A schedule that runs ahead, in an optimizer without a count of updates of its own."""
     power1 = powers(beta1)[n] if beta1 else 0.0
@@ -111,9 +124,16 @@ def test_a_power_that_underflowed_refutes_a_small_count():
     assert updates_made(5, 0, 0.0, 0.0, 0.9, 0.999) == 87_282
 
 
-@pytest.mark.parametrize("power1, power2, beta1, beta2", [
-    (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (np.nan, np.nan, 0.9, 0.999),
-    (2.0, -1.0, 0.9, 0.999), (np.inf, np.nan, 0.9, 0.999)])
+@pytest.mark.parametrize(
+    "power1, power2, beta1, beta2",
+    [
+        (0.0, 0.0, 0.0, 0.0),
+        (1.0, 1.0, 0.0, 0.0),
+        (np.nan, np.nan, 0.9, 0.999),
+        (2.0, -1.0, 0.9, 0.999),
+        (np.inf, np.nan, 0.9, 0.999),
+    ],
+)
 def test_powers_that_tell_nothing_are_not_used(power1, power2, beta1, beta2):
     assert updates_made(7, 12, power1, power2, beta1, beta2) == 7
     assert updates_made(None, 12, power1, power2, beta1, beta2) == 12
@@ -133,8 +153,14 @@ def test_a_count_of_minus_one_is_none():
 
 
 def test_types_of_arguments():
-    made = updates_made(np.int32(0), np.float32(12), np.float32(0.9**6), np.float32(0.999**6),
-                        np.float64(0.9), 0.999)
+    made = updates_made(
+        np.int32(0),
+        np.float32(12),
+        np.float32(0.9**6),
+        np.float32(0.999**6),
+        np.float64(0.9),
+        0.999,
+    )
     assert made == 6 and type(made) is int
 
 
@@ -175,6 +201,8 @@ def test_a_product_too_long_to_repeat_is_estimated(monkeypatch):
 
 
 def test_imports_no_mindspore():
-    program = ("import sys; import ms_adam.counts; "
-               "assert not [name for name in sys.modules if name.startswith('mindspore')]")
+    program = (
+        "import sys; import ms_adam.counts; "
+        "assert not [name for name in sys.modules if name.startswith('mindspore')]"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

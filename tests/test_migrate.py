@@ -33,8 +33,10 @@ STEPS = 100
 SIZES = {"norm.gamma": 1.0, "conv.weight": 1e-3, "embedding.weight": 1e-6}
 _RANDOM = np.random.RandomState(0)
 START = {name: (0.03 * _RANDOM.standard_normal((2, 4))).astype(np.float32) for name in SIZES}
-GRADIENTS = {name: (size * (0.5 + _RANDOM.standard_normal((STEPS, 2, 4)))).astype(np.float32)
-             for name, size in SIZES.items()}
+GRADIENTS = {
+    name: (size * (0.5 + _RANDOM.standard_normal((STEPS, 2, 4)))).astype(np.float32)
+    for name, size in SIZES.items()
+}
 
 # What two float32 computations of one formula may differ by after 100 steps, in units of the
 # largest displacement D of a tensor; u = 2^-24, half the distance of neighbouring float32.
@@ -55,6 +57,7 @@ APART = 10
 
 # --- the page ----------------------------------------------------------------------------------
 
+
 class Row(NamedTuple):
     there: str
     same: str
@@ -74,16 +77,27 @@ def tables():
 
 
 ROWS, ARGUMENTS = tables()
-CAN_RUN = [row for row in ROWS + ARGUMENTS if not row.there.startswith("mint")
-           or ms.get_context("device_target") == "Ascend"]
+CAN_RUN = [
+    row
+    for row in ROWS + ARGUMENTS
+    if not row.there.startswith("mint") or ms.get_context("device_target") == "Ascend"
+]
 
 
 def test_the_page_has_a_row_for_each():
     assert [row.there for row in ROWS] == [
-        "nn.Adam(params)", "nn.Adam(params, use_lazy=True)", "nn.Adam(params, use_offload=True)",
-        "nn.LazyAdam(params)", "nn.AdamOffload(params)", "nn.AdamWeightDecay(params)",
-        "experimental.optim.Adam(params)", "experimental.optim.AdamW(params)",
-        "mint.optim.AdamW(params)", "torch.optim.Adam(params)", "torch.optim.AdamW(params)"]
+        "nn.Adam(params)",
+        "nn.Adam(params, use_lazy=True)",
+        "nn.Adam(params, use_offload=True)",
+        "nn.LazyAdam(params)",
+        "nn.AdamOffload(params)",
+        "nn.AdamWeightDecay(params)",
+        "experimental.optim.Adam(params)",
+        "experimental.optim.AdamW(params)",
+        "mint.optim.AdamW(params)",
+        "torch.optim.Adam(params)",
+        "torch.optim.AdamW(params)",
+    ]
 
 
 # --- its calls ---------------------------------------------------------------------------------
@@ -129,8 +143,9 @@ def displacements(text, given, mode, resting=False):
             for gradient in gradients:
                 gradient[0] = 0
         optimizer(tuple(map(Tensor, gradients)))
-    return [parameter.asnumpy().astype(np.float64) - START[parameter.name]
-            for parameter in parameters]
+    return [
+        parameter.asnumpy().astype(np.float64) - START[parameter.name] for parameter in parameters
+    ]
 
 
 def torch_weights(text, given):
@@ -148,24 +163,38 @@ def torch_weights(text, given):
 def write_torch_numbers():
     import torch
 
-    results = [{"call": row.there, "given": dict(values),
-                # as short as it gives the same float32 back
-                "weights": {name: [float(str(x)) for x in weight.ravel()]
-                            for name, weight in torch_weights(row.there, values).items()}}
-               for row in ROWS + ARGUMENTS if row.there.startswith("torch")
-               for values in given(row.there)]
+    results = [
+        {
+            "call": row.there,
+            "given": dict(values),
+            # as short as it gives the same float32 back
+            "weights": {
+                name: [float(str(x)) for x in weight.ravel()]
+                for name, weight in torch_weights(row.there, values).items()
+            },
+        }
+        for row in ROWS + ARGUMENTS
+        if row.there.startswith("torch")
+        for values in given(row.there)
+    ]
     environment = {"torch": torch.__version__, "command": "python tests/test_migrate.py"}
-    TORCH_NUMBERS.write_text(json.dumps(
-        {"schema": 1, "environment": environment, "results": results}, indent=1) + "\n")
+    TORCH_NUMBERS.write_text(
+        json.dumps({"schema": 1, "environment": environment, "results": results}, indent=1) + "\n"
+    )
 
 
 def torch_on_disk(text, given):
     given = json.loads(json.dumps(dict(given)))  # tuples are lists there
-    found = [result["weights"] for result in json.loads(TORCH_NUMBERS.read_text())["results"]
-             if result["call"] == text and result["given"] == given]
+    found = [
+        result["weights"]
+        for result in json.loads(TORCH_NUMBERS.read_text())["results"]
+        if result["call"] == text and result["given"] == given
+    ]
     assert len(found) == 1, text
-    return {name: np.array(weight, np.float32).reshape(START[name].shape)
-            for name, weight in found[0].items()}
+    return {
+        name: np.array(weight, np.float32).reshape(START[name].shape)
+        for name, weight in found[0].items()
+    }
 
 
 def there(row, given, mode):
@@ -175,8 +204,9 @@ def there(row, given, mode):
     accounts = [torch_on_disk(row.there, given)]
     if TORCH_HERE:
         accounts.append(torch_weights(row.there, given))
-    return [[weights[name].astype(np.float64) - START[name] for name in SIZES]
-            for weights in accounts]
+    return [
+        [weights[name].astype(np.float64) - START[name] for name in SIZES] for weights in accounts
+    ]
 
 
 def here(row, given, mode):
@@ -192,8 +222,11 @@ def paper(text, given):
     """The displacements of the reference in float64 for a call of ours."""
     call = ast.parse(text, mode="eval").body
     optimizer = getattr(ms_adam, call.func.attr)
-    options = {"weight_decay": inspect.signature(optimizer).parameters["weight_decay"].default,
-               **written(call), **dict(given)}
+    options = {
+        "weight_decay": inspect.signature(optimizer).parameters["weight_decay"].default,
+        **written(call),
+        **dict(given),
+    }
     for name in ("use_lazy", "use_offload"):  # where and when, not what
         options.pop(name, None)
     if "betas" in options:
@@ -205,8 +238,9 @@ def paper(text, given):
     results = []
     for name in SIZES:
         decay = 0.0 if "gamma" in name and not grouped else options["weight_decay"]
-        adam = reference.Adam(**{**options, "weight_decay": decay}, decoupled=optimizer is
-                              ms_adam.AdamW)
+        adam = reference.Adam(
+            **{**options, "weight_decay": decay}, decoupled=optimizer is ms_adam.AdamW
+        )
         weight, state = START[name], adam.init(START[name])
         for gradient in GRADIENTS[name]:
             weight, state = adam.step(weight, gradient, state)
@@ -215,6 +249,7 @@ def paper(text, given):
 
 
 # --- tests -------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("row", CAN_RUN, ids=str)
 def test_the_same_numbers(row, mode):
@@ -227,8 +262,9 @@ def test_the_same_numbers(row, mode):
 def test_the_papers_numbers(row):
     ms.set_context(mode=ms.GRAPH_MODE)
     for values in given(row.there):
-        assert distance(displacements(row.paper, values, "graph"),
-                        paper(row.paper, values)) < BOUND, values
+        assert (
+            distance(displacements(row.paper, values, "graph"), paper(row.paper, values)) < BOUND
+        ), values
     if row.paper != row.same:
         for account in there(row, (), "graph"):
             assert distance(account, paper(row.paper, ())) > APART * BOUND
@@ -242,8 +278,12 @@ def without(text):
         del tree.body.keywords[i]
         yield name, ast.unparse(tree)
     if "[" in text:
-        yield "the group", text.replace("[{'params': params}]", "params").replace(
-            '[{"params": params}]', "params")
+        yield (
+            "the group",
+            text.replace("[{'params': params}]", "params").replace(
+                '[{"params": params}]', "params"
+            ),
+        )
     old, new = ("AdamW(", "Adam(") if "AdamW(" in text else ("Adam(", "AdamW(")
     yield "the class", text.replace(old, new)
 
@@ -260,9 +300,11 @@ def test_each_difference_is_one(row):
         if name == "use_lazy":  # shows with sparse gradients only
             assert distance(sparse(text), sparse(row.there, target="CPU")) > APART * BOUND
             continue
-        assert any(distance(here(left, values, "graph"), account) > APART * BOUND
-                   for values in given(row.there)
-                   for account in there(row, values, "graph")), name
+        assert any(
+            distance(here(left, values, "graph"), account) > APART * BOUND
+            for values in given(row.there)
+            for account in there(row, values, "graph")
+        ), name
 
 
 # --- row-sparse gradients ----------------------------------------------------------------------
@@ -270,8 +312,10 @@ def test_each_difference_is_one(row):
 WORDS, NAMED, WIDTH = 12, 6, 4  # rows of a table, those named in a step, repeated ones among them
 TABLES = {"words": 1.0, "seldom": 1e-6}
 INDICES = _RANDOM.randint(0, WORDS, (STEPS, NAMED)).astype(np.int32)
-VALUES = np.stack([size * (0.5 + _RANDOM.standard_normal((STEPS, NAMED, WIDTH)))
-                   for size in TABLES.values()], axis=1).astype(np.float32)
+VALUES = np.stack(
+    [size * (0.5 + _RANDOM.standard_normal((STEPS, NAMED, WIDTH))) for size in TABLES.values()],
+    axis=1,
+).astype(np.float32)
 
 
 class Lookups(nn.Cell):
@@ -280,8 +324,9 @@ class Lookups(nn.Cell):
     def __init__(self):
         super().__init__()
         zeros = Tensor(np.zeros((WORDS, WIDTH), np.float32))
-        self.tables = nn.CellList([nn.EmbeddingLookup(WORDS, WIDTH, param_init=zeros, sparse=True)
-                                   for _ in TABLES])
+        self.tables = nn.CellList(
+            [nn.EmbeddingLookup(WORDS, WIDTH, param_init=zeros, sparse=True) for _ in TABLES]
+        )
 
     def construct(self, indices, values):
         total = 0.0
@@ -315,8 +360,11 @@ def sparse(text, target=None):
     return [parameter.asnumpy().astype(np.float64) for parameter in optimizer.parameters]
 
 
-SPARSE = [row for row in ROWS if row.there in (
-    "nn.Adam(params)", "nn.Adam(params, use_lazy=True)", "nn.LazyAdam(params)")]
+SPARSE = [
+    row
+    for row in ROWS
+    if row.there in ("nn.Adam(params)", "nn.Adam(params, use_lazy=True)", "nn.LazyAdam(params)")
+]
 
 
 @pytest.mark.parametrize("row", SPARSE, ids=str)
@@ -330,29 +378,40 @@ def test_repeated_rows_are_wrong_under_the_default_target_there():
 
 
 def test_a_row_of_zeros_in_a_dense_gradient_is_a_row_only_there(mode):
-    lazy, ours, plain = (displacements(text, (), mode, resting=True) for text in (
-        "nn.Adam(params, use_lazy=True)", "ms_adam.Adam(params, use_lazy=True, epsilon_hat=True)",
-        "ms_adam.Adam(params, epsilon_hat=True)"))
+    lazy, ours, plain = (
+        displacements(text, (), mode, resting=True)
+        for text in (
+            "nn.Adam(params, use_lazy=True)",
+            "ms_adam.Adam(params, use_lazy=True, epsilon_hat=True)",
+            "ms_adam.Adam(params, epsilon_hat=True)",
+        )
+    )
     assert distance(plain, lazy) < BOUND
     assert distance(ours, lazy) > APART * BOUND
 
 
 # --- trainers ----------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("accumulated", [1, 2, 4])
 def test_a_schedule_advances_on_updates_and_not_on_get_lr(accumulated, mode):
     """MindCV's train step calls get_lr() for each batch whose gradients it only accumulates."""
     weight = Parameter(Tensor(START["conv.weight"]), name="conv.weight")
-    optimizer = ms_adam.AdamW([weight], learning_rate=[0.1 * 2**-i for i in range(8)],
-                              beta1=0.0, beta2=0.0, eps=1e-30, weight_decay=0.0)
+    optimizer = ms_adam.AdamW(
+        [weight],
+        learning_rate=[0.1 * 2**-i for i in range(8)],
+        beta1=0.0,
+        beta2=0.0,
+        eps=1e-30,
+        weight_decay=0.0,
+    )
     for update in range(3):
         for _ in range(accumulated - 1):
             optimizer.get_lr()
         before = weight.asnumpy().astype(np.float64)
         optimizer((Tensor(GRADIENTS["conv.weight"][update]),))
         # Without memory each element moves by the learning rate.
-        np.testing.assert_allclose(np.abs(weight.asnumpy() - before), 0.1 * 2.0**-update,
-                                   rtol=1e-5)
+        np.testing.assert_allclose(np.abs(weight.asnumpy() - before), 0.1 * 2.0**-update, rtol=1e-5)
     assert int(optimizer.global_step) == 3
 
 
@@ -360,10 +419,13 @@ def test_a_schedule_advances_on_updates_and_not_on_get_lr(accumulated, mode):
 def test_clipping_without_the_1e_6_of_mindformers(norm):
     gradient = GRADIENTS["conv.weight"][0].astype(np.float64)
     gradient = np.float32(gradient * (norm / np.sqrt(np.sum(gradient**2))))
-    norm = np.sqrt(np.sum(gradient.astype(np.float64)**2))
+    norm = np.sqrt(np.sum(gradient.astype(np.float64) ** 2))
     most = norm / 8
-    optimizer = ms_adam.Adam([Parameter(Tensor(START["conv.weight"]), name="conv.weight")],
-                             beta1=0.0, max_grad_norm=float(most))
+    optimizer = ms_adam.Adam(
+        [Parameter(Tensor(START["conv.weight"]), name="conv.weight")],
+        beta1=0.0,
+        max_grad_norm=float(most),
+    )
     optimizer((Tensor(gradient),))
     clipped = optimizer.moment1[0].asnumpy().astype(np.float64)
     # Roundings of the norm, the quotient, the product and the moment.
@@ -374,6 +436,7 @@ def test_clipping_without_the_1e_6_of_mindformers(norm):
 
 
 # --- not available -----------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row not in CAN_RUN], ids=str)
 def test_what_is_for_ascend_does_not_run_here(row, mode):

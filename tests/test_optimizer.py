@@ -6,7 +6,15 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
-from running import ALL_BACKENDS, DTYPES, LOW_PRECISION, as_tensors, make_parameters, snapshot, to_numpy
+from running import (
+    ALL_BACKENDS,
+    DTYPES,
+    LOW_PRECISION,
+    as_tensors,
+    make_parameters,
+    snapshot,
+    to_numpy,
+)
 
 import ms_adam
 from ms_adam import reference
@@ -100,8 +108,11 @@ BAD_ARGUMENTS = [
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("error, arguments, message", BAD_ARGUMENTS,
-                         ids=[str(arguments) for _, arguments, _ in BAD_ARGUMENTS])
+@pytest.mark.parametrize(
+    "error, arguments, message",
+    BAD_ARGUMENTS,
+    ids=[str(arguments) for _, arguments, _ in BAD_ARGUMENTS],
+)
 def test_bad_argument(optimizer, error, arguments, message):
     with pytest.raises(error, match=message):
         optimizer(parameters(), **arguments)
@@ -119,9 +130,13 @@ def test_data_that_is_replaced_is_what_goes_on(backend, mode):
     optimizer(gradient)
     # Equal gradients make steps of the learning rate.
     np.testing.assert_allclose(to_numpy(weight), 4.9, rtol=1e-6)
-    ms.load_param_into_net(optimizer, {
-        "w": Parameter(Tensor(np.full(3, 7.0), ms.float32)),
-        "moment1.w": Parameter(Tensor(np.zeros(3), ms.float32))})
+    ms.load_param_into_net(
+        optimizer,
+        {
+            "w": Parameter(Tensor(np.full(3, 7.0), ms.float32)),
+            "moment1.w": Parameter(Tensor(np.zeros(3), ms.float32)),
+        },
+    )
     optimizer.learning_rate.set_data(Tensor(1.0, ms.float32))
     optimizer(gradient)
     # m = 0.5, corrected by 1 - 0.5^4; v corrected is 1
@@ -129,8 +144,11 @@ def test_data_that_is_replaced_is_what_goes_on(backend, mode):
 
 
 def test_shards_need_ranks():
-    error, says = ((RuntimeError, "shard_state=True.*communication.init.*msrun") if HAS_SHARDING
-                   else (NotImplementedError, f"shard_state=True needs .* this is {RELEASE}"))
+    error, says = (
+        (RuntimeError, "shard_state=True.*communication.init.*msrun")
+        if HAS_SHARDING
+        else (NotImplementedError, f"shard_state=True needs .* this is {RELEASE}")
+    )
     with pytest.raises(error, match=says):
         ms_adam.Adam(parameters(), shard_state=True)
 
@@ -139,25 +157,38 @@ def test_bad_parameters():
     a = parameters()[0]
     integer = Parameter(Tensor(np.ones(3), ms.int32), name="counts")
     for error, params, message in [
-            (ValueError, None, "None"), (ValueError, [], "empty"), (TypeError, 3, "Iterable"),
-            (TypeError, [a, "b"], "Parameter"), (TypeError, [1.0], "Parameter"),
-            (RuntimeError, [a, a], "layer0.weight.*twice"),
-            (RuntimeError, [{"params": [a]}, {"params": [a]}], "layer0.weight"),
-            (KeyError, [{"params": [a], "rate": 0.1}], "rate"),
-            (ValueError, [{"params": []}], "empty"), (TypeError, [integer], "counts.*Int32"),
-            (TypeError, [{"params": [a], "grad_centralization": 1}], "bool"),
-            (ValueError, [{"params": [a], "lr": -1.0}], "-1.0")]:
+        (ValueError, None, "None"),
+        (ValueError, [], "empty"),
+        (TypeError, 3, "Iterable"),
+        (TypeError, [a, "b"], "Parameter"),
+        (TypeError, [1.0], "Parameter"),
+        (RuntimeError, [a, a], "layer0.weight.*twice"),
+        (RuntimeError, [{"params": [a]}, {"params": [a]}], "layer0.weight"),
+        (KeyError, [{"params": [a], "rate": 0.1}], "rate"),
+        (ValueError, [{"params": []}], "empty"),
+        (TypeError, [integer], "counts.*Int32"),
+        (TypeError, [{"params": [a], "grad_centralization": 1}], "bool"),
+        (ValueError, [{"params": [a], "lr": -1.0}], "-1.0"),
+    ]:
         with pytest.raises(error, match=message):
             ms_adam.Adam(params)
 
 
-@pytest.mark.parametrize("gradient, error, message", [
-    (lambda: (Tensor(np.ones((3, 2)), ms.float32),), ValueError, r"layer0.weight.*\(2, 3\).*\(3, 2\)"),
-    (lambda: (Tensor(np.ones(1), ms.float32),), ValueError, r"\(2, 3\).*\(1,\)"),
-    (lambda: (Tensor(np.ones((2, 3)), ms.int32),), TypeError, "layer0.weight.*float.*Int32"),
-    (lambda: (), ValueError, "one gradient for each of the 1 parameters, but got 0"),
-    (lambda: (Tensor(np.ones((2, 3)), ms.float32),) * 2, ValueError, "but got 2"),
-], ids=["shape", "broadcast", "dtype", "none", "too many"])
+@pytest.mark.parametrize(
+    "gradient, error, message",
+    [
+        (
+            lambda: (Tensor(np.ones((3, 2)), ms.float32),),
+            ValueError,
+            r"layer0.weight.*\(2, 3\).*\(3, 2\)",
+        ),
+        (lambda: (Tensor(np.ones(1), ms.float32),), ValueError, r"\(2, 3\).*\(1,\)"),
+        (lambda: (Tensor(np.ones((2, 3)), ms.int32),), TypeError, "layer0.weight.*float.*Int32"),
+        (lambda: (), ValueError, "one gradient for each of the 1 parameters, but got 0"),
+        (lambda: (Tensor(np.ones((2, 3)), ms.float32),) * 2, ValueError, "but got 2"),
+    ],
+    ids=["shape", "broadcast", "dtype", "none", "too many"],
+)
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_bad_gradient_leaves_the_state_alone(gradient, error, message, backend, mode):
     optimizer = ms_adam.Adam(parameters((2, 3)), backend=backend)
@@ -183,6 +214,7 @@ def test_both_spellings_give_the_same():
 
 def test_positional_order_and_defaults_are_those_of_nn_adam():
     import inspect
+
     # MindSpore's __init__ is a wrapper of (self, *args, **kwargs) around the one that it documents.
     documented = inspect.getclosurevars(nn.Adam.__init__).nonlocals["fn"]
     theirs = inspect.signature(documented).parameters
@@ -190,7 +222,7 @@ def test_positional_order_and_defaults_are_those_of_nn_adam():
     for optimizer in OPTIMIZERS:
         ours = inspect.signature(optimizer.__init__).parameters
         positional = [p for p in theirs.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-        assert [p.name for p in positional] == list(ours)[:len(positional)]
+        assert [p.name for p in positional] == list(ours)[: len(positional)]
         for p in positional:
             if (optimizer, p.name) != (ms_adam.AdamW, "weight_decay"):
                 assert ours[p.name].default == p.default
@@ -200,11 +232,11 @@ def test_state_has_the_names_of_nn_adam():
     ours = ms_adam.Adam(parameters(), use_amsgrad=True)
     theirs = nn.Adam(parameters(), use_amsgrad=True)
     names = {p.name for p in ours.get_parameters()}
-    assert names == {p.name for p in theirs.get_parameters()} | {"update_count",
-                                                                         "counted_power"}
+    assert names == {p.name for p in theirs.get_parameters()} | {"update_count", "counted_power"}
 
 
 # --- groups and schedules ----------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 @pytest.mark.parametrize("optimizer_class", OPTIMIZERS)
@@ -212,27 +244,38 @@ def test_groups(optimizer_class, backend, mode):
     conv, bias, scale, head = make_parameters([(4, 3, 3, 3), (4,), (4,), (5, 4)], "float32")
     start = [to_numpy(p) for p in (head, scale, bias, conv)]
     optimizer = optimizer_class(
-        [{"params": [conv], "weight_decay": 0.05, "grad_centralization": True},
-         {"params": [bias, scale], "lr": 0.02, "weight_decay": 0.0},
-         {"params": [head]},
-         {"order_params": [head, scale, bias, conv]}],
-        learning_rate=0.1, weight_decay=0.01, backend=backend)
+        [
+            {"params": [conv], "weight_decay": 0.05, "grad_centralization": True},
+            {"params": [bias, scale], "lr": 0.02, "weight_decay": 0.0},
+            {"params": [head]},
+            {"order_params": [head, scale, bias, conv]},
+        ],
+        learning_rate=0.1,
+        weight_decay=0.01,
+        backend=backend,
+    )
     assert [p.name for p in optimizer.parameters] == [p.name for p in (head, scale, bias, conv)]
     fed = run(optimizer)
     decoupled = optimizer_class is ms_adam.AdamW
     f32 = lambda x: float(np.float32(x))
-    methods = [reference.Adam(f32(0.1), weight_decay=f32(0.01), decoupled=decoupled),
-               reference.Adam(f32(0.02)), reference.Adam(f32(0.02)),
-               reference.Adam(f32(0.1), weight_decay=f32(0.05), decoupled=decoupled,
-                              centralize=True)]
-    expected = [follow(method, [start[i]], [[exact[i]] for exact in fed])[0]
-                for i, method in enumerate(methods)]
+    methods = [
+        reference.Adam(f32(0.1), weight_decay=f32(0.01), decoupled=decoupled),
+        reference.Adam(f32(0.02)),
+        reference.Adam(f32(0.02)),
+        reference.Adam(f32(0.1), weight_decay=f32(0.05), decoupled=decoupled, centralize=True),
+    ]
+    expected = [
+        follow(method, [start[i]], [[exact[i]] for exact in fed])[0]
+        for i, method in enumerate(methods)
+    ]
     assert_follows(optimizer, expected)
 
 
 def test_decay_spares_beta_and_gamma_without_groups(mode):
-    named = [Parameter(Tensor(np.ones(3), ms.float32), name=name)
-             for name in ("norm.gamma", "norm.beta", "dense.weight")]
+    named = [
+        Parameter(Tensor(np.ones(3), ms.float32), name=name)
+        for name in ("norm.gamma", "norm.beta", "dense.weight")
+    ]
     optimizer = ms_adam.AdamW(named, learning_rate=0.5, weight_decay=0.5)
     optimizer(tuple(Tensor(np.zeros(3), ms.float32) for _ in named))
     assert [float(p.asnumpy()[0]) for p in named] == [1.0, 1.0, 0.75]
@@ -254,8 +297,13 @@ def scheduled(kind):
         # What MindSpore's schedule itself computes is not in question here.
         schedule = nn.ExponentialDecayLR(0.1, 0.5, 1)
         return schedule, [0.1 * 0.5**t for t in range(4)]
-    makers = {"list": list, "iterator": iter, "tuple": tuple, "array": np.array,
-              "tensor": lambda values: Tensor(values, ms.float32)}
+    makers = {
+        "list": list,
+        "iterator": iter,
+        "tuple": tuple,
+        "array": np.array,
+        "tensor": lambda values: Tensor(values, ms.float32),
+    }
     return makers[kind](RATES), [float(np.float32(rate)) for rate in RATES]
 
 
@@ -268,8 +316,11 @@ def test_learning_rate_schedules(kind, backend, mode):
     fed = run(optimizer, 4)
     decays = [float(np.float32(0.1) / np.float32(t + 1)) for t in range(4)]
     assert int(optimizer.global_step) == 4
-    assert_follows(optimizer, follow(reference.Adam(), start, fed, learning_rate=values,
-                                     weight_decay=decays), 4)
+    assert_follows(
+        optimizer,
+        follow(reference.Adam(), start, fed, learning_rate=values, weight_decay=decays),
+        4,
+    )
 
 
 @pytest.mark.parametrize("kind", [float, int, lambda x: Tensor(x, ms.float32)])
@@ -281,15 +332,24 @@ def test_fixed_learning_rates(kind, mode):
 
 def test_schedules_in_groups(mode):
     a, b = parameters()
-    optimizer = ms_adam.Adam([{"params": [a], "lr": RATES}, {"params": [b], "weight_decay": Decay()}],
-                             learning_rate=0.05)
+    optimizer = ms_adam.Adam(
+        [{"params": [a], "lr": RATES}, {"params": [b], "weight_decay": Decay()}], learning_rate=0.05
+    )
     start = [to_numpy(a), to_numpy(b)]
     fed = run(optimizer, 4)
     decays = [float(np.float32(0.1) / np.float32(t + 1)) for t in range(4)]
-    first = follow(reference.Adam(), start[:1], [f[:1] for f in fed],
-                   learning_rate=[float(np.float32(rate)) for rate in RATES])
-    second = follow(reference.Adam(float(np.float32(0.05))), start[1:], [f[1:] for f in fed],
-                    weight_decay=decays)
+    first = follow(
+        reference.Adam(),
+        start[:1],
+        [f[:1] for f in fed],
+        learning_rate=[float(np.float32(rate)) for rate in RATES],
+    )
+    second = follow(
+        reference.Adam(float(np.float32(0.05))),
+        start[1:],
+        [f[1:] for f in fed],
+        weight_decay=decays,
+    )
     assert_follows(optimizer, first + second, 4)
 
 
@@ -304,14 +364,21 @@ def test_learning_rate_can_be_set_between_steps(mode):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("max_norm, loss_scale",
-                         [(0.1, 512.0), (1.0, 1.0), (100.0, 512.0), (2, 1.0)])
+@pytest.mark.parametrize(
+    "max_norm, loss_scale", [(0.1, 512.0), (1.0, 1.0), (100.0, 512.0), (2, 1.0)]
+)
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_clipping_by_the_global_norm(max_norm, loss_scale, backend, mode):
     """As `ops.clip_by_global_norm` and then the update; a large epsilon lets the size show."""
     shapes = [(2, 3), (4,), (), (0,)]
-    clipping = ms_adam.Adam(parameters(*shapes), 0.1, eps=1.0, loss_scale=loss_scale,
-                            max_grad_norm=max_norm, backend=backend)
+    clipping = ms_adam.Adam(
+        parameters(*shapes),
+        0.1,
+        eps=1.0,
+        loss_scale=loss_scale,
+        max_grad_norm=max_norm,
+        backend=backend,
+    )
     plain = ms_adam.Adam(parameters(*shapes), 0.1, eps=1.0, backend=backend)
     start = [to_numpy(p) for p in clipping.parameters]
     clipped = []
@@ -335,11 +402,14 @@ def test_nan_in_a_clipped_gradient_stays_in_its_element(backend, mode):
     wrong[1, 1] = np.nan
     optimizer((Tensor(wrong, ms.float32), Tensor(np.ones(4), ms.float32)))
     assert [int(np.isnan(to_numpy(p)).sum()) for p in optimizer.parameters] == [1, 0]
-    theirs = ops.clip_by_global_norm([Tensor(wrong, ms.float32), Tensor(np.ones(4), ms.float32)], 1.0)
+    theirs = ops.clip_by_global_norm(
+        [Tensor(wrong, ms.float32), Tensor(np.ones(4), ms.float32)], 1.0
+    )
     assert [int(np.isnan(to_numpy(t)).sum()) for t in theirs] == [1, 0]
 
 
 # --- master weights ----------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
@@ -360,8 +430,9 @@ def test_master_weights_keep_what_the_parameter_rounds_away(dtype, backend, mode
             exact = 1 - 100 * float(np.float32(1e-4))  # equal gradients: each step is lr
             assert optimizer.master_weights[0].dtype == ms.float32
             # 100 float32 roundings of a number near 1, and of each update
-            np.testing.assert_allclose(to_numpy(optimizer.master_weights[0]), exact, rtol=0,
-                                       atol=100 * 2.0**-24)
+            np.testing.assert_allclose(
+                to_numpy(optimizer.master_weights[0]), exact, rtol=0, atol=100 * 2.0**-24
+            )
             rounded, _ = as_tensors([to_numpy(optimizer.master_weights[0])], dtype)
             np.testing.assert_array_equal(ends[master], to_numpy(rounded[0]))
     assert np.all(ends[True] < 1)
@@ -375,11 +446,16 @@ def test_master_weights_of_wide_parameters_are_the_parameters():
 
 # --- in training -------------------------------------------------------------------------------
 
+
 class Net(nn.Cell):
     def __init__(self):
         super().__init__()
-        self.dense = nn.Dense(3, 2, weight_init=Tensor(np.linspace(-1, 1, 6).reshape(2, 3),
-                                                       ms.float32), bias_init="zeros")
+        self.dense = nn.Dense(
+            3,
+            2,
+            weight_init=Tensor(np.linspace(-1, 1, 6).reshape(2, 3), ms.float32),
+            bias_init="zeros",
+        )
 
     def construct(self, x):
         return self.dense(x)
@@ -387,8 +463,13 @@ class Net(nn.Cell):
 
 def data(batches=6):
     rng = np.random.default_rng(5)
-    return [(Tensor(rng.standard_normal((4, 3)), ms.float32),
-             Tensor(rng.standard_normal((4, 2)), ms.float32)) for _ in range(batches)]
+    return [
+        (
+            Tensor(rng.standard_normal((4, 3)), ms.float32),
+            Tensor(rng.standard_normal((4, 2)), ms.float32),
+        )
+        for _ in range(batches)
+    ]
 
 
 def by_hand(batches):
@@ -412,8 +493,10 @@ def train_one_step_cell(net, optimizer, batches):
 
 def train_model(net, optimizer, batches):
     import mindspore.dataset as ds
-    source = ds.GeneratorDataset(lambda: ((x.asnumpy(), y.asnumpy()) for x, y in batches), ["x", "y"],
-                                 shuffle=False)
+
+    source = ds.GeneratorDataset(
+        lambda: ((x.asnumpy(), y.asnumpy()) for x, y in batches), ["x", "y"], shuffle=False
+    )
     ms.Model(net, nn.MSELoss(), optimizer).train(1, source, dataset_sink_mode=False)
 
 
@@ -422,6 +505,7 @@ def train_value_and_grad(net, optimizer, batches):
 
     def forward(x, y):
         return loss(net(x), y)
+
     gradient = ms.value_and_grad(forward, None, optimizer.parameters)
     for x, y in batches:
         optimizer(gradient(x, y)[1])
@@ -432,6 +516,7 @@ def train_jit(net, optimizer, batches):
 
     def forward(x, y):
         return loss(net(x), y)
+
     gradient = ms.value_and_grad(forward, None, optimizer.parameters)
 
     @ms.jit
@@ -439,20 +524,30 @@ def train_jit(net, optimizer, batches):
         value, gradients = gradient(x, y)
         optimizer(gradients)
         return value
+
     for x, y in batches:
         step(x, y)
 
 
 def train_with_fixed_loss_scale(net, optimizer, batches):
     manager = ms.amp.FixedLossScaleManager(1024.0, drop_overflow_update=False)
-    step = ms.amp.build_train_network(net, optimizer, nn.MSELoss(), level="O0",
-                                      loss_scale_manager=manager)
+    step = ms.amp.build_train_network(
+        net, optimizer, nn.MSELoss(), level="O0", loss_scale_manager=manager
+    )
     for x, y in batches:
         step(x, y)
 
 
-@pytest.mark.parametrize("train", [train_one_step_cell, train_model, train_value_and_grad,
-                                   train_jit, train_with_fixed_loss_scale])
+@pytest.mark.parametrize(
+    "train",
+    [
+        train_one_step_cell,
+        train_model,
+        train_value_and_grad,
+        train_jit,
+        train_with_fixed_loss_scale,
+    ],
+)
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_training(train, backend, mode):
     batches = data()
@@ -476,6 +571,7 @@ def test_overflow_under_dynamic_loss_scaling_makes_no_step(backend, mode):
 
     def forward(x, y):
         return scaler.scale(loss(net(x), y))
+
     gradient = ms.value_and_grad(forward, None, optimizer.parameters)
 
     @ms.jit
@@ -502,6 +598,7 @@ def test_overflow_under_dynamic_loss_scaling_makes_no_step(backend, mode):
 
 
 # --- habits ------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_gradients_are_not_modified(backend, mode):
@@ -546,6 +643,7 @@ def test_second_call_does_not_compile_again(mode, monkeypatch):
     def counting(self, *arguments):
         compiled.append(arguments)
         return check(self, *arguments)
+
     monkeypatch.setattr(CheckGradients, "check", counting)
     optimizer = ms_adam.Adam(parameters())
     tensors, _ = as_tensors(gradients([(2, 3), (4,)], 1)[0], "float32")
@@ -605,19 +703,27 @@ def test_bfloat16_is_refused_on_a_gpu(for_a_gpu, options, backend):
     class Mine(ms_adam.AdamW):
         pass
 
-    mixed = [Parameter(Tensor([1.0], getattr(ms, dtype)), name=dtype)
-             for dtype in ("float32", "bfloat16")]
+    mixed = [
+        Parameter(Tensor([1.0], getattr(ms, dtype)), name=dtype)
+        for dtype in ("float32", "bfloat16")
+    ]
     named = "no backend can" if backend == "auto" else f"backend='{backend}' cannot"
     with pytest.raises(ValueError) as refusal:
         Mine(mixed, backend=backend, **options)
     assert str(refusal.value) == (
         f"For 'Mine', {named} run here: MindSpore has no BFloat16 kernels for GPU, and the "
-        "parameter 'bfloat16' is BFloat16: it must be float16, float32 or float64 there.")
+        "parameter 'bfloat16' is BFloat16: it must be float16, float32 or float64 there."
+    )
 
 
-@pytest.mark.parametrize("options, backend", [
-    ({}, "composite"), ({"master_weights": True}, "primitive"),
-    ({"use_offload": True}, "composite")])
+@pytest.mark.parametrize(
+    "options, backend",
+    [
+        ({}, "composite"),
+        ({"master_weights": True}, "primitive"),
+        ({"use_offload": True}, "composite"),
+    ],
+)
 def test_float16_is_not_refused_on_a_gpu(for_a_gpu, options, backend):
     assert ms_adam.AdamW(parameters(dtype="float16"), **options).backend == backend
 

@@ -13,8 +13,10 @@ from ms_adam.lab.studies.ranks.launch import free_port
 
 ROOT = Path(__file__).parent.parent
 # The blocks of docs/clients.md are run inside the packages that they are for, by tests/clients.
-PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md"))
-                               if page.name != "clients.md")]
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "clients.md"),
+]
 
 
 def blocks(page):
@@ -29,18 +31,29 @@ def test_code_runs(page, tmp_path):
     for number, code in enumerate(codes):
         script = tmp_path / f"block{number}.py"  # MindSpore compiles code that stands in a file
         script.write_text(code)
-        done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, cwd=tmp_path
+        )
         assert done.returncode == 0, done.stderr[-2000:]
 
 
 def run_in_ranks(code, folder):
     (folder / "train.py").write_text(code + "print('reached the end')\n")
-    command = [sys.executable, "-m", "mindspore.parallel.cluster.run", "--worker_num=2",
-               "--local_worker_num=2", f"--master_port={free_port()}", "--log_dir=logs",
-               "--join=True", "train.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "mindspore.parallel.cluster.run",
+        "--worker_num=2",
+        "--local_worker_num=2",
+        f"--master_port={free_port()}",
+        "--log_dir=logs",
+        "--join=True",
+        "train.py",
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # msrun calls python
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder,
-                          env={**os.environ, "PATH": path})
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PATH": path}
+    )
     logs = [(folder / "logs" / f"worker_{rank}.log").read_text() for rank in (0, 1)]
     assert done.returncode == 0, logs[0][-2000:]
     assert all("reached the end" in log for log in logs)
@@ -69,6 +82,7 @@ def test_commands_and_links_exist():
 
 def test_keywords_named_are_keywords():
     import ms_adam
+
     parameters = inspect.signature(ms_adam.Adam.__init__).parameters
     for row in re.findall(r"^\| (`\w+=.*?) \|", PAGES[0].read_text(), re.MULTILINE):
         for keyword in re.findall(r"`(\w+)=", row):
@@ -85,9 +99,13 @@ def test_the_drawing_names_every_room():
 def test_the_table_of_support_has_every_case():
     """Its rows and columns are those of `ms-adam validate --markdown`."""
     from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, SCHEMES
+
     table = PAGES[0].read_text().split("## What runs where")[1].split("## Rooms")[0]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")]
-            for line in table.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("|")
+    ]
     assert rows[0] == ["", *(column.name for column in COLUMNS), "nn.Adam"]
     assert [row[0] for row in rows[2:]] == [case.name for case in (*CASES, *SCHEMES)]
     assert "fell short" not in str(rows)
@@ -97,6 +115,9 @@ def test_every_test_folder_mirrors_a_room():
     tests = ROOT / "tests"
     clients = tests / "clients"  # other packages, which the optimizer runs in
     for folder in tests.rglob("*"):
-        if folder.is_dir() and not folder.name.startswith("__") and clients not in (
-                folder, *folder.parents):
+        if (
+            folder.is_dir()
+            and not folder.name.startswith("__")
+            and clients not in (folder, *folder.parents)
+        ):
             assert (ROOT / "ms_adam" / folder.relative_to(tests)).is_dir(), folder

@@ -82,9 +82,14 @@ def _section(lines):
             prose.append(line)
     words = " ".join(" ".join(lines).split())
     noted = DIGEST.search(words)
-    return Section(lines[0], [block.rstrip("\n") for block in blocks], tables,
-                   DIGEST.sub("", "\n".join(prose)),
-                   hashlib.sha256(words.encode()).hexdigest()[:8], noted[1] if noted else "")
+    return Section(
+        lines[0],
+        [block.rstrip("\n") for block in blocks],
+        tables,
+        DIGEST.sub("", "\n".join(prose)),
+        hashlib.sha256(words.encode()).hexdigest()[:8],
+        noted[1] if noted else "",
+    )
 
 
 def differences(english, chinese):
@@ -96,9 +101,11 @@ def differences(english, chinese):
         known = {section.digest for section in ours}
         fresh = [section.heading for section in ours if section.digest not in translated]
         stale = [section.heading for section in theirs if section.noted not in known]
-        return [f"{ENGLISH} has {len(ours)} headings and {CHINESE} has {len(theirs)}, or their "
-                f"levels differ. Not translated: {_list(fresh)}; of no section that is there: "
-                f"{_list(stale)}"]
+        return [
+            f"{ENGLISH} has {len(ours)} headings and {CHINESE} has {len(theirs)}, or their "
+            f"levels differ. Not translated: {_list(fresh)}; of no section that is there: "
+            f"{_list(stale)}"
+        ]
     found = []
     for one, other in zip(ours, theirs):
         place = f"'{one.heading}' ('{other.heading}' in {CHINESE})"
@@ -107,7 +114,8 @@ def differences(english, chinese):
             found.append(
                 f"{place}: {ENGLISH} has changed since this section was translated, or it says not "
                 f"of what it is a translation. Bring it up to date in {CHINESE}; then let the line "
-                f"beneath its heading be <!-- {ENGLISH}: {one.digest} -->")
+                f"beneath its heading be <!-- {ENGLISH}: {one.digest} -->"
+            )
     return found
 
 
@@ -138,8 +146,10 @@ def _parts(one, other):
     for kind, pattern in (("inline code", _CODE), ("links", _LINK), ("numbers", _NUMBER)):
         a, b = (Counter(_found(pattern, text)) for text in (one, other))
         if a != b:
-            yield (f"{kind}: {_list((a - b).elements())} in {ENGLISH} alone, "
-                   f"{_list((b - a).elements())} in {CHINESE} alone")
+            yield (
+                f"{kind}: {_list((a - b).elements())} in {ENGLISH} alone, "
+                f"{_list((b - a).elements())} in {CHINESE} alone"
+            )
 
 
 def _found(pattern, text):
@@ -155,6 +165,7 @@ def _list(things):
 
 
 # --- the pages ----------------------------------------------------------------------------------
+
 
 def pages():
     return [(ROOT / name).read_text(encoding="utf-8") for name in (ENGLISH, CHINESE)]
@@ -243,17 +254,24 @@ def test_a_translation_is_accepted():
 _STALE = "has changed since this section was translated"
 
 
-@pytest.mark.parametrize("before, after, told", [
-    ("Takes", "It takes", [_STALE]),
-    ("0.26", "0.27", ["numbers: '0.27' in README.md alone, '0.26' in README_CN.md alone", _STALE]),
-    ("`time`", "`memory`", ["inline code: 'memory' in README.md alone", _STALE]),
-    ("docs/a.md", "docs/b.md", ["links: 'docs/b.md' in README.md alone", _STALE]),
-    ("1.5e-7", "1.6e-7", ["numbers: '1.6e-7' in README.md alone", _STALE]),
-    ("| 1,000 ", "", ["has 2 cells against 3", "numbers", _STALE]),
-    ("\n\n    pack", "\n| new | 1 | 2 |\n\n    pack", ["table 1 has 3 rows against 2", _STALE]),
-    ("run --all", "run", ["code differs: '    pack run' against '    pack run --all'", _STALE]),
-    ("    pack run --all\n", "", ["0 blocks of code against 1", _STALE]),
-])
+@pytest.mark.parametrize(
+    "before, after, told",
+    [
+        ("Takes", "It takes", [_STALE]),
+        (
+            "0.26",
+            "0.27",
+            ["numbers: '0.27' in README.md alone, '0.26' in README_CN.md alone", _STALE],
+        ),
+        ("`time`", "`memory`", ["inline code: 'memory' in README.md alone", _STALE]),
+        ("docs/a.md", "docs/b.md", ["links: 'docs/b.md' in README.md alone", _STALE]),
+        ("1.5e-7", "1.6e-7", ["numbers: '1.6e-7' in README.md alone", _STALE]),
+        ("| 1,000 ", "", ["has 2 cells against 3", "numbers", _STALE]),
+        ("\n\n    pack", "\n| new | 1 | 2 |\n\n    pack", ["table 1 has 3 rows against 2", _STALE]),
+        ("run --all", "run", ["code differs: '    pack run' against '    pack run --all'", _STALE]),
+        ("    pack run --all\n", "", ["0 blocks of code against 1", _STALE]),
+    ],
+)
 def test_an_edit_without_its_counterpart_is_told(before, after, told):
     assert ONE.count(before) == 1 or before == "Takes"
     found = differences(ONE.replace(before, after, 1), OTHER)
@@ -263,8 +281,13 @@ def test_an_edit_without_its_counterpart_is_told(before, after, told):
 
 
 def test_an_edit_of_the_translation_alone_is_told():
-    for before, after in (("0.26", "0.62"), ("1.5e-7", "1.5e-8"), ("--all", "--none"),
-                          ("| `Adam` | 1,000 | 1.5e-7 |\n", ""), ("docs/a.md", "docs/b.md")):
+    for before, after in (
+        ("0.26", "0.62"),
+        ("1.5e-7", "1.5e-8"),
+        ("--all", "--none"),
+        ("| `Adam` | 1,000 | 1.5e-7 |\n", ""),
+        ("docs/a.md", "docs/b.md"),
+    ):
         assert differences(ONE, OTHER.replace(before, after))[0].startswith("'## Results'")
 
 
@@ -272,9 +295,12 @@ def test_a_new_heading_is_named():
     new = ONE.replace("## Licence", "## Devices\n\nNone.\n\n## Licence")
     assert differences(new, OTHER) == [
         "README.md has 4 headings and README_CN.md has 3, or their levels differ. "
-        "Not translated: '## Devices'; of no section that is there: nothing"]
-    assert "Not translated: '### Results'; of no section that is there: '## 结果'" in differences(
-        ONE.replace("## Results", "### Results"), OTHER)[0]
+        "Not translated: '## Devices'; of no section that is there: nothing"
+    ]
+    assert (
+        "Not translated: '### Results'; of no section that is there: '## 结果'"
+        in differences(ONE.replace("## Results", "### Results"), OTHER)[0]
+    )
 
 
 def test_the_digest_to_be_written_is_told():

@@ -19,7 +19,11 @@ MODES = ("graph", "pynative")
 def process(action, mode, folder):
     done = subprocess.run(
         [sys.executable, str(FOLDER / "round_trip.py"), action, mode, str(folder)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "GLOG_v": "4"})
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "GLOG_v": "4"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -27,9 +31,11 @@ def process(action, mode, folder):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """{mode: (what was saved, what was loaded)}; the modes run beside each other."""
+
     def save_and_load(mode):
         folder = tmp_path_factory.mktemp(mode)
         return process("save", mode, folder), process("load", mode, folder)
+
     with ThreadPoolExecutor() as pool:
         return dict(zip(MODES, pool.map(save_and_load, MODES)))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ms_adam.lab.report import scaling
 from ms_adam.lab.studies.ranks import cost
 from ms_adam.lab.studies.ranks.cost import Wire, sent_bytes, state_bytes, step_seconds
-from ms_adam.lab.report import scaling
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -42,10 +42,17 @@ def test_two_ranks_exchange_by_hand():
 
 def test_the_wire_is_found_again():
     true = Wire(hop=50e-6, byte=3e-9, cores=2)
-    messages = [{"workers": ranks, "message": name, "numbers": n,
-                 "ms": 1e3 * getattr(true, function)(4 * n, ranks)}
-                for ranks in (2, 4) for n in (1000, 10**5, 10**6)
-                for name, function in (("AllReduce", "all_reduce"), ("AllGather", "all_gather"))]
+    messages = [
+        {
+            "workers": ranks,
+            "message": name,
+            "numbers": n,
+            "ms": 1e3 * getattr(true, function)(4 * n, ranks),
+        }
+        for ranks in (2, 4)
+        for n in (1000, 10**5, 10**6)
+        for name, function in (("AllReduce", "all_reduce"), ("AllGather", "all_gather"))
+    ]
     found = cost.wire_from(messages, cores=2)
     assert found.hop == pytest.approx(true.hop) and found.byte == pytest.approx(true.byte)
 

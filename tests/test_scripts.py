@@ -375,9 +375,7 @@ def test_interrupted_installation_is_made_anew(project):
 def test_two_at_once_install_once(project):
     processes = [
         subprocess.Popen(
-            **project.command(script, PIP="sleep 1"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            **project.command(script, PIP="sleep 1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         for script in ("scripts/test", "scripts/reproduce")
     ]

@@ -6,10 +6,10 @@ import json
 import mindspore as ms
 import numpy as np
 import pytest
-from lab.studies.ranks import shards
-from lab.studies.ranks.processes import paths_of_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.studies.ranks import shards
+from lab.studies.ranks.processes import paths_of_tests
 from mindspore import Parameter, Tensor, communication
 
 import ms_adam
@@ -49,8 +49,10 @@ def faults(shares, shapes):
 
 
 def loads(shares):
-    return [sum(piece.size for pieces in shares.pieces for piece in pieces if piece.owner == rank)
-            for rank in range(shares.ranks)]
+    return [
+        sum(piece.size for pieces in shares.pieces for piece in pieces if piece.owner == rank)
+        for rank in range(shares.ranks)
+    ]
 
 
 class TestByRows:
@@ -91,14 +93,23 @@ class TestByRows:
         assert tuple(map(tuple, found)) == everything.pieces
 
 
-@pytest.mark.parametrize("change, fault", [
-    (lambda piece: [piece._replace(owner=0, size=6), Piece(1, 3, 9)], "begins at 3"),  # a row twice
-    (lambda piece: [piece._replace(owner=0, size=3), Piece(1, 6, 6)], "begins at 6"),  # one missing
-    (lambda piece: [piece._replace(owner=0, size=9)], "end at 9"),
-    (lambda piece: [Piece(0, 0, 4), Piece(1, 4, 8)], "a row is cut"),
-    (lambda piece: [Piece(0, 0, 6), Piece(0, 6, 6)], "owners are [0, 0]"),
-    (lambda piece: [Piece(0, 0, 6), Piece(2, 6, 6)], "owners are [0, 2]"),
-])
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        (
+            lambda piece: [piece._replace(owner=0, size=6), Piece(1, 3, 9)],
+            "begins at 3",
+        ),  # a row twice
+        (
+            lambda piece: [piece._replace(owner=0, size=3), Piece(1, 6, 6)],
+            "begins at 6",
+        ),  # one missing
+        (lambda piece: [piece._replace(owner=0, size=9)], "end at 9"),
+        (lambda piece: [Piece(0, 0, 4), Piece(1, 4, 8)], "a row is cut"),
+        (lambda piece: [Piece(0, 0, 6), Piece(0, 6, 6)], "owners are [0, 0]"),
+        (lambda piece: [Piece(0, 0, 6), Piece(2, 6, 6)], "owners are [0, 2]"),
+    ],
+)
 def test_a_wrong_division_is_seen(change, fault):
     right = Shares.by_rows([(4, 3)], 0, 2)
     assert faults(right, [(4, 3)]) == []
@@ -117,9 +128,13 @@ class TestByParameters:
     @given(st.lists(st.integers(1, 60), min_size=1, max_size=7), st.integers(2, 3))
     def test_is_at_most_four_thirds_of_the_best(self, sizes, ranks):
         """Graham 1969, theorem 2: 4/3 - 1/(3 ranks), here in whole numbers."""
-        best = min(max(sum(size for size, owner in zip(sizes, owners) if owner == rank)
-                       for rank in range(ranks))
-                   for owners in itertools.product(range(ranks), repeat=len(sizes)))
+        best = min(
+            max(
+                sum(size for size, owner in zip(sizes, owners) if owner == rank)
+                for rank in range(ranks)
+            )
+            for owners in itertools.product(range(ranks), repeat=len(sizes))
+        )
         found = max(loads(Shares.by_parameters([(size,) for size in sizes], 0, ranks)))
         assert 3 * ranks * found <= (4 * ranks - 1) * best
 
@@ -143,21 +158,30 @@ class TestRefused:
         with pytest.raises(ValueError, match="data_parallel.*got .*='semi_auto_parallel'"):
             ms_adam.Adam(self.parameters(), shard_state=True)
 
-    @pytest.mark.parametrize("dtype, masters", [
-        (ms.bfloat16, False), (ms.float64, False), (ms.float64, True)])
+    @pytest.mark.parametrize(
+        "dtype, masters", [(ms.bfloat16, False), (ms.float64, False), (ms.float64, True)]
+    )
     def test_what_no_operator_can_read(self, dtype, masters):
         parameters = self.parameters(dtype)
         with pytest.raises(ValueError, match="'w' of .*Float.*backend='fused'"):
-            packing_for("Adam", "composite", parameters, list(parameters) if masters else parameters,
-                        "CPU")
+            packing_for(
+                "Adam", "composite", parameters, list(parameters) if masters else parameters, "CPU"
+            )
 
-    @pytest.mark.parametrize("name, dtype, masters", [
-        ("fused", ms.bfloat16, False), ("fused", ms.float64, False),
-        ("composite", ms.bfloat16, True), ("composite", ms.float16, False)])
+    @pytest.mark.parametrize(
+        "name, dtype, masters",
+        [
+            ("fused", ms.bfloat16, False),
+            ("fused", ms.float64, False),
+            ("composite", ms.bfloat16, True),
+            ("composite", ms.float16, False),
+        ],
+    )
     def test_but_what_can_be_sent(self, name, dtype, masters):
         parameters = self.parameters(dtype)
-        (_, places), = packing_for("Adam", name, parameters,
-                                   list(parameters) if masters else parameters, "CPU")
+        ((_, places),) = packing_for(
+            "Adam", name, parameters, list(parameters) if masters else parameters, "CPU"
+        )
         assert places == [0]
 
 
@@ -186,7 +210,7 @@ def share(optimizer, shares, rank):
         place = [p.name for p in optimizer.parameters].index(of) if dot else None
         if place is not None and owned[place] is not None:
             begin, size = owned[place]
-            rows = np.array(value.asnumpy()).reshape(-1)[begin:begin + size]
+            rows = np.array(value.asnumpy()).reshape(-1)[begin : begin + size]
             entries[name] = rows.reshape(state.shape_of_rows(value.shape, size))
     if hasattr(optimizer, "layout"):
         flatten(entries, state.FlatLayout.of(optimizer.parameters, owned))
@@ -201,7 +225,7 @@ def flatten(entries, layout):
         buffers = {dtype: np.zeros(size, dtype) for dtype, size in layout.sizes().items()}
         for name, _, dtype, offset in zip(*layout):
             value = entries.pop(f"{prefix}.{name}").reshape(-1)
-            buffers[dtype][offset:offset + value.size] = value
+            buffers[dtype][offset : offset + value.size] = value
         entries.update({f"flat_{prefix}.{dtype}": buffer for dtype, buffer in buffers.items()})
     entries["flat_layout"] = layout.to_bytes()
 
@@ -211,8 +235,9 @@ def all_shares(optimizer, divide, ranks):
     return [share(optimizer, shares, rank) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("name", ["AMSGrad", "flat", "primitive", "composite", "master weights",
-                                  "dtypes"])
+@pytest.mark.parametrize(
+    "name", ["AMSGrad", "flat", "primitive", "composite", "master weights", "dtypes"]
+)
 def test_shares_in_a_list_are_the_whole_state(name):
     old = trained(name)
     for divide, ranks in ((Shares.by_rows, 3), (Shares.by_parameters, 4), (Shares.by_rows, 40)):
@@ -246,21 +271,35 @@ def layout_changed(part, **changes):
 WRONG = {
     "missing": (lambda p: p[:2], r"of the \d+ elements of moment1\.w\d not at all"),
     "twice": (lambda p: [*p, p[1]], r"elements of moment1\.w\d not at all and \d+ more than once"),
-    "other steps": (lambda p: [p[0], p[1], {**p[2], "global_step": np.int32([3])}],
-                    r"number 0 counts 2, number 2 counts 2 or 3 \(global_step 3\)"),
+    "other steps": (
+        lambda p: [p[0], p[1], {**p[2], "global_step": np.int32([3])}],
+        r"number 0 counts 2, number 2 counts 2 or 3 \(global_step 3\)",
+    ),
     "one alone": (lambda p: p[1], "share of another rank .* not of rank 0 of 1"),
-    "no layout": (lambda p: [p[0], {k: v for k, v in p[1].items() if k != "shard_layout"}, p[2]],
-                  "checkpoint 1 of the list is not a share"),
-    "no JSON": (lambda p: [{**p[0], "shard_layout": np.uint8([1, 2, 3])}, *p[1:]],
-                "'shard_layout' is damaged"),
-    "other JSON": (lambda p: [{**p[0], "shard_layout": np.frombuffer(b"[1]", np.uint8)}, *p[1:]],
-                   "'shard_layout' is damaged"),
-    "unnamed": (lambda p: [layout_changed(p[0], names=[]), *p[1:]],
-                r"checkpoint 0 of the list.*moment1\.w0.*shard_layout"),
-    "too many": (lambda p: [*p[:2], layout_changed(p[2], sizes=[10**6] * 9)],
-                 r"checkpoint 2 of the list.*moment1\.w\d.*shard_layout"),
-    "begins late": (lambda p: [*p[:2], layout_changed(p[2], begins=[10**6] * 9)],
-                    r"checkpoint 2 of the list.*moment1\.w\d.*shard_layout"),
+    "no layout": (
+        lambda p: [p[0], {k: v for k, v in p[1].items() if k != "shard_layout"}, p[2]],
+        "checkpoint 1 of the list is not a share",
+    ),
+    "no JSON": (
+        lambda p: [{**p[0], "shard_layout": np.uint8([1, 2, 3])}, *p[1:]],
+        "'shard_layout' is damaged",
+    ),
+    "other JSON": (
+        lambda p: [{**p[0], "shard_layout": np.frombuffer(b"[1]", np.uint8)}, *p[1:]],
+        "'shard_layout' is damaged",
+    ),
+    "unnamed": (
+        lambda p: [layout_changed(p[0], names=[]), *p[1:]],
+        r"checkpoint 0 of the list.*moment1\.w0.*shard_layout",
+    ),
+    "too many": (
+        lambda p: [*p[:2], layout_changed(p[2], sizes=[10**6] * 9)],
+        r"checkpoint 2 of the list.*moment1\.w\d.*shard_layout",
+    ),
+    "begins late": (
+        lambda p: [*p[:2], layout_changed(p[2], begins=[10**6] * 9)],
+        r"checkpoint 2 of the list.*moment1\.w\d.*shard_layout",
+    ),
     "empty": (lambda p: [], "list of checkpoints is empty"),
     "no optimizer's": (lambda p: [p[0], {}, p[2]], "checkpoint 1 of the list is not a share"),
 }
@@ -285,29 +324,42 @@ def test_a_whole_state_in_a_list_is_refused(old):
     assert_equal(bits(new), before)
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda shares: shares._replace(pieces=((Piece(0, 0, 9), Piece(1, 6, 9)), *shares.pieces[1:])),
-    lambda shares: shares._replace(pieces=((Piece(0, 0, 6), Piece(1, 9, 6)), *shares.pieces[1:])),
-], ids=["a row twice", "a row missing"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda shares: shares._replace(
+            pieces=((Piece(0, 0, 9), Piece(1, 6, 9)), *shares.pieces[1:])
+        ),
+        lambda shares: shares._replace(
+            pieces=((Piece(0, 0, 6), Piece(1, 9, 6)), *shares.pieces[1:])
+        ),
+    ],
+    ids=["a row twice", "a row missing"],
+)
 def test_a_wrong_division_is_no_state(old, wrong):
     shapes = [parameter.shape for parameter in old.parameters]
     shares = wrong(Shares.by_rows(shapes, 0, 2))
     assert faults(shares, shapes) != []
     with pytest.raises(ValueError, match=r"of the 15 elements of moment1\.w0"):
-        ms_adam.load_state(shards.make(shards.CASES["AMSGrad"], sharded=False),
-                           [share(old, shares, rank) for rank in range(2)])
+        ms_adam.load_state(
+            shards.make(shards.CASES["AMSGrad"], sharded=False),
+            [share(old, shares, rank) for rank in range(2)],
+        )
 
 
 # What follows looks at what ranks found; each launch runs all cases.
 
+
 def launched(ranks, mode, folder, **job):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # MindSpore writes there what it could not compile
-        for _ in launch(ranks, "lab.studies.ranks.shards", {"mode": mode, **job}, folder,
-                        paths_of_tests()):
+        for _ in launch(
+            ranks, "lab.studies.ranks.shards", {"mode": mode, **job}, folder, paths_of_tests()
+        ):
             pass
-    return folder, [json.loads((folder / f"found_{rank}.json").read_text())
-                    for rank in range(ranks)]
+    return folder, [
+        json.loads((folder / f"found_{rank}.json").read_text()) for rank in range(ranks)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +381,9 @@ def ranks(request):
 class TestRanks:
     def test_no_bit_is_another(self, ranks, name):
         """One rank has compared; all have the same."""
-        (different,) = [found["different"][name] for found in ranks[1]
-                        if name in found["different"]]
+        (different,) = [
+            found["different"][name] for found in ranks[1] if name in found["different"]
+        ]
         assert different == {"after steps": [], "state": [], "gone on": [], "state gone on": []}
         assert len({found["cases"][name]["digest"] for found in ranks[1]}) == 1
 
@@ -348,8 +401,10 @@ class TestRanks:
 
     def test_largest_share_is_a_row_above_its_part(self, ranks, name):
         shapes = shards.CASES[name].get("shapes", shards.SHAPES)
-        total, most = sum(int(np.prod(shape)) for shape in shapes), max(
-            found["cases"][name]["elements"] for found in ranks[1])
+        total, most = (
+            sum(int(np.prod(shape)) for shape in shapes),
+            max(found["cases"][name]["elements"] for found in ranks[1]),
+        )
         if shards.CASES[name].get("backend", "fused") == "fused":
             assert most <= total / len(ranks[1]) + max(map(row_of, shapes))
         else:
@@ -377,7 +432,8 @@ def test_compiled_into_a_step(two, backend):
             assert found["steps"][backend] == []
         else:
             assert found["steps"][backend].startswith(
-                "ValueError: With shard_state=True and backend 'primitive' or 'composite', call")
+                "ValueError: With shard_state=True and backend 'primitive' or 'composite', call"
+            )
 
 
 @pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])

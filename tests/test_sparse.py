@@ -28,8 +28,13 @@ def bias(dtype="float32"):
 def named_rows(steps=STEPS, dtype=np.float32, scale=1.0, seed=1):
     """For each step indices, with repetitions and without the last rows, and values."""
     rng = np.random.default_rng(seed)
-    return [(rng.integers(0, ROWS - 3, 7).astype(np.int32),
-             (scale * rng.standard_normal((7, WIDTH))).astype(dtype)) for _ in range(steps)]
+    return [
+        (
+            rng.integers(0, ROWS - 3, 7).astype(np.int32),
+            (scale * rng.standard_normal((7, WIDTH))).astype(dtype),
+        )
+        for _ in range(steps)
+    ]
 
 
 def dense(indices, values):
@@ -54,7 +59,9 @@ def given(kind, indices, values, dtype="float32"):
 def run(optimizer, kind, steps=None, dtype="float32"):
     """Lets an optimizer of a table and a bias make steps; the bias has an ordinary gradient."""
     for indices, values in steps or named_rows():
-        optimizer((given(kind, indices, values, dtype), Tensor([0.2, -2.0, 3.0], getattr(ms, dtype))))
+        optimizer(
+            (given(kind, indices, values, dtype), Tensor([0.2, -2.0, 3.0], getattr(ms, dtype)))
+        )
     return state_of(optimizer)
 
 
@@ -92,13 +99,19 @@ OPTIONS = {
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
-@pytest.mark.parametrize("options, kind", [
-    *((name, "pair") for name in OPTIONS),
-    *(("default", kind) for kind in ("int64", "RowTensor", "dense"))])
+@pytest.mark.parametrize(
+    "options, kind",
+    [
+        *((name, "pair") for name in OPTIONS),
+        *(("default", kind) for kind in ("int64", "RowTensor", "dense")),
+    ],
+)
 def test_lazy_is_an_adam_for_each_row(options, backend, dtype, kind, mode):
     ours, theirs = OPTIONS[options]
     rate = float(np.float32(0.01))
-    optimizer = ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend, **ours)
+    optimizer = ms_adam.Adam(
+        [table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend, **ours
+    )
     start = to_numpy(optimizer.parameters[0]).astype(np.float64)
     steps = named_rows(dtype=dtype)
     weight, _, moment1, _, moment2, _ = run(optimizer, kind, steps, dtype)
@@ -106,7 +119,9 @@ def test_lazy_is_an_adam_for_each_row(options, backend, dtype, kind, mode):
     # A step moves a weight of size |w| by 10 rates at most here, in about 12 roundings, and rounds
     # it once; a sum of 7 values is rounded 6 times. Moments: of size 4 and 16, 3 roundings a step.
     unit = np.finfo(dtype).eps
-    assert np.abs(weight - expected[0]).max() <= STEPS * unit * (np.abs(start).max() + 20 * 10 * rate)
+    assert np.abs(weight - expected[0]).max() <= STEPS * unit * (
+        np.abs(start).max() + 20 * 10 * rate
+    )
     assert np.abs(moment1 - expected[1]).max() <= STEPS * unit * 9 * 4
     assert np.abs(moment2 - expected[2]).max() <= STEPS * unit * 9 * 16
 
@@ -126,8 +141,14 @@ def test_the_reference_tells_lazy_from_exact():
 @pytest.mark.parametrize("kind", ["pair", "dense"])
 def test_lazy_in_low_precision(dtype, kind, mode):
     """Both backends compute in float32 and round once: the same bits, in every step."""
-    states = [run(ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend),
-                  kind, dtype=dtype) for backend in LAZY_BACKENDS]
+    states = [
+        run(
+            ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend),
+            kind,
+            dtype=dtype,
+        )
+        for backend in LAZY_BACKENDS
+    ]
     for state, other in zip(*states):
         # where a tie or a last digit of the float32 result differs, one unit of the dtype
         unit = {"float16": 2.0**-10, "bfloat16": 2.0**-7}[dtype]
@@ -147,27 +168,39 @@ def test_rows_that_are_not_named_stay_as_they_are(optimizer, backend, kind, mode
     assert (before[1] != after[1]).all()  # the bias has no rows: it moves as ever
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"use_nesterov": True, "weight_decay": 0.1}, {"max_grad_norm": 0.5, "loss_scale": 2.0},
-    {"use_amsgrad": True, "backend": "composite"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_nesterov": True, "weight_decay": 0.1},
+        {"max_grad_norm": 0.5, "loss_scale": 2.0},
+        {"use_amsgrad": True, "backend": "composite"},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
 def test_not_lazy_equals_the_dense_gradient(backend, options, mode):
     """Every moment decays, and the bits are those of the gradient as a whole table."""
     options = {"backend": backend, **options}
-    states = [run(ms_adam.Adam([table(), bias()], 0.01, **options), kind)
-              for kind in ("dense", "pair", "RowTensor")]
+    states = [
+        run(ms_adam.Adam([table(), bias()], 0.01, **options), kind)
+        for kind in ("dense", "pair", "RowTensor")
+    ]
     assert_same_bits(states[0], states[1])
     assert_same_bits(states[0], states[2])
 
 
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
-@pytest.mark.parametrize("options", [
-    {}, {"max_grad_norm": 0.5}, {"master_weights": True}, {"flat_state": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"max_grad_norm": 0.5}, {"master_weights": True}, {"flat_state": True}], ids=str
+)
 def test_both_ways_leave_the_same_bits(options, backend, mode):
     if "flat_state" in options and backend != "fused":
         backend = "auto"
-    states = [run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend, **options),
-                  kind) for kind in ("pair", "dense")]
+    states = [
+        run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend, **options), kind)
+        for kind in ("pair", "dense")
+    ]
     assert_same_bits(*states)
 
 
@@ -178,8 +211,10 @@ def centralizing(params, **options):
 
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
 def test_rows_are_centralized_as_in_a_table(backend, mode):
-    states = [run(centralizing([table(), bias()], use_lazy=lazy, backend=backend), kind)
-              for lazy, kind in ((True, "pair"), (True, "dense"))]
+    states = [
+        run(centralizing([table(), bias()], use_lazy=lazy, backend=backend), kind)
+        for lazy, kind in ((True, "pair"), (True, "dense"))
+    ]
     # the sum over a row of 5 in another order: 5 roundings, which the update repeats at its size
     for state, other in zip(*states):
         assert np.abs(state - other).max() <= 1e-6
@@ -190,10 +225,17 @@ def test_rows_are_centralized_as_in_a_table(backend, mode):
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
 def test_lazy_equals_dense_where_every_row_is_named(backend, mode):
     rng = np.random.default_rng(5)
-    steps = [(rng.permutation(ROWS).astype(np.int32),
-              rng.standard_normal((ROWS, WIDTH)).astype(np.float32)) for _ in range(STEPS)]
-    states = [run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend=backend), kind, steps)
-              for lazy, kind in ((True, "pair"), (False, "dense"))]
+    steps = [
+        (
+            rng.permutation(ROWS).astype(np.int32),
+            rng.standard_normal((ROWS, WIDTH)).astype(np.float32),
+        )
+        for _ in range(STEPS)
+    ]
+    states = [
+        run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend=backend), kind, steps)
+        for lazy, kind in ((True, "pair"), (False, "dense"))
+    ]
     assert_same_bits(*states)
 
 
@@ -238,13 +280,24 @@ def test_a_table_of_numbers(mode):
 
 VALUES = Tensor(np.ones((2, WIDTH)), ms.float32)
 BAD_GRADIENTS = {
-    "malformed": (ValueError, VALUES, "'table' must have the parameter's shape .*PyNative.*Embedding"),
+    "malformed": (
+        ValueError,
+        VALUES,
+        "'table' must have the parameter's shape .*PyNative.*Embedding",
+    ),
     "float indices": (TypeError, (Tensor([1.0, 2.0], ms.float32), VALUES), "'table' must be int32"),
     "two axes": (ValueError, (Tensor([[1, 2]], ms.int32), VALUES), r"'table' names rows.*\(1, 2\)"),
     "too few": (ValueError, (Tensor([1], ms.int32), VALUES), r"\(n, \.\.\.\), but got \(1,\)"),
-    "width": (ValueError, (Tensor([1, 2], ms.int32), Tensor(np.ones((2, 3)), ms.float32)), "'table'"),
-    "integers": (TypeError, (Tensor([1, 2], ms.int32), Tensor(np.ones((2, WIDTH)), ms.int32)),
-                 "'table' must be float16"),
+    "width": (
+        ValueError,
+        (Tensor([1, 2], ms.int32), Tensor(np.ones((2, 3)), ms.float32)),
+        "'table'",
+    ),
+    "integers": (
+        TypeError,
+        (Tensor([1, 2], ms.int32), Tensor(np.ones((2, WIDTH)), ms.int32)),
+        "'table' must be float16",
+    ),
     "one part": (ValueError, (Tensor([1, 2], ms.int32),), "pair.*'table' has 1 parts"),
 }
 
@@ -279,6 +332,7 @@ def test_primitive_knows_no_rows():
 
 
 # --- whole trainings ----------------------------------------------------------------------------
+
 
 class Words(nn.Cell):
     """Squares of the sums of word vectors, put through a dense layer."""
@@ -327,8 +381,12 @@ def train(make, sparse, target=None, compiled=True, whole=False):
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_equal_to_nn_adam_where_that_is_right(nesterov, backend):
     ms.set_context(mode=ms.GRAPH_MODE)
-    ours = train(lambda p: ms_adam.Adam(p, 0.01, use_lazy=True, epsilon_hat=True, backend=backend,
-                                        use_nesterov=nesterov), True)
+    ours = train(
+        lambda p: ms_adam.Adam(
+            p, 0.01, use_lazy=True, epsilon_hat=True, backend=backend, use_nesterov=nesterov
+        ),
+        True,
+    )
     theirs = train(lambda p: nn.Adam(p, 0.01, use_lazy=True, use_nesterov=nesterov), True, "CPU")
     for mine, other in zip(ours, theirs):
         assert np.abs(mine - other).max() <= 1e-5 * np.abs(other).max()
@@ -337,11 +395,14 @@ def test_equal_to_nn_adam_where_that_is_right(nesterov, backend):
 def test_nn_adam_does_not_sum_repeated_rows_by_default():
     """Ours is the same under every target."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    theirs = [train(lambda p: nn.Adam(p, 0.01, use_lazy=True), True, target)
-              for target in ("CPU", None)]
+    theirs = [
+        train(lambda p: nn.Adam(p, 0.01, use_lazy=True), True, target) for target in ("CPU", None)
+    ]
     assert max(np.abs(a - b).max() for a, b in zip(*theirs)) > 1e-3
-    ours = [train(lambda p: ms_adam.Adam(p, 0.01, use_lazy=True), True, target)
-            for target in ("CPU", None)]
+    ours = [
+        train(lambda p: ms_adam.Adam(p, 0.01, use_lazy=True), True, target)
+        for target in ("CPU", None)
+    ]
     assert_same_bits(*ours)
 
 
@@ -349,6 +410,7 @@ def test_nn_adam_does_not_sum_repeated_rows_by_default():
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
 def test_graph_and_pynative_leave_the_same_bits(backend, lazy):
     """Row-sparse in a graph, dense in a graph, dense in PyNative: on the same data."""
+
     def make(parameters):
         return ms_adam.Adam(parameters, 0.01, use_lazy=lazy, backend=backend)
 
@@ -403,24 +465,34 @@ def test_row_sparse_gradients_of_pynative_are_right_or_refused():
 
 # --- offload ------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
 @pytest.mark.parametrize("kind", ["dense", "pair"])
 def test_offload_leaves_the_same_bits(kind, backend, mode):
-    states = [run(ms_adam.Adam([table(), bias()], 0.01, use_offload=offload, backend=backend), kind)
-              for offload in (False, True)]
+    states = [
+        run(ms_adam.Adam([table(), bias()], 0.01, use_offload=offload, backend=backend), kind)
+        for offload in (False, True)
+    ]
     assert_same_bits(*states)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_offload_in_every_dtype(dtype, mode):
-    states = [run(ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_offload=offload), "pair",
-                  dtype=dtype) for offload in (False, True)]
+    states = [
+        run(
+            ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_offload=offload),
+            "pair",
+            dtype=dtype,
+        )
+        for offload in (False, True)
+    ]
     assert_same_bits(*states)
 
 
 def test_offload_computes_on_the_host():
     """Of composite, the one backend for offload from another device: what touches moments."""
     from ms_adam.backends.composite import CompositeBatch
+
     optimizer = ms_adam.Adam([table()], backend="composite")
     batch = optimizer.update.batches[0]
     formula = optimizer.formula._replace(on_host=True)
@@ -433,5 +505,6 @@ def test_offload_computes_on_the_host():
     assert "primitive_target" not in placed.store.attrs  # the parameter is the device's
     for backend in ("fused", "primitive"):
         from ms_adam.backends import BACKENDS
+
         kinds = weight_kinds(optimizer.parameters, masters=False)
         assert BACKENDS[backend].obstacle(formula, kinds, "GPU")

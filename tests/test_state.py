@@ -39,17 +39,19 @@ def assigned(monkeypatch):
 
 def offloaded(**options):
     """An optimizer as `use_offload=True` makes it on another device than the CPU."""
-    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float16"), backend="composite",
-                             master_weights=True, **options)
+    optimizer = ms_adam.Adam(
+        make_parameters(SHAPES, "float16"), backend="composite", master_weights=True, **options
+    )
     optimizer.formula = optimizer.formula._replace(on_host=True)
     return optimizer
 
 
 def whole_state():
-    values = {name: np.full(SHAPES[int(name.split(".")[1][-1])], 0.5, np.float32)
-              for name in NAMES}
-    masters = {f"master_weight.layer{i}.weight": np.full(shape, 0.25, np.float32)
-               for i, shape in enumerate(SHAPES)}
+    values = {name: np.full(SHAPES[int(name.split(".")[1][-1])], 0.5, np.float32) for name in NAMES}
+    masters = {
+        f"master_weight.layer{i}.weight": np.full(shape, 0.25, np.float32)
+        for i, shape in enumerate(SHAPES)
+    }
     return {**values, **masters, "global_step": np.array([3], np.int32)}
 
 
@@ -70,8 +72,12 @@ def test_the_matrix_sets_them_there_too(assigned):
 
 
 def test_state_on_the_device_is_written_there(assigned):
-    optimizer = ms_adam.Adam(make_parameters(SHAPES, "float16"), backend="composite",
-                             master_weights=True, use_offload=True)
+    optimizer = ms_adam.Adam(
+        make_parameters(SHAPES, "float16"),
+        backend="composite",
+        master_weights=True,
+        use_offload=True,
+    )
     assert not optimizer.formula.on_host  # the CPU is the host
     ms_adam.load_state(optimizer, whole_state())
     assert not assigned and int(optimizer.global_step) == 3

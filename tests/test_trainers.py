@@ -26,11 +26,13 @@ def ones(*shapes, dtype="float32", value=1.0):
 
 SETTERS = {
     "load_param_into_net": lambda parameter, value: ms.load_param_into_net(
-        _Holder(parameter), {parameter.name: Parameter(value)}),
+        _Holder(parameter), {parameter.name: Parameter(value)}
+    ),
     "set_data": lambda parameter, value: parameter.set_data(value),
     # On the CPU, assign has no bfloat16.
-    "assign": lambda parameter, value: (ops.assign(parameter, value) if value.dtype == ms.float16
-                                        else parameter.copy_(value)),
+    "assign": lambda parameter, value: (
+        ops.assign(parameter, value) if value.dtype == ms.float16 else parameter.copy_(value)
+    ),
 }
 
 
@@ -42,9 +44,13 @@ class _Holder(nn.Cell):
 
 # A graph in PyNative mode goes on with the memory that it saw first (MindSpore 2.10), and no optimizer
 # in it can tell (docs/formulas.md): there only what writes into that memory is seen.
-LATE_WAYS = [(name, backend, compiled, setter) for name in ("graph", "pynative")
-             for backend, compiled in WAYS for setter in SETTERS
-             if setter == "assign" or not (compiled and name == "pynative")]
+LATE_WAYS = [
+    (name, backend, compiled, setter)
+    for name in ("graph", "pynative")
+    for backend, compiled in WAYS
+    for setter in SETTERS
+    if setter == "assign" or not (compiled and name == "pynative")
+]
 
 
 @pytest.mark.parametrize("name, backend, compiled, setter", LATE_WAYS)
@@ -59,8 +65,9 @@ def test_a_master_follows_weights_that_are_loaded_later(dtype, name, backend, co
         SETTERS[setter](parameter, Tensor(np.full(8, value), getattr(ms, dtype)))
         step(ones((8,), dtype=dtype))
         # Equal gradients make steps of the learning rate; a unit of 7.0 in float32 is 2^-21.
-        np.testing.assert_allclose(to_numpy(optimizer.master_weights[0]), value - 1e-3,
-                                   atol=2.0**-20)
+        np.testing.assert_allclose(
+            to_numpy(optimizer.master_weights[0]), value - 1e-3, atol=2.0**-20
+        )
         rounded = Tensor(to_numpy(optimizer.master_weights[0]), getattr(ms, dtype))
         np.testing.assert_array_equal(to_numpy(parameter), to_numpy(rounded))
 
@@ -79,6 +86,7 @@ def test_a_master_keeps_what_its_rounding_drops(backend, compiled, mode):
 
 # --- counters ------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("backend, compiled", WAYS)
 def test_bias_correction_counts_updates_and_schedules_count_steps(backend, compiled, mode):
     """mindone advances global_step while it accumulates gradients."""
@@ -93,8 +101,12 @@ def test_bias_correction_counts_updates_and_schedules_count_steps(backend, compi
             ops.assign_add(optimizer.global_step, Tensor([1], ms.int32))
         gradient = np.linspace(-1, 1, 6) * (i + 1)
         step((Tensor(gradient, ms.float32),))
-        weight, state = adam.step(weight, to_numpy(Tensor(gradient, ms.float32)), state,
-                                  learning_rate=float(np.float32(rate)))
+        weight, state = adam.step(
+            weight,
+            to_numpy(Tensor(gradient, ms.float32)),
+            state,
+            learning_rate=float(np.float32(rate)),
+        )
     # Of weights up to 2, two steps of a few roundings.
     np.testing.assert_allclose(to_numpy(optimizer.parameters[0]), weight, atol=2 * 4 * 2.0**-23)
     assert optimizer.update_count.asnumpy() == 2
@@ -109,8 +121,10 @@ def trained(optimizer, steps, compiled=False):
     step = step_of(optimizer, compiled)
     for i in range(steps):
         step(ones((4, 3), (5,), value=0.5 + i))
-    return {parameter.name: Parameter(Tensor(np.array(parameter.asnumpy())), name=parameter.name)
-            for parameter in optimizer.get_parameters()}
+    return {
+        parameter.name: Parameter(Tensor(np.array(parameter.asnumpy())), name=parameter.name)
+        for parameter in optimizer.get_parameters()
+    }
 
 
 @pytest.mark.parametrize("backend, compiled", WAYS)
@@ -167,6 +181,7 @@ def test_other_decay_rates_after_resuming(mode):
 
 # --- the rate ------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("backend, compiled", WAYS)
 def test_lr_acts_on_the_next_step(backend, compiled, mode):
     optimizer = ms_adam.Adam(make_parameters([(6,)], "float32"), 1e-3, backend=backend)
@@ -184,8 +199,11 @@ def test_a_rate_that_is_set_before_each_step_compiles_nothing(backend, mode, mon
     optimizer = ms_adam.Adam(make_parameters([(6,), (3, 2)], "float32"), 1e-3, backend=backend)
     compilations = []
     optimizer(ones((6,), (3, 2)))
-    executor = next(getattr(api, name) for name in ("_JitExecutor", "_MindsporeFunctionExecutor")
-                    if hasattr(api, name))
+    executor = next(
+        getattr(api, name)
+        for name in ("_JitExecutor", "_MindsporeFunctionExecutor")
+        if hasattr(api, name)
+    )
     original = executor.compile
 
     def compile_(self, *args, **kwargs):
@@ -205,8 +223,9 @@ def test_a_rate_that_is_set_before_each_step_compiles_nothing(backend, mode, mon
 
 def test_lr_of_groups():
     a, b, c = make_parameters([(3,), (3,), (3,)], "float32")
-    optimizer = ms_adam.Adam([{"params": [a], "lr": 0.1}, {"params": [b]},
-                              {"params": [c], "lr": 0.2}], 0.3)
+    optimizer = ms_adam.Adam(
+        [{"params": [a], "lr": 0.1}, {"params": [b]}, {"params": [c], "lr": 0.2}], 0.3
+    )
     np.testing.assert_allclose(optimizer.lr, [0.1, 0.3, 0.2], rtol=1e-7)
     optimizer.lr = [0.5, 0.25, 0.125]
     assert optimizer.lr == [0.5, 0.25, 0.125]
@@ -218,15 +237,18 @@ def test_lr_of_groups():
     assert optimizer.lr == [0.5] * 3
 
 
-@pytest.mark.parametrize("rate, value, error, message", [
-    (0.1, -1.0, ValueError, "'lr' must be finite and not negative, but got -1.0"),
-    (0.1, float("nan"), ValueError, "'lr' must be finite"),
-    (0.1, "0.1", TypeError, "'lr' must be a number, but got '0.1'"),
-    (0.1, True, TypeError, "'lr' must be a number"),
-    (0.1, [0.1, 0.2], ValueError, "a number or a list of 1.*got 2"),
-    ([0.1, 0.2], 0.3, ValueError, "'lr' cannot be set: the learning rate comes from "),
-    (nn.ExponentialDecayLR(0.1, 0.9, 4), 0.3, ValueError, "comes from ExponentialDecayLR"),
-])
+@pytest.mark.parametrize(
+    "rate, value, error, message",
+    [
+        (0.1, -1.0, ValueError, "'lr' must be finite and not negative, but got -1.0"),
+        (0.1, float("nan"), ValueError, "'lr' must be finite"),
+        (0.1, "0.1", TypeError, "'lr' must be a number, but got '0.1'"),
+        (0.1, True, TypeError, "'lr' must be a number"),
+        (0.1, [0.1, 0.2], ValueError, "a number or a list of 1.*got 2"),
+        ([0.1, 0.2], 0.3, ValueError, "'lr' cannot be set: the learning rate comes from "),
+        (nn.ExponentialDecayLR(0.1, 0.9, 4), 0.3, ValueError, "comes from ExponentialDecayLR"),
+    ],
+)
 def test_lr_that_cannot_be_set(rate, value, error, message):
     optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), rate)
     before = optimizer.lr
@@ -273,28 +295,38 @@ def test_a_list_of_gradients_in_a_graph(backend):
 
 # --- the norm, groups, boost ---------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("backend, compiled", WAYS)
 def test_grad_norm(backend, compiled, mode):
     shapes = [(30, 7), (11,), ()] if backend != "primitive" else [(30, 7), (11,)]
-    optimizer = ms_adam.Adam(make_parameters(shapes, "float32"), max_grad_norm=3.0,
-                             loss_scale=8.0, backend=backend)
+    optimizer = ms_adam.Adam(
+        make_parameters(shapes, "float32"), max_grad_norm=3.0, loss_scale=8.0, backend=backend
+    )
     step = step_of(optimizer, compiled)
     for factor in (0.001, 8.0):  # below the limit and above it
         gradients = ones(*shapes, value=factor)
         step(gradients)
         size = sum(gradient.size for gradient in gradients)
-        np.testing.assert_allclose(optimizer.grad_norm.asnumpy(), factor / 8 * size**0.5,
-                                   rtol=2.0**-22)
+        np.testing.assert_allclose(
+            optimizer.grad_norm.asnumpy(), factor / 8 * size**0.5, rtol=2.0**-22
+        )
     assert ms_adam.Adam(make_parameters(shapes, "float32")).grad_norm is None
 
 
-@pytest.mark.parametrize("options, error, message", [
-    ({"betas": 0.9}, TypeError, "'betas' must be two floats"),
-    ({"betas": (0.9, 1.0)}, ValueError, r"'beta2' must be in the range \[0.0, 1.0\), but got 1.0"),
-    ({"eps": 0.0}, ValueError, "'eps' must be finite and greater than 0, but got 0.0"),
-    ({"maximize": 1}, TypeError, "'maximize' must be True or False, but got 1"),
-    ({"beta1": 0.9}, KeyError, "beta1"),
-])
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"betas": 0.9}, TypeError, "'betas' must be two floats"),
+        (
+            {"betas": (0.9, 1.0)},
+            ValueError,
+            r"'beta2' must be in the range \[0.0, 1.0\), but got 1.0",
+        ),
+        ({"eps": 0.0}, ValueError, "'eps' must be finite and greater than 0, but got 0.0"),
+        ({"maximize": 1}, TypeError, "'maximize' must be True or False, but got 1"),
+        ({"beta1": 0.9}, KeyError, "beta1"),
+    ],
+)
 def test_bad_options_of_a_group(options, error, message):
     with pytest.raises(error, match=message):
         ms_adam.AdamW([{"params": make_parameters([(3,)], "float32"), **options}])
@@ -304,28 +336,39 @@ def test_options_of_a_group_reach_its_parameters(mode):
     """From a generator, as net.trainable_params is often filtered; the order turned round."""
     a, b = make_parameters([(3,), (3,)], "float32")
     start = [to_numpy(a), to_numpy(b)]
-    optimizer = ms_adam.Adam([{"params": (p for p in [a]), "maximize": True}, {"params": [b]},
-                              {"order_params": [b, a]}], 0.5)
+    optimizer = ms_adam.Adam(
+        [{"params": (p for p in [a]), "maximize": True}, {"params": [b]}, {"order_params": [b, a]}],
+        0.5,
+    )
     optimizer(ones((3,), (3,)))
     np.testing.assert_allclose(to_numpy(a) - start[0], 0.5, rtol=1e-3)
     np.testing.assert_allclose(to_numpy(b) - start[1], -0.5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("make", [lambda p: ms_adam.Adam(p, lr=0.1, betas=(0.8, 0.9)),
-                                  lambda p: ms_adam.AdamW(p, 0.1, 0.8, backend="composite")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: ms_adam.Adam(p, lr=0.1, betas=(0.8, 0.9)),
+        lambda p: ms_adam.AdamW(p, 0.1, 0.8, backend="composite"),
+    ],
+)
 def test_arguments_are_kept_as_mindspore_keeps_them(make):
     """boost.OptimizerProcess makes another optimizer of the same class from them."""
     parameters = make_parameters([(3,), (2, 2)], "float32")
     optimizer = make(parameters)
     assert optimizer.init_params == {"params": parameters}
     assert optimizer.init_learning_rate == 0.1
-    again = type(optimizer)(make_parameters([(3,), (2, 2)], "float32"),
-                            optimizer.init_learning_rate, **optimizer.init_args)
+    again = type(optimizer)(
+        make_parameters([(3,), (2, 2)], "float32"),
+        optimizer.init_learning_rate,
+        **optimizer.init_args,
+    )
     assert again.formula == optimizer.formula and again.backend == optimizer.backend
 
 
 def test_boost():
     from mindspore import boost
+
     parameters = make_parameters([(3,), (2, 2)], "float32")
     process = boost.OptimizerProcess(ms_adam.Adam(parameters, 0.1, beta1=0.8))
     new = process.generate_new_optimizer()
@@ -335,8 +378,11 @@ def test_boost():
 def test_refused_combinations_have_the_words_of_nn_adam():
     """MindSpore's own tests look for them."""
     parameters = make_parameters([(3,)], "float32")
-    for options in ({"use_lazy": True, "use_offload": True}, {"use_lazy": True, "use_amsgrad": True},
-                    {"use_offload": True, "use_amsgrad": True}):
+    for options in (
+        {"use_lazy": True, "use_offload": True},
+        {"use_lazy": True, "use_amsgrad": True},
+        {"use_offload": True, "use_amsgrad": True},
+    ):
         with pytest.raises(ValueError) as theirs:
             nn.Adam(parameters, **options)
         with pytest.raises(ValueError) as ours:

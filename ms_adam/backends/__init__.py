@@ -70,12 +70,15 @@ def packing_for(class_name, name, parameters, weights, device_target):
             raise ValueError(
                 f"For '{class_name}', shard_state=True with backend='{name}' cannot send the "
                 f"parameter '{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
-                "backend='fused' can, and for bfloat16 master_weights=True.")
+                "backend='fused' can, and for bfloat16 master_weights=True."
+            )
     alike = {}
     for i in places:
         alike.setdefault(OperatorPacking.sent_as(parameters[i].dtype), []).append(i)
-    return [(OperatorPacking(dtype, device_target, [weights[i] for i in places]), places)
-            for dtype, places in sorted(alike.items(), key=lambda item: str(item[0]))]
+    return [
+        (OperatorPacking(dtype, device_target, [weights[i] for i in places]), places)
+        for dtype, places in sorted(alike.items(), key=lambda item: str(item[0]))
+    ]
 
 
 @functools.lru_cache(maxsize=None)

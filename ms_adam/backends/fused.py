@@ -18,9 +18,11 @@ FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
 
 # What the kernel returns; `enum Failure` there.
 _UNKNOWN_ROW = 4
-_REFUSALS = {1: "they are not those that the optimizer was made for",
-             2: "a gradient does not fit its parameter",
-             3: "the state does not fit the parameters"}
+_REFUSALS = {
+    1: "they are not those that the optimizer was made for",
+    2: "a gradient does not fit its parameter",
+    3: "the state does not fit the parameters",
+}
 
 
 class Fused(nn.Cell):
@@ -59,12 +61,18 @@ class Fused(nn.Cell):
     def __init__(self, formula, parameters, weights, state, groups, device_target, offsets=None):
         super().__init__(auto_prefix=False)
         self.weights = weights
-        self.rounded = ParameterTuple(tuple(
-            parameter for parameter, weight in zip(parameters, weights) if parameter is not weight))
+        self.rounded = ParameterTuple(
+            tuple(
+                parameter
+                for parameter, weight in zip(parameters, weights)
+                if parameter is not weight
+            )
+        )
         self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
         self.vhat = kept(state.vhat) if formula.amsgrad else ()
-        self.counters = ParameterTuple((state.update_count, state.beta1_power, state.beta2_power,
-                                        state.counted_power))
+        self.counters = ParameterTuple(
+            (state.update_count, state.beta1_power, state.beta2_power, state.counted_power)
+        )
         self.norm = () if state.norm is None else ParameterTuple((state.norm,))
         self.numbers = Tensor([_numbers(f) for f in (formula, *groups.formulas)], ms.float64)
         self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
@@ -76,12 +84,24 @@ class Fused(nn.Cell):
     def inputs(self, global_step, learning_rates, weight_decays, gradients, indices):
         """All that enters the launch, in the order in which the kernel reads it."""
         # In sums, since graphs of MindSpore 2.0.0 unpack a tuple only in a call.
-        return ((self.numbers, self.plan, global_step) + self.counters + self.norm + learning_rates
-                + weight_decays + gradients + indices + self.weights + self.rounded + self.moment1
-                + self.moment2 + self.vhat)
+        return (
+            (self.numbers, self.plan, global_step)
+            + self.counters
+            + self.norm
+            + learning_rates
+            + weight_decays
+            + gradients
+            + indices
+            + self.weights
+            + self.rounded
+            + self.moment1
+            + self.moment2
+            + self.vhat
+        )
 
-    def construct(self, global_step, learning_rates, weight_decays, gradients, gradient_dtype,
-                  indices):
+    def construct(
+        self, global_step, learning_rates, weight_decays, gradients, gradient_dtype, indices
+    ):
         self.launch(*self.inputs(global_step, learning_rates, weight_decays, gradients, indices))
         return True
 
@@ -96,9 +116,12 @@ class Fused(nn.Cell):
                 arguments are the place of the gradient, the row, and how many rows there are.
             RuntimeError: If the kernel refuses the tensors for another reason.
         """
-        tensors = contiguous((
-            *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
-            self.output))
+        tensors = contiguous(
+            (
+                *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
+                self.output,
+            )
+        )
         state = len(self.moment1) + len(self.moment2) + len(self.vhat)
         self.launcher.describe(tensors, state + 1, check)
         settle()
@@ -112,9 +135,20 @@ class Fused(nn.Cell):
 def _numbers(formula):
     """`struct Formula` of the kernel."""
     clip = math.inf if formula.max_grad_norm is None else formula.max_grad_norm
-    return [formula.beta1, formula.beta2, formula.eps, formula.loss_scale, clip,
-            formula.epsilon_hat, formula.bias_correction, formula.nesterov, formula.amsgrad,
-            formula.decoupled, formula.lazy, formula.maximize]
+    return [
+        formula.beta1,
+        formula.beta2,
+        formula.eps,
+        formula.loss_scale,
+        clip,
+        formula.epsilon_hat,
+        formula.bias_correction,
+        formula.nesterov,
+        formula.amsgrad,
+        formula.decoupled,
+        formula.lazy,
+        formula.maximize,
+    ]
 
 
 def _plan(parameters, weights, state, groups, offsets):
@@ -123,8 +157,15 @@ def _plan(parameters, weights, state, groups, offsets):
     plan = [len(weights), max(groups.index, default=-1) + 1, thread_count(), buffers]
     for i, own in enumerate(groups.owned):
         begin, size = (0, -1) if own is None else own
-        plan += [begin, size, groups.index[i], groups.decayed[i], groups.centralized[i],
-                 weights[i] is not parameters[i], (offsets[i] or 0) if offsets else 0]
+        plan += [
+            begin,
+            size,
+            groups.index[i],
+            groups.decayed[i],
+            groups.centralized[i],
+            weights[i] is not parameters[i],
+            (offsets[i] or 0) if offsets else 0,
+        ]
     return plan
 
 
@@ -158,8 +199,10 @@ def kernel_library():
         return None, f"the kernel was built and can not be loaded: {error}"
     allowed = os.environ.get("MS_CUSTOM_AOT_WHITE_LIST")
     if allowed and os.path.realpath(allowed) not in map(str, library.resolve().parents):
-        return None, (f"MS_CUSTOM_AOT_WHITE_LIST allows kernels in {allowed} alone, and ours is "
-                      f"{library}; MS_ADAM_CACHE says where it is built")
+        return None, (
+            f"MS_CUSTOM_AOT_WHITE_LIST allows kernels in {allowed} alone, and ours is "
+            f"{library}; MS_ADAM_CACHE says where it is built"
+        )
     if ":" in str(library):  # ops.Custom takes "file:function"
         return None, f"MindSpore takes no kernel from a path with a colon: {library}"
     return library, None

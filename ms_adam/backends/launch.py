@@ -58,8 +58,12 @@ def add_one(parameter):
     number.value += 1
 
 
-_NUMBERS = {"int32": ctypes.c_int32, "int64": ctypes.c_int64, "float32": ctypes.c_float,
-            "float64": ctypes.c_double}
+_NUMBERS = {
+    "int32": ctypes.c_int32,
+    "int64": ctypes.c_int64,
+    "float32": ctypes.c_float,
+    "float64": ctypes.c_double,
+}
 
 
 class Launcher:
@@ -93,7 +97,7 @@ class Launcher:
             check: called without arguments if a shape or dtype is not that of the call before;
                 may raise, and then nothing has changed.
         """
-        changing = tensors[:len(tensors) - fixed]
+        changing = tensors[: len(tensors) - fixed]
         shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
         if shapes == self.shapes and dtypes == self.dtypes:
             return
@@ -101,7 +105,7 @@ class Launcher:
             check()
         count = len(tensors)
         if len(shapes) != len(self.shapes):
-            last = tensors[count - fixed:]
+            last = tensors[count - fixed :]
             shapes, dtypes = shapes + list(map(shape_of, last)), dtypes + list(map(dtype_of, last))
             self.shapes, self.dtypes = [None] * count, [None] * count
             self.addresses, self.axes = (ctypes.c_void_p * count)(), (ctypes.c_int * count)()
@@ -115,7 +119,7 @@ class Launcher:
                 self.shape_pointers[i] = self.shape_arrays[i]
             if dtype is not self.dtypes[i]:
                 self.dtype_names[i] = str(dtype).lower().encode()
-        self.shapes, self.dtypes = shapes[:len(changing)], dtypes[:len(changing)]
+        self.shapes, self.dtypes = shapes[: len(changing)], dtypes[: len(changing)]
 
     def __call__(self, tensors):
         """Calls the function; `describe` and `settle` must have been called.
@@ -124,5 +128,12 @@ class Launcher:
             int, what the function returns: 0, or which failure.
         """
         self.addresses[:] = list(map(address_of, tensors))
-        return self.function(len(tensors), self.addresses, self.axes, self.shape_pointers,
-                             self.dtype_names, None, self.report)
+        return self.function(
+            len(tensors),
+            self.addresses,
+            self.axes,
+            self.shape_pointers,
+            self.dtype_names,
+            None,
+            self.report,
+        )

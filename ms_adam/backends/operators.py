@@ -68,23 +68,33 @@ class OperatorBackend(nn.Cell):
         self.scalars = StepScalars(groups.formulas, self.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
-            key = (moment_dtype(weight), weight.dtype, groups.index[i], groups.decayed[i],
-                   groups.centralized[i])
+            key = (
+                moment_dtype(weight),
+                weight.dtype,
+                groups.index[i],
+                groups.decayed[i],
+                groups.centralized[i],
+            )
             # Nothing is updated where there are no elements, and 2.7.0 can not copy such a tensor.
             if groups.owned[i] is not None and weight.size > 0:
                 alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
-        self.batches = nn.CellList([batch(groups.formulas[key[2]], weights, state, members, *key,
-                                          device_target)
-                                    for key, members in alike.items()], auto_prefix=False)
+        self.batches = nn.CellList(
+            [
+                batch(groups.formulas[key[2]], weights, state, members, *key, device_target)
+                for key, members in alike.items()
+            ],
+            auto_prefix=False,
+        )
         self.gradient_scale = GradientScale(formula, state.norm, dtype)
         self.lazy = formula.lazy
         self.weights = weights
         self.map_ = ops.HyperMap()
         self.masters = Masters(parameters, weights, device_target)
 
-    def construct(self, global_step, learning_rates, weight_decays, gradients, gradient_dtype,
-                  indices):
+    def construct(
+        self, global_step, learning_rates, weight_decays, gradients, gradient_dtype, indices
+    ):
         if len(indices) > 0 and not self.lazy:
             gradients = self.map_(densify, self.weights, gradients, indices)
         t = self.count(global_step)
@@ -92,8 +102,16 @@ class OperatorBackend(nn.Cell):
         gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
         self.masters.follow()
         for batch in self.batches:
-            batch(step_sizes, retained, epsilons, weight_decays, gradient_scale, gradients,
-                  gradient_dtype, indices)
+            batch(
+                step_sizes,
+                retained,
+                epsilons,
+                weight_decays,
+                gradient_scale,
+                gradients,
+                gradient_dtype,
+                indices,
+            )
         self.masters.round()
         return t  # a rank that updates no weight has no other use of it, and would not count
 
@@ -114,8 +132,19 @@ class Batch(nn.Cell):
         device_target: "CPU", "GPU" or "Ascend".
     """
 
-    def __init__(self, formula, weights, state, members, dtype, weight_dtype, group, decayed,
-                 centralized, device_target):
+    def __init__(
+        self,
+        formula,
+        weights,
+        state,
+        members,
+        dtype,
+        weight_dtype,
+        group,
+        decayed,
+        centralized,
+        device_target,
+    ):
         super().__init__(auto_prefix=False)
         self.weights = _take(weights, members)
         self.moment1, self.moment2 = _take(state.moment1, members), _take(state.moment2, members)
@@ -124,8 +153,9 @@ class Batch(nn.Cell):
         self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
         self.store = store_operator(weight_dtype, device_target)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
-        self.scaled = (formula.loss_scale != 1.0 or formula.max_grad_norm is not None
-                       or formula.maximize)
+        self.scaled = (
+            formula.loss_scale != 1.0 or formula.max_grad_norm is not None or formula.maximize
+        )
         self.maximize = formula.maximize
         self.l2 = decayed and not formula.decoupled
         self.shrunk = decayed and formula.decoupled
@@ -135,25 +165,43 @@ class Batch(nn.Cell):
         self.map_ = ops.HyperMap()
         self.densified = when_known(self.step_densified, 10)
 
-    def construct(self, step_sizes, retained, epsilons, weight_decays, gradient_scale, gradients,
-                  gradient_dtype, indices):
+    def construct(
+        self,
+        step_sizes,
+        retained,
+        epsilons,
+        weight_decays,
+        gradient_scale,
+        gradients,
+        gradient_dtype,
+        indices,
+    ):
         gradient_scale = self.scale(gradient_scale)
         epsilon = _cast(epsilons[self.group], self.dtype)
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
-            step = ops.partial(self.densified, gradient_scale,
-                               _cast(weight_decays[self.group], self.dtype),
-                               _cast(step_sizes[self.group], self.dtype),
-                               _cast(retained[self.group], self.dtype), epsilon)
+            step = ops.partial(
+                self.densified,
+                gradient_scale,
+                _cast(weight_decays[self.group], self.dtype),
+                _cast(step_sizes[self.group], self.dtype),
+                _cast(retained[self.group], self.dtype),
+                epsilon,
+            )
             self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
             return True
         if self.changed or gradient_dtype != self.dtype:
             weight_decay = _cast(weight_decays[self.group], self.dtype)
-            gradients = self.map_(ops.partial(self.prepare, gradient_scale, weight_decay),
-                                  self.weights, gradients)
-        update = ops.partial(self.adam, _cast(step_sizes[self.group], self.dtype),
-                             _cast(retained[self.group], self.dtype), epsilon)
+            gradients = self.map_(
+                ops.partial(self.prepare, gradient_scale, weight_decay), self.weights, gradients
+            )
+        update = ops.partial(
+            self.adam,
+            _cast(step_sizes[self.group], self.dtype),
+            _cast(retained[self.group], self.dtype),
+            epsilon,
+        )
         self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
 
@@ -162,8 +210,19 @@ class Batch(nn.Cell):
         gradient_scale = _cast(gradient_scale, self.dtype)
         return _neg(gradient_scale) if self.maximize else gradient_scale
 
-    def step_densified(self, gradient_scale, weight_decay, step_size, retained, epsilon, weight,
-                       moment1, moment2, vhat, gradient):
+    def step_densified(
+        self,
+        gradient_scale,
+        weight_decay,
+        step_size,
+        retained,
+        epsilon,
+        weight,
+        moment1,
+        moment2,
+        vhat,
+        gradient,
+    ):
         """A step of a weight with a gradient that has become dense."""
         gradient = self.prepare(gradient_scale, weight_decay, weight, gradient)
         return self.adam(step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient)
@@ -246,9 +305,15 @@ class Masters(nn.Cell):
         for i, weight in enumerate(weights):
             if weight is not parameters[i] and weight.size > 0:
                 copied.setdefault(parameters[i].dtype, []).append(i)
-        self.alike = nn.CellList([MastersOfOneDtype(_take(parameters, members),
-                                                    _take(weights, members), device_target)
-                                  for members in copied.values()], auto_prefix=False)
+        self.alike = nn.CellList(
+            [
+                MastersOfOneDtype(
+                    _take(parameters, members), _take(weights, members), device_target
+                )
+                for members in copied.values()
+            ],
+            auto_prefix=False,
+        )
 
     def follow(self):
         for masters in self.alike:
@@ -307,9 +372,11 @@ def missing_dtype(weights, device_target):
     for weight in weights:
         if weight.parameter_dtype in missing:
             names = [str(dtype).lower() for dtype in FLOATS if dtype not in missing]
-            return (f"MindSpore has no {weight.parameter_dtype} kernels for {device_target}, and "
-                    f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
-                    f"{', '.join(names[:-1])} or {names[-1]} there")
+            return (
+                f"MindSpore has no {weight.parameter_dtype} kernels for {device_target}, and "
+                f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
+                f"{', '.join(names[:-1])} or {names[-1]} there"
+            )
     return None
 
 

@@ -52,7 +52,8 @@ class OperatorPacking:
         float32 without a word. With master weights no bfloat16 is read after it is set.
         """
         return device_target == "CPU" and (
-            dtype == ms.float64 or dtype == bfloat16 and not has_masters)
+            dtype == ms.float64 or dtype == bfloat16 and not has_masters
+        )
 
     @staticmethod
     def length(parameter, size):
@@ -65,8 +66,12 @@ class OperatorPacking:
         alike = {}
         for i, _, _, at in pieces:
             alike.setdefault(parameters[i].dtype, []).append((parameters[i], at))
-        return _Each([_UnpackByOperators(dtype, members, self.device_target)
-                      for dtype, members in alike.items()])
+        return _Each(
+            [
+                _UnpackByOperators(dtype, members, self.device_target)
+                for dtype, members in alike.items()
+            ]
+        )
 
 
 class _PackByOperators(nn.Cell):

@@ -35,11 +35,32 @@ class PrimitiveBatch(Batch):
         if self.shrunk:
             _assign(weight, _mul(weight, retained))  # Loshchilov & Hutter 2019, Algorithm 2
         if self.amsgrad:
-            self.kernel(weight, moment1, moment2, vhat, self.no_power, self.no_power, step_size,
-                        self.beta1, self.beta2, epsilon, gradient)
+            self.kernel(
+                weight,
+                moment1,
+                moment2,
+                vhat,
+                self.no_power,
+                self.no_power,
+                step_size,
+                self.beta1,
+                self.beta2,
+                epsilon,
+                gradient,
+            )
         else:
-            self.kernel(weight, moment1, moment2, self.no_power, self.no_power, step_size,
-                        self.beta1, self.beta2, epsilon, gradient)
+            self.kernel(
+                weight,
+                moment1,
+                moment2,
+                self.no_power,
+                self.no_power,
+                step_size,
+                self.beta1,
+                self.beta2,
+                epsilon,
+                gradient,
+            )
         return True
 
 
@@ -57,14 +78,18 @@ class Primitive(OperatorBackend):
             return missing
         for weight in weights:
             if weight.dtype != ms.float32:
-                return (f"MindSpore's Adam kernel is exact enough for float32 weights alone, and "
-                        f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 "
-                        f"and bfloat16 parameters float32 weights)")
+                return (
+                    f"MindSpore's Adam kernel is exact enough for float32 weights alone, and "
+                    f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 "
+                    f"and bfloat16 parameters float32 weights)"
+                )
             if formula.amsgrad and weight.shape == ():
                 return f"MindSpore's AMSGrad kernel refuses shape (), which '{weight.name}' has"
         if formula.amsgrad and not HAS_AMSGRAD_KERNEL:
-            return (f"the AMSGrad kernel of {RELEASE} has one epsilon for all "
-                    "steps, and later releases have another")
+            return (
+                f"the AMSGrad kernel of {RELEASE} has one epsilon for all "
+                "steps, and later releases have another"
+            )
         if formula.on_host:
             return "MindSpore's Adam kernel has weights and moments in one place"
         if formula.lazy:

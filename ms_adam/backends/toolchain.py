@@ -24,11 +24,15 @@ from typing import NamedTuple, Tuple
 _log = logging.getLogger(__name__)
 
 FLAGS = (
-    "-std=c++17", "-O3", "-fPIC", "-shared", "-pthread",
-    "-ffp-contract=off",     # a * b + c in two roundings, in vectors and at their ends alike
-    "-fno-math-errno",       # std::sqrt is the instruction; nobody reads errno
-    "-fno-trapping-math",    # both sides of a selection may be computed; no exception flag is read
-    "-Wl,-z,nodelete",       # stays loaded while a thread that came too late runs out
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-ffp-contract=off",  # a * b + c in two roundings, in vectors and at their ends alike
+    "-fno-math-errno",  # std::sqrt is the instruction; nobody reads errno
+    "-fno-trapping-math",  # both sides of a selection may be computed; no exception flag is read
+    "-Wl,-z,nodelete",  # stays loaded while a thread that came too late runs out
 )
 # Vectors as wide as this CPU has. Not every compiler knows the flag on every machine.
 NATIVE = ("-march=native",)
@@ -71,8 +75,13 @@ def find_compiler():
         if program is None:
             continue
         command = (program, *words[1:])
-        answer = subprocess.run([*command, "--version"], stdout=subprocess.PIPE,
-                                stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
+        answer = subprocess.run(
+            [*command, "--version"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
         if answer.returncode == 0:
             return Compiler(command, answer.stdout.decode(errors="replace"))
     given = f"$CXX ({wanted[0]})" if wanted[0] else "$CXX (not set)"
@@ -197,19 +206,32 @@ def _compile(compiler, text, library):
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as scratch:
         output = Path(scratch, "library.so")
         for flags in ((*FLAGS, *NATIVE), FLAGS):
-            run = subprocess.run([*compiler.command, *flags, "-x", "c++", "-", "-o", str(output)],
-                                 input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 env={**os.environ, "LC_ALL": "C"}, check=False)
+            run = subprocess.run(
+                [*compiler.command, *flags, "-x", "c++", "-", "-o", str(output)],
+                input=text,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "LC_ALL": "C"},
+                check=False,
+            )
             if run.returncode == 0:
                 break
         else:
             said = run.stdout.decode(errors="replace").strip().splitlines()[-10:]
-            raise BuildError("\n".join([f"{shlex.join(compiler.command)} failed to build the "
-                                        f"kernel (exit status {run.returncode}):", *said]))
+            raise BuildError(
+                "\n".join(
+                    [
+                        f"{shlex.join(compiler.command)} failed to build the "
+                        f"kernel (exit status {run.returncode}):",
+                        *said,
+                    ]
+                )
+            )
         content = output.read_bytes()
         # The loader does not look behind the sections, so that digest and library are one file.
         output.write_bytes(content + hashlib.sha256(content).digest())
         output.chmod(0o700)
         os.replace(output, library)
-    _log.info("Built %s with %s in %.1f s.", library, compiler.command[0],
-              time.monotonic() - started)
+    _log.info(
+        "Built %s with %s in %.1f s.", library, compiler.command[0], time.monotonic() - started
+    )

@@ -45,8 +45,10 @@ def load_callable(name: str, folders: Iterable[Path] = ()) -> Callable:
     else:
         first, *attributes = name.split(".")
         if not attributes or not all(part.isidentifier() for part in (first, *attributes)):
-            raise UserError(f"'{name}' names no class or function: write package.module.Class or "
-                            "package.module:function, as in mindspore.nn.Adam")
+            raise UserError(
+                f"'{name}' names no class or function: write package.module.Class or "
+                "package.module:function, as in mindspore.nn.Adam"
+            )
         found = _module(first, name)
     for attribute in attributes:
         if not colon and inspect.ismodule(found) and attribute not in vars(found):
@@ -71,8 +73,7 @@ def suggestion(word: str, words: Iterable[str]) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a callable returned, for error messages: "Dense", "None", "tuple of 2", "the class X".
-    """
+    """What a callable returned, for error messages: "Dense", "None", "tuple of 2", "the class X"."""
     if value is None:
         return "None"
     if isinstance(value, type):

@@ -32,8 +32,9 @@ class Arithmetic(NamedTuple):
     float32_scalars: bool = False
 
 
-def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, arithmetic,
-                gradient_error=0.0):
+def step_bounds(
+    adam, gradient, before, after, weight, weight_after, *, dtype, arithmetic, gradient_error=0.0
+):
     """Bounds on one step that starts from a given state: of moment1, moment2 and the weight.
 
     Each line counts the roundings of an implementation, each at most u times the size of what is
@@ -77,18 +78,30 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
     # of at most 2 * rest * (|g| + |m|)), sum; and what other decay rates the implementation has.
     rest1, rest2 = 1 - beta1, 1 - beta2
     span1 = size + np.abs(before.moment1)
-    error_m = (rest1 * error_g + (6 * u * rest1 + tiny + abs(kernel1 - beta1)) * span1
-               + u * np.abs(after.moment1) + 2 * tiny)
+    error_m = (
+        rest1 * error_g
+        + (6 * u * rest1 + tiny + abs(kernel1 - beta1)) * span1
+        + u * np.abs(after.moment1)
+        + 2 * tiny
+    )
     span2 = size**2 + np.abs(before.moment2)
-    error_v = (rest2 * (2 * size * error_g + u * size**2 + tiny)
-               + (6 * u * rest2 + tiny + abs(kernel2 - beta2)) * span2
-               + u * np.abs(after.moment2) + 2 * tiny)
+    error_v = (
+        rest2 * (2 * size * error_g + u * size**2 + tiny)
+        + (6 * u * rest2 + tiny + abs(kernel2 - beta2)) * span2
+        + u * np.abs(after.moment2)
+        + 2 * tiny
+    )
 
     # Nesterov's moment is one more lerp.
     error_used = error_m
     if adam.nesterov:
-        error_used = ((1 + rest1) * error_m + rest1 * error_g + 8 * u * rest1 * (span1 + size)
-                      + (abs(kernel1 - beta1) + tiny) * (span1 + size) + 2 * tiny)
+        error_used = (
+            (1 + rest1) * error_m
+            + rest1 * error_g
+            + 8 * u * rest1 * (span1 + size)
+            + (abs(kernel1 - beta1) + tiny) * (span1 + size)
+            + 2 * tiny
+        )
 
     # update = step_size * m / (sqrt(v) + epsilon), and how far its corrections may be off.
     v = after.vhat if adam.amsgrad else after.moment2
@@ -97,8 +110,9 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
     correction1, correction2 = (c1, np.sqrt(square2)) if adam.bias_correction else (1.0, 1.0)
     epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
     divisor = np.sqrt(v) + epsilon
-    least = (np.sqrt(np.maximum(v - error_v, 0.0))
-             + max((1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0))
+    least = np.sqrt(np.maximum(v - error_v, 0.0)) + max(
+        (1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0
+    )
     step_size = adam.learning_rate * correction2 / correction1
     lead = np.abs(after.moment1)
     if adam.nesterov:
@@ -106,9 +120,12 @@ def step_bounds(adam, gradient, before, after, weight, weight_after, *, dtype, a
     update = step_size * lead / divisor
     # Roundings: sqrt, sum, quotient, step size (2), product: 6, and 2 in the step size's factors.
     with np.errstate(divide="ignore"):
-        error_update = ((step_size * error_used + tiny) / least
-                        + step_size * lead * (1 / least - 1 / divisor)
-                        + update * (8 * u_scalar + gap) + tiny)
+        error_update = (
+            (step_size * error_used + tiny) / least
+            + step_size * lead * (1 / least - 1 / divisor)
+            + update * (8 * u_scalar + gap)
+            + tiny
+        )
     # Decoupled decay is one factor (3 roundings); an implementation may store the product first.
     error_w = error_update + 2 * u * np.abs(weight_after) + u * np.abs(weight)
     if adam.decoupled:

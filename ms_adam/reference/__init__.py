@@ -28,6 +28,18 @@ from ms_adam.reference.rmsprop import RMSProp, RMSPropState
 from ms_adam.reference.sgd import SGD, SGDState
 
 __all__ = [
-    "AdaGrad", "AdaGradState", "Adam", "AdamState", "Method", "Momentum", "MomentumState",
-    "Nesterov", "NesterovState", "RMSProp", "RMSPropState", "SGD", "SGDState",
-    "clip_by_global_norm"]
+    "AdaGrad",
+    "AdaGradState",
+    "Adam",
+    "AdamState",
+    "Method",
+    "Momentum",
+    "MomentumState",
+    "Nesterov",
+    "NesterovState",
+    "RMSProp",
+    "RMSPropState",
+    "SGD",
+    "SGDState",
+    "clip_by_global_norm",
+]

@@ -12,8 +12,8 @@ from ms_adam.reference.method import Method
 class AdaGradState(NamedTuple):
     """What AdaGrad remembers."""
 
-    step: int                  # t, the steps made
-    accumulator: np.ndarray    # s, of the parameter's shape
+    step: int  # t, the steps made
+    accumulator: np.ndarray  # s, of the parameter's shape
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,16 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from ms_adam.reference.checks import (ABOVE_0, AT_LEAST_0, BELOW_1, array, arrays, check_one_of,
-                                      override, settle)
+from ms_adam.reference.checks import (
+    ABOVE_0,
+    AT_LEAST_0,
+    BELOW_1,
+    array,
+    arrays,
+    check_one_of,
+    override,
+    settle,
+)
 from ms_adam.reference.correction import bias_correction
 from ms_adam.reference.method import Method
 
@@ -15,10 +23,10 @@ from ms_adam.reference.method import Method
 class AdamState(NamedTuple):
     """What Adam remembers; arrays have the parameter's shape."""
 
-    step: int                      # t, the steps made
-    moment1: np.ndarray            # m, before correction
-    moment2: np.ndarray            # v, before correction
-    vhat: Optional[np.ndarray]     # the largest v so far, before correction; None unless amsgrad
+    step: int  # t, the steps made
+    moment1: np.ndarray  # m, before correction
+    moment2: np.ndarray  # v, before correction
+    vhat: Optional[np.ndarray]  # the largest v so far, before correction; None unless amsgrad
 
 
 @dataclass(frozen=True)
@@ -92,21 +100,29 @@ class Adam(Method):
         settle(self, BELOW_1, "beta1", "beta2")
         settle(self, ABOVE_0, "loss_scale")
         check_one_of(self, "epsilon", "outside", "hat", "inside")
-        for name in ("bias_correction", "nesterov", "amsgrad", "decoupled", "maximize",
-                     "centralize"):
+        for name in (
+            "bias_correction",
+            "nesterov",
+            "amsgrad",
+            "decoupled",
+            "maximize",
+            "centralize",
+        ):
             check_one_of(self, name, False, True)
 
     def init(self, parameter):
         shape = np.shape(parameter)
-        return AdamState(0, np.zeros(shape), np.zeros(shape),
-                         np.zeros(shape) if self.amsgrad else None)
+        return AdamState(
+            0, np.zeros(shape), np.zeros(shape), np.zeros(shape) if self.amsgrad else None
+        )
 
     def step(self, parameter, gradient, state, *, learning_rate=None, weight_decay=None):
         """One step, as `Method.step`; weight_decay too can be given for this step alone."""
         alpha = override("learning_rate", learning_rate, self.learning_rate)
         decay = override("weight_decay", weight_decay, self.weight_decay)
-        w, g, m, v = arrays(parameter, gradient=gradient,
-                            moment1=state.moment1, moment2=state.moment2)
+        w, g, m, v = arrays(
+            parameter, gradient=gradient, moment1=state.moment1, moment2=state.moment2
+        )
         t = state.step + 1
 
         g = g / self.loss_scale

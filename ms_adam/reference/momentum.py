@@ -5,8 +5,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ms_adam.reference.checks import (AT_LEAST_0, BELOW_1, array, arrays, check_one_of, override,
-                                      settle)
+from ms_adam.reference.checks import (
+    AT_LEAST_0,
+    BELOW_1,
+    array,
+    arrays,
+    check_one_of,
+    override,
+    settle,
+)
 from ms_adam.reference.correction import bias_correction
 from ms_adam.reference.method import Method
 
@@ -14,8 +21,8 @@ from ms_adam.reference.method import Method
 class MomentumState(NamedTuple):
     """What momentum remembers."""
 
-    step: int               # t, the steps made
-    velocity: np.ndarray    # v, of the parameter's shape
+    step: int  # t, the steps made
+    velocity: np.ndarray  # v, of the parameter's shape
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,10 @@ class Momentum(Method):
         check_one_of(self, "form", "velocity", "scaled", "ema")
         check_one_of(self, "bias_correction", False, True)
         if self.bias_correction and self.form != "ema":
-            raise ValueError("'bias_correction' must be False unless form is 'ema', but got True "
-                             f"with form={self.form!r}.")
+            raise ValueError(
+                "'bias_correction' must be False unless form is 'ema', but got True "
+                f"with form={self.form!r}."
+            )
 
     def init(self, parameter):
         return MomentumState(0, np.zeros(np.shape(parameter)))

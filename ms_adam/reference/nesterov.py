@@ -5,16 +5,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ms_adam.reference.checks import (AT_LEAST_0, BELOW_1, array, arrays, check_one_of, override,
-                                      settle)
+from ms_adam.reference.checks import (
+    AT_LEAST_0,
+    BELOW_1,
+    array,
+    arrays,
+    check_one_of,
+    override,
+    settle,
+)
 from ms_adam.reference.method import Method
 
 
 class NesterovState(NamedTuple):
     """What Nesterov's method remembers."""
 
-    step: int               # t, the steps made
-    velocity: np.ndarray    # v, of the parameter's shape
+    step: int  # t, the steps made
+    velocity: np.ndarray  # v, of the parameter's shape
 
 
 @dataclass(frozen=True)

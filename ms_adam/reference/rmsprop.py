@@ -5,17 +5,24 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from ms_adam.reference.checks import (AT_LEAST_0, BELOW_1, array, arrays, check_one_of, override,
-                                      settle)
+from ms_adam.reference.checks import (
+    AT_LEAST_0,
+    BELOW_1,
+    array,
+    arrays,
+    check_one_of,
+    override,
+    settle,
+)
 from ms_adam.reference.method import Method
 
 
 class RMSPropState(NamedTuple):
     """What RMSProp remembers; arrays have the parameter's shape."""
 
-    step: int                      # t, the steps made
-    mean_square: np.ndarray        # s
-    mean: Optional[np.ndarray]     # n, of the gradient; None unless centered
+    step: int  # t, the steps made
+    mean_square: np.ndarray  # s
+    mean: Optional[np.ndarray]  # n, of the gradient; None unless centered
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,9 @@ class RMSProp(Method):
 
     def init(self, parameter):
         shape = np.shape(parameter)
-        return RMSPropState(0, np.full(shape, self.initial_mean_square),
-                            np.zeros(shape) if self.centered else None)
+        return RMSPropState(
+            0, np.full(shape, self.initial_mean_square), np.zeros(shape) if self.centered else None
+        )
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
         rate = override("learning_rate", learning_rate, self.learning_rate)
@@ -73,6 +81,7 @@ class RMSProp(Method):
             _, n = arrays(w, mean=state.mean)
             n = array(self.beta * n + (1 - self.beta) * g)
             square = np.maximum(s - np.square(n), 0.0)  # a variance; only rounding takes it below 0
-        root = (np.sqrt(square + self.eps) if self.epsilon == "inside"
-                else np.sqrt(square) + self.eps)
+        root = (
+            np.sqrt(square + self.eps) if self.epsilon == "inside" else np.sqrt(square) + self.eps
+        )
         return array(w - rate * g / root), RMSPropState(state.step + 1, s, n)

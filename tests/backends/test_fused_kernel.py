@@ -40,6 +40,7 @@ def kernel(cache):
 
 # --- bfloat16, which NumPy has not -------------------------------------------------------------
 
+
 def stored(values, dtype):
     """An array that holds values of a dtype; bfloat16 as uint16, rounded to nearest, ties to even."""
     if dtype != "bfloat16":
@@ -63,6 +64,7 @@ def value(array, dtype):
 
 
 # --- one launch --------------------------------------------------------------------------------
+
 
 class Formula(NamedTuple):
     """As in ms_adam/formula.py, in the order of the kernel's `struct Formula`."""
@@ -102,8 +104,9 @@ class Weight(NamedTuple):
         return "float64" if self.dtype == "float64" else "float32"
 
 
-def make(rng, shape, dtype="float32", gradient_dtype=None, rounded_dtype=None, scale=1.0, shift=0,
-         **more):
+def make(
+    rng, shape, dtype="float32", gradient_dtype=None, rounded_dtype=None, scale=1.0, shift=0, **more
+):
     """A weight in the middle of a training; its arrays begin `shift` elements after alignment."""
     gradient_dtype = gradient_dtype or dtype
     moment_dtype = "float64" if dtype == "float64" else "float32"
@@ -112,31 +115,40 @@ def make(rng, shape, dtype="float32", gradient_dtype=None, rounded_dtype=None, s
         values = stored(values, name)
         room = np.empty(values.size + 64, values.dtype)
         first = -room.ctypes.data % 64 // values.itemsize + shift
-        view = room[first:first + values.size].reshape(shape)
+        view = room[first : first + values.size].reshape(shape)
         view[...] = values
         return view
 
     normal = rng.standard_normal
-    moment2 = (scale * normal(shape))**2
+    moment2 = (scale * normal(shape)) ** 2
     weight = array(normal(shape), dtype)
     rounded = array(weight, rounded_dtype) if rounded_dtype else None
-    return Weight(dtype, weight, gradient_dtype,
-                  array(scale * normal(shape), gradient_dtype),
-                  array(scale * normal(shape), moment_dtype), array(moment2, moment_dtype),
-                  array(moment2 * (1 + 0.1 * normal(shape)), moment_dtype),
-                  rounded_dtype, rounded, **more)
+    return Weight(
+        dtype,
+        weight,
+        gradient_dtype,
+        array(scale * normal(shape), gradient_dtype),
+        array(scale * normal(shape), moment_dtype),
+        array(moment2, moment_dtype),
+        array(moment2 * (1 + 0.1 * normal(shape)), moment_dtype),
+        rounded_dtype,
+        rounded,
+        **more,
+    )
 
 
 def copies(weights, shift=0):
     """The same values in memory of their own, `shift` elements after alignment."""
+
     def copy(array):
         if not isinstance(array, np.ndarray):
             return array
         room = np.empty(array.size + 64, array.dtype)
         first = -room.ctypes.data % 64 // array.itemsize + shift
-        view = room[first:first + array.size].reshape(array.shape)
+        view = room[first : first + array.size].reshape(array.shape)
         view[...] = array
         return view
+
     return [Weight(*map(copy, weight)) for weight in weights]
 
 
@@ -151,26 +163,39 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
         The kernel's answer, 0 for success, and both beta powers.
     """
     before = step - 1
-    powers = [np.array(beta**before, np.float32)
-              for beta in (formula.beta1, formula.beta2, formula.beta2)]
+    powers = [
+        np.array(beta**before, np.float32) for beta in (formula.beta1, formula.beta2, formula.beta2)
+    ]
     made = np.array([before], np.int32)
     offsets, buffers = flat or ([0] * len(weights), {})
     plan = [len(weights), len(rates), threads, len(buffers)]
     for weight, offset in zip(weights, offsets):
-        plan += [0, weight.weight.size, weight.group, weight.decayed, weight.centralized,
-                 weight.rounded is not None, offset]
+        plan += [
+            0,
+            weight.weight.size,
+            weight.group,
+            weight.decayed,
+            weight.centralized,
+            weight.rounded is not None,
+            offset,
+        ]
     formulas = np.array([formula] * (1 + len(rates)), np.float64)
-    tensors = [(formulas, "float64"), (np.array(plan, np.int64), "int64"),
-               (np.array([before], np.int32), "int32"), (made, "int32")]
+    tensors = [
+        (formulas, "float64"),
+        (np.array(plan, np.int64), "int64"),
+        (np.array([before], np.int32), "int32"),
+        (made, "int32"),
+    ]
     tensors += [(power, "float32") for power in powers]
     if formula.max_grad_norm < np.inf:
         tensors.append((np.zeros((), np.float32), "float32"))
     tensors += [(np.array(number, np.float32), "float32") for number in (*rates, *decays)]
     tensors += [(weight.gradient, weight.gradient_dtype) for weight in weights]
     tensors += [(weight.weight, weight.dtype) for weight in weights]
-    tensors += [(weight.rounded, weight.rounded_dtype) for weight in weights
-                if weight.rounded is not None]
-    for k, name in enumerate(("moment1", "moment2", "vhat")[:3 if formula.amsgrad else 2]):
+    tensors += [
+        (weight.rounded, weight.rounded_dtype) for weight in weights if weight.rounded is not None
+    ]
+    for k, name in enumerate(("moment1", "moment2", "vhat")[: 3 if formula.amsgrad else 2]):
         if buffers:
             tensors += [(buffer[k], dtype) for dtype, buffer in buffers.items()]
         else:
@@ -180,19 +205,24 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
     count = len(tensors)
     shapes = [(ctypes.c_int64 * max(1, array.ndim))(*array.shape) for array, _ in tensors]
     answer = kernel(
-        count, (ctypes.c_void_p * count)(*[array.ctypes.data for array, _ in tensors]),
+        count,
+        (ctypes.c_void_p * count)(*[array.ctypes.data for array, _ in tensors]),
         (ctypes.c_int * count)(*[array.ndim for array, _ in tensors]),
         (ctypes.c_void_p * count)(*map(ctypes.addressof, shapes)),
-        (ctypes.c_char_p * count)(*[dtype.encode() for _, dtype in tensors]), None, None)
+        (ctypes.c_char_p * count)(*[dtype.encode() for _, dtype in tensors]),
+        None,
+        None,
+    )
     assert made == before + (answer == 0)
     return answer, powers
 
 
 # --- reference 1: exact arithmetic, and a bound --------------------------------------------------
 
+
 def clipping(formula, weights):
     """What clipping leaves of the gradients."""
-    squares = sum(np.sum(value(w.gradient, w.gradient_dtype).astype(LONG)**2) for w in weights)
+    squares = sum(np.sum(value(w.gradient, w.gradient_dtype).astype(LONG) ** 2) for w in weights)
     norm = np.sqrt(LONG(squares)) / LONG(formula.loss_scale)
     return formula.max_grad_norm / norm if norm > formula.max_grad_norm else LONG(1)
 
@@ -209,10 +239,16 @@ def exact(formula, weight, left, step, rate, decay):
     """
     u, normal = LONG(UNIT[weight.moment_dtype]), LONG(NORMAL[weight.moment_dtype])
     number = u + 16 * LONG(2.0**-53)
-    w, g, m, v, vhat = (value(array, dtype).astype(LONG) for array, dtype in (
-        (weight.weight, weight.dtype), (weight.gradient, weight.gradient_dtype),
-        (weight.moment1, weight.moment_dtype), (weight.moment2, weight.moment_dtype),
-        (weight.vhat, weight.moment_dtype)))
+    w, g, m, v, vhat = (
+        value(array, dtype).astype(LONG)
+        for array, dtype in (
+            (weight.weight, weight.dtype),
+            (weight.gradient, weight.gradient_dtype),
+            (weight.moment1, weight.moment_dtype),
+            (weight.moment2, weight.moment_dtype),
+            (weight.vhat, weight.moment_dtype),
+        )
+    )
     rest1, rest2 = 1 - LONG(formula.beta1), 1 - LONG(formula.beta2)
     rate, decay = LONG(np.float32(rate)), LONG(np.float32(decay))
 
@@ -224,8 +260,7 @@ def exact(formula, weight, left, step, rate, decay):
         error_g = error_g + u * np.abs(decay * w) + u * np.abs(g)
     if weight.centralized and g.ndim > 1:  # of what is summed in double; rounding, difference
         axes = tuple(range(1, g.ndim))
-        mean, size = (np.mean(x, axis=axes, keepdims=True) if g.size else g
-                      for x in (g, np.abs(g)))
+        mean, size = (np.mean(x, axis=axes, keepdims=True) if g.size else g for x in (g, np.abs(g)))
         error_g = error_g + (g[:1].size + 16) * LONG(2.0**-53) * size + u * np.abs(mean)
         g = g - mean
         error_g = error_g + u * np.abs(g)
@@ -234,8 +269,9 @@ def exact(formula, weight, left, step, rate, decay):
         """old + rest * (new - old): difference, factor, product, sum."""
         gap = np.abs(new - old)
         result = old + rest * (new - old)
-        return result, (rest * (error_new + (u + number + u) * gap) + u * np.abs(result)
-                        + 3 * normal)
+        return result, (
+            rest * (error_new + (u + number + u) * gap) + u * np.abs(result) + 3 * normal
+        )
 
     m, error_m = toward(m, g, error_g, rest1)
     square, error_square = g**2, 2 * np.abs(g) * error_g + error_g**2 + u * g**2 + normal
@@ -248,22 +284,31 @@ def exact(formula, weight, left, step, rate, decay):
         lead, error_lead = toward(m, g, error_g + error_m, rest1)
         error_lead = error_lead + error_m
 
-    c1 = 1 - LONG(formula.beta1)**step
-    c2 = np.sqrt(1 - LONG(formula.beta2)**step)
+    c1 = 1 - LONG(formula.beta1) ** step
+    c2 = np.sqrt(1 - LONG(formula.beta2) ** step)
     corrected = formula.bias_correction
     step_size = rate * (c2 / c1 if corrected else 1)
     epsilon = LONG(formula.eps) * (c2 if corrected and not formula.epsilon_hat else 1)
 
     root = np.sqrt(used)
     with np.errstate(divide="ignore", invalid="ignore"):
-        error_root = np.where(root > 0, np.minimum(error_used / root, np.sqrt(error_used)),
-                              np.sqrt(error_used)) + u * root
+        error_root = (
+            np.where(
+                root > 0, np.minimum(error_used / root, np.sqrt(error_used)), np.sqrt(error_used)
+            )
+            + u * root
+        )
     divisor = root + epsilon
     error_divisor = error_root + number * epsilon + u * divisor
     update = step_size * lead / divisor
     smaller = np.maximum(divisor - error_divisor, epsilon / 2)
-    error_update = (step_size * error_lead / smaller + (number + u) * np.abs(update)  # product
-                    + np.abs(update) * error_divisor / smaller + u * np.abs(update) + normal)
+    error_update = (
+        step_size * error_lead / smaller
+        + (number + u) * np.abs(update)  # product
+        + np.abs(update) * error_divisor / smaller
+        + u * np.abs(update)
+        + normal
+    )
     retained = 1 - rate * decay if weight.decayed and formula.decoupled else LONG(1)
     after = retained * w - update
     error_w = error_update + u * np.abs(after)
@@ -271,8 +316,11 @@ def exact(formula, weight, left, step, rate, decay):
         error_w = error_w + (number + u) * np.abs(retained * w)
     error_w = error_w + normal
 
-    result = {"weight": (after, stored_error(after, error_w, weight.dtype)),
-              "moment1": (m, error_m), "moment2": (v, error_v)}
+    result = {
+        "weight": (after, stored_error(after, error_w, weight.dtype)),
+        "moment1": (m, error_m),
+        "moment2": (v, error_v),
+    }
     if formula.amsgrad:
         result["vhat"] = (used, error_used)
     if weight.rounded is not None:
@@ -326,10 +374,18 @@ OPTIONS = {
     "clipping, loss scale": Formula(max_grad_norm=0.1, loss_scale=1024.0),
     "maximize": Formula(maximize=True),
     "all, maximize": Formula(maximize=True, max_grad_norm=3.0, loss_scale=3.0, nesterov=True),
-    "all": Formula(epsilon_hat=True, nesterov=True, amsgrad=True, loss_scale=3.0,
-                   max_grad_norm=2.0),
-    "all, decoupled": Formula(beta1=0.8, beta2=0.99, nesterov=True, amsgrad=True, decoupled=True,
-                              loss_scale=0.1, max_grad_norm=2.0),
+    "all": Formula(
+        epsilon_hat=True, nesterov=True, amsgrad=True, loss_scale=3.0, max_grad_norm=2.0
+    ),
+    "all, decoupled": Formula(
+        beta1=0.8,
+        beta2=0.99,
+        nesterov=True,
+        amsgrad=True,
+        decoupled=True,
+        loss_scale=0.1,
+        max_grad_norm=2.0,
+    ),
 }
 
 
@@ -341,9 +397,20 @@ def mixture(rng, scale=1.0):
         for gradient_dtype in DTYPES:
             for shape in ((0,), (1,), (7,), (13, 21)):
                 i = len(weights)
-                weights.append(make(rng, shape, dtype, gradient_dtype, rounded_dtype, scale,
-                                    shift=i % 3, group=i % 2, decayed=i % 3 > 0,
-                                    centralized=i % 5 > 2))
+                weights.append(
+                    make(
+                        rng,
+                        shape,
+                        dtype,
+                        gradient_dtype,
+                        rounded_dtype,
+                        scale,
+                        shift=i % 3,
+                        group=i % 2,
+                        decayed=i % 3 > 0,
+                        centralized=i % 5 > 2,
+                    )
+                )
     return weights
 
 
@@ -369,7 +436,9 @@ def test_no_weights(kernel):
 @pytest.mark.parametrize("scale", [1e-4, 1e-8, 1e6])
 def test_size_of_gradients(kernel, scale):
     rng = np.random.default_rng(2)
-    weights = [make(rng, (1000,), dtype, scale=scale) for dtype in ("bfloat16", "float32", "float64")]
+    weights = [
+        make(rng, (1000,), dtype, scale=scale) for dtype in ("bfloat16", "float32", "float64")
+    ]
     assert excess(kernel, Formula(), weights, step=5) <= 1.0
 
 
@@ -388,12 +457,13 @@ def test_error_in_units_of_the_last_place(kernel, dtype):
     start, got = (value(w.weight, dtype).astype(LONG) for w in (before, weight))
     usual = np.abs(values - start) <= np.abs(start) / 100
     assert np.mean(usual) > 0.8
-    unit = 2 * LONG(UNIT[dtype]) * 2**np.floor(np.log2(np.abs(values[usual])))
+    unit = 2 * LONG(UNIT[dtype]) * 2 ** np.floor(np.log2(np.abs(values[usual])))
     units = np.max(np.abs(got - values)[usual] / unit)
     assert units <= (0.62 if dtype in NORMAL else 0.501)
 
 
 # --- reference 2: the same operations, one by one ------------------------------------------------
+
 
 def one_by_one(formula, weight, left, step, rate, decay):
     """The kernel's operations with NumPy, in the dtype of the moments; subnormals become zero."""
@@ -409,10 +479,16 @@ def one_by_one(formula, weight, left, step, rate, decay):
     rest1, rest2 = real(1.0 - formula.beta1), real(1.0 - formula.beta2)
     step_size, epsilon = real(rate * (c2 / c1)), real(formula.eps * c2)
     with np.errstate(all="ignore"):
-        w, g, m, v, vhat = (flushed(value(array, dtype).astype(real)) for array, dtype in (
-            (weight.weight, weight.dtype), (weight.gradient, weight.gradient_dtype),
-            (weight.moment1, weight.moment_dtype), (weight.moment2, weight.moment_dtype),
-            (weight.vhat, weight.moment_dtype)))
+        w, g, m, v, vhat = (
+            flushed(value(array, dtype).astype(real))
+            for array, dtype in (
+                (weight.weight, weight.dtype),
+                (weight.gradient, weight.gradient_dtype),
+                (weight.moment1, weight.moment_dtype),
+                (weight.moment2, weight.moment_dtype),
+                (weight.vhat, weight.moment_dtype),
+            )
+        )
         g = flushed(scale * g)
         if weight.decayed and not formula.decoupled:
             g = flushed(g + flushed(real(decay) * w))
@@ -432,12 +508,40 @@ def assert_same_bits(got, expected):
     np.testing.assert_array_equal(np.signbit(got)[real], np.signbit(expected)[real])
 
 
-EXTREMES = [0.0, -0.0, 1.0, -1.0, 1e-8, 3e-5, 1e-19, 1e-30, 1e-38, -1e-40, 1e-45, 1e10, 1e19, -2e19,
-            1e30, 3e38, -3e38, np.inf, -np.inf, np.nan]
+EXTREMES = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    1e-8,
+    3e-5,
+    1e-19,
+    1e-30,
+    1e-38,
+    -1e-40,
+    1e-45,
+    1e10,
+    1e19,
+    -2e19,
+    1e30,
+    3e38,
+    -3e38,
+    np.inf,
+    -np.inf,
+    np.nan,
+]
 
 
-@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"amsgrad": True}, {"decoupled": True},
-                                     {"loss_scale": 3.0, "nesterov": True, "amsgrad": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"nesterov": True},
+        {"amsgrad": True},
+        {"decoupled": True},
+        {"loss_scale": 3.0, "nesterov": True, "amsgrad": True},
+    ],
+)
 @pytest.mark.parametrize("decayed", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bits_of_ordinary_and_extreme_values(kernel, dtype, decayed, options):
@@ -448,8 +552,10 @@ def test_bits_of_ordinary_and_extreme_values(kernel, dtype, decayed, options):
     extreme.gradient[...], extreme.moment1[...] = gradients, moments
     extreme.moment2[...] = np.abs(np.roll(moments, 7))
     extreme.vhat[...] = np.abs(np.roll(moments, 11))
-    weights = [extreme] + [make(np.random.default_rng(size), (size,), dtype, shift=size % 5,
-                                decayed=decayed) for size in (1, 5, 127, 128, 129, 5000)]
+    weights = [extreme] + [
+        make(np.random.default_rng(size), (size,), dtype, shift=size % 5, decayed=decayed)
+        for size in (1, 5, 127, 128, 129, 5000)
+    ]
     before = copies(weights)
     assert launch(kernel, formula, weights, 3, (0.01,), (0.1,))[0] == 0
     for old, new in zip(before, weights):
@@ -460,8 +566,9 @@ def test_bits_of_ordinary_and_extreme_values(kernel, dtype, decayed, options):
 def test_more_elements_than_float32_can_count(kernel):
     """The same 65,537 elements over and over: each copy must become the same."""
     part = make(np.random.default_rng(5), (2**16 + 1,))
-    whole = Weight(*(np.resize(array, 2**24 + 3) if isinstance(array, np.ndarray) else array
-                     for array in part))
+    whole = Weight(
+        *(np.resize(array, 2**24 + 3) if isinstance(array, np.ndarray) else array for array in part)
+    )
     expected = one_by_one(Formula(), part, 1.0, 1, 1e-3, 0.0)
     assert launch(kernel, Formula(), [whole], threads=2)[0] == 0
     for name, values in expected.items():
@@ -473,8 +580,10 @@ def test_bits_do_not_depend_on_threads(kernel):
     rng = np.random.default_rng(6)
     shapes = [(7,), (400_001,), (300, 1001), (3, 70_000), (0,), (2, 3), (100_000,)]
     dtypes = ["float32", "bfloat16", "float32", "float64", "float32", "float16", "float16"]
-    weights = [make(rng, shape, dtype, decayed=True, centralized=True)
-               for shape, dtype in zip(shapes, dtypes)]
+    weights = [
+        make(rng, shape, dtype, decayed=True, centralized=True)
+        for shape, dtype in zip(shapes, dtypes)
+    ]
     formula = Formula(max_grad_norm=1.0, nesterov=True)
     results = []
     for threads in (1, 2, 3, 2, 3, 64):
@@ -500,11 +609,13 @@ def test_bits_do_not_depend_on_alignment_and_neighbours(kernel, dtype):
     assert launch(kernel, Formula(), pieces)[0] == 0
     assert launch(kernel, Formula(), [whole])[0] == 0
     for name in ("weight", "moment1", "moment2"):
-        np.testing.assert_array_equal(np.concatenate([getattr(p, name) for p in pieces]),
-                                      getattr(whole, name))
+        np.testing.assert_array_equal(
+            np.concatenate([getattr(p, name) for p in pieces]), getattr(whole, name)
+        )
 
 
 # --- conversions, exhaustively -------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_every_16_bit_number_is_read_as_what_it_is(kernel, dtype):
@@ -525,7 +636,7 @@ def test_every_rounding_is_to_nearest_even(kernel, dtype):
     """A master weight that does not change is rounded into its parameter."""
     low = 13 if dtype == "float16" else 16
     upper = np.arange(2**16, dtype=np.uint32) << 16
-    lower = [0, 1, 2**(low - 1) - 1, 2**(low - 1), 2**(low - 1) + 1, 2**low - 1]
+    lower = [0, 1, 2 ** (low - 1) - 1, 2 ** (low - 1), 2 ** (low - 1) + 1, 2**low - 1]
     if dtype == "float16":  # three more bits belong to the fraction
         lower = [high << 13 | bits for high in range(8) for bits in lower]
     master = np.concatenate([upper | np.uint32(bits) for bits in lower]).view(np.float32)
@@ -535,7 +646,9 @@ def test_every_rounding_is_to_nearest_even(kernel, dtype):
     with np.errstate(over="ignore"):
         weight.rounded[...] = stored(master, dtype)
     assert launch(kernel, Formula(), [weight], rates=(0.0,))[0] == 0
-    flushed = np.where(np.abs(master) < NORMAL["float32"], np.copysign(np.float32(0), master), master)
+    flushed = np.where(
+        np.abs(master) < NORMAL["float32"], np.copysign(np.float32(0), master), master
+    )
     np.testing.assert_array_equal(weight.weight, flushed)
     with np.errstate(over="ignore"):
         expected = value(stored(flushed, dtype), dtype)
@@ -564,6 +677,7 @@ def test_a_master_follows_a_parameter_that_somebody_has_set(kernel, dtype):
 
 
 # --- the rest ------------------------------------------------------------------------------------
+
 
 def test_subnormal_numbers_count_as_zero_whoever_calls(kernel):
     """This thread computes with them, before and after."""
@@ -635,8 +749,9 @@ def test_flat_state_gives_the_same_bits(kernel, amsgrad):
         offsets.append(sizes[weight.moment_dtype])
         sizes[weight.moment_dtype] += weight.weight.size + len(offsets) % 4
     untouched = -7.0
-    buffers = {dtype: [np.full(size, untouched, dtype) for _ in range(3)]
-               for dtype, size in sizes.items()}
+    buffers = {
+        dtype: [np.full(size, untouched, dtype) for _ in range(3)] for dtype, size in sizes.items()
+    }
     taken = {dtype: np.zeros(size, bool) for dtype, size in sizes.items()}
     for weight, offset in zip(weights, offsets):
         part = slice(offset, offset + weight.weight.size)
@@ -645,12 +760,15 @@ def test_flat_state_gives_the_same_bits(kernel, amsgrad):
             buffer[part] = getattr(weight, name).ravel()
     flat = copies(weights)
     assert launch(kernel, formula, weights, 2, (1e-3, 0.1), (0.01, 0.1))[0] == 0
-    assert launch(kernel, formula, flat, 2, (1e-3, 0.1), (0.01, 0.1), flat=(offsets, buffers))[0] == 0
+    assert (
+        launch(kernel, formula, flat, 2, (1e-3, 0.1), (0.01, 0.1), flat=(offsets, buffers))[0] == 0
+    )
     for one, other, offset in zip(weights, flat, offsets):
         np.testing.assert_array_equal(one.weight, other.weight)
         for buffer, name in zip(buffers[one.moment_dtype], ("moment1", "moment2", "vhat")):
-            np.testing.assert_array_equal(buffer[offset:offset + one.weight.size],
-                                          getattr(one, name).ravel())
+            np.testing.assert_array_equal(
+                buffer[offset : offset + one.weight.size], getattr(one, name).ravel()
+            )
     for dtype, parts in buffers.items():
         for part in parts:
             assert np.all(part[~taken[dtype]] == untouched)
@@ -680,17 +798,26 @@ def test_what_does_not_fit_is_refused_and_nothing_is_changed(kernel):
 
 # --- what decides about threads, and what keeps the kernel from running --------------------------
 
-@pytest.mark.parametrize("cores, bound, environment, expected", [
-    (8, 8, {}, 8),
-    (8, 8, {"OMP_NUM_THREADS": "3"}, 3),
-    (8, 8, {"OMP_NUM_THREADS": "16,2"}, 16),
-    (8, 8, {"OMP_NUM_THREADS": "many"}, 8),
-    (8, 8, {"MS_WORKER_NUM": "2"}, 4),          # msrun
-    (8, 8, {"MS_WORKER_NUM": "16"}, 1),
-    (8, 8, {"MS_WORKER_NUM": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 2),  # mpirun, four machines
-    (8, 2, {"MS_WORKER_NUM": "4"}, 2),          # msrun --bind_core
-    (8, 2, {}, 2),                              # taskset
-])
+
+@pytest.mark.parametrize(
+    "cores, bound, environment, expected",
+    [
+        (8, 8, {}, 8),
+        (8, 8, {"OMP_NUM_THREADS": "3"}, 3),
+        (8, 8, {"OMP_NUM_THREADS": "16,2"}, 16),
+        (8, 8, {"OMP_NUM_THREADS": "many"}, 8),
+        (8, 8, {"MS_WORKER_NUM": "2"}, 4),  # msrun
+        (8, 8, {"MS_WORKER_NUM": "16"}, 1),
+        (
+            8,
+            8,
+            {"MS_WORKER_NUM": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
+            2,
+        ),  # mpirun, four machines
+        (8, 2, {"MS_WORKER_NUM": "4"}, 2),  # msrun --bind_core
+        (8, 2, {}, 2),  # taskset
+    ],
+)
 def test_thread_count(monkeypatch, cores, bound, environment, expected):
     for name in ("OMP_NUM_THREADS", "MS_WORKER_NUM", "OMPI_COMM_WORLD_LOCAL_SIZE"):
         monkeypatch.delenv(name, raising=False)

@@ -19,7 +19,6 @@ from running import (
 
 from ms_adam.lab.studies.matrix.cases import CASES, gradients, reference_for
 
-
 # A backend, and whether it is part of a graph. Called from Python, `fused` is launched by address.
 WAYS = [("fused", False), ("fused", True), ("primitive", False), ("composite", False)]
 
@@ -89,6 +88,7 @@ def test_the_bounds_catch_a_wrong_formula(name, backend):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_both_modes_give_the_same_bits(case, dtype, backend):
     from running import set_mode
+
     shapes = [shape for shape in SHAPES if shape != ()] if backend == "primitive" else SHAPES
     if not runs(backend, case, dtype, shapes):
         return

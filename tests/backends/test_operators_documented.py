@@ -62,9 +62,17 @@ for sparse in (False, True):
 def launched(tmp_path_factory):
     """{operator: how many of them} in the graphs of all STEPS."""
     folder = tmp_path_factory.mktemp("graphs")
-    subprocess.run([sys.executable, "-c", STEPS], check=True, cwd=folder, env={
-        **os.environ, "PYTHONPATH": str(PACKAGE.parent),
-        "MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(folder)})
+    subprocess.run(
+        [sys.executable, "-c", STEPS],
+        check=True,
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PACKAGE.parent),
+            "MS_DEV_SAVE_GRAPHS": "1",
+            "MS_DEV_SAVE_GRAPHS_PATH": str(folder),
+        },
+    )
     counts = {}
     graphs = list(folder.rglob("*_validate_*.ir"))  # the last form that is the same on all devices
     assert len(graphs) >= 10
@@ -89,10 +97,15 @@ def test_a_compiled_step_holds_documented_operators_alone(launched):
 
 def test_steps_take_every_branch(launched):
     """Each operator of the backends is in some compiled step: none escapes the test above."""
-    backends = [PACKAGE / "backends" / f"{name}.py" for name in ("operators", "composite",
-                                                                "primitive")]
-    classes = {name for path in (*backends, PACKAGE / "sparse.py")
-               for name in named_in(path.read_text()) if name in OPERATORS and name[0].isupper()}
+    backends = [
+        PACKAGE / "backends" / f"{name}.py" for name in ("operators", "composite", "primitive")
+    ]
+    classes = {
+        name
+        for path in (*backends, PACKAGE / "sparse.py")
+        for name in named_in(path.read_text())
+        if name in OPERATORS and name[0].isupper()
+    }
     assert classes - set(launched) == set()
 
 
@@ -108,8 +121,10 @@ def test_the_table_says_what_mindspore_documents(name):
 
 def test_a_step_on_other_devices_has_no_operator_of_the_cpu():
     """Where they are: our kernels, which other devices are refused, and the choice of a store."""
-    holders = {name: {path.name for path in SOURCES if name in named_in(path.read_text())}
-               for name in ON_THE_CPU_ALONE}
+    holders = {
+        name: {path.name for path in SOURCES if name in named_in(path.read_text())}
+        for name in ON_THE_CPU_ALONE
+    }
     assert holders == {"Custom": {"fused.py", "packing.py"}, "InplaceCopy": {"compat.py"}}
     for device_target in ("GPU", "Ascend"):
         assert BACKENDS["fused"].obstacle(None, (), device_target)
@@ -124,15 +139,21 @@ def test_a_step_on_other_devices_has_no_operator_of_the_cpu():
         assert isinstance(store_operator(dtype, "CPU"), P.Assign)
 
 
-@pytest.mark.parametrize("line, reason", [
-    ("from mindspore.ops.auto_generate import InplaceAddExt\nx = InplaceAddExt()", "InplaceAddExt"),
-    ("from mindspore.ops import operations as P\nx = P.ApplyAdamW(1)", "ApplyAdamW"),
-    ("from mindspore.ops import operations\nx = map(operations.ApplyAdamW, y)", "ApplyAdamW"),
-    ("import mindspore as ms\nx = ms.ops.silu(y)", "silu"),
-    ("from mindspore import ops as o\nx = o.auto_generate.Muls()", "Muls"),
-    ("from mindspore import mint\nx = mint.add(y, z)", "mindspore.mint.add"),
-    ("from mindspore.ops import *", "mindspore.ops.*"),
-])
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        (
+            "from mindspore.ops.auto_generate import InplaceAddExt\nx = InplaceAddExt()",
+            "InplaceAddExt",
+        ),
+        ("from mindspore.ops import operations as P\nx = P.ApplyAdamW(1)", "ApplyAdamW"),
+        ("from mindspore.ops import operations\nx = map(operations.ApplyAdamW, y)", "ApplyAdamW"),
+        ("import mindspore as ms\nx = ms.ops.silu(y)", "silu"),
+        ("from mindspore import ops as o\nx = o.auto_generate.Muls()", "Muls"),
+        ("from mindspore import mint\nx = mint.add(y, z)", "mindspore.mint.add"),
+        ("from mindspore.ops import *", "mindspore.ops.*"),
+    ],
+)
 def test_an_operator_that_is_not_in_the_table_is_refused(line, reason):
     for source in (SOURCES[0].read_text() + "\n" + line, line):
         told = refusals(named_in(source))

@@ -38,9 +38,11 @@ def compiler(tmp_path, monkeypatch, cache):
     log, real = tmp_path / "log", toolchain.find_compiler().command[0]
     program = tmp_path / "bin" / "compiler"
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\n'
-                       'case "$*" in *--version*) ;; *) echo "$*" >> ' + f'"{log}" ;; esac\n'
-                       f'exec {real} "$@"\n')
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--version*) ;; *) echo "$*" >> ' + f'"{log}" ;; esac\n'
+        f'exec {real} "$@"\n'
+    )
     program.chmod(0o755)
     monkeypatch.setenv("CXX", str(program))
     return lambda: log.read_text().splitlines() if log.exists() else []
@@ -59,6 +61,7 @@ def mode(path):
 
 
 # --- built once ----------------------------------------------------------------------------------
+
 
 def test_a_source_is_built_once(source, cache, compiler):
     library = toolchain.build(source)
@@ -94,13 +97,17 @@ def test_the_cpu_is_known():
 
 # --- where ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("variables, expected", [
-    ({"MS_ADAM_CACHE": "{}/a", "XDG_CACHE_HOME": "{}/b"}, "a"),
-    ({"XDG_CACHE_HOME": "{}/b"}, "b/ms_adam"),
-    ({"XDG_CACHE_HOME": "relative"}, ".cache/ms_adam"),
-    ({"MS_ADAM_CACHE": "~/c"}, "c"),
-    ({}, ".cache/ms_adam"),
-])
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({"MS_ADAM_CACHE": "{}/a", "XDG_CACHE_HOME": "{}/b"}, "a"),
+        ({"XDG_CACHE_HOME": "{}/b"}, "b/ms_adam"),
+        ({"XDG_CACHE_HOME": "relative"}, ".cache/ms_adam"),
+        ({"MS_ADAM_CACHE": "~/c"}, "c"),
+        ({}, ".cache/ms_adam"),
+    ],
+)
 def test_directory(monkeypatch, tmp_path, variables, expected):
     for name in ("MS_ADAM_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -119,8 +126,11 @@ def test_a_directory_that_others_can_enter_is_closed(source, cache):
 
 
 def in_private_directory(library, cache):
-    return (library.parent != cache and mode(library.parent) == 0o700
-            and library.parent.name.startswith("ms_adam-"))
+    return (
+        library.parent != cache
+        and mode(library.parent) == 0o700
+        and library.parent.name.startswith("ms_adam-")
+    )
 
 
 def test_a_directory_that_can_not_be_made(source, cache, monkeypatch):
@@ -134,6 +144,7 @@ def test_a_directory_that_can_not_be_made(source, cache, monkeypatch):
 def test_a_directory_that_can_not_be_written(source, cache, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
+
     with monkeypatch.context() as patch:
         patch.setattr(toolchain, "_locked", refuse)  # the first that writes; root may write anyway
         library = toolchain.build(source)
@@ -158,6 +169,7 @@ def test_the_private_directory_goes_with_its_process(source, cache):
 
 
 # --- what is never loaded ------------------------------------------------------------------------
+
 
 def truncate(library):
     library.write_bytes(library.read_bytes()[:-1])
@@ -218,6 +230,7 @@ def test_a_foreign_entry_is_not_intact(source, cache, monkeypatch):
 
 # --- compilers -----------------------------------------------------------------------------------
 
+
 def programs(directory, names):
     directory.mkdir()
     for name in names:
@@ -226,13 +239,16 @@ def programs(directory, names):
     return str(directory)
 
 
-@pytest.mark.parametrize("cxx, there, expected", [
-    (None, ["c++", "g++", "clang++"], "c++"),
-    (None, ["g++", "clang++"], "g++"),
-    (None, ["clang++"], "clang++"),
-    ("special -m64", ["special", "c++"], "special"),
-    ("missing", ["g++"], "g++"),
-])
+@pytest.mark.parametrize(
+    "cxx, there, expected",
+    [
+        (None, ["c++", "g++", "clang++"], "c++"),
+        (None, ["g++", "clang++"], "g++"),
+        (None, ["clang++"], "clang++"),
+        ("special -m64", ["special", "c++"], "special"),
+        ("missing", ["g++"], "g++"),
+    ],
+)
 def test_the_first_compiler_is_taken(monkeypatch, tmp_path, cxx, there, expected):
     monkeypatch.setenv("PATH", programs(tmp_path / "bin", there))
     monkeypatch.setenv("CXX", cxx or "")
@@ -247,8 +263,9 @@ def test_no_compiler(source, cache, monkeypatch, tmp_path, cxx, said):
     monkeypatch.setenv("CXX", cxx)
     with pytest.raises(toolchain.BuildError) as error:
         toolchain.build(source)
-    assert str(error.value) == (f"no C++ compiler was found; looked for {said}, c++, g++ and "
-                                f"clang++ in PATH")
+    assert str(error.value) == (
+        f"no C++ compiler was found; looked for {said}, c++, g++ and clang++ in PATH"
+    )
 
 
 def test_a_cxx_that_is_no_command(monkeypatch):
@@ -265,8 +282,12 @@ def test_arguments_of_cxx_are_kept(source, cache, monkeypatch):
 
 def test_a_compiler_without_march_native(source, cache, compiler):
     program = Path(os.environ["CXX"])
-    program.write_text(program.read_text().replace(
-        "exec ", 'case "$*" in *native*) echo "unknown: -march=native" >&2; exit 1;; esac\nexec '))
+    program.write_text(
+        program.read_text().replace(
+            "exec ",
+            'case "$*" in *native*) echo "unknown: -march=native" >&2; exit 1;; esac\nexec ',
+        )
+    )
     assert answer(toolchain.build(source)) == 42
     assert ["-march=native" in line for line in compiler()] == [True, False]
 
@@ -311,7 +332,10 @@ print(library)
 def start_alone(source, locks="locks", at=0.0):
     return subprocess.Popen(
         [sys.executable, "-c", ALONE, toolchain.__file__, str(source), locks, str(at)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run_alone(source):
@@ -338,17 +362,32 @@ def test_eight_processes_at_once(source, cache, compiler, locks):
 
 # --- installed -----------------------------------------------------------------------------------
 
+
 def test_the_source_is_in_the_wheel(tmp_path):
     """An editable install reads it from the tree, where it lies beside the module."""
     project = tmp_path / "project"
-    shutil.copytree(ROOT / "ms_adam", project / "ms_adam",
-                    ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "ms_adam", project / "ms_adam", ignore=shutil.ignore_patterns("__pycache__")
+    )
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, project)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
-                    "--no-build-isolation", "--wheel-dir", str(tmp_path), str(project)], check=True)
-    wheel, = tmp_path.glob("*.whl")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(tmp_path),
+            str(project),
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
     kernel = Path(toolchain.__file__).with_name("fused_cpu.cc")
     with zipfile.ZipFile(wheel) as files:
         assert files.read("ms_adam/backends/fused_cpu.cc") == kernel.read_bytes()

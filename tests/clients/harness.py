@@ -49,8 +49,11 @@ def shown(package, number=0):
 
 def documented(package, what):
     """The error that docs/clients.md gives for what does not run, as a regular expression."""
-    row = re.search(rf"^\| {re.escape(package)} \| {re.escape(what)} \| `(.+)` \|$",
-                    PAGE.read_text(), re.MULTILINE)
+    row = re.search(
+        rf"^\| {re.escape(package)} \| {re.escape(what)} \| `(.+)` \|$",
+        PAGE.read_text(),
+        re.MULTILINE,
+    )
     return re.escape(row.group(1))
 
 
@@ -92,8 +95,10 @@ def distance(ours, theirs):
     """
     for a, b in zip(ours.start, theirs.start):
         np.testing.assert_array_equal(a, b)
-    start, a, b = (np.concatenate([array.astype(np.float64).ravel() for array in arrays])
-                   for arrays in (theirs.start, ours.end, theirs.end))
+    start, a, b = (
+        np.concatenate([array.astype(np.float64).ravel() for array in arrays])
+        for arrays in (theirs.start, ours.end, theirs.end)
+    )
     weights = np.linalg.norm(a - b) / np.linalg.norm(b - start)
     a, b = np.array(ours.losses), np.array(theirs.losses)
     assert a.shape == b.shape and len(b) >= STEPS and len(set(b)) > STEPS // 2

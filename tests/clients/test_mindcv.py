@@ -6,6 +6,20 @@ from types import SimpleNamespace
 
 import mindspore as ms
 import pytest
+from harness import (
+    BOUND,
+    STEPS,
+    Losses,
+    Run,
+    batches,
+    distance,
+    documented,
+    hold,
+    images,
+    shown,
+    train,
+    values,
+)
 from mindcv.loss import create_loss
 from mindcv.models.vit import VisionTransformer
 from mindcv.optim import create_optimizer, optim_factory
@@ -13,28 +27,45 @@ from mindcv.utils.trainer_factory import create_trainer
 from mindspore import nn
 
 import ms_adam
-from harness import (BOUND, STEPS, Losses, Run, batches, distance, documented, hold, images, shown,
-                     train, values)
 
 MindCVAdamW = optim_factory.AdamW
 
-ALL = {"ema": True, "ema_decay": 0.9, "clip_grad": True, "clip_value": 0.5, "loss_scale": 1024.0,
-       "gradient_accumulation_steps": 2}
+ALL = {
+    "ema": True,
+    "ema_decay": 0.9,
+    "clip_grad": True,
+    "clip_value": 0.5,
+    "loss_scale": 1024.0,
+    "gradient_accumulation_steps": 2,
+}
 FEATURES = {  # of create_trainer; MindCV cannot accumulate gradients in PyNative mode
     "graph": [{"loss_scale": 1024.0}, ALL],
-    "pynative": [{"loss_scale": 1024.0},
-                 {key: value for key, value in ALL.items() if "accumulation" not in key}],
+    "pynative": [
+        {"loss_scale": 1024.0},
+        {key: value for key, value in ALL.items() if "accumulation" not in key},
+    ],
 }
-CASES = [pytest.param(mode, features, id=f"{mode}-{'all' if len(features) > 1 else 'plain'}")
-         for mode, cases in FEATURES.items() for features in cases]
+CASES = [
+    pytest.param(mode, features, id=f"{mode}-{'all' if len(features) > 1 else 'plain'}")
+    for mode, cases in FEATURES.items()
+    for features in cases
+]
 in_modes = pytest.mark.parametrize("mode, features", CASES, indirect=["mode"])
 
 
 def vision_transformer():
     # The bias of the keys cancels in the softmax: its gradient is rounding noise, which Adam scales
     # up to whole steps. So the network has none.
-    network = VisionTransformer(image_size=16, patch_size=8, in_channels=3, embed_dim=16, depth=1,
-                                num_heads=2, num_classes=4, qkv_bias=False)
+    network = VisionTransformer(
+        image_size=16,
+        patch_size=8,
+        in_channels=3,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        num_classes=4,
+        qkv_bias=False,
+    )
     network.pretrained_cfg = {"classifier": "head"}  # by which MindCV tells layers apart
     return network
 
@@ -47,26 +78,40 @@ def trained(make, loss_scale=1.0, first=0, last=None, load=None, save=None, **fe
     """
     network = vision_transformer()
     start = values(network.trainable_params())
-    names = {"network": network, "loss": create_loss("CE"), "create_trainer": create_trainer,
-             "options": {"metrics": {"acc"}, "amp_level": "O0", "amp_cast_list": None,
-                         "loss_scale": loss_scale, "loss_scale_type": "fixed", **features}}
+    names = {
+        "network": network,
+        "loss": create_loss("CE"),
+        "create_trainer": create_trainer,
+        "options": {
+            "metrics": {"acc"},
+            "amp_level": "O0",
+            "amp_cast_list": None,
+            "loss_scale": loss_scale,
+            "loss_scale_type": "fixed",
+            **features,
+        },
+    }
     model = make(names)
     if load is not None:
         # without the rates of the schedule, which MindCV's optimizer has among its parameters
-        entries = {name: value for name, value in ms.load_checkpoint(load).items()
-                   if not name.endswith("learning_rate")}
+        entries = {
+            name: value
+            for name, value in ms.load_checkpoint(load).items()
+            if not name.endswith("learning_rate")
+        }
         missing, _ = ms.load_param_into_net(model.train_network, entries)
         missing = [name for name in missing if not name.endswith("learning_rate")]
         assert missing == []
     count = 8 * STEPS * features.get("gradient_accumulation_steps", 1)
-    pixels, labels = (column[8 * first:last and 8 * last] for column in images(count))
+    pixels, labels = (column[8 * first : last and 8 * last] for column in images(count))
     losses = Losses()
     model.train(1, batches(pixels, labels), callbacks=[losses], dataset_sink_mode=False)
     if save is not None:
         ms.save_checkpoint(model.train_network, save)
     averages = values(model.train_network.ema_weight) if "ema" in features else []
-    return Run(start + start[:len(averages)], losses.values,
-               values(network.trainable_params()) + averages)
+    return Run(
+        start + start[: len(averages)], losses.values, values(network.trainable_params()) + averages
+    )
 
 
 def scale_of(features):
@@ -76,25 +121,34 @@ def scale_of(features):
 
 def handed_over(optimizer, *arguments, **keywords):
     """Makes an optimizer and gives it to create_trainer."""
+
     def make(names):
         made = optimizer(names["network"].trainable_params(), *arguments, **keywords)
         return create_trainer(names["network"], names["loss"], made, **names["options"])
+
     return make
 
 
 def created(optimizer, monkeypatch, **options):
     """Exchanges the class of create_optimizer(..., "adamw") as docs/clients.md says."""
+
     def make(names):
         options_of_optimizer = {"lr": 1e-2, "weight_decay": 0.05, **options}
-        used = {**names, "options": options_of_optimizer, "optim_factory": optim_factory,
-                "create_optimizer": create_optimizer,
-                "ms_adam": SimpleNamespace(AdamW=optimizer)}
+        used = {
+            **names,
+            "options": options_of_optimizer,
+            "optim_factory": optim_factory,
+            "create_optimizer": create_optimizer,
+            "ms_adam": SimpleNamespace(AdamW=optimizer),
+        }
         with monkeypatch.context() as patch:
             patch.setattr(optim_factory, "AdamW", MindCVAdamW)  # to be restored
             exec(shown("MindCV", 1), used)
         assert type(used["optimizer"]) is optimizer
-        return create_trainer(names["network"], names["loss"], used["optimizer"],
-                              **names["options"])
+        return create_trainer(
+            names["network"], names["loss"], used["optimizer"], **names["options"]
+        )
+
     return make
 
 
@@ -109,8 +163,12 @@ def test_optimizer_handed_to_create_trainer(features, mode):
         return names["model"]
 
     control = handed_over(ms_adam.Adam, 1e-2, loss_scale=loss_scale) if mode == "graph" else None
-    hold(partial(trained, **features), ours, handed_over(nn.Adam, 1e-2, loss_scale=loss_scale),
-         control)
+    hold(
+        partial(trained, **features),
+        ours,
+        handed_over(nn.Adam, 1e-2, loss_scale=loss_scale),
+        control,
+    )
 
 
 @in_modes
@@ -131,8 +189,9 @@ OPTIONS = {  # of create_optimizer
 def test_options_of_create_optimizer(option, monkeypatch):
     ms.set_context(mode=ms.GRAPH_MODE)
     make = partial(created, monkeypatch=monkeypatch, **OPTIONS[option])
-    hold(trained, make(ms_adam.AdamW), make(MindCVAdamW),
-         control=created(ms_adam.AdamW, monkeypatch))
+    hold(
+        trained, make(ms_adam.AdamW), make(MindCVAdamW), control=created(ms_adam.AdamW, monkeypatch)
+    )
 
 
 # --- where MindCV's AdamW and ms_adam differ -----------------------------------------------------
@@ -143,21 +202,29 @@ def test_accumulated_batches_count_as_steps_of_the_schedule_only_in_mindcv():
     ms.set_context(mode=ms.GRAPH_MODE)
     rates = [1e-2 / (1 + batch) for batch in range(2 * STEPS)]
     run = partial(trained, gradient_accumulation_steps=2)
-    hold(run, handed_over(ms_adam.AdamW, rates[1::2], weight_decay=0.0),
-         handed_over(MindCVAdamW, rates),
-         control=handed_over(ms_adam.AdamW, rates, weight_decay=0.0))
+    hold(
+        run,
+        handed_over(ms_adam.AdamW, rates[1::2], weight_decay=0.0),
+        handed_over(MindCVAdamW, rates),
+        control=handed_over(ms_adam.AdamW, rates, weight_decay=0.0),
+    )
     hold(run, handed_over(ms_adam.Adam, rates, epsilon_hat=True), handed_over(nn.Adam, rates))
 
 
 def test_mindcv_ignores_grad_centralization():
     def in_group(optimizer, centralize):
         return lambda parameters: optimizer(
-            [{"params": parameters, "grad_centralization": centralize}], 1e-2)
+            [{"params": parameters, "grad_centralization": centralize}], 1e-2
+        )
 
     ms.set_context(mode=ms.GRAPH_MODE)
     adamw = partial(ms_adam.AdamW, weight_decay=0.0)
-    hold(trained, handed_over(in_group(adamw, False)), handed_over(in_group(MindCVAdamW, True)),
-         control=handed_over(in_group(adamw, True)))
+    hold(
+        trained,
+        handed_over(in_group(adamw, False)),
+        handed_over(in_group(MindCVAdamW, True)),
+        control=handed_over(in_group(adamw, True)),
+    )
 
 
 @pytest.mark.parametrize("accumulated, scheduled", [(1, False), (2, True)])
@@ -169,13 +236,14 @@ def test_converted_checkpoint(accumulated, scheduled, tmp_path):
     # Ours goes on from MindCV's count, which is that of the batches, with each update.
     rates_of_ours = rates
     if scheduled:
-        rates_of_ours = [0.0] * half + rates[half + accumulated - 1::accumulated]
+        rates_of_ours = [0.0] * half + rates[half + accumulated - 1 :: accumulated]
     written, converted = str(tmp_path / "mindcv.ckpt"), str(tmp_path / "ms_adam.ckpt")
     run = partial(trained, gradient_accumulation_steps=accumulated)
 
     def ours(names):
-        optimizer = ms_adam.AdamW(names["network"].trainable_params(), rates_of_ours,
-                                  weight_decay=0.0)
+        optimizer = ms_adam.AdamW(
+            names["network"].trainable_params(), rates_of_ours, weight_decay=0.0
+        )
         model = create_trainer(names["network"], names["loss"], optimizer, **names["options"])
         ms_adam.convert_checkpoint(written, converted, optimizer)  # whose names are final now
         return model
@@ -197,13 +265,23 @@ def test_mindcv_ships_no_tests():
 # --- what does not run on a CPU ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what, mode, features", [
-    ("dynamic loss scaling with EMA, clipping or accumulation", "graph",
-     {"ema": True, "loss_scale_type": "dynamic", "drop_overflow_update": True}),
-    ("dynamic loss scaling", "graph",
-     {"loss_scale_type": "dynamic", "drop_overflow_update": True}),
-    ("accumulation in PyNative mode", "pynative", {"gradient_accumulation_steps": 2}),
-], indirect=["mode"])
+@pytest.mark.parametrize(
+    "what, mode, features",
+    [
+        (
+            "dynamic loss scaling with EMA, clipping or accumulation",
+            "graph",
+            {"ema": True, "loss_scale_type": "dynamic", "drop_overflow_update": True},
+        ),
+        (
+            "dynamic loss scaling",
+            "graph",
+            {"loss_scale_type": "dynamic", "drop_overflow_update": True},
+        ),
+        ("accumulation in PyNative mode", "pynative", {"gradient_accumulation_steps": 2}),
+    ],
+    indirect=["mode"],
+)
 @pytest.mark.parametrize("optimizer", [nn.Adam, ms_adam.Adam])
 def test_what_does_not_run(what, mode, features, optimizer):
     with pytest.raises((ValueError, TypeError), match=documented("MindCV", what)):

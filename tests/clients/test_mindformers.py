@@ -10,23 +10,32 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 import pytest
+from harness import (
+    BOUND,
+    STEPS,
+    Run,
+    WithoutBiasCorrection,
+    distance,
+    documented,
+    hold,
+    scalar,
+    shown,
+    train,
+    values,
+)
 from mindspore import nn, ops
 
 import ms_adam
-from harness import (BOUND, STEPS, Run, WithoutBiasCorrection, distance, documented, hold, scalar,
-                     shown, train, values)
 
 os.environ["LOG_MF_PATH"] = tempfile.mkdtemp()
 
-from mindformers.core.optim import build_optim  # noqa: E402
-from mindformers.models.llama import LlamaConfig, LlamaForCausalLM  # noqa: E402
-from mindformers.tools.register import (  # noqa: E402
-    MindFormerConfig, MindFormerModuleType, MindFormerRegister)
-from mindformers.trainer.optimizer_grouped_parameters import (  # noqa: E402
-    get_optimizer_grouped_parameters)
-from mindformers.trainer.utils import load_ckpt  # noqa: E402
-from mindformers.wrapper import MFTrainOneStepCell  # noqa: E402
-from mindformers.wrapper.build_wrapper import build_wrapper  # noqa: E402
+from mindformers.core.optim import build_optim
+from mindformers.models.llama import LlamaConfig, LlamaForCausalLM
+from mindformers.tools.register import MindFormerConfig, MindFormerModuleType, MindFormerRegister
+from mindformers.trainer.optimizer_grouped_parameters import get_optimizer_grouped_parameters
+from mindformers.trainer.utils import load_ckpt
+from mindformers.wrapper import MFTrainOneStepCell
+from mindformers.wrapper.build_wrapper import build_wrapper
 
 VOCABULARY, LENGTH, BATCH, WIDTH = 32, 8, 4, 16
 OVERFLOW = 5  # the batch with a gradient that is not finite
@@ -84,8 +93,9 @@ def configured(path, optimizer, step="StepOnCPU"):
     network = LanguageModel()
     groups = get_optimizer_grouped_parameters(network, weight_decay=0.1)
     made = build_optim(config.optimizer, default_args={"params": groups})
-    step = build_wrapper(config.runner_wrapper,
-                         default_args={"network": network, "optimizer": made})
+    step = build_wrapper(
+        config.runner_wrapper, default_args={"network": network, "optimizer": made}
+    )
     return network, made, step.set_train()
 
 
@@ -116,8 +126,13 @@ def run(make, path, resume=None):
         if isinstance(optimizer, ms_adam.AdamW):
             ms_adam.convert_checkpoint(str(written), str(path / "converted.ckpt"), optimizer)
             written = path / "converted.ckpt"
-        load_ckpt(MindFormerConfig(checkpoint={"load_path": str(written)}, runner_config={},
-                                   model={"model_config": {}}), network, optimizer)
+        load_ckpt(
+            MindFormerConfig(
+                checkpoint={"load_path": str(written)}, runner_config={}, model={"model_config": {}}
+            ),
+            network,
+            optimizer,
+        )
         losses += steps(step, 7, STEPS + 1)
     return Run(start, losses, values(network.trainable_params()))
 
@@ -127,15 +142,20 @@ def with_config(optimizer):
 
 
 def test_from_a_config(mode, tmp_path):
-    hold(partial(run, path=tmp_path), with_config("MsAdamW"), with_config("AdamW"),
-         control=with_config("WithoutBiasCorrection") if mode == "graph" else None)
+    hold(
+        partial(run, path=tmp_path),
+        with_config("MsAdamW"),
+        with_config("AdamW"),
+        control=with_config("WithoutBiasCorrection") if mode == "graph" else None,
+    )
 
 
 def test_resumed(mode, tmp_path):
     """A checkpoint and new objects change nothing."""
     once = train(partial(run, path=tmp_path), with_config("MsAdamW"))
-    again = train(partial(run, path=tmp_path, resume=with_config("MsAdamW")),
-                  with_config("MsAdamW"))
+    again = train(
+        partial(run, path=tmp_path, resume=with_config("MsAdamW")), with_config("MsAdamW")
+    )
     assert once.losses == again.losses
     for a, b in zip(once.end, again.end):
         np.testing.assert_array_equal(a, b)
@@ -172,8 +192,16 @@ def test_fused_adamw_does_not_run():
 
 def test_llama_does_not_run():
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    network = LlamaForCausalLM(LlamaConfig(
-        batch_size=1, seq_length=8, hidden_size=16, num_layers=1, num_heads=2, vocab_size=32,
-        multiple_of=8))
+    network = LlamaForCausalLM(
+        LlamaConfig(
+            batch_size=1,
+            seq_length=8,
+            hidden_size=16,
+            num_layers=1,
+            num_heads=2,
+            vocab_size=32,
+            multiple_of=8,
+        )
+    )
     with pytest.raises(RuntimeError, match=documented("MindFormers", "LlamaForCausalLM")):
         network(ms.Tensor(np.zeros((1, 8)), ms.int32)).asnumpy()

@@ -5,6 +5,18 @@ from functools import partial
 import mindspore as ms
 import numpy as np
 import pytest
+from harness import (
+    STEPS,
+    Run,
+    WithoutBiasCorrection,
+    documented,
+    hold,
+    images,
+    scalar,
+    shown,
+    train,
+    values,
+)
 from mindone.trainers import optim
 from mindone.trainers.checkpoint import resume_train_network
 from mindone.trainers.ema import EMA
@@ -12,8 +24,6 @@ from mindone.trainers.train_step import TrainOneStepWrapper
 from mindspore import nn, ops
 
 import ms_adam
-from harness import (STEPS, Run, WithoutBiasCorrection, documented, hold, images, scalar, shown,
-                     train, values)
 
 ACCUMULATED = 2  # batches for each step of the optimizer
 
@@ -24,8 +34,12 @@ class Network(nn.Cell):
     def __init__(self):
         super().__init__()
         self.layers = nn.SequentialCell(
-            nn.Conv2d(3, 8, 3, stride=4, has_bias=True), nn.GroupNorm(2, 8), nn.GELU(),
-            nn.Flatten(), nn.Dense(8 * 4 * 4, 4))
+            nn.Conv2d(3, 8, 3, stride=4, has_bias=True),
+            nn.GroupNorm(2, 8),
+            nn.GELU(),
+            nn.Flatten(),
+            nn.Dense(8 * 4 * 4, 4),
+        )
         self.loss = nn.CrossEntropyLoss()
 
     def construct(self, pixels, labels):
@@ -35,8 +49,10 @@ class Network(nn.Cell):
 def feed(step, first, last):
     """Trains on some batches of eight; the losses."""
     pixels, labels = images(8 * STEPS * ACCUMULATED)
-    return [scalar(step(ms.Tensor(pixels[8 * i:8 * i + 8]), ms.Tensor(labels[8 * i:8 * i + 8])))
-            for i in range(first, last)]
+    return [
+        scalar(step(ms.Tensor(pixels[8 * i : 8 * i + 8]), ms.Tensor(labels[8 * i : 8 * i + 8])))
+        for i in range(first, last)
+    ]
 
 
 def parts(make, accumulated, clip_grad):
@@ -44,8 +60,14 @@ def parts(make, accumulated, clip_grad):
     network = Network()
     optimizer, ema = make(network), EMA(network, ema_decay=0.9)
     step = TrainOneStepWrapper(
-        network, optimizer, ms.Tensor(1024.0), ema=ema, clip_grad=clip_grad, clip_norm=0.5,
-        gradient_accumulation_steps=accumulated)
+        network,
+        optimizer,
+        ms.Tensor(1024.0),
+        ema=ema,
+        clip_grad=clip_grad,
+        clip_norm=0.5,
+        gradient_accumulation_steps=accumulated,
+    )
     step.set_train()
     return network, optimizer, ema, step
 
@@ -62,8 +84,7 @@ def run(make, accumulated=ACCUMULATED, clip_grad=True, checkpoint=None):
         resume_train_network(network, optimizer, checkpoint)
         ms.load_param_into_net(ema, ms.load_checkpoint(checkpoint))
         losses += feed(step, batches // 2, batches)
-    return Run(start + start, losses,
-               values(network.trainable_params()) + values(ema.ema_weight))
+    return Run(start + start, losses, values(network.trainable_params()) + values(ema.ema_weight))
 
 
 def created(name, replaced=None, by=None):
@@ -74,8 +95,10 @@ def created(name, replaced=None, by=None):
         with pytest.MonkeyPatch.context() as patch:
             if replaced:
                 patch.setattr(optim, replaced, by)
-            return optim.create_optimizer(network.trainable_params(), name, lr=rate,
-                                          weight_decay=0.05)
+            return optim.create_optimizer(
+                network.trainable_params(), name, lr=rate, weight_decay=0.05
+            )
+
     return make
 
 
@@ -101,8 +124,8 @@ CONTROLS = {
 
 
 @pytest.mark.parametrize(
-    "mode, name", [("pynative", "adamw_re"), *(("graph", name) for name in OURS)],
-    indirect=["mode"])
+    "mode, name", [("pynative", "adamw_re"), *(("graph", name) for name in OURS)], indirect=["mode"]
+)
 def test_trainer_of_mindone(name, mode):
     hold(run, OURS[name], created(name), control=CONTROLS[name] if mode == "graph" else None)
 

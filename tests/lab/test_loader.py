@@ -8,7 +8,7 @@ import pytest
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.loader import kind, load_callable, suggestion
 
-OWN = '''
+OWN = """
 import functools
 
 class Holder:
@@ -25,7 +25,7 @@ def function():
 
 bound = functools.partial(dict, a=1)
 number = 3
-'''
+"""
 
 
 @pytest.fixture
@@ -44,12 +44,19 @@ def own(tmp_path, monkeypatch, request):
     return name
 
 
-@pytest.mark.parametrize("path, found", [
-    ("{own}.Holder", "Holder"), ("{own}:Holder", "Holder"),
-    ("{own}.Holder.Inner", "Inner"), ("{own}:Holder.Inner", "Inner"),
-    ("{own}:Holder.make", "make"), ("{own}:function", "function"),
-    ("{own}_package.module.It", "It"), ("{own}_package.module:It", "It"),
-])
+@pytest.mark.parametrize(
+    "path, found",
+    [
+        ("{own}.Holder", "Holder"),
+        ("{own}:Holder", "Holder"),
+        ("{own}.Holder.Inner", "Inner"),
+        ("{own}:Holder.Inner", "Inner"),
+        ("{own}:Holder.make", "make"),
+        ("{own}:function", "function"),
+        ("{own}_package.module.It", "It"),
+        ("{own}_package.module:It", "It"),
+    ],
+)
 def test_every_way_to_name_a_callable(own, tmp_path, path, found):
     assert load_callable(path.format(own=own), [tmp_path]).__name__ == found
 
@@ -76,26 +83,32 @@ def test_the_working_directory_comes_after_the_folders(own, tmp_path, monkeypatc
     assert load_callable(f"{own}.Holder")
 
 
-@pytest.mark.parametrize("path, words", [
-    ("Adam", "names no class or function: write package.module.Class"),
-    ("{own}.", "names no class or function"),
-    (":f", "'' is not the name of a module"),
-    ("{own}:", "'' is not the name of a function or class"),
-    ("{own}:1 + 1", "is not the name of a function or class"),
-    ("nowhere_at_all:f", "there is no module 'nowhere_at_all' here"),
-    ("nowhere_at_all.f", "there is no module 'nowhere_at_all' here"),
-    ("mindsporre.nn.Adam", "there is no module 'mindsporre' here; did you mean mindspore"),
-    ("{own}_package.modul:It", "there is no module '{own}_package.modul'"),
-    ("{own}_package.modul.It", "{own}_package has no 'modul'"),
-    ("{own}.Holdr", "{own} has no 'Holdr'; did you mean Holder?"),
-    ("{own}:Holder.Innr", "Holder has no 'Innr'; did you mean Inner?"),
-    ("{own}:number", "{own}:number is a int, not a class or function"),
-    ("{own}_package.module", "is a module, not a class or function"),
-    ("{own}_package.broken:f", "broken cannot be imported: ModuleNotFoundError: No module named "
-                               "'no_such_package_at_all'"),
-    ("{own}_package.raises:f", "raises cannot be imported: ValueError: at import"),
-    ("no_such_file.py:f", "no_such_file.py: there is no such file"),
-])
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("Adam", "names no class or function: write package.module.Class"),
+        ("{own}.", "names no class or function"),
+        (":f", "'' is not the name of a module"),
+        ("{own}:", "'' is not the name of a function or class"),
+        ("{own}:1 + 1", "is not the name of a function or class"),
+        ("nowhere_at_all:f", "there is no module 'nowhere_at_all' here"),
+        ("nowhere_at_all.f", "there is no module 'nowhere_at_all' here"),
+        ("mindsporre.nn.Adam", "there is no module 'mindsporre' here; did you mean mindspore"),
+        ("{own}_package.modul:It", "there is no module '{own}_package.modul'"),
+        ("{own}_package.modul.It", "{own}_package has no 'modul'"),
+        ("{own}.Holdr", "{own} has no 'Holdr'; did you mean Holder?"),
+        ("{own}:Holder.Innr", "Holder has no 'Innr'; did you mean Inner?"),
+        ("{own}:number", "{own}:number is a int, not a class or function"),
+        ("{own}_package.module", "is a module, not a class or function"),
+        (
+            "{own}_package.broken:f",
+            "broken cannot be imported: ModuleNotFoundError: No module named "
+            "'no_such_package_at_all'",
+        ),
+        ("{own}_package.raises:f", "raises cannot be imported: ValueError: at import"),
+        ("no_such_file.py:f", "no_such_file.py: there is no such file"),
+    ],
+)
 def test_what_is_wrong_is_said(own, tmp_path, path, words):
     with pytest.raises(UserError) as caught:
         load_callable(path.format(own=own), [tmp_path])
@@ -109,9 +122,9 @@ def test_a_file_that_raises(tmp_path, monkeypatch):
         load_callable(f"{tmp_path}/raising_file.py:f")
 
 
-@pytest.mark.parametrize("value, words", [
-    (None, "None"), (dict, "the class dict"), ((1, 2), "tuple of 2"), (3, "int"),
-])
+@pytest.mark.parametrize(
+    "value, words", [(None, "None"), (dict, "the class dict"), ((1, 2), "tuple of 2"), (3, "int")]
+)
 def test_kind_names_what_came_back(value, words):
     assert kind(value) == words
 

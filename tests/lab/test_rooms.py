@@ -22,8 +22,11 @@ FLOORS = (
 )
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 ABOVE_STUDIES = ("kinds", "reproduce")  # modules of studies/ that know the studies
-STUDIES = {path.stem for path in (PACKAGE / "lab" / "studies").iterdir()
-           if path.suffix == ".py" or (path / "__init__.py").exists()} - {"__init__"}
+STUDIES = {
+    path.stem
+    for path in (PACKAGE / "lab" / "studies").iterdir()
+    if path.suffix == ".py" or (path / "__init__.py").exists()
+} - {"__init__"}
 
 
 def room(module):
@@ -62,8 +65,11 @@ def wrong_imports(module, source):
             yield name
 
 
-MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
-           for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -71,22 +77,26 @@ def test_a_module_imports_from_below(module):
     assert not list(wrong_imports(module, MODULES[module].read_text()))
 
 
-@pytest.mark.parametrize("module, source", [
-    ("ms_adam.optimizer", "from ms_adam.lab import errors"),
-    ("ms_adam.lab.run.config", "from ms_adam.lab.studies.images import config"),
-    ("ms_adam.lab.studies.images.config", "import ms_adam.lab.studies.text.config"),
-    ("ms_adam.lab.studies.images.config", "from ms_adam.lab.report import html"),
-])
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("ms_adam.optimizer", "from ms_adam.lab import errors"),
+        ("ms_adam.lab.run.config", "from ms_adam.lab.studies.images import config"),
+        ("ms_adam.lab.studies.images.config", "import ms_adam.lab.studies.text.config"),
+        ("ms_adam.lab.studies.images.config", "from ms_adam.lab.report import html"),
+    ],
+)
 def test_wrong_imports_are_found(module, source):
     assert list(wrong_imports(module, source))
 
 
 def test_the_library_needs_mindspore_and_numpy_and_no_lab():
-    script = ("import sys, ms_adam; ms_adam.Adam; ms_adam.load_state\n"
-              "import ms_adam.reference\n"
-              "print([m for m in sys.modules if m.split('.')[:2] == ['ms_adam', 'lab']])\n"
-              "print([m for m in ('typer', 'rich', 'pydantic', 'yaml', 'matplotlib', 'jinja2')\n"
-              "       if m in sys.modules])")
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                         check=True)
+    script = (
+        "import sys, ms_adam; ms_adam.Adam; ms_adam.load_state\n"
+        "import ms_adam.reference\n"
+        "print([m for m in sys.modules if m.split('.')[:2] == ['ms_adam', 'lab']])\n"
+        "print([m for m in ('typer', 'rich', 'pydantic', 'yaml', 'matplotlib', 'jinja2')\n"
+        "       if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-2:] == ["[]", "[]"]

@@ -29,9 +29,17 @@ TOLERANCE = 1e-12
 # both arithmetics. Signs and sizes change from step to step.
 START = np.array([[1.0, -0.5, 0.0], [0.25, -2.0, 0.125]])
 GRADIENTS = [
-    np.array([[(-1) ** (step * i // 3) * ((37 * step + 23 * i + 11 * j) % 97 + 32) / 64
-               for i in range(3)] for j in range(2)])
-    for step in range(20)]
+    np.array(
+        [
+            [
+                (-1) ** (step * i // 3) * ((37 * step + 23 * i + 11 * j) % 97 + 32) / 64
+                for i in range(3)
+            ]
+            for j in range(2)
+        ]
+    )
+    for step in range(20)
+]
 
 
 def decayed_sum(beta, values):
@@ -43,8 +51,24 @@ def average(beta, values):
     return (1 - beta) * decayed_sum(beta, values)
 
 
-def adam(w, gradients, *, learning_rate, beta1, beta2, eps, epsilon, bias_correction, nesterov,
-         amsgrad, weight_decay, decoupled, loss_scale, maximize, centralize):
+def adam(
+    w,
+    gradients,
+    *,
+    learning_rate,
+    beta1,
+    beta2,
+    eps,
+    epsilon,
+    bias_correction,
+    nesterov,
+    amsgrad,
+    weight_decay,
+    decoupled,
+    loss_scale,
+    maximize,
+    centralize,
+):
     seen, second_moments = [], []
     for gradient in gradients:
         rising = -gradient if maximize else gradient
@@ -57,9 +81,11 @@ def adam(w, gradients, *, learning_rate, beta1, beta2, eps, epsilon, bias_correc
             v = max(second_moments)
         c1 = average(beta1, [1] * len(seen)) if bias_correction else 1
         c2 = average(beta2, [1] * len(seen)) if bias_correction else Decimal(1)
-        step = {"outside": m / c1 / ((v / c2).sqrt() + eps),
-                "inside": m / c1 / (v / c2 + eps).sqrt(),
-                "hat": c2.sqrt() / c1 * m / (v.sqrt() + eps)}[epsilon]
+        step = {
+            "outside": m / c1 / ((v / c2).sqrt() + eps),
+            "inside": m / c1 / (v / c2 + eps).sqrt(),
+            "hat": c2.sqrt() / c1 * m / (v.sqrt() + eps),
+        }[epsilon]
         w = w - learning_rate * step - (learning_rate * weight_decay * w if decoupled else 0)
         yield w
 
@@ -108,23 +134,36 @@ def divisor(s, eps, epsilon):
     return {"outside": s.sqrt() + eps, "inside": (s + eps).sqrt()}[epsilon]
 
 
-FUNCTIONS = {"Adam": adam, "SGD": sgd, "Momentum": momentum, "Nesterov": nesterov,
-             "AdaGrad": adagrad, "RMSProp": rmsprop}
+FUNCTIONS = {
+    "Adam": adam,
+    "SGD": sgd,
+    "Momentum": momentum,
+    "Nesterov": nesterov,
+    "AdaGrad": adagrad,
+    "RMSProp": rmsprop,
+}
 
 
 def decimal_path(method):
     """The parameter after each step, correctly rounded from 50 digits: shape (20, 2, 3)."""
     with localcontext() as context:
         context.prec = 50
-        numbers = {name: Decimal(value) if isinstance(value, float) else value
-                   for name, value in asdict(method).items()}
+        numbers = {
+            name: Decimal(value) if isinstance(value, float) else value
+            for name, value in asdict(method).items()
+        }
         gradients = np.array([[[Decimal(g) for g in row] for row in step] for step in GRADIENTS])
         if numbers.get("centralize"):  # before the decay, which cases with both must not have
             assert not numbers["weight_decay"] or numbers["decoupled"]
             gradients = gradients - gradients.sum(axis=2, keepdims=True) / gradients.shape[2]
         follow = FUNCTIONS[type(method).__name__]
-        path = [[list(follow(Decimal(START[j, i]), list(gradients[:, j, i]), **numbers))
-                 for i in range(3)] for j in range(2)]
+        path = [
+            [
+                list(follow(Decimal(START[j, i]), list(gradients[:, j, i]), **numbers))
+                for i in range(3)
+            ]
+            for j in range(2)
+        ]
     return np.array(path, dtype=np.float64).transpose(2, 0, 1)
 
 

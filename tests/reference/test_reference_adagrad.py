@@ -13,12 +13,15 @@ def follow(adagrad, w, gradients):
     return w, state
 
 
-@pytest.mark.parametrize("options, end", [
-    (dict(eps=1.0), 1 - 3 / 4 - 4 / 6),                            # sqrt(9) + 1, sqrt(25) + 1
-    (dict(eps=0.0, initial_accumulator=0.0), 1 - 3 / 3 - 4 / 5),   # sqrt(9), sqrt(25)
-    (dict(eps=0.0, initial_accumulator=16.0), 1 - 3 / 5 - 4 / 41**0.5),
-    (dict(eps=16.0, epsilon="inside"), 1 - 3 / 5 - 4 / 41**0.5),
-])
+@pytest.mark.parametrize(
+    "options, end",
+    [
+        (dict(eps=1.0), 1 - 3 / 4 - 4 / 6),  # sqrt(9) + 1, sqrt(25) + 1
+        (dict(eps=0.0, initial_accumulator=0.0), 1 - 3 / 3 - 4 / 5),  # sqrt(9), sqrt(25)
+        (dict(eps=0.0, initial_accumulator=16.0), 1 - 3 / 5 - 4 / 41**0.5),
+        (dict(eps=16.0, epsilon="inside"), 1 - 3 / 5 - 4 / 41**0.5),
+    ],
+)
 def test_by_hand(options, end):
     w, state = follow(AdaGrad(1.0, **options), 1.0, [3.0, 4.0])
     # a sum, a root, a quotient and a difference in each of two steps, of w up to 1; `end` the same

@@ -80,8 +80,9 @@ def test_only_two_axes_or_more_are_centralized():
     vector, matrix = np.array([1.0, 2.0]), np.array([[[1.0, 2.0], [3.0, 6.0]]])
     adam = Adam(centralize=True, beta1=0.0)
     assert adam.step(vector, vector, adam.init(vector))[1].moment1.tolist() == [1.0, 2.0]
-    assert (adam.step(matrix, matrix, adam.init(matrix))[1].moment1
-            == [[[-2.0, -1.0], [0.0, 3.0]]]).all()
+    assert (
+        adam.step(matrix, matrix, adam.init(matrix))[1].moment1 == [[[-2.0, -1.0], [0.0, 3.0]]]
+    ).all()
 
 
 @pytest.mark.filterwarnings("error")
@@ -95,18 +96,31 @@ def test_defaults_are_the_papers():
     adam = Adam()
     assert (adam.learning_rate, adam.beta1, adam.beta2, adam.eps) == (0.001, 0.9, 0.999, 1e-8)
     assert adam.epsilon == "outside" and adam.bias_correction
-    assert adam == Adam(nesterov=False, amsgrad=False, weight_decay=0.0, decoupled=False,
-                        loss_scale=1.0, centralize=False)
+    assert adam == Adam(
+        nesterov=False,
+        amsgrad=False,
+        weight_decay=0.0,
+        decoupled=False,
+        loss_scale=1.0,
+        centralize=False,
+    )
 
 
 # --- identities -----------------------------------------------------------------------------------
 
 floats = st.floats(-1e3, 1e3).filter(lambda x: abs(x) > 1e-3)
 betas = st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 0.99999])
-options = st.fixed_dictionaries({
-    "beta1": betas, "beta2": betas, "eps": st.sampled_from([1e-8, 1e-2]),
-    "epsilon": st.sampled_from(["outside", "hat", "inside"]), "bias_correction": st.booleans(),
-    "nesterov": st.booleans(), "amsgrad": st.booleans()})
+options = st.fixed_dictionaries(
+    {
+        "beta1": betas,
+        "beta2": betas,
+        "eps": st.sampled_from([1e-8, 1e-2]),
+        "epsilon": st.sampled_from(["outside", "hat", "inside"]),
+        "bias_correction": st.booleans(),
+        "nesterov": st.booleans(),
+        "amsgrad": st.booleans(),
+    }
+)
 
 
 def sequences(elements=floats, columns=3):
@@ -130,9 +144,12 @@ def test_epsilon_hat_is_epsilon_times_the_root_of_the_correction(gradients, beta
     t, (w, state) = len(gradients), follow(hat, np.zeros(3), gradients[:-1])
     outside = replace(hat, epsilon="outside", eps=eps / math.sqrt(1 - beta2**t))
     # 1 - beta2**t is wrong by u / (1 - beta2), 1e5 u, at most; the new weights by a rounding each.
-    np.testing.assert_allclose(hat.step(w, gradients[-1], state)[0] - w,
-                               outside.step(w, gradients[-1], state)[0] - w,
-                               rtol=1e5 * U, atol=4 * U * np.max(np.abs(w) + 1))
+    np.testing.assert_allclose(
+        hat.step(w, gradients[-1], state)[0] - w,
+        outside.step(w, gradients[-1], state)[0] - w,
+        rtol=1e5 * U,
+        atol=4 * U * np.max(np.abs(w) + 1),
+    )
 
 
 @given(sequences(), betas)
@@ -155,9 +172,12 @@ def test_without_a_first_moment_but_corrected_it_is_rmsprop_with_other_numbers(g
     root = math.sqrt(1 - beta2 ** len(gradients))
     rmsprop = RMSProp(0.1 * root, beta2, 1e-8 * root)
     other = rmsprop.init(w)._replace(mean_square=state.moment2)
-    np.testing.assert_allclose(adam.step(w, gradients[-1], state)[0] - w,
-                               rmsprop.step(w, gradients[-1], other)[0] - w,
-                               rtol=1e5 * U, atol=4 * U * np.max(np.abs(w) + 1))
+    np.testing.assert_allclose(
+        adam.step(w, gradients[-1], state)[0] - w,
+        rmsprop.step(w, gradients[-1], other)[0] - w,
+        rtol=1e5 * U,
+        atol=4 * U * np.max(np.abs(w) + 1),
+    )
 
 
 @given(sequences())
@@ -171,8 +191,9 @@ def test_its_limit_is_adagrad(gradients):
         w, state = adam.step(w, gradient, state, learning_rate=0.1 / math.sqrt(t))
     # The weights in vhat are 1/t but for a factor within 1 +- t x, whose root is within 1 +- t x;
     # no step of AdaGrad is longer than 0.1. Roundings are a millionth of that.
-    np.testing.assert_allclose(w, follow(adagrad, np.zeros(3), gradients)[0],
-                               rtol=0, atol=0.1 * steps * steps * x)
+    np.testing.assert_allclose(
+        w, follow(adagrad, np.zeros(3), gradients)[0], rtol=0, atol=0.1 * steps * steps * x
+    )
 
 
 @given(sequences(), betas)
@@ -237,11 +258,16 @@ def test_the_largest_second_moment_never_falls(gradients, numbers):
 
 # --- behaviour ------------------------------------------------------------------------------------
 
+
 def test_schedules_are_given_to_step():
     adam = Adam(weight_decay=0.5, decoupled=True)
     state = adam.init([1.0])
-    for numbers in ({"learning_rate": 0.25}, {"weight_decay": 0.125}, {"learning_rate": 0.0},
-                    {"learning_rate": 0.5, "weight_decay": 0.0}):
+    for numbers in (
+        {"learning_rate": 0.25},
+        {"weight_decay": 0.125},
+        {"learning_rate": 0.0},
+        {"learning_rate": 0.5, "weight_decay": 0.0},
+    ):
         got, _ = adam.step([1.0], [2.0], state, **numbers)
         assert got == replace(adam, **numbers).step([1.0], [2.0], state)[0]
 
@@ -264,6 +290,7 @@ def test_reddi_adam_goes_to_the_wrong_end_and_amsgrad_does_not():
     """Reddi et al. 2018, section 3 and figure 1: of f_t(x) = 1010 x every 101st step and -10 x
     otherwise, x in [-1, 1], the sum over 101 steps is 10 x, so the best x is -1. Within a cycle x
     still swings; at the end it is reached, and left by less than 0.1."""
+
     def last_cycle(adam, cycles):
         x, state, path = 0.0, adam.init(0.0), []
         for t in range(101 * cycles):
@@ -273,7 +300,9 @@ def test_reddi_adam_goes_to_the_wrong_end_and_amsgrad_does_not():
         return path[-101:]
 
     adam = Adam(1e-2, beta1=0.9, beta2=0.99)
-    to_the_wrong_end, to_the_best = last_cycle(adam, 100), last_cycle(
-        replace(adam, amsgrad=True), 1250)
+    to_the_wrong_end, to_the_best = (
+        last_cycle(adam, 100),
+        last_cycle(replace(adam, amsgrad=True), 1250),
+    )
     assert max(to_the_wrong_end) == 1.0 and min(to_the_wrong_end) > 0.9
     assert min(to_the_best) == -1.0 and max(to_the_best) < -0.9

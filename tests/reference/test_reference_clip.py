@@ -12,16 +12,25 @@ from ms_adam.reference import clip_by_global_norm
 def test_as_mindspore_publishes_it():
     """The example on the page of ops.clip_by_global_norm, in float32; joint norm is sqrt(45)."""
     got = clip_by_global_norm([[[2.0, 3.0], [1.0, 2.0]], [[1.0, 4.0], [3.0, 1.0]]], 1.0)
-    np.testing.assert_allclose(got, [[[2.98142403e-01, 4.47213590e-01],
-                                      [1.49071202e-01, 2.98142403e-01]],
-                                     [[1.49071202e-01, 5.96284807e-01],
-                                      [4.47213590e-01, 1.49071202e-01]]], rtol=4 * 2.0**-24)
+    np.testing.assert_allclose(
+        got,
+        [
+            [[2.98142403e-01, 4.47213590e-01], [1.49071202e-01, 2.98142403e-01]],
+            [[1.49071202e-01, 5.96284807e-01], [4.47213590e-01, 1.49071202e-01]],
+        ],
+        rtol=4 * 2.0**-24,
+    )
     np.testing.assert_allclose(got[0][0][0], 2 / 45**0.5, rtol=4 * 2.0**-53)
 
 
 gradient_lists = st.lists(
-    arrays(np.float64, array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3),
-           elements=st.floats(-100, 100)), max_size=4)
+    arrays(
+        np.float64,
+        array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=3),
+        elements=st.floats(-100, 100),
+    ),
+    max_size=4,
+)
 # 36 elements at most. Adding up their squares takes 36 roundings, and squaring one more; the root
 # halves them and adds one: 20 in a norm. Two more scale an element. So 44 between an element here
 # and there, and 62 between norms of them.
@@ -53,8 +62,11 @@ def test_near_the_largest_norm():
     for max_norm in (5.0, 5.0 * (1 + 2.0**-20)):
         assert clip_by_global_norm([[3.0], [4.0]], max_norm) == [[3.0], [4.0]]
     scale = 1 - 2.0**-20
-    np.testing.assert_allclose(clip_by_global_norm([[3.0], [4.0]], 5.0 * scale),
-                               [[3.0 * scale], [4.0 * scale]], rtol=3 * 2.0**-53)
+    np.testing.assert_allclose(
+        clip_by_global_norm([[3.0], [4.0]], 5.0 * scale),
+        [[3.0 * scale], [4.0 * scale]],
+        rtol=3 * 2.0**-53,
+    )
 
 
 def test_no_gradients():

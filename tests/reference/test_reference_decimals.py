@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from decimals import CASES, TOLERANCE, decimal_path, distance
 
-MODULES = {"Adam": "adam", "SGD": "sgd", "Momentum": "momentum", "Nesterov": "nesterov",
-           "AdaGrad": "adagrad", "RMSProp": "rmsprop"}
+MODULES = {
+    "Adam": "adam",
+    "SGD": "sgd",
+    "Momentum": "momentum",
+    "Nesterov": "nesterov",
+    "AdaGrad": "adagrad",
+    "RMSProp": "rmsprop",
+}
 
 # (class, a piece of its module, what stands there instead)
 MUTANTS = [
@@ -23,8 +29,11 @@ MUTANTS = [
     ("Adam", "axis=tuple(range(1, g.ndim))", "axis=tuple(range(g.ndim))"),
     ("Adam", "axis=tuple(range(1, g.ndim))", "axis=tuple(range(g.ndim - 1))"),
     ("Adam", "m = array(self.beta1 * m + (1 - self.beta1) * g)", "m = array(self.beta1 * m + g)"),
-    ("Adam", "m = array(self.beta1 * m + (1 - self.beta1) * g)",
-     "m = array(self.beta2 * m + (1 - self.beta2) * g)"),
+    (
+        "Adam",
+        "m = array(self.beta1 * m + (1 - self.beta1) * g)",
+        "m = array(self.beta2 * m + (1 - self.beta2) * g)",
+    ),
     ("Adam", "(1 - self.beta2) * np.square(g)", "(1 - self.beta1) * np.square(g)"),
     ("Adam", "(1 - self.beta2) * np.square(g)", "(1 - self.beta2) * np.abs(g)"),
     ("Adam", "first = self.beta1 * m + (1 - self.beta1) * g", "first = self.beta1 * m + g"),
@@ -34,17 +43,32 @@ MUTANTS = [
     ("Adam", "np.maximum(largest, v)", "np.maximum(largest, v / bias_correction(self.beta2, t))"),
     ("Adam", "AdamState(t, m, v, largest)", "AdamState(t, m, second, largest)"),
     ("Adam", "correction1 = bias_correction(self.beta1, t)", "correction1 = 1.0"),
-    ("Adam", "correction1 = bias_correction(self.beta1, t)",
-     "correction1 = bias_correction(self.beta2, t)"),
+    (
+        "Adam",
+        "correction1 = bias_correction(self.beta1, t)",
+        "correction1 = bias_correction(self.beta2, t)",
+    ),
     ("Adam", "correction2 = bias_correction(self.beta2, t)", "correction2 = 1.0"),
-    ("Adam", "(np.sqrt(second / correction2) + self.eps)",
-     "((np.sqrt(second) + self.eps) / np.sqrt(correction2))"),
-    ("Adam", "(np.sqrt(second / correction2) + self.eps)",
-     "np.sqrt(second / correction2 + self.eps**2)"),
-    ("Adam", "np.sqrt(second / correction2 + self.eps)",
-     "np.sqrt((second + self.eps) / correction2)"),
-    ("Adam", "np.sqrt(second / correction2 + self.eps)",
-     "(np.sqrt(second / correction2) + self.eps)"),
+    (
+        "Adam",
+        "(np.sqrt(second / correction2) + self.eps)",
+        "((np.sqrt(second) + self.eps) / np.sqrt(correction2))",
+    ),
+    (
+        "Adam",
+        "(np.sqrt(second / correction2) + self.eps)",
+        "np.sqrt(second / correction2 + self.eps**2)",
+    ),
+    (
+        "Adam",
+        "np.sqrt(second / correction2 + self.eps)",
+        "np.sqrt((second + self.eps) / correction2)",
+    ),
+    (
+        "Adam",
+        "np.sqrt(second / correction2 + self.eps)",
+        "(np.sqrt(second / correction2) + self.eps)",
+    ),
     ("Adam", "math.sqrt(correction2) / correction1 * first", "correction2 / correction1 * first"),
     ("Adam", "(np.sqrt(second) + self.eps)", "(np.sqrt(second) + self.eps * correction2**0.5)"),
     ("Adam", "update = update + decay * w", "update = update + decay * (w - alpha * update)"),
@@ -55,7 +79,7 @@ MUTANTS = [
     ("Momentum", "t = state.step + 1", "t = state.step + 2"),
     ("Momentum", "v = array(self.rho * v - rate * g)", "v = array(self.rho * v - g)"),
     ("Momentum", "(1 - self.rho) * g if self.form", "g if self.form"),
-    ("Momentum", "if self.form == \"ema\" else g", "if self.form else g"),
+    ("Momentum", 'if self.form == "ema" else g', "if self.form else g"),
     ("Momentum", "w - rate * v / correction", "w - rate * v"),
     ("Momentum", "bias_correction(self.rho, t)", "bias_correction(self.rho**2, t)"),
     ("Nesterov", "w + v)", "w + self.rho * v)"),
@@ -64,8 +88,11 @@ MUTANTS = [
     ("Nesterov", "g + self.rho * v)), ", "v)), "),
     ("Nesterov", "g + self.rho * v)), ", "g + v)), "),
     ("AdaGrad", "s + np.square(g)", "s + np.abs(g)"),
-    ("AdaGrad", "np.full(np.shape(parameter), self.initial_accumulator)",
-     "np.zeros(np.shape(parameter))"),
+    (
+        "AdaGrad",
+        "np.full(np.shape(parameter), self.initial_accumulator)",
+        "np.zeros(np.shape(parameter))",
+    ),
     ("AdaGrad", "np.sqrt(s + self.eps)", "np.sqrt(s + self.eps**2)"),
     ("AdaGrad", "np.sqrt(s) + self.eps", "np.sqrt(s)"),
     ("RMSProp", "(1 - self.beta) * np.square(g)", "np.square(g)"),

@@ -23,8 +23,12 @@ def follow(method, gradients, rates=None):
 
 def test_by_hand():
     """rho = rate = 1/2, gradients 1, 1: velocities 1, 3/2; averaged 1/2, 3/4; corrected 1, 1."""
-    ends = {("velocity", False): 1 - 1 / 2 - 3 / 4, ("scaled", False): 1 - 1 / 2 - 3 / 4,
-            ("ema", False): 1 - 1 / 4 - 3 / 8, ("ema", True): 1 - 1 / 2 - 1 / 2}
+    ends = {
+        ("velocity", False): 1 - 1 / 2 - 3 / 4,
+        ("scaled", False): 1 - 1 / 2 - 3 / 4,
+        ("ema", False): 1 - 1 / 4 - 3 / 8,
+        ("ema", True): 1 - 1 / 2 - 1 / 2,
+    }
     for (form, correction), end in ends.items():
         momentum = Momentum(0.5, 0.5, form, correction)
         assert follow(momentum, np.ones((2, 3))).tolist() == [end] * 3

@@ -37,8 +37,9 @@ def test_one_form_is_at_the_other_forms_look_ahead_point(steps, rate, rho):
     theirs, _ = follow(Nesterov(rate, rho, "torch"), steps)
     ours = Nesterov(rate, rho, "sutskever")
     # The iteration contracts; each step adds some 8 roundings of numbers up to 20.
-    np.testing.assert_allclose(ours.lookahead(*follow(ours, steps)), theirs, 0,
-                               30 * 8 * 20 * 2.0**-53)
+    np.testing.assert_allclose(
+        ours.lookahead(*follow(ours, steps)), theirs, 0, 30 * 8 * 20 * 2.0**-53
+    )
 
 
 def test_a_gradient_taken_at_the_parameter_makes_momentum_of_sutskevers_form():
@@ -56,8 +57,9 @@ def follow_momentum(method, steps):
 
 def test_without_momentum_it_is_gradient_descent():
     for form in ("torch", "sutskever"):
-        np.testing.assert_array_equal(follow(Nesterov(0.1, 0.0, form), 10)[0],
-                                      follow_momentum(SGD(0.1), 10))
+        np.testing.assert_array_equal(
+            follow(Nesterov(0.1, 0.0, form), 10)[0], follow_momentum(SGD(0.1), 10)
+        )
 
 
 def test_it_is_faster_than_momentum_where_momentum_swings():

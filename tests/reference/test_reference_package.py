@@ -19,20 +19,31 @@ from ms_adam import reference
 from ms_adam.reference.correction import bias_correction
 
 METHODS = [
-    reference.Adam(), reference.Adam(amsgrad=True, nesterov=True, epsilon="hat"),
+    reference.Adam(),
+    reference.Adam(amsgrad=True, nesterov=True, epsilon="hat"),
     reference.Adam(weight_decay=0.1, centralize=True, epsilon="inside"),
     reference.Adam(weight_decay=0.1, decoupled=True, bias_correction=False),
-    reference.Adam(maximize=True, weight_decay=0.1), reference.SGD(), reference.Momentum(), reference.Momentum(form="scaled"),
-    reference.Momentum(form="ema", bias_correction=True), reference.Nesterov(),
-    reference.Nesterov(form="sutskever"), reference.AdaGrad(),
-    reference.AdaGrad(epsilon="inside", initial_accumulator=0.1), reference.RMSProp(),
-    reference.RMSProp(centered=True, epsilon="inside")]
+    reference.Adam(maximize=True, weight_decay=0.1),
+    reference.SGD(),
+    reference.Momentum(),
+    reference.Momentum(form="scaled"),
+    reference.Momentum(form="ema", bias_correction=True),
+    reference.Nesterov(),
+    reference.Nesterov(form="sutskever"),
+    reference.AdaGrad(),
+    reference.AdaGrad(epsilon="inside", initial_accumulator=0.1),
+    reference.RMSProp(),
+    reference.RMSProp(centered=True, epsilon="inside"),
+]
 every_method = pytest.mark.parametrize("method", METHODS, ids=str)
 
 
 def state_arrays(state):
-    return {name: value for name, value in state._asdict().items()
-            if name != "step" and value is not None}
+    return {
+        name: value
+        for name, value in state._asdict().items()
+        if name != "step" and value is not None
+    }
 
 
 @every_method
@@ -112,8 +123,9 @@ def test_a_learning_rate_for_one_step(method):
 @every_method
 def test_float32_numbers_lose_nothing(method):
     """0.3 in float32, and the same number in float64, are one method."""
-    numbers = {f.name: np.float32(0.3) for f in fields(method)
-               if type(getattr(method, f.name)) is float}
+    numbers = {
+        f.name: np.float32(0.3) for f in fields(method) if type(getattr(method, f.name)) is float
+    }
     single = replace(method, **numbers)
     double = replace(method, **{name: float(value) for name, value in numbers.items()})
     w = np.array([1.0, -2.0, 0.0])
@@ -144,28 +156,51 @@ def test_a_learning_rate_that_is_none(method, rate):
 
 
 NOT_ALLOWED = {
-    "learning_rate": (-1.0, np.nan, np.inf, "0.1", True), "eps": (-1e-8, np.nan, np.inf),
-    "beta": (1.0, -0.1, np.nan), "beta1": (1.0, -0.1, np.nan), "beta2": (1.0, -0.1, None),
-    "rho": (1.0, -0.1, np.nan), "weight_decay": (-0.1, np.nan, np.inf),
-    "loss_scale": (0.0, -1.0, np.inf, np.nan), "epsilon": ("below", None), "form": ("ewma", None),
-    "initial_accumulator": (-0.1, np.inf), "initial_mean_square": (-0.1, np.inf),
-    "bias_correction": ("no",), "nesterov": (None,), "amsgrad": ("corrected",),
-    "decoupled": ("yes",), "centralize": (2,), "centered": ("mean",), "maximize": ("up",)}
+    "learning_rate": (-1.0, np.nan, np.inf, "0.1", True),
+    "eps": (-1e-8, np.nan, np.inf),
+    "beta": (1.0, -0.1, np.nan),
+    "beta1": (1.0, -0.1, np.nan),
+    "beta2": (1.0, -0.1, None),
+    "rho": (1.0, -0.1, np.nan),
+    "weight_decay": (-0.1, np.nan, np.inf),
+    "loss_scale": (0.0, -1.0, np.inf, np.nan),
+    "epsilon": ("below", None),
+    "form": ("ewma", None),
+    "initial_accumulator": (-0.1, np.inf),
+    "initial_mean_square": (-0.1, np.inf),
+    "bias_correction": ("no",),
+    "nesterov": (None,),
+    "amsgrad": ("corrected",),
+    "decoupled": ("yes",),
+    "centralize": (2,),
+    "centered": ("mean",),
+    "maximize": ("up",),
+}
 
 
-@pytest.mark.parametrize("method, name, value", [
-    pytest.param(method, field.name, value, id=f"{type(method).__name__} {field.name}={value}")
-    for method in {type(m).__name__: m for m in reversed(METHODS)}.values()
-    for field in fields(method) for value in NOT_ALLOWED[field.name]])
+@pytest.mark.parametrize(
+    "method, name, value",
+    [
+        pytest.param(method, field.name, value, id=f"{type(method).__name__} {field.name}={value}")
+        for method in {type(m).__name__: m for m in reversed(METHODS)}.values()
+        for field in fields(method)
+        for value in NOT_ALLOWED[field.name]
+    ],
+)
 def test_what_is_not_allowed(method, name, value):
     with pytest.raises(ValueError) as error:
         replace(method, **{name: value})
     assert f"'{name}' must be" in str(error.value) and f"but got {value!r}" in str(error.value)
 
 
-@pytest.mark.parametrize("name, value", [
-    ("beta1", Fraction(10**20 - 1, 10**20)), ("loss_scale", Fraction(1, 10**400)),
-    ("learning_rate", 10**400)])
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("beta1", Fraction(10**20 - 1, 10**20)),
+        ("loss_scale", Fraction(1, 10**400)),
+        ("learning_rate", 10**400),
+    ],
+)
 def test_a_number_is_judged_by_its_float(name, value):
     """1.0, 0.0 and no float64 at all: they would divide by zero, or overflow, in a later step."""
     message = f"'{name}' must be a number, .* but got {re.escape(repr(value))}"
@@ -212,8 +247,13 @@ def test_no_mindspore():
 
 
 def test_examples_in_docstrings():
-    modules = [reference, *(importlib.import_module(f"ms_adam.reference.{module.name}")
-                            for module in pkgutil.iter_modules(reference.__path__))]
+    modules = [
+        reference,
+        *(
+            importlib.import_module(f"ms_adam.reference.{module.name}")
+            for module in pkgutil.iter_modules(reference.__path__)
+        ),
+    ]
     results = {module.__name__: doctest.testmod(module) for module in modules}
     assert not any(result.failed for result in results.values())
     without = {name.rpartition(".")[2] for name, result in results.items() if not result.attempted}

@@ -12,8 +12,10 @@ BY_HAND = [
     (dict(eps=7.0, epsilon="inside"), 1 - 6 / 4 - 2 / 14.75**0.5),
     (dict(eps=0.0, initial_mean_square=4.0), 1 - 6 / 12**0.5 - 2 / 10**0.5),
     (dict(eps=0.0, centered=True), 1 - 6 / 6.75**0.5 - 2 / (7.75 - 2.640625) ** 0.5),
-    (dict(eps=1.0, epsilon="inside", centered=True),
-     1 - 6 / 7.75**0.5 - 2 / (8.75 - 2.640625) ** 0.5),
+    (
+        dict(eps=1.0, epsilon="inside", centered=True),
+        1 - 6 / 7.75**0.5 - 2 / (8.75 - 2.640625) ** 0.5,
+    ),
 ]
 
 
@@ -29,8 +31,10 @@ def test_by_hand(options, end):
 def test_without_a_memory_a_step_is_the_sign_of_the_gradient():
     """beta = 0: g / sqrt(g^2). Centered, the variance is 0, and g / eps is left."""
     gradients = np.array([1e-3, -5.0, 1e3])
-    for options, end in ((dict(eps=0.0), [-0.5, 0.5, -0.5]),
-                         (dict(eps=0.5, centered=True), -gradients)):
+    for options, end in (
+        (dict(eps=0.0), [-0.5, 0.5, -0.5]),
+        (dict(eps=0.5, centered=True), -gradients),
+    ):
         rmsprop = RMSProp(0.5, 0.0, **options)
         state = rmsprop.init(gradients)._replace(mean_square=np.full(3, 7.0))
         got, _ = rmsprop.step(np.zeros(3), gradients, state)

@@ -94,6 +94,8 @@ def find(name: str) -> Case:
     match = re.fullmatch(r"([\d,_]+) *x *([\d,_]+)", name.strip())
     numbers = [int(re.sub(r"\D", "", group) or 0) for group in match.groups()] if match else [0]
     if min(numbers) < 1:
-        raise UserError(f"there is no case {name!r}; there are {', '.join(map(repr, CASES))}, and "
-                        f"COUNTxSIZE with two numbers of at least 1")
+        raise UserError(
+            f"there is no case {name!r}; there are {', '.join(map(repr, CASES))}, and "
+            f"COUNTxSIZE with two numbers of at least 1"
+        )
     return uniform(*numbers)

@@ -40,8 +40,10 @@ def values(case, dtype="float32"):
     """Weights and gradients of normal distribution, of a size that keeps clear of subnormals."""
     rng = np.random.default_rng(0)
     for shape in case.shapes:
-        yield (rng.standard_normal(shape, np.float32),
-               0.01 * rng.standard_normal(shape, np.float32))
+        yield (
+            rng.standard_normal(shape, np.float32),
+            0.01 * rng.standard_normal(shape, np.float32),
+        )
 
 
 class MindSporeStep:
@@ -66,8 +68,9 @@ class MindSporeStep:
         weights, gradients = [], []
         for i, (weight, gradient) in enumerate(values(case)):
             weights.append(ms.Parameter(ms.Tensor(weight, dtype), name=f"weight{i}"))
-            gradients.append(ms.Parameter(ms.Tensor(gradient, dtype), name=f"gradient{i}",
-                                          requires_grad=False))
+            gradients.append(
+                ms.Parameter(ms.Tensor(gradient, dtype), name=f"gradient{i}", requires_grad=False)
+            )
         self.optimizer = optimizer(weights)
         one = ms.Tensor(1.0, ms.float32)
         self._arguments = lambda: (one,)
@@ -81,18 +84,24 @@ class MindSporeStep:
 
         from ms_adam.lab.bench import graphs
 
-        (table, width), = case.shapes
+        ((table, width),) = case.shapes
         rng = np.random.default_rng(0)
-        weight = ms.Parameter(ms.Tensor(rng.standard_normal((table, width), np.float32)), name="table")
-        values = ms.Parameter(ms.Tensor(0.01 * rng.standard_normal((case.rows, width), np.float32)),
-                              name="values", requires_grad=False)
+        weight = ms.Parameter(
+            ms.Tensor(rng.standard_normal((table, width), np.float32)), name="table"
+        )
+        values = ms.Parameter(
+            ms.Tensor(0.01 * rng.standard_normal((case.rows, width), np.float32)),
+            name="values",
+            requires_grad=False,
+        )
         self.weights = [weight]
         self.optimizer = optimizer(self.weights)
         self.optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
         self._step = graphs.SparseStep(self.optimizer, values, case.shapes[0])
         self._empty = graphs.EmptySparse()
-        rows = itertools.cycle([ms.Tensor(rng.integers(0, table, case.rows).astype(np.int32))
-                                for _ in range(64)])
+        rows = itertools.cycle(
+            [ms.Tensor(rng.integers(0, table, case.rows).astype(np.int32)) for _ in range(64)]
+        )
         self._arguments = lambda: (next(rows),)
         # Memory is given when it is first written to; that is no part of a step.
         for parameter in self.optimizer.get_parameters():
@@ -119,13 +128,15 @@ class MindSporeStep:
 
 def _device_target():
     import mindspore as ms
+
     return ms.get_context("device_target")
 
 
 def _bytes_beside(weights, optimizer):
     weights = {id(weight) for weight in weights}
-    return sum(parameter.nbytes for parameter in optimizer.get_parameters()
-               if id(parameter) not in weights)
+    return sum(
+        parameter.nbytes for parameter in optimizer.get_parameters() if id(parameter) not in weights
+    )
 
 
 class CalledStep:
@@ -140,10 +151,14 @@ class CalledStep:
 
         ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
         pairs = list(values(case))
-        self.weights = [ms.Parameter(ms.Tensor(weight), name=f"weight{i}")
-                        for i, (weight, _) in enumerate(pairs)]
-        given = [tuple(ms.Tensor(factor * gradient) for _, gradient in pairs)
-                 for factor in (np.float32(1.0), np.float32(-0.5))]
+        self.weights = [
+            ms.Parameter(ms.Tensor(weight), name=f"weight{i}")
+            for i, (weight, _) in enumerate(pairs)
+        ]
+        given = [
+            tuple(ms.Tensor(factor * gradient) for _, gradient in pairs)
+            for factor in (np.float32(1.0), np.float32(-0.5))
+        ]
         self.gradients = itertools.cycle(given)
         self.optimizer = optimizer(self.weights)
 
@@ -185,8 +200,11 @@ class TorchStep:
         pass
 
     def state_bytes(self):
-        return sum(value.numel() * value.element_size()
-                   for state in self.optimizer.state.values() for value in state.values())
+        return sum(
+            value.numel() * value.element_size()
+            for state in self.optimizer.state.values()
+            for value in state.values()
+        )
 
 
 class MemoryLimit:
@@ -202,8 +220,10 @@ class MemoryLimit:
         streams = [np.full(case.elements, 1e-3, np.float32) for _ in range(4)]
         self.streams = streams
         self._call = lambda: library.MsAdamTraffic(
-            ctypes.c_int64(case.elements), thread_count(),
-            *(ctypes.c_void_p(stream.ctypes.data) for stream in streams))
+            ctypes.c_int64(case.elements),
+            thread_count(),
+            *(ctypes.c_void_p(stream.ctypes.data) for stream in streams),
+        )
 
     def step(self):
         self._call()
@@ -218,9 +238,12 @@ class MemoryLimit:
 def _ours(optimizer="Adam", dtype="float32", most_parameters=10_000, rows=False, **options):
     def build(case):
         import ms_adam
+
         make = getattr(ms_adam, optimizer)
-        return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE, **options), dtype,
-                             lazy=rows)
+        return MindSporeStep(
+            case, lambda weights: make(weights, LEARNING_RATE, **options), dtype, lazy=rows
+        )
+
     return Contender(build, dtype, most_parameters, rows)
 
 
@@ -228,9 +251,12 @@ def _theirs(name, most_parameters=10_000, rows=False, **options):
     def build(case):
         from mindspore import nn
         from mindspore.experimental import optim
+
         make = optim.Adam if name == "experimental" else getattr(nn, name)
-        return MindSporeStep(case, lambda weights: make(weights, LEARNING_RATE, **options),
-                             lazy=rows)
+        return MindSporeStep(
+            case, lambda weights: make(weights, LEARNING_RATE, **options), lazy=rows
+        )
+
     return Contender(build, most_parameters=most_parameters, rows=rows)
 
 
@@ -238,11 +264,14 @@ def _called(mode, optimizer):
     def build(case):
         if optimizer == "nn.Adam":
             from mindspore import nn
+
             make = nn.Adam
         else:
             import ms_adam
+
             make = ms_adam.Adam
         return CalledStep(case, lambda weights: make(weights, LEARNING_RATE), mode)
+
     return Contender(build)
 
 
@@ -295,8 +324,9 @@ def check_names(names):
     """
     for name in names:
         if name not in CONTENDERS:
-            raise UserError(f"there is no contender {name!r}; there are "
-                            f"{', '.join(map(repr, CONTENDERS))}")
+            raise UserError(
+                f"there is no contender {name!r}; there are {', '.join(map(repr, CONTENDERS))}"
+            )
     return list(names)
 
 
@@ -327,8 +357,9 @@ def line_up(case, names, everything=False, memory=None):
         elif len(case.shapes) > CONTENDERS[name].most_parameters and not everything:
             reasons.append(f"{name}, {case.name}: compiles for minutes (--all has it run)")
         elif memory_left < 0:
-            reasons.append(f"{name}, {case.name}: memory is too small for all at once "
-                           f"(--contender chooses)")
+            reasons.append(
+                f"{name}, {case.name}: memory is too small for all at once (--contender chooses)"
+            )
         else:
             chosen.append(name)
     return tuple(chosen), reasons

@@ -8,12 +8,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from typing import Callable, Iterable, Optional
+from collections.abc import Iterable
+from typing import Callable, Optional
 
 from ms_adam.lab.bench.cases import Case
 from ms_adam.lab.bench.contenders import CONTENDERS
-from ms_adam.lab.run.environment import environment
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.run.environment import environment
 
 SCHEMA = 1
 
@@ -29,7 +30,10 @@ class Lane:
         self.log = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ms_adam.lab.bench.worker", name],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker
         )
@@ -72,8 +76,9 @@ class Lane:
         self.log.close()
 
 
-def bench(cases: Iterable[tuple[Case, tuple[str, ...]]], rounds: int, passes: int,
-          progress: Progress) -> dict:
+def bench(
+    cases: Iterable[tuple[Case, tuple[str, ...]]], rounds: int, passes: int, progress: Progress
+) -> dict:
     """Times contenders in cases.
 
     All contenders of a case are alive at once and take turns, in an order that is reversed from
@@ -133,8 +138,11 @@ def bench(cases: Iterable[tuple[Case, tuple[str, ...]]], rounds: int, passes: in
         "environment": environment(", ".join(sorted(targets))),
         "rounds": rounds,
         "passes": passes,
-        "results": [_result(case, name, measured[case.name, name])
-                    for case, names in cases for name in names],
+        "results": [
+            _result(case, name, measured[case.name, name])
+            for case, names in cases
+            for name in names
+        ],
     }
 
 
@@ -160,8 +168,9 @@ def _result(case: Case, name: str, lanes: list[Lane]) -> dict:
     }
 
 
-def ratio(results: list[dict], case: str, contender: str, to: str,
-          key: str = "step_ms") -> Optional[float]:
+def ratio(
+    results: list[dict], case: str, contender: str, to: str, key: str = "step_ms"
+) -> Optional[float]:
     """How the time of a contender stands to that of another one in the same case.
 
     Steps are compared round by round, and the median of these ratios is given: what slows the
@@ -175,7 +184,9 @@ def ratio(results: list[dict], case: str, contender: str, to: str,
         return None
     if key != "step_ms":
         return found[contender][key] / found[to][key]
-    pairs = [(mine, other)
-             for pair in zip(found[contender]["rounds_ms"], found[to]["rounds_ms"])
-             for mine, other in zip(*pair)]
+    pairs = [
+        (mine, other)
+        for pair in zip(found[contender]["rounds_ms"], found[to]["rounds_ms"])
+        for mine, other in zip(*pair)
+    ]
     return statistics.median(mine / other for mine, other in pairs)

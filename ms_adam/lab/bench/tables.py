@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from ms_adam.lab.bench.contenders import (
-    CALLED, CALLED_GRAPH, FLAT, FUSED, FUSED_BF16, LAZY, LIMIT, NN_ADAM, NN_ADAMW, NN_CALLED,
-    NN_CALLED_GRAPH, NN_LAZY, OUR_ADAMW, TORCH,
+    CALLED,
+    CALLED_GRAPH,
+    FLAT,
+    FUSED,
+    FUSED_BF16,
+    LAZY,
+    LIMIT,
+    NN_ADAM,
+    NN_ADAMW,
+    NN_CALLED,
+    NN_CALLED_GRAPH,
+    NN_LAZY,
+    OUR_ADAMW,
+    TORCH,
 )
 from ms_adam.lab.bench.runner import ratio
 
-COLUMNS = ("contender", "ms", "10-90%", "/ nn.Adam", "/ limit", "compile s", "peak B", "state B",
-           "on", "drift")
-LEGEND = ("ms: median step, and from where to where 10-90% of the steps are. / nn.Adam, / limit: step "
-          "for step in the same rounds. peak B, state B: memory that building, compiling and stepping "
-          "needed, and state kept, bytes an element; on: the device that keeps it (the host's memory is the "
-          "CPU's). drift: last pass over first pass.")
+COLUMNS = (
+    "contender",
+    "ms",
+    "10-90%",
+    "/ nn.Adam",
+    "/ limit",
+    "compile s",
+    "peak B",
+    "state B",
+    "on",
+    "drift",
+)
+LEGEND = (
+    "ms: median step, and from where to where 10-90% of the steps are. / nn.Adam, / limit: step "
+    "for step in the same rounds. peak B, state B: memory that building, compiling and stepping "
+    "needed, and state kept, bytes an element; on: the device that keeps it (the host's memory is the "
+    "CPU's). drift: last pass over first pass."
+)
 
 RATIOS = (
     ("default state to nn.Adam", FUSED, NN_ADAM, "step_ms"),
@@ -38,18 +62,21 @@ RATIOS = (
 def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
     """One row of `COLUMNS` for each contender of a case, the quickest first."""
     rows = sorted((row for row in results if row["case"] == case), key=lambda row: row["step_ms"])
-    return [(
-        row["contender"],
-        f"{row['step_ms']:.3g}",
-        f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
-        _figure(ratio(results, case, row["contender"], NN_ADAM)),
-        _figure(ratio(results, case, row["contender"], LIMIT)),
-        f"{row['compile_s']:.2f}",
-        f"{row['peak_bytes'] / row['elements']:.1f}",
-        f"{row['state_bytes'] / row['elements']:.1f}",
-        row["state_on"],
-        f"{row['drift']:.2f}",
-    ) for row in rows]
+    return [
+        (
+            row["contender"],
+            f"{row['step_ms']:.3g}",
+            f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
+            _figure(ratio(results, case, row["contender"], NN_ADAM)),
+            _figure(ratio(results, case, row["contender"], LIMIT)),
+            f"{row['compile_s']:.2f}",
+            f"{row['peak_bytes'] / row['elements']:.1f}",
+            f"{row['state_bytes'] / row['elements']:.1f}",
+            row["state_on"],
+            f"{row['drift']:.2f}",
+        )
+        for row in rows
+    ]
 
 
 def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -71,4 +98,6 @@ def markdown(header, rows) -> str:
 
 def _figure(value) -> str:
     # A step of a few elements can be lost in what a call costs, and come out negative.
-    return "" if value is None or value <= 0.0 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    return (
+        "" if value is None or value <= 0.0 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    )

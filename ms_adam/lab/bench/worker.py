@@ -49,9 +49,14 @@ def work(name: str, lines, events: Events) -> None:
     compile_s = time.perf_counter() - started
     contender.empty_step()
     contender.step()
-    events.send("built", compile_s=compile_s, state_bytes=contender.state_bytes(),
-                state_on=contender.state_on, device_target=contender.device_target,
-                peak_bytes=_memory("VmHWM") - before)
+    events.send(
+        "built",
+        compile_s=compile_s,
+        state_bytes=contender.state_bytes(),
+        state_on=contender.state_on,
+        device_target=contender.device_target,
+        peak_bytes=_memory("VmHWM") - before,
+    )
     for line in lines:
         milliseconds = [_milliseconds(contender.step) for _ in range(int(line))]
         empty = statistics.median(_milliseconds(contender.empty_step) for _ in range(20))

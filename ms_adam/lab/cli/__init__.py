@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 
 if sys.version_info < (3, 9):  # before anything that such a Python has not, or reads otherwise
-    sys.exit("ms-adam needs Python 3.9 or newer, but this is Python "
-             f"{sys.version_info[0]}.{sys.version_info[1]}. The optimizer runs here: import ms_adam.")
+    sys.exit(
+        "ms-adam needs Python 3.9 or newer, but this is Python "
+        f"{sys.version_info[0]}.{sys.version_info[1]}. The optimizer runs here: import ms_adam."
+    )
 
 import importlib.metadata
 
@@ -57,12 +59,23 @@ def _command(
         return
     # From the metadata, and not of ms_adam.compat: importing MindSpore takes seconds.
     if tuple(map(int, release.split(".")[:2])) < (2, 7):
-        sys.exit(f"ms-adam needs MindSpore 2.7 or newer, but this is MindSpore {release}. The "
-                 "optimizer runs here: import ms_adam.")
+        sys.exit(
+            f"ms-adam needs MindSpore 2.7 or newer, but this is MindSpore {release}. The "
+            "optimizer runs here: import ms_adam."
+        )
 
 
-for command in (reproduce, compare, bench, visualize, identify, validate, train, kill_test,
-                train_distributed):
+for command in (
+    reproduce,
+    compare,
+    bench,
+    visualize,
+    identify,
+    validate,
+    train,
+    kill_test,
+    train_distributed,
+):
     app.command()(command)
 
 

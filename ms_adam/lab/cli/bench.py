@@ -19,8 +19,10 @@ def bench(
         Path("runs/bench"), "--out", metavar="DIR", help="Where bench.json and the plots go."
     ),
     case: list[str] = typer.Option(
-        [], "--case", help="A case, such as '400 x 5,000', 'COUNTxSIZE' or 'ResNet-50'; may be "
-        "given again. Without it: all, and the curves."
+        [],
+        "--case",
+        help="A case, such as '400 x 5,000', 'COUNTxSIZE' or 'ResNet-50'; may be "
+        "given again. Without it: all, and the curves.",
     ),
     contender: list[str] = typer.Option(
         [], "--contender", help="One that takes part, such as 'nn.Adam'; may be given again."
@@ -30,16 +32,22 @@ def bench(
         2, "--passes", min=1, help="How often all cases come, every other time in reverse."
     ),
     eager: bool = typer.Option(
-        False, "--eager", help="Time calls from Python, in PyNative and in graph mode, in place of "
-        "compiled steps; 'compile s' is then the first call."
+        False,
+        "--eager",
+        help="Time calls from Python, in PyNative and in graph mode, in place of "
+        "compiled steps; 'compile s' is then the first call.",
     ),
     curves: bool = typer.Option(
-        True, "--curves/--no-curves", help="Also the cost against the number and size of parameters."
+        True,
+        "--curves/--no-curves",
+        help="Also the cost against the number and size of parameters.",
     ),
     everything: bool = typer.Option(
         False, "--all", help="Also contenders that compile for minutes."
     ),
-    markdown: bool = typer.Option(False, "--markdown", help="Print the table of ratios for README."),
+    markdown: bool = typer.Option(
+        False, "--markdown", help="Print the table of ratios for README."
+    ),
     json_file: Optional[Path] = json_copy("bench.json"),
     debug: bool = DEBUG,
 ) -> None:
@@ -54,8 +62,8 @@ def bench(
     """
     # Imported here, so that --help is quick.
     from ms_adam.lab.bench import cases, contenders, runner, tables
-    from ms_adam.lab.run.results import write_json
     from ms_adam.lab.report.bench import write_plots
+    from ms_adam.lab.run.results import write_json
 
     status = Console(stderr=True)
     with errors_told(debug):
@@ -75,13 +83,23 @@ def bench(
         for reason in dict.fromkeys(reasons):
             status.print(f"left out: {reason}", highlight=False)
         out.mkdir(parents=True, exist_ok=True)
-        with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-                      TextColumn("left:"), TimeRemainingColumn(), console=status) as bar:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=status,
+        ) as bar:
             task = bar.add_task("bench")
             content = runner.bench(
-                work, rounds, passes,
-                lambda what, done, total: bar.update(task, description=what, completed=done,
-                                                     total=total))
+                work,
+                rounds,
+                passes,
+                lambda what, done, total: bar.update(
+                    task, description=what, completed=done, total=total
+                ),
+            )
         content["left_out"] = reasons
         for path in filter(None, (out / "bench.json", json_file)):
             write_json(path, content)
@@ -89,9 +107,13 @@ def bench(
     results = content["results"]
     console = Console(width=max(Console().width, 100))
     for one in chosen:
-        table = Table(title=f"{one.name}: {len(one.shapes):,} parameters, {one.elements:,} elements")
+        table = Table(
+            title=f"{one.name}: {len(one.shapes):,} parameters, {one.elements:,} elements"
+        )
         for title in tables.COLUMNS:
-            table.add_column(title, no_wrap=True, justify="left" if title == "contender" else "right")
+            table.add_column(
+                title, no_wrap=True, justify="left" if title == "contender" else "right"
+            )
         for row in tables.case_rows(results, one.name):
             table.add_row(*row)
         console.print(table)

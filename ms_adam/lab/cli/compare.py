@@ -38,9 +38,9 @@ def compare(
     Exit status: 0 if every pair that must hold stays within its tolerance, 1 if one parts, 2 after
     an error, 130 after Ctrl-C.
     """
+    from ms_adam.lab.report.compare import write_page
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.report.compare import write_page
     from ms_adam.lab.studies.compare import run
     from ms_adam.lab.studies.compare.config import load_comparison
 

@@ -24,12 +24,15 @@ from ms_adam.lab.errors import UserError
 
 def identify(
     target: Optional[str] = typer.Argument(
-        None, metavar="[module.Class]",
+        None,
+        metavar="[module.Class]",
         help="An optimizer class, as mindspore.nn.Adam, or module:factory, any callable that is "
         "given a list of parameters and returns an optimizer; also file.py:factory.",
     ),
     settings: Optional[list[str]] = typer.Option(
-        None, "--set", metavar="NAME=VALUE",
+        None,
+        "--set",
+        metavar="NAME=VALUE",
         help="An argument of the optimizer; can be given several times. VALUE is read as YAML: "
         "true, 0.1, [0.9, 0.99].",
     ),
@@ -92,6 +95,7 @@ def _jobs(target, settings, everything):
         if settings:
             raise UserError("--set is for one optimizer; it can not be given with --all")
         from ms_adam.lab.studies.identify.catalogue import ADAMS
+
         return list(ADAMS)
     return [(target, dict(_setting(text) for text in settings))]
 
@@ -143,8 +147,9 @@ def _identify(jobs):
             words = f"({i} of {len(jobs)}) {path}: " if len(jobs) > 1 else f"{path}: "
             status.update(words + "import")
             try:
-                found.append(identify_one(path, options,
-                                          lambda doing: status.update(words + doing)))
+                found.append(
+                    identify_one(path, options, lambda doing: status.update(words + doing))
+                )
             except UserError as error:
                 if len(jobs) == 1:
                     raise
@@ -159,8 +164,11 @@ def _write(path, found):
     device = None
     if "mindspore" in sys.modules:
         device = sys.modules["mindspore"].get_context("device_target")
-    content = {"schema": 1, "environment": environment(device),
-               "results": [identification.as_dict() for identification in found]}
+    content = {
+        "schema": 1,
+        "environment": environment(device),
+        "results": [identification.as_dict() for identification in found],
+    }
     path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
 
 
@@ -176,17 +184,15 @@ def _show_all(found, markdown):
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     shown = [i for i, head in enumerate(tables.SUMMARY) if head not in left_out]
     for i in shown:  # the formula alone is broken into lines
-        table.add_column(tables.SUMMARY[i], overflow="fold",
-                         no_wrap=tables.SUMMARY[i] != "formula")
+        table.add_column(tables.SUMMARY[i], overflow="fold", no_wrap=tables.SUMMARY[i] != "formula")
     above = None
     for identification, row in zip(found, rows):
         module = re.split(r"[.:]\w+$", identification.target)[0]
         if module != above:
             table.add_row(Text(module, style="bold"))
             above = module
-        cells = [row[0][len(module) + 1:], *row[1:]]
-        table.add_row(*(Text(cells[i]) for i in shown),
-                      style=_COLOURS.get(identification.status))
+        cells = [row[0][len(module) + 1 :], *row[1:]]
+        table.add_row(*(Text(cells[i]) for i in shown), style=_COLOURS.get(identification.status))
     console.print(table)
     print(f"Not shown for want of width, but with --markdown: {', '.join(left_out)}.")
 
@@ -194,8 +200,12 @@ def _show_all(found, markdown):
 _LEFT_OUT = ("beta^t", "float16 moments", "next best")
 _LEFT_OUT_IF_NARROW = ("Nesterov", "AMSGrad", "row-sparse", *_LEFT_OUT)
 
-_COLOURS = {"ambiguous": "yellow", "no known formula": "red", "option ignored": "yellow",
-            "refused": "dim"}
+_COLOURS = {
+    "ambiguous": "yellow",
+    "no known formula": "red",
+    "option ignored": "yellow",
+    "refused": "dim",
+}
 
 
 def _show(identification, markdown):
@@ -207,20 +217,42 @@ def _show(identification, markdown):
         return
     console = Console()
     ambiguous = "ambiguous: " if identification.status == "ambiguous" else ""
-    lines = [Text(ambiguous + identification.formula,
-                  style=f"bold {_COLOURS.get(identification.status, '')}")]
+    lines = [
+        Text(
+            ambiguous + identification.formula,
+            style=f"bold {_COLOURS.get(identification.status, '')}",
+        )
+    ]
     if identification.residual is not None:
-        lines += [Text(f"relative error {tables.number(identification.residual)}, "
-                       f"{_beside_rounding(identification.excess)}"),
-                  Text(f"next best: {identification.next_best}, "
-                       f"{tables.number(identification.next_residual)}"),
-                  Text("taken to have " + ", ".join(
-                      f"{name}={value:g}" for name, value in identification.numbers.items()))]
+        lines += [
+            Text(
+                f"relative error {tables.number(identification.residual)}, "
+                f"{_beside_rounding(identification.excess)}"
+            ),
+            Text(
+                f"next best: {identification.next_best}, "
+                f"{tables.number(identification.next_residual)}"
+            ),
+            Text(
+                "taken to have "
+                + ", ".join(f"{name}={value:g}" for name, value in identification.numbers.items())
+            ),
+        ]
         if identification.assumed:
-            lines.append(Text(f"assumed, as nothing tells: {', '.join(identification.assumed)}",
-                              style="yellow"))
-    console.print(Panel(Text("\n").join(lines), title=Text(tables.title(identification)),
-                        title_align="left", expand=False))
+            lines.append(
+                Text(
+                    f"assumed, as nothing tells: {', '.join(identification.assumed)}",
+                    style="yellow",
+                )
+            )
+    console.print(
+        Panel(
+            Text("\n").join(lines),
+            title=Text(tables.title(identification)),
+            title_align="left",
+            expand=False,
+        )
+    )
     if rows:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for head in tables.DETAILS:

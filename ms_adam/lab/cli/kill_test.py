@@ -22,8 +22,11 @@ def kill_test(
     ),
     kills: int = typer.Option(50, "--kills", min=1, help="How often to kill."),
     every: int = typer.Option(
-        5, "--every", min=1, help="Steps between checkpoints, in place of CONFIG's "
-        "checkpoints.every_steps: few, so that kills meet half-written files."
+        5,
+        "--every",
+        min=1,
+        help="Steps between checkpoints, in place of CONFIG's "
+        "checkpoints.every_steps: few, so that kills meet half-written files.",
     ),
     seed: int = typer.Option(0, "--seed", min=0, help="Decides the moments."),
     mode: Mode = typer.Option(Mode.graph, "--mode", help="The mode to train in."),
@@ -59,14 +62,19 @@ def kill_test(
         if json_file is not None:
             write_json(json_file, content)
     result = content["results"][0]
-    differing = [number for number, training in enumerate(result["trainings"], start=1)
-                 if training["differing"]]
+    differing = [
+        number
+        for number, training in enumerate(result["trainings"], start=1)
+        if training["differing"]
+    ]
     halves = sum(kill["half_written"] for kill in result["kills"])
     begun = sum(kill["resumed_after"] is not None for kill in result["kills"])
-    print(f"{len(result['kills'])} kills in {len(result['trainings'])} trainings of "
-          f"{result['steps']} steps; {halves} while a checkpoint was being written; {begun} times "
-          f"a checkpoint was there to go on from. {len(result['trainings']) - len(differing)} of "
-          f"{len(result['trainings'])} curves are those of the undisturbed training, bit for bit.")
+    print(
+        f"{len(result['kills'])} kills in {len(result['trainings'])} trainings of "
+        f"{result['steps']} steps; {halves} while a checkpoint was being written; {begun} times "
+        f"a checkpoint was there to go on from. {len(result['trainings']) - len(differing)} of "
+        f"{len(result['trainings'])} curves are those of the undisturbed training, bit for bit."
+    )
     if differing:
         shown = ", ".join(f"killed-{number}" for number in differing)
         print(f"These differ: {shown} in {out}")

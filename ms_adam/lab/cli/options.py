@@ -12,6 +12,4 @@ def config_like(example: str):
 
 def json_copy(name: str):
     """--json FILE, for a command that writes DIR/`name` anyway."""
-    return typer.Option(
-        None, "--json", metavar="FILE", help=f"Also write DIR/{name} to FILE."
-    )
+    return typer.Option(None, "--json", metavar="FILE", help=f"Also write DIR/{name} to FILE.")

@@ -63,11 +63,12 @@ def reproduce(
     Exit status: 0 if every claim held, 1 if one did not or could not be measured, 2 after an
     error, 130 after Ctrl-C. A figure of the paper that is not reproduced is a finding: 0.
     """
+    from ms_adam.lab.report.html import write_report
     from ms_adam.lab.run import config
-    from ms_adam.lab.studies import kinds, reproduce as runner
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.report.html import write_report
+    from ms_adam.lab.studies import kinds
+    from ms_adam.lab.studies import reproduce as runner
 
     with errors_told(debug):
         if _are_paper_figures(configs):
@@ -75,8 +76,9 @@ def reproduce(
             return
         for option, given in (("--scale", scale), ("--jobs", jobs), ("--tensorboard", tensorboard)):
             if given:
-                raise config.ConfigError(f"{option} is for the configs of the paper's figures "
-                                         "(configs/paper/) alone")
+                raise config.ConfigError(
+                    f"{option} is for the configs of the paper's figures (configs/paper/) alone"
+                )
         experiments = [kinds.load_experiment(path) for path in configs]
         with ProgressDisplay(Console(stderr=True)) as progress:
             content = runner.reproduce(experiments, out, progress)
@@ -109,25 +111,38 @@ def _are_paper_figures(configs: list[Path]) -> bool:
     found = {path: is_paper_figure(path) for path in configs}
     if len(set(found.values())) > 1:
         other = next(path for path, is_one in found.items() if not is_one)
-        raise ConfigError(f"{other}: has not kind: {KIND}, as other configs here have; the paper's "
-                          "figures make a report of their own, so give them in a call of their own")
+        raise ConfigError(
+            f"{other}: has not kind: {KIND}, as other configs here have; the paper's "
+            "figures make a report of their own, so give them in a call of their own"
+        )
     return all(found.values())
 
 
-def _reproduce_paper(configs: list[Path], out: Path, scale: str, jobs: Optional[int],
-                     tensorboard: bool, json_file: Optional[Path]) -> None:
+def _reproduce_paper(
+    configs: list[Path],
+    out: Path,
+    scale: str,
+    jobs: Optional[int],
+    tensorboard: bool,
+    json_file: Optional[Path],
+) -> None:
+    from ms_adam.lab.report.paper import write_report
+    from ms_adam.lab.run.results import write_json
     from ms_adam.lab.studies.paper import config, runner
     from ms_adam.lab.studies.paper.progress import Bars
     from ms_adam.lab.studies.paper.tensorboard import EventFiles
-    from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.report.paper import write_report
 
     figures = [config.load_figure(path) for path in configs]
     event_files = EventFiles(out / "tensorboard") if tensorboard else None
     with Bars(Console(stderr=True)) as progress:
-        content = runner.reproduce(figures, scale, out, progress,
-                                   event_files.write if event_files else None,
-                                   workers=jobs or runner.workers_here())
+        content = runner.reproduce(
+            figures,
+            scale,
+            out,
+            progress,
+            event_files.write if event_files else None,
+            workers=jobs or runner.workers_here(),
+        )
     page = write_report(out)
     if json_file is not None:
         write_json(json_file, content)

@@ -22,16 +22,21 @@ class Mode(str, enum.Enum):
 def train(
     config: Path = config_like("configs/train.yaml"),
     mode: Mode = typer.Option(
-        Mode.graph, "--mode", help="Compile each step, or run it operator by operator. The losses "
-        "are the same; graph is quicker."
+        Mode.graph,
+        "--mode",
+        help="Compile each step, or run it operator by operator. The losses "
+        "are the same; graph is quicker.",
     ),
     out: Optional[Path] = typer.Option(
-        None, "--out", metavar="DIR", help="The training's folder. Default: runs/NAME, with the "
-        "name in CONFIG."
+        None,
+        "--out",
+        metavar="DIR",
+        help="The training's folder. Default: runs/NAME, with the name in CONFIG.",
     ),
     resume: bool = typer.Option(
-        False, "--resume", help="Go on from the newest good checkpoint in DIR; from the first "
-        "step if there is none."
+        False,
+        "--resume",
+        help="Go on from the newest good checkpoint in DIR; from the first step if there is none.",
     ),
     json_file: Optional[Path] = json_copy("train.json"),
     debug: bool = DEBUG,
@@ -66,10 +71,10 @@ def train(
         folder = out or Path("runs") / run.name
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         # Imported last, for it takes seconds.
-        from ms_adam.lab.run.results import write_json
-        from ms_adam.lab.studies.resume import runner
-        from ms_adam.lab.run.worker import enter
         from ms_adam.lab.report.training_curves import write_curves
+        from ms_adam.lab.run.results import write_json
+        from ms_adam.lab.run.worker import enter
+        from ms_adam.lab.studies.resume import runner
 
         enter(mode.value)
         with ProgressDisplay(console) as progress:
@@ -78,6 +83,8 @@ def train(
         if json_file is not None:
             write_json(json_file, content)
     result = content["results"][0]
-    print(f"{result['steps']} steps, backend {result['backend']}: loss {result['first_loss']:.4g} "
-          f"at first, {result['last_loss']:.4g} at last; {result['test_accuracy']:.1%} of the test "
-          f"images told right. Written: {folder}")
+    print(
+        f"{result['steps']} steps, backend {result['backend']}: loss {result['first_loss']:.4g} "
+        f"at first, {result['last_loss']:.4g} at last; {result['test_accuracy']:.1%} of the test "
+        f"images told right. Written: {folder}"
+    )

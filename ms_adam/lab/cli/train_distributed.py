@@ -21,8 +21,10 @@ def train_distributed(
         ..., "--out", metavar="DIR", help="Where to write; results in it are replaced."
     ),
     resume: bool = typer.Option(
-        False, "--resume", help="Go on from the newest good checkpoints in DIR, such as after a "
-        "rank was lost or Ctrl-C."
+        False,
+        "--resume",
+        help="Go on from the newest good checkpoints in DIR, such as after a "
+        "rank was lost or Ctrl-C.",
     ),
     json_file: Optional[Path] = json_copy("results.json"),
     debug: bool = DEBUG,
@@ -44,10 +46,10 @@ def train_distributed(
     with errors_told(debug):
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         from ms_adam.lab.run.config import load
-        from ms_adam.lab.studies.ranks import runner
-        from ms_adam.lab.studies.ranks.config import Distributed
         from ms_adam.lab.run.progress import ProgressDisplay
         from ms_adam.lab.run.results import write_json
+        from ms_adam.lab.studies.ranks import runner
+        from ms_adam.lab.studies.ranks.config import Distributed
 
         run = load(config, Distributed)
         with ProgressDisplay(Console(stderr=True)) as progress:

@@ -36,24 +36,33 @@ def validate(
         "CPU", "--device-target", case_sensitive=False, help="Where MindSpore is to compute."
     ),
     only: str = typer.Option(
-        "", "--only", metavar="TEXT",
+        "",
+        "--only",
+        metavar="TEXT",
         help="Run the cells that have all these words in the name of their option, dtype, mode or "
         "backend, as 'amsgrad float16' or 'pynative fused flat'.",
     ),
     out: Path = typer.Option(
-        Path("runs/validate"), "--out", metavar="DIR",
+        Path("runs/validate"),
+        "--out",
+        metavar="DIR",
         help="Where validate.json and the logs go; those in it are replaced. validate.json is "
         "written after each cell.",
     ),
     json_file: Optional[Path] = typer.Option(
-        None, "--json", metavar="FILE", help="Write the results to FILE in place of "
-        "DIR/validate.json.",
+        None,
+        "--json",
+        metavar="FILE",
+        help="Write the results to FILE in place of DIR/validate.json.",
     ),
     markdown: bool = typer.Option(
         False, "--markdown", help="Print nothing but the table of support, for a README."
     ),
     workers: Optional[int] = typer.Option(
-        None, "--workers", min=1, metavar="N",
+        None,
+        "--workers",
+        min=1,
+        metavar="N",
         help="Processes at a time. Default: one for each core; 1 on GPU and Ascend.",
     ),
     debug: bool = DEBUG,
@@ -77,8 +86,8 @@ def validate(
     nothing could run, above all because the device is not there, 130 after Ctrl-C.
     """
     from ms_adam.drafts import draft
-    from ms_adam.lab.run.results import write_json
     from ms_adam.lab.report.support import support_table
+    from ms_adam.lab.run.results import write_json
     from ms_adam.lab.studies.matrix import validate as matrix
 
     path = json_file or out / "validate.json"
@@ -93,8 +102,9 @@ def validate(
         console = Console(stderr=True)
         with _Display(console, cells) as display:
             try:
-                content = matrix.validate(cells, device_target.value, out, workers=workers,
-                                          tell=display.tell, save=save)
+                content = matrix.validate(
+                    cells, device_target.value, out, workers=workers, tell=display.tell, save=save
+                )
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(f"stopped; results so far: {path}") from interrupt
     results = content["results"]
@@ -116,19 +126,27 @@ class _Display:
         self._console, self._total = console, len(cells)
         backends = list(dict.fromkeys(cell.backend for cell in cells))
         rows = dict.fromkeys((cell.backend, cell.dtype) for cell in cells)
-        self._results: dict = {row: [] for row in
-                               sorted(rows, key=lambda row: backends.index(row[0]))}
+        self._results: dict = {
+            row: [] for row in sorted(rows, key=lambda row: backends.index(row[0]))
+        }
         self._left = Counter((cell.backend, cell.dtype) for cell in cells)
         self._done, self._last_line = 0, time.monotonic()
-        self._bar = Progress(TextColumn("cells"), BarColumn(), MofNCompleteColumn(),
-                             TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+        self._bar = Progress(
+            TextColumn("cells"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+        )
         self._task = self._bar.add_task("cells", total=self._total)
         self._live: Optional[Live] = None
 
-    def __enter__(self) -> "_Display":
+    def __enter__(self) -> _Display:
         if self._console.is_terminal:
-            self._live = Live(console=self._console, get_renderable=self._render,
-                              refresh_per_second=4)
+            self._live = Live(
+                console=self._console, get_renderable=self._render, refresh_per_second=4
+            )
             self._live.start()
         return self
 
@@ -156,21 +174,36 @@ class _Display:
     def _table(self) -> Table:
         from ms_adam.lab.studies.matrix import cell_worker as words
 
-        table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False,
-                      caption="In brackets: the worst distance as a share of its bound.")
+        table = Table(
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            caption="In brackets: the worst distance as a share of its bound.",
+        )
         for title in ("backend", "dtype"):
             table.add_column(title, no_wrap=True)
-        for title in ("left", "held to\nfloat64", "held to\nnn.Adam", "fell\nshort",
-                      "not\noffered,\nnot here", "nn.Adam\ncannot,\ndiffers"):
+        for title in (
+            "left",
+            "held to\nfloat64",
+            "held to\nnn.Adam",
+            "fell\nshort",
+            "not\noffered,\nnot here",
+            "nn.Adam\ncannot,\ndiffers",
+        ):
             table.add_column(title, justify="right", no_wrap=True)
         for (backend, dtype), results in self._results.items():
             number = Counter(result["status"] for result in results)
             table.add_row(
-                backend, dtype, _number(self._left[backend, dtype]),
-                _held(results, words.REFERENCE), _held(results, words.NN_ADAM),
+                backend,
+                dtype,
+                _number(self._left[backend, dtype]),
+                _held(results, words.REFERENCE),
+                _held(results, words.NN_ADAM),
                 _number(number[words.FELL_SHORT], "bold red"),
                 _numbers(number[words.NOT_OFFERED], number[words.NOT_AVAILABLE]),
-                _numbers(number[words.NN_ADAM_CANNOT], number[words.NN_ADAM_DIFFERS]))
+                _numbers(number[words.NN_ADAM_CANNOT], number[words.NN_ADAM_DIFFERS]),
+            )
         return table
 
 
@@ -185,8 +218,11 @@ def _numbers(first: int, second: int) -> Text:
 def _held(results: list[dict], against: str) -> Text:
     from ms_adam.lab.studies.matrix.cell_worker import HELD
 
-    shares = [result["share"] for result in results
-              if result["against"] == against and result["status"] == HELD]
+    shares = [
+        result["share"]
+        for result in results
+        if result["against"] == against and result["status"] == HELD
+    ]
     return Text(f"{len(shares):,} ({max(shares):.2f})" if shares else "", style="green")
 
 
@@ -202,8 +238,11 @@ def _show_troubles(results: list[dict]) -> None:
         print(f"fell short: {name}, against {result['against']}: {said}")
     if len(short) > _MOST_NOTES:
         print(f"fell short: {len(short) - _MOST_NOTES} more")
-    reasons = Counter((result["status"], _reason(result)) for result in results
-                      if result["status"] not in (HELD, FELL_SHORT))
+    reasons = Counter(
+        (result["status"], _reason(result))
+        for result in results
+        if result["status"] not in (HELD, FELL_SHORT)
+    )
     for (status, reason), number in sorted(reasons.items(), key=lambda item: item[0]):
         print(f"{status} ({number}): {reason}")
 
@@ -213,5 +252,7 @@ def _reason(result: dict) -> str:
 
     if result["status"] != NN_ADAM_DIFFERS:
         return result["note"]
-    return (f"{result['case']}, {result['dtype']}: {result['share']:,.0f} times the bound on its "
-            f"own roundings")
+    return (
+        f"{result['case']}, {result['dtype']}: {result['share']:,.0f} times the bound on its "
+        f"own roundings"
+    )

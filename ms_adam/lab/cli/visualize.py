@@ -36,11 +36,11 @@ def visualize(
     """
     with errors_told(debug):
         from ms_adam.drafts import draft
+        from ms_adam.lab.report import trajectories as pictures
         from ms_adam.lab.run.progress import ProgressDisplay
         from ms_adam.lab.run.results import write_json
         from ms_adam.lab.studies.trajectories import linear_fit, paths
         from ms_adam.lab.studies.trajectories.config import LinearComparison, load_comparison
-        from ms_adam.lab.report import trajectories as pictures
 
         comparison = load_comparison(config)
         folder = config.parent
@@ -51,8 +51,11 @@ def visualize(
             else:
                 content, scenes = paths.run(comparison, folder, progress)
                 pictures.write_trajectories(
-                    comparison, scenes, writing,
-                    lambda done, total: progress(comparison.name, "pictures", done, total))
+                    comparison,
+                    scenes,
+                    writing,
+                    lambda done, total: progress(comparison.name, "pictures", done, total),
+                )
             write_json(writing / "trajectories.json", content)
             files = sorted(path.name for path in writing.iterdir())
         if json_file is not None:
@@ -72,11 +75,15 @@ def _measured(row: dict[str, Any]) -> bool:
 def _show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["not_finite_from"] is not None:
-            print(f"{row['function']}, {row['optimizer']}: diverges; not finite from step "
-                  f"{row['not_finite_from']}, null in the JSON")
+            print(
+                f"{row['function']}, {row['optimizer']}: diverges; not finite from step "
+                f"{row['not_finite_from']}, null in the JSON"
+            )
         if row["mindspore"] is not None and not _measured(row):
-            print(f"{row['function']}, {row['optimizer']}: nothing of MindSpore's beside it: "
-                  f"{row['mindspore']['reason']}")
+            print(
+                f"{row['function']}, {row['optimizer']}: nothing of MindSpore's beside it: "
+                f"{row['mindspore']['reason']}"
+            )
     worst: dict[str, dict[str, Any]] = {}  # each optimizer where it is nearest to its limit
     for row in filter(_measured, rows):
         name = row["optimizer"]
@@ -84,16 +91,23 @@ def _show(rows: list[dict[str, Any]]) -> None:
             worst[name] = row
     if not worst:
         return
-    table = Table(title="MindSpore (float32) against float64, given the same gradients",
-                  caption="each where it is nearest to the limit of what roundings explain")
+    table = Table(
+        title="MindSpore (float32) against float64, given the same gradients",
+        caption="each where it is nearest to the limit of what roundings explain",
+    )
     for title in ("optimizer", "on", "to its own formula", "limit", "to the config's formula"):
         table.add_column(title, overflow="fold")
     for name, row in worst.items():
         facts = row["mindspore"]
         own = Text(f"{facts['distance']:.1e}", style="" if facts["within_limit"] else "bold red")
         asked = f"{facts['distance_to_method']:.1e}"
-        table.add_row(name, row["function"], own, f"{facts['limit']:.1e}",
-                      f"{asked}: {facts['differences']}" if facts["differences"] else asked)
+        table.add_row(
+            name,
+            row["function"],
+            own,
+            f"{facts['limit']:.1e}",
+            f"{asked}: {facts['differences']}" if facts["differences"] else asked,
+        )
     Console().print(table)
 
 

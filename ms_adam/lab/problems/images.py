@@ -108,8 +108,10 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
     order = random.permutation(len(source))
     needed = train if own_test is not None else train + test
     if needed > len(source):
-        parts = f"data.train = {train}" if own_test is not None else (
-            f"data.train + data.test = {train} + {test}"
+        parts = (
+            f"data.train = {train}"
+            if own_test is not None
+            else (f"data.train + data.test = {train} + {test}")
         )
         raise DataError(f"{parts}: {origin} has only {len(source)} images to draw from")
     if own_test is None:

@@ -41,16 +41,32 @@ def cost_plot(results: list[dict], cases: list[str], along: str, title: str, lab
             if not rows:
                 continue
             rows.sort(key=lambda row: row["elements"])
-            x = [row["parameters"] if along == "parameters" else row["elements"] / row["parameters"]
-                 for row in rows]
+            x = [
+                row["parameters"] if along == "parameters" else row["elements"] / row["parameters"]
+                for row in rows
+            ]
             # A step that is lost in what a call costs can come out at 0 or below.
-            middle, low, high = ([max(row[key], 1e-3) for row in rows]
-                                 for key in ("step_ms", "step_ms_10", "step_ms_90"))
+            middle, low, high = (
+                [max(row[key], 1e-3) for row in rows]
+                for key in ("step_ms", "step_ms_10", "step_ms_90")
+            )
             axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            axis.plot(x, middle, color=colour, marker=marker, markersize=5, label=name,
-                      linestyle="-" if marker else "--")
-        axis.set(title=title, xlabel=label, ylabel="a step, ms (median; band: 10-90%)",
-                 xscale="log", yscale="log")
+            axis.plot(
+                x,
+                middle,
+                color=colour,
+                marker=marker,
+                markersize=5,
+                label=name,
+                linestyle="-" if marker else "--",
+            )
+        axis.set(
+            title=title,
+            xlabel=label,
+            ylabel="a step, ms (median; band: 10-90%)",
+            xscale="log",
+            yscale="log",
+        )
         axis.legend()
         return png(figure)
 
@@ -58,8 +74,12 @@ def cost_plot(results: list[dict], cases: list[str], along: str, title: str, lab
 def write_plots(results: list[dict], out: Path) -> list[Path]:
     """Draws the cost against the number of parameters and against their size."""
     plots = {
-        "by_number.png": (BY_NUMBER, "parameters", "Parameters of 1,000 elements",
-                          "number of parameters"),
+        "by_number.png": (
+            BY_NUMBER,
+            "parameters",
+            "Parameters of 1,000 elements",
+            "number of parameters",
+        ),
         "by_size.png": (BY_SIZE, "elements", "100 parameters", "elements of each parameter"),
     }
     paths = []

@@ -150,8 +150,10 @@ def distance_plot(free: Distances, replayed: Distances, limits: dict) -> bytes:
     """
     panels = (
         ("Each side on its own way", free),
-        ("From the same weights (loss, gradient)\nand the same gradients (moments, parameter)",
-         replayed),
+        (
+            "From the same weights (loss, gradient)\nand the same gradients (moments, parameter)",
+            replayed,
+        ),
     )
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -235,6 +237,8 @@ def _floats(values: Sequence) -> np.ndarray:
 
 
 def _shortened(name: str) -> str:
-    return textwrap.shorten(name, _LABEL_WIDTH) if len(name) <= _LABEL_WIDTH else (
-        "…" + name[1 - _LABEL_WIDTH :]
+    return (
+        textwrap.shorten(name, _LABEL_WIDTH)
+        if len(name) <= _LABEL_WIDTH
+        else ("…" + name[1 - _LABEL_WIDTH :])
     )

@@ -20,13 +20,22 @@ import yaml
 from ms_adam.lab.report import paper_plots, paper_words
 from ms_adam.lab.report.html import data_uri, template
 
-
 # Wide enough for a page of 1,000 px, and for a code-hosting page.
 _PAGE_PIXELS, _FILE_PIXELS = 1350, 900
-_RUN_COLUMNS = ("figure", "variant", "optimizer", "purpose", "learning_rate", "seed", "epochs",
-                "steps", "final_cost", "seconds", "hash")
-_VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test",
-                    "measured")
+_RUN_COLUMNS = (
+    "figure",
+    "variant",
+    "optimizer",
+    "purpose",
+    "learning_rate",
+    "seed",
+    "epochs",
+    "steps",
+    "final_cost",
+    "seconds",
+    "hash",
+)
+_VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test", "measured")
 
 
 def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> Path:
@@ -52,8 +61,11 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
     (to / "figures").mkdir(parents=True, exist_ok=True)
     figures = [_figure(entry, to / "figures") for entry in content["results"]]
     words = {
-        "environment": content["environment"], "scale": content["scale"], "figures": figures,
-        "counts": paper_words.counts(figures), "words": paper_words,
+        "environment": content["environment"],
+        "scale": content["scale"],
+        "figures": figures,
+        "counts": paper_words.counts(figures),
+        "words": paper_words,
         "training": paper_words.duration(sum(figure["seconds"] for figure in figures)),
         "runs": sum(len(figure["runs"]) for figure in figures),
         "configs": " ".join(f"configs/paper/{figure['figure']}.yaml" for figure in figures),
@@ -79,15 +91,22 @@ def _figure(entry: dict, folder: Path) -> dict[str, Any]:
     for name, (drawn, caption) in paper_plots.draw(entry).items():
         file = folder / f"{entry['figure']}_{name}.png"
         file.write_bytes(paper_plots.palette_png(drawn, _FILE_PIXELS))
-        plots.append({"file": file.name, "words": caption,
-                      "uri": data_uri(paper_plots.palette_png(drawn, _PAGE_PIXELS))})
+        plots.append(
+            {
+                "file": file.name,
+                "words": caption,
+                "uri": data_uri(paper_plots.palette_png(drawn, _PAGE_PIXELS)),
+            }
+        )
     return {
         **entry,
         "plots": plots,
         "facts": paper_words.facts(entry),
         "cuts": paper_words.cuts(entry),
-        "verdicts": [_verdict(entry, verdict, claim)
-                     for verdict, claim in zip(entry["verdicts"], entry["config"]["claims"])],
+        "verdicts": [
+            _verdict(entry, verdict, claim)
+            for verdict, claim in zip(entry["verdicts"], entry["config"]["claims"])
+        ],
         "table": [_row(entry, line) for line in entry["lines"]],
         "grids": _grids(entry),
         "yaml": yaml.safe_dump(entry["config"], sort_keys=False, width=88, allow_unicode=True),
@@ -101,9 +120,12 @@ def _verdict(entry: dict, verdict: dict, claim: dict) -> dict[str, Any]:
 
 def _row(entry: dict, line: dict) -> dict[str, Any]:
     purpose = "grid" if entry["config"]["design"] == "grid" else "judged"
-    seconds = [run["seconds"] for run in entry["runs"]
-               if (run["variant"], run["optimizer"], run["purpose"], run["learning_rate"])
-               == (line["variant"], line["optimizer"], purpose, line["best"])]
+    seconds = [
+        run["seconds"]
+        for run in entry["runs"]
+        if (run["variant"], run["optimizer"], run["purpose"], run["learning_rate"])
+        == (line["variant"], line["optimizer"], purpose, line["best"])
+    ]
     steps = [float(epochs) * entry["steps_per_epoch"] for epochs in line["epochs_to_target"]]
     return {
         **line,
@@ -121,15 +143,22 @@ def _grids(entry: dict) -> list[dict[str, Any]]:
     found = []
     for name, epoch in (("early", entry["scale"]["early"]), ("mean", entry["scale"]["epochs"])):
         if epoch is not None:
-            rows = [{
-                "variant": line["variant"],
-                "optimizer": line["optimizer"],
-                "edge": paper_words.edge(line),
-                "cells": [{"rate": f"{tried['learning_rate']:g}",
-                           "cost": paper_words.number(tried[name]),
-                           "best": name == "mean" and tried["learning_rate"] == line["best"]}
-                          for tried in line["tried"]],
-            } for line in entry["lines"]]
+            rows = [
+                {
+                    "variant": line["variant"],
+                    "optimizer": line["optimizer"],
+                    "edge": paper_words.edge(line),
+                    "cells": [
+                        {
+                            "rate": f"{tried['learning_rate']:g}",
+                            "cost": paper_words.number(tried[name]),
+                            "best": name == "mean" and tried["learning_rate"] == line["best"],
+                        }
+                        for tried in line["tried"]
+                    ],
+                }
+                for line in entry["lines"]
+            ]
             found.append({"epoch": epoch, "last": name == "mean", "rows": rows})
     return found
 
@@ -145,16 +174,33 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _verdicts(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
     for figure in figures:
         for verdict in figure["verdicts"]:
-            yield (figure["figure"], figure["scale"]["name"], verdict["claim"], verdict["status"],
-                   "; ".join(verdict["edges"]), verdict["test"], "; ".join(verdict["measured"]))
+            yield (
+                figure["figure"],
+                figure["scale"]["name"],
+                verdict["claim"],
+                verdict["status"],
+                "; ".join(verdict["edges"]),
+                verdict["test"],
+                "; ".join(verdict["measured"]),
+            )
 
 
 def _runs(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
     for figure in figures:
         for run in figure["runs"]:
-            yield (figure["figure"], run["variant"], run["optimizer"], run["purpose"],
-                   run["learning_rate"], run["seed"], figure["scale"]["epochs"], run["steps"],
-                   run["costs"][-1], run["seconds"], run["hash"])
+            yield (
+                figure["figure"],
+                run["variant"],
+                run["optimizer"],
+                run["purpose"],
+                run["learning_rate"],
+                run["seed"],
+                figure["scale"]["epochs"],
+                run["steps"],
+                run["costs"][-1],
+                run["seconds"],
+                run["hash"],
+            )
 
 
 def _curves(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
@@ -172,13 +218,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m ms_adam.lab.report.paper",
         description="Write the report of a finished run of configs/paper/ into a folder that is "
-                    "to be published: Markdown, pictures and CSV, without the page of HTML.")
+        "to be published: Markdown, pictures and CSV, without the page of HTML.",
+    )
     parser.add_argument("run", type=Path, help="the folder that ms-adam reproduce wrote to")
     parser.add_argument("to", type=Path, help="such as docs/paper")
     given = parser.parse_args()
     if not (given.run / "results.json").is_file():
-        parser.error(f"{given.run}: has no results.json; ms-adam reproduce writes it when all "
-                     "runs are done")
+        parser.error(
+            f"{given.run}: has no results.json; ms-adam reproduce writes it when all runs are done"
+        )
     print(f"The report: {write_report(given.run, given.to, page=False)}")
 
 

@@ -38,20 +38,30 @@ def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
     if entry["config"]["design"] == "grid":
         epochs = " and ".join(str(epoch) for epoch in (early, last) if epoch)
         return {
-            "grid": (_grid(entry),
-                     f"Cost of epoch {epochs} over the step size, with bias correction and without. "
-                     f"{bands} A cross marks a step size at which a seed is no better than before "
-                     "training; there its cost is drawn as that before training."),
-            "curves": (_pair_curves(entry),
-                       "Training cost over the epochs, each at its best step size by the cost at "
-                       f"the end. {bands}")}
+            "grid": (
+                _grid(entry),
+                f"Cost of epoch {epochs} over the step size, with bias correction and without. "
+                f"{bands} A cross marks a step size at which a seed is no better than before "
+                "training; there its cost is drawn as that before training.",
+            ),
+            "curves": (
+                _pair_curves(entry),
+                "Training cost over the epochs, each at its best step size by the cost at "
+                f"the end. {bands}",
+            ),
+        }
     tuning = f"tuning seed {', '.join(map(str, entry['config']['tuning_seeds']))}"
     return {
-        "curves": (_curves(entry),
-                   f"Training cost over the epochs, at the best learning rate. {bands}"),
-        "sensitivity": (_sensitivity(entry),
-                        f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks "
-                        "the best, a cross at the upper edge a run that diverged.")}
+        "curves": (
+            _curves(entry),
+            f"Training cost over the epochs, at the best learning rate. {bands}",
+        ),
+        "sensitivity": (
+            _sensitivity(entry),
+            f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks "
+            "the best, a cross at the upper edge a run that diverged.",
+        ),
+    }
 
 
 def palette_png(figure: Figure, pixels: int) -> bytes:
@@ -63,7 +73,8 @@ def palette_png(figure: Figure, pixels: int) -> bytes:
         figure.savefig(drawn, format="png", dpi=pixels / figure.get_figwidth())
         with Image.open(drawn) as image:
             image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-                small, format="png", optimize=True)
+                small, format="png", optimize=True
+            )
         return small.getvalue()
 
 
@@ -79,17 +90,24 @@ def _costs(runs: list[dict]) -> np.ndarray:
 
 def _best_runs(entry: dict, line: dict) -> list[dict]:
     purpose = "grid" if entry["config"]["design"] == "grid" else "judged"
-    return _runs(entry, variant=line["variant"], optimizer=line["optimizer"], purpose=purpose,
-                 learning_rate=line["best"])
+    return _runs(
+        entry,
+        variant=line["variant"],
+        optimizer=line["optimizer"],
+        purpose=purpose,
+        learning_rate=line["best"],
+    )
 
 
 def _band(axis: Axes, x, costs: np.ndarray, look: tuple, label: str, **more) -> None:
     """The mean over seeds in a band from the least to the most."""
     colour, style, _ = look
-    axis.plot(x, costs.mean(axis=0), color=colour, linestyle=style, linewidth=1.7, label=label,
-              **more)
-    axis.fill_between(x, costs.min(axis=0), costs.max(axis=0), color=colour, alpha=0.18,
-                      linewidth=0)
+    axis.plot(
+        x, costs.mean(axis=0), color=colour, linestyle=style, linewidth=1.7, label=label, **more
+    )
+    axis.fill_between(
+        x, costs.min(axis=0), costs.max(axis=0), color=colour, alpha=0.18, linewidth=0
+    )
 
 
 def _curves(entry: dict) -> Figure:
@@ -98,8 +116,9 @@ def _curves(entry: dict) -> Figure:
     early, last = entry["scale"]["early"], entry["scale"]["epochs"]
     columns = [last] if early is None else [early, last]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(8.0, 5.0 * len(columns)), 0.6 + 3.2 * len(variants)),
-                        layout="constrained")
+        figure = Figure(
+            figsize=(max(8.0, 5.0 * len(columns)), 0.6 + 3.2 * len(variants)), layout="constrained"
+        )
         axes = figure.subplots(len(variants), len(columns), squeeze=False)
         panels = ((variant, until) for variant in variants for until in columns)
         for axis, (variant, until) in zip(axes.ravel(), panels):
@@ -107,8 +126,13 @@ def _curves(entry: dict) -> Figure:
                 if line["variant"] == variant:
                     costs = _costs(_best_runs(entry, line))[:, : until + 1]
                     first = 0 if until == early else 1
-                    _band(axis, np.arange(first, costs.shape[1]), costs[:, first:],
-                          _LOOK[line["optimizer"]], line["optimizer"])
+                    _band(
+                        axis,
+                        np.arange(first, costs.shape[1]),
+                        costs[:, first:],
+                        _LOOK[line["optimizer"]],
+                        line["optimizer"],
+                    )
             title = variant if until != early else f"{variant}, to epoch {early}"
             axis.set(title=title, xlabel="epoch", yscale="log")
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -139,14 +163,35 @@ def _sensitivity_of(axis: Axes, line: dict) -> None:
     rates = np.array([tried["learning_rate"] for tried in line["tried"]])
     means = np.array([float(tried["mean"]) for tried in line["tried"]])
     there = np.isfinite(means)
-    axis.plot(rates[there], means[there], color=colour, linestyle=style, marker=marker,
-              markersize=4.5, label=line["optimizer"])
+    axis.plot(
+        rates[there],
+        means[there],
+        color=colour,
+        linestyle=style,
+        marker=marker,
+        markersize=4.5,
+        label=line["optimizer"],
+    )
     best = rates == line["best"]
-    axis.plot(rates[best & there], means[best & there], linestyle="none", marker="o",
-              markersize=11, markerfacecolor="none", markeredgecolor=colour)
+    axis.plot(
+        rates[best & there],
+        means[best & there],
+        linestyle="none",
+        marker="o",
+        markersize=11,
+        markerfacecolor="none",
+        markeredgecolor=colour,
+    )
     for rate in rates[~there]:  # it diverged and has no cost: a cross at the upper edge
-        axis.plot(rate, 1, linestyle="none", marker="x", color=colour,
-                  transform=axis.get_xaxis_transform(), clip_on=False)
+        axis.plot(
+            rate,
+            1,
+            linestyle="none",
+            marker="x",
+            color=colour,
+            transform=axis.get_xaxis_transform(),
+            clip_on=False,
+        )
 
 
 def _pairs(entry: dict) -> dict[tuple[float, float], tuple[dict, dict]]:
@@ -171,8 +216,9 @@ def _grid(entry: dict) -> Figure:
         axes = figure.subplots(len(rows), len(beta2s), squeeze=False, sharex=True, sharey=True)
         for (epoch, beta1), row in zip(rows, axes):
             for beta2, axis in zip(beta2s, row):
-                for label, look, words in zip(pairs[beta1, beta2], (_WITH, _WITHOUT),
-                                              ("with bias correction", "without")):
+                for label, look, words in zip(
+                    pairs[beta1, beta2], (_WITH, _WITHOUT), ("with bias correction", "without")
+                ):
                     _over_rates(axis, _runs(entry, optimizer=label), epoch, look, words)
                 axis.set(xscale="log", yscale="log")
                 axis.set_title(f"β1 {beta1:g}, β2 {beta2:g}, epoch {epoch}", fontsize=9.5)
@@ -188,14 +234,36 @@ def _over_rates(axis: Axes, runs: list[dict], epoch: int, look: tuple, label: st
     colour, style, marker = look
     rates = sorted({run["learning_rate"] for run in runs})
     # A cost above that before training is drawn there: a cross, for it is not a cost to be read.
-    costs = np.array([[min(float(run["costs"][epoch]), float(run["costs"][0])) for run in runs
-                       if run["learning_rate"] == rate] for rate in rates]).T
-    lost = np.array([any(not float(run["costs"][epoch]) < float(run["costs"][0]) for run in runs
-                         if run["learning_rate"] == rate) for rate in rates])
+    costs = np.array(
+        [
+            [
+                min(float(run["costs"][epoch]), float(run["costs"][0]))
+                for run in runs
+                if run["learning_rate"] == rate
+            ]
+            for rate in rates
+        ]
+    ).T
+    lost = np.array(
+        [
+            any(
+                not float(run["costs"][epoch]) < float(run["costs"][0])
+                for run in runs
+                if run["learning_rate"] == rate
+            )
+            for rate in rates
+        ]
+    )
     _band(axis, rates, costs, look, label)
     for where, mark in ((~lost, marker), (lost, "x")):
-        axis.plot(np.array(rates)[where], costs.mean(axis=0)[where], linestyle="none", marker=mark,
-                  color=colour, markersize=5)
+        axis.plot(
+            np.array(rates)[where],
+            costs.mean(axis=0)[where],
+            linestyle="none",
+            marker=mark,
+            color=colour,
+            markersize=5,
+        )
 
 
 def _pair_curves(entry: dict) -> Figure:
@@ -207,8 +275,9 @@ def _pair_curves(entry: dict) -> Figure:
         axes = figure.subplots(len(beta1s), len(beta2s), squeeze=False, sharex=True, sharey=True)
         for beta1, row in zip(beta1s, axes):
             for beta2, axis in zip(beta2s, row):
-                for label, look, words in zip(pairs[beta1, beta2], (_WITH, _WITHOUT),
-                                              ("with bias correction", "without")):
+                for label, look, words in zip(
+                    pairs[beta1, beta2], (_WITH, _WITHOUT), ("with bias correction", "without")
+                ):
                     costs = _costs(_best_runs(entry, best[label]))
                     _band(axis, np.arange(1, costs.shape[1]), costs[:, 1:], look, words)
                 axis.set_title(f"β1 {beta1:g}, β2 {beta2:g}", fontsize=9.5)
@@ -239,5 +308,12 @@ def _plain_ticks(axis: Axes) -> None:
 
 def _legend(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5),
-                  handlelength=3, columnspacing=1.2, fontsize=9)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=min(len(labels), 5),
+        handlelength=3,
+        columnspacing=1.2,
+        fontsize=9,
+    )

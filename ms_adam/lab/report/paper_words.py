@@ -35,8 +35,10 @@ JUDGED = (
     "lesser result decides a comparison, the comparison is inconclusive; but not in figure 4, "
     "whose step sizes are the paper's.",
 )
-SECONDS = ("Seconds are wall time of one process that trains one run after the other; what else "
-           "the machine did at the time is in them.")
+SECONDS = (
+    "Seconds are wall time of one process that trains one run after the other; what else "
+    "the machine did at the time is in them."
+)
 
 
 def number(value: Any, infinite: str = "diverged") -> str:
@@ -88,14 +90,19 @@ def at_edge(entry: dict, claim: dict) -> list[dict]:
         named = {line["optimizer"] for line in entry["lines"]}
     else:
         named = set()
-    return [line for line in entry["lines"]
-            if line["at_edge"] and line["optimizer"] in named and line["variant"] in panels]
+    return [
+        line
+        for line in entry["lines"]
+        if line["at_edge"] and line["optimizer"] in named and line["variant"] in panels
+    ]
 
 
 def edges(lines: Sequence[dict]) -> list[str]:
     """Lines at the edge in full: variant, optimizer, learning rate, which edge."""
-    return [f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
-            for line in lines]
+    return [
+        f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
+        for line in lines
+    ]
 
 
 def short(lines: Sequence[dict]) -> str:
@@ -108,64 +115,115 @@ def cuts(entry: dict) -> dict[str, dict[str, Any]]:
     """What the scale cuts: of each size the number here, at full scale, and whether it is cut."""
     scale, config = entry["scale"], entry["config"]
     full = config["scales"]["full"]
-    found = [("examples", f"{entry['examples']:,}", f"{full['examples']:,}",
-              scale["examples"] != full["examples"])]
+    found = [
+        (
+            "examples",
+            f"{entry['examples']:,}",
+            f"{full['examples']:,}",
+            scale["examples"] != full["examples"],
+        )
+    ]
     if entry["examples"] < scale["examples"]:  # the data have no more
-        found = [("examples", f"{entry['examples']:,}, all there are",
-                  f"up to {full['examples']:,}", False)]
+        found = [
+            (
+                "examples",
+                f"{entry['examples']:,}, all there are",
+                f"up to {full['examples']:,}",
+                False,
+            )
+        ]
     if _layers(config["network"]):
-        found.append(("widths", "the paper's" if scale["width"] == 1 else f"{scale['width']:g}",
-                      "the paper's", scale["width"] != full["width"]))
-    found.append(("epochs", f"{scale['epochs']}", f"{full['epochs']}",
-                  scale["epochs"] != full["epochs"]))
+        found.append(
+            (
+                "widths",
+                "the paper's" if scale["width"] == 1 else f"{scale['width']:g}",
+                "the paper's",
+                scale["width"] != full["width"],
+            )
+        )
+    found.append(
+        ("epochs", f"{scale['epochs']}", f"{full['epochs']}", scale["epochs"] != full["epochs"])
+    )
     if full["early"] is not None:
-        found.append(("first epochs", f"{scale['early']}", f"{full['early']}",
-                      scale["early"] != full["early"]))
-    found.append(("learning rates", f"{scale['trials']}", f"{full['trials']}",
-                  scale["trials"] != full["trials"]))
-    return {what: {"here": here, "full": of_paper, "cut": cut}
-            for what, here, of_paper, cut in found}
+        found.append(
+            (
+                "first epochs",
+                f"{scale['early']}",
+                f"{full['early']}",
+                scale["early"] != full["early"],
+            )
+        )
+    found.append(
+        (
+            "learning rates",
+            f"{scale['trials']}",
+            f"{full['trials']}",
+            scale["trials"] != full["trials"],
+        )
+    )
+    return {
+        what: {"here": here, "full": of_paper, "cut": cut} for what, here, of_paper, cut in found
+    }
 
 
 def cut_words(entry: dict) -> str:
     """The same as a sentence."""
     name = entry["scale"]["name"]
-    found = [f"{what} to {cut['here']} of {cut['full']}"
-             for what, cut in cuts(entry).items() if cut["cut"]]
-    return (f"The {name} scale cuts {', '.join(found)}." if found
-            else f"The {name} scale cuts nothing of the full scale.")
+    found = [
+        f"{what} to {cut['here']} of {cut['full']}"
+        for what, cut in cuts(entry).items()
+        if cut["cut"]
+    ]
+    return (
+        f"The {name} scale cuts {', '.join(found)}."
+        if found
+        else f"The {name} scale cuts nothing of the full scale."
+    )
 
 
 def facts(entry: dict) -> list[tuple[str, list[str]]]:
     """The config in short: what is fixed, what is searched, with the numbers."""
     config, scale = entry["config"], entry["scale"]
     seeds = ", ".join(map(str, config["seeds"]))
-    rate = ("the learning rate of step t divided by sqrt(t)" if config["decay"] == "inverse sqrt"
-            else "a constant learning rate")
-    trained = (f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
-               f"{config['batch_size']}, {rate}")
+    rate = (
+        "the learning rate of step t divided by sqrt(t)"
+        if config["decay"] == "inverse sqrt"
+        else "a constant learning rate"
+    )
+    trained = (
+        f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
+        f"{config['batch_size']}, {rate}"
+    )
     if config["design"] == "grid":
-        searched = [f"Nothing: each of {scale['trials']} step sizes runs on each of the seeds "
-                    f"{seeds}."]
+        searched = [
+            f"Nothing: each of {scale['trials']} step sizes runs on each of the seeds {seeds}."
+        ]
     else:
-        searched = [f"The learning rate alone, {scale['trials']} for each optimizer, on seed "
-                    f"{', '.join(map(str, config['tuning_seeds']))}; the best of each then runs "
-                    f"on the judged seeds {seeds}."]
+        searched = [
+            f"The learning rate alone, {scale['trials']} for each optimizer, on seed "
+            f"{', '.join(map(str, config['tuning_seeds']))}; the best of each then runs "
+            f"on the judged seeds {seeds}."
+        ]
     searched += [f"{names}: {rates}" for names, rates in _grids(entry)]
     return [
         ("Data", [f"{entry['examples']:,} examples; {entry['source']}"]),
         ("Network", [_network(config["network"], scale["width"])]),
         ("Training", [trained]),
-        ("Fixed: regularisation", [_regularisation(variant, len(config["variants"]))
-                                   for variant in config["variants"]]),
+        (
+            "Fixed: regularisation",
+            [_regularisation(variant, len(config["variants"])) for variant in config["variants"]],
+        ),
         ("Fixed: optimizers", _settings(config["optimizers"])),
         ("Searched", searched),
     ]
 
 
 def _layers(network: dict) -> list[int]:
-    return [*network.get("channels", ()), *network.get("hidden", ()),
-            *(network[name] for name in ("units", "latent") if name in network)]
+    return [
+        *network.get("channels", ()),
+        *network.get("hidden", ()),
+        *(network[name] for name in ("units", "latent") if name in network),
+    ]
 
 
 def _network(network: dict, width: float) -> str:
@@ -173,7 +231,7 @@ def _network(network: dict, width: float) -> str:
         "logistic": "Logistic regression",
         "perceptron": "Fully connected ReLU layers of {} units",
         "convolution": "5 x 5 convolutions, each with 3 x 3 max pooling of stride 2, and a fully "
-                       "connected ReLU layer: {} filters and units",
+        "connected ReLU layer: {} filters and units",
         "autoencoder": "Variational auto-encoder: {} softplus units and latent variables",
     }[network["kind"]]
     paper = _layers(network)
@@ -183,10 +241,16 @@ def _network(network: dict, width: float) -> str:
 
 
 def _regularisation(variant: dict, variants: int) -> str:
-    found = [f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)"] if variant["l2"] else []
-    found += [f"dropout of {100 * variant[name]:g}% of the {what}"
-              for name, what in (("input_dropout", "inputs"), ("dropout", "hidden units"))
-              if variant[name]]
+    found = (
+        [f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)"]
+        if variant["l2"]
+        else []
+    )
+    found += [
+        f"dropout of {100 * variant[name]:g}% of the {what}"
+        for name, what in (("input_dropout", "inputs"), ("dropout", "hidden units"))
+        if variant[name]
+    ]
     text = ", ".join(found) or "none"
     return f"{variant['label']}: {text}" if variants > 1 else text
 
@@ -199,8 +263,10 @@ def _settings(contenders: Sequence[dict]) -> list[str]:
         for name, value in contender["settings"].items():
             if value not in values.setdefault(name, []):
                 values[name].append(value)
-    return [f"{optimizer}: " + ", ".join(_setting(name, values) for name, values in found.items())
-            for optimizer, found in by_name.items()]
+    return [
+        f"{optimizer}: " + ", ".join(_setting(name, values) for name, values in found.items())
+        for optimizer, found in by_name.items()
+    ]
 
 
 def _setting(name: str, values: Sequence[float]) -> str:
@@ -224,6 +290,6 @@ def _grids(entry: dict) -> list[tuple[str, str]]:
 
 
 def _and(words: Iterable[str]) -> str:
-    """"a", "a and b", "a, b and c"; of no words nothing."""
+    """ "a", "a and b", "a, b and c"; of no words nothing."""
     *first, last = list(words) or [""]
     return f"{', '.join(first)} and {last}" if first else last

@@ -140,12 +140,7 @@ def band(axis, curves: Sequence[np.ndarray], label: str, colour: str, width: flo
     table = np.ma.masked_invalid(curves)
     axis.fill_between(x, table.min(axis=0), table.max(axis=0), color=colour, alpha=0.15, lw=0)
     axis.plot(
-        x,
-        table.mean(axis=0),
-        label=label,
-        color=colour,
-        linewidth=width,
-        solid_capstyle="round",
+        x, table.mean(axis=0), label=label, color=colour, linewidth=width, solid_capstyle="round"
     )
 
 

@@ -25,13 +25,17 @@ def support_table(results: list[dict]) -> str:
         results: ``results`` of validate.json.
     """
     backends = list(dict.fromkeys(result["backend"] for result in results))
-    lines = ["| " + " | ".join(["", *backends, NN_ADAM]) + " |",
-             "|---" * (len(backends) + 2) + "|"]
+    lines = ["| " + " | ".join(["", *backends, NN_ADAM]) + " |", "|---" * (len(backends) + 2) + "|"]
     for case in dict.fromkeys(result["case"] for result in results):
         own = [result for result in results if result["case"] == case]
-        columns = [[result for result in own
-                    if (result["backend"], result["against"]) == (backend, REFERENCE)]
-                   for backend in backends]
+        columns = [
+            [
+                result
+                for result in own
+                if (result["backend"], result["against"]) == (backend, REFERENCE)
+            ]
+            for backend in backends
+        ]
         columns.append([result for result in own if result["against"] == NN_ADAM])
         lines.append("| " + " | ".join([case, *map(_entry, columns)]) + " |")
     return "\n".join(lines)
@@ -47,10 +51,11 @@ def _entry(results: list[dict]) -> str:
         status = next(status for status in worst_first if status in found)
         by_status.setdefault(status, []).append(_SHORT[dtype])
     words = {HELD: "", NN_ADAM_DIFFERS: "differs: ", FELL_SHORT: "**fell short**: "}
-    parts = [words[status] + ("all" if len(names) == len(dtypes) == len(_SHORT)
-                              else " ".join(names))
-             for status, names in sorted(by_status.items(), key=lambda item: -len(item[0]))
-             if status in words]
+    parts = [
+        words[status] + ("all" if len(names) == len(dtypes) == len(_SHORT) else " ".join(names))
+        for status, names in sorted(by_status.items(), key=lambda item: -len(item[0]))
+        if status in words
+    ]
     missing = by_status.get(NOT_AVAILABLE, [])
     if missing:
         names = "" if len(missing) == len(dtypes) else f": {' '.join(missing)}"

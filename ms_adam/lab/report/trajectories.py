@@ -30,10 +30,10 @@ Progress = Callable[[int, int], None]  # is told how many pictures of how many a
 
 _COLOURS = ("#000000", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#56B4E9")
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X")
-_MINDSPORE = "#D55E00"   # where one path alone has company
+_MINDSPORE = "#D55E00"  # where one path alone has company
 _START = {"marker": "o", "color": "white", "markeredgecolor": "black", "markersize": 8}
 _MINIMUM = {"marker": "*", "color": "#F0E442", "markeredgecolor": "black", "markersize": 14}
-_HEIGHTS = "Greys_r"     # light is high; paths in colours stand out from it
+_HEIGHTS = "Greys_r"  # light is high; paths in colours stand out from it
 _STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -42,7 +42,7 @@ _STYLE = {
     "axes.titlelocation": "left",
     "legend.frameon": False,
 }
-_LEAST_SHOWN = 1e-18     # differences below it are roundings of float64
+_LEAST_SHOWN = 1e-18  # differences below it are roundings of float64
 _DPI = 130
 _ANIMATION_DPI = 90
 
@@ -190,21 +190,28 @@ def surface_plot(scene: Scene) -> bytes:
         return _png(figure)
 
 
-def surface_animation(
-    scene: Scene, animation: Animation, progress: Callable[[int], None]
-) -> bytes:
+def surface_animation(scene: Scene, animation: Animation, progress: Callable[[int], None]) -> bytes:
     """All optimizers at once, step by step on the surface.
 
     Returns:
         A GIF that starts again at its end.
     """
     palette = _palette()
-    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE)
-               for frame in _frames(scene, animation, progress)]
+    indexed = [
+        frame.quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in _frames(scene, animation, progress)
+    ]
     each = round(1000 * animation.seconds / animation.frames)
     memory = io.BytesIO()
-    indexed[0].save(memory, format="GIF", save_all=True, append_images=indexed[1:], loop=0,
-                    duration=[each] * (len(indexed) - 1) + [each + 1500], optimize=False)
+    indexed[0].save(
+        memory,
+        format="GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        loop=0,
+        duration=[each] * (len(indexed) - 1) + [each + 1500],
+        optimize=False,
+    )
     return memory.getvalue()
 
 
@@ -238,14 +245,21 @@ def loss_plot(content: dict[str, Any]) -> bytes:
             axis.axhline(rows[0]["least_value"], color="black", linewidth=0.8, linestyle=":")
             axis.set(title=title, xlabel=unit, yscale="log")
         axes[0].set_xscale("log")
-        axes[1].annotate("the least that the noise allows", (0.98, rows[0]["least_value"]),
-                         xycoords=("axes fraction", "data"), xytext=(0, -11),
-                         textcoords="offset points", fontsize=8.5, ha="right")
+        axes[1].annotate(
+            "the least that the noise allows",
+            (0.98, rows[0]["least_value"]),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -11),
+            textcoords="offset points",
+            fontsize=8.5,
+            ha="right",
+        )
         axes[0].set_ylabel("mean squared error")
         handles, _ = axes[1].get_legend_handles_labels()
         handles.sort(key=lambda line: not line.get_label().endswith(REFERENCE))  # a column of each
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8.5,
-                      handlelength=3)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=2, fontsize=8.5, handlelength=3
+        )
         figure.suptitle(content["comparison"]["title"])
         return _png(figure)
 
@@ -259,8 +273,17 @@ def _frames(scene: Scene, animation: Animation, progress: Callable) -> Iterator[
         for place, row in enumerate(_float64(scene.rows)):
             look = _look(place, 1, 1)
             lines += axis.plot([], [], [], zorder=10, label=row["optimizer"], **look)
-            dots += axis.plot([], [], [], zorder=11, linestyle="none", color=look["color"],
-                              marker=look["marker"], markersize=8, markeredgecolor="white")
+            dots += axis.plot(
+                [],
+                [],
+                [],
+                zorder=11,
+                linestyle="none",
+                color=look["color"],
+                marker=look["marker"],
+                markersize=8,
+                markeredgecolor="white",
+            )
         counter = figure.text(0.02, 0.02, "", fontsize=10)
         _surface_legend(figure, axis, scene)
         for line in lines:
@@ -294,10 +317,12 @@ def _palette() -> Image.Image:
     thin paths alike.
     """
     greys = np.linspace(0, 255, 96)[:, None].repeat(3, axis=1)
-    colours = np.array([to_rgb(colour)
-                        for colour in (*_COLOURS[1:], _MINIMUM["color"])]) * 255
-    fading = [(1 - share) * colours + share * grey
-              for grey in (40, 190, 255) for share in (0.0, 0.2, 0.4, 0.6, 0.8)]
+    colours = np.array([to_rgb(colour) for colour in (*_COLOURS[1:], _MINIMUM["color"])]) * 255
+    fading = [
+        (1 - share) * colours + share * grey
+        for grey in (40, 190, 255)
+        for share in (0.0, 0.2, 0.4, 0.6, 0.8)
+    ]
     table = np.concatenate([greys, *fading]).round().astype(np.uint8)
     palette = Image.new("P", (1, 1))
     palette.putpalette(table.tobytes())
@@ -308,13 +333,26 @@ def _surface(scene: Scene) -> tuple[Figure, Any]:
     figure = Figure(figsize=(7, 6.6))
     axis = figure.add_axes((0.0, 0.15, 0.94, 0.75), projection="3d", computed_zorder=False)
     heights = _heights(scene, scene.heights)
-    axis.plot_surface(*np.meshgrid(scene.x, scene.y), heights, cmap="Greys_r", rcount=75,
-                      ccount=75, linewidth=0.15, edgecolor="#9a9a9a", vmin=_low_shade(heights))
+    axis.plot_surface(
+        *np.meshgrid(scene.x, scene.y),
+        heights,
+        cmap="Greys_r",
+        rcount=75,
+        ccount=75,
+        linewidth=0.15,
+        edgecolor="#9a9a9a",
+        vmin=_low_shade(heights),
+    )
     if len(scene.minima):
         bottom = np.full(len(scene.minima), _heights(scene, np.float64(scene.least)))
         axis.plot(*scene.minima.T, bottom, linestyle="none", zorder=9, **_MINIMUM)
-    axis.set(xlabel="x", ylabel="y", zlabel=_height_label(scene), xlim=scene.x[[0, -1]],
-             ylim=scene.y[[0, -1]])
+    axis.set(
+        xlabel="x",
+        ylabel="y",
+        zlabel=_height_label(scene),
+        xlim=scene.x[[0, -1]],
+        ylim=scene.y[[0, -1]],
+    )
     axis.view_init(*scene.seen_from)
     return figure, axis
 
@@ -359,8 +397,9 @@ def _height_label(scene: Scene) -> str:
 def _contours(axis, scene: Scene):
     heights = _heights(scene, scene.heights)
     levels = np.linspace(np.nanmin(heights), np.nanmax(heights), 19)
-    filled = axis.contourf(scene.x, scene.y, heights, levels, cmap=_HEIGHTS,
-                           vmin=_low_shade(heights))
+    filled = axis.contourf(
+        scene.x, scene.y, heights, levels, cmap=_HEIGHTS, vmin=_low_shade(heights)
+    )
     axis.contour(scene.x, scene.y, heights, levels, colors="#8a8a8a", linewidths=0.4)
     return filled
 
@@ -382,17 +421,33 @@ def _draw_pair(axis, rows: Sequence[dict]) -> None:
     for row in rows:
         points = _numbers([*row["points"], row["end"]])
         if row["computed_by"] == REFERENCE:
-            axis.plot(*points.T, color=_COLOURS[5], linewidth=1.3, marker="o", markersize=3,
-                      zorder=3)
+            axis.plot(
+                *points.T, color=_COLOURS[5], linewidth=1.3, marker="o", markersize=3, zorder=3
+            )
         else:
-            axis.plot(*points.T, color=_MINDSPORE, linewidth=0.7, marker="o", markersize=6.5,
-                      fillstyle="none", markeredgewidth=0.8, zorder=4)
+            axis.plot(
+                *points.T,
+                color=_MINDSPORE,
+                linewidth=0.7,
+                marker="o",
+                markersize=6.5,
+                fillstyle="none",
+                markeredgewidth=0.8,
+                zorder=4,
+            )
             facts = row["mindspore"]
             words = row["computed_by"].replace(", float32", "")
             if facts is not None and not facts["same_formula"]:
                 words += f"\n({facts['differences']})"
-            axis.annotate(words, (0.98, 0.02), xycoords="axes fraction", fontsize=8, ha="right",
-                          color="#8f3d00", bbox={"facecolor": "white", "alpha": 0.75, "lw": 0})
+            axis.annotate(
+                words,
+                (0.98, 0.02),
+                xycoords="axes fraction",
+                fontsize=8,
+                ha="right",
+                color="#8f3d00",
+                bbox={"facecolor": "white", "alpha": 0.75, "lw": 0},
+            )
 
 
 def _panel_title(row: dict) -> str:
@@ -409,8 +464,10 @@ def _gone(rows: Sequence[dict], width: int = 40) -> str:
     divergent = [row for row in rows if row["not_finite_from"] is not None]
     away = [row for row in rows if row not in divergent and row["outside_from"] is not None]
     lines = []
-    for words, gone, key in (("diverges, not finite", divergent, "not_finite_from"),
-                             ("leaves the picture", away, "outside_from")):
+    for words, gone, key in (
+        ("diverges, not finite", divergent, "not_finite_from"),
+        ("leaves the picture", away, "outside_from"),
+    ):
         if gone:
             # the space between name and step is one at which no line breaks
             names = ", ".join(f"{row['optimizer']}\N{NO-BREAK SPACE}{row[key]}" for row in gone)
@@ -422,8 +479,15 @@ def _mark_last(axis, path: np.ndarray, place: int) -> None:
     look = _look(place, 1, 1)
     last = _last_shown(path)
     if len(last):
-        axis.plot(*last[:, None], linestyle="none", color=look["color"], marker=look["marker"],
-                  markersize=8, markeredgecolor="white", zorder=12)
+        axis.plot(
+            *last[:, None],
+            linestyle="none",
+            color=look["color"],
+            marker=look["marker"],
+            markersize=8,
+            markeredgecolor="white",
+            zorder=12,
+        )
 
 
 def _last_shown(path: np.ndarray) -> np.ndarray:
@@ -435,19 +499,32 @@ def _last_shown(path: np.ndarray) -> np.ndarray:
 def _look(place: int, points: int, markers: int) -> dict[str, Any]:
     """How the path at this place in the list looks, with about so many markers on it."""
     kind = place % len(_COLOURS)
-    return {"color": _COLOURS[kind], "marker": _MARKERS[kind], "markersize": 4.5,
-            "markevery": max(1, math.ceil(points / markers)), "linewidth": 1.6,
-            "linestyle": "-" if place < len(_COLOURS) else "--"}
+    return {
+        "color": _COLOURS[kind],
+        "marker": _MARKERS[kind],
+        "markersize": 4.5,
+        "markevery": max(1, math.ceil(points / markers)),
+        "linewidth": 1.6,
+        "linestyle": "-" if place < len(_COLOURS) else "--",
+    }
 
 
 def _legend(figure: Figure, axis, rows: Optional[Sequence[dict]], by_optimizer: bool) -> None:
     handles, _ = axis.get_legend_handles_labels()
     if by_optimizer:
         handles = [
-            Line2D([], [], color=_COLOURS[5], marker="o", markersize=3,
-                                    label=REFERENCE),
-            Line2D([], [], color=_MINDSPORE, marker="o", markersize=6.5,
-                                    linewidth=0.7, fillstyle="none", label="MindSpore, float32")]
+            Line2D([], [], color=_COLOURS[5], marker="o", markersize=3, label=REFERENCE),
+            Line2D(
+                [],
+                [],
+                color=_MINDSPORE,
+                marker="o",
+                markersize=6.5,
+                linewidth=0.7,
+                fillstyle="none",
+                label="MindSpore, float32",
+            ),
+        ]
     handles.append(Line2D([], [], linestyle="none", label="start", **_START))
     handles.append(Line2D([], [], linestyle="none", label="minimum", **_MINIMUM))
     _legend_below(figure, handles)
@@ -461,8 +538,9 @@ def _legend_below(figure: Figure, handles: Sequence) -> None:
 def _grid(panels: int, columns: int, width: float, height: float, single: float = 0.0):
     columns = min(columns, panels)
     lines = math.ceil(panels / columns)
-    figure = Figure(figsize=(max(width * columns, single), height * lines + 0.8),
-                    layout="constrained")
+    figure = Figure(
+        figsize=(max(width * columns, single), height * lines + 0.8), layout="constrained"
+    )
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in axes[panels:]:
         axis.remove()
@@ -472,8 +550,12 @@ def _grid(panels: int, columns: int, width: float, height: float, single: float 
 def _of_optimizer(rows: Sequence[dict], name: str) -> list[dict]:
     """The rows of one optimizer: its own, and its counterpart's if there is one."""
     counterpart = f"{name} ("
-    return [row for row in rows if row["optimizer"] == name
-            or (row["optimizer"].startswith(counterpart) and row["mindspore"] is not None)]
+    return [
+        row
+        for row in rows
+        if row["optimizer"] == name
+        or (row["optimizer"].startswith(counterpart) and row["mindspore"] is not None)
+    ]
 
 
 def _float64(rows: Sequence[dict]) -> list[dict]:

@@ -74,7 +74,7 @@ class CheckpointFiles:
         path = self.folder / f"step-{step:08d}.ckpt"
         os.replace(unfinished, path)
         _to_disk(self.folder)  # the new name too
-        for old in self.paths()[self._keep:]:
+        for old in self.paths()[self._keep :]:
             old.unlink()
         return path
 
@@ -105,9 +105,15 @@ class CheckpointFiles:
                 path.rename(path.with_name(path.name + ".damaged"))
                 messages.append(f"{error}; it is called {path.name}.damaged now")
         if messages:
-            raise CheckpointError("\n  ".join([
-                "no checkpoint can be used (to start anew, leave --resume out and name another "
-                "folder):", *messages]))
+            raise CheckpointError(
+                "\n  ".join(
+                    [
+                        "no checkpoint can be used (to start anew, leave --resume out and name another "
+                        "folder):",
+                        *messages,
+                    ]
+                )
+            )
         return None, messages
 
 

@@ -47,9 +47,7 @@ def label(optimizer: str, mode: str) -> str:
 def read_result(folder: Path, facts: dict) -> Result:
     """Reads the arrays of a run that lie beside each other in ``folder``."""
     with np.load(folder / facts["file"]) as arrays:
-        return Result(
-            facts["optimizer"], facts["mode"], facts["seed"], facts, dict(arrays.items())
-        )
+        return Result(facts["optimizer"], facts["mode"], facts["seed"], facts, dict(arrays.items()))
 
 
 def compare_pairs(results: Sequence[Result]) -> list[dict]:

@@ -90,7 +90,7 @@ class InBatches(Section):
     title: Annotated[str, Field(min_length=1)]
 
     @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> "InBatches":
+    def _batch_fits(self) -> InBatches:
         if self.training.batch_size > self.data.train:
             raise ValueError(
                 f"training.batch_size = {self.training.batch_size} is more than "
@@ -214,8 +214,9 @@ def _belongs(where: tuple, form: type) -> str:
     if not places:
         return ""
     home = f"'{above[-1]}'" if above else "the top level"
-    there = dict.fromkeys(f"under '{'.'.join(place)}'" if place else "at the top level"
-                          for place in places)
+    there = dict.fromkeys(
+        f"under '{'.'.join(place)}'" if place else "at the top level" for place in places
+    )
     return f". '{key}' is not a key of {home}; it belongs {' or '.join(there)}"
 
 
@@ -255,8 +256,11 @@ def _section_at(where: tuple, form: type) -> type:
             section = section.model_fields[part].annotation
         elif typing.get_origin(section) is Annotated:  # one of several sections, by its tag
             sections, field = typing.get_args(section)
-            section = next(one for one in typing.get_args(sections) if part in typing.get_args(
-                one.model_fields[field.discriminator].annotation))
+            section = next(
+                one
+                for one in typing.get_args(sections)
+                if part in typing.get_args(one.model_fields[field.discriminator].annotation)
+            )
         else:  # of dict[str, Section] and list[Section] the last argument is what is in them
             section = typing.get_args(section)[-1]
         if typing.get_origin(section) is Union:  # Optional[Section]

@@ -43,7 +43,7 @@ class ProgressDisplay:
                 console=console,
             )
 
-    def __enter__(self) -> "ProgressDisplay":
+    def __enter__(self) -> ProgressDisplay:
         if self._bars:
             self._bars.start()
         return self

@@ -36,13 +36,7 @@ class Kind:
 
 
 KINDS = {
-    "images": Kind(
-        Experiment,
-        load_images,
-        images.prepare,
-        images.run_workers,
-        images.evaluate,
-    ),
+    "images": Kind(Experiment, load_images, images.prepare, images.run_workers, images.evaluate),
     "sparse_text": Kind(
         TextExperiment,
         lambda path: config.load(path, TextExperiment),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run import ExperimentError
-from ms_adam.lab.studies.kinds import kind_of
+from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run.mode_runs import Progress
 from ms_adam.lab.run.results import SCHEMA, plain, write_json
+from ms_adam.lab.studies.kinds import kind_of
 
 
 def reproduce(experiments: list[Any], out: Path, progress: Progress) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
-
 from harness import STEPS, Run, images, values
+from mindspore import nn, ops
 
 NOISE, BATCH = 4, 8
 
@@ -13,8 +12,12 @@ class Generator(nn.Cell):
     def __init__(self):
         super().__init__()
         self.layers = nn.SequentialCell(
-            nn.Conv2dTranspose(NOISE, 8, 4, stride=4), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Conv2dTranspose(8, 1, 4, stride=2), nn.Tanh())
+            nn.Conv2dTranspose(NOISE, 8, 4, stride=4),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2dTranspose(8, 1, 4, stride=2),
+            nn.Tanh(),
+        )
 
     def construct(self, noise):
         return self.layers(noise)
@@ -24,7 +27,8 @@ class Discriminator(nn.Cell):
     def __init__(self):
         super().__init__()
         self.layers = nn.SequentialCell(
-            nn.Conv2d(1, 8, 4, stride=2), nn.LeakyReLU(0.2), nn.Flatten(), nn.Dense(8 * 4 * 4, 1))
+            nn.Conv2d(1, 8, 4, stride=2), nn.LeakyReLU(0.2), nn.Flatten(), nn.Dense(8 * 4 * 4, 1)
+        )
 
     def construct(self, pixels):
         return self.layers(pixels)
@@ -63,6 +67,6 @@ def train(adam):
     pixels, _ = images(BATCH * STEPS, channels=1, size=8)
     for i in range(STEPS):
         noise = ms.Tensor(random.standard_normal((BATCH, NOISE, 1, 1)), ms.float32)
-        real = ms.Tensor(np.tanh(pixels[BATCH * i:BATCH * (i + 1)]))
+        real = ms.Tensor(np.tanh(pixels[BATCH * i : BATCH * (i + 1)]))
         losses += [float(loss.asnumpy()) for loss in step(real, noise)]
     return Run(start, losses, values(parameters))

@@ -2,9 +2,8 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
-
 from harness import STEPS, Run, values
+from mindspore import nn, ops
 
 NOISE, POINTS = 4, 16
 

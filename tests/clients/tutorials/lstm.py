@@ -2,9 +2,8 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
-
 from harness import STEPS, Run, scalar, values
+from mindspore import nn
 
 WORDS, LENGTH, BATCH = 20, 6, 8
 

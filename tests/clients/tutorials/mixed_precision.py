@@ -1,9 +1,8 @@
 """Mixed precision: float16 layers, DynamicLossScaler, and a step that skips what overflows."""
 
 import mindspore as ms
-from mindspore import amp, nn, ops
-
 from harness import STEPS, Run, images, values
+from mindspore import amp, nn, ops
 
 BATCH = 8
 
@@ -12,7 +11,7 @@ def train(adam):
     network = nn.SequentialCell(nn.Flatten(), nn.Dense(3 * 4 * 4, 16), nn.ReLU(), nn.Dense(16, 4))
     network = amp.auto_mixed_precision(network, "O1")
     optimizer = adam(network.trainable_params(), learning_rate=1e-2)
-    scaler = amp.DynamicLossScaler(scale_value=2.0 ** 18, scale_factor=2, scale_window=100)
+    scaler = amp.DynamicLossScaler(scale_value=2.0**18, scale_factor=2, scale_window=100)
     loss = nn.CrossEntropyLoss()
 
     def forward(pixels, labels):

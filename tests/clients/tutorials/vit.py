@@ -1,9 +1,8 @@
 """A vision transformer, a schedule of the learning rate, and Model.train."""
 
 import mindspore as ms
-from mindspore import nn, ops
-
 from harness import STEPS, Losses, Run, batches, images, values
+from mindspore import nn, ops
 
 PATCH, WIDTH, HEADS, PATCHES = 8, 16, 2, 4
 
@@ -29,8 +28,9 @@ class VisionTransformer(nn.Cell):
         self.position = ms.Parameter(ops.zeros((1, PATCHES, WIDTH)))
         self.norm1, self.norm2 = nn.LayerNorm((WIDTH,)), nn.LayerNorm((WIDTH,))
         self.attention = Attention()
-        self.mlp = nn.SequentialCell(nn.Dense(WIDTH, 2 * WIDTH), nn.GELU(),
-                                     nn.Dense(2 * WIDTH, WIDTH))
+        self.mlp = nn.SequentialCell(
+            nn.Dense(WIDTH, 2 * WIDTH), nn.GELU(), nn.Dense(2 * WIDTH, WIDTH)
+        )
         self.head = nn.Dense(WIDTH, classes)
 
     def construct(self, pixels):

@@ -17,11 +17,14 @@ def invoke(invoke):
     return lambda *arguments: invoke("bench", *arguments)
 
 
-@pytest.mark.parametrize("name, parameters, elements", [
-    ("ResNet-50", 161, 25_557_032),  # torchvision.models.resnet50
-    ("BERT-base", 199, 109_482_240),  # transformers.BertModel, bert-base-uncased
-    ("400 x 5,000", 400, 2_000_000),
-])
+@pytest.mark.parametrize(
+    "name, parameters, elements",
+    [
+        ("ResNet-50", 161, 25_557_032),  # torchvision.models.resnet50
+        ("BERT-base", 199, 109_482_240),  # transformers.BertModel, bert-base-uncased
+        ("400 x 5,000", 400, 2_000_000),
+    ],
+)
 def test_cases_are_as_large_as_the_models(name, parameters, elements):
     case = cases.CASES[name]
     assert (len(case.shapes), case.elements) == (parameters, elements)
@@ -36,12 +39,16 @@ def test_cases_are_found_by_name_and_by_size():
 
 
 def test_the_traffic_is_three_streams_written_and_one_read():
-    library = ctypes.CDLL(str(toolchain.build(contenders.Path(contenders.__file__).with_name(
-        "memory_limit.cc"))))
+    library = ctypes.CDLL(
+        str(toolchain.build(contenders.Path(contenders.__file__).with_name("memory_limit.cc")))
+    )
     for size, threads in ((0, 2), (1, 2), (1001, 1), (1001, 3)):
         gradient, *written = (np.arange(size, dtype=np.float32) + k for k in range(4))
-        library.MsAdamTraffic(ctypes.c_int64(size), threads,
-                              *(ctypes.c_void_p(a.ctypes.data) for a in (gradient, *written)))
+        library.MsAdamTraffic(
+            ctypes.c_int64(size),
+            threads,
+            *(ctypes.c_void_p(a.ctypes.data) for a in (gradient, *written)),
+        )
         assert (gradient == np.arange(size)).all()
         for k, stream in enumerate(written, 1):
             assert (stream == 2 * np.arange(size) + k).all()
@@ -49,15 +56,30 @@ def test_the_traffic_is_three_streams_written_and_one_read():
 
 def row(case, contender, rounds, **values):
     times = [ms for turn in rounds for ms in turn]
-    return {"case": case, "contender": contender, "rounds_ms": rounds, "step_ms": np.median(times),
-            "step_ms_10": min(times), "step_ms_90": max(times), "parameters": 2, "elements": 8,
-            "compile_s": 1.0, "peak_bytes": 80, "state_bytes": 64, "state_on": "CPU", "drift": 1.0, **values}
+    return {
+        "case": case,
+        "contender": contender,
+        "rounds_ms": rounds,
+        "step_ms": np.median(times),
+        "step_ms_10": min(times),
+        "step_ms_90": max(times),
+        "parameters": 2,
+        "elements": 8,
+        "compile_s": 1.0,
+        "peak_bytes": 80,
+        "state_bytes": 64,
+        "state_on": "CPU",
+        "drift": 1.0,
+        **values,
+    }
 
 
 def test_ratios_are_taken_round_by_round():
     """A machine that is ten times slower in the second round changes no ratio."""
-    results = [row("c", "fused", [[1.0, 10.0]], compile_s=1.0),
-               row("c", "nn.Adam", [[2.0, 20.0]], compile_s=4.0)]
+    results = [
+        row("c", "fused", [[1.0, 10.0]], compile_s=1.0),
+        row("c", "nn.Adam", [[2.0, 20.0]], compile_s=4.0),
+    ]
     assert runner.ratio(results, "c", "fused", "nn.Adam") == 0.5
     assert runner.ratio(results, "c", "fused", "nn.Adam", "compile_s") == 0.25
     assert runner.ratio(results, "c", "fused", "torch fused") is None
@@ -107,8 +129,11 @@ def test_a_contender_that_fails_is_named(monkeypatch):
 
 
 def test_plots_have_a_line_for_each_contender():
-    results = [row(case.name, name, [[1.0, 2.0]], parameters=len(case.shapes), elements=case.elements)
-               for case in cases.BY_NUMBER for name in contenders.DRAWN]
+    results = [
+        row(case.name, name, [[1.0, 2.0]], parameters=len(case.shapes), elements=case.elements)
+        for case in cases.BY_NUMBER
+        for name in contenders.DRAWN
+    ]
     names = [case.name for case in cases.BY_NUMBER]
     png = plots.cost_plot(results, names, "parameters", "title", "label")
     assert png.startswith(b"\x89PNG")
@@ -116,14 +141,34 @@ def test_plots_have_a_line_for_each_contender():
 
 
 def test_a_run_writes_and_prints_everything(invoke, tmp_path):
-    result = invoke("--case", "3x7", "--contender", "fused", "--contender", "nn.Adam",
-                    "--contender", "memory limit", "--rounds", 2, "--passes", 2, "--out", tmp_path,
-                    "--markdown", "--json", tmp_path / "copy.json")
+    result = invoke(
+        "--case",
+        "3x7",
+        "--contender",
+        "fused",
+        "--contender",
+        "nn.Adam",
+        "--contender",
+        "memory limit",
+        "--rounds",
+        2,
+        "--passes",
+        2,
+        "--out",
+        tmp_path,
+        "--markdown",
+        "--json",
+        tmp_path / "copy.json",
+    )
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "bench.json").read_text())
     assert json.loads((tmp_path / "copy.json").read_text()) == content
     assert content["schema"] == 1 and content["environment"]["mindspore"]
-    assert [found["contender"] for found in content["results"]] == ["fused", "nn.Adam", "memory limit"]
+    assert [found["contender"] for found in content["results"]] == [
+        "fused",
+        "nn.Adam",
+        "memory limit",
+    ]
     for found in content["results"]:
         assert [len(turns) for turns in found["rounds_ms"]] == [2, 2]
         assert found["step_ms_10"] <= found["step_ms"] <= found["step_ms_90"]
@@ -137,16 +182,21 @@ def test_a_run_writes_and_prints_everything(invoke, tmp_path):
 
 def test_rows_of_a_table_are_timed(monkeypatch):
     monkeypatch.setattr(contenders, "_free_memory", lambda: 1e15)
-    content = runner.bench([(cases.Case("rows", ((50_000, 16),), rows=5_000), ("fused, lazy", "nn.Adam, lazy"))],
-                           1, 1, lambda *_: None)
+    content = runner.bench(
+        [(cases.Case("rows", ((50_000, 16),), rows=5_000), ("fused, lazy", "nn.Adam, lazy"))],
+        1,
+        1,
+        lambda *_: None,
+    )
     assert len(content["results"]) == 2
     assert runner.ratio(content["results"], "rows", "fused, lazy", "nn.Adam, lazy") > 0
 
 
 def test_wrong_names_are_one_message(invoke, tmp_path):
     for arguments, message in (
-            (("--case", "resnet"), "there is no case 'resnet'"),
-            (("--contender", "adam"), "there is no contender 'adam'; there are 'nn.Adam'")):
+        (("--case", "resnet"), "there is no case 'resnet'"),
+        (("--contender", "adam"), "there is no contender 'adam'; there are 'nn.Adam'"),
+    ):
         result = invoke(*arguments, "--out", tmp_path / "out")
         assert result.exit_code == 2
         assert message in result.output and "Traceback" not in result.output

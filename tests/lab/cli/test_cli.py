@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ms_adam.lab.report import html
 from ms_adam.lab.run import mode_runs
 from ms_adam.lab.studies import reproduce as runner
-from ms_adam.lab.report import html
 
 QUICK = Path(__file__).parents[3] / "configs" / "quick.yaml"
 
@@ -45,8 +45,10 @@ def test_old_python_is_told_so_before_anything_else():
     program = "import sys; sys.version_info = (3, 7, 16, 'final', 0); import ms_adam.lab.cli"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == (b"ms-adam needs Python 3.9 or newer, but this is Python 3.7. The "
-                           b"optimizer runs here: import ms_adam.\n")
+    assert done.stderr == (
+        b"ms-adam needs Python 3.9 or newer, but this is Python 3.7. The "
+        b"optimizer runs here: import ms_adam.\n"
+    )
 
 
 @pytest.mark.parametrize("release, status", [("2.0.0", 1), ("2.7.0", 2)])

@@ -16,8 +16,12 @@ def finished(monkeypatch):
 
     def with_pairs(*pairs):
         entries = [
-            {"status": status, "must_hold": must_hold, "sentence": f"they {status} [x]",
-             "gradient_is_rounding_noise": noise}
+            {
+                "status": status,
+                "must_hold": must_hold,
+                "sentence": f"they {status} [x]",
+                "gradient_is_rounding_noise": noise,
+            }
             for status, must_hold, noise in ((*pair, [])[:3] for pair in pairs)
         ]
         content = {"schema": 1, "results": [{"pairs": entries}]}
@@ -30,8 +34,15 @@ def finished(monkeypatch):
 def test_help(invoke):
     assert "compare" in invoke("--help").output
     text = " ".join(invoke("compare", "--help").output.split())
-    for part in ("CONFIG", "--out", "--json", "--debug", "Example:", "Exit status:",
-                 "scripts/compare_own.py"):
+    for part in (
+        "CONFIG",
+        "--out",
+        "--json",
+        "--debug",
+        "Example:",
+        "Exit status:",
+        "scripts/compare_own.py",
+    ):
         assert part in text
 
 

@@ -15,23 +15,49 @@ TRAIN = PROJECT / "configs" / "train.yaml"
 COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()"]
 
 
-@pytest.mark.parametrize("command, parts", [
-    ("train", ("CONFIG", "--mode", "graph|pynative", "--out", "--resume", "--json", "Example:",
-               "Exit status:")),
-    ("kill-test", ("CONFIG", "--kills", "--every", "--seed", "Example:", "Exit status:"))])
+@pytest.mark.parametrize(
+    "command, parts",
+    [
+        (
+            "train",
+            (
+                "CONFIG",
+                "--mode",
+                "graph|pynative",
+                "--out",
+                "--resume",
+                "--json",
+                "Example:",
+                "Exit status:",
+            ),
+        ),
+        ("kill-test", ("CONFIG", "--kills", "--every", "--seed", "Example:", "Exit status:")),
+    ],
+)
 def test_help(invoke, command, parts):
     text = " ".join(invoke(command, "--help").output.split())
     for part in parts:
         assert part in text
 
 
-@pytest.mark.parametrize("old, new, says", [
-    ("keep: 3 ", "keep: 1 ", "checkpoints.keep = 1: input should be greater than or equal to 2"),
-    ("name: AdamW", "name: Adamw", "optimizer.name = 'Adamw'"),
-    ("beta1: 0.9", "beta1: 1.0", "optimizer.beta1 = 1.0: input should be less than 1"),
-    ("backend: auto", "backends: auto", "unknown key 'optimizer.backends'; allowed here: name,"),
-    ("batch_size: 100", "batch_size: 4001", "training.batch_size = 4001 is more than"),
-])
+@pytest.mark.parametrize(
+    "old, new, says",
+    [
+        (
+            "keep: 3 ",
+            "keep: 1 ",
+            "checkpoints.keep = 1: input should be greater than or equal to 2",
+        ),
+        ("name: AdamW", "name: Adamw", "optimizer.name = 'Adamw'"),
+        ("beta1: 0.9", "beta1: 1.0", "optimizer.beta1 = 1.0: input should be less than 1"),
+        (
+            "backend: auto",
+            "backends: auto",
+            "unknown key 'optimizer.backends'; allowed here: name,",
+        ),
+        ("batch_size: 100", "batch_size: 4001", "training.batch_size = 4001 is more than"),
+    ],
+)
 def test_wrong_config_is_told_before_anything_is_made(invoke, tmp_path, old, new, says):
     assert old in TRAIN.read_text()
     config = tmp_path / "wrong.yaml"
@@ -43,15 +69,21 @@ def test_wrong_config_is_told_before_anything_is_made(invoke, tmp_path, old, new
 
 
 def run(folder, *arguments):
-    return subprocess.run([*COMMAND, *map(str, arguments)], cwd=folder, capture_output=True,
-                          text=True, timeout=120)
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_ctrl_c_and_on(tmp_path):
     """In real processes: progress, Ctrl-C, --resume, a damaged file, and every message."""
     config = write_config(tmp_path, training={"epochs": 2000})
-    process = subprocess.Popen([*COMMAND, "train", str(config)], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*COMMAND, "train", str(config)],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     checkpoints = tmp_path / "runs/small/checkpoints"
     lines = iter(process.stderr)
     assert "small, graph: 1 of 8,000 steps" in next(lines)
@@ -80,8 +112,9 @@ def test_ctrl_c_and_on(tmp_path):
 def test_to_the_end(tmp_path):
     done = run(tmp_path, "train", write_config(tmp_path), "--mode", "pynative", "--json", "a.json")
     assert done.returncode == 0, done.stderr
-    assert re.match(r"24 steps, backend fused: loss [\d.]+ at first, [\d.]+ at last; [\d.]+% of",
-                    done.stdout)
+    assert re.match(
+        r"24 steps, backend fused: loss [\d.]+ at first, [\d.]+ at last; [\d.]+% of", done.stdout
+    )
     out = tmp_path / "runs/small"
     assert (tmp_path / "a.json").read_text() == (out / "train.json").read_text()
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from ms_adam.lab.run.mode_runs import Interrupted
 from ms_adam.lab.studies.ranks import runner
 from ms_adam.lab.studies.ranks.launch import RankError
-from ms_adam.lab.run.mode_runs import Interrupted
 
 CONFIG = Path(__file__).parents[3] / "configs" / "distributed.yaml"
 
 
 def content(*statuses):
-    verdicts = [{"claim": f"claim {i} [x]", "status": status, "measured": "m", "limit": "l",
-                 "why": ""} for i, status in enumerate(statuses)]
+    verdicts = [
+        {"claim": f"claim {i} [x]", "status": status, "measured": "m", "limit": "l", "why": ""}
+        for i, status in enumerate(statuses)
+    ]
     return {"schema": 1, "environment": {}, "results": [{"name": "few", "verdicts": verdicts}]}
 
 
@@ -30,21 +32,34 @@ def train(monkeypatch):
             if isinstance(with_what, BaseException):
                 raise with_what
             return with_what
+
         monkeypatch.setattr(runner, "train", stand_in)
         return given
+
     return ends
 
 
 def test_help(invoke):
     assert "train-distributed" in invoke("--help").output
     text = " ".join(invoke("train-distributed", "--help").output.split())
-    for part in ("CONFIG", "--out", "--resume", "--json", "--debug", "Example:", "Exit status:",
-                 "msrun", "configs/distributed.yaml"):
+    for part in (
+        "CONFIG",
+        "--out",
+        "--resume",
+        "--json",
+        "--debug",
+        "Example:",
+        "Exit status:",
+        "msrun",
+        "configs/distributed.yaml",
+    ):
         assert part in text
 
 
-@pytest.mark.parametrize("statuses, exit_code", [
-    (("held", "held"), 0), (("held", "not held"), 1), (("not measured",), 1)])
+@pytest.mark.parametrize(
+    "statuses, exit_code",
+    [(("held", "held"), 0), (("held", "not held"), 1), (("not measured",), 1)],
+)
 def test_table_and_exit_status(invoke, train, tmp_path, statuses, exit_code):
     train(content(*statuses))
     result = invoke("train-distributed", CONFIG, "--out", tmp_path)
@@ -58,14 +73,20 @@ def test_table_and_exit_status(invoke, train, tmp_path, statuses, exit_code):
 def test_resume_and_json(invoke, train, tmp_path):
     given = train(content("held"))
     copy = tmp_path / "copy.json"
-    assert invoke("train-distributed", CONFIG, "--out", tmp_path / "out", "--resume",
-                  "--json", copy).exit_code == 0
+    assert (
+        invoke(
+            "train-distributed", CONFIG, "--out", tmp_path / "out", "--resume", "--json", copy
+        ).exit_code
+        == 0
+    )
     assert given == [("distributed", tmp_path / "out", True)]
     assert json.loads(copy.read_text()) == content("held")
 
 
-@pytest.mark.parametrize("error, exit_code", [
-    (RankError("rank 1 of 2 was killed or crashed"), 2), (Interrupted("stopped in there"), 130)])
+@pytest.mark.parametrize(
+    "error, exit_code",
+    [(RankError("rank 1 of 2 was killed or crashed"), 2), (Interrupted("stopped in there"), 130)],
+)
 def test_what_ends_it_is_told(invoke, train, tmp_path, error, exit_code):
     train(error)
     result = invoke("train-distributed", CONFIG, "--out", tmp_path)

@@ -10,14 +10,23 @@ import yaml
 from lab.studies.trajectories.small_comparison import small
 
 from ms_adam.drafts import draft
-from ms_adam.lab.studies.trajectories import comparison
 from ms_adam.lab.report import trajectories as pictures
+from ms_adam.lab.studies.trajectories import comparison
 
 CONFIG = small()
 LINEAR = {
-    "name": "fit", "title": "a fit", "mindspore": False,
-    "linear_fit": {"points": 20, "weights": [0.5, 0.8], "noise": 0.01, "batch_size": 8,
-                   "epochs": 2, "seed": 0, "start": [0, 0]},
+    "name": "fit",
+    "title": "a fit",
+    "mindspore": False,
+    "linear_fit": {
+        "points": 20,
+        "weights": [0.5, 0.8],
+        "noise": 0.01,
+        "batch_size": 8,
+        "epochs": 2,
+        "seed": 0,
+        "start": [0, 0],
+    },
     "optimizers": [{"name": "SGD", "method": "SGD"}],
 }
 
@@ -25,6 +34,7 @@ LINEAR = {
 @pytest.fixture
 def visualize(invoke, tmp_path):
     """Runs the command on a config of these keys; (its result, the folder that it writes to)."""
+
     def run(*arguments, base=CONFIG, **changes):
         file, out = tmp_path / "config.yaml", tmp_path / "out"
         file.write_text(yaml.safe_dump({**base, **changes}))

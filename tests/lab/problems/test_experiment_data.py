@@ -88,8 +88,10 @@ GOOD = idx_bytes(np.zeros((2, 3, 4)))
         (idx_bytes(np.zeros((9, 9))), "starts with 0x00000802, not 0x00000803"),
         (b"<!DOCTYPE html><html></html>", "is not an IDX file"),
         (gzip.compress(GOOD, mtime=0)[:-9], "can not be read"),
-        (gzip.compress(GOOD, mtime=0)[:12] + b"damage" + gzip.compress(GOOD, mtime=0)[18:],
-         "can not be read"),
+        (
+            gzip.compress(GOOD, mtime=0)[:12] + b"damage" + gzip.compress(GOOD, mtime=0)[18:],
+            "can not be read",
+        ),
     ],
 )
 def test_damaged_idx_file_is_refused(tmp_path, content, part):

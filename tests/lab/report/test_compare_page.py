@@ -39,27 +39,48 @@ def write(tmp_path):
         limits = {q: [1e-3] * STEPS for q in free.tables}
         sides = []
         for name in ("A <1>", "B"):
-            np.savez(tmp_path / f"{name[0]}.npz", names=np.array(NAMES),
-                     gradient_norm=np.ones((STEPS, 2)))
+            np.savez(
+                tmp_path / f"{name[0]}.npz",
+                names=np.array(NAMES),
+                gradient_norm=np.ones((STEPS, 2)),
+            )
             ones = [1.0] * STEPS
-            sides.append({
-                "side": name, "mode": "graph", "optimizer": "ms_adam.Adam", "backend": None,
-                "file": f"{name[0]}.npz", "dtypes": {"parameter": ["float32"]},
-                "loss": [0.5] * (STEPS - 1) + [loss], "gradient_norm": ones,
-                "learning_rate": {"least": ones, "most": ones}, "c1": ones, "c2": ["nan"] * STEPS,
-                "weight_decay": [{"parameter": n, "least": 0.0, "most": 0.1} for n in NAMES],
-                "non_finite": {"gradient": 3}, "noise_floor": {"gradient": 0.0, "loss": "inf"},
-            })
+            sides.append(
+                {
+                    "side": name,
+                    "mode": "graph",
+                    "optimizer": "ms_adam.Adam",
+                    "backend": None,
+                    "file": f"{name[0]}.npz",
+                    "dtypes": {"parameter": ["float32"]},
+                    "loss": [0.5] * (STEPS - 1) + [loss],
+                    "gradient_norm": ones,
+                    "learning_rate": {"least": ones, "most": ones},
+                    "c1": ones,
+                    "c2": ["nan"] * STEPS,
+                    "weight_decay": [{"parameter": n, "least": 0.0, "most": 0.1} for n in NAMES],
+                    "non_finite": {"gradient": 3},
+                    "noise_floor": {"gradient": 0.0, "loss": "inf"},
+                }
+            )
         pair = {
-            "sides": ["A <1>", "B"], "must_hold": True, "status": verdict.status,
-            "sentence": verdict.sentence, "cause": verdict.cause, "limits": limits,
+            "sides": ["A <1>", "B"],
+            "must_hold": True,
+            "status": verdict.status,
+            "sentence": verdict.sentence,
+            "cause": verdict.cause,
+            "limits": limits,
             "gradient_is_rounding_noise": list(noise),
-            "files": {"free": "free.npz", "replayed": "free.npz"}, "free": _worst(free),
+            "files": {"free": "free.npz", "replayed": "free.npz"},
+            "free": _worst(free),
         }
         entry = {
-            "title": "T & U", "config": {"training": {"batch_size": 7, "seed": 1}}, "steps": STEPS,
+            "title": "T & U",
+            "config": {"training": {"batch_size": 7, "seed": 1}},
+            "steps": STEPS,
             "parameters": [{"name": n, "shape": [2, 3]} for n in NAMES],
-            "sides": sides, "pairs": [pair],
+            "sides": sides,
+            "pairs": [pair],
         }
         content = {"schema": 1, "environment": {"mindspore": "2.x"}, "results": [entry]}
         (tmp_path / "compare.json").write_text(json.dumps(content))
@@ -85,8 +106,16 @@ def test_nothing_is_loaded_and_names_are_text(write):
 
 def test_noise_is_listed_apart(write):
     assert "rounding noise" not in write(0.25)
-    noise = [{"parameter": "qkv<b>", "elements": 16, "of": 48, "gradient": 3e-10,
-              "nudged_by": 4e-10, "parameter_apart": 0.5}]
+    noise = [
+        {
+            "parameter": "qkv<b>",
+            "elements": 16,
+            "of": 48,
+            "gradient": 3e-10,
+            "nudged_by": 4e-10,
+            "parameter_apart": 0.5,
+        }
+    ]
     text = write(0.0, noise=noise)
     assert "Gradient is rounding noise" in text and "qkv&lt;b&gt;" in text
     assert "16 of 48" in text and "3.0e-10" in text

@@ -15,14 +15,14 @@ import pytest
 from lab.studies.paper.paper_figures import contender, content
 from PIL import Image
 
+from ms_adam.lab.report import paper_words
+from ms_adam.lab.report.paper import write_report
 from ms_adam.lab.studies.paper.cache import Cache, surroundings
 from ms_adam.lab.studies.paper.claims import judge
 from ms_adam.lab.studies.paper.config import PaperFigure, load_figure
 from ms_adam.lab.studies.paper.data import load_examples
 from ms_adam.lab.studies.paper.runner import reproduce
 from ms_adam.lab.studies.paper.sweep import Outcome, sweep
-from ms_adam.lab.report import paper_words
-from ms_adam.lab.report.paper import write_report
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs" / "paper"
@@ -40,10 +40,16 @@ class Quiet:
 def small():
     """Adam's best rate is inside its grid, AdaGrad's is the largest."""
     scale = {"examples": 60, "epochs": 3, "early": 1, "trials": 3, "step_ms": 1.0}
-    return PaperFigure.model_validate(content(
-        optimizers=[contender("Adam"), contender("AdaGrad")],
-        scales={"quick": {**scale, "trials": 2}, "standard": scale,
-                "full": {**scale, "examples": 5000, "epochs": 9}}))
+    return PaperFigure.model_validate(
+        content(
+            optimizers=[contender("Adam"), contender("AdaGrad")],
+            scales={
+                "quick": {**scale, "trials": 2},
+                "standard": scale,
+                "full": {**scale, "examples": 5000, "epochs": 9},
+            },
+        )
+    )
 
 
 def finish(figure, out):
@@ -68,8 +74,13 @@ def made(tmp_path_factory):
     """A finished run, and its report in another folder, with the page."""
     run, to = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("published")
     finish(small(), run)
-    ended = subprocess.run([sys.executable, "-m", "ms_adam.lab.report.paper", str(run), str(to)],
-                           capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "ms_adam.lab.report.paper", str(run), str(to)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     assert not (to / "index.html").exists()
     write_report(run, to)
@@ -86,13 +97,33 @@ def anew(folder, figures):
     costs = {}
     for row in rows(folder / "curves.csv"):
         costs.setdefault(row["hash"], []).append(float(row["cost"]))
-    runs = {(row["figure"], row["variant"], row["optimizer"], float(row["learning_rate"]),
-             int(row["seed"])): costs[row["hash"]] for row in rows(folder / "runs.csv")}
+    runs = {
+        (
+            row["figure"],
+            row["variant"],
+            row["optimizer"],
+            float(row["learning_rate"]),
+            int(row["seed"]),
+        ): costs[row["hash"]]
+        for row in rows(folder / "runs.csv")
+    }
     found = []
     for figure, scale in figures:
+
         def get(spec, figure=figure):
-            return Outcome(np.array(runs[figure.name, spec.variant.label, spec.contender.called,
-                                         spec.learning_rate, spec.seed]), 0, 0.0)
+            return Outcome(
+                np.array(
+                    runs[
+                        figure.name,
+                        spec.variant.label,
+                        spec.contender.called,
+                        spec.learning_rate,
+                        spec.seed,
+                    ]
+                ),
+                0,
+                0.0,
+            )
 
         verdicts = judge(figure, scale, sweep(figure, scale, get))
         found += [(figure.name, verdict.claim, verdict.status) for verdict in verdicts]
@@ -110,8 +141,11 @@ def check(folder, figures):
     for row in told:
         heading = f"{row['verdict'].capitalize()}: {row['claim']}"
         assert all(heading in page for page in pages)
-        (line,) = [line for line in text.splitlines()
-                   if line.startswith("|") and f"| {row['claim']} |" in line]
+        (line,) = [
+            line
+            for line in text.splitlines()
+            if line.startswith("|") and f"| {row['claim']} |" in line
+        ]
         assert f"**{row['verdict']}**" in line
         assert bool(row["best_rates_at_edge"]) == ("at the edge of its grid" in line)
     links = re.findall(r"\]\(([^)]+)\)", text)
@@ -156,13 +190,16 @@ def test_the_check_notices_another_verdict(made, tmp_path):
 
 
 if PUBLISHED.exists():  # made by python -m ms_adam.lab.report.paper RUN docs/paper
+
     def test_the_published_report_says_what_its_numbers_say():
         figures = {figure.name: figure for figure in map(load_figure, CONFIGS)}
         told = rows(PUBLISHED / "verdicts.csv")
         names = dict.fromkeys((row["figure"], row["scale"]) for row in told)
         assert {name for name, _ in names} == set(figures)
-        check(PUBLISHED, [(figures[name], getattr(figures[name].scales, scale))
-                          for name, scale in names])
+        check(
+            PUBLISHED,
+            [(figures[name], getattr(figures[name].scales, scale)) for name, scale in names],
+        )
 
 
 def test_markdown_and_page_say_what_is_searched_fixed_and_cut(made):
@@ -170,9 +207,11 @@ def test_markdown_and_page_say_what_is_searched_fixed_and_cut(made):
     page = html.unescape((to / "index.html").read_text().replace("\u2011", "-"))
     for text in (page, (to / "report.md").read_text()):
         for wanted in (
-            *paper_words.SEARCHED, *paper_words.JUDGED,
+            *paper_words.SEARCHED,
+            *paper_words.JUDGED,
             "The standard scale cuts examples to 60 of 5,000, epochs to 3 of 9.",
-            "Adam: beta1 0.9, beta2 0.999, eps 1e-08, with bias correction", "AdaGrad: eps 1e-10",
+            "Adam: beta1 0.9, beta2 0.999, eps 1e-08, with bias correction",
+            "AdaGrad: eps 1e-10",
             "The learning rate alone, 3 for each optimizer, on seed 0; the best of each then runs "
             "on the judged seeds 1, 2, 3.",
             "AdaGrad with L2: 1, the largest of 3 tried",
@@ -192,8 +231,13 @@ def test_a_published_report_names_its_page_and_has_none(made, tmp_path):
 
 
 def test_a_folder_without_results_is_named(tmp_path):
-    ended = subprocess.run([sys.executable, "-m", "ms_adam.lab.report.paper", str(tmp_path), "x"],
-                           capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-m", "ms_adam.lab.report.paper", str(tmp_path), "x"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert ended.returncode == 2
     assert "has no results.json" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -203,16 +247,19 @@ def test_a_folder_without_results_is_named(tmp_path):
 def test_the_differences_name_what_the_standard_scale_cuts(path):
     figure = load_figure(path)
     standard, full, told = figure.scales.standard, figure.scales.full, " ".join(figure.differences)
-    cut = {name: (getattr(full, name), getattr(standard, name))
-           for name in ("examples", "epochs", "width", "early", "trials")
-           if getattr(full, name) != getattr(standard, name)}
+    cut = {
+        name: (getattr(full, name), getattr(standard, name))
+        for name in ("examples", "epochs", "width", "early", "trials")
+        if getattr(full, name) != getattr(standard, name)
+    }
     if not cut:
         assert "The standard scale cuts nothing." in told
         return
     for _, here in cut.values():
         assert re.search(rf"(?<![\d.,]){here:,g}(?![\d])".replace(".", r"\."), told), here
     assert ("widths are the paper's" in told or "widths and epochs are the paper's" in told) == (
-        "width" not in cut)
+        "width" not in cut
+    )
 
 
 def test_optimizers_searched_alike_have_the_numbers_that_the_differences_name():

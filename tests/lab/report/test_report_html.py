@@ -34,8 +34,12 @@ def row(optimizer, mode, seed, **changes):
 
 @pytest.fixture
 def out(tmp_path):
-    runs = [row(o, m, s) for o in ("ms_adam.Adam", "mindspore.nn.Adam")
-            for m in ("graph", "pynative") for s in (0, 1)]
+    runs = [
+        row(o, m, s)
+        for o in ("ms_adam.Adam", "mindspore.nn.Adam")
+        for m in ("graph", "pynative")
+        for s in (0, 1)
+    ]
     runs += [row(REFERENCE, "graph", s) for s in (0, 1)]
     labels = list(dict.fromkeys(run["label"] for run in runs))
     (tmp_path / "small").mkdir()
@@ -59,16 +63,34 @@ def out(tmp_path):
         "images_sha256": "abc123",
         "parameters": 109386,
         "runs": runs,
-        "pairs": [{"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
-                  for i, a in enumerate(labels) for b in labels[i + 1:]],
+        "pairs": [
+            {"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
+            for i, a in enumerate(labels)
+            for b in labels[i + 1 :]
+        ],
         "modes": [],
         "verdicts": [
-            {"claim": "It is right", "status": "held", "measured": "1.0e-6", "limit": "1.0e-4",
-             "why": "Because"},
-            {"claim": "It is wrong", "status": "not held", "measured": "7.0e-2", "limit": "1.0e-4",
-             "why": "Because"},
-            {"claim": "Who knows", "status": "not measured", "measured": "no run", "limit": "",
-             "why": "Because"},
+            {
+                "claim": "It is right",
+                "status": "held",
+                "measured": "1.0e-6",
+                "limit": "1.0e-4",
+                "why": "Because",
+            },
+            {
+                "claim": "It is wrong",
+                "status": "not held",
+                "measured": "7.0e-2",
+                "limit": "1.0e-4",
+                "why": "Because",
+            },
+            {
+                "claim": "Who knows",
+                "status": "not measured",
+                "measured": "no run",
+                "limit": "",
+                "why": "Because",
+            },
         ],
     }
     write(tmp_path, entry)

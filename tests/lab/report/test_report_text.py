@@ -10,10 +10,22 @@ from ms_adam.lab.report.html import write_report
 
 
 def row(side, seed, **changes):
-    return {"side": side, "label": f"{side} label", "seed": seed, "mode": "graph",
-            "file": f"{side}_seed{seed}.npz", "backend": "fused", "seconds": 3.0, "steps": 4,
-            "final_loss": 0.4321, "test_loss": 0.5678, "test_accuracy": 0.7 + 0.01 * seed,
-            "step_ms": [1.5, 2.5], "follower": None, **changes}
+    return {
+        "side": side,
+        "label": f"{side} label",
+        "seed": seed,
+        "mode": "graph",
+        "file": f"{side}_seed{seed}.npz",
+        "backend": "fused",
+        "seconds": 3.0,
+        "steps": 4,
+        "final_loss": 0.4321,
+        "test_loss": 0.5678,
+        "test_accuracy": 0.7 + 0.01 * seed,
+        "step_ms": [1.5, 2.5],
+        "follower": None,
+        **changes,
+    }
 
 
 def write(out, runs):
@@ -21,35 +33,73 @@ def write(out, runs):
     entry = {
         "experiment": "few",
         "config": {
-            "kind": "sparse_text", "name": "few", "title": "Cats & dogs",
+            "kind": "sparse_text",
+            "name": "few",
+            "title": "Cats & dogs",
             "data": {"words": 300, "train": 2000, "test": 100, "split_seed": 0},
-            "model": {"width": 4}, "training": {"epochs": 2, "batch_size": 20},
+            "model": {"width": 4},
+            "training": {"epochs": 2, "batch_size": 20},
             "adam": {"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
             "compare": {"sides": [], "seeds": [0, 1], "least_accuracy": 0.7},
         },
-        "bags_sha256": "abc123", "words_each": 16.52, "commonest": 0.587, "parameters": 320098,
-        "runs": runs, "bits": [], "duplicates": [],
-        "pairs": [{"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
-                  for i, a in enumerate(labels) for b in labels[i + 1:]],
+        "bags_sha256": "abc123",
+        "words_each": 16.52,
+        "commonest": 0.587,
+        "parameters": 320098,
+        "runs": runs,
+        "bits": [],
+        "duplicates": [],
+        "pairs": [
+            {"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
+            for i, a in enumerate(labels)
+            for b in labels[i + 1 :]
+        ],
         "telling_words": {"rotten": ["dull"], "fresh": ["<i>fine"]},
-        "verdicts": [{"claim": "It is right", "status": "held", "measured": "1", "limit": "2",
-                      "why": "Because"}],
+        "verdicts": [
+            {
+                "claim": "It is right",
+                "status": "held",
+                "measured": "1",
+                "limit": "2",
+                "why": "Because",
+            }
+        ],
     }
     (out / "few").mkdir()
     for run in runs:
-        np.savez(out / "few" / run["file"], loss=np.array([0.7, 0.6, 0.5, 0.4]),
-                 test_loss=np.array([0.6, 0.5]), test_accuracy=np.array([0.5, 0.7]))
+        np.savez(
+            out / "few" / run["file"],
+            loss=np.array([0.7, 0.6, 0.5, 0.4]),
+            test_loss=np.array([0.6, 0.5]),
+            test_accuracy=np.array([0.5, 0.7]),
+        )
     content = {"schema": 1, "environment": {"ms_adam": "0.1.0"}, "results": [entry]}
     (out / "results.json").write_text(json.dumps(content))
     return entry
 
 
 def test_numbers_are_those_of_the_runs(tmp_path):
-    write(tmp_path, [row(side, seed, step_ms=[times * 2.0, times * 4.0])
-                     for side, times in (("exact", 1), ("lazy", 0.25)) for seed in (0, 1)])
+    write(
+        tmp_path,
+        [
+            row(side, seed, step_ms=[times * 2.0, times * 4.0])
+            for side, times in (("exact", 1), ("lazy", 0.25))
+            for seed in (0, 1)
+        ],
+    )
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    for words in ("1 of 1 claims held", "320,098 parameters", "16.5 words each", "58.70%",
-                  "70.50%", "70.00% to 71.00%", "0.4321", "0.5678", "abc123", "&lt;i&gt;fine"):
+    for words in (
+        "1 of 1 claims held",
+        "320,098 parameters",
+        "16.5 words each",
+        "58.70%",
+        "70.50%",
+        "70.00% to 71.00%",
+        "0.4321",
+        "0.5678",
+        "abc123",
+        "&lt;i&gt;fine",
+    ):
         assert words in page
     assert page.count("3.2e-3") == 2  # the pair, both ways
     assert '<td class="number">3.00</td>\n<td class="number">1.00</td>' in page
@@ -62,11 +112,14 @@ def test_sides_that_are_not_drawn_elsewhere_and_have_no_time(tmp_path):
     assert '<td class="number">–</td>\n<td class="number">–</td>' in page
 
 
-@pytest.mark.parametrize("curves, epochs", [
-    ([[0.5, 0.7, 0.8], [0.5, 0.69, 0.8]], 3),  # the mean is asked, not the best seed
-    ([[0.5, 0.7, 0.6], [0.5, 0.7, 0.6]], 2),
-    ([[0.5, 0.6, 0.6], [0.5, 0.6, 0.6]], None),
-])
+@pytest.mark.parametrize(
+    "curves, epochs",
+    [
+        ([[0.5, 0.7, 0.8], [0.5, 0.69, 0.8]], 3),  # the mean is asked, not the best seed
+        ([[0.5, 0.7, 0.6], [0.5, 0.7, 0.6]], 2),
+        ([[0.5, 0.6, 0.6], [0.5, 0.6, 0.6]], None),
+    ],
+)
 def test_epochs_to_the_least_accuracy(curves, epochs):
     runs = [row("lazy", seed) for seed in range(2)]
     entry = {"runs": runs, "config": {"compare": {"least_accuracy": 0.7}}}
@@ -76,8 +129,10 @@ def test_epochs_to_the_least_accuracy(curves, epochs):
 
 def test_plot_has_a_line_for_each_drawn_side():
     runs = [row(side, 0) for side in ("exact", "exact_rows", "lazy")]
-    arrays = [{"loss": np.ones(4), "test_loss": np.ones(2), "test_accuracy": np.ones(2) * level}
-              for level in (0.5, 0.6, 0.7)]
+    arrays = [
+        {"loss": np.ones(4), "test_loss": np.ones(2), "test_accuracy": np.ones(2) * level}
+        for level in (0.5, 0.6, 0.7)
+    ]
     png = text.training_plot(runs, arrays)
     assert png.startswith(b"\x89PNG")
     assert png == text.training_plot([runs[0], runs[2]], [arrays[0], arrays[2]])

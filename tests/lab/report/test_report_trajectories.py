@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ms_adam.lab.report import trajectories as pictures
 from ms_adam.lab.studies.trajectories.comparison import REFERENCE
 from ms_adam.lab.studies.trajectories.config import Animation, Trajectories
 from ms_adam.lab.studies.trajectories.paths import Scene
-from ms_adam.lab.report import trajectories as pictures
 
 PLACE = {"function": "sphere", "start": [1, 1], "x": [-2, 2], "y": [-2, 2]}
 FACTS = {"optimizer": "nn.X", "same_formula": False, "differences": "it is red", "distance": 1e-7}
@@ -17,11 +17,20 @@ FACTS = {"optimizer": "nn.X", "same_formula": False, "differences": "it is red",
 
 def row(optimizer, points, mindspore=None, **more):
     computed_by = REFERENCE if mindspore is None else "nn.X, float32"
-    values = [None if None in p else p[0]**2 + p[1]**2 for p in points]
-    return {"function": "sphere", "optimizer": optimizer, "computed_by": computed_by,
-            "points": points[:-1], "values": values[:-1], "end": points[-1],
-            "end_value": values[-1], "outside_from": None, "not_finite_from": None,
-            "mindspore": mindspore, **more}
+    values = [None if None in p else p[0] ** 2 + p[1] ** 2 for p in points]
+    return {
+        "function": "sphere",
+        "optimizer": optimizer,
+        "computed_by": computed_by,
+        "points": points[:-1],
+        "values": values[:-1],
+        "end": points[-1],
+        "end_value": values[-1],
+        "outside_from": None,
+        "not_finite_from": None,
+        "mindspore": mindspore,
+        **more,
+    }
 
 
 ROWS = [
@@ -34,17 +43,23 @@ ROWS = [
 
 def make_scene(rows=ROWS, scale="linear", least=0.0):
     x = np.linspace(-2, 2, 41)
-    heights = x**2 + x[:, None]**2
+    heights = x**2 + x[:, None] ** 2
     minima = np.zeros((1 if least is not None else 0, 2))
     return Scene("sphere", "$x^2$", x, x, heights, minima, least, scale, (40.0, -60.0), rows)
 
 
 def make_config(panels="functions", animation=None):
     names = ("SGD", "away", "lost")
-    return Trajectories.model_validate({
-        "name": "c", "title": "t", "mindspore": True, "functions": [PLACE],
-        "optimizers": [{"name": name, "method": "SGD", "steps": 2} for name in names],
-        "figure": {"panels": panels, "columns": 2, "animation": animation}})
+    return Trajectories.model_validate(
+        {
+            "name": "c",
+            "title": "t",
+            "mindspore": True,
+            "functions": [PLACE],
+            "optimizers": [{"name": name, "method": "SGD", "steps": 2} for name in names],
+            "figure": {"panels": panels, "columns": 2, "animation": animation},
+        }
+    )
 
 
 @pytest.fixture
@@ -116,7 +131,7 @@ def test_values_stand_on_a_log_axis_where_the_least_is_known(figures):
 
 def test_a_surface_path_ends_where_it_leaves(figures):
     pictures.surface_plot(make_scene())
-    axis, = figures[0].axes
+    (axis,) = figures[0].axes
     x, y, z = line(axis, "SGD").get_data_3d()
     assert z.tolist() == [2, 0.5, 0.125]
     assert np.isfinite(line(axis, "away").get_data_3d()[2]).tolist() == [True, False, False]
@@ -126,7 +141,7 @@ def test_a_surface_path_ends_where_it_leaves(figures):
 
 def test_log_heights(figures):
     pictures.surface_plot(make_scene(scale="log"))
-    axis, = figures[0].axes
+    (axis,) = figures[0].axes
     np.testing.assert_allclose(line(axis, "SGD").get_data_3d()[2], np.log10([3, 1.5, 1.125]))
     assert axis.get_zlabel() == "log10(1 + f)"
 
@@ -149,17 +164,21 @@ def test_the_animation_moves_and_keeps_the_colours():
 def test_every_optimizer_has_a_colour_in_the_palette():
     table = np.array(pictures._palette().getpalette()).reshape(-1, 3)
     for colour in pictures._COLOURS:
-        wanted = [int(colour[i:i + 2], 16) for i in (1, 3, 5)]
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(table - wanted).max(axis=1).min() <= 1
 
 
 def test_files(tmp_path):
     told = []
     config = make_config(animation={"frames": 2, "seconds": 1})
-    files = pictures.write_trajectories(config, [make_scene()], tmp_path,
-                                        lambda *done: told.append(done))
-    assert sorted(files) == sorted(path.name for path in tmp_path.iterdir()) == [
-        "c_contours.png", "c_sphere_3d.gif", "c_sphere_3d.png", "c_values.png"]
+    files = pictures.write_trajectories(
+        config, [make_scene()], tmp_path, lambda *done: told.append(done)
+    )
+    assert (
+        sorted(files)
+        == sorted(path.name for path in tmp_path.iterdir())
+        == ["c_contours.png", "c_sphere_3d.gif", "c_sphere_3d.png", "c_values.png"]
+    )
     # contours, values, surface, two frames
     assert told[-1] == (5, 5) and [done for done, _ in told] == sorted(done for done, _ in told)
     for name in files:
@@ -173,12 +192,22 @@ def test_the_same_paths_give_the_same_bytes():
 
 def test_losses(figures):
     def fit(optimizer, computed_by, losses, epochs, facts):
-        return {"optimizer": optimizer, "computed_by": computed_by, "values": losses,
-                "epoch_values": epochs, "least_value": 0.25, "mindspore": facts}
+        return {
+            "optimizer": optimizer,
+            "computed_by": computed_by,
+            "values": losses,
+            "epoch_values": epochs,
+            "least_value": 0.25,
+            "mindspore": facts,
+        }
 
-    content = {"comparison": {"title": "t", "optimizers": [{"name": "SGD"}]}, "results": [
-        fit("SGD", REFERENCE, [4.0, 2.0, None], [4.0, 1.0], None),
-        fit("SGD (nn.X)", "nn.X, float32", [4.0, 3.0, 2.0], [4.0, 1.5], FACTS)]}
+    content = {
+        "comparison": {"title": "t", "optimizers": [{"name": "SGD"}]},
+        "results": [
+            fit("SGD", REFERENCE, [4.0, 2.0, None], [4.0, 1.0], None),
+            fit("SGD (nn.X)", "nn.X, float32", [4.0, 3.0, 2.0], [4.0, 1.5], FACTS),
+        ],
+    }
     pictures.loss_plot(content)
     iterations, epochs = figures[0].axes
     assert line(iterations, f"SGD, {REFERENCE}").get_ydata()[:2].tolist() == [4, 2]

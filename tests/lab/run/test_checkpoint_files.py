@@ -38,6 +38,7 @@ def flip(place):
     def change(content):
         content[place] ^= 1
         return content
+
     return change
 
 
@@ -58,12 +59,33 @@ def test_no_files_is_no_error(tmp_path):
     assert CheckpointFiles(tmp_path / "none", 2).newest_good() == (None, [])
 
 
-@pytest.mark.parametrize("change", [
-    flip(0), flip(40), flip(-1), flip(-12), flip(-17), lambda content: content[:-1],
-    lambda content: content[:60], lambda content: b"", lambda content: content + b"x",
-    lambda content: bytes(len(content))],
-    ids=["first", "middle", "crc", "crc, high", "mark", "cut by one", "cut", "empty", "longer",
-         "zeros"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        flip(0),
+        flip(40),
+        flip(-1),
+        flip(-12),
+        flip(-17),
+        lambda content: content[:-1],
+        lambda content: content[:60],
+        lambda content: b"",
+        lambda content: content + b"x",
+        lambda content: bytes(len(content)),
+    ],
+    ids=[
+        "first",
+        "middle",
+        "crc",
+        "crc, high",
+        "mark",
+        "cut by one",
+        "cut",
+        "empty",
+        "longer",
+        "zeros",
+    ],
+)
 def test_damage_is_found_and_the_one_before_is_taken(files, change):
     damage(files.paths()[0], change)
     checkpoint, (message,) = files.newest_good()
@@ -95,6 +117,7 @@ def test_stopped_while_saving(files, monkeypatch, moment):
 
     def stop(*_):
         raise Stopped
+
     if moment == "writing":
         save = ms.save_checkpoint
 
@@ -102,6 +125,7 @@ def test_stopped_while_saving(files, monkeypatch, moment):
             save(entries, path, **options)
             damage(checkpoints.Path(path), lambda content: content[:50])
             raise Stopped
+
         monkeypatch.setattr(checkpoints.mindspore, "save_checkpoint", half)
     else:
         monkeypatch.setattr(checkpoints.os, "replace", stop)
@@ -115,7 +139,10 @@ def test_stopped_while_saving(files, monkeypatch, moment):
 
 
 def test_a_checkpoint_of_something_else_is_named(files):
-    ms.save_checkpoint([{"name": "w", "data": Tensor([1.0])}],
-                       str(files.folder / "step-00000030.ckpt"), crc_check=True)
+    ms.save_checkpoint(
+        [{"name": "w", "data": Tensor([1.0])}],
+        str(files.folder / "step-00000030.ckpt"),
+        crc_check=True,
+    )
     checkpoint, (message,) = files.newest_good()
     assert checkpoint.step == 20 and "is no checkpoint of ms-adam train" in message

@@ -13,8 +13,11 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 COMMENTED = re.compile(r"^( *)# ((\w+): .*)$", re.MULTILINE)
 # file: its keys in comments, how it is loaded, and what stands in place of what
 SHOWN = {
-    "compare.yaml": (["factory", "factory_options", "dtype"], load_comparison,
-                     {"factory": "problem"}),
+    "compare.yaml": (
+        ["factory", "factory_options", "dtype"],
+        load_comparison,
+        {"factory": "problem"},
+    )
 }
 
 

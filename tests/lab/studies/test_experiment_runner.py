@@ -12,13 +12,13 @@ import yaml
 from lab.problems.idx_files import write_part
 from lab.studies.images.small_config import small_config
 
+from ms_adam.lab.problems.images import DataError
 from ms_adam.lab.run import ExperimentError, processes, results
 from ms_adam.lab.run import worker as worker_module
-from ms_adam.lab.problems.images import DataError
-from ms_adam.lab.studies.images.runner import run_workers
-from ms_adam.lab.studies.kinds import load_experiment
 from ms_adam.lab.run.mode_runs import Interrupted
 from ms_adam.lab.run.processes import Worker, WorkerError
+from ms_adam.lab.studies.images.runner import run_workers
+from ms_adam.lab.studies.kinds import load_experiment
 from ms_adam.lab.studies.reproduce import reproduce
 
 
@@ -145,8 +145,17 @@ def test_json_without_nan(tmp_path):
     "text, told",
     [
         ("wrong\n\n" + "-" * 20 + "\n- C++ Call Stack:\n" + "-" * 20 + "\nsomewhere", "wrong"),
-        ("-" * 20 + "\n- Description:\n" + "-" * 20 + "\nwrong\n\n" + "-" * 20
-         + "\n- Stack\n" + "-" * 20 + "\nsomewhere", "wrong"),
+        (
+            "-" * 20
+            + "\n- Description:\n"
+            + "-" * 20
+            + "\nwrong\n\n"
+            + "-" * 20
+            + "\n- Stack\n"
+            + "-" * 20
+            + "\nsomewhere",
+            "wrong",
+        ),
         ("wrong - and more", "wrong - and more"),
         ("", "ValueError"),
     ],
@@ -188,8 +197,10 @@ def test_one_that_fails_ends_those_beside_it(worker, tmp_path, program, part):
     )
     started = time.monotonic()
     seen = []
-    workers = [Worker("stand_in", name, {"fails": name == "bad"}, tmp_path / f"{name}.log")
-               for name in ("good", "bad")]
+    workers = [
+        Worker("stand_in", name, {"fails": name == "bad"}, tmp_path / f"{name}.log")
+        for name in ("good", "bad")
+    ]
     with pytest.raises(WorkerError, match=re.escape(f"the bad worker {part}")):
         for _, event in processes.work_side_by_side(workers):
             seen.append(event["pid"])

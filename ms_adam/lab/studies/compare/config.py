@@ -108,7 +108,7 @@ class Comparison(Section):
     keep_records: bool = False
 
     @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> "Comparison":
+    def _fits_together(self) -> Comparison:
         if (self.problem is None) == (self.factory is None):
             raise ValueError(
                 "a comparison has either 'problem' (the built-in one) or 'factory' (yours), "

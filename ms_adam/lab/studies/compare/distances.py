@@ -8,15 +8,15 @@ from typing import Optional
 
 import numpy as np
 
-from ms_adam.lab.studies.compare.record import Record
 from ms_adam.lab.measure import TINY, UNIT
+from ms_adam.lab.studies.compare.record import Record
 
 METRICS = {
     "absolute": "the largest difference of an element",
     "relative": "that, over the size of the tensor: its largest element, and for a parameter the "
-                "largest way that an element has come since the first step",
+    "largest way that an element has come since the first step",
     "judged": "the same over the elements that are held to the limits: without those whose "
-              "gradient is rounding noise",
+    "gradient is rounding noise",
     "ulp": "the largest difference in units in the last place of the element",
     "cosine": "cosine of the angle between the two tensors, over the elements finite in both",
     "within_0_1_percent": "share of elements whose difference is at most 0.1% of their size",
@@ -30,9 +30,7 @@ _JUDGED = list(METRICS).index("judged")
 _LEAST_IS_WORST = ("cosine", "within_0_1_percent", "within_0_5_percent")
 
 
-def distance(
-    a: np.ndarray, b: np.ndarray, dtype: str, size: Optional[float] = None
-) -> np.ndarray:
+def distance(a: np.ndarray, b: np.ndarray, dtype: str, size: Optional[float] = None) -> np.ndarray:
     """How far two arrays of one shape are apart, in all of `METRICS`.
 
     NaN equals NaN here, and an infinity itself: two sides that overflow at the same place do not
@@ -158,7 +156,8 @@ class Distances:
         """{metric: the worst over the parameters, of each step}."""
         return {
             metric: (np.min if metric in _LEAST_IS_WORST else np.max)(table, axis=1)
-            if metric != "different" else table.sum(axis=1)
+            if metric != "different"
+            else table.sum(axis=1)
             for metric, table in zip(METRICS, self.tables[quantity])
         }
 
@@ -205,16 +204,14 @@ def between(
 
 
 def _distance(
-    one: np.ndarray,
-    other: np.ndarray,
-    dtype: str,
-    starts: Optional[tuple[np.ndarray, np.ndarray]],
+    one: np.ndarray, other: np.ndarray, dtype: str, starts: Optional[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """`distance`, over the way from the places where a parameter started on each side."""
     size = None
     if starts is not None:
-        size = max(_largest_finite(np.abs(one - starts[0])),
-                   _largest_finite(np.abs(other - starts[1])))
+        size = max(
+            _largest_finite(np.abs(one - starts[0])), _largest_finite(np.abs(other - starts[1]))
+        )
     return distance(one, other, dtype, size)
 
 

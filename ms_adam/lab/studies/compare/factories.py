@@ -14,10 +14,10 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.loader import kind, load_callable
 from ms_adam.lab.problems.images import Split, batches, load_split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.train import fused_loss
-from ms_adam.lab.loader import kind, load_callable
 
 
 class Trained(NamedTuple):
@@ -85,9 +85,7 @@ def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, 
         ("third data (an iterable of (inputs, targets))", _is_iterable(data), data),
     ):
         if not fits:
-            raise UserError(
-                f"the factory {factory} must return {name}, but returned {kind(value)}"
-            )
+            raise UserError(f"the factory {factory} must return {name}, but returned {kind(value)}")
     return Trained(network, loss, data)
 
 
@@ -119,17 +117,20 @@ def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]
         for batch in data:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
                 raise UserError(
-                    f"batch {taken + 1} of the data must be (inputs, targets), but is "
-                    f"{kind(batch)}"
+                    f"batch {taken + 1} of the data must be (inputs, targets), but is {kind(batch)}"
                 )
             yield _arrays(batch[0]), _arrays(batch[1])
             taken += 1
             if taken == steps:
                 return
         if taken == before:
-            what = "gives no batch" if passed == 1 else (
-                f"ended after {taken} batches and starts only once; {steps} steps need an iterable "
-                "that can be gone through again (a list, or an object with __iter__)"
+            what = (
+                "gives no batch"
+                if passed == 1
+                else (
+                    f"ended after {taken} batches and starts only once; {steps} steps need an iterable "
+                    "that can be gone through again (a list, or an object with __iter__)"
+                )
             )
             raise UserError(f"the data {what}")
 

@@ -29,9 +29,13 @@ BOTH = "gradient and update"
 ONLY_LOSS = "loss"
 DRIFT = "drift"
 
-_WORDS = {"gradient": "the gradient of", "moment1": "the first moment of",
-          "moment2": "the second moment of", "vhat": "the largest second moment of",
-          "parameter": "the parameter"}
+_WORDS = {
+    "gradient": "the gradient of",
+    "moment1": "the first moment of",
+    "moment2": "the second moment of",
+    "vhat": "the largest second moment of",
+    "parameter": "the parameter",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +204,9 @@ def _sentence(names, status, cause, free, limits, first, network, update) -> str
     when = {NETWORK: network, UPDATE: update, BOTH: network}[cause]
     ahead = "" if when.step == first.step else f" (from step {when.step} on)"
     in_gradient = (
-        f"from the same weights and the same batch {_thing(network)} differs by "
-        f"{_measure(network)}" if network else ""
+        f"from the same weights and the same batch {_thing(network)} differs by {_measure(network)}"
+        if network
+        else ""
     )
     in_update = (
         f"from the same gradients {_thing(update)} differs by {_measure(update)}" if update else ""

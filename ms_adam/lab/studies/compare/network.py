@@ -11,8 +11,8 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.train import Gradients, TrainStep
 from ms_adam.lab.studies.compare.optimizers import to_numpy
+from ms_adam.lab.train import Gradients, TrainStep
 
 Batch = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 

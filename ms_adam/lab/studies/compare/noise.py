@@ -56,8 +56,11 @@ class Noise(NamedTuple):
 
     def save(self, folder: Path) -> None:
         """Writes ``noise.npz`` into the folder of a record."""
-        arrays = {f"{name}{i}": array for name, listed in self._asdict().items()
-                  for i, array in enumerate(listed)}
+        arrays = {
+            f"{name}{i}": array
+            for name, listed in self._asdict().items()
+            for i, array in enumerate(listed)
+        }
         np.savez(folder / _FILE, **arrays)
 
     @classmethod

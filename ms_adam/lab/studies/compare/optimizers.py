@@ -19,11 +19,11 @@ from mindspore import Parameter, Tensor, nn
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.worker import told
 from ms_adam.lab.loader import kind, load_callable
-from ms_adam.reference.correction import bias_correction
+from ms_adam.lab.run.worker import told
 from ms_adam.lab.studies.compare.config import REFERENCE, Side
 from ms_adam.lab.studies.compare.factories import refuse_arguments
+from ms_adam.reference.correction import bias_correction
 
 # quantity: the attributes that hold it, one buffer for each parameter
 _STATE = {

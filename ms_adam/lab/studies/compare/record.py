@@ -54,9 +54,16 @@ class RecordWriter:
         UserError: It would take more than `limit_mb`.
     """
 
-    def __init__(self, folder: Path, names: Sequence[str], shapes: Sequence[Sequence[int]],
-                 dtypes: dict[str, list[str]], steps: int, initial: Sequence[np.ndarray],
-                 limit_mb: float):
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        shapes: Sequence[Sequence[int]],
+        dtypes: dict[str, list[str]],
+        steps: int,
+        initial: Sequence[np.ndarray],
+        limit_mb: float,
+    ):
         self.quantities = [quantity for quantity in QUANTITIES if quantity in dtypes]
         elements = sum(math.prod(shape) for shape in shapes)
         storage = {
@@ -152,9 +159,7 @@ class Record:
         return self.read(step - 1, "parameter") if step else self.initial()
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
-        return [
-            part.reshape(shape) for part, shape in zip(np.split(flat, self._ends), self.shapes)
-        ]
+        return [part.reshape(shape) for part, shape in zip(np.split(flat, self._ends), self.shapes)]
 
 
 def _flat(arrays: Sequence[np.ndarray], dtype) -> np.ndarray:

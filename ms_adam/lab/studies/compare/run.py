@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run.mode_runs import Interrupted, Progress
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import SCHEMA, plain, write_json
@@ -267,7 +267,12 @@ def _without_folders(comparison: Comparison) -> dict[str, Any]:
 
 def _clear(out: Path) -> None:
     shutil.rmtree(out / _RECORDS, ignore_errors=True)
-    for pattern in ("compare.json", "index.html", "side[0-9]*.npz", "side[0-9]*.log",
-                    "pair[0-9]*.npz"):
+    for pattern in (
+        "compare.json",
+        "index.html",
+        "side[0-9]*.npz",
+        "side[0-9]*.log",
+        "pair[0-9]*.npz",
+    ):
         for path in out.glob(pattern):
             path.unlink()

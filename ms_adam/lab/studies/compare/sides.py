@@ -71,9 +71,7 @@ def work(job: dict, events: Events) -> None:
             left_out = of_both(
                 *(Noise.load(Path(folder)) for folder in (job["again"], replay["record"]))
             )
-        found = _replay(
-            start(), Record(Path(replay["record"])), events, place * steps, left_out
-        )
+        found = _replay(start(), Record(Path(replay["record"])), events, place * steps, left_out)
         found.save(replay["distances"])
 
 
@@ -242,7 +240,12 @@ def _first_run(run: _Pass, job: dict, events: Events) -> Sampler:
     """Trains and writes the record. The sampler that is returned has seen all gradients."""
     shapes = [array.shape for array in run.initial]
     writer = RecordWriter(
-        Path(job["record"]), run.names, shapes, run.dtypes(), run.steps, run.initial,
+        Path(job["record"]),
+        run.names,
+        shapes,
+        run.dtypes(),
+        run.steps,
+        run.initial,
         job["limit_mb"],
     )
     sampler = Sampler(run.steps, shapes)
@@ -278,11 +281,7 @@ def _second_run(run: _Pass, first: Record, events: Events) -> Distances:
 
 
 def _replay(
-    run: _Pass,
-    other: Record,
-    events: Events,
-    done: int,
-    left_out: Optional[Sequence[np.ndarray]],
+    run: _Pass, other: Record, events: Events, done: int, left_out: Optional[Sequence[np.ndarray]]
 ) -> Distances:
     """Feeds another side's weights to this one's network, its gradients to this one's optimizer.
 
@@ -313,9 +312,7 @@ def _replay(
             raise UserError(f"two sides were given other batches in step {step + 1}")
         found.measure_loss(step, other.scalars["loss"][step], loss)
         there = other.read(step, "gradient")
-        found.measure(
-            step, "gradient", there, gradients, kinds["gradient"], left_out=left_out
-        )
+        found.measure(step, "gradient", there, gradients, kinds["gradient"], left_out=left_out)
         events.progress(done + (run.steps + step + 1) // 2)
     return found
 

@@ -12,5 +12,4 @@ from ms_adam.lab.studies.identify.findings import Finding, Identification
 from ms_adam.lab.studies.identify.inquiry import identify, identify_target
 from ms_adam.lab.studies.identify.target import Target, describe, find
 
-__all__ = ["Finding", "Identification", "Target", "describe", "find", "identify",
-           "identify_target"]
+__all__ = ["Finding", "Identification", "Target", "describe", "find", "identify", "identify_target"]

@@ -41,6 +41,7 @@ class _MindSpore(_Framework):
         Reading the parameter after each step takes it ten times as long if it runs ahead.
         """
         import mindspore as ms
+
         values = {"pynative_synchronize": True, **values}
         before = {name: ms.get_context(name) for name in values}
         ms.set_context(**values)
@@ -53,16 +54,20 @@ class _MindSpore(_Framework):
     def bases():
         from mindspore import nn
         from mindspore.experimental import optim
+
         return nn.Optimizer, optim.Optimizer
 
     @staticmethod
     def parameter(start, dtype):
-        from mindspore import Parameter, Tensor, dtype as kinds
+        from mindspore import Parameter, Tensor
+        from mindspore import dtype as kinds
+
         return Parameter(Tensor(start, getattr(kinds, dtype)), name="weight")
 
     @staticmethod
     def step(optimizer, parameter, gradient):
         from mindspore import Tensor
+
         optimizer((Tensor(gradient, parameter.dtype),))
 
     @staticmethod
@@ -79,16 +84,19 @@ class _Torch(_Framework):
     @staticmethod
     def bases():
         import torch
+
         return (torch.optim.Optimizer,)
 
     @staticmethod
     def parameter(start, dtype):
         import torch
+
         return torch.nn.Parameter(torch.tensor(start, dtype=getattr(torch, dtype)))
 
     @staticmethod
     def step(optimizer, parameter, gradient):
         import torch
+
         parameter.grad = torch.tensor(gradient, dtype=parameter.dtype)
         optimizer.step()
 
@@ -120,7 +128,8 @@ class _Numpy:
             parameter.state = optimizer.init(parameter.value)
         with np.errstate(all="ignore"):
             parameter.value, parameter.state = optimizer.step(
-                parameter.value, gradient, parameter.state)
+                parameter.value, gradient, parameter.state
+            )
 
     @staticmethod
     def value(parameter):
@@ -135,9 +144,11 @@ def _is_method(thing):
     return callable(getattr(thing, "init", None)) and callable(getattr(thing, "step", None))
 
 
-_OPTIMIZERS = ("an instance of mindspore.nn.Optimizer, mindspore.experimental.optim.Optimizer or "
-               "torch.optim.Optimizer, or an object with init(parameter) and step(parameter, "
-               "gradient, state), as those of ms_adam.reference")
+_OPTIMIZERS = (
+    "an instance of mindspore.nn.Optimizer, mindspore.experimental.optim.Optimizer or "
+    "torch.optim.Optimizer, or an object with init(parameter) and step(parameter, "
+    "gradient, state), as those of ms_adam.reference"
+)
 
 
 class Driver:
@@ -161,14 +172,17 @@ class Driver:
         try:
             optimizer = target.make([self._family.parameter(np.zeros(1), "float32")])
         except Exception as error:
-            raise UserError(f"{target} can not be made: {one_line(error)}\n"
-                            f"its arguments: {target.arguments()}") from error
+            raise UserError(
+                f"{target} can not be made: {one_line(error)}\nits arguments: {target.arguments()}"
+            ) from error
         if not self._family.makes(optimizer):
-            raise UserError(f"{target} returned {kind(optimizer)}, not an optimizer; what is "
-                            f"one: {_OPTIMIZERS}")
+            raise UserError(
+                f"{target} returned {kind(optimizer)}, not an optimizer; what is one: {_OPTIMIZERS}"
+            )
         self.values = {**_read(optimizer), **target.values()}
-        self.assumed = [role for role in Numbers._fields if role not in self.values
-                        and not target.takes(role)]
+        self.assumed = [
+            role for role in Numbers._fields if role not in self.values and not target.takes(role)
+        ]
         for role in Numbers._fields:
             self.values.setdefault(role, FILLED[role])
 
@@ -212,6 +226,7 @@ class Driver:
         import mindspore as ms
 
         from ms_adam.lab.studies.identify.rows import RowFeed
+
         start = np.repeat(probe.start[:, None], 2, axis=1)
         places = []
         try:
@@ -261,8 +276,9 @@ def _family(target):
             if family.makes(made):
                 return family
             attempts.append(f"given parameters of {family.name} it returned {kind(made)}")
-    raise UserError(f"{target} returns no optimizer: {'; '.join(attempts)}\n"
-                    f"what is one: {_OPTIMIZERS}")
+    raise UserError(
+        f"{target} returns no optimizer: {'; '.join(attempts)}\nwhat is one: {_OPTIMIZERS}"
+    )
 
 
 def _loaded():
@@ -272,6 +288,7 @@ def _loaded():
 def _returns_another(factory):
     """Whether what a class returns may be no instance of it."""
     from mindspore import nn
+
     # nn.Cell's own __new__ returns an instance of the class.
     constructors = {type(factory).__call__, factory.__new__} - {nn.Cell.__new__}
     return any(map(inspect.isfunction, constructors))

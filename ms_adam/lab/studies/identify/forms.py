@@ -8,8 +8,9 @@ all of these, and tests hold it to `reference.Adam` wherever both speak of the s
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Iterator, NamedTuple, Tuple
+from typing import NamedTuple, Tuple
 
 import numpy as np
 
@@ -89,8 +90,9 @@ class Form:
         m, v, largest = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
         places = []
         with np.errstate(all="ignore"):  # epsilon "none" divides 0 by 0
-            for raw, (c1, next1), (c2, _) in zip(np.asarray(gradients, dtype), corrections1,
-                                                 corrections2):
+            for raw, (c1, next1), (c2, _) in zip(
+                np.asarray(gradients, dtype), corrections1, corrections2
+            ):
                 before = w, m, v, largest
                 g = raw + decay * w if self.decay == "L2" else raw
                 m = rounded(beta1 * m + (1 - beta1) * g, self.moments)
@@ -121,8 +123,10 @@ class Form:
                 if self.moments == "at rest":
                     m, v = rounded(m, "float16"), rounded(v, "float16")
                 if self.zeros == "left":
-                    w, m, v, largest = (np.where(raw == 0.0, was, now) for was, now in
-                                        zip(before, (w, m, v, largest)))
+                    w, m, v, largest = (
+                        np.where(raw == 0.0, was, now)
+                        for was, now in zip(before, (w, m, v, largest))
+                    )
                 places.append(w)
         return np.array(places, np.float64)
 
@@ -147,22 +151,36 @@ class Form:
     def name(self) -> str:
         """In words; decay, powers and moments are told apart from it."""
         if self.corrected == "both":
-            base = {"outside": "Algorithm 1", "hat": "epsilon-hat",
-                    "inside": "epsilon inside the root", "none": "no epsilon"}[self.epsilon]
+            base = {
+                "outside": "Algorithm 1",
+                "hat": "epsilon-hat",
+                "inside": "epsilon inside the root",
+                "none": "no epsilon",
+            }[self.epsilon]
         else:
-            base = {"first": "only the first moment corrected",
-                    "second": "only the second moment corrected",
-                    "neither": "no bias correction"}[self.corrected]
-            base += {"outside": "", "hat": ", epsilon-hat", "inside": ", epsilon inside the root",
-                     "none": ", no epsilon"}[self.epsilon]
-        return base + "".join((
-            {"none": "", "shared": ", Nesterov", "own": ", Nesterov (Dozat)"}[self.nesterov],
-            "" if self.amsgrad == "none" else f", AMSGrad ({self.amsgrad} correction)",
-            "" if self.first_step == 1 else f", steps counted from {self.first_step}",
-            "" if self.zeros == "updated" else ", elements of zero gradient left out",
-            "" if self.betas == "as given" else ", beta1 and beta2 exchanged",
-            {"float32": "", "bfloat16": ", bfloat16 moments"}.get(
-                self.moments, ", float16 moments")))
+            base = {
+                "first": "only the first moment corrected",
+                "second": "only the second moment corrected",
+                "neither": "no bias correction",
+            }[self.corrected]
+            base += {
+                "outside": "",
+                "hat": ", epsilon-hat",
+                "inside": ", epsilon inside the root",
+                "none": ", no epsilon",
+            }[self.epsilon]
+        return base + "".join(
+            (
+                {"none": "", "shared": ", Nesterov", "own": ", Nesterov (Dozat)"}[self.nesterov],
+                "" if self.amsgrad == "none" else f", AMSGrad ({self.amsgrad} correction)",
+                "" if self.first_step == 1 else f", steps counted from {self.first_step}",
+                "" if self.zeros == "updated" else ", elements of zero gradient left out",
+                "" if self.betas == "as given" else ", beta1 and beta2 exchanged",
+                {"float32": "", "bfloat16": ", bfloat16 moments"}.get(
+                    self.moments, ", float16 moments"
+                ),
+            )
+        )
 
 
 def _pairs(values):
@@ -202,8 +220,11 @@ def roundings(form, *half):
     """The form with each way to round beta; with "half" as second argument, that too."""
     if not isinstance(form, Form):
         return [form]
-    return [replace(form, rates=rates, powers=powers)
-            for rates in ("exact", "rounded", *half) for powers in CHOICES["powers"]]
+    return [
+        replace(form, rates=rates, powers=powers)
+        for rates in ("exact", "rounded", *half)
+        for powers in CHOICES["powers"]
+    ]
 
 
 def distinct(form):
@@ -213,9 +234,11 @@ def distinct(form):
     the first, Dozat's parts have none; without either, steps are not counted.
     """
     first, second = form.corrected in ("both", "first"), form.corrected in ("both", "second")
-    return ((second or (form.epsilon != "hat" and form.amsgrad != "after"))
-            and (first or form.nesterov != "own")
-            and (first or second or form.first_step == 1))
+    return (
+        (second or (form.epsilon != "hat" and form.amsgrad != "after"))
+        and (first or form.nesterov != "own")
+        and (first or second or form.first_step == 1)
+    )
 
 
 def structures():
@@ -224,10 +247,17 @@ def structures():
     Zeros that are left, exchanged betas and narrow moments are combined with the plain forms only.
     """
     names = ("epsilon", "corrected", "nesterov", "amsgrad", "first_step")
-    forms = [Form(**dict(zip(names, values)))
-             for values in itertools.product(*(CHOICES[name] for name in names))]
-    plain = [form for form in forms if form.nesterov == form.amsgrad == "none"
-             and form.first_step == 1]
-    forms += [replace(form, **{name: value}) for form in plain
-              for name in ("zeros", "betas", "moments") for value in CHOICES[name][1:]]
+    forms = [
+        Form(**dict(zip(names, values)))
+        for values in itertools.product(*(CHOICES[name] for name in names))
+    ]
+    plain = [
+        form for form in forms if form.nesterov == form.amsgrad == "none" and form.first_step == 1
+    ]
+    forms += [
+        replace(form, **{name: value})
+        for form in plain
+        for name in ("zeros", "betas", "moments")
+        for value in CHOICES[name][1:]
+    ]
     return [form for form in forms if distinct(form)]

@@ -87,6 +87,5 @@ def judge(form, seen, probe, numbers, unit=SINGLE, **how):
     if not form.rounds_powers or unit == DOUBLE:
         corrections = [bias_correction(numbers.beta2, t) for t in steps[:, 0]]
         explained = explained + unit / np.array(corrections)[:, None]
-    explained = np.fmin(np.where(np.isnan(explained), np.inf, explained),
-                        max(LOOSEST, 16 * unit))
+    explained = np.fmin(np.where(np.isnan(explained), np.inf, explained), max(LOOSEST, 16 * unit))
     return Verdict(form, float(got.max()), float((got / explained).max()))

@@ -39,18 +39,20 @@ def structure(eps):
     t = np.arange(STEPS)[:, None]
     ones = np.ones((STEPS, 1))
     near = max(eps, 1e-14)  # the squares of smaller gradients are below float32's range
-    sizes = np.array([1.0, 1e-2, 1e-4, 30 * near, 3 * near, 0.3 * near, 3 * near**0.5,
-                      0.3 * near**0.5])
+    sizes = np.array(
+        [1.0, 1e-2, 1e-4, 30 * near, 3 * near, 0.3 * near, 3 * near**0.5, 0.3 * near**0.5]
+    )
     noise = rng.standard_normal((STEPS, 8))
     columns = [
-        ones * sizes,                                            # constant: the corrections
-        noise * sizes,                                           # all at once
+        ones * sizes,  # constant: the corrections
+        noise * sizes,  # all at once
         np.where(t % 2, -1.0, 1.0) * np.array([1.0, 3 * near]),  # m small, v large
-        np.where(t % 16 == 4, 100.0, 0.1) * ones,                # spikes: the maximum
-        np.where(t < 3, 10.0, 0.01) * np.array([1.0, -1.0]),     # v falls: vhat falls faster
-        noise[:, :3] * (rng.random((STEPS, 3)) < 0.4),           # zeros between, as in sparse rows
-        np.where(t < 6, 0.0, 1.0) * noise[:, :2],                # late: whose steps are counted?
-        1.2**t * 1e-3, 0.8**t * 1.0,                             # m and v behind the gradient
+        np.where(t % 16 == 4, 100.0, 0.1) * ones,  # spikes: the maximum
+        np.where(t < 3, 10.0, 0.01) * np.array([1.0, -1.0]),  # v falls: vhat falls faster
+        noise[:, :3] * (rng.random((STEPS, 3)) < 0.4),  # zeros between, as in sparse rows
+        np.where(t < 6, 0.0, 1.0) * noise[:, :2],  # late: whose steps are counted?
+        1.2**t * 1e-3,
+        0.8**t * 1.0,  # m and v behind the gradient
     ]
     gradients = _single(np.concatenate(columns, axis=1))
     return Probe(gradients, np.zeros(gradients.shape[1]))

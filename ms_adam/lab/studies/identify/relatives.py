@@ -39,8 +39,10 @@ class Relative:
             for gradient in gradients:
                 w, state = self.method.step(w, gradient, state)
                 w = w.astype(dtype).astype(np.float64)
-                kept = (x.astype(dtype).astype(np.float64) if isinstance(x, np.ndarray) else x
-                        for x in state)
+                kept = (
+                    x.astype(dtype).astype(np.float64) if isinstance(x, np.ndarray) else x
+                    for x in state
+                )
                 state = state._make(kept) if hasattr(state, "_make") else tuple(kept)
                 places.append(w)
         return np.array(places)
@@ -134,30 +136,46 @@ def relatives(values):
     found = [Relative("SGD", reference.SGD(rate))]
     momentum = values.get("momentum", beta1)
     if momentum:
-        found += [Relative("SGD with momentum", reference.Momentum(rate, momentum)),
-                  Relative("SGD with Nesterov momentum", reference.Nesterov(rate, momentum)),
-                  Relative("SGD with averaged gradients",
-                           reference.Momentum(rate, momentum, form="ema")),
-                  Relative("SGD with averaged gradients, bias corrected",
-                           reference.Momentum(rate, momentum, form="ema", bias_correction=True))]
+        found += [
+            Relative("SGD with momentum", reference.Momentum(rate, momentum)),
+            Relative("SGD with Nesterov momentum", reference.Nesterov(rate, momentum)),
+            Relative("SGD with averaged gradients", reference.Momentum(rate, momentum, form="ema")),
+            Relative(
+                "SGD with averaged gradients, bias corrected",
+                reference.Momentum(rate, momentum, form="ema", bias_correction=True),
+            ),
+        ]
     for initial in {0.0, values.get("accumulator", 0.0)}:
         title = f"AdaGrad (sum starts at {initial:g})" if initial else "AdaGrad"
-        found += [Relative(title + ("" if place == "outside" else ", epsilon inside the root"),
-                           reference.AdaGrad(rate, eps, place, initial))
-                  for place in ("outside", "inside") if place == "outside" or not initial]
+        found += [
+            Relative(
+                title + ("" if place == "outside" else ", epsilon inside the root"),
+                reference.AdaGrad(rate, eps, place, initial),
+            )
+            for place in ("outside", "inside")
+            if place == "outside" or not initial
+        ]
     rho = values.get("rho", beta2)
-    for place, centered, initial in itertools.product(("outside", "inside"), (False, True),
-                                                      (0.0, 1.0)):
+    for place, centered, initial in itertools.product(
+        ("outside", "inside"), (False, True), (0.0, 1.0)
+    ):
         if initial and place == "outside":
             continue  # beside 1 the place does not show
         title = "RMSProp" + (", centered" if centered else "")
-        title += (", mean square starts at 1" if initial else
-                  ", epsilon inside the root" if place == "inside" else "")
+        title += (
+            ", mean square starts at 1"
+            if initial
+            else ", epsilon inside the root"
+            if place == "inside"
+            else ""
+        )
         found.append(Relative(title, reference.RMSProp(rate, rho, eps, place, centered, initial)))
     given = (rate, beta1, beta2, eps)
-    found += [Relative("AdaMax", AdaMax(*given)),
-              Relative("AdaMax, epsilon in the maximum", AdaMax(*given, epsilon="to |g|")),
-              Relative("NAdam", NAdam(*given, values.get("momentum_decay", 4e-3)))]
+    found += [
+        Relative("AdaMax", AdaMax(*given)),
+        Relative("AdaMax, epsilon in the maximum", AdaMax(*given, epsilon="to |g|")),
+        Relative("NAdam", NAdam(*given, values.get("momentum_decay", 4e-3))),
+    ]
     if beta2 > 0.6:  # below, its limit is too short for the rectification to have a value
         found.append(Relative("RAdam", RAdam(*given)))
     return found

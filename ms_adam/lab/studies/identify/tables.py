@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from ms_adam.lab.studies.identify.findings import AMBIGUOUS, IGNORED, QUESTIONS, REFUSED, UNKNOWN
 
-SUMMARY = ("optimizer", "formula", "weight decay", "Nesterov", "AMSGrad", "beta^t",
-           "float16 moments", "row-sparse", "residual", "next best")
+SUMMARY = (
+    "optimizer",
+    "formula",
+    "weight decay",
+    "Nesterov",
+    "AMSGrad",
+    "beta^t",
+    "float16 moments",
+    "row-sparse",
+    "residual",
+    "next best",
+)
 DETAILS = ("question", "answer", "residual", "next best", "residual")
 
 _COLUMNS = ("decay", "nesterov", "amsgrad", "powers", "halves", "rows")
@@ -46,8 +56,13 @@ def summary_row(identification):
     formula = identification.formula
     if identification.status == AMBIGUOUS:
         formula = f"ambiguous: {formula}"
-    return (title(identification), formula, *cells, number(identification.residual),
-            number(identification.next_residual))
+    return (
+        title(identification),
+        formula,
+        *cells,
+        number(identification.residual),
+        number(identification.next_residual),
+    )
 
 
 def detail_rows(identification):
@@ -62,8 +77,13 @@ def detail_rows(identification):
             answer = f"option ignored: {answer}"
         if finding.note:
             answer += f" ({finding.note})"
-        yield (QUESTIONS[finding.question], answer, number(finding.residual),
-               finding.next_best or "-", number(finding.next_residual))
+        yield (
+            QUESTIONS[finding.question],
+            answer,
+            number(finding.residual),
+            finding.next_best or "-",
+            number(finding.next_residual),
+        )
 
 
 def title(identification):
@@ -80,5 +100,6 @@ def number(value):
 def markdown(head, rows):
     """A table in Markdown. A bar in a cell is written so that it ends none."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |"
-                     for line in lines)
+    return "\n".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

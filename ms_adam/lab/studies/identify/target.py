@@ -28,8 +28,15 @@ ROLES = {
 
 
 # Values for roles that neither signature nor user gives one.
-FILLED = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "betas": (0.9, 0.999), "eps": 1e-8,
-          "weight_decay": 0.0, "momentum": 0.9}
+FILLED = {
+    "learning_rate": 1e-3,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "momentum": 0.9,
+}
 
 
 class Target(NamedTuple):
@@ -56,8 +63,9 @@ class Target(NamedTuple):
         for name in ROLES[role]:
             parameter = self.parameters.get(name)
             # a word there is another thing: epsilon="hat" of reference.Adam
-            if name in self.options or (parameter is not None
-                                        and not isinstance(parameter.default, str)):
+            if name in self.options or (
+                parameter is not None and not isinstance(parameter.default, str)
+            ):
                 return name
         return None
 
@@ -80,13 +88,19 @@ class Target(NamedTuple):
         betas = found.pop("betas")
         if isinstance(betas, (tuple, list)) and len(betas) == 2:
             found["beta1"], found["beta2"] = betas
-        return {role: float(value) for role, value in found.items()
-                if isinstance(value, Real) and not isinstance(value, bool)}
+        return {
+            role: float(value)
+            for role, value in found.items()
+            if isinstance(value, Real) and not isinstance(value, bool)
+        }
 
     def make(self, parameters, **roles):
         """The optimizer of a list of parameters, with some roles set for this time."""
-        options = {self.argument(role): value for role, value in FILLED.items()
-                   if self.argument(role) is not None and self.given(role) is None}
+        options = {
+            self.argument(role): value
+            for role, value in FILLED.items()
+            if self.argument(role) is not None and self.given(role) is None
+        }
         options.update(self.options)
         if self.argument("betas") is not None:
             values = {**FILLED, **self.values()}
@@ -103,12 +117,17 @@ class Target(NamedTuple):
     def check_complete(self):
         """UserError if an argument has no value: from its default, the user, or FILLED."""
         filled = {self.argument(role) for role in FILLED}
-        missing = [name for name, parameter in self.parameters.items()
-                   if parameter.default is parameter.empty and name not in {*self.options, *filled}]
+        missing = [
+            name
+            for name, parameter in self.parameters.items()
+            if parameter.default is parameter.empty and name not in {*self.options, *filled}
+        ]
         if missing:
-            raise UserError(f"{self.name} needs {', '.join(missing)}: add "
-                            + " ".join(f"--set {name}=VALUE" for name in missing)
-                            + f"\nits arguments: {self.arguments()}")
+            raise UserError(
+                f"{self.name} needs {', '.join(missing)}: add "
+                + " ".join(f"--set {name}=VALUE" for name in missing)
+                + f"\nits arguments: {self.arguments()}"
+            )
 
     def arguments(self):
         """The signature in words, without what is optimized."""
@@ -137,10 +156,14 @@ def describe(name, factory, options=None):
     options = dict(options or {})
     everything = _signature(factory).parameters.values()
     any_option = any(parameter.kind is parameter.VAR_KEYWORD for parameter in everything)
-    any_position = [parameter for parameter in everything
-                    if parameter.kind is parameter.VAR_POSITIONAL]
-    parameters = {parameter.name: parameter for parameter in everything
-                  if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}
+    any_position = [
+        parameter for parameter in everything if parameter.kind is parameter.VAR_POSITIONAL
+    ]
+    parameters = {
+        parameter.name: parameter
+        for parameter in everything
+        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
     optimizes, by_keyword = _optimized(list(parameters.values())), True
     if optimizes is not None:
         by_keyword = parameters.pop(optimizes).kind is not inspect.Parameter.POSITIONAL_ONLY
@@ -150,8 +173,10 @@ def describe(name, factory, options=None):
         if key == optimizes:
             raise UserError(f"{name}: '{key}' is what is optimized; it can not be set")
         if key not in parameters and not any_option:
-            raise UserError(f"{name} has no argument '{key}'{suggestion(key, parameters)}\n"
-                            f"its arguments: {_written(parameters)}")
+            raise UserError(
+                f"{name} has no argument '{key}'{suggestion(key, parameters)}\n"
+                f"its arguments: {_written(parameters)}"
+            )
     return Target(name, factory, parameters, optimizes, options, by_keyword)
 
 
@@ -175,8 +200,11 @@ def _signature(factory):
     try:
         if isinstance(factory, functools.partial):
             # of what is within, since inspect does not look behind MindSpore's decorators
-            return inspect.signature(functools.partial(
-                _stand_in(_signature(factory.func)), *factory.args, **factory.keywords))
+            return inspect.signature(
+                functools.partial(
+                    _stand_in(_signature(factory.func)), *factory.args, **factory.keywords
+                )
+            )
         if not inspect.isclass(factory):
             return inspect.signature(factory)
         signature = _of_class(factory)
@@ -188,6 +216,7 @@ def _signature(factory):
 def _stand_in(signature):
     def function():
         """Has a signature, and is never called."""
+
     function.__signature__ = signature
     return function
 
@@ -207,8 +236,10 @@ def _of_class(factory):
 
 def _is_open(parameters):
     """Whether parameters are *args and **kwargs only, or none."""
-    return {parameter.kind for parameter in parameters} <= {inspect.Parameter.VAR_POSITIONAL,
-                                                            inspect.Parameter.VAR_KEYWORD}
+    return {parameter.kind for parameter in parameters} <= {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    }
 
 
 def _unwrapped(init):
@@ -222,6 +253,7 @@ def _unwrapped(init):
 
 
 def _written(parameters):
-    return ", ".join(name if parameter.default is parameter.empty
-                     else f"{name}={parameter.default!r}"
-                     for name, parameter in parameters.items())
+    return ", ".join(
+        name if parameter.default is parameter.empty else f"{name}={parameter.default!r}"
+        for name, parameter in parameters.items()
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from ms_adam.lab.run.comparison import REFERENCE, compare_pairs, read_result
 from ms_adam.lab.problems.images import Split, load_split
+from ms_adam.lab.run.comparison import REFERENCE, compare_pairs, read_result
+from ms_adam.lab.run.mode_runs import Job, Progress, run_jobs
 from ms_adam.lab.studies.images.comparison import compare_modes, summarize_run
 from ms_adam.lab.studies.images.config import Experiment
 from ms_adam.lab.studies.images.verdicts import judge
-from ms_adam.lab.run.mode_runs import Job, Progress, run_jobs
 
 _WORKER = "ms_adam.lab.studies.images.worker"
 

@@ -11,11 +11,11 @@ import mindspore
 import numpy as np
 from mindspore import nn
 
-from ms_adam.lab.run.config import AdamSettings
 from ms_adam.lab.problems.images import Images, Split, batches
+from ms_adam.lab.problems.networks import MultiLayerPerceptron
+from ms_adam.lab.run.config import AdamSettings
 from ms_adam.lab.studies.images.config import Experiment
 from ms_adam.lab.studies.images.shadow import Shadow, reference_adam, rounding_bound
-from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.train import Gradients, TrainStep, fused_loss
 
 Progress = Callable[[int], None]  # is told how many steps of the run are done

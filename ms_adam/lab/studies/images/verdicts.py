@@ -49,9 +49,7 @@ def computes_epsilon_hat(runs: Sequence[dict]) -> Verdict:
         f"{MINDSPORES} does not compute Algorithm 1, which its page prints, but the epsilon-hat "
         "form of the paper's section 2"
     )
-    return _follows(
-        claim, runs, MINDSPORES, "error_epsilon_hat", "epsilon-hat", "error_algorithm1"
-    )
+    return _follows(claim, runs, MINDSPORES, "error_epsilon_hat", "epsilon-hat", "error_algorithm1")
 
 
 def _follows(

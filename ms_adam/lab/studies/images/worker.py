@@ -21,8 +21,8 @@ def work(job: dict, events: Events) -> None:
     import mindspore
     import numpy as np
 
-    from ms_adam.lab.run.comparison import REFERENCE
     from ms_adam.lab.problems.images import load_split
+    from ms_adam.lab.run.comparison import REFERENCE
     from ms_adam.lab.studies.images import training
     from ms_adam.lab.studies.images.config import Experiment
 

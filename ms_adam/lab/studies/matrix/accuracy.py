@@ -66,20 +66,24 @@ def main():
     from ms_adam.backends import BACKENDS
 
     rate = float(np.float32(1e-3))  # as nn.Optimizer keeps it
-    sides = {f"ms_adam.Adam, {name}": (lambda p, name=name: ms_adam.Adam(p, backend=name),
-                                       "outside") for name in BACKENDS}
+    sides = {
+        f"ms_adam.Adam, {name}": (lambda p, name=name: ms_adam.Adam(p, backend=name), "outside")
+        for name in BACKENDS
+    }
     sides["mindspore.nn.Adam"] = (nn.Adam, "outside")
     sides["ms_adam.Adam(epsilon_hat=True)"] = (lambda p: ms_adam.Adam(p, epsilon_hat=True), "hat")
     sides["mindspore.nn.Adam, to epsilon-hat"] = (nn.Adam, "hat")
-    table = Table("optimizer", "gradients", *(f"{t} steps" for t in STEPS),
-                  title="Relative error to float64")
+    table = Table(
+        "optimizer", "gradients", *(f"{t} steps" for t in STEPS), title="Relative error to float64"
+    )
     jobs = [(side, scale) for side in sides for scale in SCALES]
     for side, scale in track(jobs, "1,000 steps each", transient=True):
         make, epsilon = sides[side]
         places, fed = displacements(make, scale)
         wanted = follow(reference.Adam(rate, epsilon=epsilon), fed)
-        table.add_row(side, f"{scale:g}", *(f"{relative(got, want):.1e}"
-                                            for got, want in zip(places, wanted)))
+        table.add_row(
+            side, f"{scale:g}", *(f"{relative(got, want):.1e}" for got, want in zip(places, wanted))
+        )
     Console(width=110).print(table)
 
 

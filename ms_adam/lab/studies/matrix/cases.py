@@ -56,8 +56,11 @@ class Case(NamedTuple):
 
 
 def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
-    translated = {_REFERENCE_NAMES.get(key, key): value for key, value in options.items()
-                  if key not in _NOT_IN_THE_FORMULA}
+    translated = {
+        _REFERENCE_NAMES.get(key, key): value
+        for key, value in options.items()
+        if key not in _NOT_IN_THE_FORMULA
+    }
     if translated.pop("epsilon_hat", False):
         translated["epsilon"] = "hat"
     if optimizer == "AdamW":
@@ -66,11 +69,21 @@ def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
     return Case(name, optimizer, options, translated, groups, reordered)
 
 
-_REFERENCE_NAMES = {"use_nesterov": "nesterov", "use_amsgrad": "amsgrad", "lr": "learning_rate",
-                    "grad_centralization": "centralize"}
+_REFERENCE_NAMES = {
+    "use_nesterov": "nesterov",
+    "use_amsgrad": "amsgrad",
+    "lr": "learning_rate",
+    "grad_centralization": "centralize",
+}
 # What changes how a step is carried out, or the gradients before it, and not the update.
-_NOT_IN_THE_FORMULA = ("use_locking", "use_lazy", "use_offload", "shard_state", "master_weights",
-                       "max_grad_norm")
+_NOT_IN_THE_FORMULA = (
+    "use_locking",
+    "use_lazy",
+    "use_offload",
+    "shard_state",
+    "master_weights",
+    "max_grad_norm",
+)
 
 CASES = (
     _case("default"),
@@ -92,12 +105,27 @@ CASES = (
     _case("locking", use_locking=True),
     _case("lazy rows", use_lazy=True),
     _case("offload", use_offload=True),
-    _case("all", use_nesterov=True, use_amsgrad=True, weight_decay=0.1, loss_scale=3.0,
-          epsilon_hat=True, learning_rate=0.01),
+    _case(
+        "all",
+        use_nesterov=True,
+        use_amsgrad=True,
+        weight_decay=0.1,
+        loss_scale=3.0,
+        epsilon_hat=True,
+        learning_rate=0.01,
+    ),
     _case("AdamW", "AdamW", weight_decay=0.1),
     _case("AdamW default", "AdamW", learning_rate=0.01),
-    _case("AdamW all", "AdamW", use_nesterov=True, use_amsgrad=True, weight_decay=0.1,
-          loss_scale=3.0, epsilon_hat=True, learning_rate=0.01),
+    _case(
+        "AdamW all",
+        "AdamW",
+        use_nesterov=True,
+        use_amsgrad=True,
+        weight_decay=0.1,
+        loss_scale=3.0,
+        epsilon_hat=True,
+        learning_rate=0.01,
+    ),
 )
 
 
@@ -109,23 +137,51 @@ SCHEMES = (
     _case("learning rates in a tensor", learning_rate=PerStep("tensor", _RATES)),
     _case("learning rate schedule", learning_rate=PerStep("cell", _RATES)),
     _case("weight decay schedule", weight_decay=PerStep("cell", _DECAYS)),
-    _case("both schedules", "AdamW", learning_rate=PerStep("cell", _RATES),
-          weight_decay=PerStep("cell", _DECAYS)),
-    _case("groups", learning_rate=0.1, weight_decay=0.01, reordered=True,
-          groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})),
-    _case("groups of AdamW", "AdamW", learning_rate=0.1, weight_decay=0.01,
-          groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})),
-    _case("formulas in groups", learning_rate=0.05, weight_decay=0.01,
-          groups=({"betas": (0.5, 0.9), "maximize": True}, {"eps": 1e-2, "lr": 0.01}, {})),
-    _case("schedules in groups", learning_rate=0.05,
-          groups=({"lr": PerStep("list", _RATES)}, {"weight_decay": PerStep("cell", _DECAYS)})),
-    _case("gradient centralization", weight_decay=0.1,
-          groups=({"grad_centralization": True},)),
+    _case(
+        "both schedules",
+        "AdamW",
+        learning_rate=PerStep("cell", _RATES),
+        weight_decay=PerStep("cell", _DECAYS),
+    ),
+    _case(
+        "groups",
+        learning_rate=0.1,
+        weight_decay=0.01,
+        reordered=True,
+        groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {}),
+    ),
+    _case(
+        "groups of AdamW",
+        "AdamW",
+        learning_rate=0.1,
+        weight_decay=0.01,
+        groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {}),
+    ),
+    _case(
+        "formulas in groups",
+        learning_rate=0.05,
+        weight_decay=0.01,
+        groups=({"betas": (0.5, 0.9), "maximize": True}, {"eps": 1e-2, "lr": 0.01}, {}),
+    ),
+    _case(
+        "schedules in groups",
+        learning_rate=0.05,
+        groups=({"lr": PerStep("list", _RATES)}, {"weight_decay": PerStep("cell", _DECAYS)}),
+    ),
+    _case("gradient centralization", weight_decay=0.1, groups=({"grad_centralization": True},)),
     _case("clipping", max_grad_norm=1.0, eps=1e-2),
     _case("clipping and loss scale", max_grad_norm=1.0, eps=1e-2, loss_scale=512.0),
     _case("master weights", master_weights=True),
-    _case("master weights all", "AdamW", master_weights=True, use_nesterov=True, use_amsgrad=True,
-          weight_decay=0.1, loss_scale=3.0, learning_rate=0.01),
+    _case(
+        "master weights all",
+        "AdamW",
+        master_weights=True,
+        use_nesterov=True,
+        use_amsgrad=True,
+        weight_decay=0.1,
+        loss_scale=3.0,
+        learning_rate=0.01,
+    ),
 )
 
 
@@ -179,8 +235,9 @@ def reference_for(case, parameter=0, step=0):
 
 def with_epsilon_hat(case):
     """The same case with the epsilon of `nn.Adam`."""
-    return case._replace(options={**case.options, "epsilon_hat": True},
-                         expected={**case.expected, "epsilon": "hat"})
+    return case._replace(
+        options={**case.options, "epsilon_hat": True}, expected={**case.expected, "epsilon": "hat"}
+    )
 
 
 def gradients(shapes, steps, scale=1.0, seed=0, least=0.0):
@@ -201,4 +258,5 @@ def gradients(shapes, steps, scale=1.0, seed=0, least=0.0):
     def draw(size, shape):
         normal = rng.standard_normal(shape)
         return np.asarray(size * (normal + np.copysign(least, normal)))
+
     return [[draw(size, shape) for shape in shapes] for size in np.broadcast_to(scale, steps)]

@@ -79,8 +79,11 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
 
     cases = {case.name: case for case in CASES + SCHEMES}
     columns = {column.name: column for column in COLUMNS}
-    obstacles = {(name, dtype): _device_obstacle(column.options["backend"], dtype, device_target)
-                 for name, column in columns.items() for dtype in {cell[1] for cell in cells}}
+    obstacles = {
+        (name, dtype): _device_obstacle(column.options["backend"], dtype, device_target)
+        for name, column in columns.items()
+        for dtype in {cell[1] for cell in cells}
+    }
     for (name, dtype), members in itertools.groupby(cells, key=lambda cell: cell[:2]):
         theirs = None
         for _, _, backend in members:
@@ -124,18 +127,24 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
             return _result(against, FELL_SHORT, note=shortened(error))
         return _result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
 
-    own = measured(REFERENCE, left_out, lambda: excess(case, dtype, optimizer,
-                                                   compiled=column.compiled, scale=SCALES))
+    own = measured(
+        REFERENCE,
+        left_out,
+        lambda: excess(case, dtype, optimizer, compiled=column.compiled, scale=SCALES),
+    )
     if theirs.error is not None:
         return [own, _result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
     note = _left_out(theirs.shapes)
     if theirs.unbounded:
-        note = "; ".join(filter(None, (
-            note, f"no bound for {100 * theirs.unbounded:.2g}% of nn.Adam's numbers")))
+        note = "; ".join(
+            filter(None, (note, f"no bound for {100 * theirs.unbounded:.2g}% of nn.Adam's numbers"))
+        )
     if theirs.share > 1.0:  # of the bound on its own roundings: not the formula, then
         return [own, _result(NN_ADAM, NN_ADAM_DIFFERS, theirs.share, note)]
-    return [own, measured(NN_ADAM, note, lambda: distance_to_nn_adam(theirs, dtype,
-                                                                     column.options))]
+    return [
+        own,
+        measured(NN_ADAM, note, lambda: distance_to_nn_adam(theirs, dtype, column.options)),
+    ]
 
 
 class _Refused(Exception):
@@ -171,13 +180,14 @@ def _device_obstacle(backend: str, dtype: str, device_target: str):
     from ms_adam import Adam
     from ms_adam.backends import BACKENDS
     from ms_adam.backends.operators import missing_dtype
-    from ms_adam.state import weight_kinds
     from ms_adam.lab.studies.matrix.cells import make_parameters
+    from ms_adam.state import weight_kinds
 
     plain = Adam(make_parameters([(1,)], "float32"), backend="composite").formula
     kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
-    return (BACKENDS[backend].obstacle(plain, [], device_target)
-            or missing_dtype(kinds, device_target))
+    return BACKENDS[backend].obstacle(plain, [], device_target) or missing_dtype(
+        kinds, device_target
+    )
 
 
 def _result(against: str, status: str, share: float | None = None, note: str = "") -> dict:

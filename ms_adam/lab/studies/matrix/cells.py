@@ -12,20 +12,30 @@ from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 import ms_adam
 from ms_adam import reference
 from ms_adam.compat import bfloat16
+from ms_adam.lab.measure import UNIT, Arithmetic, step_bounds
+from ms_adam.lab.studies.matrix.cases import (
+    SHAPES,
+    PerStep,
+    gradients,
+    reference_for,
+    with_epsilon_hat,
+)
 from ms_adam.scalars import scalar_dtype
 from ms_adam.state import on_host, write
-from ms_adam.lab.studies.matrix.cases import SHAPES, PerStep, gradients, reference_for, with_epsilon_hat
-from ms_adam.lab.measure import UNIT, Arithmetic, step_bounds
 
 STEPS = 4  # as many as the table's schedules and sizes of gradients have at least
 
 # Some kernels refuse shape (), and nn.Adam refuses empty tensors: then without these.
-SHAPE_SETS = (SHAPES, tuple(shape for shape in SHAPES if 0 not in shape),
-              tuple(shape for shape in SHAPES if shape != ()),
-              tuple(shape for shape in SHAPES if shape != () and 0 not in shape))
+SHAPE_SETS = (
+    SHAPES,
+    tuple(shape for shape in SHAPES if 0 not in shape),
+    tuple(shape for shape in SHAPES if shape != ()),
+    tuple(shape for shape in SHAPES if shape != () and 0 not in shape),
+)
 
 
 # --- optimizers of cases -----------------------------------------------------------------------
+
 
 class TableRate(LearningRateSchedule):
     """A learning rate schedule that looks its values up."""
@@ -86,9 +96,13 @@ def _make(optimizer, case, options, parameters):
     if not case.groups:
         return optimizer(parameters, **options)
     count = len(case.groups)
-    groups = [{"params": parameters[i::count],
-               **{name: _as_mindspore(name, value) for name, value in group.items()}}
-              for i, group in enumerate(case.groups)]
+    groups = [
+        {
+            "params": parameters[i::count],
+            **{name: _as_mindspore(name, value) for name, value in group.items()},
+        }
+        for i, group in enumerate(case.groups)
+    ]
     if case.reordered:
         groups.append({"order_params": parameters[::-1]})
     return optimizer(groups, **options)
@@ -121,6 +135,7 @@ class CompiledStep(nn.Cell):
 
 # --- what an optimizer holds -------------------------------------------------------------------
 
+
 class Snapshot(NamedTuple):
     """Lists of float64 arrays, one for each parameter in the optimizer's order.
 
@@ -140,18 +155,26 @@ class Snapshot(NamedTuple):
 
 def snapshot(optimizer):
     """The `Snapshot` of an optimizer of ours, of any layout, or of `nn.Adam`."""
+
     def moments(prefix):
         buffers = [to_numpy(buffer) for buffer in getattr(optimizer, prefix)]
         if not hasattr(optimizer, "layout"):
             return buffers
-        by_dtype = {str(buffer.dtype).lower(): array
-                    for buffer, array in zip(getattr(optimizer, prefix), buffers)}
+        by_dtype = {
+            str(buffer.dtype).lower(): array
+            for buffer, array in zip(getattr(optimizer, prefix), buffers)
+        }
         split = optimizer.layout.split(prefix, by_dtype)
         return [split[f"{prefix}.{parameter.name}"] for parameter in optimizer.parameters]
+
     weights = getattr(optimizer, "master_weights", optimizer.parameters)
-    return Snapshot([to_numpy(weight) for weight in weights], moments("moment1"),
-                    moments("moment2"), moments("vhat") if hasattr(optimizer, "vhat") else None,
-                    [to_numpy(parameter) for parameter in optimizer.parameters])
+    return Snapshot(
+        [to_numpy(weight) for weight in weights],
+        moments("moment1"),
+        moments("moment2"),
+        moments("vhat") if hasattr(optimizer, "vhat") else None,
+        [to_numpy(parameter) for parameter in optimizer.parameters],
+    )
 
 
 def put(optimizer, values, step):
@@ -167,10 +190,11 @@ def put(optimizer, values, step):
         for i, buffer in enumerate(getattr(optimizer, prefix, ())):
             if hasattr(optimizer, "layout"):
                 array = np.zeros(buffer.shape)
-                for moment, dtype, offset in zip(getattr(values, prefix), optimizer.layout.dtypes,
-                                                 optimizer.layout.offsets):
+                for moment, dtype, offset in zip(
+                    getattr(values, prefix), optimizer.layout.dtypes, optimizer.layout.offsets
+                ):
                     if dtype == str(buffer.dtype).lower():
-                        array[offset:offset + moment.size] = moment.reshape(-1)
+                        array[offset : offset + moment.size] = moment.reshape(-1)
                 assign(buffer, array)
             else:
                 assign(buffer, getattr(values, prefix)[i])
@@ -202,6 +226,7 @@ def adam_state(step, values, i):
 
 # --- how steps are judged ----------------------------------------------------------------------
 
+
 def our_arithmetic(backend, adam, dtype):
     """How a backend of ours computes; dtype is that of its weights.
 
@@ -215,8 +240,9 @@ def our_arithmetic(backend, adam, dtype):
 
 def nn_adam_arithmetic(adam, dtype):
     """How `nn.Adam` computes: moments have the parameters' dtype, numbers are float32."""
-    return Arithmetic(dtype, float(np.float32(adam.beta1)), float(np.float32(adam.beta2)),
-                      float32_scalars=True)
+    return Arithmetic(
+        dtype, float(np.float32(adam.beta1)), float(np.float32(adam.beta2)), float32_scalars=True
+    )
 
 
 class Expected(NamedTuple):
@@ -256,12 +282,21 @@ def exact_step(case, names, step, before, fed, dtype, arithmetic_of, adam_of=ref
         errors = [(count + 8) * u * np.abs(g) for g in clipped]
         fed = [g * loss_scale for g in clipped]
     for i, (name, gradient) in enumerate(zip(names, fed)):
-        number = int(name[len("layer"):].split(".")[0])
+        number = int(name[len("layer") :].split(".")[0])
         right, adam = reference_for(case, number, step), adam_of(case, number, step)
         start = adam_state(step, before, i)
         weight, state = adam.step(before.weights[i], gradient, start)
-        bounds = step_bounds(right, gradient, start, state, before.weights[i], weight, dtype=dtype,
-                             arithmetic=arithmetic_of(right), gradient_error=errors[i])
+        bounds = step_bounds(
+            right,
+            gradient,
+            start,
+            state,
+            before.weights[i],
+            weight,
+            dtype=dtype,
+            arithmetic=arithmetic_of(right),
+            gradient_error=errors[i],
+        )
         expected.append(Expected((state.moment1, state.moment2, weight), bounds))
     return expected
 
@@ -290,8 +325,9 @@ def weight_dtype(case, dtype):
     return "float32" if case.options.get("master_weights") and dtype != "float64" else dtype
 
 
-def excess(case, dtype, optimizer, *, compiled=False, scale=1.0, steps=STEPS,
-           adam_of=reference_for):
+def excess(
+    case, dtype, optimizer, *, compiled=False, scale=1.0, steps=STEPS, adam_of=reference_for
+):
     """The largest error of any element in any step of an optimizer of ours, by its bound.
 
     Each step of the reference starts from the state that the optimizer really left, so that a
@@ -320,8 +356,15 @@ def excess(case, dtype, optimizer, *, compiled=False, scale=1.0, steps=STEPS,
         make_step(tensors)
         after = snapshot(optimizer)
         expected = exact_step(
-            case, names, step, before, fed, acts_on,
-            lambda adam: our_arithmetic(optimizer.backend, adam, acts_on), adam_of)
+            case,
+            names,
+            step,
+            before,
+            fed,
+            acts_on,
+            lambda adam: our_arithmetic(optimizer.backend, adam, acts_on),
+            adam_of,
+        )
         for i, (values, bounds) in enumerate(expected):
             for got, want, bound in zip(tensors_of(after, i), values, bounds):
                 if not (np.all(np.isfinite(want)) and np.all(np.isfinite(bound))):
@@ -334,6 +377,7 @@ def excess(case, dtype, optimizer, *, compiled=False, scale=1.0, steps=STEPS,
 
 
 # --- nn.Adam -----------------------------------------------------------------------------------
+
 
 class TheirStep(NamedTuple):
     """One step of `nn.Adam`: snapshots around it, and the gradients."""
@@ -378,8 +422,9 @@ def run_nn_adam(case, dtype, steps=STEPS):
             error = shortened(failure)
             continue
         names = [parameter.name for parameter in optimizer.parameters]
-        return TheirRun(case, made, shapes, names,
-                        *_excess_of_nn_adam(case, dtype, names, made), None)
+        return TheirRun(
+            case, made, shapes, names, *_excess_of_nn_adam(case, dtype, names, made), None
+        )
     return TheirRun(case, [], (), [], 0.0, 0.0, error)
 
 
@@ -403,8 +448,9 @@ def _steps_of_nn_adam(case, dtype, optimizer, steps):
 def _excess_of_nn_adam(case, dtype, names, made):
     worst, unbounded = 0.0, []
     for step, (before, after, _, fed) in enumerate(made):
-        expected = exact_step(case, names, step, before, fed, dtype,
-                              lambda adam: nn_adam_arithmetic(adam, dtype))
+        expected = exact_step(
+            case, names, step, before, fed, dtype, lambda adam: nn_adam_arithmetic(adam, dtype)
+        )
         for i, (values, bounds) in enumerate(expected):
             for got, want, bound in zip(tensors_of(after, i), values, bounds):
                 worst = max(worst, share_of_bound(got, want, bound))
@@ -432,12 +478,16 @@ def distance_to_nn_adam(theirs, dtype, options):
         optimizer(tensors)
         ours = snapshot(optimizer)
         our_steps, their_steps = (
-            exact_step(case, theirs.names, step, before, fed, dtype, arithmetic) for arithmetic in (
+            exact_step(case, theirs.names, step, before, fed, dtype, arithmetic)
+            for arithmetic in (
                 lambda adam: our_arithmetic(optimizer.backend, adam, dtype),
-                lambda adam: nn_adam_arithmetic(adam, dtype)))
+                lambda adam: nn_adam_arithmetic(adam, dtype),
+            )
+        )
         for i, (our, their) in enumerate(zip(our_steps, their_steps)):
             for got, want, our_bound, their_bound in zip(
-                    tensors_of(ours, i), tensors_of(after, i), our.bounds, their.bounds):
+                tensors_of(ours, i), tensors_of(after, i), our.bounds, their.bounds
+            ):
                 worst = max(worst, share_of_bound(got, want, our_bound + their_bound))
     return worst
 
@@ -447,4 +497,4 @@ def shortened(error, length=160):
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= length else text[:length - 3] + "..."
+    return text if len(text) <= length else text[: length - 3] + "..."

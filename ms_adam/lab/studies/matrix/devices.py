@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Mapping, Optional
+from collections.abc import Mapping
+from typing import Optional
 
 _PLUGINS = {"GPU": "libmindspore_gpu", "Ascend": "libmindspore_ascend"}
 _REFUSED = "Unsupported device target"
@@ -33,9 +34,11 @@ def why_not(device_target: str, said: str, variables: Mapping[str, str]) -> Opti
     elif device_target == "GPU" and not home:
         reason = "CUDA_HOME is not set, without which it looks for no GPU"
     elif device_target == "GPU":
-        reason = (f"it has no plugin for the version of CUDA that {home}/bin/nvcc --version tells, "
-                  f"or there is no such file (the plugins of 2.10.0 are for CUDA 11.1 and 11.6, "
-                  f"the latter also for later 11)")
+        reason = (
+            f"it has no plugin for the version of CUDA that {home}/bin/nvcc --version tells, "
+            f"or there is no such file (the plugins of 2.10.0 are for CUDA 11.1 and 11.6, "
+            f"the latter also for later 11)"
+        )
     else:
         reason = f"its wheel has no {plugin}"
     return f"MindSpore has no {device_target} here: {reason}. docs/devices.md says what it needs"

@@ -11,12 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
-from ms_adam.lab.run.environment import environment
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.run.processes import work as start_worker
 from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, DTYPES, SCHEMES
-from ms_adam.lab.studies.matrix.cell_worker import FELL_SHORT, HELD, NOT_AVAILABLE, REFERENCE, STATUSES
+from ms_adam.lab.studies.matrix.cell_worker import (
+    FELL_SHORT,
+    HELD,
+    NOT_AVAILABLE,
+    REFERENCE,
+    STATUSES,
+)
 from ms_adam.lab.studies.matrix.devices import why_not
 
 SCHEMA = 1
@@ -56,19 +62,32 @@ def select(only: str = "") -> list[Cell]:
         2
     """
     wanted = set(only.lower().split())
-    cells = [Cell(case.name, dtype, mode, column.name) for case in CASES + SCHEMES
-             for dtype in DTYPES for mode in MODES for column in COLUMNS]
+    cells = [
+        Cell(case.name, dtype, mode, column.name)
+        for case in CASES + SCHEMES
+        for dtype in DTYPES
+        for mode in MODES
+        for column in COLUMNS
+    ]
     chosen = [cell for cell in cells if wanted <= set(" ".join(cell).lower().split())]
     if not chosen:
         known = {word for cell in cells for word in " ".join(cell).lower().split()}
-        raise UserError(f"no cell of the matrix has all words of {only!r} in its name; words are "
-                        f"{', '.join(sorted(known))}")
+        raise UserError(
+            f"no cell of the matrix has all words of {only!r} in its name; words are "
+            f"{', '.join(sorted(known))}"
+        )
     return chosen
 
 
-def validate(cells: list[Cell], device_target: str, out: Path, *, workers: Optional[int] = None,
-             tell: Callable[[Done], None] = lambda done: None,
-             save: Callable[[dict[str, Any]], None] = lambda content: None) -> dict[str, Any]:
+def validate(
+    cells: list[Cell],
+    device_target: str,
+    out: Path,
+    *,
+    workers: Optional[int] = None,
+    tell: Callable[[Done], None] = lambda done: None,
+    save: Callable[[dict[str, Any]], None] = lambda content: None,
+) -> dict[str, Any]:
     """Judges cells, each mode and dtype in a process of its own.
 
     Args:
@@ -92,10 +111,15 @@ def validate(cells: list[Cell], device_target: str, out: Path, *, workers: Optio
     where = environment()
 
     def known() -> dict[str, Any]:
-        results = [{**cell._asdict(), **result} for cell in cells if cell in done
-                   for result in done[cell]]
-        return {"schema": SCHEMA, "environment": where, "complete": len(done) == len(cells),
-                "results": results}
+        results = [
+            {**cell._asdict(), **result} for cell in cells if cell in done for result in done[cell]
+        ]
+        return {
+            "schema": SCHEMA,
+            "environment": where,
+            "complete": len(done) == len(cells),
+            "results": results,
+        }
 
     def judged(cell: Cell, results: list[dict]) -> None:
         done[cell] = results
@@ -134,8 +158,10 @@ def obstacle(device_target: str, out: Path) -> Optional[str]:
     job = {"mode": "pynative", "device_target": device_target, "cells": []}
     log = out / f"worker_{device_target}.log"
     try:
-        ready = [event["device_target"] for event in start_worker(
-            _WORKER, f"{device_target} probe", job, log)]
+        ready = [
+            event["device_target"]
+            for event in start_worker(_WORKER, f"{device_target} probe", job, log)
+        ]
     except WorkerError as error:
         said = log.read_text(encoding="utf-8", errors="replace")
         return why_not(device_target, said, os.environ) or str(error).splitlines()[0]

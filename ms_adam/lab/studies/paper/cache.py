@@ -23,8 +23,14 @@ from ms_adam.lab.studies.paper.sweep import Outcome
 
 _PACKAGE = Path(__file__).parents[3]
 # What decides the numbers of a run. What only reads them may change without making runs stale.
-_CODE = ("*.py", "backends/*", "lab/studies/paper/networks.py", "lab/studies/paper/optimizers.py",
-         "lab/studies/paper/training.py", "lab/studies/paper/data.py")
+_CODE = (
+    "*.py",
+    "backends/*",
+    "lab/studies/paper/networks.py",
+    "lab/studies/paper/optimizers.py",
+    "lab/studies/paper/training.py",
+    "lab/studies/paper/data.py",
+)
 
 
 class Cache:
@@ -78,7 +84,7 @@ class Cache:
             path.unlink()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def code_digest() -> str:
     """SHA-256 of the code that a run's numbers come from; comments and layout do not count."""
     digest = hashlib.sha256()
@@ -101,5 +107,8 @@ def surroundings(fingerprint: str) -> dict[str, str]:
     Args:
         fingerprint: That of the examples.
     """
-    return {"examples": fingerprint, "code": code_digest(),
-            "mindspore": importlib.metadata.version("mindspore")}
+    return {
+        "examples": fingerprint,
+        "code": code_digest(),
+        "mindspore": importlib.metadata.version("mindspore"),
+    }

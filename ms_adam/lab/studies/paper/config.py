@@ -51,7 +51,7 @@ class FigureData(Section):
     words: Optional[Count] = None
 
     @pydantic.model_validator(mode="after")
-    def _fits(self) -> "FigureData":
+    def _fits(self) -> FigureData:
         if (self.source == "reviews") != (self.words is not None):
             raise ValueError("words belongs to the source 'reviews', and only to it")
         if self.source == "reviews" and (self.idx_directory or self.cifar_directory):
@@ -116,7 +116,7 @@ class Contender(Section):
     learning_rates: Annotated[list[Positive], Field(min_length=1), Once]
 
     @pydantic.model_validator(mode="after")
-    def _complete(self) -> "Contender":
+    def _complete(self) -> Contender:
         if set(self.settings) != set(SETTINGS[self.name]):
             raise ValueError(
                 f"the settings of {self.name} are {', '.join(SETTINGS[self.name])}, not "
@@ -156,7 +156,7 @@ class Scale(Section):
     step_ms: Positive
 
     @pydantic.model_validator(mode="after")
-    def _early_is_early(self) -> "Scale":
+    def _early_is_early(self) -> Scale:
         if self.early is not None and self.early >= self.epochs:
             raise ValueError(f"early = {self.early} must be less than epochs = {self.epochs}")
         return self
@@ -179,7 +179,7 @@ class Comparison(Section):
     factor: Annotated[Number, Field(ge=1)] = 1.0
 
     @pydantic.model_validator(mode="after")
-    def _factor_means_something(self) -> "Comparison":
+    def _factor_means_something(self) -> Comparison:
         if (self.relation == "ahead of") != (self.factor == 1):
             raise ValueError(
                 f"relation = {self.relation!r} with factor = {self.factor}: 'ahead of' takes none, "
@@ -224,10 +224,12 @@ class BiasCorrection(Section):
     factor: Optional[Annotated[Number, Field(ge=1)]] = None
 
     @pydantic.model_validator(mode="after")
-    def _factor_where_it_counts(self) -> "BiasCorrection":
+    def _factor_where_it_counts(self) -> BiasCorrection:
         if (self.test == "unstable without") != (self.factor is None):
-            raise ValueError(f"test = {self.test!r} with factor = {self.factor}: 'unstable "
-                             "without' takes none, the others need one")
+            raise ValueError(
+                f"test = {self.test!r} with factor = {self.factor}: 'unstable "
+                "without' takes none, the others need one"
+            )
         return self
 
 
@@ -262,7 +264,7 @@ class PaperFigure(Section):
     scales: Scales
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self) -> "PaperFigure":
+    def _consistent(self) -> PaperFigure:
         labels = [contender.called for contender in self.optimizers]
         if len(set(labels)) != len(labels):
             raise ValueError(f"two optimizers are called the same: {', '.join(labels)}")
@@ -271,28 +273,35 @@ class PaperFigure(Section):
         if (self.design == "tuned") != bool(self.tuning_seeds):
             raise ValueError("tuning_seeds belong to the design 'tuned', which needs at least one")
         if set(self.tuning_seeds) & set(self.seeds):
-            raise ValueError("a tuning seed can not be a judged seed: the best rate was chosen "
-                             "on it")
+            raise ValueError(
+                "a tuning seed can not be a judged seed: the best rate was chosen on it"
+            )
         panels = [variant.label for variant in self.variants]
         if len(set(panels)) != len(panels):
             raise ValueError(f"two variants have one label: {', '.join(panels)}")
         for name in SCALES:
             scale = getattr(self.scales, name)
             if scale.trials > len(self.optimizers[0].learning_rates):
-                raise ValueError(f"scales.{name}.trials = {scale.trials}: there are only "
-                                 f"{len(self.optimizers[0].learning_rates)} learning rates")
+                raise ValueError(
+                    f"scales.{name}.trials = {scale.trials}: there are only "
+                    f"{len(self.optimizers[0].learning_rates)} learning rates"
+                )
             if scale.examples < self.batch_size:
-                raise ValueError(f"scales.{name}.examples = {scale.examples} is less than "
-                                 f"batch_size = {self.batch_size}: there would be no batch")
+                raise ValueError(
+                    f"scales.{name}.examples = {scale.examples} is less than "
+                    f"batch_size = {self.batch_size}: there would be no batch"
+                )
             if scale.early is None and any(claim.measure == "early" for claim in self.claims):
                 raise ValueError(f"scales.{name}.early is missing: a claim is measured there")
         for claim in self.claims:
             if isinstance(claim, Ordering):
                 _check_names(claim, labels, panels)
             elif self.design != "grid" or not _has_pairs(self.optimizers):
-                raise ValueError("a claim about bias correction needs the design 'grid' and, of "
-                                 "Adam at each beta1 and beta2, one with correction and one "
-                                 "without, on the same learning_rates")
+                raise ValueError(
+                    "a claim about bias correction needs the design 'grid' and, of "
+                    "Adam at each beta1 and beta2, one with correction and one "
+                    "without, on the same learning_rates"
+                )
         self._network_fits()
         return self
 
@@ -306,9 +315,11 @@ class PaperFigure(Section):
         for variant in self.variants:
             for name in ("l2", "input_dropout", "dropout"):
                 if getattr(variant, name) and name not in takes:
-                    raise ValueError(f"variant {variant.label!r}: {name} = "
-                                     f"{getattr(variant, name)}: this network takes "
-                                     f"{' and '.join(takes) or 'no regularisation'}")
+                    raise ValueError(
+                        f"variant {variant.label!r}: {name} = "
+                        f"{getattr(variant, name)}: this network takes "
+                        f"{' and '.join(takes) or 'no regularisation'}"
+                    )
         for name in SCALES:
             if kind == "logistic" and getattr(self.scales, name).width != 1:
                 raise ValueError(f"scales.{name}.width: logistic regression has no units")
@@ -316,19 +327,26 @@ class PaperFigure(Section):
 
 def _check_names(claim: Ordering, labels: list[str], panels: list[str]) -> None:
     named = [name for test in claim.comparisons for name in (test.first, test.second)]
-    for name, known in [*((name, labels) for name in named),
-                        *((name, panels) for name in claim.variants or ())]:
+    for name, known in [
+        *((name, labels) for name in named),
+        *((name, panels) for name in claim.variants or ()),
+    ]:
         if name not in known:
             raise ValueError(f"a claim names {name!r}; there are {', '.join(known)}")
 
 
 def _has_pairs(contenders: list[Contender]) -> bool:
-    settings = [(c.settings.get("beta1"), c.settings.get("beta2"),
-                 c.settings.get("bias_correction")) for c in contenders]
+    settings = [
+        (c.settings.get("beta1"), c.settings.get("beta2"), c.settings.get("bias_correction"))
+        for c in contenders
+    ]
     wanted = {(b1, b2, on) for b1, b2, _ in settings for on in (0, 1)}
-    return (all(c.name == "Adam" for c in contenders) and len(set(settings)) == len(settings)
-            and set(settings) == wanted
-            and len({tuple(c.learning_rates) for c in contenders}) == 1)
+    return (
+        all(c.name == "Adam" for c in contenders)
+        and len(set(settings)) == len(settings)
+        and set(settings) == wanted
+        and len({tuple(c.learning_rates) for c in contenders}) == 1
+    )
 
 
 def is_paper_figure(path: Path) -> bool:

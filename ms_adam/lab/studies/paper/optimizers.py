@@ -28,8 +28,8 @@ import ms_adam
 class AdaGrad(nn.Optimizer):
     """AdaGrad as ms_adam.reference.AdaGrad has it: Duchi, Hazan & Singer 2011, figure 1.
 
-        s = s + g^2
-        w = w - learning_rate * g / (sqrt(s) + eps)
+    s = s + g^2
+    w = w - learning_rate * g / (sqrt(s) + eps)
     """
 
     def __init__(self, params, learning_rate: float, eps: float):
@@ -47,8 +47,14 @@ class AdaGrad(nn.Optimizer):
 
 
 def _adam(parameters, rate: float, s: dict):
-    return ms_adam.Adam(parameters, rate, s["beta1"], s["beta2"], s["eps"],
-                        bias_correction=bool(s["bias_correction"]))
+    return ms_adam.Adam(
+        parameters,
+        rate,
+        s["beta1"],
+        s["beta2"],
+        s["eps"],
+        bias_correction=bool(s["bias_correction"]),
+    )
 
 
 def _nesterov(parameters, rate: float, s: dict):
@@ -75,8 +81,12 @@ def _adamax(parameters, rate: float, s: dict):
 
 
 _BUILDERS: dict[str, Callable] = {
-    "Adam": _adam, "SGD Nesterov": _nesterov, "AdaGrad": _adagrad, "RMSProp": _rmsprop,
-    "AdaDelta": _adadelta, "AdaMax": _adamax,
+    "Adam": _adam,
+    "SGD Nesterov": _nesterov,
+    "AdaGrad": _adagrad,
+    "RMSProp": _rmsprop,
+    "AdaDelta": _adadelta,
+    "AdaMax": _adamax,
 }
 
 
@@ -101,8 +111,11 @@ class State:
 
     def __init__(self, optimizer: nn.Optimizer):
         own = {id(parameter) for parameter in optimizer.parameters}
-        self._first = [(state, np.array(state.asnumpy())) for state in optimizer.get_parameters()
-                       if id(state) not in own]
+        self._first = [
+            (state, np.array(state.asnumpy()))
+            for state in optimizer.get_parameters()
+            if id(state) not in own
+        ]
 
     def reset(self) -> None:
         for state, first in self._first:

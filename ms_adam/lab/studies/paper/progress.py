@@ -6,8 +6,14 @@ import time
 from typing import Optional, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 10
@@ -22,8 +28,9 @@ class Told(Protocol):
     def whole(self, seconds: float, runs: int, cached: int, workers: int) -> None:
         """The work that is left when it begins, and how many of all runs are in the cache."""
 
-    def run(self, worker: int, figure: str, label: str, done: int, steps: int,
-            seconds: float) -> None:
+    def run(
+        self, worker: int, figure: str, label: str, done: int, steps: int, seconds: float
+    ) -> None:
         """The steps of a worker's run that are done, and what they take."""
 
 
@@ -39,13 +46,20 @@ class Bars:
         self._bars: Optional[Progress] = None
         if console.is_terminal:
             self._bars = Progress(
-                TextColumn("{task.description}", table_column=Column(
-                    max_width=_LONGEST, no_wrap=True, overflow="ellipsis")),
-                BarColumn(bar_width=12), TaskProgressColumn(), TimeElapsedColumn(),
-                TextColumn("left:"), TimeRemainingColumn(),
-                console=console, speed_estimate_period=_SPEED_OVER_SECONDS)
+                TextColumn(
+                    "{task.description}",
+                    table_column=Column(max_width=_LONGEST, no_wrap=True, overflow="ellipsis"),
+                ),
+                BarColumn(bar_width=12),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left:"),
+                TimeRemainingColumn(),
+                console=console,
+                speed_estimate_period=_SPEED_OVER_SECONDS,
+            )
 
-    def __enter__(self) -> "Bars":
+    def __enter__(self) -> Bars:
         if self._bars:
             self._bars.start()
             self._all = self._bars.add_task("all runs", total=None)
@@ -58,14 +72,17 @@ class Bars:
     def whole(self, seconds: float, runs: int, cached: int, workers: int) -> None:
         self._seconds = seconds
         self._started = time.monotonic()
-        self._console.print(f"{runs} runs, of which {cached} are done already; about "
-                            f"{minutes(seconds / workers)}, {workers} at a time")
+        self._console.print(
+            f"{runs} runs, of which {cached} are done already; about "
+            f"{minutes(seconds / workers)}, {workers} at a time"
+        )
         if self._bars:
             self._bars.update(self._all, total=max(seconds, 1e-9))
             self._of = [self._bars.add_task("starting", total=None) for _ in range(workers)]
 
-    def run(self, worker: int, figure: str, label: str, done: int, steps: int,
-            seconds: float) -> None:
+    def run(
+        self, worker: int, figure: str, label: str, done: int, steps: int, seconds: float
+    ) -> None:
         if (figure, label) != self._current.get(worker):
             self._finished += self._of_current.get(worker, 0.0)
             self._current[worker] = (figure, label)
@@ -83,10 +100,14 @@ class Bars:
             self._last_line = now
             share = at / max(self._seconds, 1e-9)
             # What is left, at the speed so far; a first step, which compiles, tells no speed.
-            left = (f", {minutes((1 - share) * (now - self._started) / share)} left"
-                    if share >= _SHARE_THAT_TELLS else "")
-            self._console.print(f"{figure}: {label}, {done:,} of {steps:,} steps; all runs: "
-                                f"{share:.0%}{left}")
+            left = (
+                f", {minutes((1 - share) * (now - self._started) / share)} left"
+                if share >= _SHARE_THAT_TELLS
+                else ""
+            )
+            self._console.print(
+                f"{figure}: {label}, {done:,} of {steps:,} steps; all runs: {share:.0%}{left}"
+            )
 
 
 def minutes(seconds: float) -> str:

@@ -13,16 +13,26 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.run.environment import environment
+from ms_adam.lab.run.processes import Worker, work_side_by_side
 from ms_adam.lab.studies.paper import claims
 from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, Cache, surroundings
 from ms_adam.lab.studies.paper.config import PaperFigure, Scale, scale_of
 from ms_adam.lab.studies.paper.data import Examples, load_examples
 from ms_adam.lab.studies.paper.progress import Told
-from ms_adam.lab.studies.paper.sweep import (Line, Outcome, Spec, count, curves, lines_of,
-                                             mean_cost, runs, steps_to, sweep)
-from ms_adam.lab.run.processes import Worker, work_side_by_side
+from ms_adam.lab.studies.paper.sweep import (
+    Line,
+    Outcome,
+    Spec,
+    count,
+    curves,
+    lines_of,
+    mean_cost,
+    runs,
+    steps_to,
+    sweep,
+)
 
 SCHEMA = 1
 
@@ -54,7 +64,8 @@ class _Job:
         if self.steps == 0:
             raise ExperimentError(
                 f"{self.figure.name}: {len(self.examples)} examples ({self.examples.source}) are "
-                f"less than batch_size = {self.figure.batch_size}")
+                f"less than batch_size = {self.figure.batch_size}"
+            )
 
     def digest(self, spec: Spec) -> str:
         return spec.digest(self.figure, self.scale, self.around)
@@ -89,8 +100,15 @@ def workers_here() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: Told,
-              when_done: Optional[WhenDone] = None, *, workers: int = 1) -> dict[str, Any]:
+def reproduce(
+    figures: Sequence[PaperFigure],
+    scale_name: str,
+    out: Path,
+    told: Told,
+    when_done: Optional[WhenDone] = None,
+    *,
+    workers: int = 1,
+) -> dict[str, Any]:
     """Runs figures and writes ``results.json``.
 
     Args:
@@ -115,22 +133,32 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
     cache = Cache(out / "cache")
     cache.tidy()
     scales = [scale_of(figure, scale_name) for figure in figures]
-    jobs = [_Job(figure, scale, load_examples(figure, scale.examples), cache)
-            for figure, scale in zip(figures, scales)]
+    jobs = [
+        _Job(figure, scale, load_examples(figure, scale.examples), cache)
+        for figure, scale in zip(figures, scales)
+    ]
     all_runs = [count(job.figure, job.scale) for job in jobs]
     done = [job.cached() for job in jobs]
     workers = min(workers, sum(len(list(lines_of(figure))) for figure in figures))
-    told.whole(sum((total - there) * job.steps * job.scale.step_ms / 1e3
-                   for job, total, there in zip(jobs, all_runs, done)), sum(all_runs), sum(done),
-               workers)
+    told.whole(
+        sum(
+            (total - there) * job.steps * job.scale.step_ms / 1e3
+            for job, total, there in zip(jobs, all_runs, done)
+        ),
+        sum(all_runs),
+        sum(done),
+        workers,
+    )
     try:
         unfinished = [job for job, total, there in zip(jobs, all_runs, done) if there < total]
         if unfinished:
             _run(unfinished, scale_name, out, told, workers)
     except KeyboardInterrupt:
         kept = sum(job.cached() for job in jobs)
-        raise Interrupted(f"stopped: {kept} of {sum(all_runs)} runs are done and kept in "
-                          f"{cache.folder}; the same command goes on from there") from None
+        raise Interrupted(
+            f"stopped: {kept} of {sum(all_runs)} runs are done and kept in "
+            f"{cache.folder}; the same command goes on from there"
+        ) from None
     entries = []
     for job in jobs:
         lines = _found(job)
@@ -138,24 +166,39 @@ def reproduce(figures: Sequence[PaperFigure], scale_name: str, out: Path, told: 
             for spec, _, outcome in runs(lines, job.figure):
                 when_done(job.figure, spec, outcome)
         entries.append(_entry(job, scale_name, lines))
-    content = {"schema": SCHEMA, "kind": "paper_figure", "scale": scale_name,
-               "environment": environment(DEVICE_TARGET), "results": entries}
-    (out / "results.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n",
-                                      encoding="utf-8")
+    content = {
+        "schema": SCHEMA,
+        "kind": "paper_figure",
+        "scale": scale_name,
+        "environment": environment(DEVICE_TARGET),
+        "results": entries,
+    }
+    (out / "results.json").write_text(
+        json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     return content
 
 
 def _run(jobs: Sequence[_Job], scale_name: str, out: Path, told: Told, workers: int) -> None:
     """Has the runs made that the cache does not have."""
     of = {job.figure.name: job for job in jobs}
-    task = {"figures": [job.figure.model_dump(mode="json") for job in jobs], "scale": scale_name,
-            "cache": str(jobs[0].cache.folder)}
+    task = {
+        "figures": [job.figure.model_dump(mode="json") for job in jobs],
+        "scale": scale_name,
+        "cache": str(jobs[0].cache.folder),
+    }
     names = [f"worker_{number + 1}" for number in range(workers)]
     everybody = [Worker(_WORKER, name, task, out / f"{name}.log") for name in names]
     with contextlib.closing(work_side_by_side(everybody)) as events:
         for number, event in events:
-            told.run(number, event["figure"], event["label"], event["done"], event["steps"],
-                     event["done"] * of[event["figure"]].scale.step_ms / 1e3)
+            told.run(
+                number,
+                event["figure"],
+                event["label"],
+                event["done"],
+                event["steps"],
+                event["done"] * of[event["figure"]].scale.step_ms / 1e3,
+            )
 
 
 def _found(job: _Job) -> list[Line]:
@@ -166,7 +209,8 @@ def _found(job: _Job) -> list[Line]:
         raise ExperimentError(
             f"{job.figure.name}: the run '{missing}' is not in the cache although the workers have "
             "finished; was the code or the data changed while they ran, or is another command at "
-            f"work in {job.cache.folder.parent}?") from None
+            f"work in {job.cache.folder.parent}?"
+        ) from None
 
 
 def _entry(job: _Job, scale_name: str, lines: list[Line]) -> dict[str, Any]:
@@ -177,18 +221,28 @@ def _entry(job: _Job, scale_name: str, lines: list[Line]) -> dict[str, Any]:
         directory = getattr(figure.data, name)
         config["data"][name] = None if directory is None else directory.name
     all_runs = [
-        {"variant": spec.variant.label, "optimizer": spec.contender.called, "purpose": purpose,
-         "learning_rate": spec.learning_rate, "seed": spec.seed, "steps": outcome.steps,
-         "seconds": round(outcome.seconds, 3), "diverged": outcome.diverged,
-         "hash": job.digest(spec), "costs": [_plain(cost) for cost in outcome.costs]}
-        for spec, purpose, outcome in runs(lines, figure)]
+        {
+            "variant": spec.variant.label,
+            "optimizer": spec.contender.called,
+            "purpose": purpose,
+            "learning_rate": spec.learning_rate,
+            "seed": spec.seed,
+            "steps": outcome.steps,
+            "seconds": round(outcome.seconds, 3),
+            "diverged": outcome.diverged,
+            "hash": job.digest(spec),
+            "costs": [_plain(cost) for cost in outcome.costs],
+        }
+        for spec, purpose, outcome in runs(lines, figure)
+    ]
     return {
         "figure": figure.name,
         "title": figure.title,
         "scale": {"name": scale_name, **scale.model_dump(mode="json")},
         "config": config,
         "config_sha256": hashlib.sha256(
-            json.dumps(config, sort_keys=True).encode("utf-8")).hexdigest(),
+            json.dumps(config, sort_keys=True).encode("utf-8")
+        ).hexdigest(),
         "source": job.examples.source,
         "examples": len(job.examples),
         "examples_sha256": job.examples.fingerprint,
@@ -207,21 +261,28 @@ def _summary(figure: PaperFigure, scale: Scale, lines: list[Line]) -> list[dict[
         beside = [other for other in lines if other.variant == line.variant]
         target = _target(beside)
         costs = curves(line.judged)
-        rows.append({
-            "variant": line.variant.label,
-            "optimizer": line.contender.called,
-            "best": line.best,
-            "at_edge": line.at_edge,
-            "tried": [{"learning_rate": rate,
-                       "costs": [_plain(outcome.costs[-1]) for outcome in outcomes],
-                       "early": None if scale.early is None else _plain(mean_cost(outcomes,
-                                                                                  scale.early)),
-                       "mean": _plain(mean_cost(outcomes, -1))}
-                      for rate, outcomes in line.trials.items()],
-            "final": [_plain(cost) for cost in costs[:, -1]],
-            "target": _plain(target),
-            "epochs_to_target": [_plain(steps_to(curve, target)) for curve in costs],
-        })
+        rows.append(
+            {
+                "variant": line.variant.label,
+                "optimizer": line.contender.called,
+                "best": line.best,
+                "at_edge": line.at_edge,
+                "tried": [
+                    {
+                        "learning_rate": rate,
+                        "costs": [_plain(outcome.costs[-1]) for outcome in outcomes],
+                        "early": None
+                        if scale.early is None
+                        else _plain(mean_cost(outcomes, scale.early)),
+                        "mean": _plain(mean_cost(outcomes, -1)),
+                    }
+                    for rate, outcomes in line.trials.items()
+                ],
+                "final": [_plain(cost) for cost in costs[:, -1]],
+                "target": _plain(target),
+                "epochs_to_target": [_plain(steps_to(curve, target)) for curve in costs],
+            }
+        )
     return rows
 
 

@@ -49,8 +49,10 @@ class Spec:
 
     @property
     def label(self) -> str:
-        return (f"{self.variant.label}, {self.contender.called}, "
-                f"rate {self.learning_rate:g}, seed {self.seed}")
+        return (
+            f"{self.variant.label}, {self.contender.called}, "
+            f"rate {self.learning_rate:g}, seed {self.seed}"
+        )
 
     def digest(self, figure: PaperFigure, scale: Scale, surroundings: dict[str, str]) -> str:
         """A hash of everything that the outcome depends on.
@@ -115,18 +117,24 @@ def lines_of(figure: PaperFigure) -> Iterator[tuple[Variant, Contender]]:
     return itertools.product(figure.variants, figure.optimizers)
 
 
-def sweep_line(figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender,
-               get: Get) -> Line:
+def sweep_line(
+    figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender, get: Get
+) -> Line:
     """All runs of one line, trials first."""
     grid = figure.design == "grid"
     trials = {
-        rate: [get(Spec(variant, contender, rate, seed))
-               for seed in (figure.seeds if grid else figure.tuning_seeds)]
+        rate: [
+            get(Spec(variant, contender, rate, seed))
+            for seed in (figure.seeds if grid else figure.tuning_seeds)
+        ]
         for rate in contender.trials(scale.trials)
     }
     best = best_rate(trials)
-    judged = trials[best] if grid else [get(Spec(variant, contender, best, seed))
-                                        for seed in figure.seeds]
+    judged = (
+        trials[best]
+        if grid
+        else [get(Spec(variant, contender, best, seed)) for seed in figure.seeds]
+    )
     return Line(variant, contender, trials, best, judged)
 
 
@@ -180,8 +188,11 @@ def runs(lines: Sequence[Line], figure: PaperFigure) -> Iterator[tuple[Spec, str
         seeds = figure.seeds if grid else figure.tuning_seeds
         for rate, outcomes in line.trials.items():
             for seed, outcome in zip(seeds, outcomes):
-                yield (Spec(line.variant, line.contender, rate, seed),
-                       "grid" if grid else "trial", outcome)
+                yield (
+                    Spec(line.variant, line.contender, rate, seed),
+                    "grid" if grid else "trial",
+                    outcome,
+                )
         if not grid:
             for seed, outcome in zip(figure.seeds, line.judged):
                 yield Spec(line.variant, line.contender, line.best, seed), "judged", outcome

@@ -26,16 +26,22 @@ class EventFiles:
 
     def __init__(self, folder: Path):
         if importlib.util.find_spec("tensorboardX") is None:
-            raise UserError("--tensorboard: tensorboardX, which writes the event files, is not "
-                            "installed: pip install 'ms_adam[tensorboard]'")
+            raise UserError(
+                "--tensorboard: tensorboardX, which writes the event files, is not "
+                "installed: pip install 'ms_adam[tensorboard]'"
+            )
         self.folder = folder
 
     def write(self, figure: PaperFigure, spec: Spec, outcome: Outcome) -> None:
         """One run. An infinite cost, where it had diverged, is left out."""
         from tensorboardX import SummaryWriter
 
-        parts = (figure.name, spec.variant.label, spec.contender.called,
-                 f"lr {spec.learning_rate:g} seed {spec.seed}")
+        parts = (
+            figure.name,
+            spec.variant.label,
+            spec.contender.called,
+            f"lr {spec.learning_rate:g} seed {spec.seed}",
+        )
         folder = self.folder.joinpath(*(re.sub(r"[^\w.,-]+", "_", part) for part in parts))
         shutil.rmtree(folder, ignore_errors=True)
         with SummaryWriter(str(folder), write_to_disk=True) as writer:

@@ -21,8 +21,14 @@ from ms_adam.lab.studies.paper.sweep import Outcome
 class Trainer:
     """Trains one variant of a figure with one optimizer, as often as it is asked to."""
 
-    def __init__(self, figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender,
-                 examples: Examples):
+    def __init__(
+        self,
+        figure: PaperFigure,
+        scale: Scale,
+        variant: Variant,
+        contender: Contender,
+        examples: Examples,
+    ):
         self._figure, self._scale, self._examples = figure, scale, examples
         self.network = build_network(figure, scale, variant, examples)
         self._parameters = list(self.network.trainable_params())
@@ -90,6 +96,11 @@ def build_network(
         return networks.Perceptron(sizes, variant.input_dropout, variant.dropout, variant.l2)
     if network.kind == "convolution":
         return networks.ConvolutionNetwork(
-            examples.shape, examples.classes, [wide(count) for count in network.channels],
-            wide(network.units), variant.input_dropout, variant.dropout)
+            examples.shape,
+            examples.classes,
+            [wide(count) for count in network.channels],
+            wide(network.units),
+            variant.input_dropout,
+            variant.dropout,
+        )
     return networks.AutoEncoder(inputs, wide(network.units), wide(network.latent))

@@ -35,8 +35,10 @@ def work(job: dict, events: Events) -> None:
 
     # One thread: two runs at a time on two cores are done sooner than two in turn on both, and the
     # number of cores does not decide how a sum is split.
-    enter("graph", {"device_target": DEVICE_TARGET, "inter_op_parallel_num": 1,
-                    "runtime_num_threads": 1})
+    enter(
+        "graph",
+        {"device_target": DEVICE_TARGET, "inter_op_parallel_num": 1, "runtime_num_threads": 1},
+    )
     from ms_adam.lab.studies.paper.config import PaperFigure, scale_of
     from ms_adam.lab.studies.paper.data import load_examples
     from ms_adam.lab.studies.paper.sweep import Outcome, Spec, lines_of, sweep_line
@@ -66,8 +68,9 @@ def work(job: dict, events: Events) -> None:
                 now = time.monotonic()
                 if now - last >= _SECONDS_BETWEEN_REPORTS:
                     last = now
-                    events.send("step", figure=figure.name, label=spec.label, done=done,
-                                steps=steps)
+                    events.send(
+                        "step", figure=figure.name, label=spec.label, done=done, steps=steps
+                    )
 
             outcome = trainer.run(spec.learning_rate, spec.seed, told)
             cache.store(digest, outcome)

@@ -61,15 +61,19 @@ class Distributed(Section):
     message_sizes: list[Count]
 
     @pydantic.model_validator(mode="after")
-    def _fits(self) -> "Distributed":
+    def _fits(self) -> Distributed:
         for workers in self.workers:
             if self.batch_size % workers:
-                raise ValueError(f"batch_size = {self.batch_size} can not be divided among "
-                                 f"{workers} workers in equal parts")
+                raise ValueError(
+                    f"batch_size = {self.batch_size} can not be divided among "
+                    f"{workers} workers in equal parts"
+                )
         for problem in self.problems:
             if problem.train < self.batch_size:
-                raise ValueError(f"batch_size = {self.batch_size} is more than the "
-                                 f"{problem.train} examples of {problem.name}")
+                raise ValueError(
+                    f"batch_size = {self.batch_size} is more than the "
+                    f"{problem.train} examples of {problem.name}"
+                )
         for what in ("problems", "optimizers"):
             names = [entry.name for entry in getattr(self, what)]
             if len(set(names)) != len(names):

@@ -58,8 +58,11 @@ def wire_from(messages: list[dict], cores: int) -> Wire:
     With N = 2 an AllReduce of n numbers takes 2 hop + 4 n byte seconds: the shortest and the longest
     message give both.
     """
-    timed = sorted((message["numbers"], message["ms"] / 1e3) for message in messages
-                   if message["workers"] == 2 and message["message"] == "AllReduce")
+    timed = sorted(
+        (message["numbers"], message["ms"] / 1e3)
+        for message in messages
+        if message["workers"] == 2 and message["message"] == "AllReduce"
+    )
     (few, short), (many, long) = timed[0], timed[-1]
     byte = (long - short) / (PARAMETER_BYTES * (many - few))
     return Wire(max(0.0, (short - PARAMETER_BYTES * few * byte) / 2), byte, cores)
@@ -76,8 +79,9 @@ def sent_bytes(parameters: int, ranks: int, sharded: bool) -> float:
     return messages * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
 
 
-def step_seconds(wire: Wire, alone: float, memory_byte: float, sizes: list[int], ranks: int,
-                 sharded: bool) -> float:
+def step_seconds(
+    wire: Wire, alone: float, memory_byte: float, sizes: list[int], ranks: int, sharded: bool
+) -> float:
     """A step's time.
 
     Args:

@@ -40,8 +40,9 @@ class RankError(ExperimentError):
     """A rank failed; the message names it, what it said last, and its log."""
 
 
-def launch(workers: int, module: str, job: dict, folder: Path,
-           environment: Optional[dict[str, str]] = None) -> Iterator[dict[str, Any]]:
+def launch(
+    workers: int, module: str, job: dict, folder: Path, environment: Optional[dict[str, str]] = None
+) -> Iterator[dict[str, Any]]:
     """Runs a module in several ranks and yields what rank 0 tells.
 
     Args:
@@ -55,24 +56,48 @@ def launch(workers: int, module: str, job: dict, folder: Path,
         RankError: A rank failed or was killed. All others have ended then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in (*folder.glob("*.log"), *folder.glob("ended_*.json"), *folder.glob("process_*"),
-                folder / EVENTS):
+    for old in (
+        *folder.glob("*.log"),
+        *folder.glob("ended_*.json"),
+        *folder.glob("process_*"),
+        folder / EVENTS,
+    ):
         old.unlink(missing_ok=True)
     (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
     (folder / EVENTS).touch()
-    command = [sys.executable, "-m", "mindspore.parallel.cluster.run",
-               f"--worker_num={workers}", f"--local_worker_num={workers}",
-               f"--master_port={free_port()}", f"--log_dir={folder}", "--join=True",
-               f"--tail_worker_log={workers}",  # no rank's: by default each log is also msrun's
-               "python", "-m", module, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "mindspore.parallel.cluster.run",
+        f"--worker_num={workers}",
+        f"--local_worker_num={workers}",
+        f"--master_port={free_port()}",
+        f"--log_dir={folder}",
+        "--join=True",
+        f"--tail_worker_log={workers}",  # no rank's: by default each log is also msrun's
+        "python",
+        "-m",
+        module,
+        str(folder),
+    ]
     # msrun calls "python": let it be this one. Threads: ranks share the cores.
     mark = uuid.uuid4().hex
-    variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-                 **(environment or {}), _MARK: mark}
+    variables = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        **(environment or {}),
+        _MARK: mark,
+    }
     with open(folder / "msrun.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                   env=variables, start_new_session=True,
-                                   preexec_fn=end_with_parent)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=variables,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
     with _all_ended(process, mark), open(folder / EVENTS, encoding="utf-8") as events:
         running, failure = True, None
         while running and failure is None:

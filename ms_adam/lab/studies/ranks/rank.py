@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Callable
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.studies.ranks.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
 from ms_adam.lab.run.worker import enter, told
+from ms_adam.lab.studies.ranks.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
 
 
 class Ranks:
@@ -56,7 +56,9 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
         from mindspore import communication
 
         work(job, Ranks(folder, communication.get_rank(), communication.get_group_size()))
-    except Exception as error:  # the boundary of the process: told to the launcher, trace to the log
+    except (
+        Exception
+    ) as error:  # the boundary of the process: told to the launcher, trace to the log
         traceback.print_exc()
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         message = kind + told(error)
@@ -74,8 +76,11 @@ def _join(mode: str) -> None:
     from mindspore import communication
 
     communication.init()
-    mindspore.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True,
-                                        device_num=communication.get_group_size())
+    mindspore.set_auto_parallel_context(
+        parallel_mode="data_parallel",
+        gradients_mean=True,
+        device_num=communication.get_group_size(),
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -19,13 +19,13 @@ from mindspore import nn, ops
 
 import ms_adam
 from ms_adam.lab.problems.bag_of_words import BagOfWords
-from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.problems.images import load_split
+from ms_adam.lab.problems.networks import MultiLayerPerceptron
+from ms_adam.lab.problems.text import load_text_split
+from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.studies.ranks.config import Distributed, Images, Optimizer, Problem
 from ms_adam.lab.studies.ranks.rank import Ranks, serve
-from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.train import fused_loss
-from ms_adam.lab.problems.text import load_text_split
 
 _TIMES = 9  # that each kind of message is sent
 
@@ -39,14 +39,19 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        return "-".join([self.problem.name, self.optimizer.name,
-                         "sharded" if self.sharded else "whole"])
+        return "-".join(
+            [self.problem.name, self.optimizer.name, "sharded" if self.sharded else "whole"]
+        )
 
 
 def cases(run: Distributed, workers: int) -> list[Case]:
     """The trainings of a launch; one process has nothing to shard."""
-    return [Case(problem, optimizer, sharded) for problem in run.problems
-            for optimizer in run.optimizers for sharded in ([False, True] if workers > 1 else [False])]
+    return [
+        Case(problem, optimizer, sharded)
+        for problem in run.problems
+        for optimizer in run.optimizers
+        for sharded in ([False, True] if workers > 1 else [False])
+    ]
 
 
 class Step(nn.Cell):
@@ -86,14 +91,23 @@ class Training:
         self.parameters = list(model.trainable_params())
         lazy = {} if isinstance(case.problem, Images) else {"use_lazy": True}
         self.optimizer = getattr(ms_adam, case.optimizer.name)(
-            self.parameters, case.optimizer.learning_rate,
-            weight_decay=case.optimizer.weight_decay, shard_state=case.sharded, **lazy)
-        self._names = [parameter.name for parameter in self.parameters]  # before a Cell renames them
+            self.parameters,
+            case.optimizer.learning_rate,
+            weight_decay=case.optimizer.weight_decay,
+            shard_state=case.sharded,
+            **lazy,
+        )
+        self._names = [
+            parameter.name for parameter in self.parameters
+        ]  # before a Cell renames them
         self._step = Step(model, self.optimizer, ranks.count)
-        self._files = CheckpointFiles(ranks.folder / "checkpoints" / case.name, run.checkpoints.keep)
+        self._files = CheckpointFiles(
+            ranks.folder / "checkpoints" / case.name, run.checkpoints.keep
+        )
         # Which steps go with which weights, wherever they were made.
-        config = run.model_dump(mode="json", exclude={"title", "workers", "modes", "checkpoints",
-                                                      "message_sizes"})
+        config = run.model_dump(
+            mode="json", exclude={"title", "workers", "modes", "checkpoints", "message_sizes"}
+        )
         self._description = {"case": case.name, "mode": mode, "run": config}
 
     def go(self, resume: bool, progress) -> dict[str, Any]:
@@ -108,16 +122,21 @@ class Training:
             float(self._step(*batch).asnumpy())  # waits until the step is made
             seconds.append(time.perf_counter() - started)
             progress(number + 1)
-            if (number + 1) % self._run.checkpoints.every_steps == 0 or number + 1 == self._run.steps:
+            if (
+                number + 1
+            ) % self._run.checkpoints.every_steps == 0 or number + 1 == self._run.steps:
                 self._save(number + 1)
         arrays = [np.array(parameter.asnumpy()) for parameter in self.parameters]
         return {
             "digest": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
-            "state_bytes": sum(moment.nbytes for moment in (*self.optimizer.moment1,
-                                                            *self.optimizer.moment2)),
+            "state_bytes": sum(
+                moment.nbytes for moment in (*self.optimizer.moment1, *self.optimizer.moment2)
+            ),
             # Of two moments, for the largest part of a parameter that one rank keeps as a whole.
-            "undivided_bytes": 2 * max(array[:1].nbytes if self.optimizer.divisible else array.nbytes
-                                       for array in arrays),
+            "undivided_bytes": 2
+            * max(
+                array[:1].nbytes if self.optimizer.divisible else array.nbytes for array in arrays
+            ),
             "sizes": [array.size for array in arrays],
             "resumed_after": resumed_after or None,
             # The first steps compile.
@@ -134,7 +153,7 @@ class Training:
         per_epoch = len(self._labels) // batch_size
         # [seed, 1, epoch]: not the generator of the weights, which is that of [seed].
         order = np.random.default_rng([self._run.seed, 1, number // per_epoch])
-        batch = order.permutation(len(self._labels))[number % per_epoch * batch_size:][:batch_size]
+        batch = order.permutation(len(self._labels))[number % per_epoch * batch_size :][:batch_size]
         return np.split(batch, self._ranks.count)[self._ranks.rank]
 
     def _save(self, step: int) -> None:
@@ -153,12 +172,16 @@ class Training:
         if checkpoint is None or checkpoint.description != self._description:
             return 0
         for name, parameter in zip(self._names, self.parameters):
-            parameter.set_data(mindspore.Tensor(np.array(checkpoint.parameters.pop(name).asnumpy())))
+            parameter.set_data(
+                mindspore.Tensor(np.array(checkpoint.parameters.pop(name).asnumpy()))
+            )
         ms_adam.load_state(self.optimizer, checkpoint.parameters)
         return checkpoint.step
 
 
-def _problem(problem: Problem, mode: str, seed: int) -> tuple[nn.Cell, np.ndarray, list[np.ndarray]]:
+def _problem(
+    problem: Problem, mode: str, seed: int
+) -> tuple[nn.Cell, np.ndarray, list[np.ndarray]]:
     """The model, the labels, and what the model is called with."""
     if isinstance(problem, Images):
         split = load_split(None, problem.train, 1, seed)
@@ -173,8 +196,11 @@ def _problem(problem: Problem, mode: str, seed: int) -> tuple[nn.Cell, np.ndarra
 def time_messages(sizes: list[int], ranks: Ranks) -> list[dict[str, Any]]:
     """How long messages of so many float32 numbers take: medians, in milliseconds."""
     found = []
-    for name, send in (("AllReduce", ops.AllReduce()), ("AllGather", ops.AllGather()),
-                       ("Broadcast", ops.Broadcast(0))):
+    for name, send in (
+        ("AllReduce", ops.AllReduce()),
+        ("AllGather", ops.AllGather()),
+        ("Broadcast", ops.Broadcast(0)),
+    ):
         for size in sizes:
             # Of an AllGather each rank gives its part, so that what comes out has the size.
             given = -(-size // ranks.count) if name == "AllGather" else size
@@ -186,8 +212,9 @@ def time_messages(sizes: list[int], ranks: Ranks) -> list[dict[str, Any]]:
                 sent = send((row,))[0] if name == "Broadcast" else send(row)
                 sent.asnumpy()
                 seconds.append(time.perf_counter() - started)
-            found.append({"message": name, "numbers": size,
-                          "ms": 1e3 * float(np.median(seconds[1:]))})
+            found.append(
+                {"message": name, "numbers": size, "ms": 1e3 * float(np.median(seconds[1:]))}
+            )
     return found
 
 
@@ -199,10 +226,14 @@ def work(job: dict, ranks: Ranks) -> None:
         ranks: This rank among the others.
     """
     run = Distributed.model_validate(job["run"])
-    found: dict[str, Any] = {"cases": {}, "messages": [],
-                             "device_target": mindspore.get_context("device_target")}
+    found: dict[str, Any] = {
+        "cases": {},
+        "messages": [],
+        "device_target": mindspore.get_context("device_target"),
+    }
     todo = cases(run, ranks.count)
     for before, case in enumerate(todo):
+
         def progress(done: int, before: int = before) -> None:
             ranks.tell("progress", done=before * run.steps + done, total=len(todo) * run.steps)
 

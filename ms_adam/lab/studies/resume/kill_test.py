@@ -16,8 +16,8 @@ from typing import Callable, Optional
 
 import yaml
 
-from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run.results import SCHEMA, write_json
 from ms_adam.lab.studies.resume.config import TrainingRun
 
@@ -100,8 +100,9 @@ def kill_test(run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tel
             done.append(Kill(number, _lines(folder), _newest(folder), _half_written(folder)))
             tell(_sentence(done, kills, run))
         elif process.returncode != 0:
-            raise ExperimentError(f"a training ended with exit status {process.returncode}; its "
-                                  f"messages: {log}")
+            raise ExperimentError(
+                f"a training ended with exit status {process.returncode}; its messages: {log}"
+            )
         else:
             trainings.append(_differing(folder, out / "undisturbed"))
             if not trainings[-1]:
@@ -109,15 +110,17 @@ def kill_test(run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tel
     content = {
         "schema": SCHEMA,
         "environment": environment(_device_target(out / "undisturbed")),
-        "results": [{
-            "experiment": run.name,
-            "mode": mode,
-            "steps": run.steps,
-            "steps_between_checkpoints": run.checkpoints.every_steps,
-            "seed": seed,
-            "kills": [dataclasses.asdict(kill) for kill in done],
-            "trainings": [{"differing": differing} for differing in trainings],
-        }],
+        "results": [
+            {
+                "experiment": run.name,
+                "mode": mode,
+                "steps": run.steps,
+                "steps_between_checkpoints": run.checkpoints.every_steps,
+                "seed": seed,
+                "kills": [dataclasses.asdict(kill) for kill in done],
+                "trainings": [{"differing": differing} for differing in trainings],
+            }
+        ],
     }
     write_json(out / "kills.json", content)
     return content
@@ -138,22 +141,36 @@ def _sentence(done: list[Kill], kills: int, run: TrainingRun) -> str:
     kill = done[-1]
     newest = "no checkpoint" if kill.checkpoint is None else f"checkpoint {kill.checkpoint}"
     half = ", one half written" if kill.half_written else ""
-    return (f"kill {len(done)} of {kills}: training {kill.training}, after step {kill.lines} of "
-            f"{run.steps}, {newest}{half}")
+    return (
+        f"kill {len(done)} of {kills}: training {kill.training}, after step {kill.lines} of "
+        f"{run.steps}, {newest}{half}"
+    )
 
 
 def _refuse_another_start(kill: Kill, killed: bool, folder: Path) -> None:
     """A process that ignored its checkpoint would have the same curve, and resume nothing."""
     said_nothing_yet = killed and kill.resumed_after is None
     if kill.resumed_after != kill.checkpoint and not said_nothing_yet:
-        raise ExperimentError(f"{folder}: had checkpoint {kill.checkpoint}, but the training went "
-                              f"on after {kill.resumed_after}")
+        raise ExperimentError(
+            f"{folder}: had checkpoint {kill.checkpoint}, but the training went "
+            f"on after {kill.resumed_after}"
+        )
 
 
 def _command(config: Path, mode: str, folder: Path) -> list[str]:
     program = "from ms_adam.lab.cli import main; main()"
-    return [sys.executable, "-c", program, "train", str(config), "--mode", mode, "--out",
-            str(folder), "--resume"]
+    return [
+        sys.executable,
+        "-c",
+        program,
+        "train",
+        str(config),
+        "--mode",
+        mode,
+        "--out",
+        str(folder),
+        "--resume",
+    ]
 
 
 def _start(config: Path, mode: str, folder: Path) -> tuple[subprocess.Popen, Path]:
@@ -170,8 +187,10 @@ def _undisturbed(config: Path, mode: str, folder: Path) -> tuple[float, float]:
     _wait_for_a_step(process, folder)
     first = time.monotonic()
     if process.wait() != 0:
-        raise ExperimentError(f"the undisturbed training ended with exit status "
-                              f"{process.returncode}; its messages: {log}")
+        raise ExperimentError(
+            f"the undisturbed training ended with exit status "
+            f"{process.returncode}; its messages: {log}"
+        )
     return first - started, time.monotonic() - first
 
 
@@ -222,7 +241,7 @@ def _half_written(folder: Path) -> bool:
 
 def _newest(folder: Path) -> Optional[int]:
     names = (folder / "checkpoints").glob("step-*.ckpt")
-    return max((int(path.stem[len("step-"):]) for path in names), default=None)
+    return max((int(path.stem[len("step-") :]) for path in names), default=None)
 
 
 def _resumed_after(log: Path) -> Optional[int]:
@@ -232,5 +251,8 @@ def _resumed_after(log: Path) -> Optional[int]:
 
 def _differing(folder: Path, undisturbed: Path) -> list[str]:
     """The names of the curves that differ in any byte."""
-    return [name for name in _CURVES
-            if (folder / name).read_bytes() != (undisturbed / name).read_bytes()]
+    return [
+        name
+        for name in _CURVES
+        if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
+    ]

@@ -20,17 +20,17 @@ import numpy as np
 from mindspore import nn
 
 import ms_adam
-from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run import ExperimentError
-from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.problems.images import Images, load_split
-from ms_adam.lab.run.mode_runs import Progress
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
-from ms_adam.lab.run.results import SCHEMA, write_json
-from ms_adam.lab.train import TrainStep, fused_loss
+from ms_adam.lab.run import ExperimentError
 from ms_adam.lab.run.checkpoints import Checkpoint, CheckpointFiles
+from ms_adam.lab.run.config import ConfigError
+from ms_adam.lab.run.environment import environment
+from ms_adam.lab.run.mode_runs import Progress
+from ms_adam.lab.run.results import SCHEMA, write_json
 from ms_adam.lab.studies.resume.config import OptimizerSettings, TrainingRun
 from ms_adam.lab.studies.resume.step_log import StepLog
+from ms_adam.lab.train import TrainStep, fused_loss
 
 LOSS = "loss.csv"
 ACCURACY = "accuracy.csv"
@@ -73,11 +73,14 @@ def train(
     with _alone(out):
         files = CheckpointFiles(out / CHECKPOINTS, run.checkpoints.keep)
         if not resume and (files.paths() or (out / LOSS).exists()):
-            raise ExperimentError(f"{out} holds a training: --resume goes on with it; to start "
-                                  "anew, name another folder with --out, or remove this one")
+            raise ExperimentError(
+                f"{out} holds a training: --resume goes on with it; to start "
+                "anew, name another folder with --out, or remove this one"
+            )
         (out / RESULT).unlink(missing_ok=True)
-        split = load_split(run.data.idx_directory, run.data.train, run.data.test,
-                           run.data.split_seed)
+        split = load_split(
+            run.data.idx_directory, run.data.train, run.data.test, run.data.split_seed
+        )
         description = describe(run, mode, split.fingerprint)
         sizes = [split.train.pixels.shape[1], *run.model.hidden, split.classes]
         model = MultiLayerPerceptron(sizes, run.training.seed)
@@ -86,11 +89,15 @@ def train(
         state = {**model.parameters_dict(), **optimizer.parameters_dict()}
         first = _restore(files, model, optimizer, description, tell) if resume else 0
         with contextlib.ExitStack() as stack:
-            logs = [stack.enter_context(StepLog(out / name, ("step", "epoch", column), first))
-                    for name, column in ((LOSS, "loss"), (ACCURACY, "test_accuracy"))]
+            logs = [
+                stack.enter_context(StepLog(out / name, ("step", "epoch", column), first))
+                for name, column in ((LOSS, "loss"), (ACCURACY, "test_accuracy"))
+            ]
             if logs[0].last_step < first:
-                tell(f"{out / LOSS} lacks the steps from {logs[0].last_step + 1} to {first}: they "
-                     "are in the checkpoint, and the file goes on after them")
+                tell(
+                    f"{out / LOSS} lacks the steps from {logs[0].last_step + 1} to {first}: they "
+                    "are in the checkpoint, and the file goes on after them"
+                )
             done = first
             try:
                 for done in _steps(run, split, model, optimizer, first, logs):
@@ -101,11 +108,20 @@ def train(
                         files.save(done, state, description)
             except KeyboardInterrupt:
                 kept = files.paths()
-                raise Interrupted(f"stopped after step {done} of {run.steps}; "
-                                  + (f"--resume goes on from {kept[0]}" if kept else
-                                     "there is no checkpoint yet")) from None
-        content = _result(run, mode, out, first, optimizer, accuracy(model, split.test),
-                          split.fingerprint, time.perf_counter() - started)
+                raise Interrupted(
+                    f"stopped after step {done} of {run.steps}; "
+                    + (f"--resume goes on from {kept[0]}" if kept else "there is no checkpoint yet")
+                ) from None
+        content = _result(
+            run,
+            mode,
+            out,
+            first,
+            optimizer,
+            accuracy(model, split.test),
+            split.fingerprint,
+            time.perf_counter() - started,
+        )
     return content
 
 
@@ -123,13 +139,14 @@ def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> np.nda
     """
     # [seed, 1, epoch]: not the generator of the weights, which is that of [seed].
     order = np.random.default_rng([seed, 1, epoch]).permutation(images)
-    return order[:images // batch_size * batch_size].reshape(-1, batch_size)
+    return order[: images // batch_size * batch_size].reshape(-1, batch_size)
 
 
 def describe(run: TrainingRun, mode: str, images_sha256: str) -> dict[str, Any]:
     """What a checkpoint belongs to. Where the images lie is not part of it."""
-    config = run.model_dump(mode="json", exclude={"title": True, "checkpoints": True,
-                                                  "data": {"idx_directory"}})
+    config = run.model_dump(
+        mode="json", exclude={"title": True, "checkpoints": True, "data": {"idx_directory"}}
+    )
     return {"config": config, "images_sha256": images_sha256, "mode": mode}
 
 
@@ -166,8 +183,10 @@ def _steps(run, split, model, optimizer, first, logs) -> Iterator[int]:
         loss, _ = step(mindspore.Tensor(inputs[batch]), mindspore.Tensor(targets[batch]))
         loss = np.float32(loss.asnumpy())
         if not np.isfinite(loss):
-            raise ExperimentError(f"the loss of step {number + 1} is {loss}: a smaller "
-                                  "optimizer.learning_rate or a max_grad_norm may help")
+            raise ExperimentError(
+                f"the loss of step {number + 1} is {loss}: a smaller "
+                "optimizer.learning_rate or a max_grad_norm may help"
+            )
         losses.write(number + 1, epoch + 1, loss)
         if (number + 1) % run.steps_per_epoch == 0:
             accuracies.write(number + 1, epoch + 1, accuracy(model, split.test))
@@ -206,8 +225,10 @@ def _restore(files, model, optimizer, description, tell: Tell) -> int:
     if not_loaded:
         raise ExperimentError(f"{checkpoint.path}: lacks {', '.join(not_loaded)}")
     ms_adam.load_state(optimizer, checkpoint.parameters)
-    tell(f"goes on after step {checkpoint.step}, from {checkpoint.path}"
-         + (", the last good checkpoint" if messages else ""))
+    tell(
+        f"goes on after step {checkpoint.step}, from {checkpoint.path}"
+        + (", the last good checkpoint" if messages else "")
+    )
     mode = checkpoint.description["mode"]
     if mode != description["mode"]:
         tell(f"the steps so far were made in {mode} mode")
@@ -216,22 +237,33 @@ def _restore(files, model, optimizer, description, tell: Tell) -> int:
 
 def _refuse_another_training(checkpoint: Checkpoint, description: dict) -> None:
     there, here = (_leaves(every) for every in (checkpoint.description, description))
-    differing = [key for key in sorted({*there, *here})
-                 if key != "mode" and there.get(key) != here.get(key)]
+    differing = [
+        key for key in sorted({*there, *here}) if key != "mode" and there.get(key) != here.get(key)
+    ]
     if differing:
-        lines = [f"{key.removeprefix('config.')} = {there.get(key)} there, {here.get(key)} here"
-                 for key in differing]
-        raise ExperimentError("\n  ".join([
-            f"{checkpoint.path}: is of another training, so --resume cannot go on from it:",
-            *lines]))
+        lines = [
+            f"{key.removeprefix('config.')} = {there.get(key)} there, {here.get(key)} here"
+            for key in differing
+        ]
+        raise ExperimentError(
+            "\n  ".join(
+                [
+                    f"{checkpoint.path}: is of another training, so --resume cannot go on from it:",
+                    *lines,
+                ]
+            )
+        )
 
 
 def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
     """{"a.b": value} of nested mappings."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {name: leaf for key, inner in value.items()
-            for name, leaf in _leaves(inner, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        name: leaf
+        for key, inner in value.items()
+        for name, leaf in _leaves(inner, f"{prefix}.{key}" if prefix else key).items()
+    }
 
 
 def _result(run, mode, out, first, optimizer, test_accuracy, images_sha256, seconds) -> dict:
@@ -242,18 +274,20 @@ def _result(run, mode, out, first, optimizer, test_accuracy, images_sha256, seco
     content = {
         "schema": SCHEMA,
         "environment": environment(mindspore.get_context("device_target")),
-        "results": [{
-            "config": config,
-            "mode": mode,
-            "backend": optimizer.backend,
-            "images_sha256": images_sha256,
-            "steps": run.steps,
-            "resumed_after_step": first or None,
-            "first_loss": losses[0, 2],
-            "last_loss": losses[-1, 2],
-            "test_accuracy": float(test_accuracy),
-            "seconds": seconds,  # of this process
-        }],
+        "results": [
+            {
+                "config": config,
+                "mode": mode,
+                "backend": optimizer.backend,
+                "images_sha256": images_sha256,
+                "steps": run.steps,
+                "resumed_after_step": first or None,
+                "first_loss": losses[0, 2],
+                "last_loss": losses[-1, 2],
+                "test_accuracy": float(test_accuracy),
+                "seconds": seconds,  # of this process
+            }
+        ],
     }
     unfinished = out / f".{RESULT}"
     write_json(unfinished, content)

@@ -30,7 +30,7 @@ class StepLog:
         if end == 0:
             self._file.write(self._header)
 
-    def __enter__(self) -> "StepLog":
+    def __enter__(self) -> StepLog:
         return self
 
     def __exit__(self, *_) -> None:

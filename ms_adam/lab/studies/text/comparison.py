@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ms_adam.lab.problems.text import CLASSES, PADDING, TextSplit
 from ms_adam.lab.run.comparison import Result
 from ms_adam.lab.studies.text.config import SIDES
-from ms_adam.lab.problems.text import CLASSES, PADDING, TextSplit
 
 # Two optimizers that compute the same move a row alike but for roundings: a step's 20 operations.
 _ALIKE = 20 * 2.0**-24

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from ms_adam.lab.problems.text import TextSplit, load_text_split
 from ms_adam.lab.run.comparison import compare_pairs, read_result
 from ms_adam.lab.run.mode_runs import Job, Progress, run_jobs
 from ms_adam.lab.studies.text.comparison import (
@@ -16,7 +17,6 @@ from ms_adam.lab.studies.text.comparison import (
 )
 from ms_adam.lab.studies.text.config import SIDES, TextExperiment
 from ms_adam.lab.studies.text.verdicts import judge
-from ms_adam.lab.problems.text import TextSplit, load_text_split
 
 _WORKER = "ms_adam.lab.studies.text.worker"
 

@@ -11,10 +11,10 @@ import mindspore
 import numpy as np
 from mindspore import nn
 
-from ms_adam.lab.run.config import AdamSettings
 from ms_adam.lab.problems.bag_of_words import BagOfWords, TextStep
-from ms_adam.lab.studies.text.config import SIDES, Side, TextExperiment
 from ms_adam.lab.problems.text import Bags, TextSplit
+from ms_adam.lab.run.config import AdamSettings
+from ms_adam.lab.studies.text.config import SIDES, Side, TextExperiment
 
 # What is compared with the sides that are followed, on their own gradients.
 _FOLLOWER = SIDES["nn_lazy"]

@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Optional
 
-from ms_adam.lab.studies.text.config import SIDES
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, Verdict, short
+from ms_adam.lab.studies.text.config import SIDES
 
 FOLLOWER_LIMIT = 1e-5  # relative
 

@@ -9,13 +9,15 @@ from typing import Any, Callable, Optional
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.loader import load_callable
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies.trajectories.config import Optimizer, Place
-from ms_adam.lab.loader import load_callable
 
-METHODS = {name: cls for name, cls in vars(reference).items()
-           if isinstance(cls, type) and issubclass(cls, reference.Method)
-           and cls is not reference.Method}
+METHODS = {
+    name: cls
+    for name, cls in vars(reference).items()
+    if isinstance(cls, type) and issubclass(cls, reference.Method) and cls is not reference.Method
+}
 
 
 def build_method(name: str, options: dict[str, Any], folder: Path):
@@ -39,8 +41,10 @@ def build_method(name: str, options: dict[str, Any], folder: Path):
         if unknown:
             raise ConfigError(f"{name} has no option {unknown}; it has {', '.join(allowed)}")
     else:
-        raise ConfigError(f"there is no method '{name}'; there are {', '.join(sorted(METHODS))}, "
-                          "and module:callable")
+        raise ConfigError(
+            f"there is no method '{name}'; there are {', '.join(sorted(METHODS))}, "
+            "and module:callable"
+        )
     try:
         method = factory(**options)
     except Exception as error:  # the user's own code again, or a value that a method refuses
@@ -66,8 +70,11 @@ class MindSporeOptimizer:
 def _is_mindspore_optimizer(factory: Callable) -> bool:
     # A module that was imported for its optimizer has imported MindSpore, if it is one of its.
     mindspore = sys.modules.get("mindspore")
-    return (mindspore is not None and isinstance(factory, type)
-            and issubclass(factory, mindspore.nn.Optimizer))
+    return (
+        mindspore is not None
+        and isinstance(factory, type)
+        and issubclass(factory, mindspore.nn.Optimizer)
+    )
 
 
 def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None):

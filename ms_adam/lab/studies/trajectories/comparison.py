@@ -35,8 +35,10 @@ def follow(method, gradient: Callable, start, steps: int) -> np.ndarray:
             points[t] = weights
             weights, state = method.step(weights, gradient(lookahead(weights, state)), state)
             if np.shape(weights) != points.shape[1:]:
-                raise ExperimentError(f"{method!r}: step() must return weights of shape "
-                                      f"{points.shape[1:]}, but gave {np.shape(weights)}")
+                raise ExperimentError(
+                    f"{method!r}: step() must return weights of shape "
+                    f"{points.shape[1:]}, but gave {np.shape(weights)}"
+                )
     points[steps] = weights
     return points
 
@@ -61,8 +63,9 @@ def compare(
         ``within_limit``, whether that is at most 1; ``distance_to_method``, the largest to the
         formula that was asked for; and ``steps_compared``.
     """
-    shadow, wanted = (replay(method, points[0], gradients)
-                      for method in (counterpart.computes, asked))
+    shadow, wanted = (
+        replay(method, points[0], gradients) for method in (counterpart.computes, asked)
+    )
     finite = np.isfinite(np.hstack([points, shadow, wanted])).all(axis=1)
     last = len(finite) if finite.all() else int(np.argmin(finite))
     points, shadow, wanted = points[:last], shadow[:last], wanted[:last]
@@ -99,8 +102,13 @@ def rounding_limits(counterpart: Counterpart, shadow: np.ndarray) -> np.ndarray:
 
 
 def row(
-    function: str, optimizer: str, computed_by: str, points: np.ndarray, values: np.ndarray,
-    mindspore: Optional[dict] = None, outside_from: Optional[int] = None,
+    function: str,
+    optimizer: str,
+    computed_by: str,
+    points: np.ndarray,
+    values: np.ndarray,
+    mindspore: Optional[dict] = None,
+    outside_from: Optional[int] = None,
 ) -> dict[str, Any]:
     """A row of ``results``; points and values go from the start to after the last step."""
     finite = np.isfinite(points).all(axis=1) & np.isfinite(values)

@@ -54,19 +54,21 @@ class Place(Section):
     seen_from: Pair = [48.0, -60.0]
 
     @pydantic.model_validator(mode="after")
-    def _gradient_fits(self) -> "Place":
+    def _gradient_fits(self) -> Place:
         if self.gradient is not None and ":" not in self.function:
             raise ValueError(
                 f"gradient = {self.gradient!r} is for a function of your own (module:callable); "
-                f"that of {self.function!r} is known")
+                f"that of {self.function!r} is known"
+            )
         return self
 
     @pydantic.model_validator(mode="after")
-    def _start_is_seen(self) -> "Place":
+    def _start_is_seen(self) -> Place:
         for axis, value, (low, high) in zip("xy", self.start, (self.x, self.y)):
             if not low <= value <= high:
-                raise ValueError(f"start = {self.start} is not in the picture: "
-                                 f"{axis} goes from {low} to {high}")
+                raise ValueError(
+                    f"start = {self.start} is not in the picture: {axis} goes from {low} to {high}"
+                )
         return self
 
     @property
@@ -139,7 +141,7 @@ class LinearFit(Section):
         return self.epochs * -(-self.points // self.batch_size)
 
     @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> "LinearFit":
+    def _batch_fits(self) -> LinearFit:
         if self.batch_size > self.points:
             raise ValueError(f"batch_size = {self.batch_size} is more than points = {self.points}")
         return self
@@ -159,7 +161,7 @@ class LinearComparison(_Comparison):
     optimizers: Annotated[list[Optimizer], Field(min_length=1)]
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self) -> "LinearComparison":
+    def _consistent(self) -> LinearComparison:
         _different("optimizers", [entry.name for entry in self.optimizers])
         return self
 
@@ -172,18 +174,22 @@ class Trajectories(_Comparison):
     figure: Figure
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self) -> "Trajectories":
+    def _consistent(self) -> Trajectories:
         names = [entry.name for entry in self.optimizers]
         _different("optimizers", names)
         _different("functions", [place.label for place in self.functions])
         for place in self.functions:
             unknown = ", ".join(sorted(set(place.learning_rates) - set(names)))
             if unknown:
-                raise ValueError(f"functions, {place.label}: learning_rates names {unknown}; "
-                                 f"the optimizers are {', '.join(names)}")
+                raise ValueError(
+                    f"functions, {place.label}: learning_rates names {unknown}; "
+                    f"the optimizers are {', '.join(names)}"
+                )
         if self.figure.panels == "optimizers" and len(self.functions) > 1:
-            raise ValueError("figure.panels = 'optimizers': a panel for each optimizer is for one "
-                             f"function, but there are {len(self.functions)}; 'functions'")
+            raise ValueError(
+                "figure.panels = 'optimizers': a panel for each optimizer is for one "
+                f"function, but there are {len(self.functions)}; 'functions'"
+            )
         return self
 
 

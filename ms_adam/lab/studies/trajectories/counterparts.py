@@ -64,9 +64,11 @@ def counterpart(method) -> Union[Counterpart, NoCounterpart]:
 # Each optimizer is imported where it is built: a config that wants none does not wait for
 # MindSpore.
 
+
 def _sgd(method: reference.SGD) -> Counterpart:
     def build(parameters):
         from mindspore import nn
+
         return nn.SGD(parameters, learning_rate=method.learning_rate)
 
     # the rate in float32, the product
@@ -79,11 +81,13 @@ def _momentum(method: reference.Momentum) -> Union[Counterpart, NoCounterpart]:
 
     def build(parameters):
         from mindspore import nn
+
         return nn.Momentum(parameters, method.learning_rate, method.rho)
 
     # The velocity: rho in float32, product, sum in each step, and a share rho of it stays.
-    return Counterpart("mindspore.nn.Momentum", build, method,
-                       lambda t: 2 + 3 * _kept(method.rho, t))
+    return Counterpart(
+        "mindspore.nn.Momentum", build, method, lambda t: 2 + 3 * _kept(method.rho, t)
+    )
 
 
 def _nesterov(method: reference.Nesterov) -> Union[Counterpart, NoCounterpart]:
@@ -95,40 +99,50 @@ def _nesterov(method: reference.Nesterov) -> Union[Counterpart, NoCounterpart]:
     def build(parameters):
         # not nn.Momentum(use_nesterov=True), which ignores that word and computes plain momentum
         from mindspore import nn
-        return nn.SGD(parameters, learning_rate=method.learning_rate, momentum=method.rho,
-                      nesterov=True)
+
+        return nn.SGD(
+            parameters, learning_rate=method.learning_rate, momentum=method.rho, nesterov=True
+        )
 
     # as momentum, and once more rho v + g
-    return Counterpart("mindspore.nn.SGD(nesterov=True)", build, method,
-                       lambda t: 5 + 3 * _kept(method.rho, t))
+    return Counterpart(
+        "mindspore.nn.SGD(nesterov=True)", build, method, lambda t: 5 + 3 * _kept(method.rho, t)
+    )
 
 
 def _adagrad(method: reference.AdaGrad) -> Counterpart:
     def build(parameters):
         from mindspore import nn
-        return nn.Adagrad(parameters, accum=method.initial_accumulator,
-                          learning_rate=method.learning_rate)
+
+        return nn.Adagrad(
+            parameters, accum=method.initial_accumulator, learning_rate=method.learning_rate
+        )
 
     # Its page has no such argument, its kernel on the CPU has sqrt(s + 1e-8).
     computes = dataclasses.replace(method, eps=1e-8, epsilon="inside")
     differences = "" if method == computes else "its epsilon is 1e-8, inside the root"
     # The sum: a square and an addition in each step, all positive; the root halves that. Then
     # epsilon, root, rate, product, quotient.
-    return Counterpart("mindspore.nn.Adagrad", build, computes, lambda t: 5 + (1 + t) / 2,
-                       differences)
+    return Counterpart(
+        "mindspore.nn.Adagrad", build, computes, lambda t: 5 + (1 + t) / 2, differences
+    )
 
 
 def _rmsprop(method: reference.RMSProp) -> Union[Counterpart, NoCounterpart]:
     if method.eps == 0:
         return NoCounterpart("nn.RMSProp refuses an epsilon of 0")
     if method.centered:
-        return NoCounterpart("the variance is a difference of float32 numbers near each other: "
-                             "there is no limit to what its roundings do")
+        return NoCounterpart(
+            "the variance is a difference of float32 numbers near each other: "
+            "there is no limit to what its roundings do"
+        )
 
     def build(parameters):
         from mindspore import nn
-        return nn.RMSProp(parameters, learning_rate=method.learning_rate, decay=method.beta,
-                          epsilon=method.eps)
+
+        return nn.RMSProp(
+            parameters, learning_rate=method.learning_rate, decay=method.beta, epsilon=method.eps
+        )
 
     computes = dataclasses.replace(method, initial_mean_square=1.0, epsilon="inside")
     differences = []
@@ -138,9 +152,13 @@ def _rmsprop(method: reference.RMSProp) -> Union[Counterpart, NoCounterpart]:
         differences.append("its epsilon stands inside the root")
     # The mean square, all positive: 1 - beta in float32 is off by beta / (1 - beta); square, two
     # products, sum. The root halves that. Then root, epsilon, rate, product, quotient.
-    return Counterpart("mindspore.nn.RMSProp", build, computes,
-                       lambda t: 5 + (4 + method.beta) * _kept(method.beta, t) / 2,
-                       ", ".join(differences))
+    return Counterpart(
+        "mindspore.nn.RMSProp",
+        build,
+        computes,
+        lambda t: 5 + (4 + method.beta) * _kept(method.beta, t) / 2,
+        ", ".join(differences),
+    )
 
 
 def _adam(method: reference.Adam) -> Counterpart:
@@ -154,19 +172,30 @@ def _adam(method: reference.Adam) -> Counterpart:
 
     def build(parameters):
         import ms_adam
+
         return getattr(ms_adam, name)(
-            parameters, learning_rate=method.learning_rate, beta1=method.beta1,
-            beta2=method.beta2, eps=method.eps, epsilon_hat=method.epsilon == "hat",
-            bias_correction=method.bias_correction, use_nesterov=method.nesterov,
-            use_amsgrad=method.amsgrad, weight_decay=method.weight_decay,
-            loss_scale=method.loss_scale)
+            parameters,
+            learning_rate=method.learning_rate,
+            beta1=method.beta1,
+            beta2=method.beta2,
+            eps=method.eps,
+            epsilon_hat=method.epsilon == "hat",
+            bias_correction=method.bias_correction,
+            use_nesterov=method.nesterov,
+            use_amsgrad=method.amsgrad,
+            weight_decay=method.weight_decay,
+            loss_scale=method.loss_scale,
+        )
 
     # The moments as above: m's error against its largest value of late, v's halved by the root.
     # Then both corrections, epsilon, root, rate, product, quotient, and weight decay's two.
-    return Counterpart(f"ms_adam.{name}", build, computes,
-                       lambda t: 10 + 4 * _kept(method.beta1, t)
-                       + (4 + method.beta2) * _kept(method.beta2, t) / 2,
-                       differences)
+    return Counterpart(
+        f"ms_adam.{name}",
+        build,
+        computes,
+        lambda t: 10 + 4 * _kept(method.beta1, t) + (4 + method.beta2) * _kept(method.beta2, t) / 2,
+        differences,
+    )
 
 
 def _kept(beta: float, t: int) -> float:

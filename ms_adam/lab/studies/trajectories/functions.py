@@ -47,9 +47,13 @@ class Function:
         dy = _DIFFERENCE_STEP * np.maximum(1.0, np.abs(y))
         # the distance of the two points as they are in float64, not 2 dx as it was meant
         right, left, above, below = x + dx, x - dx, y + dy, y - dy
-        return np.array([
-            (self.value(right, y) - self.value(left, y)) / (right - left),
-            (self.value(x, above) - self.value(x, below)) / (above - below)], dtype=np.float64)
+        return np.array(
+            [
+                (self.value(right, y) - self.value(left, y)) / (right - left),
+                (self.value(x, above) - self.value(x, below)) / (above - below),
+            ],
+            dtype=np.float64,
+        )
 
     @property
     def least(self) -> Optional[float]:
@@ -59,13 +63,15 @@ class Function:
 
 def _beale(x, y):
     """Sum of (c - x + x y^k)^2 for (c, k) = (1.5, 1), (2.25, 2), (2.625, 3) (Beale 1958)."""
-    return ((1.5 - x + x * y)**2 + (2.25 - x + x * y**2)**2 + (2.625 - x + x * y**3)**2)
+    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
 
 
 def _beale_slopes(x, y):
     first, second, third = 1.5 - x + x * y, 2.25 - x + x * y**2, 2.625 - x + x * y**3
-    return (2 * first * (y - 1) + 2 * second * (y**2 - 1) + 2 * third * (y**3 - 1),
-            2 * first * x + 2 * second * 2 * x * y + 2 * third * 3 * x * y**2)
+    return (
+        2 * first * (y - 1) + 2 * second * (y**2 - 1) + 2 * third * (y**3 - 1),
+        2 * first * x + 2 * second * 2 * x * y + 2 * third * 3 * x * y**2,
+    )
 
 
 def _rastrigin(x, y):
@@ -77,7 +83,7 @@ def _rastrigin_slopes(x, y):
 
 
 def _himmelblau(x, y):
-    return (x**2 + y - 11)**2 + (x + y**2 - 7)**2
+    return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
 
 
 def _himmelblau_slopes(x, y):
@@ -90,38 +96,48 @@ FUNCTIONS: dict[str, Function] = {
         "$0.2\\,x_1^2 + 2\\,x_2^2$",
         lambda x, y: 0.2 * x**2 + 2 * y**2,
         lambda x, y: (0.4 * x, 4 * y),
-        ((0.0, 0.0),)),
+        ((0.0, 0.0),),
+    ),
     "valley": Function(
-        "$x^2/20 + y^2$",
-        lambda x, y: x**2 / 20 + y**2,
-        lambda x, y: (x / 10, 2 * y),
-        ((0.0, 0.0),)),
+        "$x^2/20 + y^2$", lambda x, y: x**2 / 20 + y**2, lambda x, y: (x / 10, 2 * y), ((0.0, 0.0),)
+    ),
     # A local minimum at (0, 0), a saddle point at (1/4, -1/2), and no bound below.
     "cubic": Function(
         "$x_0^2 + x_1^2 + x_1^3 + x_0 x_1$",
         lambda x, y: x**2 + y**2 + y**3 + x * y,
-        lambda x, y: (2 * x + y, 2 * y + 3 * y**2 + x)),
-    "saddle": Function(
-        "$x^2 - y^2$",
-        lambda x, y: x**2 - y**2,
-        lambda x, y: (2 * x, -2 * y)),
+        lambda x, y: (2 * x + y, 2 * y + 3 * y**2 + x),
+    ),
+    "saddle": Function("$x^2 - y^2$", lambda x, y: x**2 - y**2, lambda x, y: (2 * x, -2 * y)),
     "beale": Function(
         "$(1.5 - x + xy)^2 + (2.25 - x + xy^2)^2 + (2.625 - x + xy^3)^2$",
-        _beale, _beale_slopes, ((3.0, 0.5),)),
+        _beale,
+        _beale_slopes,
+        ((3.0, 0.5),),
+    ),
     # Rosenbrock 1960.
     "rosenbrock": Function(
         "$(1 - x)^2 + 100\\,(y - x^2)^2$",
-        lambda x, y: (1 - x)**2 + 100 * (y - x**2)**2,
+        lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2,
         lambda x, y: (-2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)),
-        ((1.0, 1.0),)),
+        ((1.0, 1.0),),
+    ),
     # Rastrigin 1974.
     "rastrigin": Function(
         "$20 + x^2 - 10\\cos 2\\pi x + y^2 - 10\\cos 2\\pi y$",
-        _rastrigin, _rastrigin_slopes, ((0.0, 0.0),)),
+        _rastrigin,
+        _rastrigin_slopes,
+        ((0.0, 0.0),),
+    ),
     # Himmelblau 1972; the minima other than (3, 2) are rounded to float64.
     "himmelblau": Function(
         "$(x^2 + y - 11)^2 + (x + y^2 - 7)^2$",
-        _himmelblau, _himmelblau_slopes,
-        ((3.0, 2.0), (-2.805118086952745, 3.131312518250573),
-         (-3.779310253377747, -3.283185991286170), (3.584428340330492, -1.848126526964404))),
+        _himmelblau,
+        _himmelblau_slopes,
+        (
+            (3.0, 2.0),
+            (-2.805118086952745, 3.131312518250573),
+            (-3.779310253377747, -3.283185991286170),
+            (3.584428340330492, -1.848126526964404),
+        ),
+    ),
 }

@@ -27,7 +27,7 @@ class Points:
     So MindSpore, which takes them in float32, and NumPy get the same numbers.
     """
 
-    inputs: np.ndarray   # (n, 2)
+    inputs: np.ndarray  # (n, 2)
     targets: np.ndarray  # (n,)
 
     def loss(self, weights: np.ndarray) -> float:
@@ -89,6 +89,7 @@ def run(config: LinearComparison, folder: Path, progress: Progress) -> dict[str,
     total = len(methods) * fit.steps
     rows, used_mindspore = [], False
     for number, (entry, method) in enumerate(zip(config.optimizers, methods)):
+
         def told(steps: int, before: int = number * fit.steps) -> None:
             progress(config.name, "linear fit", before + steps, total)
 
@@ -110,8 +111,9 @@ def fit_reference(fit: LinearFit, points: Points, method) -> tuple[np.ndarray, n
     """The weights before each step and after the last, and the loss of each step's batch."""
     plan = list(batches(fit, points))
     given = iter(plan)
-    path = follow(method, lambda weights: error_gradient(weights, *next(given)), fit.start,
-                  fit.steps)
+    path = follow(
+        method, lambda weights: error_gradient(weights, *next(given)), fit.start, fit.steps
+    )
     with np.errstate(all="ignore"):
         losses = [mean_squared_error(weights, *batch) for weights, batch in zip(path, plan)]
     return path, np.array(losses)
@@ -141,5 +143,7 @@ def _rows(
         return [made(name, REFERENCE, *reference, reason)]
     path, gradients, losses = through_mindspore(other.build)
     facts = compare(other, method, path, gradients)
-    return [made(name, REFERENCE, *reference),
-            made(f"{name} ({other.name})", f"{other.name}, float32", path, losses, facts)]
+    return [
+        made(name, REFERENCE, *reference),
+        made(f"{name} ({other.name})", f"{other.name}, float32", path, losses, facts),
+    ]

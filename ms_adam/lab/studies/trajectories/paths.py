@@ -8,8 +8,9 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.run.environment import environment
+from ms_adam.lab.loader import load_callable
 from ms_adam.lab.run.config import ConfigError
+from ms_adam.lab.run.environment import environment
 from ms_adam.lab.run.mode_runs import Progress
 from ms_adam.lab.run.results import SCHEMA
 from ms_adam.lab.studies.trajectories.callables import MindSporeOptimizer, method_at
@@ -18,7 +19,6 @@ from ms_adam.lab.studies.trajectories.config import Place, Trajectories
 from ms_adam.lab.studies.trajectories.counterparts import Counterpart, counterpart
 from ms_adam.lab.studies.trajectories.functions import FUNCTIONS, Function
 from ms_adam.lab.studies.trajectories.through_mindspore import device_target, walk
-from ms_adam.lab.loader import load_callable
 
 _GRID = 301  # points along each axis of a scene
 
@@ -73,14 +73,17 @@ def run(
         ExperimentError: A callable is not there, or does not do what it must.
     """
     functions = [load_function(place, folder) for place in config.functions]
-    plan = [(place, function, entry, method_at(entry, folder, place))
-            for place, function in zip(config.functions, functions)
-            for entry in config.optimizers]
+    plan = [
+        (place, function, entry, method_at(entry, folder, place))
+        for place, function in zip(config.functions, functions)
+        for entry in config.optimizers
+    ]
     total = sum(entry.steps for _, _, entry, _ in plan)
     used_mindspore = False
     rows: list[dict[str, Any]] = []
     done = 0
     for place, function, entry, method in plan:
+
         def told(steps: int, before: int = done) -> None:
             progress(config.name, "paths", before + steps, total)
 
@@ -97,8 +100,10 @@ def run(
         "comparison": config.model_dump(mode="json"),
         "results": rows,
     }
-    scenes = [scene(place, function, [row for row in rows if row["function"] == place.label])
-              for place, function in zip(config.functions, functions)]
+    scenes = [
+        scene(place, function, [row for row in rows if row["function"] == place.label])
+        for place, function in zip(config.functions, functions)
+    ]
     return content, scenes
 
 
@@ -110,8 +115,10 @@ def load_function(place: Place, folder: Path) -> Function:
     """
     if ":" not in place.function:
         if place.function not in FUNCTIONS:
-            raise ConfigError(f"there is no function '{place.function}'; there are "
-                              f"{', '.join(FUNCTIONS)}, and module:callable")
+            raise ConfigError(
+                f"there is no function '{place.function}'; there are "
+                f"{', '.join(FUNCTIONS)}, and module:callable"
+            )
         return FUNCTIONS[place.function]
     value = load_callable(place.function, [folder])
     slopes = load_callable(place.gradient, [folder]) if place.gradient else None
@@ -120,11 +127,15 @@ def load_function(place: Place, folder: Path) -> Function:
     try:
         values, gradients = np.asarray(value(x, y), dtype=np.float64), function.gradient(x, y)
     except Exception as error:  # the user's own code, which may raise anything
-        raise ConfigError(f"'{place.function}': at three points at once, x = {x} and y = {y}: "
-                          f"{type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"'{place.function}': at three points at once, x = {x} and y = {y}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if values.shape != (3,) or not np.isfinite(values).all():
-        raise ConfigError(f"'{place.function}': at three points at once, x = {x} and y = {y}, it "
-                          f"must give three finite numbers, but gave {values}")
+        raise ConfigError(
+            f"'{place.function}': at three points at once, x = {x} and y = {y}, it "
+            f"must give three finite numbers, but gave {values}"
+        )
     if gradients.shape != (2, 3):
         raise ConfigError(f"'{place.gradient}': must give (df/dx, df/dy), each of the shape of x")
     return function
@@ -138,14 +149,25 @@ def scene(place: Place, function: Function, rows: list[dict]) -> Scene:
     heights[~np.isfinite(heights)] = np.nan
     minima = np.array(function.minima).reshape(-1, 2)
     shown = ~_outside(minima, place)
-    return Scene(place.label, function.formula, x, y, heights, minima[shown], function.least,
-                 place.scale, tuple(place.seen_from), rows)
+    return Scene(
+        place.label,
+        function.formula,
+        x,
+        y,
+        heights,
+        minima[shown],
+        function.least,
+        place.scale,
+        tuple(place.seen_from),
+        rows,
+    )
 
 
 def _paths(
     function: Function, place: Place, entry, method, with_mindspore: bool, told: Callable
 ) -> list[dict]:
     """The row of one optimizer on one function, and that of its counterpart if it has one."""
+
     def gradient(weights: np.ndarray) -> np.ndarray:
         return function.gradient(*weights)
 
@@ -170,8 +192,10 @@ def _paths(
         return [made(entry.name, REFERENCE, points, reason)]
     theirs, gradients = through_mindspore(other.build)
     facts = compare(other, method, theirs, gradients)
-    return [made(entry.name, REFERENCE, points, None),
-            made(f"{entry.name} ({other.name})", f"{other.name}, float32", theirs, facts)]
+    return [
+        made(entry.name, REFERENCE, points, None),
+        made(f"{entry.name} ({other.name})", f"{other.name}, float32", theirs, facts),
+    ]
 
 
 def _outside(points: np.ndarray, place: Place) -> np.ndarray:

@@ -71,8 +71,9 @@ def fit(
         step = LinearStep(np.array([start], np.float32), build)
         for t, (inputs, targets) in enumerate(batches):
             points[t] = step.model.weight.asnumpy()[0]
-            loss, (gradient,) = step(Tensor(inputs.astype(np.float32)),
-                                     Tensor(targets.astype(np.float32)[:, None]))
+            loss, (gradient,) = step(
+                Tensor(inputs.astype(np.float32)), Tensor(targets.astype(np.float32)[:, None])
+            )
             losses[t], gradients[t] = loss.asnumpy(), gradient.asnumpy()[0]
             progress(t + 1)
         points[steps] = step.model.weight.asnumpy()[0]

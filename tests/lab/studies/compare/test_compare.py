@@ -13,7 +13,14 @@ from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.studies.compare import judge, run
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
-from ms_adam.lab.studies.compare.distances import EQUAL, METRICS, Distances, coarser, distance, spacing
+from ms_adam.lab.studies.compare.distances import (
+    EQUAL,
+    METRICS,
+    Distances,
+    coarser,
+    distance,
+    spacing,
+)
 
 ROOT = Path(__file__).parents[4]
 CONFIGS = ROOT / "configs"
@@ -26,6 +33,7 @@ def measured(a, b, dtype="float32", size=None):
 
 
 # ---- distances
+
 
 def test_distance_by_hand():
     found = measured([1.0, 2.0, -4.0, 0.0], [1.0, 2.003, -4.04, 0.0])
@@ -92,6 +100,7 @@ def test_cosine_of_extremes():
 
 
 # ---- the judgement
+
 
 def distances(**relative):
     """Distances of two parameters in STEPS steps: equal, but for {quantity: {step: (w, b)}}."""
@@ -172,6 +181,7 @@ def test_tolerance_of_nothing():
 
 # ---- the config
 
+
 def small(**changes):
     config = yaml.safe_load((CONFIGS / "compare_own.yaml").read_text())
     config["factory"] = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
@@ -207,36 +217,65 @@ def test_without_pairs_the_first_is_compared_with_each(tmp_path):
     "changes, parts",
     [
         ({"colour": 1}, ["unknown key 'colour'", "title, problem, factory"]),
-        ({"sides": {"a": side(rate=1), "b": side()}},
-         ["unknown key 'sides.a.rate'", "mode, optimizer, options"]),
-        ({"factory": None, "factory_options": {},
-          "problem": {"hidden": [4], "train": 20, "factory": "a:b"}},
-         ["unknown key 'problem.factory'; allowed here: hidden, train",
-          "'factory' is not a key of 'problem'; it belongs at the top level"]),
+        (
+            {"sides": {"a": side(rate=1), "b": side()}},
+            ["unknown key 'sides.a.rate'", "mode, optimizer, options"],
+        ),
+        (
+            {
+                "factory": None,
+                "factory_options": {},
+                "problem": {"hidden": [4], "train": 20, "factory": "a:b"},
+            },
+            [
+                "unknown key 'problem.factory'; allowed here: hidden, train",
+                "'factory' is not a key of 'problem'; it belongs at the top level",
+            ],
+        ),
         ({"options": {}}, ["'options' is not a key of the top level; it belongs under 'sides.*'"]),
-        ({"sides": {"a": side(steps=3), "b": side()}},
-         ["'steps' is not a key of 'a'; it belongs under 'training'"]),
+        (
+            {"sides": {"a": side(steps=3), "b": side()}},
+            ["'steps' is not a key of 'a'; it belongs under 'training'"],
+        ),
         ({"loss": 1}, ["it belongs under 'problem' or under 'pairs.*.tolerance' or"]),
         ({"sides": {"a": side()}}, ["sides", "at least 2"]),
-        ({"sides": {"a": side(mode="eager"), "b": side()}},
-         ["sides.a.mode = 'eager'", "'graph' or 'pynative'"]),
-        ({"sides": {"a": side(options={"eps": "1e-8"}), "b": side()}},
-         ["sides.a.options.eps = '1e-8'", "write 1.0e-8"]),
+        (
+            {"sides": {"a": side(mode="eager"), "b": side()}},
+            ["sides.a.mode = 'eager'", "'graph' or 'pynative'"],
+        ),
+        (
+            {"sides": {"a": side(options={"eps": "1e-8"}), "b": side()}},
+            ["sides.a.options.eps = '1e-8'", "write 1.0e-8"],
+        ),
         ({"sides": {"a": side(dtype="int8"), "b": side()}}, ["sides.a.dtype = 'int8'", "float16"]),
         ({"pairs": [{"sides": ["graph", "grahp"]}]}, ["no side 'grahp'", "graph, pynative"]),
         ({"pairs": [{"sides": ["graph", "graph"]}]}, ["'graph' is compared with itself"]),
-        ({"pairs": [{"sides": ["graph", "pynative"], "tol": 1}]},
-         ["unknown key 'pairs.0.tol'", "sides, tolerance, must_hold"]),
+        (
+            {"pairs": [{"sides": ["graph", "pynative"], "tol": 1}]},
+            ["unknown key 'pairs.0.tol'", "sides, tolerance, must_hold"],
+        ),
         ({"tolerance": -1}, ["tolerance.loss = -1", "greater than or equal to 0"]),
         ({"tolerance": {"weights": 1}}, ["unknown key 'tolerance.weights'", "loss, gradient"]),
         ({"factory": None}, ["either 'problem'", "neither is"]),
         ({"problem": {"hidden": [4], "train": 20}}, ["either 'problem'", "both are"]),
-        ({"factory": None, "factory_options": {}, "sides": {"a": side(changes={"hidden": [1]}),
-                                                            "b": side()},
-          "problem": {"hidden": [4], "train": 20}}, ["sides.a.changes: unknown key 'hidden'"]),
-        ({"factory": None, "factory_options": {}, "problem": {"hidden": [4], "train": 20},
-          "sides": {"a": side(changes={"loss": "l1"}), "b": side()}},
-         ["sides.a.changes.loss = 'l1'", "'fused' or 'cross_entropy'"]),
+        (
+            {
+                "factory": None,
+                "factory_options": {},
+                "sides": {"a": side(changes={"hidden": [1]}), "b": side()},
+                "problem": {"hidden": [4], "train": 20},
+            },
+            ["sides.a.changes: unknown key 'hidden'"],
+        ),
+        (
+            {
+                "factory": None,
+                "factory_options": {},
+                "problem": {"hidden": [4], "train": 20},
+                "sides": {"a": side(changes={"loss": "l1"}), "b": side()},
+            },
+            ["sides.a.changes.loss = 'l1'", "'fused' or 'cross_entropy'"],
+        ),
     ],
 )
 def test_wrong_config_is_refused_in_words(tmp_path, changes, parts):
@@ -250,6 +289,7 @@ def test_wrong_config_is_refused_in_words(tmp_path, changes, parts):
 
 
 # ---- whole runs: each takes some processes of MindSpore
+
 
 def ignore(*_):
     pass
@@ -359,13 +399,15 @@ def test_a_side_that_fails_is_told(tmp_path):
 
 # ---- what a process does, in this one
 
+
 def parameters():
     import mindspore as ms
     from mindspore import Parameter, Tensor
 
     shapes = {"last.weight": (2, 3), "norm.beta": (3,), "last.bias": (2,)}
-    return [Parameter(Tensor(np.ones(shape), ms.float32), name=name)
-            for name, shape in shapes.items()]
+    return [
+        Parameter(Tensor(np.ones(shape), ms.float32), name=name) for name, shape in shapes.items()
+    ]
 
 
 def make(**settings):
@@ -379,11 +421,19 @@ def make(**settings):
     "wrong, parts",
     [
         ({"optimizer": "mindspore.nn.Adm"}, ["mindspore.nn has no 'Adm'", "did you mean Adam"]),
-        ({"optimizer": "lab.studies.identify.factories.ReturnsNone"}, ["must return an optimizer", "None"]),
-        ({"optimizer": "lab.studies.identify.factories:returns_class"}, ["but returned the class Adam"]),
+        (
+            {"optimizer": "lab.studies.identify.factories.ReturnsNone"},
+            ["must return an optimizer", "None"],
+        ),
+        (
+            {"optimizer": "lab.studies.identify.factories:returns_class"},
+            ["but returned the class Adam"],
+        ),
         ({"optimizer": "lab.studies.identify.factories:returns_cell"}, ["but returned Dense"]),
-        ({"optimizer": "mindspore.nn.AdamWeightDecay", "options": {"beta3": 1}},
-         ["side 'x'", "beta3", "beta1=0.9"]),
+        (
+            {"optimizer": "mindspore.nn.AdamWeightDecay", "options": {"beta3": 1}},
+            ["side 'x'", "beta3", "beta1=0.9"],
+        ),
         ({"optimizer": "mindspore.nn.SGD", "backend": "fused"}, ["nn.SGD has no backend"]),
         ({"optimizer": "reference", "backend": "fused"}, ["has no backend"]),
         ({"optimizer": "reference", "options": {"beta3": 1}}, ["side 'x'", "beta3", "beta1"]),
@@ -449,13 +499,16 @@ def test_state_and_corrections_after_two_steps(optimizer, options):
     assert c1 == pytest.approx(0.19, rel=1e-6) and c2 == pytest.approx(0.001999**0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("optimizer, options, made, backend", [
-    ("lab.studies.identify.factories.Chosen", {}, "Adam", None),
-    ("lab.studies.identify.factories:Chosen", {"adamw": True}, "AdamW", "auto"),
-    ("lab.studies.identify.factories:Holder.make", {}, "Adam", None),
-    ("lab.studies.identify.factories:of_class", {}, "Adam", None),
-    ("lab.studies.identify.factories:with_groups", {"weight_decay": 0.1}, "AdamW", "auto"),
-])
+@pytest.mark.parametrize(
+    "optimizer, options, made, backend",
+    [
+        ("lab.studies.identify.factories.Chosen", {}, "Adam", None),
+        ("lab.studies.identify.factories:Chosen", {"adamw": True}, "AdamW", "auto"),
+        ("lab.studies.identify.factories:Holder.make", {}, "Adam", None),
+        ("lab.studies.identify.factories:of_class", {}, "Adam", None),
+        ("lab.studies.identify.factories:with_groups", {"weight_decay": 0.1}, "AdamW", "auto"),
+    ],
+)
 def test_any_callable_that_returns_an_optimizer(optimizer, options, made, backend):
     found = make(optimizer=optimizer, options=options)
     assert type(found.cell).__name__ == made
@@ -475,8 +528,10 @@ def test_an_optimizer_in_a_file_is_taken_from_the_configs_folder(tmp_path):
 
 
 def test_reference_follows_a_list_of_learning_rates_and_clips():
-    made = make(optimizer="ms_adam.reference.SGD",
-                options={"learning_rate": [1.0, 0.5], "max_grad_norm": 2.0})
+    made = make(
+        optimizer="ms_adam.reference.SGD",
+        options={"learning_rate": [1.0, 0.5], "max_grad_norm": 2.0},
+    )
     gradients = [np.zeros((2, 3)), np.array([0.0, 0.0, 4.0]), np.zeros(2)]
     for expected in (-1.0, -2.0, -3.0):  # 1 - 2, then less 1 each: the last rate stays
         made.update(gradients)

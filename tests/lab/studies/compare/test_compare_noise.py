@@ -9,7 +9,14 @@ import yaml
 from ms_adam.lab.studies.compare import judge, run, sides
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
 from ms_adam.lab.studies.compare.distances import EQUAL, METRICS, Distances
-from ms_adam.lab.studies.compare.noise import FACTOR, SAMPLES, Noise, Sampler, of_both, sampled_steps
+from ms_adam.lab.studies.compare.noise import (
+    FACTOR,
+    SAMPLES,
+    Noise,
+    Sampler,
+    of_both,
+    sampled_steps,
+)
 from ms_adam.lab.studies.compare.record import Record
 
 NETWORKS = Path(__file__).with_name("attention.py")
@@ -42,9 +49,10 @@ def shifted_softmax(weights):
 
 # ---- what is noise
 
+
 def test_a_sum_that_is_zero_but_for_rounding_is_noise_and_small_gradients_are_not():
     found = sampled(shifted_softmax, np.random.default_rng(0).standard_normal(50))
-    noise, = found.elements()
+    (noise,) = found.elements()
     assert noise[-1] and not noise[:-1].any()
     # the small gradients lie below the noise: size alone would not tell them apart
     assert found.size[0][50:100].max() < found.size[0][-1]
@@ -58,7 +66,7 @@ def test_steps_are_sampled_evenly_and_weights_nudged_often_enough(steps):
     sampler = Sampler(steps, [(3,)])
     for _ in chosen:
         sampler.sample([np.ones(3)], ["float32"], lambda w: calls.append(w) or [w[0]])
-    nudged = [w for w, in calls if np.any(w != 1)]
+    nudged = [w for (w,) in calls if np.any(w != 1)]
     assert SAMPLES <= len(nudged) < 2 * SAMPLES
     assert len(calls) == len(nudged) + 2 * len(chosen)
     # one unit in the last place of 1, in float32, up or down
@@ -67,7 +75,7 @@ def test_steps_are_sampled_evenly_and_weights_nudged_often_enough(steps):
 
 def test_what_does_not_repeat_itself_is_not_noise():
     random = np.random.default_rng(1)
-    noise, = sampled(lambda _: [random.standard_normal(20)], np.ones(3)).elements()
+    (noise,) = sampled(lambda _: [random.standard_normal(20)], np.ones(3)).elements()
     assert not noise.any()
 
 
@@ -76,7 +84,7 @@ def test_what_is_not_finite_in_any_step_is_not_noise():
         sampler = Sampler(1, [(2,)])
         sampler.sample([np.ones(2)], ["float32"], lambda w: [w[0] - 1])
         sampler.see([np.array([1e-9, value])])
-        noise, = sampler.found().elements()
+        (noise,) = sampler.found().elements()
         assert noise.tolist() == [True, False]
 
 
@@ -89,7 +97,7 @@ def test_noise_on_both_sides_or_noise_and_zero():
     kinds = [noise, zero, genuine]
     one = measured(*np.repeat(kinds, 3, axis=0))
     other = measured(*kinds * 3)
-    found, = of_both(one, other)
+    (found,) = of_both(one, other)
     assert found.tolist() == [True, True, False, True, False, False, False, False, False]
 
 
@@ -104,14 +112,22 @@ def test_noise_is_written_and_read(tmp_path):
 
 # ---- what is made of it
 
+
 def test_judged_leaves_out_noise_and_all_else_does_not():
     found = Distances.empty(["w"], ["gradient", "parameter"], 1)
     a, b = np.array([1.0, 2.0, 1e-9]), np.array([1.0, 2.002, -1e-9])
     mask = [np.array([False, False, True])]
     found.measure(0, "gradient", [a], [b], ["float32"], left_out=mask)
     start = np.array([0.0, 0.0, 0.0])
-    found.measure(0, "parameter", [np.array([0.1, 0.1, 3.0])], [np.array([0.1, 0.1, 0.0])],
-                  ["float32"], ([start], [start]), mask)
+    found.measure(
+        0,
+        "parameter",
+        [np.array([0.1, 0.1, 3.0])],
+        [np.array([0.1, 0.1, 0.0])],
+        ["float32"],
+        ([start], [start]),
+        mask,
+    )
     assert found.at("gradient", 0, 0)["judged"] == pytest.approx(0.002 / 2.002)
     assert found.at("gradient", 0, 0)["different"] == 2
     assert (found.relative("parameter")[0, 0], found.judged("parameter")[0, 0]) == (1.0, 0.0)
@@ -129,8 +145,9 @@ def judged(free, replayed):
     floor = Distances.empty(["w"], ["gradient", "parameter"], 2)
     for table in floor.tables.values():
         table[...] = np.array(EQUAL)[:, None, None]
-    return judge.judge(("A", "B"), distances(*free), distances(*replayed), (floor, floor),
-                       Tolerance())
+    return judge.judge(
+        ("A", "B"), distances(*free), distances(*replayed), (floor, floor), Tolerance()
+    )
 
 
 def test_noise_decides_nothing_but_is_not_called_equal():
@@ -145,6 +162,7 @@ def test_an_update_that_differs_in_noise_alone_is_found():
 
 # ---- in networks
 
+
 class Quiet:
     def progress(self, done):
         pass
@@ -156,12 +174,20 @@ def noise_of(tmp_path):
 
     def first_run(factory, **options):
         import mindspore  # noqa: F401  before what a side imports
+
         side = {"mode": "graph", "optimizer": "ms_adam.Adam"}
         path = tmp_path / "compare.yaml"
-        path.write_text(yaml.safe_dump({
-            "title": "noise", "factory": f"{NETWORKS}:{factory}", "factory_options": options,
-            "training": {"steps": STEPS, "batch_size": 16, "seed": 1},
-            "sides": {"a": side, "b": side}}))
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "title": "noise",
+                    "factory": f"{NETWORKS}:{factory}",
+                    "factory_options": options,
+                    "training": {"steps": STEPS, "batch_size": 16, "seed": 1},
+                    "sides": {"a": side, "b": side},
+                }
+            )
+        )
         job = {"record": str(tmp_path / "record"), "limit_mb": 10}
 
         def start():
@@ -192,8 +218,12 @@ def pairs(tmp_path_factory):
 
     def side(mode="pynative", changes=None, **options):
         # eps below the noise, which is 1e-9 here: Adam makes whole steps of it.
-        return {"mode": mode, "optimizer": "ms_adam.Adam", "changes": changes or {},
-                "options": {"learning_rate": 0.001, "eps": 1e-13, **options}}
+        return {
+            "mode": mode,
+            "optimizer": "ms_adam.Adam",
+            "changes": changes or {},
+            "options": {"learning_rate": 0.001, "eps": 1e-13, **options},
+        }
 
     config = {
         "title": "attention",
@@ -223,7 +253,7 @@ def pairs(tmp_path_factory):
 def test_a_clean_pair_agrees_and_the_key_bias_is_named_apart(pairs):
     pair = pairs["graph", "clean"]
     assert pair["status"] == judge.HELD
-    noise, = pair["gradient_is_rounding_noise"]
+    (noise,) = pair["gradient_is_rounding_noise"]
     assert (noise["parameter"], noise["elements"], noise["of"]) == (QKV, 8, 24)
     assert noise["gradient"] <= FACTOR * noise["nudged_by"]
     # It would have decided: the tensor is far beyond the tolerance.

@@ -64,6 +64,7 @@ def fixed_decay(params):
 
 def imports_late(params):
     from mindspore.experimental import optim
+
     return optim.AdamW(params, weight_decay=0.0)
 
 

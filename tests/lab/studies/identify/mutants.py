@@ -9,8 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ms_adam.reference.method import Method
 from ms_adam.lab.studies.identify.forms import rounded
+from ms_adam.reference.method import Method
 
 
 @dataclass(frozen=True)
@@ -81,38 +81,62 @@ mutant("Moment2OfSize", moment2=lambda self, v, g: self.beta2 * v + (1 - self.be
 mutant("Moment1WithBeta2", moment1=lambda self, m, g: self.beta2 * m + (1 - self.beta2) * g)
 mutant("Moment2WithBeta1", moment2=lambda self, v, g: self.beta1 * v + (1 - self.beta1) * g * g)
 mutant("Moment1OfMean", moment1=lambda self, m, g: self.beta1 * m + (1 - self.beta1) * g.mean())
-mutant("Moment1Float16", moment1=lambda self, m, g: np.asarray(
-    Adam.moment1(self, m, g), np.float16).astype(np.float64))
-mutant("BothMomentsBfloat16", "Algorithm 1, bfloat16 moments",
-       moment1=lambda self, m, g: bfloat16(Adam.moment1(self, m, g)),
-       moment2=lambda self, v, g: bfloat16(Adam.moment2(self, v, g)))
-mutant("BetasExchanged", "Algorithm 1, beta1 and beta2 exchanged",
-       moment1=lambda self, m, g: self.beta2 * m + (1 - self.beta2) * g,
-       moment2=lambda self, v, g: self.beta1 * v + (1 - self.beta1) * g * g,
-       c1=lambda self, t: 1 - self.beta2**t, c2=lambda self, t: 1 - self.beta1**t)
+mutant(
+    "Moment1Float16",
+    moment1=lambda self, m, g: np.asarray(Adam.moment1(self, m, g), np.float16).astype(np.float64),
+)
+mutant(
+    "BothMomentsBfloat16",
+    "Algorithm 1, bfloat16 moments",
+    moment1=lambda self, m, g: bfloat16(Adam.moment1(self, m, g)),
+    moment2=lambda self, v, g: bfloat16(Adam.moment2(self, v, g)),
+)
+mutant(
+    "BetasExchanged",
+    "Algorithm 1, beta1 and beta2 exchanged",
+    moment1=lambda self, m, g: self.beta2 * m + (1 - self.beta2) * g,
+    moment2=lambda self, v, g: self.beta1 * v + (1 - self.beta1) * g * g,
+    c1=lambda self, t: 1 - self.beta2**t,
+    c2=lambda self, t: 1 - self.beta1**t,
+)
 
 # The corrections.
 mutant("FirstCorrectedOnly", "only the first moment corrected", c2=lambda self, t: 1.0)
 mutant("SecondCorrectedOnly", "only the second moment corrected", c1=lambda self, t: 1.0)
 mutant("NoCorrection", "no bias correction", c1=lambda self, t: 1.0, c2=lambda self, t: 1.0)
-mutant("CorrectionsExchanged", c1=lambda self, t: 1 - self.beta2**t,
-       c2=lambda self, t: 1 - self.beta1**t)
-mutant("CountedFrom2", "Algorithm 1, steps counted from 2",
-       c1=lambda self, t: 1 - self.beta1**(t + 1), c2=lambda self, t: 1 - self.beta2**(t + 1))
-mutant("CountedFrom0", c1=lambda self, t: np.float64(1 - self.beta1**(t - 1)),
-       c2=lambda self, t: np.float64(1 - self.beta2**(t - 1)))
-mutant("FirstCountsFrom2", c1=lambda self, t: 1 - self.beta1**(t + 1))
-mutant("SecondCorrectedWithoutRoot",
-       root=lambda self, v, t: np.sqrt(v) / self.c2(t) + self.eps)
-mutant("SecondCorrectedTwice", root=lambda self, v, t: np.sqrt(v / self.c2(t)**2) + self.eps)
+mutant(
+    "CorrectionsExchanged",
+    c1=lambda self, t: 1 - self.beta2**t,
+    c2=lambda self, t: 1 - self.beta1**t,
+)
+mutant(
+    "CountedFrom2",
+    "Algorithm 1, steps counted from 2",
+    c1=lambda self, t: 1 - self.beta1 ** (t + 1),
+    c2=lambda self, t: 1 - self.beta2 ** (t + 1),
+)
+mutant(
+    "CountedFrom0",
+    c1=lambda self, t: np.float64(1 - self.beta1 ** (t - 1)),
+    c2=lambda self, t: np.float64(1 - self.beta2 ** (t - 1)),
+)
+mutant("FirstCountsFrom2", c1=lambda self, t: 1 - self.beta1 ** (t + 1))
+mutant("SecondCorrectedWithoutRoot", root=lambda self, v, t: np.sqrt(v) / self.c2(t) + self.eps)
+mutant("SecondCorrectedTwice", root=lambda self, v, t: np.sqrt(v / self.c2(t) ** 2) + self.eps)
 mutant("CorrectedInFirstStepOnly", c2=lambda self, t: 1 - self.beta2 if t == 1 else 1.0)
 mutant("CorrectionEnds", c2=lambda self, t: 1 - self.beta2**t if t < 200 else 1.0)
 
 # Epsilon.
-mutant("EpsilonHat", "epsilon-hat",
-       root=lambda self, v, t: np.sqrt(v / self.c2(t)) + self.eps / np.sqrt(self.c2(t)))
-mutant("EpsilonInside", "epsilon inside the root",
-       root=lambda self, v, t: np.sqrt(v / self.c2(t) + self.eps))
+mutant(
+    "EpsilonHat",
+    "epsilon-hat",
+    root=lambda self, v, t: np.sqrt(v / self.c2(t)) + self.eps / np.sqrt(self.c2(t)),
+)
+mutant(
+    "EpsilonInside",
+    "epsilon inside the root",
+    root=lambda self, v, t: np.sqrt(v / self.c2(t) + self.eps),
+)
 mutant("EpsilonInsideUncorrected", root=lambda self, v, t: np.sqrt((v + self.eps) / self.c2(t)))
 mutant("EpsilonSquaredInside", root=lambda self, v, t: np.sqrt(v / self.c2(t) + self.eps**2))
 mutant("EpsilonAsFloor", root=lambda self, v, t: np.maximum(np.sqrt(v / self.c2(t)), self.eps))
@@ -126,24 +150,41 @@ mutant("RateTwice", rate=lambda self, t: self.learning_rate**2)
 mutant("RateDecays", rate=lambda self, t: self.learning_rate / np.sqrt(t))
 mutant("RateOnePercentOff", rate=lambda self, t: 1.01 * self.learning_rate)
 mutant("GradientForMoment1", update=lambda self, t, m, v, g: g / self.root(v, t))
-mutant("Nesterov", "Algorithm 1, Nesterov", update=lambda self, t, m, v, g: Adam.update(
-    self, t, self.beta1 * m + (1 - self.beta1) * g, v, g))
-mutant("ZerosLeft", "Algorithm 1, elements of zero gradient left out",
-       after=lambda self, old, new, g: np.where(g == 0, old, new),
-       moment1=lambda self, m, g: np.where(g == 0, m, Adam.moment1(self, m, g)),
-       moment2=lambda self, v, g: np.where(g == 0, v, Adam.moment2(self, v, g)))
+mutant(
+    "Nesterov",
+    "Algorithm 1, Nesterov",
+    update=lambda self, t, m, v, g: Adam.update(
+        self, t, self.beta1 * m + (1 - self.beta1) * g, v, g
+    ),
+)
+mutant(
+    "ZerosLeft",
+    "Algorithm 1, elements of zero gradient left out",
+    after=lambda self, old, new, g: np.where(g == 0, old, new),
+    moment1=lambda self, m, g: np.where(g == 0, m, Adam.moment1(self, m, g)),
+    moment2=lambda self, v, g: np.where(g == 0, v, Adam.moment2(self, v, g)),
+)
 mutant("ZerosHalfLeft", after=lambda self, old, new, g: np.where(g == 0, old, new))
-mutant("UpdateClipped", update=lambda self, t, m, v, g: np.clip(Adam.update(self, t, m, v, g),
-                                                                  -1.0, 1.0))
+mutant(
+    "UpdateClipped",
+    update=lambda self, t, m, v, g: np.clip(Adam.update(self, t, m, v, g), -1.0, 1.0),
+)
 mutant("GradientClipped", gradient=lambda self, g, w: np.clip(g, -1.0, 1.0))
 mutant("HiddenDecay", after=lambda self, old, new, g: new - 1e-5 * old)
 mutant("HiddenL2", gradient=lambda self, g, w: g + 1e-2 * w)
 
 # Arguments that are not heeded.
-mutant("Beta1Fixed", "Algorithm 1, ignores beta1",
-       moment1=lambda self, m, g: 0.9 * m + 0.1 * g, c1=lambda self, t: 1 - 0.9**t)
-mutant("EpsilonFixed", "Algorithm 1, ignores eps",
-       root=lambda self, v, t: np.sqrt(v / self.c2(t)) + 1e-8)
+mutant(
+    "Beta1Fixed",
+    "Algorithm 1, ignores beta1",
+    moment1=lambda self, m, g: 0.9 * m + 0.1 * g,
+    c1=lambda self, t: 1 - 0.9**t,
+)
+mutant(
+    "EpsilonFixed",
+    "Algorithm 1, ignores eps",
+    root=lambda self, v, t: np.sqrt(v / self.c2(t)) + 1e-8,
+)
 
 
 def bfloat16(x):
@@ -156,8 +197,9 @@ class MindSporeAdam(nn.Optimizer):
 
     mistake = None
 
-    def __init__(self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8,
-                 weight_decay=0.0):
+    def __init__(
+        self, params, learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0
+    ):
         super().__init__(learning_rate, params, weight_decay)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
         self.moment1 = self.parameters.clone("moment1", init="zeros")

@@ -7,8 +7,8 @@ import types
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
 from lab.studies.identify import mutants
+from mindspore import Tensor
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
@@ -27,10 +27,18 @@ def answers(identification):
 
 # The hypotheses.
 
-COVERED = [dict(epsilon=epsilon, bias_correction=corrected, nesterov=nesterov, amsgrad=amsgrad,
-                decoupled=decoupled)
-           for epsilon, corrected, nesterov, amsgrad, decoupled in itertools.product(
-               ("outside", "hat", "inside"), *[(False, True)] * 4)]
+COVERED = [
+    dict(
+        epsilon=epsilon,
+        bias_correction=corrected,
+        nesterov=nesterov,
+        amsgrad=amsgrad,
+        decoupled=decoupled,
+    )
+    for epsilon, corrected, nesterov, amsgrad, decoupled in itertools.product(
+        ("outside", "hat", "inside"), *[(False, True)] * 4
+    )
+]
 
 
 @pytest.mark.parametrize("options", COVERED, ids=lambda o: "-".join(map(str, o.values())))
@@ -38,11 +46,13 @@ def test_forms_are_the_reference_where_both_speak(options):
     probe = probes.decay()
     numbers = Numbers(0.01, 0.8, 0.99, 1e-2, 0.1)
     method = reference.Adam(*numbers[:4], weight_decay=0.1, **options)
-    form = Form(epsilon=options["epsilon"],
-                corrected="both" if options["bias_correction"] else "neither",
-                nesterov="shared" if options["nesterov"] else "none",
-                amsgrad="before" if options["amsgrad"] else "none",
-                decay="decoupled" if options["decoupled"] else "L2")
+    form = Form(
+        epsilon=options["epsilon"],
+        corrected="both" if options["bias_correction"] else "neither",
+        nesterov="shared" if options["nesterov"] else "none",
+        amsgrad="before" if options["amsgrad"] else "none",
+        decay="decoupled" if options["decoupled"] else "L2",
+    )
     w, state, places = probe.start, method.init(probe.start), []
     for gradient in probe.gradients:
         w, state = method.step(w, gradient, state)
@@ -63,7 +73,7 @@ def test_forms_differ_on_the_probe():
 
 
 def test_bfloat16_is_rounded_as_mindspore_rounds():
-    x = np.random.default_rng(0).standard_normal(1000) * 10.0**np.linspace(-20, 20, 1000)
+    x = np.random.default_rng(0).standard_normal(1000) * 10.0 ** np.linspace(-20, 20, 1000)
     wanted = Tensor(x, ms.float32).astype(ms.bfloat16).astype(ms.float32).asnumpy()
     single = x.astype(np.float32)
     np.testing.assert_array_equal(rounded(single, "bfloat16"), wanted)
@@ -85,6 +95,7 @@ def test_what_rounding_explains_is_no_blank_cheque():
 
 
 # Mutants.
+
 
 def test_the_unmutated_is_algorithm_1():
     for made in (mutants.Adam, mutants.MindSporeAdam):
@@ -119,19 +130,25 @@ def check(found, expected):
 
 @pytest.mark.parametrize("decay", ("after", "sign"))
 def test_mutated_decay_is_no_known_decay(decay):
-    part = {"after": lambda self, old, new, g: new * (1 - self.learning_rate * self.weight_decay),
-            "sign": lambda self, old, new, g: new + self.learning_rate * self.weight_decay * old}
-    made = type("Mutant", (mutants.Adam,),
-                {"gradient": lambda self, g, w: g, "after": part[decay]})
+    part = {
+        "after": lambda self, old, new, g: new * (1 - self.learning_rate * self.weight_decay),
+        "sign": lambda self, old, new, g: new + self.learning_rate * self.weight_decay * old,
+    }
+    made = type("Mutant", (mutants.Adam,), {"gradient": lambda self, g, w: g, "after": part[decay]})
     found = identify_target(describe("it", made))
     assert found.finding("decay").status == "no known formula"
     assert not found.algorithm1
 
 
 def test_unscaled_decay_is_named():
-    made = type("It", (mutants.Adam,), {
-        "gradient": lambda self, g, w: g,
-        "after": lambda self, old, new, g: new - self.weight_decay * old})
+    made = type(
+        "It",
+        (mutants.Adam,),
+        {
+            "gradient": lambda self, g, w: g,
+            "after": lambda self, old, new, g: new - self.weight_decay * old,
+        },
+    )
     found = identify_target(describe("it", made))
     assert answers(found)["decay"] == ("found", "decoupled, not times the learning rate")
 
@@ -146,6 +163,7 @@ def test_what_can_not_be_told_is_ambiguous():
 
 # What is known.
 
+
 def test_nn_adam():
     found = identify("mindspore.nn.Adam")
     assert (found.status, found.formula, found.algorithm1) == ("found", "epsilon-hat", False)
@@ -159,8 +177,9 @@ def test_nn_adam():
     assert got["heeded"] == ("found", "heeds learning_rate, beta1, beta2, eps")
 
 
-@pytest.mark.parametrize("path, options", [("mindspore.nn.Adam", {"use_lazy": True}),
-                                           ("mindspore.nn.LazyAdam", {})])
+@pytest.mark.parametrize(
+    "path, options", [("mindspore.nn.Adam", {"use_lazy": True}), ("mindspore.nn.LazyAdam", {})]
+)
 def test_lazy(path, options):
     found = identify(path, options)
     assert found.formula == "epsilon-hat"
@@ -196,8 +215,13 @@ def test_adam_weight_decay():
     assert answers(found)["first_step"] == ("found", "no count")
 
 
-@pytest.mark.parametrize("path, decay", [("ms_adam.Adam", "L2, added to the gradient"),
-                                         ("ms_adam.AdamW", "decoupled, times the learning rate")])
+@pytest.mark.parametrize(
+    "path, decay",
+    [
+        ("ms_adam.Adam", "L2, added to the gradient"),
+        ("ms_adam.AdamW", "decoupled, times the learning rate"),
+    ],
+)
 def test_ours(path, decay):
     found = identify(path)
     assert found.formula == "Algorithm 1" and found.algorithm1
@@ -208,17 +232,20 @@ def test_ours(path, decay):
     assert got["amsgrad"] == ("found", "maximum before correction")
 
 
-@pytest.mark.parametrize("path, options, name", [
-    ("mindspore.nn.SGD", {}, "SGD"),
-    ("mindspore.nn.Momentum", {}, "SGD with momentum"),
-    ("mindspore.nn.SGD", {"momentum": 0.9, "nesterov": True}, "SGD with Nesterov momentum"),
-    ("mindspore.nn.Adagrad", {}, "AdaGrad (sum starts at 0.1)"),
-    ("mindspore.nn.RMSProp", {}, "RMSProp, mean square starts at 1"),
-    ("mindspore.nn.AdaMax", {}, "AdaMax"),
-    ("mindspore.experimental.optim.RMSprop", {}, "RMSProp"),
-    ("mindspore.experimental.optim.NAdam", {}, "NAdam"),
-    ("ms_adam.reference.RMSProp", {"centered": True}, "RMSProp, centered"),
-])
+@pytest.mark.parametrize(
+    "path, options, name",
+    [
+        ("mindspore.nn.SGD", {}, "SGD"),
+        ("mindspore.nn.Momentum", {}, "SGD with momentum"),
+        ("mindspore.nn.SGD", {"momentum": 0.9, "nesterov": True}, "SGD with Nesterov momentum"),
+        ("mindspore.nn.Adagrad", {}, "AdaGrad (sum starts at 0.1)"),
+        ("mindspore.nn.RMSProp", {}, "RMSProp, mean square starts at 1"),
+        ("mindspore.nn.AdaMax", {}, "AdaMax"),
+        ("mindspore.experimental.optim.RMSprop", {}, "RMSProp"),
+        ("mindspore.experimental.optim.NAdam", {}, "NAdam"),
+        ("ms_adam.reference.RMSProp", {"centered": True}, "RMSProp, centered"),
+    ],
+)
 def test_not_adam_is_named(path, options, name):
     found = identify(path, options)
     assert (found.status, found.formula) == ("found", name)
@@ -237,10 +264,12 @@ def test_relatives_of_reference_have_distinct_names():
 
 # Targets.
 
+
 def test_factory_of_the_users_own(tmp_path, monkeypatch):
     (tmp_path / "own_optimizers.py").write_text(
         "from mindspore import nn\n"
-        "def make(weights):\n    return nn.Adam(weights, eps=1e-6, beta2=0.99)\n")
+        "def make(weights):\n    return nn.Adam(weights, eps=1e-6, beta2=0.99)\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     found = identify("own_optimizers:make")
     assert found.formula == "epsilon-hat"
@@ -250,23 +279,35 @@ def test_factory_of_the_users_own(tmp_path, monkeypatch):
     assert found.assumed == []
 
 
-@pytest.mark.parametrize("path, options, formula, decay", [
-    # a class whose __new__ returns one of two other classes, as MindFormers' AdamW does
-    ("lab.studies.identify.factories.Chosen", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories:Chosen", {"adamw": True}, "Algorithm 1",
-     "decoupled, times the learning rate"),
-    ("lab.studies.identify.factories.Holder.Chosen", {"adamw": True}, "Algorithm 1", None),
-    ("lab.studies.identify.factories:Holder.make", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories.ByMetaclass", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories:with_groups", {}, "Algorithm 1", "decoupled, times the learning rate"),
-    ("lab.studies.identify.factories:handed_on", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories:by_position", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories:imports_late", {}, "Algorithm 1", None),
-    ("lab.studies.identify.factories.of_class", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories:of_function", {}, "Algorithm 1", None),
-    ("lab.studies.identify.factories.callable_object", {}, "epsilon-hat", None),
-    ("lab.studies.identify.factories:of_reference", {}, "epsilon-hat", None),
-])
+@pytest.mark.parametrize(
+    "path, options, formula, decay",
+    [
+        # a class whose __new__ returns one of two other classes, as MindFormers' AdamW does
+        ("lab.studies.identify.factories.Chosen", {}, "epsilon-hat", None),
+        (
+            "lab.studies.identify.factories:Chosen",
+            {"adamw": True},
+            "Algorithm 1",
+            "decoupled, times the learning rate",
+        ),
+        ("lab.studies.identify.factories.Holder.Chosen", {"adamw": True}, "Algorithm 1", None),
+        ("lab.studies.identify.factories:Holder.make", {}, "epsilon-hat", None),
+        ("lab.studies.identify.factories.ByMetaclass", {}, "epsilon-hat", None),
+        (
+            "lab.studies.identify.factories:with_groups",
+            {},
+            "Algorithm 1",
+            "decoupled, times the learning rate",
+        ),
+        ("lab.studies.identify.factories:handed_on", {}, "epsilon-hat", None),
+        ("lab.studies.identify.factories:by_position", {}, "epsilon-hat", None),
+        ("lab.studies.identify.factories:imports_late", {}, "Algorithm 1", None),
+        ("lab.studies.identify.factories.of_class", {}, "epsilon-hat", None),
+        ("lab.studies.identify.factories:of_function", {}, "Algorithm 1", None),
+        ("lab.studies.identify.factories.callable_object", {}, "epsilon-hat", None),
+        ("lab.studies.identify.factories:of_reference", {}, "epsilon-hat", None),
+    ],
+)
 def test_any_callable_that_returns_an_optimizer(path, options, formula, decay):
     found = identify(path, options)
     assert (found.status, found.formula) == ("found", formula)
@@ -283,8 +324,10 @@ def test_a_decay_that_can_not_be_switched_off_is_told():
 
 def test_arguments_are_those_of_what_is_called():
     """Of __new__ or the metaclass where they take them; what a partial sets is its default."""
-    names = {path: list(find(f"lab.studies.identify.factories:{path}").parameters)
-             for path in ("Chosen", "ByMetaclass", "Counted", "of_class")}
+    names = {
+        path: list(find(f"lab.studies.identify.factories:{path}").parameters)
+        for path in ("Chosen", "ByMetaclass", "Counted", "of_class")
+    }
     assert names["Chosen"] == ["learning_rate", "eps", "weight_decay", "adamw"]
     assert names["ByMetaclass"] == ["learning_rate"]
     assert names["Counted"][:2] == ["learning_rate", "beta1"]  # its __new__ hands on all it gets
@@ -292,23 +335,48 @@ def test_arguments_are_those_of_what_is_called():
     assert identify("lab.studies.identify.factories:of_class").numbers["eps"] == pytest.approx(1e-6)
 
 
-@pytest.mark.parametrize("path, options, words", [
-    ("mindspore.nn.Adm", {}, ("mindspore.nn has no 'Adm'", "did you mean Adam")),
-    ("mindspore.nn.Dense", {}, ("not an optimizer", "mindspore.nn.Optimizer")),
-    ("ms_adam.reference.Adam", {"esp": 1.0},
-     ("no argument 'esp'", "did you mean eps", "beta1=0.9")),
-    ("mindspore.nn.Adam", {"params": []}, ("'params' is what is optimized",)),
-    ("ms_adam.reference.Adam", {"beta1": 2.0}, ("can not be made", "'beta1' must be a number")),
-    ("lab.studies.identify.mutants:bfloat16", {}, ("returns no optimizer", "it raised")),
-    ("lab.studies.identify.factories.ReturnsNone", {}, ("returns no optimizer", "it returned None")),
-    ("lab.studies.identify.factories:returns_class", {}, ("returns no optimizer", "returned the class Adam")),
-    ("lab.studies.identify.factories:returns_cell", {}, ("it returned Dense", "mindspore.nn.Optimizer")),
-    ("lab.studies.identify.factories:returns_pair", {}, ("it returned tuple of 2",)),
-    ("lab.studies.identify.factories:returns_nothing_to_step", {}, ("returned dict, not an optimizer",)),
-    ("lab.studies.identify.factories.Chosen", {"adamw": True, "esp": 1e-3},
-     ("no argument 'esp'", "did you mean eps", "adamw=False")),
-    ("lab.studies.identify.factories:needs_steps", {}, ("needs steps: add --set steps=VALUE",)),
-])
+@pytest.mark.parametrize(
+    "path, options, words",
+    [
+        ("mindspore.nn.Adm", {}, ("mindspore.nn has no 'Adm'", "did you mean Adam")),
+        ("mindspore.nn.Dense", {}, ("not an optimizer", "mindspore.nn.Optimizer")),
+        (
+            "ms_adam.reference.Adam",
+            {"esp": 1.0},
+            ("no argument 'esp'", "did you mean eps", "beta1=0.9"),
+        ),
+        ("mindspore.nn.Adam", {"params": []}, ("'params' is what is optimized",)),
+        ("ms_adam.reference.Adam", {"beta1": 2.0}, ("can not be made", "'beta1' must be a number")),
+        ("lab.studies.identify.mutants:bfloat16", {}, ("returns no optimizer", "it raised")),
+        (
+            "lab.studies.identify.factories.ReturnsNone",
+            {},
+            ("returns no optimizer", "it returned None"),
+        ),
+        (
+            "lab.studies.identify.factories:returns_class",
+            {},
+            ("returns no optimizer", "returned the class Adam"),
+        ),
+        (
+            "lab.studies.identify.factories:returns_cell",
+            {},
+            ("it returned Dense", "mindspore.nn.Optimizer"),
+        ),
+        ("lab.studies.identify.factories:returns_pair", {}, ("it returned tuple of 2",)),
+        (
+            "lab.studies.identify.factories:returns_nothing_to_step",
+            {},
+            ("returned dict, not an optimizer",),
+        ),
+        (
+            "lab.studies.identify.factories.Chosen",
+            {"adamw": True, "esp": 1e-3},
+            ("no argument 'esp'", "did you mean eps", "adamw=False"),
+        ),
+        ("lab.studies.identify.factories:needs_steps", {}, ("needs steps: add --set steps=VALUE",)),
+    ],
+)
 def test_errors_say_what_is_allowed(path, options, words):
     with pytest.raises(UserError) as raised:
         identify(path, options)
@@ -363,7 +431,7 @@ def stand_in_for_torch():
             self.state = self.method.init(params[0].value)
 
         def step(self):
-            w, = self.params
+            (w,) = self.params
             new, self.state = self.method.step(w.value, w.grad, self.state)
             w.value = new.astype(w.dtype)
 
@@ -381,6 +449,7 @@ def test_everything_in_the_catalogue_exists():
 
 
 # Tables.
+
 
 def test_tables_have_a_cell_for_each_head():
     found = identify("ms_adam.reference.Adam", {"decoupled": True})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED
 from ms_adam.lab.studies.images.verdicts import (
     MINDSPORES,
     OURS,
@@ -12,7 +13,6 @@ from ms_adam.lab.studies.images.verdicts import (
     same_accuracy,
     same_bits,
 )
-from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED
 
 NAN = float("nan")
 

@@ -26,7 +26,8 @@ RATE = float(np.float32(1e-3))
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_distance_to_the_formula(backend, epsilon_hat, scale, mode):
     places, fed = displacements(
-        lambda params: ms_adam.Adam(params, epsilon_hat=epsilon_hat, backend=backend), scale)
+        lambda params: ms_adam.Adam(params, epsilon_hat=epsilon_hat, backend=backend), scale
+    )
     expected = follow(reference.Adam(RATE, epsilon="hat" if epsilon_hat else "outside"), fed)
     for got, want in zip(places, expected):
         assert relative(got, want) <= LIMIT
@@ -42,16 +43,26 @@ def test_nn_adam_is_not_the_formula_that_it_documents(scale, least):
 # nn.Adam multiplies float32 powers of beta up, step by step, and its 1 - 0.999 is off by 1.3e-5.
 # Where epsilon-hat is larger than the root of the moment, its step carries half of that: 6.5e-6.
 NN_ADAM = {
-    "default": {}, "nesterov": {"use_nesterov": True}, "amsgrad": {"use_amsgrad": True},
-    "decay": {"weight_decay": 0.01}, "locking": {"use_locking": True},
-    "loss scale": {"loss_scale": 1024.0}, "betas": {"beta1": 0.8, "beta2": 0.99},
-    "eps": {"eps": 1e-3}, "schedule": {"learning_rate": [1e-3, 2e-3] * 500},
-    "all": {"use_nesterov": True, "weight_decay": 0.01, "loss_scale": 1024.0, "eps": 1e-6,
-            "use_locking": True},
+    "default": {},
+    "nesterov": {"use_nesterov": True},
+    "amsgrad": {"use_amsgrad": True},
+    "decay": {"weight_decay": 0.01},
+    "locking": {"use_locking": True},
+    "loss scale": {"loss_scale": 1024.0},
+    "betas": {"beta1": 0.8, "beta2": 0.99},
+    "eps": {"eps": 1e-3},
+    "schedule": {"learning_rate": [1e-3, 2e-3] * 500},
+    "all": {
+        "use_nesterov": True,
+        "weight_decay": 0.01,
+        "loss_scale": 1024.0,
+        "eps": 1e-6,
+        "use_locking": True,
+    },
 }
 
 
-@functools.lru_cache(maxsize=None)  # for all our backends
+@functools.cache  # for all our backends
 def nn_adam_takes_it_to(name, scale):
     return displacements(lambda params: nn.Adam(params, **NN_ADAM[name]), scale)[0]
 
@@ -66,7 +77,8 @@ def test_epsilon_hat_gives_the_numbers_of_nn_adam(backend, name):
         return
     scale = options.get("loss_scale", 1.0)
     ours, _ = displacements(
-        lambda params: ms_adam.Adam(params, epsilon_hat=True, backend=backend, **options), scale)
+        lambda params: ms_adam.Adam(params, epsilon_hat=True, backend=backend, **options), scale
+    )
     for got, want in zip(ours, nn_adam_takes_it_to(name, scale)):
         assert relative(got, want) <= 1e-5
 
@@ -82,19 +94,31 @@ def test_any_call_is_within_its_roundings(data):
     rates = st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999])
     options = {
         "learning_rate": data.draw(st.sampled_from([1e-5, 1e-3, 0.1]), label="learning_rate"),
-        "beta1": data.draw(rates, label="beta1"), "beta2": data.draw(rates, label="beta2"),
+        "beta1": data.draw(rates, label="beta1"),
+        "beta2": data.draw(rates, label="beta2"),
         "eps": data.draw(st.sampled_from([1e-12, 1e-8, 1e-3]), label="eps"),
         "bias_correction": data.draw(st.booleans(), label="bias_correction"),
         "weight_decay": data.draw(st.sampled_from([0.0, 0.01]), label="weight_decay"),
-        "loss_scale": data.draw(st.sampled_from([1.0, 3.0, 128.0]), label="loss_scale")}
-    hat, nesterov, amsgrad, decoupled = (data.draw(st.booleans(), label=name) for name in
-                                         ("epsilon_hat", "nesterov", "amsgrad", "decoupled"))
+        "loss_scale": data.draw(st.sampled_from([1.0, 3.0, 128.0]), label="loss_scale"),
+    }
+    hat, nesterov, amsgrad, decoupled = (
+        data.draw(st.booleans(), label=name)
+        for name in ("epsilon_hat", "nesterov", "amsgrad", "decoupled")
+    )
     scale = data.draw(st.sampled_from([1.0, 1e-3, 1e-6]), label="scale")
     if dtype == "float16":
         scale = max(scale, 1e-3)  # smaller gradients are no float16 numbers
-    case = Case("drawn", "AdamW" if decoupled else "Adam",
-                {**options, "epsilon_hat": hat, "use_nesterov": nesterov, "use_amsgrad": amsgrad},
-                {**options, "epsilon": "hat" if hat else "outside", "nesterov": nesterov,
-                 "amsgrad": amsgrad, "decoupled": decoupled})
+    case = Case(
+        "drawn",
+        "AdamW" if decoupled else "Adam",
+        {**options, "epsilon_hat": hat, "use_nesterov": nesterov, "use_amsgrad": amsgrad},
+        {
+            **options,
+            "epsilon": "hat" if hat else "outside",
+            "nesterov": nesterov,
+            "amsgrad": amsgrad,
+            "decoupled": decoupled,
+        },
+    )
     if runs(backend, case, dtype, shapes):
         assert excess_of(case, dtype, backend, shapes, scale=scale) <= 1.0

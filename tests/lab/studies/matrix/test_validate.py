@@ -49,6 +49,7 @@ COLUMN = {column.name: column for column in COLUMNS}
 
 # --- the table ---------------------------------------------------------------------------------
 
+
 def test_names_are_told_apart():
     assert len(CASE) == len(CASES + SCHEMES)
     assert len(validate.select()) == len(set(validate.select())) == len(CASE) * 4 * 2 * 5
@@ -66,15 +67,26 @@ def test_every_option_of_nn_adam_has_a_case():
 
 
 def test_schedules_are_as_long_as_runs():
-    values = [value for case in SCHEMES for options in (case.options, *case.groups)
-              for value in options.values() if isinstance(value, PerStep)]
+    values = [
+        value
+        for case in SCHEMES
+        for options in (case.options, *case.groups)
+        for value in options.values()
+        if isinstance(value, PerStep)
+    ]
     assert values and all(len(value.values) >= STEPS for value in values)
     assert len(SCALES) == STEPS
 
 
-@pytest.mark.parametrize("only, number", [
-    ("default float32 graph composite", 2),  # "AdamW default" too
-    ("AMSGrad pynative flat float64", 2), ("float16", len(CASE) * 10), ("clipping bfloat16", 20)])
+@pytest.mark.parametrize(
+    "only, number",
+    [
+        ("default float32 graph composite", 2),  # "AdamW default" too
+        ("AMSGrad pynative flat float64", 2),
+        ("float16", len(CASE) * 10),
+        ("clipping bfloat16", 20),
+    ],
+)
 def test_select(only, number):
     cells = validate.select(only)
     assert len(cells) == number
@@ -88,26 +100,31 @@ def test_select_nothing():
 
 # --- judging -----------------------------------------------------------------------------------
 
+
 def changed(case, parameter, step, **change):
     """The case's reference with other numbers."""
     return dataclasses.replace(reference_for(case, parameter, step), **change)
 
 
 SCHEME_MUTANTS = {
-    "rate of the step before": ("learning rates in a list",
-                                lambda c, i, t: reference_for(c, i, max(t - 1, 0))),
-    "decay of the step before": ("weight decay schedule",
-                                 lambda c, i, t: reference_for(c, i, max(t - 1, 0))),
+    "rate of the step before": (
+        "learning rates in a list",
+        lambda c, i, t: reference_for(c, i, max(t - 1, 0)),
+    ),
+    "decay of the step before": (
+        "weight decay schedule",
+        lambda c, i, t: reference_for(c, i, max(t - 1, 0)),
+    ),
     "rate of the next step": ("both schedules", lambda c, i, t: reference_for(c, i, t + 1)),
     "group of the neighbour": ("groups", lambda c, i, t: reference_for(c, i + 1, t)),
     "order forgotten": ("groups", lambda c, i, t: reference_for(c, len(SHAPES) - 1 - i, t)),
-    "decay of all groups": ("groups of AdamW",
-                            lambda c, i, t: changed(c, i, t, weight_decay=0.01)),
-    "not centralized": ("gradient centralization",
-                        lambda c, i, t: changed(c, i, t, centralize=False)),
+    "decay of all groups": ("groups of AdamW", lambda c, i, t: changed(c, i, t, weight_decay=0.01)),
+    "not centralized": (
+        "gradient centralization",
+        lambda c, i, t: changed(c, i, t, centralize=False),
+    ),
     "clipped too much": ("clipping", lambda c, i, t: changed(c, i, t, loss_scale=1.0001)),
-    "clipped scaled": ("clipping and loss scale",
-                       lambda c, i, t: changed(c, i, t, loss_scale=1.0)),
+    "clipped scaled": ("clipping and loss scale", lambda c, i, t: changed(c, i, t, loss_scale=1.0)),
     "beta2 of master weights": ("master weights", lambda c, i, t: changed(c, i, t, beta2=0.99901)),
 }
 
@@ -119,6 +136,7 @@ def test_the_bounds_catch_a_wrong_scheme(name):
 
     def optimizer():
         return make_optimizer(case, make_parameters(SHAPES, "float32"), backend="composite")
+
     assert excess(case, "float32", optimizer(), scale=SCALES) <= 1.0
     assert excess(case, "float32", optimizer(), scale=SCALES, adam_of=wrong) > 2.0
 
@@ -155,8 +173,16 @@ class TestNnAdam:
         # epsilon is 1/32 of what it should be in the first step
         assert distance_to_nn_adam(plain, dtype, {}) > 2.0
 
-    @pytest.mark.parametrize("change", [{"beta1": 0.91}, {"beta2": 0.9991}, {"eps": 2e-2},
-                                        {"learning_rate": 1.001e-3}, {"use_nesterov": True}])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"beta1": 0.91},
+            {"beta2": 0.9991},
+            {"eps": 2e-2},
+            {"learning_rate": 1.001e-3},
+            {"use_nesterov": True},
+        ],
+    )
     def test_another_adam_is_told_apart(self, change):
         theirs = run_nn_adam(CASE["large epsilon"], "float32")
         assert distance_to_nn_adam(theirs, "float32", {"backend": "composite", **change}) > 2.0
@@ -167,17 +193,28 @@ class TestNnAdam:
             assert theirs.error is None and theirs.share <= 1.0
 
     def test_it_drops_nesterov_beside_amsgrad(self):
-        results = cell_worker.judge(CASE["nesterov amsgrad"], "float32", COLUMN["composite"],
-                                    run_nn_adam(CASE["nesterov amsgrad"], "float32"))
+        results = cell_worker.judge(
+            CASE["nesterov amsgrad"],
+            "float32",
+            COLUMN["composite"],
+            run_nn_adam(CASE["nesterov amsgrad"], "float32"),
+        )
         assert [result["status"] for result in results] == [HELD, NN_ADAM_DIFFERS]
         assert results[1]["share"] > 100
 
-    @pytest.mark.parametrize("case, dtype, error", [
-        ("default", "bfloat16", "BFloat16"), ("beta1 = 0", "float32", "beta1"),
-        ("AdamW", "float32", "decoupled"), ("clipping", "float32", "max_grad_norm")])
+    @pytest.mark.parametrize(
+        "case, dtype, error",
+        [
+            ("default", "bfloat16", "BFloat16"),
+            ("beta1 = 0", "float32", "beta1"),
+            ("AdamW", "float32", "decoupled"),
+            ("clipping", "float32", "max_grad_norm"),
+        ],
+    )
     def test_what_it_cannot_run_is_said(self, case, dtype, error):
-        results = cell_worker.judge(CASE[case], dtype, COLUMN["fused"],
-                                    run_nn_adam(CASE[case], dtype))
+        results = cell_worker.judge(
+            CASE[case], dtype, COLUMN["fused"], run_nn_adam(CASE[case], dtype)
+        )
         assert [result["status"] for result in results] == [HELD, NN_ADAM_CANNOT]
         assert error in results[1]["note"] and len(results[1]["note"]) <= 160
 
@@ -200,6 +237,7 @@ def test_a_backend_that_must_run_everything_may_not_refuse():
 
 def test_a_dtype_that_a_device_lacks_is_not_available_there():
     """Judged as on a GPU, where no cell of bfloat16 can run."""
+
     class Events:
         sent = []
 
@@ -207,13 +245,21 @@ def test_a_dtype_that_a_device_lacks_is_not_available_there():
             (result,) = results
             self.sent.append((cell[1:], result["status"], result["note"]))
 
-    cells = [["default", dtype, column] for dtype, column in (
-        ("bfloat16", "composite"), ("bfloat16", "primitive"), ("float16", "primitive"))]
+    cells = [
+        ["default", dtype, column]
+        for dtype, column in (
+            ("bfloat16", "composite"),
+            ("bfloat16", "primitive"),
+            ("float16", "primitive"),
+        )
+    ]
     cell_worker._judge_all(cells, "GPU", Events())
     statuses = {tuple(cell): status for cell, status, _ in Events.sent}
-    assert statuses == {("bfloat16", "composite"): NOT_AVAILABLE,
-                        ("bfloat16", "primitive"): NOT_AVAILABLE,
-                        ("float16", "primitive"): NOT_OFFERED}
+    assert statuses == {
+        ("bfloat16", "composite"): NOT_AVAILABLE,
+        ("bfloat16", "primitive"): NOT_AVAILABLE,
+        ("float16", "primitive"): NOT_OFFERED,
+    }
     assert all("no BFloat16 kernels for GPU" in note for _, _, note in Events.sent[:2])
     for backend in ("primitive", "composite"):
         assert cell_worker._device_obstacle(backend, "bfloat16", "Ascend") is None
@@ -229,6 +275,7 @@ def test_any_other_error_is_the_cells_own():
 def test_counting():
     def results(*statuses):
         return [{"status": status} for status in statuses]
+
     assert validate.passed(results(HELD, NOT_OFFERED, NN_ADAM_CANNOT, NN_ADAM_DIFFERS)) is True
     assert validate.passed(results(HELD, FELL_SHORT)) is False
     assert validate.passed(results(NOT_OFFERED)) is None
@@ -268,9 +315,20 @@ def command(folder, *arguments, at_start=""):
     (folder / "sitecustomize.py").write_text(at_start)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "validate",
-         "--out", str(folder / "out"), *arguments],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+        [
+            sys.executable,
+            "-c",
+            "from ms_adam.lab.cli import main; main()",
+            "validate",
+            "--out",
+            str(folder / "out"),
+            *arguments,
+        ],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     return done.returncode, done.stdout, json.loads((folder / "out/validate.json").read_text())
 
 
@@ -280,14 +338,17 @@ def test_what_is_right_passes(tmp_path):
     assert content["schema"] == 1 and content["environment"]["device_target"] == "CPU"
     assert content["complete"] is True
     assert [(r["against"], r["status"]) for r in content["results"]] == [
-        (REFERENCE, HELD), (NN_ADAM, HELD)]
+        (REFERENCE, HELD),
+        (NN_ADAM, HELD),
+    ]
     assert all(0.0 < r["share"] <= 1.0 for r in content["results"])
     assert output.startswith("2 held, 0 fell short")
 
 
 def test_a_wrong_formula_falls_short(tmp_path):
     status, output, content = command(
-        tmp_path, "--only", "locking float32 graph composite", at_start=WRONG_BETA)
+        tmp_path, "--only", "locking float32 graph composite", at_start=WRONG_BETA
+    )
     assert status == 1
     assert [r["status"] for r in content["results"]] == [FELL_SHORT, FELL_SHORT]
     assert all(r["share"] > 2.0 for r in content["results"])
@@ -307,14 +368,26 @@ def test_a_run_that_is_killed_loses_no_cell(tmp_path):
     (tmp_path / "validate.json").write_text('{"complete": true, "results": ["of an earlier run"]}')
     only = "float32 graph composite"
     run = subprocess.Popen(
-        [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "validate", "--only", only,
-         "--out", str(tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        [
+            sys.executable,
+            "-c",
+            "from ms_adam.lab.cli import main; main()",
+            "validate",
+            "--only",
+            only,
+            "--out",
+            str(tmp_path),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     seen, limit = [], time.monotonic() + 120
     try:
         while len(seen) < 3 and time.monotonic() < limit:
             content = json.loads((tmp_path / "validate.json").read_text())
-            number = len({result["case"] for result in content["results"]
-                          if result != "of an earlier run"})
+            number = len(
+                {result["case"] for result in content["results"] if result != "of an earlier run"}
+            )
             if number and number not in seen:
                 seen.append(number)
             time.sleep(0.005)
@@ -333,9 +406,15 @@ def test_what_is_saved_grows_by_a_cell(tmp_path, monkeypatch):
     cells = validate.select("locking float32 graph")
     held = [{"against": REFERENCE, "status": HELD, "share": 0.5, "note": ""}]
     monkeypatch.setattr(validate, "obstacle", lambda device_target, out: None)
-    monkeypatch.setattr(validate, "_carry_out", lambda jobs, workers, out: (
-        (job, {"event": "cell", "cell": cell, "results": held})
-        for job in jobs for cell in job["cells"]))
+    monkeypatch.setattr(
+        validate,
+        "_carry_out",
+        lambda jobs, workers, out: (
+            (job, {"event": "cell", "cell": cell, "results": held})
+            for job in jobs
+            for cell in job["cells"]
+        ),
+    )
     saved = []
     content = validate.validate(cells, "CPU", tmp_path, save=saved.append)
     assert [len(part["results"]) for part in saved] == list(range(len(cells) + 1))
@@ -347,8 +426,9 @@ def test_what_is_saved_grows_by_a_cell(tmp_path, monkeypatch):
 def test_a_device_that_is_not_there_never_passes(tmp_path, target):
     """The devices are hidden: MindSpore for the CPU has none, and others look at these names."""
     hide = "import os\nos.environ.update(CUDA_VISIBLE_DEVICES='', ASCEND_RT_VISIBLE_DEVICES='')\n"
-    status, output, content = command(tmp_path, "--device-target", target, "--only", "locking",
-                                      at_start=hide)
+    status, output, content = command(
+        tmp_path, "--device-target", target, "--only", "locking", at_start=hide
+    )
     assert status == 3
     assert {r["status"] for r in content["results"]} == {"not available on this device"}
     assert len(content["results"]) == len(validate.select("locking"))

@@ -19,24 +19,45 @@ def content(**changes):
     """A figure of two optimizers as its YAML file would hold it."""
     scale = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "step_ms": 1.0}
     return {
-        "kind": "paper_figure", "name": "small", "title": "A small figure", "paper": "Nothing.",
-        "differences": [], "data": {"source": "mnist"}, "network": {"kind": "logistic"},
-        "variants": [{"label": "L2", "l2": 0.01}], "batch_size": 20, "decay": "inverse sqrt",
-        "design": "tuned", "tuning_seeds": [0], "seeds": [1, 2, 3],
+        "kind": "paper_figure",
+        "name": "small",
+        "title": "A small figure",
+        "paper": "Nothing.",
+        "differences": [],
+        "data": {"source": "mnist"},
+        "network": {"kind": "logistic"},
+        "variants": [{"label": "L2", "l2": 0.01}],
+        "batch_size": 20,
+        "decay": "inverse sqrt",
+        "design": "tuned",
+        "tuning_seeds": [0],
+        "seeds": [1, 2, 3],
         "optimizers": [contender("Adam"), contender("AdaGrad")],
         "claims": [ordering("ahead of")],
-        "scales": {"quick": scale, "standard": scale, "full": scale}, **changes}
+        "scales": {"quick": scale, "standard": scale, "full": scale},
+        **changes,
+    }
 
 
 def contender(name, label=None, rates=(0.01, 0.1, 1.0), **settings):
-    return {"name": name, "label": label, "settings": {**SETTINGS[name], **settings},
-            "learning_rates": list(rates)}
+    return {
+        "name": name,
+        "label": label,
+        "settings": {**SETTINGS[name], **settings},
+        "learning_rates": list(rates),
+    }
 
 
 def ordering(relation, factor=1.0, measure="end", **more):
-    return {"form": "ordering", "words": "A claim.", "measure": measure,
-            "comparisons": [{"first": "Adam", "relation": relation, "second": "AdaGrad",
-                             "factor": factor}], **more}
+    return {
+        "form": "ordering",
+        "words": "A claim.",
+        "measure": measure,
+        "comparisons": [
+            {"first": "Adam", "relation": relation, "second": "AdaGrad", "factor": factor}
+        ],
+        **more,
+    }
 
 
 def figure(**changes):

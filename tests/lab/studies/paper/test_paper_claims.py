@@ -21,30 +21,32 @@ LOW, HIGH = [1.0, 1.1, 1.2], [2.0, 2.1, 2.4]
 
 def verdict(claim, first, second, of_first=None, of_second=None):
     small = figure(claims=[claim])
-    lines = [line(small, 0, first, **(of_first or {})),
-             line(small, 1, second, **(of_second or {}))]
+    lines = [line(small, 0, first, **(of_first or {})), line(small, 1, second, **(of_second or {}))]
     (found,) = judge(small, scale_of(small, "quick"), lines)
     return found.status
 
 
-@pytest.mark.parametrize("relation, factor, first, second, wanted", [
-    ("ahead of", 1.0, LOW, HIGH, REPRODUCED),
-    ("ahead of", 1.0, HIGH, LOW, NOT_REPRODUCED),
-    ("ahead of", 1.0, LOW, [1.15, 3.0, 3.0], INCONCLUSIVE),  # bands touch
-    ("ahead of", 1.0, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], NOT_REPRODUCED),  # level is not ahead
-    ("far ahead of", 1.5, LOW, HIGH, REPRODUCED),
-    ("far ahead of", 3.0, LOW, HIGH, NOT_REPRODUCED),  # ahead, but not far
-    ("far ahead of", 2.0, LOW, HIGH, INCONCLUSIVE),
-    ("about as", 1.5, LOW, [1.1, 1.2, 1.3], REPRODUCED),
-    ("about as", 1.5, LOW, HIGH, NOT_REPRODUCED),
-    ("about as", 1.5, HIGH, LOW, NOT_REPRODUCED),
-    ("about as", 1.2, LOW, [1.1, 1.2, 1.3], INCONCLUSIVE),
-    ("not behind", 1.1, LOW, [1.1, 1.2, 1.3], REPRODUCED),
-    ("not behind", 1.1, HIGH, LOW, NOT_REPRODUCED),
-    ("ahead of", 1.0, LOW, [np.inf, np.inf, np.inf], REPRODUCED),
-    ("ahead of", 1.0, [np.inf, 1.0, 1.0], HIGH, INCONCLUSIVE),
-    ("ahead of", 1.0, [np.inf] * 3, [np.inf] * 3, INCONCLUSIVE),
-])
+@pytest.mark.parametrize(
+    "relation, factor, first, second, wanted",
+    [
+        ("ahead of", 1.0, LOW, HIGH, REPRODUCED),
+        ("ahead of", 1.0, HIGH, LOW, NOT_REPRODUCED),
+        ("ahead of", 1.0, LOW, [1.15, 3.0, 3.0], INCONCLUSIVE),  # bands touch
+        ("ahead of", 1.0, [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], NOT_REPRODUCED),  # level is not ahead
+        ("far ahead of", 1.5, LOW, HIGH, REPRODUCED),
+        ("far ahead of", 3.0, LOW, HIGH, NOT_REPRODUCED),  # ahead, but not far
+        ("far ahead of", 2.0, LOW, HIGH, INCONCLUSIVE),
+        ("about as", 1.5, LOW, [1.1, 1.2, 1.3], REPRODUCED),
+        ("about as", 1.5, LOW, HIGH, NOT_REPRODUCED),
+        ("about as", 1.5, HIGH, LOW, NOT_REPRODUCED),
+        ("about as", 1.2, LOW, [1.1, 1.2, 1.3], INCONCLUSIVE),
+        ("not behind", 1.1, LOW, [1.1, 1.2, 1.3], REPRODUCED),
+        ("not behind", 1.1, HIGH, LOW, NOT_REPRODUCED),
+        ("ahead of", 1.0, LOW, [np.inf, np.inf, np.inf], REPRODUCED),
+        ("ahead of", 1.0, [np.inf, 1.0, 1.0], HIGH, INCONCLUSIVE),
+        ("ahead of", 1.0, [np.inf] * 3, [np.inf] * 3, INCONCLUSIVE),
+    ],
+)
 def test_orderings(relation, factor, first, second, wanted):
     assert verdict(ordering(relation, factor), first, second) == wanted
 
@@ -57,8 +59,10 @@ def test_speed_is_the_way_to_a_common_cost():
     trials = {0.01: [outcome(1, 5)], 0.1: [outcome(1, 1)], 1.0: [outcome(1, 5)]}
 
     def judged(first, second):
-        lines = [Line(small.variants[0], small.optimizers[i], trials, 0.1, outcomes)
-                 for i, outcomes in enumerate((first, second))]
+        lines = [
+            Line(small.variants[0], small.optimizers[i], trials, 0.1, outcomes)
+            for i, outcomes in enumerate((first, second))
+        ]
         return judge(small, scale_of(small, "quick"), lines)[0].status
 
     assert judged(fast, slow) == REPRODUCED
@@ -87,8 +91,9 @@ def test_one_comparison_that_fails_decides_a_claim():
     for number, (first, second) in enumerate(((LOW, HIGH), (HIGH, LOW))):
         for which, finals in enumerate((first, second)):
             made = line(small, which, finals)
-            lines.append(Line(small.variants[number], made.contender, made.trials, made.best,
-                              made.judged))
+            lines.append(
+                Line(small.variants[number], made.contender, made.trials, made.best, made.judged)
+            )
     (found,) = judge(small, scale_of(small, "quick"), lines)
     assert found.status == NOT_REPRODUCED
     assert len(found.measured) == 2
@@ -105,8 +110,11 @@ def bias_figure(test, factor=1.1):
     claim = {"form": "bias correction", "words": "A claim.", "test": test, "measure": "end"}
     if factor:
         claim["factor"] = factor
-    optimizers = [contender("Adam", f"{on} {beta2}", beta2=beta2, bias_correction=on)
-                  for beta2 in (0.99, 0.9999) for on in (1, 0)]
+    optimizers = [
+        contender("Adam", f"{on} {beta2}", beta2=beta2, bias_correction=on)
+        for beta2 in (0.99, 0.9999)
+        for on in (1, 0)
+    ]
     return figure(design="grid", tuning_seeds=[], optimizers=optimizers, claims=[claim])
 
 
@@ -117,8 +125,10 @@ def bias_verdict(test, costs, factor=1.1):
     for contender_ in small.optimizers:
         settings = contender_.settings
         finals = costs[settings["beta2"], int(settings["bias_correction"])]
-        trials = {rate: [outcome(10, 9, 9, final * (1 + 0.001 * seed)) for seed in range(3)]
-                  for rate, final in zip(contender_.learning_rates, finals)}
+        trials = {
+            rate: [outcome(10, 9, 9, final * (1 + 0.001 * seed)) for seed in range(3)]
+            for rate, final in zip(contender_.learning_rates, finals)
+        }
         lines.append(Line(small.variants[0], contender_, trials, 0.1, trials[0.1]))
     return judge(small, scale_of(small, "quick"), lines)[0].status
 
@@ -126,21 +136,31 @@ def bias_verdict(test, costs, factor=1.1):
 GOOD = [5, 2, 3]
 
 
-@pytest.mark.parametrize("without, wanted", [
-    ({0.99: GOOD, 0.9999: [5, 20, np.inf]}, REPRODUCED),
-    ({0.99: GOOD, 0.9999: GOOD}, NOT_REPRODUCED),
-    ({0.99: [5, 20, 20], 0.9999: [5, 20, 20]}, NOT_REPRODUCED),  # does not grow with beta2
-    ({0.99: [5, 2, 20], 0.9999: [5, 20, 20]}, REPRODUCED),
-])
+@pytest.mark.parametrize(
+    "without, wanted",
+    [
+        ({0.99: GOOD, 0.9999: [5, 20, np.inf]}, REPRODUCED),
+        ({0.99: GOOD, 0.9999: GOOD}, NOT_REPRODUCED),
+        ({0.99: [5, 20, 20], 0.9999: [5, 20, 20]}, NOT_REPRODUCED),  # does not grow with beta2
+        ({0.99: [5, 2, 20], 0.9999: [5, 20, 20]}, REPRODUCED),
+    ],
+)
 def test_instability_without_correction(without, wanted):
-    costs = {(0.99, 1): GOOD, (0.9999, 1): GOOD,
-             **{(beta2, 0): found for beta2, found in without.items()}}
+    costs = {
+        (0.99, 1): GOOD,
+        (0.9999, 1): GOOD,
+        **{(beta2, 0): found for beta2, found in without.items()},
+    }
     assert bias_verdict("unstable without", costs, None) == wanted
 
 
 def test_not_worse_at_best_and_anywhere():
-    better_somewhere = {(0.99, 1): [5, 2, 3], (0.9999, 1): [5, 2, 3],
-                        (0.99, 0): [3, 2, np.inf], (0.9999, 0): [5, 3, np.inf]}
+    better_somewhere = {
+        (0.99, 1): [5, 2, 3],
+        (0.9999, 1): [5, 2, 3],
+        (0.99, 0): [3, 2, np.inf],
+        (0.9999, 0): [5, 3, np.inf],
+    }
     assert bias_verdict("not worse at best", better_somewhere) == REPRODUCED
     assert bias_verdict("not worse anywhere", better_somewhere) == NOT_REPRODUCED
     worse = {**better_somewhere, (0.9999, 0): [5, 1, 3]}

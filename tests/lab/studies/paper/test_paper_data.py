@@ -19,8 +19,9 @@ def small_images(monkeypatch):
 def cifar(folder, labels, size=48):
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
-    records = np.column_stack([np.array(labels, np.uint8),
-                               random.integers(0, 256, (len(labels), size), dtype=np.uint8)])
+    records = np.column_stack(
+        [np.array(labels, np.uint8), random.integers(0, 256, (len(labels), size), dtype=np.uint8)]
+    )
     (folder / "data_batch_1.bin").write_bytes(records.tobytes())
     return records
 
@@ -46,8 +47,9 @@ def test_the_folder_is_taken_where_it_is_there(tmp_path):
 
 
 def test_the_auto_encoder_gets_zeros_and_ones():
-    small = figure(network={"kind": "autoencoder", "units": 2, "latent": 1},
-                   variants=[{"label": "one"}])
+    small = figure(
+        network={"kind": "autoencoder", "units": 2, "latent": 1}, variants=[{"label": "one"}]
+    )
     (images,) = load_examples(small, 50).arrays
     assert set(np.unique(images)) == {0, 1}
 
@@ -72,17 +74,21 @@ def test_cifar_batches_are_read_and_whitened(tmp_path, small_images):
     assert np.allclose(examples.arrays[0].mean(axis=0), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda path: path.write_bytes(b"12"), "no multiple of 3073"),
-    (lambda path: path.write_bytes(bytes([11]) + bytes(3072)), "label 11"),
-    (lambda path: path.unlink(), "holds no data_batch_"),
-])
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda path: path.write_bytes(b"12"), "no multiple of 3073"),
+        (lambda path: path.write_bytes(bytes([11]) + bytes(3072)), "label 11"),
+        (lambda path: path.unlink(), "holds no data_batch_"),
+    ],
+)
 def test_damaged_cifar_batches_are_refused(damage, words, tmp_path):
     cifar(tmp_path / "cifar", [1], size=3072)
     damage(tmp_path / "cifar" / "data_batch_1.bin")
     with pytest.raises(DataError, match=words):
-        load_examples(figure(data={"source": "mnist", "cifar_directory": str(tmp_path / "cifar")}),
-                      4)
+        load_examples(
+            figure(data={"source": "mnist", "cifar_directory": str(tmp_path / "cifar")}), 4
+        )
 
 
 def test_whitened_images_are_uncorrelated():

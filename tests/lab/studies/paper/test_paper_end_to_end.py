@@ -15,11 +15,11 @@ import pytest
 import yaml
 from lab.studies.paper.paper_figures import content, outcome
 
+from ms_adam.lab.report.paper import write_report
 from ms_adam.lab.studies.paper.cache import Cache, code_digest
 from ms_adam.lab.studies.paper.config import PaperFigure
 from ms_adam.lab.studies.paper.runner import Interrupted, reproduce
 from ms_adam.lab.studies.paper.tensorboard import EventFiles
-from ms_adam.lab.report.paper import write_report
 
 RUNS = 2 * (2 + 3)
 
@@ -46,8 +46,16 @@ def small():
 
 
 def command(config, out, *options):
-    return [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce", str(config),
-            "--out", str(out), *options]
+    return [
+        sys.executable,
+        "-c",
+        "from ms_adam.lab.cli import main; main()",
+        "reproduce",
+        str(config),
+        "--out",
+        str(out),
+        *options,
+    ]
 
 
 def costs(found):
@@ -60,8 +68,9 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper")
     config, out = folder / "small.yaml", folder / "out"
     config.write_text(yaml.safe_dump(content()))
-    arguments = command(config, out, "--scale", "quick", "--tensorboard", "--json",
-                        str(folder / "copy.json"))
+    arguments = command(
+        config, out, "--scale", "quick", "--tensorboard", "--json", str(folder / "copy.json")
+    )
     first = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
     return folder, out, first
 
@@ -114,10 +123,15 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
 def test_ctrl_c_on_the_command_is_told_without_a_trace(tmp_path):
     config = tmp_path / "small.yaml"
     scale = {**content()["scales"]["quick"], "epochs": 400}
-    config.write_text(yaml.safe_dump(content(
-        scales={"quick": scale, "standard": scale, "full": scale})))
-    process = subprocess.Popen(command(config, tmp_path / "out", "--scale", "quick"),
-                               stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    config.write_text(
+        yaml.safe_dump(content(scales={"quick": scale, "standard": scale, "full": scale}))
+    )
+    process = subprocess.Popen(
+        command(config, tmp_path / "out", "--scale", "quick"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("cache/*.npz")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -162,8 +176,12 @@ def test_the_report_has_claim_test_verdict_and_all_runs(finished):
     (verdict,) = entry["verdicts"]
     page = html.unescape((out / "index.html").read_text())
     for text in (page, (out / "report.md").read_text()):
-        for wanted in (verdict["claim"], verdict["test"], verdict["status"],
-                       entry["config_sha256"][:16]):
+        for wanted in (
+            verdict["claim"],
+            verdict["test"],
+            verdict["status"],
+            entry["config_sha256"][:16],
+        ):
             assert wanted in text
     for image in re.findall(r"\((figures/.*?\.png)\)", (out / "report.md").read_text()):
         assert (out / image).read_bytes().startswith(b"\x89PNG")
@@ -250,11 +268,13 @@ def test_runs_are_taken_by_one_process_and_given_back(tmp_path):
         "from ms_adam.lab.studies.paper.cache import Cache\n"
         "with Cache(Path(sys.argv[1])).taken('a') as taken:\n"
         "    print(taken, flush=True)\n"
-        "    time.sleep(600 if taken else 0)\n")
+        "    time.sleep(600 if taken else 0)\n"
+    )
 
     def start():
-        return subprocess.Popen([sys.executable, "-c", other, str(tmp_path)], text=True,
-                                stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            [sys.executable, "-c", other, str(tmp_path)], text=True, stdout=subprocess.PIPE
+        )
 
     with start() as first:
         assert first.stdout.readline() == "True\n"

@@ -100,8 +100,14 @@ def tolerance(name, way):
     1 / (1 - beta) x 5 for a moving average, beta 0.999 in float32 being off by 2^-24 / 0.001 of
     1 - beta; the weight is rounded once more, to at most 2^-24 of what it has moved.
     """
-    kept = {"Adam": 1000 * (1 - 0.999**STEPS), "AdaMax": STEPS, "AdaGrad": STEPS,
-            "SGD Nesterov": 10, "RMSProp": 10, "AdaDelta": 2 * 20}[name]
+    kept = {
+        "Adam": 1000 * (1 - 0.999**STEPS),
+        "AdaMax": STEPS,
+        "AdaGrad": STEPS,
+        "SGD Nesterov": 10,
+        "RMSProp": 10,
+        "AdaDelta": 2 * 20,
+    }[name]
     return 2.0**-24 * (16 + 5 * kept + STEPS) * way
 
 

@@ -34,8 +34,10 @@ def test_every_optimizer_gets_the_same_number_of_trials(design, tuning, wanted):
 def test_the_judged_seeds_have_no_part_in_choosing():
     small = figure()
     lines = sweep(small, scale_of(small, "quick"), pretend)
-    trial, judged = ([spec.seed for spec, purpose, _ in runs(lines, small) if purpose == wanted]
-                     for wanted in ("trial", "judged"))
+    trial, judged = (
+        [spec.seed for spec, purpose, _ in runs(lines, small) if purpose == wanted]
+        for wanted in ("trial", "judged")
+    )
     assert set(trial) == {0}
     assert set(judged) == {1, 2, 3}
 
@@ -46,9 +48,19 @@ def test_a_rate_that_diverges_is_never_the_best():
     assert best_rate({0.1: [outcome(1, np.inf)], 0.2: [outcome(1, np.inf)]}) == 0.1
 
 
-@pytest.mark.parametrize("costs, target, wanted", [
-    ([8, 4, 2], 4, 1), ([8, 4, 2], 8, 0), ([8, 4, 1], 2, 1.5), ([8, 4, 2], 1, np.inf),
-    ([8, 4, 6, 2], 4, 1), ([np.inf, 4, 2], 4, 1), ([2, 0], 1, 0.5), ([8, np.inf], 4, np.inf)])
+@pytest.mark.parametrize(
+    "costs, target, wanted",
+    [
+        ([8, 4, 2], 4, 1),
+        ([8, 4, 2], 8, 0),
+        ([8, 4, 1], 2, 1.5),
+        ([8, 4, 2], 1, np.inf),
+        ([8, 4, 6, 2], 4, 1),
+        ([np.inf, 4, 2], 4, 1),
+        ([2, 0], 1, 0.5),
+        ([8, np.inf], 4, np.inf),
+    ],
+)
 def test_steps_to_a_target(costs, target, wanted):
     assert steps_to(np.array(costs, dtype=float), target) == pytest.approx(wanted)
 
@@ -62,24 +74,51 @@ def test_the_hash_is_that_of_what_decides_the_outcome():
     def digest(of=small, at=scale, run=spec, **changed):
         return run.digest(of, at, {**around, **changed})
 
-    same = [figure(title="Another"), figure(seeds=[1, 2, 3, 4]),
-            figure(optimizers=[contender("Adam", "called so"), contender("AdaGrad")],
-                   claims=[{"form": "ordering", "words": "w", "measure": "end", "comparisons": [
-                       {"first": "AdaGrad", "relation": "ahead of", "second": "AdaGrad"}]}])]
+    same = [
+        figure(title="Another"),
+        figure(seeds=[1, 2, 3, 4]),
+        figure(
+            optimizers=[contender("Adam", "called so"), contender("AdaGrad")],
+            claims=[
+                {
+                    "form": "ordering",
+                    "words": "w",
+                    "measure": "end",
+                    "comparisons": [
+                        {"first": "AdaGrad", "relation": "ahead of", "second": "AdaGrad"}
+                    ],
+                }
+            ],
+        ),
+    ]
     for other in same:
         assert digest(other) == digest()
     different = [
-        digest(figure(batch_size=10)), digest(figure(decay="none")),
+        digest(figure(batch_size=10)),
+        digest(figure(decay="none")),
         digest(figure(network={"kind": "perceptron", "hidden": [2]})),
         digest(at=scale.model_copy(update={"epochs": 4})),
         digest(at=scale.model_copy(update={"width": 0.5})),
         digest(run=Spec(spec.variant, spec.contender, 0.2, 1)),
         digest(run=Spec(spec.variant, spec.contender, 0.1, 2)),
         digest(run=Spec(spec.variant, small.optimizers[1], 0.1, 1)),
-        digest(run=Spec(figure(variants=[{"label": "L2", "l2": 0.1}]).variants[0],
-                        spec.contender, 0.1, 1)),
-        digest(run=Spec(spec.variant, figure(
-            optimizers=[contender("Adam", beta1=0.8), contender("AdaGrad")]).optimizers[0],
-            0.1, 1)),
-        digest(examples="x"), digest(code="x"), digest(mindspore="x")]
+        digest(
+            run=Spec(
+                figure(variants=[{"label": "L2", "l2": 0.1}]).variants[0], spec.contender, 0.1, 1
+            )
+        ),
+        digest(
+            run=Spec(
+                spec.variant,
+                figure(optimizers=[contender("Adam", beta1=0.8), contender("AdaGrad")]).optimizers[
+                    0
+                ],
+                0.1,
+                1,
+            )
+        ),
+        digest(examples="x"),
+        digest(code="x"),
+        digest(mindspore="x"),
+    ]
     assert len({digest(), *different}) == 1 + len(different)

@@ -45,16 +45,22 @@ def in_float64(small, method, rate, seed):
         wrong = (p - np.eye(CLASSES)[y]) / len(y)
         scale = 1 / np.sqrt(t) if small.decay == "inverse sqrt" else 1.0
         for i, g in enumerate((wrong.T @ x + l2 * w, wrong.sum(axis=0))):
-            parameters[i], states[i] = method.step(parameters[i], g, states[i],
-                                                   learning_rate=rate * scale)
+            parameters[i], states[i] = method.step(
+                parameters[i], g, states[i], learning_rate=rate * scale
+            )
     return np.append(costs[0], np.reshape(costs, (3, -1)).mean(axis=1))
 
 
 @pytest.mark.parametrize("decay", ["inverse sqrt", "none"])
-@pytest.mark.parametrize("name, method", [
-    ("Adam", reference.Adam()), ("SGD Nesterov", reference.Nesterov(0.01, 0.9)),
-    ("AdaGrad", reference.AdaGrad(0.01, 1e-10)),
-    ("RMSProp", reference.RMSProp(0.01, 0.9, 1e-16, "inside"))])
+@pytest.mark.parametrize(
+    "name, method",
+    [
+        ("Adam", reference.Adam()),
+        ("SGD Nesterov", reference.Nesterov(0.01, 0.9)),
+        ("AdaGrad", reference.AdaGrad(0.01, 1e-10)),
+        ("RMSProp", reference.RMSProp(0.01, 0.9, 1e-16, "inside")),
+    ],
+)
 def test_a_run_is_that_of_float64(name, method, decay):
     small, one = trainer(name, decay=decay)
     found = one.run(0.1, 3, quietly)
@@ -66,16 +72,21 @@ def test_a_run_is_that_of_float64(name, method, decay):
 
 def test_the_decay_and_the_rate_count():
     small, one = trainer(decay="none")
-    assert not np.allclose(one.run(0.1, 3, quietly).costs,
-                           in_float64(small, reference.Adam(), 0.11, 3), rtol=1e-3)
-    assert not np.allclose(one.run(0.1, 3, quietly).costs,
-                           in_float64(figure(), reference.Adam(), 0.1, 3), rtol=1e-3)
+    assert not np.allclose(
+        one.run(0.1, 3, quietly).costs, in_float64(small, reference.Adam(), 0.11, 3), rtol=1e-3
+    )
+    assert not np.allclose(
+        one.run(0.1, 3, quietly).costs, in_float64(figure(), reference.Adam(), 0.1, 3), rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_nothing_of_a_run_stays_for_the_next(name, monkeypatch):
-    _, one = trainer(name, network={"kind": "perceptron", "hidden": [4]},
-                     variants=[{"label": "d", "dropout": 0.5}])
+    _, one = trainer(
+        name,
+        network={"kind": "perceptron", "hidden": [4]},
+        variants=[{"label": "d", "dropout": 0.5}],
+    )
     first = one.run(0.1, 3, quietly).costs
     other = one.run(0.3, 4, quietly).costs
     # MindSpore's products of matrices may differ in the last bit from one call to the next.
@@ -96,14 +107,21 @@ def test_one_compilation_serves_all_runs():
 
 
 def test_all_optimizers_start_at_the_same_cost():
-    first = [trainer(name, network={"kind": "perceptron", "hidden": [4]})[1].run(
-        0.01, 5, quietly).costs[0] for name in ("Adam", "AdaGrad", "SGD Nesterov")]
+    first = [
+        trainer(name, network={"kind": "perceptron", "hidden": [4]})[1]
+        .run(0.01, 5, quietly)
+        .costs[0]
+        for name in ("Adam", "AdaGrad", "SGD Nesterov")
+    ]
     assert first[0] == first[1] == first[2]
 
 
 def test_a_run_that_diverges_ends_there_and_says_so():
-    _, one = trainer("SGD Nesterov", network={"kind": "perceptron", "hidden": [4, 4]},
-                     variants=[{"label": "none"}])
+    _, one = trainer(
+        "SGD Nesterov",
+        network={"kind": "perceptron", "hidden": [4, 4]},
+        variants=[{"label": "none"}],
+    )
     found = one.run(1e25, 0, quietly)
     assert found.diverged
     assert found.steps < 9

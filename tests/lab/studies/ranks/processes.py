@@ -8,8 +8,11 @@ import ms_adam
 
 def paths_of_tests():
     """Variables with which ranks find the modules of tests, and this ms_adam."""
-    paths = [str(Path(__file__).parents[3]), str(Path(ms_adam.__file__).parents[1]),
-             os.environ.get("PYTHONPATH", "")]
+    paths = [
+        str(Path(__file__).parents[3]),
+        str(Path(ms_adam.__file__).parents[1]),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "GLOG_v": "3"}
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 import ms_adam
-from ms_adam.lab.studies.ranks.rank import serve
 from ms_adam.lab.run.worker import told
+from ms_adam.lab.studies.ranks.rank import serve
 
 SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
 STEPS = 3
@@ -34,11 +34,17 @@ CASES = {
     "float16": {"dtypes": ["float16"]},
     "dtypes": {"dtypes": ["float16", "float32", "bfloat16", "float64"]},
     "dtypes, composite": {"dtypes": ["float16", "float32"], "backend": "composite"},
-    "master weights, composite": {"dtypes": ["float16", "bfloat16", "float32"],
-                                  "master_weights": True, "backend": "composite"},
+    "master weights, composite": {
+        "dtypes": ["float16", "bfloat16", "float32"],
+        "master_weights": True,
+        "backend": "composite",
+    },
     "master weights": {"dtypes": ["float16", "bfloat16", "float32"], "master_weights": True},
-    "master weights, clipping": {"dtypes": ["float16", "bfloat16", "float32"],
-                                 "master_weights": True, "max_grad_norm": 0.5},
+    "master weights, clipping": {
+        "dtypes": ["float16", "bfloat16", "float32"],
+        "master_weights": True,
+        "max_grad_norm": 0.5,
+    },
     "groups": {"groups": True},
     "groups, clipping": {"groups": True, "max_grad_norm": 0.5},
     "one parameter": {"shapes": [(6, 2)]},
@@ -49,8 +55,13 @@ CASES = {
     "empty": {"shapes": [(0, 3), (4,), (2,)]},
     "large": {"shapes": [(900, 90), (70000,), (33, 7)], "max_grad_norm": 0.5},
     "lazy": {"use_lazy": True, "sparse": True},
-    "lazy, flat, master weights": {"use_lazy": True, "sparse": True, "dtypes": ["float16"],
-                                   "flat_state": True, "master_weights": True},
+    "lazy, flat, master weights": {
+        "use_lazy": True,
+        "sparse": True,
+        "dtypes": ["float16"],
+        "flat_state": True,
+        "master_weights": True,
+    },
     "lazy, groups": {"use_lazy": True, "groups": True},
     "lazy, clipping": {"use_lazy": True, "sparse": True, "max_grad_norm": 0.5},
     "lazy, composite": {"use_lazy": True, "sparse": True, "backend": "composite"},
@@ -65,14 +76,19 @@ def make(case, sharded):
     options.pop("sparse", None)
     random = np.random.default_rng(0)
     parameters = [
-        Parameter(Tensor(np.asarray(random.standard_normal(shape)),
-                         getattr(ms, dtypes[i % len(dtypes)])), name=f"w{i}")
-        for i, shape in enumerate(shapes)]
+        Parameter(
+            Tensor(np.asarray(random.standard_normal(shape)), getattr(ms, dtypes[i % len(dtypes)])),
+            name=f"w{i}",
+        )
+        for i, shape in enumerate(shapes)
+    ]
     given = parameters
     if options.pop("groups", False):
-        given = [{"params": parameters[:2], "lr": 0.05, "weight_decay": 0.1},
-                 {"params": parameters[2:5], "grad_centralization": True},
-                 {"params": parameters[5:]}]
+        given = [
+            {"params": parameters[:2], "lr": 0.05, "weight_decay": 0.1},
+            {"params": parameters[2:5], "grad_centralization": True},
+            {"params": parameters[5:]},
+        ]
     kind = getattr(ms_adam, options.pop("optimizer", "Adam"))
     return kind(given, 0.01, shard_state=sharded, **options)
 
@@ -81,8 +97,10 @@ def gradient(parameter, random, sparse):
     dtype = parameter.dtype
     if sparse and parameter.ndim == 2 and parameter.shape[0] > 4:
         rows = random.integers(0, parameter.shape[0], 4)
-        return (Tensor(rows, ms.int32),
-                Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype))
+        return (
+            Tensor(rows, ms.int32),
+            Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype),
+        )
     return Tensor(np.asarray(random.standard_normal(parameter.shape)), dtype)
 
 
@@ -105,14 +123,18 @@ def bits_of(values):
 def different(ones, others):
     """The names that only one has, or whose bits are not equal."""
     return sorted(set(ones) ^ set(others)) + [
-        name for name in set(ones) & set(others) if not np.array_equal(ones[name], others[name])]
+        name for name in set(ones) & set(others) if not np.array_equal(ones[name], others[name])
+    ]
 
 
 def held(optimizer):
     """Bytes of moments and master weights that this rank has."""
     own = [*optimizer.moment1, *optimizer.moment2, *getattr(optimizer, "vhat", ())]
-    own += [weight for weight, parameter in zip(getattr(optimizer, "master_weights", ()),
-                                                optimizer.parameters) if weight is not parameter]
+    own += [
+        weight
+        for weight, parameter in zip(getattr(optimizer, "master_weights", ()), optimizer.parameters)
+        if weight is not parameter
+    ]
     return sum(value.nbytes for value in own)
 
 
@@ -151,25 +173,33 @@ def with_shards(name, case, ranks, others):
     """What came of the steps, and what the test is told."""
     optimizer = make(case, True)
     results = go(optimizer, case.get("sparse", False))
-    found = {"digest": digest(results), "bytes": held(optimizer),
-             "bytes of all": held(make(case, False)),
-             "elements": sum(own[1] for own in optimizer.shares.owned if own is not None)}
+    found = {
+        "digest": digest(results),
+        "bytes": held(optimizer),
+        "bytes of all": held(make(case, False)),
+        "elements": sum(own[1] for own in optimizer.shares.owned if own is not None),
+    }
     # The share that this rank saves; the test reads all of them, and so does another launch.
     path = ranks.folder / tag(name)
     ms.save_checkpoint(optimizer, f"{path}-{ranks.rank}.ckpt")
     gathered = ms_adam.gather_state(optimizer)
     if ranks.rank == 0:
-        ms.save_checkpoint([{"name": name, "data": value} for name, value in gathered.items()],
-                           f"{path}-gathered.ckpt")
+        ms.save_checkpoint(
+            [{"name": name, "data": value} for name, value in gathered.items()],
+            f"{path}-gathered.ckpt",
+        )
     if others is not None:
         path, count = Path(others[0]) / tag(name), others[1]
         with np.load(f"{path}.npz") as expected:
-            for what, checkpoint in (("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
-                                     ("gathered", f"{path}-gathered.ckpt")):
+            for what, checkpoint in (
+                ("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
+                ("gathered", f"{path}-gathered.ckpt"),
+            ):
                 taken = make(case, True)
                 ms_adam.load_state(taken, checkpoint)
                 found[f"from {what} of others"] = different(
-                    dict(expected), bits_of(ms_adam.gather_state(taken)))
+                    dict(expected), bits_of(ms_adam.gather_state(taken))
+                )
     return results, found
 
 
@@ -214,14 +244,17 @@ def steps(backend, mode, ranks):
     for sharded in (True, False):
         network = Network(mode == "graph")
         parameters = network.trainable_params()
-        optimizer = ms_adam.Adam(parameters, 0.01, use_lazy=backend != "primitive",
-                                 backend=backend, shard_state=sharded)
+        optimizer = ms_adam.Adam(
+            parameters, 0.01, use_lazy=backend != "primitive", backend=backend, shard_state=sharded
+        )
         step = Step(network, optimizer, ranks.count)
         random = np.random.default_rng([ranks.rank, 7])  # each rank has examples of its own
         try:
             for _ in range(3):
-                step(Tensor(random.integers(0, 30, 5), ms.int32),
-                     Tensor(random.standard_normal((5, 3)), ms.float32))
+                step(
+                    Tensor(random.integers(0, 30, 5), ms.int32),
+                    Tensor(random.standard_normal((5, 3)), ms.float32),
+                )
         except ValueError as error:
             return "ValueError: " + told(error).strip("'")
         found.append({str(i): bits(parameter) for i, parameter in enumerate(parameters)})
@@ -243,12 +276,16 @@ def work(job, ranks):
     for name, case in CASES.items():
         results[name], found["cases"][name] = with_shards(name, case, ranks, job.get("others"))
         ranks.tell("case", name=name)
-    found["steps"] = {backend: steps(backend, job["mode"], ranks)
-                      for backend in ("fused", "primitive", "composite")}
+    found["steps"] = {
+        backend: steps(backend, job["mode"], ranks)
+        for backend in ("fused", "primitive", "composite")
+    }
     found["share of another"] = error_of_share_of_another(ranks)  # all are saved since long
-    found["different"] = {name: without(name, case, ranks, results[name])
-                          for i, (name, case) in enumerate(CASES.items())
-                          if i % ranks.count == ranks.rank}
+    found["different"] = {
+        name: without(name, case, ranks, results[name])
+        for i, (name, case) in enumerate(CASES.items())
+        if i % ranks.count == ranks.rank
+    }
     (ranks.folder / f"found_{ranks.rank}.json").write_text(json.dumps(found))
 
 

@@ -8,8 +8,10 @@ def distributed_config(**changes):
         "title": "A few steps",
         "workers": [2],
         "modes": ["graph"],
-        "problems": [{"name": "images", "train": 300, "hidden": [16]},
-                     {"name": "words", "train": 200, "words": 300, "width": 4}],
+        "problems": [
+            {"name": "images", "train": 300, "hidden": [16]},
+            {"name": "words", "train": 200, "words": 300, "width": 4},
+        ],
         "optimizers": [{"name": "AdamW", "learning_rate": 0.001, "weight_decay": 0.01}],
         "steps": 60,
         "batch_size": 20,

@@ -20,37 +20,43 @@ def test_the_config_that_is_given_along():
     assert [optimizer.name for optimizer in run.optimizers] == ["Adam", "AdamW"]
 
 
-@pytest.mark.parametrize("key, value, message", [
-    ("workers", [], "workers"),
-    ("workers", [1], "workers"),  # that is always made
-    ("workers", [2, 2], "workers"),
-    ("workers", [True], "workers"),
-    ("workers", [3], "batch_size = 20 can not be divided among 3 workers"),
-    ("modes", [], "modes"),
-    ("modes", ["eager"], "modes"),
-    ("modes", ["graph", "graph"], "modes"),
-    ("problems", [], "problems"),
-    ("problems", [{**IMAGES, "name": "sounds"}], "problems"),
-    ("problems", [{**IMAGES, "words": 3}], "words"),
-    ("problems", [IMAGES, IMAGES], "problems: each name may stand only once"),
-    ("problems", [{**IMAGES, "train": 10}],
-     "batch_size = 20 is more than the 10 examples of images"),
-    ("optimizers", [], "optimizers"),
-    ("optimizers", [ADAM, ADAM], "optimizers: each name may stand only once"),
-    ("optimizers", [{**ADAM, "name": "SGD"}], "optimizers"),
-    ("optimizers", [{**ADAM, "learning_rate": 0.0}], "learning_rate"),
-    ("optimizers", [{**ADAM, "learning_rate": float("nan")}], "learning_rate"),
-    ("optimizers", [{**ADAM, "weight_decay": -0.1}], "weight_decay"),
-    ("optimizers", [{**ADAM, "beta1": 0.9}], "beta1"),
-    ("steps", 0, "steps"),
-    ("batch_size", 2.5, "batch_size"),
-    ("seed", -1, "seed"),
-    ("checkpoints.every_steps", 0, "every_steps"),
-    ("checkpoints.keep", 1, "keep"),
-    ("message_sizes", [0], "message_sizes"),
-    ("name", "a/b", "name"),
-    ("title", "", "title"),
-])
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("workers", [], "workers"),
+        ("workers", [1], "workers"),  # that is always made
+        ("workers", [2, 2], "workers"),
+        ("workers", [True], "workers"),
+        ("workers", [3], "batch_size = 20 can not be divided among 3 workers"),
+        ("modes", [], "modes"),
+        ("modes", ["eager"], "modes"),
+        ("modes", ["graph", "graph"], "modes"),
+        ("problems", [], "problems"),
+        ("problems", [{**IMAGES, "name": "sounds"}], "problems"),
+        ("problems", [{**IMAGES, "words": 3}], "words"),
+        ("problems", [IMAGES, IMAGES], "problems: each name may stand only once"),
+        (
+            "problems",
+            [{**IMAGES, "train": 10}],
+            "batch_size = 20 is more than the 10 examples of images",
+        ),
+        ("optimizers", [], "optimizers"),
+        ("optimizers", [ADAM, ADAM], "optimizers: each name may stand only once"),
+        ("optimizers", [{**ADAM, "name": "SGD"}], "optimizers"),
+        ("optimizers", [{**ADAM, "learning_rate": 0.0}], "learning_rate"),
+        ("optimizers", [{**ADAM, "learning_rate": float("nan")}], "learning_rate"),
+        ("optimizers", [{**ADAM, "weight_decay": -0.1}], "weight_decay"),
+        ("optimizers", [{**ADAM, "beta1": 0.9}], "beta1"),
+        ("steps", 0, "steps"),
+        ("batch_size", 2.5, "batch_size"),
+        ("seed", -1, "seed"),
+        ("checkpoints.every_steps", 0, "every_steps"),
+        ("checkpoints.keep", 1, "keep"),
+        ("message_sizes", [0], "message_sizes"),
+        ("name", "a/b", "name"),
+        ("title", "", "title"),
+    ],
+)
 def test_a_wrong_value_is_named(tmp_path, key, value, message):
     content = distributed_config()
     load(write(tmp_path, content), Distributed)

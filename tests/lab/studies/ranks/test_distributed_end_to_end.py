@@ -20,22 +20,27 @@ from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END
 CONFIG = distributed_config()
 STEPS, EVERY = CONFIG["steps"], CONFIG["checkpoints"]["every_steps"]
 # SIGINT may be ignored in the process that started the tests, such as a shell's background job.
-START = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-         "from ms_adam.lab.cli import main; main()")
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from ms_adam.lab.cli import main; main()"
+)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The folder, what the runner returned, and what it told."""
     out, told = tmp_path_factory.mktemp("not disturbed"), []
-    content = runner.train(Distributed.model_validate(CONFIG), out, False,
-                           lambda *values: told.append(values))
+    content = runner.train(
+        Distributed.model_validate(CONFIG), out, False, lambda *values: told.append(values)
+    )
     return out, content, told
 
 
 def by_case(content):
-    return {(row["workers"], row["problem"], row["state"]): row
-            for row in content["results"][0]["trainings"]}
+    return {
+        (row["workers"], row["problem"], row["state"]): row
+        for row in content["results"][0]["trainings"]
+    }
 
 
 def test_all_claims_hold(undisturbed):
@@ -49,23 +54,28 @@ def test_results_are_complete(undisturbed):
     rows = by_case(content)
     assert sorted(rows) == sorted(
         [(1, problem, "whole") for problem in ("images", "words")]
-        + [(2, problem, state) for problem in ("images", "words")
-           for state in ("whole", "sharded")])
+        + [(2, problem, state) for problem in ("images", "words") for state in ("whole", "sharded")]
+    )
     for (workers, *_), row in rows.items():
         assert len(row["digests"]) == len(row["state_bytes"]) == workers
         assert row["resumed_after"] is None and row["step_ms"] > 0
     messages = content["results"][0]["messages"]
     assert {(message["message"], message["numbers"]) for message in messages} == {
-        (name, size) for name in ("AllReduce", "AllGather", "Broadcast")
-        for size in CONFIG["message_sizes"]}
+        (name, size)
+        for name in ("AllReduce", "AllGather", "Broadcast")
+        for size in CONFIG["message_sizes"]
+    }
     assert all(message["ms"] > 0 for message in messages)
 
 
 def test_it_has_learned_something(undisturbed):
     """Equal parameters would mean nothing if no step had moved them."""
     out, content, _ = undisturbed
-    digests = {row["digests"][0] for row in content["results"][0]["trainings"]
-               if row["problem"] == "images"}
+    digests = {
+        row["digests"][0]
+        for row in content["results"][0]["trainings"]
+        if row["problem"] == "images"
+    }
     assert len(digests) == 2  # one process rounds otherwise than two
     with np.load(out / "graph-2" / "images-AdamW-sharded.npz") as arrays:
         # Adam's steps are about learning_rate each.
@@ -83,9 +93,21 @@ class Command:
 
     def __init__(self, config, out, *more):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "train-distributed", str(config), "--out", str(out),
-             *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env={**os.environ, **paths_of_tests()})
+            [
+                sys.executable,
+                "-c",
+                START,
+                "train-distributed",
+                str(config),
+                "--out",
+                str(out),
+                *more,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, **paths_of_tests()},
+        )
 
     def until(self, folder, done):
         """Waits until rank 0 has told that so many steps are done."""
@@ -148,7 +170,8 @@ def test_resumed_it_ends_as_if_nothing_had_been(undisturbed, disturbed):
     assert "4 of 4 claims held" in said and left == []
     expected, found = by_case(undisturbed[1]), by_case(disturbed["content"])
     assert {key: row["digests"] for key, row in found.items()} == {
-        key: row["digests"] for key, row in expected.items()}
+        key: row["digests"] for key, row in expected.items()
+    }
 
 
 def test_it_went_on_from_checkpoints(disturbed):

@@ -13,11 +13,21 @@ CLAIMS = ["all ranks end", "those of one process", "sharded state gives", "divid
 
 def rows():
     """Those of two ranks that did well."""
-    return [{"mode": "graph", "workers": 2, "problem": problem, "optimizer": "AdamW",
-             "state": state, "digests": [problem, problem], "from_one_process": 1e-7,
-             "undivided_bytes": 100,
-             "state_bytes": [800, 800] if state == "whole" else [500, 300]}
-            for problem in ("images", "words") for state in ("whole", "sharded")]
+    return [
+        {
+            "mode": "graph",
+            "workers": 2,
+            "problem": problem,
+            "optimizer": "AdamW",
+            "state": state,
+            "digests": [problem, problem],
+            "from_one_process": 1e-7,
+            "undivided_bytes": 100,
+            "state_bytes": [800, 800] if state == "whole" else [500, 300],
+        }
+        for problem in ("images", "words")
+        for state in ("whole", "sharded")
+    ]
 
 
 def failed(changed):
@@ -32,18 +42,21 @@ def test_all_can_hold():
     assert failed(rows()) == []
 
 
-@pytest.mark.parametrize("row, values, claims", [
-    (0, {"digests": ["images", "other"]}, ["all ranks end"]),
-    (3, {"digests": ["words", "other"]}, ["all ranks end"]),
-    (1, {"digests": ["other", "other"]}, ["sharded state gives"]),
-    (2, {"from_one_process": 2e-6}, ["those of one process"]),
-    (2, {"from_one_process": float("nan")}, ["those of one process"]),
-    (3, {"from_one_process": float("inf")}, ["those of one process"]),
-    (1, {"state_bytes": [500, 299]}, ["divide the state"]),  # something is kept nowhere
-    (1, {"state_bytes": [500, 500]}, ["divide the state"]),  # something is kept twice
-    (3, {"state_bytes": [800, 0]}, ["divide the state"]),    # nothing is divided
-    (3, {"state_bytes": [501, 299]}, ["divide the state"]),  # half and more than a row
-])
+@pytest.mark.parametrize(
+    "row, values, claims",
+    [
+        (0, {"digests": ["images", "other"]}, ["all ranks end"]),
+        (3, {"digests": ["words", "other"]}, ["all ranks end"]),
+        (1, {"digests": ["other", "other"]}, ["sharded state gives"]),
+        (2, {"from_one_process": 2e-6}, ["those of one process"]),
+        (2, {"from_one_process": float("nan")}, ["those of one process"]),
+        (3, {"from_one_process": float("inf")}, ["those of one process"]),
+        (1, {"state_bytes": [500, 299]}, ["divide the state"]),  # something is kept nowhere
+        (1, {"state_bytes": [500, 500]}, ["divide the state"]),  # something is kept twice
+        (3, {"state_bytes": [800, 0]}, ["divide the state"]),  # nothing is divided
+        (3, {"state_bytes": [501, 299]}, ["divide the state"]),  # half and more than a row
+    ],
+)
 def test_each_can_fail(row, values, claims):
     changed = rows()
     changed[row].update(values)

@@ -43,18 +43,23 @@ class TestFailure:
         assert launching._failure(folder_of(tmp_path, alive, []), 2) is None
 
     def test_none_when_one_is_done_before_the_other(self, tmp_path, over):
-        folder = folder_of(tmp_path, {"scheduler": os.getpid(), 0: over, 1: os.getpid()},
-                           [(0, "done")])
+        folder = folder_of(
+            tmp_path, {"scheduler": os.getpid(), 0: over, 1: os.getpid()}, [(0, "done")]
+        )
         assert launching._failure(folder, 2) is None
 
     def test_none_when_all_are_done(self, tmp_path, over):
-        folder = folder_of(tmp_path, {"scheduler": over, 0: over, 1: over},
-                           [(1, "done"), (0, "done")])
+        folder = folder_of(
+            tmp_path, {"scheduler": over, 0: over, 1: over}, [(1, "done"), (0, "done")]
+        )
         assert launching._failure(folder, 2) is None
 
     def test_the_first_that_said_something(self, tmp_path, over):
-        folder = folder_of(tmp_path, {"scheduler": os.getpid(), 0: os.getpid(), 1: over},
-                           [(1, "no page 7"), ("scheduler", "1 timed out"), (0, "rank 1 is lost")])
+        folder = folder_of(
+            tmp_path,
+            {"scheduler": os.getpid(), 0: os.getpid(), 1: over},
+            [(1, "no page 7"), ("scheduler", "1 timed out"), (0, "rank 1 is lost")],
+        )
         assert launching._failure(folder, 2) == "rank 1 of 2 failed: no page 7"
 
     def test_one_that_is_gone_without_a_word(self, tmp_path, over):
@@ -75,14 +80,23 @@ class TestFailure:
         assert launching._failure(folder, 1) == "the scheduler was killed or crashed"
 
     def test_one_that_could_not_begin(self, tmp_path):
-        folder = folder_of(tmp_path, {"scheduler": os.getpid()}, [],
-                           "Worker process 7 exit with exception. Error code: 1.")
+        folder = folder_of(
+            tmp_path,
+            {"scheduler": os.getpid()},
+            [],
+            "Worker process 7 exit with exception. Error code: 1.",
+        )
         assert launching._failure(folder, 1) == "a rank of 1 ended before it could tell why"
 
 
 def events_of(folder, workers, raises):
-    return launch(workers, "lab.studies.ranks.ranks_that_fail",
-                  {"mode": "graph", "raises": raises}, folder, paths_of_tests())
+    return launch(
+        workers,
+        "lab.studies.ranks.ranks_that_fail",
+        {"mode": "graph", "raises": raises},
+        folder,
+        paths_of_tests(),
+    )
 
 
 def test_a_rank_that_raises_is_named_and_all_are_ended(tmp_path):
@@ -96,7 +110,8 @@ def test_a_rank_that_raises_is_named_and_all_are_ended(tmp_path):
     assert time.time() - failed_at < SECONDS_TO_END
     assert str(raised.value).splitlines() == [
         "rank 1 of 2 failed: ValueError: there is no page 7; all ranks were ended",
-        f"  their logs: {folder}"]
+        f"  their logs: {folder}",
+    ]
     assert json.loads((folder / "events.jsonl").read_text()) == {"event": "met", "count": 2}
     assert "there is no page 7" in (folder / "worker_1.log").read_text()
     assert left_of(folder) == []
@@ -138,11 +153,17 @@ for event in events_of(Path(sys.argv[1]), 2, raises="nobody"):
 
 def test_a_launch_that_is_killed_leaves_nobody(tmp_path):
     folder = tmp_path / "ranks"
-    process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(folder)], text=True,
-                               stdout=subprocess.PIPE, env={**os.environ, **paths_of_tests()})
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(folder)],
+        text=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **paths_of_tests()},
+    )
     try:
         assert process.stdout.readline() == "met\n"
-        assert len(left_of(folder)) == 5, left_of(folder)  # the launch, msrun, its scheduler, two ranks
+        assert len(left_of(folder)) == 5, left_of(
+            folder
+        )  # the launch, msrun, its scheduler, two ranks
     finally:
         process.kill()
         process.communicate()

@@ -20,18 +20,22 @@ def test_new_file(tmp_path):
     assert opened(tmp_path / "a.csv", 0) == (0, b"step,epoch,loss\n1,9,0.1\n")
 
 
-@pytest.mark.parametrize("content, step, last, kept", [
-    (WHOLE, 3, 3, WHOLE),
-    (WHOLE, 2, 2, WHOLE[:-8]),                      # later steps go
-    (WHOLE, 0, 0, b"step,epoch,loss\n"),
-    (WHOLE[:-1], 3, 2, WHOLE[:-8]),                 # 3,2,0.1 may be the beginning of 0.125
-    (WHOLE[:-3], 3, 2, WHOLE[:-8]),
-    (WHOLE[:10], 3, 0, b"step,epoch,loss\n"),       # a cut or foreign header
-    (b"", 3, 0, b"step,epoch,loss\n"),
-    (WHOLE.replace(b"2,1,", b"2;1,"), 3, 1, WHOLE[:24]),
-    (WHOLE.replace(b"2,1,", b"\xff,1,"), 3, 1, WHOLE[:24]),
-    (WHOLE + b"2,1,7\n", 9, 3, WHOLE),              # steps only rise
-], ids=str)
+@pytest.mark.parametrize(
+    "content, step, last, kept",
+    [
+        (WHOLE, 3, 3, WHOLE),
+        (WHOLE, 2, 2, WHOLE[:-8]),  # later steps go
+        (WHOLE, 0, 0, b"step,epoch,loss\n"),
+        (WHOLE[:-1], 3, 2, WHOLE[:-8]),  # 3,2,0.1 may be the beginning of 0.125
+        (WHOLE[:-3], 3, 2, WHOLE[:-8]),
+        (WHOLE[:10], 3, 0, b"step,epoch,loss\n"),  # a cut or foreign header
+        (b"", 3, 0, b"step,epoch,loss\n"),
+        (WHOLE.replace(b"2,1,", b"2;1,"), 3, 1, WHOLE[:24]),
+        (WHOLE.replace(b"2,1,", b"\xff,1,"), 3, 1, WHOLE[:24]),
+        (WHOLE + b"2,1,7\n", 9, 3, WHOLE),  # steps only rise
+    ],
+    ids=str,
+)
 def test_what_is_kept(tmp_path, content, step, last, kept):
     path = tmp_path / "a.csv"
     path.write_bytes(content)

@@ -31,6 +31,7 @@ class Trainer:
         def progress(name, mode, done, total):
             if done == stop_after:
                 raise KeyboardInterrupt
+
         self.told.clear()
         return train(run, self.mode, self.folder / out, resume, self.told.append, progress)
 
@@ -51,22 +52,37 @@ def graph_trainer(tmp_path):
     return Trainer(tmp_path, "graph")
 
 
-@pytest.mark.parametrize("mode, optimizer", [
-    ("graph", {}),
-    ("pynative", {}),
-    ("graph", {"name": "Adam", "learning_rate_decay": "none", "use_amsgrad": True,
-               "use_nesterov": True, "flat_state": True, "max_grad_norm": 0.5,
-               "weight_decay": 0.1}),
-    ("graph", {"backend": "composite", "epsilon_hat": True, "bias_correction": False}),
-], ids=["graph", "pynative", "flat", "composite"], indirect=["mode"])
+@pytest.mark.parametrize(
+    "mode, optimizer",
+    [
+        ("graph", {}),
+        ("pynative", {}),
+        (
+            "graph",
+            {
+                "name": "Adam",
+                "learning_rate_decay": "none",
+                "use_amsgrad": True,
+                "use_nesterov": True,
+                "flat_state": True,
+                "max_grad_norm": 0.5,
+                "weight_decay": 0.1,
+            },
+        ),
+        ("graph", {"backend": "composite", "epsilon_hat": True, "bias_correction": False}),
+    ],
+    ids=["graph", "pynative", "flat", "composite"],
+    indirect=["mode"],
+)
 def test_stopped_twice_equals_undisturbed(trainer, optimizer):
     run = small_run(trainer.folder, optimizer=optimizer)
     content = trainer(run, "whole")
     assert "goes on from" in trainer.stopped(run, "parts", 8)
     assert (trainer.folder / "parts/loss.csv").read_bytes().count(b"\n") == 9
     trainer.stopped(run, "parts", 17, resume=True)
-    assert trainer.told == [f"goes on after step 5, from {trainer.folder}/parts/checkpoints/"
-                            "step-00000005.ckpt"]
+    assert trainer.told == [
+        f"goes on after step 5, from {trainer.folder}/parts/checkpoints/step-00000005.ckpt"
+    ]
     resumed = trainer(run, "parts", resume=True)
     assert curves(trainer.folder / "whole") == curves(trainer.folder / "parts")
     assert resumed["results"][0]["resumed_after_step"] == 15
@@ -147,14 +163,22 @@ def test_a_training_is_not_overwritten(graph_trainer):
 def test_another_training_is_refused_with_what_differs(graph_trainer):
     graph_trainer.stopped(small_run(graph_trainer.folder), "out", 8)
     before = curves(graph_trainer.folder / "out")
-    other = small_run(graph_trainer.folder, optimizer={"beta1": 0.8}, training={"seed": 4},
-                      data={"train": 60}, title="Another name", checkpoints={"keep": 2})
+    other = small_run(
+        graph_trainer.folder,
+        optimizer={"beta1": 0.8},
+        training={"seed": 4},
+        data={"train": 60},
+        title="Another name",
+        checkpoints={"keep": 2},
+    )
     with pytest.raises(ExperimentError) as error:
         graph_trainer(other, "out", resume=True)
     lines = [line.strip() for line in str(error.value).splitlines()[1:]]
-    assert lines[:3] == ["data.train = 80 there, 60 here",
-                         "optimizer.beta1 = 0.9 there, 0.8 here",
-                         "training.seed = 3 there, 4 here"]
+    assert lines[:3] == [
+        "data.train = 80 there, 60 here",
+        "optimizer.beta1 = 0.9 there, 0.8 here",
+        "training.seed = 3 there, 4 here",
+    ]
     assert lines[3].startswith("images_sha256 = ") or len(lines) == 4
     assert curves(graph_trainer.folder / "out") == before
 

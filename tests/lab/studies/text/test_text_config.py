@@ -42,15 +42,18 @@ def test_keys_are_those_of_the_kind(tmp_path):
         load_experiment(write(tmp_path, content))
 
 
-@pytest.mark.parametrize("key, value, parts", [
-    ("optimizer", "SGD", ["unknown key 'optimizer'", "name, title, kind, data"]),
-    ("model.hidden", [3], ["unknown key 'model.hidden'", "allowed here: width"]),
-    ("data.words", 0, ["data.words = 0", "greater than or equal to 1"]),
-    ("training.batch_size", 201, ["training.batch_size = 201", "data.train = 200"]),
-    ("compare.sides", ["lazier"], ["compare.sides.0 = 'lazier'", "'exact_rows'", "'nn_lazy'"]),
-    ("compare.sides", ["lazy", "lazy"], ["stand only once"]),
-    ("compare.sides", [], ["compare.sides = []", "at least 1 item"]),
-])
+@pytest.mark.parametrize(
+    "key, value, parts",
+    [
+        ("optimizer", "SGD", ["unknown key 'optimizer'", "name, title, kind, data"]),
+        ("model.hidden", [3], ["unknown key 'model.hidden'", "allowed here: width"]),
+        ("data.words", 0, ["data.words = 0", "greater than or equal to 1"]),
+        ("training.batch_size", 201, ["training.batch_size = 201", "data.train = 200"]),
+        ("compare.sides", ["lazier"], ["compare.sides.0 = 'lazier'", "'exact_rows'", "'nn_lazy'"]),
+        ("compare.sides", ["lazy", "lazy"], ["stand only once"]),
+        ("compare.sides", [], ["compare.sides = []", "at least 1 item"]),
+    ],
+)
 def test_wrong_value_is_named(tmp_path, key, value, parts):
     with pytest.raises(ConfigError) as caught:
         load_experiment(write(tmp_path, changed(text_config(), key, value)))

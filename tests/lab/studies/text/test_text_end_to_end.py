@@ -19,8 +19,13 @@ COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "re
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
     (folder / "few.yaml").write_text(yaml.safe_dump(text_config()))
-    done = subprocess.run([*COMMAND, "few.yaml", "--out", "out"], cwd=folder, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [*COMMAND, "few.yaml", "--out", "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode in (0, 1), done.stderr
     return done, folder / "out"
 
@@ -32,8 +37,10 @@ def entry(finished):
 
 @pytest.fixture(scope="module")
 def arrays(finished, entry):
-    return {(row["side"], row["seed"]): np.load(finished[1] / "few" / row["file"])
-            for row in entry["runs"]}
+    return {
+        (row["side"], row["seed"]): np.load(finished[1] / "few" / row["file"])
+        for row in entry["runs"]
+    }
 
 
 def test_claims_about_numbers_hold_in_a_few_steps(finished, entry):

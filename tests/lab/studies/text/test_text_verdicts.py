@@ -3,22 +3,25 @@
 import numpy as np
 import pytest
 
+from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED
+from ms_adam.lab.problems.text import Bags, TextSplit
 from ms_adam.lab.run.comparison import Result
 from ms_adam.lab.studies.text import verdicts
-from ms_adam.lab.studies.text.comparison import (
-    compare_bits,
-    compare_first_step,
-    telling_words,
-)
-from ms_adam.lab.problems.text import Bags, TextSplit
-from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED
+from ms_adam.lab.studies.text.comparison import compare_bits, compare_first_step, telling_words
 
 NAN = float("nan")
 
 
 def row(side, seed=0, **changes):
-    return {"side": side, "seed": seed, "label": side, "test_accuracy": 0.75, "step_ms": [1.0, 1.0],
-            "follower": None, **changes}
+    return {
+        "side": side,
+        "seed": seed,
+        "label": side,
+        "test_accuracy": 0.75,
+        "step_ms": [1.0, 1.0],
+        "follower": None,
+        **changes,
+    }
 
 
 def result(side, seed, **arrays):
@@ -27,35 +30,58 @@ def result(side, seed, **arrays):
 
 
 def bits(*rows):
-    return [{"a": "lazy", "b": "lazy_pynative", "seed": 0, "epochs": 3, "part": None,
-             "distance": 0.0, **changes} for changes in rows]
+    return [
+        {
+            "a": "lazy",
+            "b": "lazy_pynative",
+            "seed": 0,
+            "epochs": 3,
+            "part": None,
+            "distance": 0.0,
+            **changes,
+        }
+        for changes in rows
+    ]
 
 
-@pytest.mark.parametrize("rows, status", [
-    (bits({}, {"seed": 1}), HELD),
-    (bits({}, {"part": 2, "distance": 1e-9}), NOT_HELD),
-    (bits({"distance": 1e-9}), NOT_HELD),  # though the digests are equal
-    (bits({"distance": NAN}), NOT_HELD),
-    ([], NOT_MEASURED),
-])
+@pytest.mark.parametrize(
+    "rows, status",
+    [
+        (bits({}, {"seed": 1}), HELD),
+        (bits({}, {"part": 2, "distance": 1e-9}), NOT_HELD),
+        (bits({"distance": 1e-9}), NOT_HELD),  # though the digests are equal
+        (bits({"distance": NAN}), NOT_HELD),
+        ([], NOT_MEASURED),
+    ],
+)
 def test_same_bits(rows, status):
     assert verdicts.same_bits(rows, "claim").status == status
 
 
 def test_bits_are_compared_with_the_first_side_seed_by_seed():
-    results = [result("lazy", 0), result("lazy_pynative", 0), result("exact", 0),
-               result("lazy", 1), result("lazy_pynative", 1, digest=np.array([1, 9, 9]),
-                                         final=np.array([0, 0, -0.5]))]
+    results = [
+        result("lazy", 0),
+        result("lazy_pynative", 0),
+        result("exact", 0),
+        result("lazy", 1),
+        result("lazy_pynative", 1, digest=np.array([1, 9, 9]), final=np.array([0, 0, -0.5])),
+    ]
     same, parted = compare_bits(results, ("lazy", "lazy_pynative"))
     assert (same["seed"], same["part"], same["distance"]) == (0, None, 0.0)
     assert (parted["seed"], parted["part"], parted["distance"]) == (1, 2, 0.5)
     assert compare_bits(results, ("exact", "exact_rows")) == []
 
 
-@pytest.mark.parametrize("distances, status", [
-    ([1e-6, 9e-6], HELD), ([1e-6, 1.1e-5], NOT_HELD), ([NAN, 1e-6], NOT_HELD),
-    ([1e-6, NAN], NOT_HELD), ([], NOT_MEASURED),
-])
+@pytest.mark.parametrize(
+    "distances, status",
+    [
+        ([1e-6, 9e-6], HELD),
+        ([1e-6, 1.1e-5], NOT_HELD),
+        ([NAN, 1e-6], NOT_HELD),
+        ([1e-6, NAN], NOT_HELD),
+        ([], NOT_MEASURED),
+    ],
+)
 def test_follows_nn(distances, status):
     runs = [row("lazy"), *(row("lazy_epsilon_hat", follower=value) for value in distances)]
     assert verdicts.follows_nn(runs).status == status
@@ -69,15 +95,21 @@ def test_one_run_that_does_not_train_is_enough():
     assert verdicts.trains(runs[2:], 0.7, 0.59).status == NOT_MEASURED
 
 
-@pytest.mark.parametrize("lazy, exact, status", [
-    ([0.75, 0.76], [0.755, 0.765], HELD),  # half a point apart, a point of spread
-    ([0.75, 0.76], [0.765, 0.775], NOT_HELD),
-    ([0.765, 0.775], [0.75, 0.76], NOT_HELD),  # better is not the same either
-    ([0.75], [0.75], NOT_MEASURED),
-])
+@pytest.mark.parametrize(
+    "lazy, exact, status",
+    [
+        ([0.75, 0.76], [0.755, 0.765], HELD),  # half a point apart, a point of spread
+        ([0.75, 0.76], [0.765, 0.775], NOT_HELD),
+        ([0.765, 0.775], [0.75, 0.76], NOT_HELD),  # better is not the same either
+        ([0.75], [0.75], NOT_MEASURED),
+    ],
+)
 def test_same_accuracy(lazy, exact, status):
-    runs = [row(side, seed, test_accuracy=value) for side, values in (("lazy", lazy),
-            ("exact", exact)) for seed, value in enumerate(values)]
+    runs = [
+        row(side, seed, test_accuracy=value)
+        for side, values in (("lazy", lazy), ("exact", exact))
+        for seed, value in enumerate(values)
+    ]
     assert verdicts.same_accuracy(runs, "lazy", "exact", "claim").status == status
 
 
@@ -97,25 +129,30 @@ def moved(once, often):
     return {"named_first": named, "moved_first": np.array([0, *once, *often, 0.0])}
 
 
-@pytest.mark.parametrize("other, unlike, status", [
-    (moved([0.1, 0.1], [0.3, 0.2]), (0, 2), HELD),
-    (moved([0.1, 0.1], [0.1, 0.1]), (0, 0), NOT_HELD),  # it is right everywhere
-    (moved([0.1, 0.2], [0.3, 0.2]), (1, 2), NOT_HELD),  # the repetition is not the cause
-    (moved([NAN, 0.1], [0.3, 0.2]), (1, 2), NOT_HELD),
-    (moved([0.1, 0.1 * (1 + 1e-7)], [0.3, 0.2]), (0, 2), HELD),  # a rounding
-])
+@pytest.mark.parametrize(
+    "other, unlike, status",
+    [
+        (moved([0.1, 0.1], [0.3, 0.2]), (0, 2), HELD),
+        (moved([0.1, 0.1], [0.1, 0.1]), (0, 0), NOT_HELD),  # it is right everywhere
+        (moved([0.1, 0.2], [0.3, 0.2]), (1, 2), NOT_HELD),  # the repetition is not the cause
+        (moved([NAN, 0.1], [0.3, 0.2]), (1, 2), NOT_HELD),
+        (moved([0.1, 0.1 * (1 + 1e-7)], [0.3, 0.2]), (0, 2), HELD),  # a rounding
+    ],
+)
 def test_default_target(other, unlike, status):
     right = result("nn_lazy", 0, **moved([0.1, 0.1], [0.1, 0.1]))
-    rows = compare_first_step([right, result("nn_lazy_default", 0, **other)], "nn_lazy",
-                              "nn_lazy_default")
+    rows = compare_first_step(
+        [right, result("nn_lazy_default", 0, **other)], "nn_lazy", "nn_lazy_default"
+    )
     assert [(r["once"], r["often"]) for r in rows] == [(2, 2)]
     assert (rows[0]["once_unlike"], rows[0]["often_unlike"]) == unlike
     assert verdicts.default_target_is_wrong(rows).status == status
 
 
 def test_default_target_without_its_runs():
-    rows = compare_first_step([result("nn_lazy", 0, **moved([1, 1], [1, 1]))], "nn_lazy",
-                              "nn_lazy_default")
+    rows = compare_first_step(
+        [result("nn_lazy", 0, **moved([1, 1], [1, 1]))], "nn_lazy", "nn_lazy_default"
+    )
     assert verdicts.default_target_is_wrong(rows).status == NOT_MEASURED
 
 

@@ -1,7 +1,15 @@
 """An experiment of a few steps on real snippets, for tests."""
 
-SIDES = ["exact", "exact_rows", "exact_pynative", "lazy", "lazy_pynative", "lazy_epsilon_hat",
-         "nn_lazy", "nn_lazy_default"]
+SIDES = [
+    "exact",
+    "exact_rows",
+    "exact_pynative",
+    "lazy",
+    "lazy_pynative",
+    "lazy_epsilon_hat",
+    "nn_lazy",
+    "nn_lazy_default",
+]
 
 
 def text_config():

@@ -7,8 +7,9 @@ def small(**changes):
         "name": "small",
         "title": "one path",
         "functions": [{"function": "sphere", "start": [3, 4], "x": [-5, 5], "y": [-5, 5]}],
-        "optimizers": [{"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.2},
-                        "steps": 5}],
+        "optimizers": [
+            {"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.2}, "steps": 5}
+        ],
         "mindspore": False,
         "figure": {"panels": "functions", "columns": 1},
         **changes,

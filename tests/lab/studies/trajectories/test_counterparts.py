@@ -40,15 +40,17 @@ SAME = [
 
 def path(build, scale=1.0, steps=STEPS):
     """Points and gradients of an optimizer on 0.2 x^2 + 2 y^2, its gradients times `scale`."""
-    return walk(build, lambda w: scale * FUNCTIONS["sphere"].gradient(*w), [3, 4], steps,
-                lambda _: None)
+    return walk(
+        build, lambda w: scale * FUNCTIONS["sphere"].gradient(*w), [3, 4], steps, lambda _: None
+    )
 
 
 def facts(build, method, scale=1.0, computes=None, steps=STEPS):
     """`compare` of an optimizer with the formula that is said to be its."""
     found = counterpart(method)
-    computes = dataclasses.replace(found, name="it", build=build,
-                                   computes=computes or found.computes)
+    computes = dataclasses.replace(
+        found, name="it", build=build, computes=computes or found.computes
+    )
     return compare(computes, method, *path(build, scale, steps))
 
 
@@ -76,27 +78,34 @@ def test_a_wrong_formula_is_seen(method):
     assert measured["share_of_limit"] > 1
 
 
-@pytest.mark.parametrize("method, changes", [
-    (reference.Momentum(0.01, 0.9), {"rho": 0.901}),
-    (reference.Nesterov(0.01, 0.9), {"rho": 0.901}),
-    (reference.AdaGrad(0.5, 1e-8, "inside"), {"epsilon": "outside"}),
-    (reference.AdaGrad(0.5, 1e-8, "inside"), {"eps": 2e-8}),
-    (reference.RMSProp(0.1, 0.9, 1e-7, "inside", False, 1.0), {"beta": 0.901}),
-    (reference.RMSProp(0.1, 0.9, 1e-7, "inside", False, 1.0), {"initial_mean_square": 0.99}),
-    (reference.Adam(0.2, 0.9, 0.99, 1e-7), {"epsilon": "hat"}),
-    (reference.Adam(0.2, 0.9, 0.99, 1e-7), {"epsilon": "inside"}),
-    (reference.Adam(0.2, 0.9, 0.99, 1e-7), {"beta2": 0.991}),
-], ids=str)
+@pytest.mark.parametrize(
+    "method, changes",
+    [
+        (reference.Momentum(0.01, 0.9), {"rho": 0.901}),
+        (reference.Nesterov(0.01, 0.9), {"rho": 0.901}),
+        (reference.AdaGrad(0.5, 1e-8, "inside"), {"epsilon": "outside"}),
+        (reference.AdaGrad(0.5, 1e-8, "inside"), {"eps": 2e-8}),
+        (reference.RMSProp(0.1, 0.9, 1e-7, "inside", False, 1.0), {"beta": 0.901}),
+        (reference.RMSProp(0.1, 0.9, 1e-7, "inside", False, 1.0), {"initial_mean_square": 0.99}),
+        (reference.Adam(0.2, 0.9, 0.99, 1e-7), {"epsilon": "hat"}),
+        (reference.Adam(0.2, 0.9, 0.99, 1e-7), {"epsilon": "inside"}),
+        (reference.Adam(0.2, 0.9, 0.99, 1e-7), {"beta2": 0.991}),
+    ],
+    ids=str,
+)
 def test_every_number_of_a_formula_is_seen(method, changes):
     """With gradients down to 1e-6, where epsilon weighs."""
     found = counterpart(method)
     wrong = dataclasses.replace(found, computes=dataclasses.replace(method, **changes))
-    assert any(not compare(wrong, method, *path(found.build, scale))["within_limit"]
-               for scale in (1.0, 1e-4, 1e-6))
+    assert any(
+        not compare(wrong, method, *path(found.build, scale))["within_limit"]
+        for scale in (1.0, 1e-4, 1e-6)
+    )
 
 
 # Where MindSpore has NOT the formula. "about" is within a tenth of the distance that was measured
 # with MindSpore 2.10 on the CPU: a release that changes it must change what is said of it.
+
 
 def about(distance):
     return pytest.approx(distance, rel=0.1)
@@ -141,8 +150,9 @@ def test_adagrad_has_an_epsilon_of_its_own():
     found = counterpart(method)
     assert found.name == "mindspore.nn.Adagrad"
     assert found.differences == "its epsilon is 1e-8, inside the root"
-    points, gradients = walk(found.build, lambda w: np.array([1e-4, 0.0]), [0, 0], 1,
-                             lambda _: None)
+    points, gradients = walk(
+        found.build, lambda w: np.array([1e-4, 0.0]), [0, 0], 1, lambda _: None
+    )
     assert points[1].tolist() == [pytest.approx(-0.5 / np.sqrt(2), rel=4 * 2.0**-24), 0.0]
     assert replay(method, points[0], gradients)[1][0] == pytest.approx(-0.5, rel=2e-3)
 
@@ -173,21 +183,29 @@ def test_adam_inside_the_root_is_said_not_to_be_ours():
     assert compare(found, method, *path(found.build, 1e-4))["distance_to_method"] > 0.1
 
 
-@pytest.mark.parametrize("method, word", [
-    (reference.Momentum(form="ema"), "moving average"),
-    (reference.Nesterov(form="sutskever"), "'torch'"),
-    (reference.RMSProp(eps=0.0), "epsilon of 0"),
-    (reference.RMSProp(centered=True), "variance"),
-    (object(), "no method of ms_adam.reference"),
-])
+@pytest.mark.parametrize(
+    "method, word",
+    [
+        (reference.Momentum(form="ema"), "moving average"),
+        (reference.Nesterov(form="sutskever"), "'torch'"),
+        (reference.RMSProp(eps=0.0), "epsilon of 0"),
+        (reference.RMSProp(centered=True), "variance"),
+        (object(), "no method of ms_adam.reference"),
+    ],
+)
 def test_no_counterpart_has_a_reason(method, word):
     found = counterpart(method)
     assert isinstance(found, NoCounterpart) and word in found.reason
 
 
 def test_every_method_has_a_word_said_about_it():
-    methods = [cls for cls in vars(reference).values() if isinstance(cls, type)
-               and issubclass(cls, reference.Method) and cls is not reference.Method]
+    methods = [
+        cls
+        for cls in vars(reference).values()
+        if isinstance(cls, type)
+        and issubclass(cls, reference.Method)
+        and cls is not reference.Method
+    ]
     assert len(methods) == 6
     assert all(isinstance(counterpart(method()), Counterpart) for method in methods)
 

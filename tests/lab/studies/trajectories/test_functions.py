@@ -15,11 +15,12 @@ DECIMAL = {
     "valley": lambda x, y: x * x / 20 + y * y,
     "cubic": lambda x, y: x * x + y * y * (1 + y) + x * y,
     "saddle": lambda x, y: (x - y) * (x + y),
-    "beale": lambda x, y: sum((Decimal(c) - x * (1 - y**k))**2
-                              for c, k in (("1.5", 1), ("2.25", 2), ("2.625", 3))),
-    "rosenbrock": lambda x, y: (x - 1)**2 + (10 * y - 10 * x * x)**2,
+    "beale": lambda x, y: sum(
+        (Decimal(c) - x * (1 - y**k)) ** 2 for c, k in (("1.5", 1), ("2.25", 2), ("2.625", 3))
+    ),
+    "rosenbrock": lambda x, y: (x - 1) ** 2 + (10 * y - 10 * x * x) ** 2,
     "rastrigin": lambda x, y: sum(10 + z * z - 10 * cosine(2 * PI * z) for z in (x, y)),
-    "himmelblau": lambda x, y: (x * x + y - 11)**2 + (y * y + x - 7)**2,
+    "himmelblau": lambda x, y: (x * x + y - 11) ** 2 + (y * y + x - 7) ** 2,
 }
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 
@@ -27,7 +28,7 @@ PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 def cosine(x):
     """The Taylor series; at most 25 here, whose largest term 25^25/25! takes 10 of 50 digits."""
     term, total, n = Decimal(1), Decimal(1), 0
-    while abs(term) > Decimal(10)**-60 or n < abs(x):
+    while abs(term) > Decimal(10) ** -60 or n < abs(x):
         n += 2
         term *= -x * x / (n * (n - 1))
         total += term
@@ -38,9 +39,13 @@ def decimal_gradient(f, x, y):
     """Central differences with h = 1e-18: their error, h^2 f'''/6, is far below float64's."""
     with localcontext() as context:
         context.prec = 60
-        x, y, h = Decimal(x), Decimal(y), Decimal(10)**-18
-        return np.array([float((f(x + h, y) - f(x - h, y)) / (2 * h)),
-                         float((f(x, y + h) - f(x, y - h)) / (2 * h))])
+        x, y, h = Decimal(x), Decimal(y), Decimal(10) ** -18
+        return np.array(
+            [
+                float((f(x + h, y) - f(x - h, y)) / (2 * h)),
+                float((f(x, y + h) - f(x, y - h)) / (2 * h)),
+            ]
+        )
 
 
 def distance(function, name, x, y):
@@ -49,8 +54,11 @@ def distance(function, name, x, y):
     Every gradient here is a sum of at most 6 terms, each of at most 10 operations, of which few
     are inexact together; the largest term is bounded by evaluating on a circle of |x|, |y|.
     """
-    terms = max(np.abs(function.gradient(sx * abs(x), sy * abs(y))).max()
-                for sx in (-1, 1) for sy in (-1, 1))
+    terms = max(
+        np.abs(function.gradient(sx * abs(x), sy * abs(y))).max()
+        for sx in (-1, 1)
+        for sy in (-1, 1)
+    )
     wanted = decimal_gradient(DECIMAL[name], x, y)
     # 30: the constants of Beale and Himmelblau, which are there even at (0, 0), times 4 |x|
     allowed = 16 * 2.0**-53 * max(terms, 30 * (1 + abs(x) + abs(y)), 1)

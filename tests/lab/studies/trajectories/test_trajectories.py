@@ -13,11 +13,7 @@ from ms_adam.lab.errors import UserError
 from ms_adam.lab.run import ExperimentError
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies.trajectories import linear_fit, paths
-from ms_adam.lab.studies.trajectories.callables import (
-    METHODS,
-    build_method,
-    method_at,
-)
+from ms_adam.lab.studies.trajectories.callables import METHODS, build_method, method_at
 from ms_adam.lab.studies.trajectories.config import LinearFit, load_comparison
 from ms_adam.lab.studies.trajectories.functions import FUNCTIONS
 
@@ -49,10 +45,13 @@ def run(load, tmp_path):
 
 # --- the configs of the project ------------------------------------------------------------------
 
+
 def methods_of(name):
     config = load_comparison(CONFIGS / f"{name}.yaml")
-    return {entry.name: (method_at(entry, CONFIGS), getattr(entry, "steps", None))
-            for entry in config.optimizers}
+    return {
+        entry.name: (method_at(entry, CONFIGS), getattr(entry, "steps", None))
+        for entry in config.optimizers
+    }
 
 
 def test_sphere_has_the_published_settings():
@@ -65,7 +64,7 @@ def test_sphere_has_the_published_settings():
         "Adam, 20 steps": (adam, 20),
         "Adam, 70 steps": (adam, 70),
     }
-    place, = load_comparison(CONFIGS / "sphere.yaml").functions
+    (place,) = load_comparison(CONFIGS / "sphere.yaml").functions
     assert (place.function, place.start) == ("sphere", [3, 4])
 
 
@@ -104,10 +103,11 @@ def test_surfaces_has_every_function_and_optimizer():
 
 # --- paths ---------------------------------------------------------------------------------------
 
+
 def test_a_path_against_its_closed_form(run):
     """SGD on a quadratic: x_t = 3 (1 - 0.2 0.4)^t, y_t = 4 (1 - 0.2 4)^t."""
     content, (scene,) = run()
-    row, = content["results"]
+    (row,) = content["results"]
     t = np.arange(6)
     wanted = np.column_stack([3 * 0.92**t, 4 * 0.2**t])
     points = np.array([*row["points"], row["end"]])
@@ -122,10 +122,13 @@ def test_a_path_against_its_closed_form(run):
 
 
 def test_values_are_those_of_the_points(run):
-    entries = [{"name": name, "method": name, "steps": 7, "options": {"learning_rate": 1e-4}}
-               for name in METHODS]
-    places = [{"function": name, "start": [0.3, -0.4], "x": [-5, 5], "y": [-5, 5]}
-              for name in FUNCTIONS]
+    entries = [
+        {"name": name, "method": name, "steps": 7, "options": {"learning_rate": 1e-4}}
+        for name in METHODS
+    ]
+    places = [
+        {"function": name, "start": [0.3, -0.4], "x": [-5, 5], "y": [-5, 5]} for name in FUNCTIONS
+    ]
     content, scenes = run(optimizers=entries, functions=places)
     assert len(content["results"]) == len(METHODS) * len(FUNCTIONS)
     for row in content["results"]:
@@ -139,8 +142,10 @@ def test_values_are_those_of_the_points(run):
 def test_the_gradient_is_taken_where_nesterov_looks_ahead(run):
     """Sutskever's form is the other one, looked at from w instead of w + rho v."""
     options = {"learning_rate": 0.02, "rho": 0.5}
-    entries = [{"name": form, "method": "Nesterov", "steps": 9,
-                "options": {**options, "form": form}} for form in ("torch", "sutskever")]
+    entries = [
+        {"name": form, "method": "Nesterov", "steps": 9, "options": {**options, "form": form}}
+        for form in ("torch", "sutskever")
+    ]
     torch, sutskever = run(optimizers=entries)[0]["results"]
     w = np.array([*sutskever["points"], sutskever["end"]])
     lookahead = w[1:] + 0.5 * (w[1:] - w[:-1])
@@ -184,15 +189,17 @@ def test_mindspore_beside_it(run):
 
 def test_why_nothing_is_beside_it(run):
     entry = {"name": "m", "method": "Momentum", "options": {"form": "ema"}, "steps": 3}
-    row, = run(mindspore=True, optimizers=[entry])[0]["results"]
+    (row,) = run(mindspore=True, optimizers=[entry])[0]["results"]
     assert row["mindspore"]["optimizer"] is None
     assert "moving average" in row["mindspore"]["reason"]
 
 
 def test_progress_counts_every_step_once(load, tmp_path):
     told = []
-    entries = [{**small()["optimizers"][0], "name": name, "steps": steps}
-               for name, steps in (("a", 3), ("b", 4))]
+    entries = [
+        {**small()["optimizers"][0], "name": name, "steps": steps}
+        for name, steps in (("a", 3), ("b", 4))
+    ]
     config = load(optimizers=entries, mindspore=True)
     paths.run(config, tmp_path, lambda *what: told.append(what))
     assert told == [("small", "paths", done, 7) for done in range(1, 8)]
@@ -235,35 +242,50 @@ def own(tmp_path, request):
 
 def test_own_function_and_optimizer(run, own):
     place = {**small()["functions"][0], "start": [1, 1]}
-    places = [{**place, "function": f"{own}:bowl", "name": "exact",
-               "gradient": f"{own}:bowl_slopes"},
-              {**place, "function": f"{own}:bowl"}]
-    entries = [{"name": "sign", "method": f"{own}:Sign", "options": {"size": 0.25}, "steps": 2},
-               {"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.1}, "steps": 2}]
+    places = [
+        {**place, "function": f"{own}:bowl", "name": "exact", "gradient": f"{own}:bowl_slopes"},
+        {**place, "function": f"{own}:bowl"},
+    ]
+    entries = [
+        {"name": "sign", "method": f"{own}:Sign", "options": {"size": 0.25}, "steps": 2},
+        {"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.1}, "steps": 2},
+    ]
     rows = run(functions=places, optimizers=entries, mindspore=True)[0]["results"]
     by_name = {(row["function"], row["optimizer"]): row for row in rows}
     assert by_name["exact", "sign"]["points"] == [[1, 1], [0.75, 0.75]]
     assert by_name["exact", "sign"]["values"] == [2, 0.75**2 + 0.75**4]
     assert "no method of ms_adam.reference" in by_name["exact", "sign"]["mindspore"]["reason"]
-    exact, differences = (np.array(by_name[name, "SGD"]["points"])
-                          for name in ("exact", f"{own}.bowl"))
+    exact, differences = (
+        np.array(by_name[name, "SGD"]["points"]) for name in ("exact", f"{own}.bowl")
+    )
     # h^2 f'''/6 with h = 2^-18 and f''' = 24, and roundings near 1e-10, times the learning rate
     assert 0 < np.abs(exact - differences).max() < 0.1 * (2.0**-36 * 4 + 1e-9)
 
 
 def test_a_mindspore_optimizer_of_ones_own(run):
-    entries = [{"name": "theirs", "method": "mindspore.nn:SGD",
-                "options": {"learning_rate": 0.2}, "steps": 4}]
-    row, = run(optimizers=entries)[0]["results"]
+    entries = [
+        {
+            "name": "theirs",
+            "method": "mindspore.nn:SGD",
+            "options": {"learning_rate": 0.2},
+            "steps": 4,
+        }
+    ]
+    (row,) = run(optimizers=entries)[0]["results"]
     assert row["computed_by"] == "mindspore.nn.SGD, float32"
     assert row["points"][1] == pytest.approx([2.76, 0.8], rel=4 * 2.0**-24)
     assert row["mindspore"] is None
 
 
-@pytest.mark.parametrize("attribute, word", [
-    ("plain", "has no 'plain'"), ("no_callable", "not a class or function"),
-    ("scalar", "must give three finite numbers"), ("hole", "must give three finite numbers"),
-])
+@pytest.mark.parametrize(
+    "attribute, word",
+    [
+        ("plain", "has no 'plain'"),
+        ("no_callable", "not a class or function"),
+        ("scalar", "must give three finite numbers"),
+        ("hole", "must give three finite numbers"),
+    ],
+)
 def test_a_function_that_can_not_be_used(run, own, attribute, word):
     place = {**small()["functions"][0], "function": f"{own}:{attribute}"}
     with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
@@ -271,8 +293,11 @@ def test_a_function_that_can_not_be_used(run, own, attribute, word):
 
 
 def test_a_gradient_of_the_wrong_shape(run, own):
-    place = {**small()["functions"][0], "function": f"{own}:plane",
-             "gradient": f"{own}:wrong_slopes"}
+    place = {
+        **small()["functions"][0],
+        "function": f"{own}:plane",
+        "gradient": f"{own}:wrong_slopes",
+    }
     with pytest.raises(ConfigError, match="must give .df/dx, df/dy."):
         run(functions=[place])
 
@@ -282,12 +307,15 @@ def test_a_step_that_changes_the_shape(run, own):
         run(optimizers=[{"name": "s", "method": f"{own}:shrinking", "steps": 2}])
 
 
-@pytest.mark.parametrize("name, options, word", [
-    ("Adamm", {}, "no method 'Adamm'; there are AdaGrad, Adam, Momentum"),
-    ("Adam", {"lr": 1}, "Adam has no option lr; it has learning_rate"),
-    ("Adam", {"beta1": 1.5}, "'beta1' must be a number, at least 0 and less than 1"),
-    ("builtins:dict", {}, "has no init"),
-])
+@pytest.mark.parametrize(
+    "name, options, word",
+    [
+        ("Adamm", {}, "no method 'Adamm'; there are AdaGrad, Adam, Momentum"),
+        ("Adam", {"lr": 1}, "Adam has no option lr; it has learning_rate"),
+        ("Adam", {"beta1": 1.5}, "'beta1' must be a number, at least 0 and less than 1"),
+        ("builtins:dict", {}, "has no init"),
+    ],
+)
 def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
     with pytest.raises(ConfigError, match=word):
         build_method(name, options, tmp_path)
@@ -298,25 +326,43 @@ def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
 PLACE, ENTRY = small()["functions"][0], small()["optimizers"][0]
 
 
-@pytest.mark.parametrize("changes, word", [
-    ({"titel": "t"}, "unknown key 'titel'; allowed here: name, title, mindspore"),
-    ({"functions": [{**PLACE, "z": [0, 1]}]},
-     "unknown key 'functions.0.z'; allowed here: function, gradient, name"),
-    ({"figure": {"panels": "functions"}}, "the key 'figure.columns' is missing"),
-    ({"figure": {"panels": "rows", "columns": 1}}, "figure.panels = 'rows'"),
-    ({"functions": []}, "functions = "),
-    ({"functions": [PLACE, PLACE]}, "twice there: sphere"),
-    ({"optimizers": [ENTRY, ENTRY]}, "twice there: SGD"),
-    ({"optimizers": [{**ENTRY, "steps": 0}]}, "optimizers.0.steps = 0"),
-    ({"functions": [{**PLACE, "start": [9, 0]}]}, "x goes from -5"),
-    ({"functions": [{**PLACE, "x": [1, -1]}]}, "the first number must be less"),
-    ({"functions": [{**PLACE, "gradient": "a:b"}]}, "that of 'sphere' is known"),
-    ({"functions": [{**PLACE, "learning_rates": {"Adam": 1}}]}, "the optimizers are SGD"),
-    ({"functions": [PLACE, {**PLACE, "name": "b"}],
-      "figure": {"panels": "optimizers", "columns": 1}}, "there are 2"),
-    ({"figure": {"panels": "functions", "columns": 1,
-                 "animation": {"frames": 1, "seconds": 1}}}, "figure.animation.frames = 1"),
-])
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        ({"titel": "t"}, "unknown key 'titel'; allowed here: name, title, mindspore"),
+        (
+            {"functions": [{**PLACE, "z": [0, 1]}]},
+            "unknown key 'functions.0.z'; allowed here: function, gradient, name",
+        ),
+        ({"figure": {"panels": "functions"}}, "the key 'figure.columns' is missing"),
+        ({"figure": {"panels": "rows", "columns": 1}}, "figure.panels = 'rows'"),
+        ({"functions": []}, "functions = "),
+        ({"functions": [PLACE, PLACE]}, "twice there: sphere"),
+        ({"optimizers": [ENTRY, ENTRY]}, "twice there: SGD"),
+        ({"optimizers": [{**ENTRY, "steps": 0}]}, "optimizers.0.steps = 0"),
+        ({"functions": [{**PLACE, "start": [9, 0]}]}, "x goes from -5"),
+        ({"functions": [{**PLACE, "x": [1, -1]}]}, "the first number must be less"),
+        ({"functions": [{**PLACE, "gradient": "a:b"}]}, "that of 'sphere' is known"),
+        ({"functions": [{**PLACE, "learning_rates": {"Adam": 1}}]}, "the optimizers are SGD"),
+        (
+            {
+                "functions": [PLACE, {**PLACE, "name": "b"}],
+                "figure": {"panels": "optimizers", "columns": 1},
+            },
+            "there are 2",
+        ),
+        (
+            {
+                "figure": {
+                    "panels": "functions",
+                    "columns": 1,
+                    "animation": {"frames": 1, "seconds": 1},
+                }
+            },
+            "figure.animation.frames = 1",
+        ),
+    ],
+)
 def test_a_config_that_can_not_be_used(load, changes, word):
     with pytest.raises(ConfigError) as caught:
         load(**changes)
@@ -328,8 +374,10 @@ def test_a_function_that_is_not_there(run):
         run(functions=[{**PLACE, "function": "ball"}])
 
 
-@pytest.mark.parametrize("text, word", [("- a", "must be a mapping"), ("a: [", "not valid YAML"),
-                                        ("3", "must be a mapping")])
+@pytest.mark.parametrize(
+    "text, word",
+    [("- a", "must be a mapping"), ("a: [", "not valid YAML"), ("3", "must be a mapping")],
+)
 def test_a_file_that_is_no_config(tmp_path, text, word):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=word):
@@ -340,9 +388,20 @@ def test_a_file_that_is_no_config(tmp_path, text, word):
 
 # --- the linear fit ------------------------------------------------------------------------------
 
+
 def small_fit(**changes):
-    return LinearFit(**{"points": 100, "weights": [0.5, 0.8], "noise": 0.01, "batch_size": 32,
-                        "epochs": 3, "seed": 0, "start": [0, 0], **changes})
+    return LinearFit(
+        **{
+            "points": 100,
+            "weights": [0.5, 0.8],
+            "noise": 0.01,
+            "batch_size": 32,
+            "epochs": 3,
+            "seed": 0,
+            "start": [0, 0],
+            **changes,
+        }
+    )
 
 
 def test_points_are_a_line_and_noise():
@@ -363,11 +422,12 @@ def test_every_point_is_in_each_epoch_once():
     points = linear_fit.make_points(fit)
     plan = list(linear_fit.batches(fit, points))
     assert [len(targets) for _, targets in plan] == [32, 32, 32, 4] * 3 and fit.steps == 12
-    epochs = [np.concatenate([t for _, t in plan[i:i + 4]]) for i in (0, 4, 8)]
+    epochs = [np.concatenate([t for _, t in plan[i : i + 4]]) for i in (0, 4, 8)]
     assert all(sorted(epoch) == sorted(points.targets) for epoch in epochs)
     assert not np.array_equal(epochs[0], epochs[1])
     assert {tuple(x): y for xs, ys in plan for x, y in zip(xs, ys)} == {
-        tuple(x): y for x, y in zip(points.inputs, points.targets)}
+        tuple(x): y for x, y in zip(points.inputs, points.targets)
+    }
 
 
 def test_the_gradient_of_the_error_against_differences():
@@ -427,6 +487,8 @@ def test_the_linear_fit_in_float64_is_what_the_formula_says(fitted):
 def test_where_the_linear_fit_is_not_the_same_formula(fitted):
     facts = {row["optimizer"].split(" (")[0]: row["mindspore"] for row in fitted["results"][1::2]}
     assert {name for name, fact in facts.items() if not fact["same_formula"]} == {
-        "AdaGrad", "RMSprop"}
-    assert facts["RMSprop"]["distance_to_method"] > 0.3   # it starts at 1
+        "AdaGrad",
+        "RMSprop",
+    }
+    assert facts["RMSprop"]["distance_to_method"] > 0.3  # it starts at 1
     assert facts["AdaGrad"]["distance_to_method"] < 1e-5  # epsilon does not weigh here
