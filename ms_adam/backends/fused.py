@@ -13,7 +13,7 @@ from ms_adam.backends import toolchain
 from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
 from ms_adam.state import kept
 
-SOURCE = Path(__file__).with_name("fused_cpu.cc")
+SOURCE = Path(__file__).with_name("kernel")
 FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
 
 # What the kernel returns; `enum Failure` there.

@@ -25,7 +25,7 @@ _PACKAGE = Path(__file__).parents[3]
 # What decides the numbers of a run. What only reads them may change without making runs stale.
 _CODE = (
     "*.py",
-    "backends/*",
+    "backends/**/*",
     "lab/studies/paper/networks.py",
     "lab/studies/paper/optimizers.py",
     "lab/studies/paper/training.py",
@@ -92,7 +92,7 @@ def code_digest() -> str:
         for path in sorted(_PACKAGE.glob(pattern)):
             if path.suffix == ".py":
                 digest.update(ast.dump(ast.parse(path.read_bytes())).encode("utf-8"))
-            elif path.is_file() and path.suffix == ".cc":
+            elif path.is_file() and path.suffix in (".cc", ".h"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 
