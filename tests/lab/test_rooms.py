@@ -16,6 +16,7 @@ FLOORS = (
     ("errors", "measure"),
     ("run", "loader", "claims"),
     ("problems", "train"),
+    ("observers",),
     ("bench", "studies"),
     ("report",),
     ("cli",),
