@@ -14,6 +14,7 @@ PACKAGE = Path(ms_adam.__file__).parent
 FLOORS = (
     ("library",),
     ("errors", "measure"),
+    ("targets",),
     ("run", "loader", "claims"),
     ("problems", "train"),
     ("observers",),
