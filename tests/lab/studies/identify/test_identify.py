@@ -12,12 +12,13 @@ from mindspore import Tensor
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.studies.identify import describe, find, identify, identify_target, probes, tables
+from ms_adam.lab.studies.identify import identify, identify_target, probes, tables
 from ms_adam.lab.studies.identify.catalogue import ADAMS
 from ms_adam.lab.studies.identify.driver import Driver
 from ms_adam.lab.studies.identify.forms import CHOICES, Form, Numbers, rounded, structures
 from ms_adam.lab.studies.identify.judge import errors, judge
 from ms_adam.lab.studies.identify.relatives import relatives
+from ms_adam.lab.targets import describe, find
 
 
 def answers(identification):
@@ -346,7 +347,7 @@ def test_arguments_are_those_of_what_is_called():
             ("no argument 'esp'", "did you mean eps", "beta1=0.9"),
         ),
         ("mindspore.nn.Adam", {"params": []}, ("'params' is what is optimized",)),
-        ("ms_adam.reference.Adam", {"beta1": 2.0}, ("can not be made", "'beta1' must be a number")),
+        ("ms_adam.reference.Adam", {"beta1": 2.0}, ("cannot be made", "'beta1' must be a number")),
         ("lab.studies.identify.mutants:bfloat16", {}, ("returns no optimizer", "it raised")),
         (
             "lab.studies.identify.factories.ReturnsNone",
