@@ -17,6 +17,7 @@ FLOORS = (
     ("targets",),
     ("run", "loader", "claims"),
     ("problems", "train"),
+    ("observers",),
     ("bench", "studies"),
     ("report",),
     ("cli",),
