@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
+from ms_adam.lab.measure import EQUAL, METRICS
 from ms_adam.lab.studies.compare import judge, run, sides
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
-from ms_adam.lab.studies.compare.distances import EQUAL, METRICS, Distances
+from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.noise import (
     FACTOR,
     SAMPLES,
