@@ -182,7 +182,7 @@ class Comparison(Section):
 def load_comparison(path: Path) -> Comparison:
     """Reads and checks the config of a comparison.
 
-    A relative ``problem.idx_directory``, and the files of ``factory`` and of ``optimizer``, are taken
+    A relative ``problem.idx_directory`` and the files of ``factory`` and ``optimizer`` are taken
     from the config's folder.
 
     Raises:
