@@ -62,8 +62,9 @@ class MindSporeStep:
     @property
     def state_on(self) -> str:
         """The device whose memory the state takes."""
-        formula = getattr(self.optimizer.optimizer, "formula", None)
-        return "CPU" if getattr(formula, "on_host", False) else self.device_target
+        optimizer = self.optimizer.optimizer
+        ours = getattr(optimizer, "execution", None) or getattr(optimizer, "formula", None)
+        return "CPU" if getattr(ours, "on_host", False) else self.device_target
 
     def state_bytes(self) -> int:
         return self.optimizer.state_bytes()
