@@ -41,38 +41,44 @@ class Distances:
             {q: np.full((len(METRICS), steps, count), np.nan) for q, count in columns.items()},
         )
 
-    def measure_loss(self, step: int, a: float, b: float) -> None:
-        self.tables[LOSS][:, step, 0] = distance([a], [b], "float32")
-
     def measure(
         self,
         step: int,
-        quantity: str,
-        a: Arrays,
-        b: Arrays,
-        dtypes: Sequence[str],
-        first: Optional[tuple[Arrays, Arrays]] = None,
-        left_out: Optional[Arrays] = None,
+        record: Record,
+        loss: Optional[float],
+        arrays: dict[str, Arrays],
+        dtypes: dict[str, list[str]],
+        initial: Arrays,
+        left_out: Optional[dict[str, Arrays]] = None,
     ) -> None:
-        """Measures one quantity of one step.
+        """Measures one step of a training against a record.
 
         Args:
             step: Counted from 0.
-            quantity: A quantity of a record.
-            a: One side's arrays, one for each parameter.
-            b: The other's.
-            dtypes: The coarser dtype for each parameter.
-            first: The parameters before the first step on either side, if the quantity is they.
-            left_out: Masks of the elements that do not count as judged; None for none.
+            record: The one training.
+            loss: The other's loss; None: it is not measured.
+            arrays: {quantity: the other's array for each parameter}; quantities without a table
+                are not measured.
+            dtypes: {quantity: the other's dtype for each parameter}.
+            initial: The other's parameters before the first step.
+            left_out: {quantity: masks of the elements that do not count as judged}.
         """
-        for i, (one, other, dtype) in enumerate(zip(a, b, dtypes)):
-            starts = None if first is None else (first[0][i], first[1][i])
-            found = _distance(one, other, dtype, starts)
-            if left_out is not None and left_out[i].any():
-                judged = ~left_out[i]
-                starts = starts and (starts[0][judged], starts[1][judged])
-                found[_JUDGED] = _distance(one[judged], other[judged], dtype, starts)[_JUDGED]
-            self.tables[quantity][:, step, i] = found
+        if loss is not None:
+            there = record.scalars["loss"][step]
+            self.tables[LOSS][:, step, 0] = distance([there], [loss], "float32")
+        for quantity in self.tables.keys() & arrays.keys():
+            masks = (left_out or {}).get(quantity)
+            places = list(zip(record.initial(), initial)) if quantity == "parameter" else None
+            pairs = zip(record.read(step, quantity), arrays[quantity])
+            for i, (one, other) in enumerate(pairs):
+                dtype = coarser(record.dtypes[quantity][i], dtypes[quantity][i])
+                starts = places and places[i]
+                found = _distance(one, other, dtype, starts)
+                if masks is not None and masks[i].any():
+                    judged = ~masks[i]
+                    starts = starts and (starts[0][judged], starts[1][judged])
+                    found[_JUDGED] = _distance(one[judged], other[judged], dtype, starts)[_JUDGED]
+                self.tables[quantity][:, step, i] = found
 
     def relative(self, quantity: str) -> np.ndarray:
         """The relative distance over all elements, shape (steps, parameters)."""
@@ -110,22 +116,11 @@ def between(a: Record, b: Record, left_out: Optional[dict[str, Arrays]] = None) 
         left_out: {quantity: masks of the elements that do not count as judged}.
     """
     quantities = [quantity for quantity in a.quantities if quantity in b.quantities]
-    dtypes = coarser_dtypes(a.dtypes, b.dtypes, quantities)
-    found = Distances.empty(a.names, quantities, a.steps)
-    first = a.initial(), b.initial()
-    for step in range(a.steps):
-        found.measure_loss(step, a.scalars["loss"][step], b.scalars["loss"][step])
-        for quantity in quantities:
-            starts = first if quantity == "parameter" else None
-            masks = (left_out or {}).get(quantity)
-            both = a.read(step, quantity), b.read(step, quantity)
-            found.measure(step, quantity, *both, dtypes[quantity], starts, masks)
+    found, initial = Distances.empty(a.names, quantities, a.steps), b.initial()
+    for step, loss in enumerate(b.scalars["loss"]):
+        arrays = {quantity: b.read(step, quantity) for quantity in quantities}
+        found.measure(step, a, loss, arrays, b.dtypes, initial, left_out)
     return found
-
-
-def coarser_dtypes(a: dict, b: dict, quantities: Sequence[str]) -> dict[str, list[str]]:
-    """{quantity: the coarser dtype of two sides for each parameter}."""
-    return {quantity: list(map(coarser, a[quantity], b[quantity])) for quantity in quantities}
 
 
 def _distance(one, other, dtype, starts) -> np.ndarray:

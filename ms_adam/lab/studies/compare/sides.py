@@ -26,7 +26,7 @@ import numpy as np
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.run.worker import Events, enter, told
 from ms_adam.lab.studies.compare.config import Comparison
-from ms_adam.lab.studies.compare.distances import Distances, coarser_dtypes
+from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.noise import Noise, Sampler, of_both, sampled_steps
 from ms_adam.lab.studies.compare.record import Record, RecordWriter
 from ms_adam.lab.targets import MindSporeOptimizer, dtype_name, rounded
@@ -65,10 +65,10 @@ def work(job: dict, events: Events) -> None:
     steps = comparison.training.steps
     _second_run(start(), Record(Path(job["again"])), events).save(job["floor"])
     for place, replay in enumerate(job["replays"], start=1):
-        record, left_out = Path(replay["record"]), None
+        record, noise = Path(replay["record"]), None
         if replay["leave_out_noise"]:
-            left_out = of_both(Noise.load(Path(job["again"])), Noise.load(record))
-        found = _replay(start(), Record(record), events, place * steps, left_out)
+            noise = of_both(Noise.load(Path(job["again"])), Noise.load(record))
+        found = _replay(start(), Record(record), events, place * steps, noise)
         found.save(replay["distances"])
 
 
@@ -250,55 +250,44 @@ def _first_run(run: _Pass, job: dict, events: Events) -> Sampler:
 def _second_run(run: _Pass, first: Record, events: Events) -> Distances:
     """Trains again and measures the distance to the first run."""
     found = Distances.empty(first.names, first.quantities, first.steps)
-    initial = first.initial(), run.initial
     for step, passed in enumerate(run.train()):
         if passed.batch != first.batches[step]:
             raise UserError(
                 f"the data gave another batch {step + 1} in a second run: with one seed a factory "
                 "must give one order of batches"
             )
-        found.measure_loss(step, first.scalars["loss"][step], passed.scalars["loss"])
-        for quantity, arrays in passed.arrays.items():
-            there, dtypes = first.read(step, quantity), first.dtypes[quantity]
-            places = initial if quantity == "parameter" else None
-            found.measure(step, quantity, there, arrays, dtypes, places)
+        loss = passed.scalars["loss"]
+        found.measure(step, first, loss, passed.arrays, first.dtypes, run.initial)
         events.progress(step + 1)
     return found
 
 
 def _replay(
-    run: _Pass, other: Record, events: Events, done: int, left_out: Optional[Sequence[np.ndarray]]
+    run: _Pass, other: Record, events: Events, done: int, noise: Optional[Sequence[np.ndarray]]
 ) -> Distances:
     """Feeds another side's weights to this one's network, its gradients to this one's optimizer.
 
-    Some elements of the gradients can be left out; moments and parameters are of equal gradients.
+    Noise is left out of the gradients only: moments and parameters are of equal gradients.
     """
     if run.names != other.names:
         raise UserError(
             "two sides optimize other parameters: "
             f"{', '.join(sorted(set(run.names) ^ set(other.names))[:5])}"
         )
-    dtypes = run.dtypes()
+    dtypes, initial = run.dtypes(), run.initial
     quantities = [quantity for quantity in other.quantities if quantity in dtypes]
     found = Distances.empty(run.names, quantities, run.steps)
-    initial = other.initial(), run.initial
-    dtypes = coarser_dtypes(dtypes, other.dtypes, quantities)
-
     given = (other.read(step, "gradient") for step in range(run.steps))
     for step, state in enumerate(run.states_after(given)):
-        for quantity in quantities[1:]:
-            there = other.read(step, quantity)
-            places = initial if quantity == "parameter" else None
-            found.measure(step, quantity, there, state[quantity], dtypes[quantity], places)
+        found.measure(step, other, None, state, dtypes, initial)
         events.progress(done + step // 2)
 
+    left_out = None if noise is None else {"gradient": noise}
     before = map(other.before, range(run.steps))
     for step, (batch, loss, gradients) in enumerate(run.gradients_at(before)):
         if batch != other.batches[step]:
             raise UserError(f"two sides were given other batches in step {step + 1}")
-        found.measure_loss(step, other.scalars["loss"][step], loss)
-        there = other.read(step, "gradient")
-        found.measure(step, "gradient", there, gradients, dtypes["gradient"], left_out=left_out)
+        found.measure(step, other, loss, {"gradient": gradients}, dtypes, initial, left_out)
         events.progress(done + (run.steps + step + 1) // 2)
     return found
 
