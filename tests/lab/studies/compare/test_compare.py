@@ -109,7 +109,8 @@ def small(**changes):
     config = yaml.safe_load((CONFIGS / "compare_own.yaml").read_text())
     config["factory"] = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
     config["training"] = {"steps": STEPS, "batch_size": 8, "seed": 1}
-    return {**config, **changes}
+    config.update(changes)
+    return {key: value for key, value in config.items() if value is not None}
 
 
 def load(folder, config):
@@ -131,50 +132,50 @@ def test_the_configs_here_are_sound():
 
 
 def test_without_pairs_the_first_is_compared_with_each(tmp_path):
-    config = small(sides={name: side() for name in "abc"})
-    del config["pairs"]
+    config = small(sides={name: side() for name in "abc"}, pairs=None)
     assert [p.sides for p in load(tmp_path, config).all_pairs] == [["a", "b"], ["a", "c"]]
+
+
+def sides(**of_a):
+    return {"sides": {"a": side(**of_a), "b": side()}, "pairs": None}
+
+
+def problem(**more):
+    return {
+        "factory": None,
+        "factory_options": {},
+        "problem": {"hidden": [4], "train": 20, **more},
+        "sides": {"graph": side(), "pynative": side()},
+    }
+
+
+def of_sides(*names, **more):
+    return {"pairs": [{"sides": list(names), **more}]}
 
 
 @pytest.mark.parametrize(
     "changes, parts",
     [
         ({"colour": 1}, ["unknown key 'colour'", "title, problem, factory"]),
+        (sides(rate=1), ["unknown key 'sides.a.rate'", "mode, optimizer, options"]),
         (
-            {"sides": {"a": side(rate=1), "b": side()}},
-            ["unknown key 'sides.a.rate'", "mode, optimizer, options"],
-        ),
-        (
-            {
-                "factory": None,
-                "factory_options": {},
-                "problem": {"hidden": [4], "train": 20, "factory": "a:b"},
-            },
+            problem(factory="a:b"),
             [
                 "unknown key 'problem.factory'; allowed here: hidden, train",
                 "'factory' is not a key of 'problem'; it belongs at the top level",
             ],
         ),
         ({"options": {}}, ["'options' is not a key of the top level; it belongs under 'sides.*'"]),
-        (
-            {"sides": {"a": side(steps=3), "b": side()}},
-            ["'steps' is not a key of 'a'; it belongs under 'training'"],
-        ),
+        (sides(steps=3), ["'steps' is not a key of 'a'; it belongs under 'training'"]),
         ({"loss": 1}, ["it belongs under 'problem' or under 'pairs.*.tolerance' or"]),
-        ({"sides": {"a": side()}}, ["sides", "at least 2"]),
+        ({"sides": {"a": side()}, "pairs": None}, ["sides", "at least 2"]),
+        (sides(mode="eager"), ["sides.a.mode = 'eager'", "'graph' or 'pynative'"]),
+        (sides(options={"eps": "1e-8"}), ["sides.a.options.eps = '1e-8'", "write 1.0e-8"]),
+        (sides(dtype="int8"), ["sides.a.dtype = 'int8'", "float16"]),
+        (of_sides("graph", "grahp"), ["no side 'grahp'", "graph, pynative"]),
+        (of_sides("graph", "graph"), ["'graph' is compared with itself"]),
         (
-            {"sides": {"a": side(mode="eager"), "b": side()}},
-            ["sides.a.mode = 'eager'", "'graph' or 'pynative'"],
-        ),
-        (
-            {"sides": {"a": side(options={"eps": "1e-8"}), "b": side()}},
-            ["sides.a.options.eps = '1e-8'", "write 1.0e-8"],
-        ),
-        ({"sides": {"a": side(dtype="int8"), "b": side()}}, ["sides.a.dtype = 'int8'", "float16"]),
-        ({"pairs": [{"sides": ["graph", "grahp"]}]}, ["no side 'grahp'", "graph, pynative"]),
-        ({"pairs": [{"sides": ["graph", "graph"]}]}, ["'graph' is compared with itself"]),
-        (
-            {"pairs": [{"sides": ["graph", "pynative"], "tol": 1}]},
+            of_sides("graph", "pynative", tol=1),
             ["unknown key 'pairs.0.tol'", "sides, tolerance, must_hold"],
         ),
         ({"tolerance": -1}, ["tolerance.loss = -1", "greater than or equal to 0"]),
@@ -182,31 +183,18 @@ def test_without_pairs_the_first_is_compared_with_each(tmp_path):
         ({"factory": None}, ["either 'problem'", "neither is"]),
         ({"problem": {"hidden": [4], "train": 20}}, ["either 'problem'", "both are"]),
         (
-            {
-                "factory": None,
-                "factory_options": {},
-                "sides": {"a": side(changes={"hidden": [1]}), "b": side()},
-                "problem": {"hidden": [4], "train": 20},
-            },
+            {**problem(), **sides(changes={"hidden": [1]})},
             ["sides.a.changes: unknown key 'hidden'"],
         ),
         (
-            {
-                "factory": None,
-                "factory_options": {},
-                "problem": {"hidden": [4], "train": 20},
-                "sides": {"a": side(changes={"loss": "l1"}), "b": side()},
-            },
+            {**problem(), **sides(changes={"loss": "l1"})},
             ["sides.a.changes.loss = 'l1'", "'fused' or 'cross_entropy'"],
         ),
     ],
 )
 def test_wrong_config_is_refused_in_words(tmp_path, changes, parts):
-    config = small(**changes)
-    if "sides" in changes:
-        del config["pairs"]
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, config)
+        load(tmp_path, small(**changes))
     for part in parts:
         assert part in str(caught.value)
 
@@ -309,8 +297,7 @@ def test_scalars_of_a_side(finished):
 
 
 def test_a_side_that_fails_is_told(tmp_path):
-    config = small(sides={"a": side(options={"rate": 1}), "b": side()}, limit_mb=1)
-    del config["pairs"]
+    config = small(**sides(options={"rate": 1}), limit_mb=1)
     with pytest.raises(WorkerError) as caught:
         run.compare(load(tmp_path, config), tmp_path / "out", ignore)
     message = str(caught.value)
@@ -370,8 +357,7 @@ def test_wrong_optimizer_is_refused_in_words(wrong, parts):
 
 
 def test_an_optimizer_in_a_file_is_taken_from_the_configs_folder(tmp_path):
-    changed = small(sides={"a": side(optimizer="../mine.py:make"), "b": side()})
-    del changed["pairs"]
+    changed = small(**sides(optimizer="../mine.py:make"))
     loaded = load(tmp_path, changed)
     assert loaded.sides["a"].optimizer == f"{tmp_path.parent.resolve() / 'mine.py'}:make"
     assert loaded.sides["b"].optimizer == "ms_adam.Adam"
@@ -390,11 +376,10 @@ def test_the_reference_takes_a_list_of_learning_rates_and_clips():
 
 
 def test_dtype_is_that_of_the_parameters(tmp_path):
-    from ms_adam.lab.studies.compare import sides
+    from ms_adam.lab.studies.compare.sides import _Pass
 
-    config = small(sides={"half": side(dtype="bfloat16"), "other": side()})
-    del config["pairs"]
-    one = sides._Pass(load(tmp_path, config), "half", tmp_path / "initial.npz")
+    config = small(**sides(dtype="bfloat16"))
+    one = _Pass(load(tmp_path, config), "a", tmp_path / "initial.npz")
     kinds = one.dtypes()
     assert set(kinds["parameter"]) == set(kinds["gradient"]) == {"bfloat16"}
     assert set(kinds["moment1"]) == {"float32"}
