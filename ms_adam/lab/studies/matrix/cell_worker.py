@@ -172,13 +172,13 @@ def _device_obstacle(backend: str, dtype: str, device_target: str) -> Optional[s
     """The reason why a backend cannot run a dtype on this machine in any case; None if it can."""
     from ms_adam import Adam
     from ms_adam.backends import BACKENDS
-    from ms_adam.backends.operators import missing_dtype
+    from ms_adam.backends.capabilities import missing_dtype
     from ms_adam.lab.studies.matrix.cells import make_parameters
     from ms_adam.state import weight_kinds
 
-    plain = Adam(make_parameters([(1,)], "float32"), backend="composite").formula
+    plain = Adam(make_parameters([(1,)], "float32"), backend="composite")
     kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
-    return BACKENDS[backend].obstacle(plain, [], device_target) or missing_dtype(
+    return BACKENDS[backend].obstacle(plain.formula, plain.execution, [], device_target) or missing_dtype(
         kinds, device_target
     )
 

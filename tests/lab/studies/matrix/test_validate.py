@@ -270,9 +270,9 @@ def test_counting():
 # --- the command, with its processes -----------------------------------------------------------
 
 WRONG_BETA = """
-import ms_adam.formula
-right = ms_adam.formula.Formula
-ms_adam.formula.Formula = lambda **numbers: right(**{**numbers, "beta1": numbers["beta1"] + 1e-4})
+import ms_adam.options
+right = ms_adam.options.Formula
+ms_adam.options.Formula = lambda **numbers: right(**{**numbers, "beta1": numbers["beta1"] + 1e-4})
 """
 
 DIES = """
