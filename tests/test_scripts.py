@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-PYTEST = "pytest --numprocesses auto --dist loadfile"
+PYTEST = "pytest --numprocesses auto --dist loadfile --max-worker-restart 0"
 
 # Plays Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip notes
 # its arguments in LOG and makes ms-adam. PIP is what pip does besides, as a shell command.
