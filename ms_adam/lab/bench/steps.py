@@ -62,9 +62,8 @@ class MindSporeStep:
     @property
     def state_on(self) -> str:
         """The device whose memory the state takes."""
-        optimizer = self.optimizer.optimizer
-        ours = getattr(optimizer, "execution", None) or getattr(optimizer, "formula", None)
-        return "CPU" if getattr(ours, "on_host", False) else self.device_target
+        execution = getattr(self.optimizer.optimizer, "execution", None)  # that of ours
+        return "CPU" if execution and execution.on_host else self.device_target
 
     def state_bytes(self) -> int:
         return self.optimizer.state_bytes()
