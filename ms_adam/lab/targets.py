@@ -387,7 +387,7 @@ def describe(name: str, factory: Callable, options=None) -> Target:
         optimizes, by_keyword = any_position[0].name, False
     for key in options:
         if key == optimizes:
-            raise UserError(f"{name}: '{key}' is what is optimized; it can not be set")
+            raise UserError(f"{name}: '{key}' is the optimized parameters; it cannot be set")
         if key not in parameters and not any_option:
             raise UserError(
                 f"{name} has no argument '{key}'{suggestion(key, parameters)}\n"
