@@ -182,8 +182,8 @@ def _sentence(names, status, cause, free, limits, first, network, update) -> str
     if status == HELD:
         quantity, step, worst = _closest_to_limit(free, limits)
         return (
-            f"{one} and {other} stay within the limits over {over}: {quantity} comes closest to its "
-            f"limit, in step {step}, with {_number(worst)} of at most "
+            f"{one} and {other} stay within the limits over {over}: {quantity} comes closest to "
+            f"its limit, in step {step}, with {_number(worst)} of at most "
             f"{_number(limits[quantity][step - 1])}."
         )
     start = f"{one} and {other} part in step {first.step}, "
