@@ -1,7 +1,7 @@
-"""scripts/: the environment is made once, safely, with a Python that can work.
+"""scripts/: the environment is made once, safely, with a suitable Python.
 
-pip and venv are played by a stand-in Python that notes what it was asked for; everything else, the
-lock included, is real.
+A stand-in Python takes the place of pip and venv and records their arguments. Everything else,
+including the lock, is real.
 """
 
 import os
@@ -14,12 +14,14 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).parents[1]
 PYTEST = "pytest --numprocesses auto --dist loadfile"
 
-# Plays Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip notes
-# its arguments in LOG and makes ms-adam. PIP is what pip does besides, as a shell command.
+# Stands in for Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip
+# appends its arguments to LOG and makes ms-adam; -m MODULE prints its arguments. PIP is a shell
+# command that pip also runs.
 PYTHON = """#!{python}
 import os, shutil, stat, sys
 version, log = {version}, {log!r}
@@ -50,8 +52,8 @@ elif sys.argv[1:3] == ["-m", "pip"]:
         sys.exit(1)
     program = os.path.join(os.path.dirname(here), "ms-adam")
     write(program, "#!/bin/sh" + chr(10) + 'echo ms-adam "$@"' + chr(10))
-elif sys.argv[1:3] == ["-m", "pytest"]:
-    print("pytest", *sys.argv[3:], "in", os.getcwd())
+elif sys.argv[1] == "-m":
+    print(*sys.argv[2:], "in", os.getcwd())
 """
 
 
@@ -90,10 +92,17 @@ class Project:
             timeout=60,
         )
 
+    def let_fail(self, environment, module):
+        """Lets `python -m MODULE` of an environment end with status 1."""
+        python = self.root / environment / "bin" / "python"
+        line = "    print(*sys.argv[2:]"
+        failing = f"    sys.argv[2] == {module!r} and sys.exit(1)\n{line}"
+        python.write_text(python.read_text().replace(line, failing))
+
     @property
     def installations(self):
         """How often pip was asked for the package itself."""
-        return sum("--editable .[cli,test]" in line for line in self.installed)
+        return sum("--editable .[cli,test,lint,docs]" in line for line in self.installed)
 
     @property
     def installed(self):
@@ -136,6 +145,37 @@ OPTIMIZER = (
 
 
 INSIDE = "tests inside MindCV, MindFormers and mindone"
+CHECKS = {
+    "lint": ["ruff check", "ruff format --check"],
+    "types": ["mypy"],
+    "docs": ["sphinx -W --keep-going --quiet docs/api build/api"],
+}
+
+
+def checks(project, *names):
+    """Returns the lines that the stand-in prints for scripts/check."""
+    commands = [command for name in names or CHECKS for command in CHECKS[name]]
+    return "".join(f"{command} in {project.root}\n" for command in commands)
+
+
+def test_checks_run_in_order(project):
+    assert project.run("scripts/check").stdout == checks(project)
+    assert project.run("scripts/check", "docs", "lint").stdout == checks(project, "docs", "lint")
+    done = project.run("scripts/check", "spelling")
+    assert done.returncode == 2 and "unknown check 'spelling': lint, types or docs" in done.stderr
+
+
+@pytest.mark.parametrize("tool", ["ruff", "mypy", "sphinx"])
+def test_ci_fails_where_a_check_does(project, tool):
+    project.run("scripts/check")
+    project.let_fail(".venv", tool)
+    done = project.run(".ci/run")
+    assert done.returncode == 1 and "pytest" not in done.stdout
+
+
+def test_commits_run_the_checks_of_ci():
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert [hook["entry"] for hook in hooks] == ["scripts/check lint", "scripts/check types"]
 
 
 def test_ci_says_what_it_did_not_run(project):
@@ -144,10 +184,10 @@ def test_ci_says_what_it_did_not_run(project):
     done = project.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout == (
-        f"{PYTEST} in {project.root}\n"
+        f"{checks(project)}{PYTEST} in {project.root}\n"
         f"{INSIDE} not run: no Python 3.11 here\n"
-        f"optimizer tests ran on MindSpore {version_of('mindspore')}; 2.0.0 not run: no Python 3.7 to "
-        "3.9 here\n"
+        f"optimizer tests ran on MindSpore {version_of('mindspore')}; "
+        "2.0.0 not run: no Python 3.7 to 3.9 here\n"
     )
 
 
@@ -156,7 +196,7 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
     done = project.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout == (
-        f"{PYTEST} in {project.root}\n"
+        f"{checks(project)}{PYTEST} in {project.root}\n"
         f"{PYTEST} tests/clients in {project.root}\n"
         f"{PYTEST} {OPTIMIZER} -k not test_matrix and not test_accuracy in {project.root}\n"
         f"{INSIDE} ran\n"
@@ -168,8 +208,7 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
 def test_ci_fails_where_tests_do(project, fails):
     project.python("python3.8", (3, 8))
     project.run(".ci/run")
-    python = project.root / fails / "bin" / "python"
-    python.write_text(python.read_text().replace('print("pytest"', 'sys.exit(1), ("pytest"'))
+    project.let_fail(fails, "pytest")
     done = project.run(".ci/run")
     assert done.returncode == 1 and "tests ran on" not in done.stdout
 
