@@ -58,7 +58,7 @@ elif sys.argv[1] == "-m":
 
 
 class Project:
-    """A copy of the scripts beside stand-ins for Python."""
+    """A copy of the scripts, with stand-ins for Python on PATH."""
 
     def __init__(self, folder):
         self.root = (folder / "project").resolve()
@@ -78,7 +78,7 @@ class Project:
         return path
 
     def command(self, script, *arguments, **variables):
-        # Only the stand-ins and the shell's own tools are to be found.
+        # PATH has only the stand-ins and the shell's tools.
         path = f"{self.path}:/usr/bin:/bin"
         environment = {"PATH": path, "HOME": os.environ.get("HOME", "/"), **variables}
         command = [str(self.root / script), *map(str, arguments)]
@@ -101,12 +101,12 @@ class Project:
 
     @property
     def installations(self):
-        """How often pip was asked for the package itself."""
+        """Number of times that pip installed the package itself."""
         return sum("--editable .[cli,test,lint,docs]" in line for line in self.installed)
 
     @property
     def installed(self):
-        """What pip was asked for, a line for each call."""
+        """Arguments of pip, one line for each call."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
@@ -178,7 +178,7 @@ def test_commits_run_the_checks_of_ci():
     assert [hook["entry"] for hook in hooks] == ["scripts/check lint", "scripts/check types"]
 
 
-def test_ci_says_what_it_did_not_run(project):
+def test_ci_reports_skipped_parts(project):
     for name in ("python3.11", "python3"):  # before those of the system on PATH
         project.python(name, (3, 12))
     done = project.run(".ci/run")
@@ -257,7 +257,7 @@ def test_other_packages_need_a_python_of_their_own(project):
 
 @pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])
 def test_packages_that_cannot_be_installed_fail_ci(project, pip):
-    """Also where only the second installation fails, that without dependencies."""
+    """The second case: only the installation without dependencies fails."""
     project.run("scripts/test")
     project.log.write_text("")
     done = project.run(".ci/run", PIP=pip, LOG=str(project.log))
@@ -266,7 +266,7 @@ def test_packages_that_cannot_be_installed_fail_ci(project, pip):
 
 
 def test_other_tests_do_not_need_the_packages(tmp_path):
-    """Without --clients, pytest does not even import what lies in tests/clients."""
+    """Without --clients, pytest does not even import the modules in tests/clients."""
     (tmp_path / "tests" / "clients").mkdir(parents=True)
     shutil.copy(PROJECT / "tests" / "conftest.py", tmp_path / "tests")
     (tmp_path / "tests" / "clients" / "test_inside.py").write_text("import nowhere\n")
@@ -353,12 +353,12 @@ def test_other_python_makes_another_environment(project, version):
     done = project.run("scripts/test", "--python", python)
     assert done.returncode == 0 and project.installations == 2
     assert project.run("scripts/test", "--python", python).returncode == 0
-    assert project.run("scripts/test").returncode == 0  # without --python, what is there is used
+    assert project.run("scripts/test").returncode == 0  # without --python, the environment stays
     assert project.installations == 2
 
 
 def test_first_python_that_works_is_chosen(project):
-    project.python("python3.11", (3, 13))  # calls itself 3.11 and is not
+    project.python("python3.11", (3, 13))  # named 3.11, but is not
     chosen = project.python("python3.12", (3, 12))
     done = project.run("scripts/test")
     assert done.returncode == 0 and f"making .venv with {chosen}" in done.stderr
@@ -383,7 +383,7 @@ def test_environment_made_by_hand_is_kept(project):
     assert mine.exists() and project.installations == 1
 
 
-def test_failed_installation_is_told_and_made_anew(project):
+def test_failed_installation_is_reported_and_repeated(project):
     done = project.run("scripts/test", PIP="echo no such package; exit 1")
     assert done.returncode == 2
     assert "no such package" in done.stderr and "the installation failed" in done.stderr
@@ -394,7 +394,7 @@ def test_failed_installation_is_told_and_made_anew(project):
     assert not half.exists() and project.installations == 2
 
 
-def test_interrupted_installation_is_made_anew(project):
+def test_interrupted_installation_is_repeated(project):
     process = subprocess.Popen(
         **project.command("scripts/test", PIP="sleep 60"),
         stdout=subprocess.DEVNULL,
