@@ -41,8 +41,8 @@ GRADIENTS = {
 # Largest difference of two float32 computations of one formula after 100 steps, in units of the
 # largest displacement D of a tensor. u = 2^-24 is half the distance of neighbouring float32.
 # - beta2. MindSpore's kernels compute 1 - float32(0.999), which is 1.29e-5 too small. Bias
-#   correction uses the same beta2 and cancels the error. Without it, or if a large epsilon hides the
-#   root, the root is 6.4e-6 too small in every step. This is by far the largest part.
+#   correction uses the same beta2 and cancels the error. Without it, or if a large epsilon hides
+#   the root, the root is 6.4e-6 too small in every step. This is by far the largest part.
 # - beta2^t as a running product in float32. The step size of step t is off by at most 7e-6 (t = 3),
 #   with both signs, and by 7e-7 on average. This needs bias correction, so it does not add to the
 #   first part.

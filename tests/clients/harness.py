@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -18,9 +18,9 @@ APART = 10  # another formula differs by at least this many times the bound
 class Run(NamedTuple):
     """One training: its initial weights, its losses and its final weights."""
 
-    start: List[np.ndarray]
-    losses: List[float]
-    end: List[np.ndarray]
+    start: list[np.ndarray]
+    losses: list[float]
+    end: list[np.ndarray]
 
 
 class WithoutBiasCorrection(ms_adam.AdamW):
