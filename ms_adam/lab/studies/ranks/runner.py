@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict, short
+from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.mode_runs import Interrupted, Progress
 from ms_adam.lab.run.results import SCHEMA, plain, write_json
+from ms_adam.lab.run.study import Progress
 from ms_adam.lab.studies.ranks.config import Distributed
 from ms_adam.lab.studies.ranks.launch import launch
 
@@ -71,7 +71,7 @@ def train(run: Distributed, out: Path, resume: bool, progress: Progress) -> dict
             for message in ranks[0]["messages"]
         ],
     }
-    entry["verdicts"] = [dataclasses.asdict(verdict) for verdict in judge(run, entry["trainings"])]
+    entry["verdicts"] = [verdict.as_dict() for verdict in judge(run, entry["trainings"])]
     content = plain(
         {"schema": SCHEMA, "environment": environment(_device(found)), "results": [entry]}
     )
