@@ -37,16 +37,16 @@ def measure_errors() -> list[dict]:
 
     import ms_adam
     from ms_adam import reference
-    from ms_adam.lab.studies.matrix.accuracy import displacements, follow, relative
+    from ms_adam.lab.measure import relative_distance
+    from ms_adam.lab.studies.matrix.accuracy import of_mindspore, of_reference
 
     algorithm1 = reference.Adam(float(np.float32(1e-3)))
     rows = []
     for name, make in (("mindspore.nn.Adam", nn.Adam), ("ms_adam.Adam", ms_adam.Adam)):
         for scale in SCALES:
-            places, fed = displacements(make, scale, steps=STEPS)
-            wanted = follow(algorithm1, fed, steps=STEPS)
-            for steps, got, want in zip(STEPS, places, wanted):
-                error = float(relative(got, want))
+            places = of_mindspore(make, scale, STEPS), of_reference(algorithm1, scale, STEPS)
+            for steps, got, want in zip(STEPS, *places):
+                error = float(relative_distance(got, want))
                 rows.append({"optimizer": name, "size": scale, "steps": steps, "error": error})
     return rows
 
