@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
@@ -15,7 +14,8 @@ from mindspore import Tensor, nn
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.loader import kind, load_callable
-from ms_adam.lab.problems.images import Split, batches, load_split
+from ms_adam.lab.problems.batches import Batches
+from ms_adam.lab.problems.images import Split, load_split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.train import fused_loss
 
@@ -50,7 +50,8 @@ def mnist(
     network = MultiLayerPerceptron([split.train.pixels.shape[1], *hidden, split.classes], seed)
     loss_of = fused_loss() if loss == "fused" else nn.CrossEntropyLoss()
     # As many epochs as anybody asks for: a generator makes what is taken.
-    return Trained(network, loss_of, batches(split.train, batch_size, sys.maxsize, seed))
+    batches = Batches((split.train.inputs, split.train.targets), batch_size, seed)
+    return Trained(network, loss_of, batches.steps())
 
 
 @functools.lru_cache(maxsize=1)  # a process makes everything anew for each pass; reading is slow

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.run import ExperimentError
 from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.mode_runs import Interrupted, Progress
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import SCHEMA, plain, write_json
+from ms_adam.lab.run.study import Progress
 from ms_adam.lab.studies.compare.config import Comparison, Pair
 from ms_adam.lab.studies.compare.distances import LOSS, Distances, between
 from ms_adam.lab.studies.compare.judge import PARTED, judge, limit_of

@@ -210,10 +210,4 @@ _CLAIMS = (
     ),
 )
 
-STUDY = Study(
-    name="ranks",
-    config=RanksConfig,
-    run=run,
-    page="ms_adam.lab.report.studies.ranks:write_page",
-    options=("resume",),
-)
+STUDY = Study(name="ranks", config=RanksConfig, run=run, options=("resume",))
