@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -83,7 +85,7 @@ def reproduce(
         studies.refuse_unknown_options((study for study, _ in found), options)
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         with ProgressDisplay(Console(stderr=True)) as progress:
-            session = Session(out, progress, Console(stderr=True).print, options)
+            session = Session(out, progress, partial(print, file=sys.stderr), options)
             content, page = run_studies(found, session)[0][2:]
         if json_file is not None:
             write_json(json_file, content)

@@ -96,9 +96,9 @@ def in_float64(method):
 def tolerance(name, way):
     """A bound on the effect of roundings, too large by a small factor.
 
-    In step t each change is off by 2^-24 times the number of roundings before it, at most about
-    16 + 1 / (1 - beta) x 5 for a moving average, since beta 0.999 in float32 is off by 2^-24 / 0.001
-    of 1 - beta. The weight is rounded once more, to at most 2^-24 of its movement.
+    In step t each change is off by 2^-24 times the number of roundings before it: at most about
+    16 + 1 / (1 - beta) x 5 for a moving average, since beta 0.999 in float32 is off by
+    2^-24 / 0.001 of 1 - beta. The weight is rounded once more, to at most 2^-24 of its movement.
     """
     steps = {
         "Adam": 1000 * (1 - 0.999**STEPS),
