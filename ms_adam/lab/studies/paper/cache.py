@@ -17,7 +17,7 @@ import numpy as np
 
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
-from ms_adam.lab.studies.paper.sweep import Outcome, Spec
+from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, lines_of, sweep_line
 
 _PACKAGE = Path(__file__).parents[3]
 # The code that decides a run's numbers. Code that only reads them does not make runs stale.
@@ -112,9 +112,17 @@ class CachedFigure:
     def digest(self, spec: Spec) -> str:
         return spec.digest(self.figure, self.scale, self._around)
 
-    def load(self, spec: Spec) -> Optional[Outcome]:
-        """Returns a finished run, or None."""
-        return self._cache.load(self.digest(spec))
+    def line(self, variant: Variant, contender: Contender, make: Get) -> Line:
+        """Gets the runs of a line: finished ones from the cache, the others by `make`."""
+
+        def get(spec: Spec) -> Outcome:
+            return self._cache.load(self.digest(spec)) or make(spec)
+
+        return sweep_line(self.figure, self.scale, variant, contender, get)
+
+    def lines(self, make: Get) -> list[Line]:
+        """Gets all lines of the figure, in their order."""
+        return [self.line(*of, make) for of in lines_of(self.figure)]
 
     def store(self, spec: Spec, outcome: Outcome) -> None:
         self._cache.store(self.digest(spec), outcome)

@@ -28,12 +28,8 @@ from ms_adam.lab.studies.paper.sweep import (
     lines_of,
     mean_cost,
     steps_to,
-    sweep,
 )
 from ms_adam.lab.studies.paper.tensorboard import EventFiles
-
-# Stands for a run that is missing: the worst cost, so that a sweep can go on.
-_MISSING = Outcome(np.array([np.inf]), 0, 0.0)
 
 
 def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
@@ -89,16 +85,14 @@ def _count(cached: CachedFigure) -> tuple[int, int]:
 
     Judged runs count once all their trials are finished: until then their rate is not known.
     """
-    missing = 0
+    missing: list[Spec] = []
 
-    def get(spec: Spec) -> Outcome:
-        nonlocal missing
-        outcome = cached.load(spec)
-        missing += outcome is None
-        return outcome or _MISSING
+    def make(spec: Spec) -> Outcome:
+        missing.append(spec)
+        return Outcome(np.array([np.inf]), 0, 0.0)  # the worst cost, so that the sweep goes on
 
-    total = len(_runs(sweep(cached.figure, cached.scale, get)))
-    return total, total - missing
+    total = len(_runs(cached.lines(make)))
+    return total, total - len(missing)
 
 
 def _runs(lines: Sequence[Line]) -> list[Run]:
@@ -153,17 +147,14 @@ def _make_runs(figures: Sequence[CachedFigure], scale: str, workers: int, sessio
 def _finished(cached: CachedFigure) -> list[Line]:
     """Returns the lines of a figure, all runs of which must be in the cache."""
 
-    def get(spec: Spec) -> Outcome:
-        outcome = cached.load(spec)
-        if outcome is None:
-            raise ExperimentError(
-                f"{cached.figure.name}: the run '{spec.label}' is not in the cache although the "
-                "workers have finished; was the code or the data changed while they ran, or does "
-                "another command use the same folder?"
-            )
-        return outcome
+    def refuse(spec: Spec) -> Outcome:
+        raise ExperimentError(
+            f"{cached.figure.name}: the run '{spec.label}' is not in the cache although the "
+            "workers have finished; was the code or the data changed while they ran, or does "
+            "another command use the same folder?"
+        )
 
-    return sweep(cached.figure, cached.scale, get)
+    return cached.lines(refuse)
 
 
 def _entry(cached: CachedFigure, scale_name: str, lines: list[Line]) -> dict[str, Any]:

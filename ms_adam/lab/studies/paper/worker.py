@@ -17,7 +17,7 @@ from typing import Any, Optional
 from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, Cache, CachedFigure
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant
-from ms_adam.lab.studies.paper.sweep import Outcome, Spec, lines_of, sweep_line
+from ms_adam.lab.studies.paper.sweep import Outcome, Spec, lines_of
 from ms_adam.lab.studies.paper.training import Trainer
 
 
@@ -47,15 +47,12 @@ def work(job: dict[str, Any], events: Events) -> None:
 def _make_line(
     cached: CachedFigure, variant: Variant, contender: Contender, events: Events
 ) -> None:
-    figure, scale, steps = cached.figure, cached.scale, cached.steps
+    figure, steps = cached.figure, cached.steps
     trainer: Optional[Trainer] = None  # compiled only if a run is missing
 
-    def get(spec: Spec) -> Outcome:
+    def make(spec: Spec) -> Outcome:
         nonlocal trainer
-        outcome = cached.load(spec)
-        if outcome is not None:
-            return outcome
-        trainer = trainer or Trainer(figure, scale, variant, contender, cached.examples)
+        trainer = trainer or Trainer(figure, cached.scale, variant, contender, cached.examples)
         told = {"figure": figure.name, "label": spec.label, "steps": steps}
         outcome = trainer.run(
             spec.learning_rate, spec.seed, lambda done: events.progress(done, **told)
@@ -64,4 +61,4 @@ def _make_line(
         events.send("run", done=steps, **told)
         return outcome
 
-    sweep_line(figure, scale, variant, contender, get)
+    cached.line(variant, contender, make)

@@ -90,6 +90,10 @@ def _launches(
     return found
 
 
+# The values of a training that are equal on all ranks.
+_OF_ALL_RANKS = ("backend", "sizes", "undivided_bytes", "step_ms", "resumed_after")
+
+
 def _rows(out: Path, mode: str, workers: int, ranks: list[dict]) -> list[dict[str, Any]]:
     """Returns one row for each training of a launch."""
     rows = []
@@ -104,14 +108,10 @@ def _rows(out: Path, mode: str, workers: int, ranks: list[dict]) -> list[dict[st
                 "problem": problem,
                 "optimizer": optimizer,
                 "state": state,
-                "backend": first["backend"],
+                **{key: first[key] for key in _OF_ALL_RANKS},
                 "parameters": sum(first["sizes"]),
-                "sizes": first["sizes"],
                 "digests": [rank["digest"] for rank in each],
                 "state_bytes": [rank["state_bytes"] for rank in each],
-                "undivided_bytes": first["undivided_bytes"],
-                "step_ms": first["step_ms"],
-                "resumed_after": first["resumed_after"],
                 "from_one_process": _distance(out / f"{mode}-{workers}" / f"{name}.npz", alone),
             }
         )

@@ -45,8 +45,8 @@ class Watcher:
         return int(re.match(rf"{RUNS} runs, of which (\d+) are done already", self.messages[0])[1])
 
 
-def reproduce(out, watcher):
-    return STUDY.run([figure()], session(out, watcher, watcher.tell, jobs=2))
+def reproduce(out, watcher, jobs=2):
+    return STUDY.run([figure()], session(out, watcher, watcher.tell, jobs=jobs))
 
 
 def command(config, out, *options):
@@ -95,15 +95,15 @@ def test_a_second_call_trains_nothing(finished):
 
 def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
     wanted = costs(finished[3])
-    with pytest.raises(Interrupted, match=rf"[45] of {RUNS} runs are done"):
-        reproduce(tmp_path, Watcher(stop_after=4))
+    with pytest.raises(Interrupted, match=rf"[4-9] of {RUNS} runs are done"):
+        reproduce(tmp_path, Watcher(stop_after=4), jobs=1)
     assert not (tmp_path / "results.json").exists()
     (tmp_path / "cache" / "half.1.unfinished").write_bytes(b"half a run")
     watcher = Watcher()
     found = costs(reproduce(tmp_path, watcher))
     assert watcher.cached >= 4  # a worker may have finished one more before it was ended
     assert len(watcher.done) == RUNS - watcher.cached
-    assert watcher.shares == sorted(watcher.shares) and watcher.shares[-1] == 1
+    assert watcher.shares == sorted(watcher.shares) and watcher.shares[-1] == pytest.approx(1)
     assert not list((tmp_path / "cache").glob("*.unfinished"))
     assert found.keys() == wanted.keys()
     # The address of a buffer decides how MindSpore's kernels split a sum, so last bits differ: by
