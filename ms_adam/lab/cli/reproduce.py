@@ -82,14 +82,14 @@ def reproduce(
         found = [studies.find(path) for path in configs]
         given = {"scale": scale, "jobs": jobs, "tensorboard": tensorboard, "resume": resume}
         options = {name: value for name, value in given.items() if value}
-        studies.refuse_unknown_options((study for study, _ in found), options)
+        studies.refuse_unknown_options([study for study, _ in found], options)
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         with ProgressDisplay(Console(stderr=True)) as progress:
             session = Session(out, progress, partial(print, file=sys.stderr), options)
-            content, page = run_studies(found, session)[0][2:]
+            (done, *_) = run_studies(found, session)
+            content, page, verdicts = done.content, done.page, done.study.verdicts(done.content)
         if json_file is not None:
             write_json(json_file, content)
-    verdicts = [verdict for entry in content["results"] for verdict in entry["verdicts"]]
     _show(verdicts, page)
     if not all_held(verdicts):
         raise typer.Exit(NOT_HELD)
@@ -100,9 +100,11 @@ _COLOURS = {"held": "green", "reproduced": "green", "not held": "red", "not repr
 
 def _show(verdicts: list[dict], page: Optional[Path]) -> None:
     table = Table(show_lines=True)
-    columns = [key for key in ("claim", "measured", "limit") if all(key in v for v in verdicts)]
-    if any(isinstance(verdict["measured"], list) for verdict in verdicts):
-        columns.remove("measured")  # of figures: the page has it
+    columns = [
+        name
+        for name in ("figure", "claim", "measured", "limit")
+        if all(isinstance(verdict.get(name), str) for verdict in verdicts)
+    ]
     for title in ("verdict", *columns):
         table.add_column(title, no_wrap=title == "verdict")
     for verdict in verdicts:
@@ -111,7 +113,7 @@ def _show(verdicts: list[dict], page: Optional[Path]) -> None:
         table.add_row(Text(verdict["status"], style=colour), *words)
     Console().print(table)
     held = sum(verdict["status"] == "held" for verdict in verdicts)
-    if columns != ["claim"]:
+    if "limit" in columns:
         print(f"{held} of {len(verdicts)} claims held.")
     if page is not None:
         print(f"The report: {page}")

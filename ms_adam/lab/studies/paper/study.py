@@ -224,10 +224,20 @@ def _row(line: Line, lines: Sequence[Line], early: Optional[int]) -> dict[str, A
     }
 
 
+def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the verdicts of all figures, each with the name of its figure."""
+    return [
+        {"figure": entry["figure"], **verdict}
+        for entry in content["results"]
+        for verdict in entry["verdicts"]
+    ]
+
+
 STUDY = Study(
     name="paper",
     config=PaperFigure,
     run=run,
     page="ms_adam.lab.report.paper:write_report",
     options=("scale", "jobs", "tensorboard"),
+    verdicts=verdicts,
 )
