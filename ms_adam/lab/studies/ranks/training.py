@@ -101,6 +101,7 @@ class Training:
         ]
         train(self._step, self._parts(first, steps), observers, first)
         arrays, optimizer = list(self.values().values()), self._optimizer
+        divides_rows = optimizer.capabilities.divides_rows
         return {
             "digest": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
             "state_bytes": sum(
@@ -108,7 +109,7 @@ class Training:
             ),
             # Two moments of the largest part of a parameter that only one rank can keep.
             "undivided_bytes": 2
-            * max(array[:1].nbytes if optimizer.divisible else array.nbytes for array in arrays),
+            * max(array[:1].nbytes if divides_rows else array.nbytes for array in arrays),
             "sizes": [array.size for array in arrays],
             "resumed_after": first or None,
             # The first steps compile.
