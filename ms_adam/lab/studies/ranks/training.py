@@ -134,7 +134,7 @@ class Training:
             # Of two moments, for the largest part of a parameter that one rank keeps as a whole.
             "undivided_bytes": 2
             * max(
-                array[:1].nbytes if self.optimizer.divisible else array.nbytes for array in arrays
+                array[:1].nbytes if self.optimizer.capabilities.divides_rows else array.nbytes for array in arrays
             ),
             "sizes": [array.size for array in arrays],
             "resumed_after": resumed_after or None,
