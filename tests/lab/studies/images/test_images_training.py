@@ -13,7 +13,7 @@ import yaml
 from lab.problems.idx_files import write_part
 from lab.studies.images.small_config import small_config
 
-from ms_adam.lab.run.comparison import read_result
+from ms_adam.lab.run.trainings import read
 
 QUICK = Path(__file__).parents[4] / "configs" / "quick.yaml"
 COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
@@ -40,7 +40,7 @@ def content(finished):
 @pytest.fixture(scope="module")
 def results(finished, content):
     folder = finished[1] / "out" / "small"
-    return [read_result(folder, run) for run in content["results"][0]["runs"]]
+    return [read(folder, run) for run in content["results"][0]["runs"]]
 
 
 def test_exit_status_is_the_verdicts(finished, content):

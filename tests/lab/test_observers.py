@@ -1,10 +1,23 @@
-"""The shadow tells Algorithm 1 from its neighbours, and its bound is one that roundings keep."""
+"""Observers of a training; above all, that a shadow tells Algorithm 1 from its neighbours."""
 
 import numpy as np
 import pytest
 
+from ms_adam import reference
+from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.observers import (
+    Record,
+    SaveCheckpoints,
+    Shadow,
+    digest,
+    loss,
+    refuse_infinite_loss,
+    relative_distance,
+    step_ms,
+)
 from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.studies.images.shadow import Shadow, relative_distance, rounding_bound
+from ms_adam.lab.studies.images.claims import rounding_bound
+from ms_adam.lab.train import Step
 
 SETTINGS = AdamSettings(learning_rate=1e-3, beta1=0.9, beta2=0.999, eps=1e-8)
 STEPS = 300
@@ -37,13 +50,11 @@ def trajectory(scale):
 
 
 def last_error(epsilon, initial, gradients, positions):
-    shadow = Shadow(SETTINGS, epsilon, initial)
+    adam = reference.Adam(**SETTINGS.model_dump(), epsilon=epsilon)
+    shadow = Shadow(adam, initial)
     for gradient, position in zip(gradients, positions):
         error = shadow.follow(gradient, position)
-    bound = rounding_bound(
-        SETTINGS, STEPS, np.max(np.abs(position)), np.max(np.abs(position - initial))
-    )
-    return error, bound
+    return error, rounding_bound(SETTINGS, STEPS, initial, position)
 
 
 @pytest.mark.parametrize("scale", [1, 1e-4, 1e-6])
@@ -67,7 +78,8 @@ def test_another_formula_is_beyond_the_bound(change):
 
 def test_bound_by_hand():
     # 2^-24 * 100 * (0.5 + 1e-3 * (4 / 0.1 + 2 / 0.001 + 8)) / 0.1
-    assert rounding_bound(SETTINGS, 100, 0.5, 0.1) == pytest.approx(2**-24 * 100 * 2.548 / 0.1)
+    bound = rounding_bound(SETTINGS, 100, np.array([0.5]), np.array([0.4]))
+    assert bound == pytest.approx(2**-24 * 100 * 2.548 / 0.1)
 
 
 def test_relative_distance():
@@ -75,3 +87,51 @@ def test_relative_distance():
     assert relative_distance(np.array([3.0, 1.5]), target, start) == 0.25
     assert relative_distance(start, start, start) == 0
     assert np.isnan(relative_distance(np.array([np.nan, 1]), target, start))
+
+
+def step(number, loss=0.5, seconds=0.25):
+    return Step(number, (), np.float32(loss), None, seconds)
+
+
+def test_a_record_keeps_what_is_measured():
+    every, third = Record(lambda now: {**loss(now), **step_ms(now)}), Record(loss, every=3)
+    for number in range(1, 8):
+        every(step(number, loss=number))
+        third(step(number, loss=number))
+    np.testing.assert_array_equal(every.arrays()["loss"], np.arange(1.0, 8))
+    assert every.arrays()["step_ms"].tolist() == [250.0] * 7
+    assert third.arrays()["loss"].tolist() == [3.0, 6.0]
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_loss_that_is_not_finite_is_refused(value):
+    refuse_infinite_loss(step(3))
+    with pytest.raises(ExperimentError, match=f"the loss of step 3 is {value}"):
+        refuse_infinite_loss(step(3, float(value)))
+
+
+def test_a_digest_is_of_bits():
+    assert digest(np.array([0.0])) != digest(np.array([-0.0]))
+    assert digest(np.array([1.5, 2])) == digest(np.array([1.5, 2]))
+
+
+def test_checkpoints_come_every_few_steps_and_at_the_end_after_the_logs():
+    made = []
+
+    class Files:
+        def save(self, *given):
+            made.append(given)
+
+    class Log:
+        def sync(self):
+            made.append("synced")
+
+    state = {"w": 1}
+    save = SaveCheckpoints(Files(), 3, 7, lambda: state, {"mode": "graph"}, [Log()])
+    for number in range(1, 8):
+        save(step(number))
+    saved = [(number, state, {"mode": "graph"}) for number in (3, 6, 7)]
+    assert made == [one for saving in saved for one in ("synced", saving)]
+    state = None  # of a rank that does not save
+    save(step(9))
+    assert made[-1] == "synced"

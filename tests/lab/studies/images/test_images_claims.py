@@ -2,17 +2,8 @@
 
 import pytest
 
-from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED
-from ms_adam.lab.studies.images.verdicts import (
-    MINDSPORES,
-    OURS,
-    both_train,
-    computes_epsilon_hat,
-    follows_algorithm1,
-    judge,
-    same_accuracy,
-    same_bits,
-)
+from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
+from ms_adam.lab.studies.images.claims import CLAIMS, MINDSPORES, OURS, Found
 
 NAN = float("nan")
 
@@ -39,41 +30,39 @@ def mode(gradients=None, parameters=None, optimizer=OURS, seed=0):
     }
 
 
-@pytest.mark.parametrize(
-    "runs, status",
-    [
-        ([run(), run(seed=1)], HELD),
-        ([run(), run(seed=1, one=2e-4)], NOT_HELD),  # one bad seed is enough
-        ([run(one=1e-2, hat=1e-6)], NOT_HELD),  # the other formula
-        ([run(one=NAN)], NOT_HELD),
-        ([run(), run(one=NAN), run()], NOT_HELD),
-        ([run(bound=NAN)], NOT_HELD),
-        ([run(hat=5e-5)], NOT_MEASURED),  # both formulas fit: nothing is told
-        ([run(MINDSPORES)], NOT_MEASURED),
-        ([], NOT_MEASURED),
-    ],
-)
-def test_follows_algorithm1(runs, status):
-    assert follows_algorithm1(runs).status == status
+FORMULA, HAT, BITS, _, TRAIN, ACCURACY = CLAIMS
+
+
+def verdict(claim, runs=(), modes=(), least_accuracy=0.88):
+    return judge([claim], Found(runs, modes, least_accuracy))[0]
 
 
 @pytest.mark.parametrize(
-    "runs, status",
+    "claim, runs, status",
     [
-        ([run(MINDSPORES, one=1e-2, hat=1e-6)], HELD),
-        ([run(MINDSPORES, one=1e-6, hat=1e-2)], NOT_HELD),  # it was repaired
-        ([run(MINDSPORES, one=5e-5, hat=1e-6)], NOT_MEASURED),
-        ([run()], NOT_MEASURED),
+        (FORMULA, [run(), run(seed=1)], HELD),
+        (FORMULA, [run(), run(seed=1, one=2e-4)], NOT_HELD),  # one bad seed is enough
+        (FORMULA, [run(one=1e-2, hat=1e-6)], NOT_HELD),  # the other formula
+        (FORMULA, [run(one=NAN)], NOT_HELD),
+        (FORMULA, [run(), run(one=NAN), run()], NOT_HELD),
+        (FORMULA, [run(bound=NAN)], NOT_HELD),
+        (FORMULA, [run(hat=5e-5)], NOT_MEASURED),  # both formulas fit: nothing is told
+        (FORMULA, [run(MINDSPORES)], NOT_MEASURED),
+        (FORMULA, [], NOT_MEASURED),
+        (HAT, [run(MINDSPORES, one=1e-2, hat=1e-6)], HELD),
+        (HAT, [run(MINDSPORES, one=1e-6, hat=1e-2)], NOT_HELD),  # it was repaired
+        (HAT, [run(MINDSPORES, one=5e-5, hat=1e-6)], NOT_MEASURED),
+        (HAT, [run()], NOT_MEASURED),
     ],
 )
-def test_computes_epsilon_hat(runs, status):
-    assert computes_epsilon_hat(runs).status == status
+def test_a_formula_explains_the_runs(claim, runs, status):
+    assert verdict(claim, runs).status == status
 
 
 def test_numbers_of_the_worst_run_are_told():
-    verdict = follows_algorithm1([run(), run(one=3.2e-6)])
-    assert "3.2e-6 from Algorithm 1" in verdict.measured
-    assert "at most 1.0e-4" in verdict.limit
+    found = verdict(FORMULA, [run(), run(one=3.2e-6)])
+    assert "3.2e-6 from Algorithm 1" in found.measured
+    assert "at most 1.0e-4" in found.limit
 
 
 @pytest.mark.parametrize(
@@ -91,16 +80,16 @@ def test_numbers_of_the_worst_run_are_told():
     ],
 )
 def test_same_bits(modes, status, words):
-    verdict = same_bits(modes, OURS)
-    assert verdict.status == status
-    assert words in verdict.measured
+    found = verdict(BITS, modes=modes)
+    assert found.status == status
+    assert words in found.measured
 
 
 @pytest.mark.parametrize(
     "accuracies, status", [((0.9, 0.89), HELD), ((0.9, 0.87), NOT_HELD), ((0.9, NAN), NOT_HELD)]
 )
-def test_both_train(accuracies, status):
-    assert both_train([run(accuracy=a) for a in accuracies], 0.88).status == status
+def test_all_train(accuracies, status):
+    assert verdict(TRAIN, [run(accuracy=a) for a in accuracies]).status == status
 
 
 @pytest.mark.parametrize(
@@ -116,10 +105,8 @@ def test_both_train(accuracies, status):
 def test_same_accuracy(ours, theirs, status):
     runs = [run(OURS, seed, accuracy=a) for seed, a in enumerate(ours)]
     runs += [run(MINDSPORES, seed, accuracy=a) for seed, a in enumerate(theirs)]
-    assert same_accuracy(runs).status == status
+    assert verdict(ACCURACY, runs).status == status
 
 
-def test_every_claim_is_judged_once():
-    verdicts = judge([run(), run(MINDSPORES, one=1e-2, hat=1e-6)], [mode()], 0.5)
-    claims = [verdict.claim for verdict in verdicts]
-    assert len(set(claims)) == len(claims) == 6
+def test_every_claim_is_another_one():
+    assert len({claim.claim for claim in CLAIMS}) == len(CLAIMS) == 6

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from lab.studies.resume.training_config import small_run
 
-from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.run.config import ConfigError
-from ms_adam.lab.studies.resume import runner
-from ms_adam.lab.studies.resume.runner import Interrupted, epoch_batches, train
+from ms_adam.lab.studies.resume import training
+from ms_adam.lab.studies.resume.training import train_run
 
 CURVES = ("loss.csv", "accuracy.csv")
 
@@ -33,7 +33,7 @@ class Trainer:
                 raise KeyboardInterrupt
 
         self.told.clear()
-        return train(run, self.mode, self.folder / out, resume, self.told.append, progress)
+        return train_run(run, self.mode, self.folder / out, resume, self.told.append, progress)
 
     def stopped(self, run, out, after, resume=False):
         with pytest.raises(Interrupted) as stop:
@@ -98,7 +98,7 @@ def test_the_comparison_sees_a_lost_moment(graph_trainer, monkeypatch):
     run = small_run(graph_trainer.folder)
     graph_trainer(run, "whole")
     graph_trainer.stopped(run, "parts", 8)
-    monkeypatch.setattr(runner.ms_adam, "load_state", lambda *_: None)
+    monkeypatch.setattr(training.ms_adam, "load_state", lambda *_: None)
     graph_trainer(run, "parts", resume=True)
     whole, parts = (curves(graph_trainer.folder / name)[0] for name in ("whole", "parts"))
     assert whole != parts
@@ -204,15 +204,7 @@ def test_optimizer_that_can_not_be_made(graph_trainer):
         graph_trainer(run, "out")
 
 
-def test_batches_follow_from_seed_and_epoch_alone():
-    first = epoch_batches(10, 3, seed=1, epoch=4)
-    assert first.shape == (3, 3) and len(np.unique(first)) == 9
-    np.testing.assert_array_equal(first, epoch_batches(10, 3, seed=1, epoch=4))
-    for other in ({"seed": 2, "epoch": 4}, {"seed": 1, "epoch": 5}, {"seed": 4, "epoch": 1}):
-        assert (first != epoch_batches(10, 3, **other)).any()
-
-
 def test_cosine(graph_trainer):
     settings = small_run(graph_trainer.folder).optimizer
     expected = [0.01 * (1 + np.cos(np.pi * step / 24)) / 2 for step in range(24)]
-    np.testing.assert_allclose(runner.cosine(settings, 24), expected, rtol=1e-12, atol=1e-17)
+    np.testing.assert_allclose(training.cosine(settings, 24), expected, rtol=1e-12, atol=1e-17)

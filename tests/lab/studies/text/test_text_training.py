@@ -1,6 +1,5 @@
 """A small experiment on text through the real command; and what its training measures."""
 
-import dataclasses
 import html
 import json
 import subprocess
@@ -94,15 +93,14 @@ def test_follower_tells_the_formulas_apart(epsilon_hat, monkeypatch):
     import mindspore as ms
 
     from ms_adam.lab.studies.text import training as text_training
-    from ms_adam.lab.studies.text.config import TextExperiment
-    from ms_adam.lab.studies.text.runner import prepare
-    from ms_adam.lab.studies.text.verdicts import FOLLOWER_LIMIT
+    from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
+    from ms_adam.lab.studies.text.study import TextExperiment, load_data
 
     ms.set_context(mode=ms.GRAPH_MODE)
     side = text_training.SIDES["lazy_epsilon_hat"]
-    side = dataclasses.replace(side, options={"use_lazy": True, "epsilon_hat": epsilon_hat})
+    side = side._replace(options={"use_lazy": True, "epsilon_hat": epsilon_hat})
     monkeypatch.setitem(text_training.SIDES, "lazy_epsilon_hat", side)
     experiment = TextExperiment.model_validate(text_config())
-    training = text_training.TextTraining(experiment, prepare(experiment), "lazy_epsilon_hat", 0)
-    training.epoch(lambda: None)
+    training = text_training.TextTraining(experiment, load_data(experiment), "lazy_epsilon_hat", 0)
+    training.epoch(lambda step: None)
     assert (training.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat

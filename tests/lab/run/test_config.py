@@ -6,14 +6,18 @@ import pytest
 import yaml
 from lab.run.changed_configs import changed, write
 
-from ms_adam.lab.run.config import ConfigError
-from ms_adam.lab.studies.kinds import load_experiment
+from ms_adam.lab.run.config import AdamSettings, ConfigError, load
+from ms_adam.lab.studies import find
 
 QUICK = Path(__file__).parents[3] / "configs" / "quick.yaml"
 
 
 def quick():
     return yaml.safe_load(QUICK.read_text())
+
+
+def load_experiment(path):
+    return find(path)[1]
 
 
 def test_quick_config_is_sound():
@@ -26,7 +30,7 @@ def test_quick_config_is_sound():
 @pytest.mark.parametrize(
     "key, value, parts",
     [
-        ("optimizer", "SGD", ["unknown key 'optimizer'", "name, title, kind, data, model"]),
+        ("optimizer", "SGD", ["unknown key 'optimizer'", "study, name, title, data, model"]),
         ("adam.lr", 0.1, ["unknown key 'adam.lr'", "learning_rate, beta1, beta2, eps"]),
         ("training.epochs", 0, ["training.epochs = 0", "greater than or equal to 1"]),
         ("training.epochs", 2.5, ["training.epochs = 2.5", "integer"]),
@@ -81,7 +85,7 @@ def test_key_that_stands_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "content, part",
-    [("a: [1", "not valid YAML"), ("- 1\n", "must be a mapping"), ("", "must be a mapping")],
+    [("a: [1", "not valid YAML"), ("- 1\n", "the key 'study' is missing"), ("", "the key 'study'")],
 )
 def test_not_a_config(tmp_path, content, part):
     with pytest.raises(ConfigError, match=part):
@@ -103,4 +107,21 @@ def test_number_in_short_form(tmp_path):
 
 def test_relative_folder_is_taken_from_the_config(tmp_path):
     path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
-    assert load_experiment(path).data.idx_directory == (tmp_path / "images").resolve()
+    config = load_experiment(path)
+    assert config.data.idx_directory == (tmp_path / "images").resolve()
+    assert config.folder == tmp_path
+    # A worker that is given the config as plain values finds the same folder.
+    again = type(config).model_validate(config.model_dump(mode="json"))
+    assert again.data.idx_directory == config.data.idx_directory
+
+
+def test_results_tell_of_a_folder_only_its_name(tmp_path):
+    path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
+    public = load_experiment(path).public()
+    assert public == changed(quick(), "data.idx_directory", "images")
+    assert load_experiment(QUICK).public() == quick()
+
+
+def test_a_config_that_is_no_mapping(tmp_path):
+    with pytest.raises(ConfigError, match="must be a mapping with the keys learning_rate, beta1"):
+        load(write(tmp_path, "- 1"), AdamSettings)

@@ -87,10 +87,10 @@ GOOD = idx_bytes(np.zeros((2, 3, 4)))
         (b"\0\0\x0d" + GOOD[3:], "starts with 0x00000d03, not 0x00000803"),
         (idx_bytes(np.zeros((9, 9))), "starts with 0x00000802, not 0x00000803"),
         (b"<!DOCTYPE html><html></html>", "is not an IDX file"),
-        (gzip.compress(GOOD, mtime=0)[:-9], "can not be read"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "cannot be read"),
         (
             gzip.compress(GOOD, mtime=0)[:12] + b"damage" + gzip.compress(GOOD, mtime=0)[18:],
-            "can not be read",
+            "cannot be read",
         ),
     ],
 )

