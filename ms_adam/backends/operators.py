@@ -199,8 +199,8 @@ class Batch(nn.Cell):
             gradient = _mul(gradient, gradient_scale)
         if self.l2:
             gradient = _add(gradient, _mul(weight_decay, _cast(weight, self.dtype)))
-        if self.centralized:
-            if weight.ndim > 1:  # noqa: SIM102  Yong et al. 2020, equation 1
+        if self.centralized:  # noqa: SIM102  `and` is not decided while a graph is compiled
+            if weight.ndim > 1:  # Yong et al. 2020, equation 1
                 gradient = _sub(gradient, _mean(gradient, tuple(range(1, weight.ndim))))
         return gradient
 
