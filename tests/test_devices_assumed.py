@@ -20,7 +20,7 @@ NAMED = {
     ),
     "lab/cli/validate.py": (2, "the default and one of the choices of --device-target"),
     "lab/studies/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
-    "lab/studies/text/config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
+    "lab/studies/text/sides.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
     "options.py": (1, "use_offload changes nothing where the device is the host"),
     "state.py": (1, "load_state writes what use_offload keeps in host memory there"),
     "lab/studies/matrix/validate.py": (2, "one of the devices; there may be many processes on it"),

@@ -18,7 +18,7 @@ def reproduce(
     configs: list[Path] = typer.Argument(
         ...,
         metavar="CONFIG...",
-        help="One or more YAML files, such as configs/quick.yaml and configs/sparse_text.yaml.",
+        help="One or more YAML files, such as configs/quick.yaml and configs/text.yaml.",
     ),
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; results in it are replaced."
@@ -50,8 +50,8 @@ def reproduce(
     """Run experiments and write DIR/index.html: verdicts, plots, tables, environment.
 
     Trains with each optimizer in graph mode and in PyNative mode, from one initialisation and one
-    batch order. Experiments on images hold every run to NumPy in float64; those on text (kind:
-    sparse_text) hold row-sparse gradients to dense ones, and both to mindspore.nn.Adam.
+    batch order. Experiments on images hold every run to NumPy in float64; those on text (study:
+    text) hold row-sparse gradients to dense ones, and both to mindspore.nn.Adam.
 
     The figures of the paper (configs/paper/, kind: paper_figure) make a report of their own. Runs
     that are done are kept in DIR/cache: after Ctrl-C the same command goes on from there.
@@ -63,12 +63,11 @@ def reproduce(
     Exit status: 0 if every claim held, 1 if one did not or could not be measured, 2 after an
     error, 130 after Ctrl-C. A figure of the paper that is not reproduced is a finding: 0.
     """
-    from ms_adam.lab.report.html import write_report
+    from ms_adam.lab import studies
     from ms_adam.lab.run import config
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.studies import kinds
-    from ms_adam.lab.studies import reproduce as runner
+    from ms_adam.lab.run.study import Session, run_studies
 
     with errors_told(debug):
         if _are_paper_figures(configs):
@@ -79,10 +78,9 @@ def reproduce(
                 raise config.ConfigError(
                     f"{option} is for the configs of the paper's figures (configs/paper/) alone"
                 )
-        experiments = [kinds.load_experiment(path) for path in configs]
+        found = [studies.find(path) for path in configs]
         with ProgressDisplay(Console(stderr=True)) as progress:
-            content = runner.reproduce(experiments, out, progress)
-        page = write_report(out)
+            content, page = run_studies(found, Session(out, progress, print))[0][2:]
         if json_file is not None:
             write_json(json_file, content)
     verdicts = [verdict for entry in content["results"] for verdict in entry["verdicts"]]
