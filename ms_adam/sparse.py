@@ -1,7 +1,7 @@
-"""Row-sparse gradients: rows of a table, and which rows they are.
+"""Row-sparse gradients: some rows of a table, and their indices.
 
-Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in a graph, or the pair
-(indices, values) handed over by hand:
+Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in a graph, or a pair
+(indices, values):
 
     indices: int32 or int64 of shape (n,), a row named once or more often
     values: float, of shape (n, ...), the rest being the shape of the table's rows
@@ -9,14 +9,14 @@ Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in
 A row that is named more than once has the sum of its values as gradient; they are summed before
 anything is squared, in the order in which they stand.
 
-In a graph with a row-sparse gradient, all gradients are of no known kind until differentiation is
-carried out, and a step is looked at before that. Then a primitive is of no known kind either, but
-Python's `if` must not depend on it. An overloaded function (`MultitypeFuncGraph`) is not entered
-before the kinds are known: so what depends on them stands in those.
+In a graph with a row-sparse gradient, the kinds of all gradients are unknown until differentiation
+is carried out, and a step is analysed before that. Results of primitives are unknown then too, and
+Python's `if` must not depend on them. An overloaded function (`MultitypeFuncGraph`) is not entered
+before the kinds are known, so all that depends on them is in such functions.
 """
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import composite as C
 from mindspore.ops import operations as P
 from mindspore.ops.primitive import constexpr
@@ -32,53 +32,76 @@ _scatter_into = P.TensorScatterUpdate()
 DENSE = Tensor(0, ms.int32)
 
 
-def when_known(method, count):
-    """A method of `count` tensors that is not entered before their kinds are known.
+def when_known(method, *kinds):
+    """Returns a method that is not entered before the kinds of its arguments are known.
 
-    A function that it calls for what that changes must have a result, and this must be part of the
-    method's own: MindSpore 2.0.0 drops a call there whose result nobody uses.
+    Within it, a call that changes something must have a result, and this must be part of the
+    method's own result: MindSpore 2.0.0 drops calls there whose result is not used.
+
+    Args:
+        method: of a Cell.
+        kinds: of its arguments: "Tensor", "Tuple", "RowTensor".
     """
     overloaded = C.MultitypeFuncGraph(method.__name__)
-    overloaded.register(*("Tensor",) * count)(method)
+    overloaded.register(*kinds)(method)
     return overloaded
 
 
-def parts(map_, weights, gradients, sparse):
-    """Values and indices of gradients of which at least one is row-sparse; in a graph.
+class SplitRowSparse(nn.Cell):
+    """Splits gradients of which at least one is row-sparse into values and indices.
 
     Args:
-        map_: a HyperMap.
+        class_name: the optimizer's class name, for error messages.
+
+    Inputs:
         weights: one for each gradient.
-        gradients: a tuple of tensors and pairs; or, with RowTensors, of no known kinds.
-        sparse: the places of the pairs, the last one first; None if kinds are not known.
+        gradients: a tuple of tensors and pairs; or, with RowTensors, of unknown kinds.
+        sparse: the places of the pairs, the last one first; None if kinds are unknown.
 
-    Returns:
-        Two tuples, as long as there are weights: values, which are the gradient itself if it is
-        dense; indices, `DENSE` if it is.
+    Outputs:
+        Two tuples, as long as there are weights: values, the gradient itself if it is dense;
+        indices, `DENSE` if it is.
     """
-    if sparse is None:
-        return map_(_values_of, weights, gradients), map_(_indices_of, gradients)
-    indices = (DENSE,) * len(weights)
-    for i in sparse:
-        index, values = gradients[i]
-        indices = indices[:i] + (index,) + indices[i + 1 :]
-        gradients = gradients[:i] + (values,) + gradients[i + 1 :]
-    return gradients, indices
+
+    def __init__(self, class_name):
+        super().__init__(auto_prefix=False)
+        self.map_ = ops.HyperMap()
+        self.check_shape = _shape_check(class_name)
+        self.values_of = when_known(self.values_of_dense, "Tensor", "Tensor")
+        self.values_of.register("Tensor", "RowTensor")(_values_of_rows)
+
+    def construct(self, weights, gradients, sparse):
+        if sparse is None:
+            return self.map_(self.values_of, weights, gradients), self.map_(_indices_of, gradients)
+        indices = (DENSE,) * len(weights)
+        for i in sparse:
+            index, values = gradients[i]
+            indices = indices[:i] + (index,) + indices[i + 1 :]
+            gradients = gradients[:i] + (values,) + gradients[i + 1 :]
+        return gradients, indices
+
+    def values_of_dense(self, weight, gradient):
+        self.check_shape(weight.shape, gradient.shape)
+        return gradient
 
 
-_values_of = C.MultitypeFuncGraph("values_of")
-_indices_of = C.MultitypeFuncGraph("indices_of")
+def _shape_check(class_name):
+    @constexpr
+    def check_shape(expected, shape):
+        if expected != shape:
+            raise ValueError(
+                f"For '{class_name}', a gradient must have its parameter's shape {expected}, but "
+                f"got {shape}."
+            )
+
+    return check_shape
 
 
-@_values_of.register("Tensor", "Tensor")
-def _values_of_dense(weight, gradient):
-    _check_shape(weight.shape, gradient.shape)
-    return gradient
-
-
-@_values_of.register("Tensor", "RowTensor")
 def _values_of_rows(_, gradient):
     return gradient.values
+
+
+_indices_of = C.MultitypeFuncGraph("indices_of")
 
 
 @_indices_of.register("Tensor")
@@ -91,20 +114,12 @@ def _indices_of_rows(gradient):
     return gradient.indices
 
 
-@constexpr
-def _check_shape(expected, shape):
-    if expected != shape:
-        raise ValueError(
-            f"For 'Adam', a gradient must have its parameter's shape {expected}, but got {shape}."
-        )
-
-
 densify = C.MultitypeFuncGraph("densify")
 
 
 @densify.register("Tensor", "Tensor", "Tensor")
 def _densify(weight, values, indices):
-    """The dense gradient of a weight: float32, or float64 for float64."""
+    """Returns the dense gradient of a weight: float32, or float64 for float64."""
     if indices.ndim == 0:
         return values
     if weight.dtype == ms.float64:
@@ -113,7 +128,7 @@ def _densify(weight, values, indices):
 
 
 def sum_duplicates(values, indices, dtype):
-    """Gives each row its whole gradient.
+    """Sums the values of rows that are named more than once.
 
     Args:
         values: of shape (n, ...).
@@ -121,8 +136,8 @@ def sum_duplicates(values, indices, dtype):
         dtype: in which to sum.
 
     Returns:
-        totals, of shape (n, ...): the sum for each row that is named, then zeros; and where in
-        totals each index has its sum.
+        totals, of shape (n, ...): the sum for each named row, then zeros; and the place in totals
+        of the sum of each index.
     """
     _, place = _unique(indices)  # its other output has a shape that only the values tell
     return _segment_sum(_cast(values, dtype), place, indices.shape[0]), place
@@ -133,7 +148,7 @@ sum_of_squares = C.MultitypeFuncGraph("sum_of_squares")
 
 @sum_of_squares.register("Tensor", "Tensor")
 def _of_whole(zero, gradient):
-    """The sum of squares of a gradient, in the dtype of a zero."""
+    """Returns the sum of squares of a gradient, in the dtype of `zero`."""
     if gradient.size == 0:  # MindSpore's sum over nothing is whatever memory holds
         return zero
     return _sum(_square(_cast(gradient, zero.dtype)))
@@ -153,21 +168,21 @@ def _of_rows(zero, values, indices):
 
 
 def rows_of(table, indices):
-    """The named rows of a table."""
+    """Returns the named rows of a table."""
     if table.dtype == bfloat16:  # exact there and back; the CPU gathers none
         return _cast(_gather(_cast(table, ms.float32), indices, 0), bfloat16)
     return _gather(table, indices, 0)
 
 
 def store_rows(store, table, indices, values):
-    """Sets the named rows of a Parameter; a row that is named twice is given equal values.
+    """Sets the named rows of a Parameter; a row that is named twice has equal values.
 
     Args:
         store: the operator that sets a whole Parameter of this dtype.
         table, indices, values: as above.
 
     Returns:
-        What is of no use but for being used: see `when_known`.
+        A result that the caller must use; see `when_known`.
     """
     if table.dtype == bfloat16:
         wide = _scatter_into(
@@ -180,5 +195,5 @@ def store_rows(store, table, indices, values):
 
 
 def touched(gradient):
-    """Which rows of a dense gradient are not all zero: bool, of shape (rows, 1, ...)."""
+    """Returns which rows of a dense gradient are not all zero: bool, of shape (rows, 1, ...)."""
     return ops.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keep_dims=True)

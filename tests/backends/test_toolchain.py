@@ -2,12 +2,10 @@
 
 import ctypes
 import os
-import shutil
 import stat
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ import pytest
 from ms_adam.backends import toolchain
 from ms_adam.backends.fused import SOURCE as KERNEL
 
-ROOT = Path(toolchain.__file__).parents[2]
 SOURCE = 'extern "C" int Answer() { return ANSWER; }\n'
 
 
@@ -355,26 +352,3 @@ def test_the_private_directory_is_removed_with_its_process(source, cache):
     cache.write_text("a file")
     (library,) = build_in(1, source)
     assert library.parent.name.startswith("ms_adam-") and not library.parent.exists()
-
-
-# --- installed -----------------------------------------------------------------------------------
-
-
-def test_the_kernel_is_in_the_wheel(tmp_path):
-    """An editable install reads it from the tree, where it lies beside the module."""
-    project = tmp_path / "project"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "ms_adam", project / "ms_adam", ignore=ignored)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, project)
-    command = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
-    subprocess.run([sys.executable, *command, str(tmp_path), str(project)], check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as files:
-        packed = {
-            name.rpartition("/")[2]: files.read(name).decode()
-            for name in files.namelist()
-            if name.startswith("ms_adam/backends/kernel/")
-        }
-    assert packed == toolchain._read(KERNEL)

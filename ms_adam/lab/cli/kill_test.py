@@ -15,7 +15,7 @@ from ms_adam.lab.cli.train import Mode
 
 def kill_test(
     config: Path = typer.Argument(
-        ..., metavar="CONFIG", help="A YAML file of ms-adam train; see configs/train.yaml."
+        ..., metavar="CONFIG", help="A YAML file of ms-adam train; see configs/resume.yaml."
     ),
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; an earlier kill test is replaced."
@@ -41,13 +41,14 @@ def kill_test(
     accuracy of every epoch must be those of the undisturbed training, in every byte
     of the files. About six minutes for 50 kills.
 
-    Example: ms-adam kill-test configs/train.yaml --out runs/kills --kills 10
+    Example: ms-adam kill-test configs/resume.yaml --out runs/kills --kills 10
 
     Exit status: 0 if every curve is the same, 1 if one differs, 2 after an error, 130 after Ctrl-C.
     """
+    from ms_adam.lab.run.config import load
     from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.studies.resume import kill_test as test
-    from ms_adam.lab.studies.resume.config import load_training
+    from ms_adam.lab.run.study import Session
+    from ms_adam.lab.studies.resume.study import STUDY, TrainingRun
 
     console = Console(stderr=True)
 
@@ -55,10 +56,9 @@ def kill_test(
         console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     with errors_told(debug):
-        run = load_training(config)
-        checkpoints = run.checkpoints.model_copy(update={"every_steps": every})
-        run = run.model_copy(update={"checkpoints": checkpoints})
-        content = test.kill_test(run, mode.value, out, kills, seed, tell)
+        run = load(config, TrainingRun)
+        options = {"mode": mode.value, "kills": kills, "every": every, "seed": seed}
+        content = STUDY.run([run], Session(out, lambda *_: None, tell, options))
         if json_file is not None:
             write_json(json_file, content)
     result = content["results"][0]

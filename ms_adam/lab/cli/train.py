@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 from pathlib import Path
 from typing import Optional
 
@@ -20,7 +19,7 @@ class Mode(str, enum.Enum):
 
 
 def train(
-    config: Path = config_like("configs/train.yaml"),
+    config: Path = config_like("configs/resume.yaml"),
     mode: Mode = typer.Option(
         Mode.graph,
         "--mode",
@@ -52,14 +51,16 @@ def train(
     takes the one before, and says so. A resumed training has the losses of an
     undisturbed one, bit for bit; ms-adam kill-test shows it on your machine.
 
-    Example: ms-adam train configs/train.yaml --out runs/train
+    Example: ms-adam train configs/resume.yaml --out runs/train
 
     And after Ctrl-C, kill -9 or a power cut: the same with --resume.
 
     Exit status: 0 when all steps are done, 2 after an error, 130 after Ctrl-C.
     """
+    from ms_adam.lab.run.config import load
     from ms_adam.lab.run.progress import ProgressDisplay
-    from ms_adam.lab.studies.resume.config import load_training
+    from ms_adam.lab.run.study import Session
+    from ms_adam.lab.studies.resume.study import STUDY, TrainingRun
 
     console = Console(stderr=True)
 
@@ -67,19 +68,14 @@ def train(
         console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     with errors_told(debug):
-        run = load_training(config)
+        run = load(config, TrainingRun)
         folder = out or Path("runs") / run.name
-        os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
-        # Imported last, for it takes seconds.
-        from ms_adam.lab.report.training_curves import write_curves
         from ms_adam.lab.run.results import write_json
-        from ms_adam.lab.run.worker import enter
-        from ms_adam.lab.studies.resume import runner
 
-        enter(mode.value)
+        options = {"mode": mode.value, "resume": resume}
         with ProgressDisplay(console) as progress:
-            content = runner.train(run, mode.value, folder, resume, tell, progress)
-        write_curves(folder)
+            content = STUDY.run([run], Session(folder, progress, tell, options))
+        STUDY.write_page(folder)
         if json_file is not None:
             write_json(json_file, content)
     result = content["results"][0]

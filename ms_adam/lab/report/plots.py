@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no screen, and nothing global is kept
 
-from ms_adam.lab.run.comparison import REFERENCE
+from ms_adam.lab.run.trainings import REFERENCE
 
 # Okabe & Ito 2008: told apart with every common kind of colour blindness. Graph mode has a tint of
 # its optimizer's colour.

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no screen, and nothing global is kept
 
 from ms_adam.lab.report.plots import STYLE, band, png
-from ms_adam.lab.studies.text.config import SIDES
-from ms_adam.lab.studies.text.verdicts import time_ratio
+from ms_adam.lab.studies.text.claims import time_ratio
+from ms_adam.lab.studies.text.sides import SIDES
 
 # Okabe & Ito 2008. Sides that lie on each other: the broader line is drawn first. The other sides
 # would lie on these.

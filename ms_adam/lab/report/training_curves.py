@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import matplotlib
 import numpy as np
@@ -14,8 +15,13 @@ from ms_adam.lab.report.plots import STYLE, png
 _LINE, _FAINT = "#0072B2", "#7fc1e8"  # as in the other plots
 
 
-def write_curves(out: Path) -> Path:
-    """Writes ``curves.png`` beside the ``loss.csv`` and ``accuracy.csv`` that it shows."""
+def write_curves(out: Path) -> Optional[Path]:
+    """Writes ``curves.png`` beside the ``loss.csv`` and ``accuracy.csv`` that it shows.
+
+    A kill test has none of its own; then returns None.
+    """
+    if not (out / "loss.csv").exists():
+        return None
     losses, accuracies = (_read(out / name) for name in ("loss.csv", "accuracy.csv"))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.6), layout="constrained")

@@ -11,7 +11,7 @@ import pytest
 from lab.studies.resume.training_config import write_config
 
 PROJECT = Path(__file__).parents[3]
-TRAIN = PROJECT / "configs" / "train.yaml"
+TRAIN = PROJECT / "configs" / "resume.yaml"
 COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()"]
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from lab.studies.trajectories.small_comparison import small
 
-from ms_adam.drafts import draft
+from ms_adam.atomic_write import atomic_write as draft
 from ms_adam.lab.report import trajectories as pictures
 from ms_adam.lab.studies.trajectories import comparison
 

@@ -11,8 +11,8 @@ import numpy as np
 from ms_adam.lab.loader import load_callable
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.mode_runs import Progress
 from ms_adam.lab.run.results import SCHEMA
+from ms_adam.lab.run.study import Progress
 from ms_adam.lab.studies.trajectories.callables import MindSporeOptimizer, method_at
 from ms_adam.lab.studies.trajectories.comparison import REFERENCE, compare, follow, row
 from ms_adam.lab.studies.trajectories.config import Place, Trajectories

@@ -35,13 +35,7 @@ from ms_adam.lab.studies.matrix.cell_worker import (
     NOT_OFFERED,
     REFERENCE,
 )
-from ms_adam.lab.studies.matrix.cells import (
-    STEPS,
-    distance_to_nn_adam,
-    excess,
-    run_nn_adam,
-    share_of_bound,
-)
+from ms_adam.lab.studies.matrix.cells import STEPS, distance_to_nn_adam, excess, run_nn_adam
 
 CASE = {case.name: case for case in CASES + SCHEMES}
 COLUMN = {column.name: column for column in COLUMNS}
@@ -148,14 +142,8 @@ def test_a_master_weight_that_is_not_rounded_into_its_parameter_is_seen():
     assert excess(case, "float16", optimizer) == np.inf
 
 
-def test_share_of_bound():
-    one, bound = np.ones(2), np.full(2, 0.5)
-    assert share_of_bound(one + 0.25, one, bound) == 0.5
-    assert share_of_bound(np.array([1.0, np.nan]), one, bound) == np.inf
-    assert share_of_bound(one + 9, one, np.array([np.inf, np.inf])) == 0.0
-    assert share_of_bound(np.ones(0), np.ones(0), np.ones(0)) == 0.0
-    with pytest.raises(AssertionError, match=r"shape \(1,\)"):
-        share_of_bound(np.ones(1), one, bound)
+def judged(case, dtype, column):
+    return cell_worker.judge(CASE[case], dtype, COLUMN[column], run_nn_adam(CASE[case], dtype))
 
 
 class TestNnAdam:
@@ -193,12 +181,7 @@ class TestNnAdam:
             assert theirs.error is None and theirs.share <= 1.0
 
     def test_it_drops_nesterov_beside_amsgrad(self):
-        results = cell_worker.judge(
-            CASE["nesterov amsgrad"],
-            "float32",
-            COLUMN["composite"],
-            run_nn_adam(CASE["nesterov amsgrad"], "float32"),
-        )
+        results = judged("nesterov amsgrad", "float32", "composite")
         assert [result["status"] for result in results] == [HELD, NN_ADAM_DIFFERS]
         assert results[1]["share"] > 100
 
@@ -212,9 +195,7 @@ class TestNnAdam:
         ],
     )
     def test_what_it_cannot_run_is_said(self, case, dtype, error):
-        results = cell_worker.judge(
-            CASE[case], dtype, COLUMN["fused"], run_nn_adam(CASE[case], dtype)
-        )
+        results = judged(case, dtype, "fused")
         assert [result["status"] for result in results] == [HELD, NN_ADAM_CANNOT]
         assert error in results[1]["note"] and len(results[1]["note"]) <= 160
 
@@ -286,9 +267,9 @@ def test_counting():
 # --- the command, with its processes -----------------------------------------------------------
 
 WRONG_BETA = """
-import ms_adam.formula
-right = ms_adam.formula.Formula
-ms_adam.formula.Formula = lambda **numbers: right(**{**numbers, "beta1": numbers["beta1"] + 1e-4})
+import ms_adam.options
+right = ms_adam.options.Formula
+ms_adam.options.Formula = lambda **numbers: right(**{**numbers, "beta1": numbers["beta1"] + 1e-4})
 """
 
 DIES = """
@@ -304,6 +285,9 @@ Adam.step = step
 """
 
 
+VALIDATE = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "validate"]
+
+
 def command(folder, *arguments, at_start=""):
     """Runs `ms-adam validate`; its exit status, output and results.
 
@@ -315,15 +299,7 @@ def command(folder, *arguments, at_start=""):
     (folder / "sitecustomize.py").write_text(at_start)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from ms_adam.lab.cli import main; main()",
-            "validate",
-            "--out",
-            str(folder / "out"),
-            *arguments,
-        ],
+        [*VALIDATE, "--out", str(folder / "out"), *arguments],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -367,20 +343,8 @@ def test_a_run_that_is_killed_loses_no_cell(tmp_path):
     """The file is there whole from the start, and after each cell."""
     (tmp_path / "validate.json").write_text('{"complete": true, "results": ["of an earlier run"]}')
     only = "float32 graph composite"
-    run = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from ms_adam.lab.cli import main; main()",
-            "validate",
-            "--only",
-            only,
-            "--out",
-            str(tmp_path),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen([*VALIDATE, "--only", only, "--out", str(tmp_path)], **quiet)
     seen, limit = [], time.monotonic() + 120
     try:
         while len(seen) < 3 and time.monotonic() < limit:
@@ -408,11 +372,11 @@ def test_what_is_saved_grows_by_a_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "obstacle", lambda device_target, out: None)
     monkeypatch.setattr(
         validate,
-        "_carry_out",
-        lambda jobs, workers, out: (
-            (job, {"event": "cell", "cell": cell, "results": held})
-            for job in jobs
-            for cell in job["cells"]
+        "run_jobs",
+        lambda jobs, workers, keep_going: (
+            (number, {"event": "cell", "cell": cell, "results": held})
+            for number, job in enumerate(jobs)
+            for cell in job.content["cells"]
         ),
     )
     saved = []
