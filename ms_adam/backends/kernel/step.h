@@ -57,16 +57,9 @@ template <class Real> struct Rates {
 template <class Real> Rates<Real> rounded(const Step& step, const Task& task, double mean) {
   // An epsilon that the type rounds to 0 becomes its smallest number, to avoid 0 / 0.
   const Real epsilon = std::max(Real(step.epsilon), std::numeric_limits<Real>::min());
-  return {Real(step.gradient_scale),
-          Real(step.one_minus_beta1),
-          Real(step.one_minus_beta2),
-          Real(step.step_size),
-          epsilon,
-          task.decoupled_decay ? Real(step.decay_factor) : Real(1),
-          Real(step.weight_decay),
-          Real(task.l2),
-          Real(step.nesterov),
-          Real(mean)};
+  return {Real(step.gradient_scale), Real(step.one_minus_beta1), Real(step.one_minus_beta2),
+          Real(step.step_size), epsilon, task.decoupled_decay ? Real(step.decay_factor) : Real(1),
+          Real(step.weight_decay), Real(task.l2), Real(step.nesterov), Real(mean)};
 }
 
 // ---- Rules --------------------------------------------------------------------------------------
@@ -149,9 +142,9 @@ __attribute__((noinline)) void update_elements(
       if constexpr (is_master) prefetch(parameter, begin + ahead, block);
     }
     const int64_t end = std::min(count, begin + block);
+    if constexpr (is_master) follow(weight + begin, parameter + begin, end - begin);
     for (int64_t i = begin; i < end; ++i) {
       Real w = widen(weight[i]);
-      if constexpr (is_master) w = follow(w, parameter[i]);
       Real g = rates.gradient_scale * Real(widen(gradient[i]));
       g = rates.l2 != 0 ? g + rates.weight_decay * w : g;
       g = g - rates.mean;
@@ -168,34 +161,31 @@ __attribute__((noinline)) void update_elements(
   }
 }
 
-template <class Rule, class Weight, class Parameter, class Gradient>
-void update_from(const Gradient* gradient, const Rates<Computed<Weight>>& rates, const Task& task,
-                 int64_t first, int64_t count) {
-  using Moment = Stored<Weight>;
-  update_elements<Rule, Weight, Parameter, Gradient>(
-      rates, count, gradient, at<Weight>(task.weight, first), at<Parameter>(task.parameter, first),
-      at<Moment>(task.moment1, first), at<Moment>(task.moment2, first),
-      at<Moment>(task.vhat, first));
-}
-
 // An `Update`. Gradients of the parameter's type, the usual ones, and of the computed type have a
 // loop of their own. Others are converted first, in blocks that stay in the nearest cache.
 template <class Rule, class Weight, class Parameter, class Gradient>
 void update(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   using Real = Computed<Weight>;
+  using Moment = Stored<Weight>;
   constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
   using Usual = typename std::conditional<is_master, Parameter, Weight>::type;
   const Rates<Real> rates = rounded<Real>(step, task, mean);
+  const auto run = [&](const auto* gradient, int64_t first, int64_t count) {
+    update_elements<Rule, Weight, Parameter>(
+        rates, count, gradient, at<Weight>(task.weight, first),
+        at<Parameter>(task.parameter, first), at<Moment>(task.moment1, first),
+        at<Moment>(task.moment2, first), at<Moment>(task.vhat, first));
+  };
   const Gradient* const gradient = at<Gradient>(task.gradient, first);
   if constexpr (std::is_same<Gradient, Usual>::value || std::is_same<Gradient, Real>::value) {
-    update_from<Rule, Weight, Parameter>(gradient, rates, task, first, count);
+    run(gradient, first, count);
   } else {
     constexpr int64_t block = 1024;
     Real converted[block];
     for (int64_t begin = 0; begin < count; begin += block) {
       const int64_t n = std::min(block, count - begin);
       for (int64_t i = 0; i < n; ++i) converted[i] = Real(widen(gradient[begin + i]));
-      update_from<Rule, Weight, Parameter, Real>(converted, rates, task, first + begin, n);
+      run(converted, first + begin, n);
     }
   }
 }

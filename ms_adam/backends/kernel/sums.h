@@ -37,14 +37,12 @@ double sum_weight(const Task& task, int64_t first, int64_t count) {
     return sum<Weight, false>(task.weight, first, count);
   } else {
     constexpr int64_t block = 1024;
-    const Weight* weight = at<Weight>(task.weight, first);
-    const Parameter* parameter = at<Parameter>(task.parameter, first);
     double total = 0.0;
-    for (int64_t begin = 0; begin < count; begin += block) {
+    for (const int64_t end = first + count; first < end; first += block) {
       float followed[block];
-      const int64_t n = std::min(block, count - begin);
-      for (int64_t i = 0; i < n; ++i)
-        followed[i] = follow(weight[begin + i], parameter[begin + i]);
+      const int64_t n = std::min(block, end - first);
+      std::copy_n(at<Weight>(task.weight, first), n, followed);
+      follow(followed, at<Parameter>(task.parameter, first), n);
       total += sum<float, false>(reinterpret_cast<const char*>(followed), 0, n);
     }
     return total;

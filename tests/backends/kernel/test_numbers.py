@@ -23,9 +23,8 @@ def test_every_16_bit_number_is_read_exactly(kernel, dtype):
     np.testing.assert_array_equal(weight.moment1, expected)
 
 
-@NARROW
-def test_every_rounding_is_to_nearest_even(kernel, dtype):
-    """A master weight that does not change is rounded into its parameter."""
+def still_masters(dtype):
+    """Returns weights of all upper halves, around all ties, that a step does not change."""
     low = 13 if dtype == "float16" else 16
     upper = np.arange(2**16, dtype=np.uint32) << 16
     lower = [0, 1, 2 ** (low - 1) - 1, 2 ** (low - 1), 2 ** (low - 1) + 1, 2**low - 1]
@@ -33,17 +32,38 @@ def test_every_rounding_is_to_nearest_even(kernel, dtype):
         lower = [high << 13 | bits for high in range(8) for bits in lower]
     master = np.concatenate([upper | np.uint32(bits) for bits in lower]).view(np.float32)
     weight = make(np.random.default_rng(9), master.shape, "float32", rounded_dtype=dtype)
-    weight.weight[...], weight.gradient[...] = master, stored(np.zeros(1), dtype)
-    weight.moment1[...] = 0.0
+    weight.weight[...], weight.gradient[...], weight.moment1[...] = master, 0.0, 0.0
     with np.errstate(over="ignore"):
         weight.rounded[...] = stored(master, dtype)
+    return weight
+
+
+def flushed(x):
+    return np.where(np.abs(x) < NORMAL["float32"], np.copysign(np.float32(0), x), x)
+
+
+@NARROW
+def test_every_rounding_is_to_nearest_even(kernel, dtype):
+    """A master weight that does not change is rounded into its parameter."""
+    weight = still_masters(dtype)
+    expected = flushed(weight.weight)
     assert launch(kernel, Formula(), [weight], rates=(0.0,)) == 0
-    zero = np.copysign(np.float32(0), master)
-    flushed = np.where(np.abs(master) < NORMAL["float32"], zero, master)
-    np.testing.assert_array_equal(weight.weight, flushed)
+    np.testing.assert_array_equal(weight.weight, expected)
     with np.errstate(over="ignore"):
-        expected = value(stored(flushed, dtype), dtype)
-    assert_same_bits(weight.numbers("rounded"), expected)
+        rounded = value(stored(expected, dtype), dtype)
+    assert_same_bits(weight.numbers("rounded"), rounded)
+
+
+@NARROW
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_master_follows_a_parameter_beside_its_rounding(kernel, dtype, step):
+    """Also at a tie, where the neighbour is as close as the rounding."""
+    weight = still_masters(dtype)
+    real = np.isfinite(weight.weight)
+    weight.rounded.view(np.uint16)[...] += np.uint16(step % 2**16)
+    expected = flushed(weight.numbers("rounded").astype(np.float32))
+    assert launch(kernel, Formula(), [weight], rates=(0.0,)) == 0
+    np.testing.assert_array_equal(weight.weight[real], expected[real])
 
 
 @NARROW

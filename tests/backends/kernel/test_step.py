@@ -25,6 +25,9 @@ from backends.kernel.references import (
     excess,
     one_by_one,
 )
+from backends.kernel.test_numbers import (
+    test_a_master_follows_a_parameter_that_a_script_has_set as check_following,
+)
 from backends.kernel.test_numbers import test_every_rounding_is_to_nearest_even as check_rounding
 from ms_adam.backends import toolchain
 from ms_adam.backends.fused import SOURCE
@@ -219,21 +222,33 @@ def test_a_norm_at_its_limit_is_not_clipped(kernel):
 
 # --- mutants: what these tests find --------------------------------------------------------------
 
+
+def check_mixture(mutant):
+    weights = mixture(np.random.default_rng(0))
+    assert excess(mutant, Formula(), weights, 3, (1e-3, 0.1), (0.01, 0.1)) <= 10.0
+
+
 MUTANTS = {
-    "sign": ("decay_factor * w - Rule", "decay_factor * w + Rule"),
-    "correction": ("step_size *= c2 / c1", "step_size *= 1 / c1"),
+    "sign": (check_mixture, "decay_factor * w - Rule", "decay_factor * w + Rule"),
+    "correction": (check_mixture, "step_size *= c2 / c1", "step_size *= 1 / c1"),
     "epsilon": (
+        check_mixture,
         "std::sqrt(amsgrad ? vhat : v) + rates.epsilon",
         "std::sqrt((amsgrad ? vhat : v) + rates.epsilon)",
     ),
-    "master": ("rounding == stored ?", "rounding != stored ?"),
-    "rounding": ("((bits >> 16) & 1u)) >> 16;", "1u) >> 16;"),
+    "master": (check_mixture, "upper_half(master) ^", "1 ^"),
+    "following": (lambda mutant: check_following(mutant, "bfloat16", {}), "if (!any)", "if (any)"),
+    "rounding": (
+        lambda mutant: check_rounding(mutant, "bfloat16"),
+        "0x8000 - (high & 1)",
+        "0x8000",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_wrong_kernel_is_caught(monkeypatch, tmp_path, name):
-    right, wrong = MUTANTS[name]
+    check, right, wrong = MUTANTS[name]
     source = shutil.copytree(SOURCE, tmp_path / "mutant")
     (path,) = (path for path in source.iterdir() if right in path.read_text(encoding="utf-8"))
     text = path.read_text(encoding="utf-8")
@@ -242,9 +257,5 @@ def test_a_wrong_kernel_is_caught(monkeypatch, tmp_path, name):
     unoptimized = tuple(flag for flag in toolchain.FLAGS if flag != "-O3")
     monkeypatch.setattr(toolchain, "FLAGS", unoptimized)  # builds in a fifth of the time
     mutant = load(source, tmp_path / "cache")
-    if name == "rounding":
-        with pytest.raises(AssertionError):
-            check_rounding(mutant, "bfloat16")
-    else:
-        weights = mixture(np.random.default_rng(0))
-        assert excess(mutant, Formula(), weights, 3, (1e-3, 0.1), (0.01, 0.1)) > 10.0
+    with pytest.raises(AssertionError):
+        check(mutant)
