@@ -44,7 +44,7 @@ class Optimizer(nn.Optimizer):
         super().__init__(arguments["learning_rate"], params, arguments["weight_decay"], 1.0)
         self.loss_scale = arguments["loss_scale"]
         _check_parameters(class_name, self.parameters)
-        self._keep_arguments(arguments)
+        self._keep_arguments({name: arguments[name] for name in arguments if name in given})
         self._choose_backend(class_name, arguments)
         self._make_state(class_name)
         self._make_step(class_name, params, options)
