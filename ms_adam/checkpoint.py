@@ -160,7 +160,7 @@ class _Reading(NamedTuple):
 def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
     class_name = type(optimizer).__name__
-    if not all(hasattr(optimizer, name) for name in ("state", "shares", *state.RESTORED)):
+    if not all(hasattr(optimizer, name) for name in ("state", "shares", "global_step")):
         raise TypeError(
             f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
@@ -193,16 +193,10 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
         slot.fill(given[name])
     # A buffer may hold many parameters, but is written once.
     buffers = {id(slot.buffer): slot for slot in wanted.values()}.values()
-    formula = optimizer.formula
     return _Reading(
         [(slot.parameter, slot.buffer) for slot in buffers]
-        + [
-            (optimizer.global_step, np.array([global_step], np.int32)),
-            (optimizer.update_count, np.array([updates], np.int32)),
-            (optimizer.beta1_power, np.array(formula.beta1**updates, np.float32)),
-            (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32)),
-            (optimizer.counted_power, np.array(formula.beta2**updates, np.float32)),
-        ],
+        + [(optimizer.global_step, np.array([global_step], np.int32))]
+        + state.numbers_after(optimizer, updates),
         _renamed(content, optimizer),
     )
 
@@ -230,7 +224,8 @@ def gather_state(optimizer) -> Dict[str, Parameter]:
     values = {name: slot.value() for name, slot in _slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
-    values.update((name, getattr(optimizer, name).asnumpy()) for name in state.RESTORED)
+    for name in sorted(("global_step", *optimizer.state.after)):
+        values[name] = getattr(optimizer, name).asnumpy()
     return {
         name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
         for name, value in values.items()

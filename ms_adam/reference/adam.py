@@ -29,6 +29,18 @@ class AdamState(NamedTuple):
     vhat: Optional[np.ndarray]  # the largest v so far, before correction; None unless amsgrad
 
 
+def regularize(method, w, g, decay):
+    """Returns the gradient of the unscaled, regularized loss, centralized if the method says so."""
+    g = g / method.loss_scale
+    if method.maximize:
+        g = -g
+    if decay:
+        g = g + decay * w
+    if method.centralize and g.ndim >= 2 and g.size:
+        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+    return g
+
+
 @dataclass(frozen=True)
 class Adam(Method):
     """Adam as published; arguments choose among its versions.
@@ -125,14 +137,7 @@ class Adam(Method):
         )
         t = state.step + 1
 
-        g = g / self.loss_scale
-        if self.maximize:
-            g = -g
-        if decay and not self.decoupled:
-            g = g + decay * w
-        if self.centralize and g.ndim >= 2 and g.size:
-            g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
-
+        g = regularize(self, w, g, 0.0 if self.decoupled else decay)
         m = array(self.beta1 * m + (1 - self.beta1) * g)
         # not g**2, which NumPy gives to pow for a number, and rounds otherwise than in an array
         v = array(self.beta2 * v + (1 - self.beta2) * np.square(g))
