@@ -1,9 +1,10 @@
 """A data-parallel training of a few steps, for tests."""
 
 
-def distributed_config(**changes):
+def ranks_config(**changes):
     """The content of a config; `changes` replace keys."""
     return {
+        "study": "ranks",
         "name": "few",
         "title": "A few steps",
         "workers": [2],

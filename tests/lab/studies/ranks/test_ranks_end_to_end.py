@@ -1,4 +1,4 @@
-"""Data-parallel trainings from the first step to the verdicts; undisturbed, stopped and killed."""
+"""Data-parallel trainings from the first step to the verdicts: undisturbed, stopped and killed."""
 
 import json
 import os
@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from lab.run.changed_configs import write
 from lab.studies.ranks.processes import left_of, paths_of_tests
-from lab.studies.ranks.small_distributed import distributed_config
+from lab.studies.ranks.small_ranks import ranks_config
 
-from ms_adam.lab.studies.ranks import runner
-from ms_adam.lab.studies.ranks.config import Distributed
+from ms_adam.lab.run.study import Session
+from ms_adam.lab.studies.ranks.config import RanksConfig
 from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END
+from ms_adam.lab.studies.ranks.study import STUDY
 
-CONFIG = distributed_config()
+CONFIG = ranks_config()
 STEPS, EVERY = CONFIG["steps"], CONFIG["checkpoints"]["every_steps"]
 # SIGINT may be ignored in the process that started the tests, such as a shell's background job.
 START = (
@@ -28,12 +29,10 @@ START = (
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The folder, what the runner returned, and what it told."""
-    out, told = tmp_path_factory.mktemp("not disturbed"), []
-    content = runner.train(
-        Distributed.model_validate(CONFIG), out, False, lambda *values: told.append(values)
-    )
-    return out, content, told
+    """The folder, the content of results.json, and the reports of progress."""
+    out, reports = tmp_path_factory.mktemp("not disturbed"), []
+    session = Session(out, lambda *values: reports.append(values), reports.append)
+    return out, STUDY.run([RanksConfig.model_validate(CONFIG)], session), reports
 
 
 def by_case(content):
@@ -44,7 +43,7 @@ def by_case(content):
 
 
 def test_all_claims_hold(undisturbed):
-    verdicts = undisturbed[1]["results"][0]["verdicts"]
+    verdicts = STUDY.verdicts(undisturbed[1])
     assert [verdict["status"] for verdict in verdicts] == ["held"] * 4, verdicts
 
 
@@ -53,8 +52,9 @@ def test_results_are_complete(undisturbed):
     assert json.loads((out / "results.json").read_text()) == content
     rows = by_case(content)
     assert sorted(rows) == sorted(
-        [(1, problem, "whole") for problem in ("images", "words")]
-        + [(2, problem, state) for problem in ("images", "words") for state in ("whole", "sharded")]
+        (workers, problem, state)
+        for workers, state in ((1, "whole"), (2, "whole"), (2, "sharded"))
+        for problem in ("images", "words")
     )
     for (workers, *_), row in rows.items():
         assert len(row["digests"]) == len(row["state_bytes"]) == workers
@@ -68,41 +68,29 @@ def test_results_are_complete(undisturbed):
     assert all(message["ms"] > 0 for message in messages)
 
 
-def test_it_has_learned_something(undisturbed):
-    """Equal parameters would mean nothing if no step had moved them."""
+def test_it_has_learned(undisturbed):
+    """Equal parameters would prove nothing if no step had changed them."""
     out, content, _ = undisturbed
-    digests = {
-        row["digests"][0]
-        for row in content["results"][0]["trainings"]
-        if row["problem"] == "images"
-    }
+    rows = content["results"][0]["trainings"]
+    digests = {row["digests"][0] for row in rows if row["problem"] == "images"}
     assert len(digests) == 2  # one process rounds otherwise than two
     with np.load(out / "graph-2" / "images-AdamW-sharded.npz") as arrays:
         # Adam's steps are about learning_rate each.
         assert max(np.abs(arrays[name]).max() for name in arrays.files if "bias" in name) > 1e-3
 
 
-def test_progress_is_told(undisturbed):
-    told = undisturbed[2]
-    assert {running for _, running, _, _ in told} == {"graph, 1 worker", "graph, 2 workers"}
-    assert told[-1] == ("few", "graph, 2 workers", 4 * STEPS, 4 * STEPS)
+def test_progress_is_reported(undisturbed):
+    reports = undisturbed[2]
+    assert {running for _, running, _, _ in reports} == {"graph, 1 worker", "graph, 2 workers"}
+    assert reports[-1] == ("few", "graph, 2 workers", 4 * STEPS, 4 * STEPS)
 
 
 class Command:
-    """``ms-adam train-distributed`` as a process of its own."""
+    """``ms-adam reproduce`` as a process of its own."""
 
     def __init__(self, config, out, *more):
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                START,
-                "train-distributed",
-                str(config),
-                "--out",
-                str(out),
-                *more,
-            ],
+            [sys.executable, "-c", START, "reproduce", str(config), "--out", str(out), *more],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -110,7 +98,7 @@ class Command:
         )
 
     def until(self, folder, done):
-        """Waits until rank 0 has told that so many steps are done."""
+        """Waits until rank 0 has reported this number of steps."""
         while self.process.poll() is None:
             path = folder / "events.jsonl"
             lines = path.read_text().splitlines() if path.exists() else []
@@ -120,13 +108,13 @@ class Command:
         pytest.fail(f"it ended before {done} steps were made: {self.process.stdout.read()}")
 
     def end(self):
-        """Its exit status and all that it said."""
+        """Its exit status and output."""
         return self.process.wait(), self.process.stdout.read()
 
 
 @pytest.fixture(scope="module")
 def disturbed(tmp_path_factory):
-    """One training stopped by Ctrl-C, then with a rank killed, then brought to its end."""
+    """A training stopped by Ctrl-C, then with a rank killed, then completed."""
     base = tmp_path_factory.mktemp("disturbed")
     config, out, found = write(base, CONFIG), base / "out", {}
 
@@ -136,7 +124,7 @@ def disturbed(tmp_path_factory):
     found["stopped"] = (*command.end(), left_of(out))
 
     command = Command(config, out, "--resume")
-    # In the second training of the launch, that with shards, past a checkpoint.
+    # In the second training of the launch, the one with shards, past a checkpoint.
     command.until(out / "graph-2", STEPS + EVERY + 1)
     os.kill(int((out / "graph-2" / "process_1").read_text()), signal.SIGKILL)
     killed_at = time.monotonic()
@@ -149,32 +137,33 @@ def disturbed(tmp_path_factory):
     return found
 
 
-def test_ctrl_c_ends_all(disturbed):
-    status, said, left = disturbed["stopped"]
-    assert status == 130, said
-    assert "--resume" in said and "Traceback" not in said
+@pytest.mark.parametrize(
+    "what, status, words",
+    [
+        ("stopped", 130, "--resume"),
+        ("killed", 2, "rank 1 of 2 was killed or crashed"),
+        ("resumed", 0, "4 of 4 claims held"),
+    ],
+)
+def test_each_command_ends_in_order_and_leaves_no_process(disturbed, what, status, words):
+    found, output, left = disturbed[what]
+    assert found == status, output
+    assert words in output and "Traceback" not in output
     assert left == []
 
 
-def test_a_killed_rank_is_named_and_all_end_soon(disturbed):
-    status, said, left = disturbed["killed"]
-    assert status == 2, said
-    assert "rank 1 of 2 was killed or crashed" in said and "Traceback" not in said
+def test_all_end_soon_after_a_rank_is_killed(disturbed):
     assert disturbed["seconds"] < SECONDS_TO_END
-    assert left == []
 
 
-def test_resumed_it_ends_as_if_nothing_had_been(undisturbed, disturbed):
-    status, said, left = disturbed["resumed"]
-    assert status == 0, said
-    assert "4 of 4 claims held" in said and left == []
+def test_resumed_it_ends_like_the_undisturbed(undisturbed, disturbed):
     expected, found = by_case(undisturbed[1]), by_case(disturbed["content"])
     assert {key: row["digests"] for key, row in found.items()} == {
         key: row["digests"] for key, row in expected.items()
     }
 
 
-def test_it_went_on_from_checkpoints(disturbed):
+def test_it_continued_from_checkpoints(disturbed):
     rows = by_case(disturbed["content"])
     resumed = {key: row["resumed_after"] for key, row in rows.items()}
     assert resumed[1, "images", "whole"] == resumed[2, "images", "whole"] == STEPS

@@ -1,12 +1,19 @@
-"""Costs and noise of the networks, against NumPy in float64."""
+"""Costs and noise of the paper's networks, against NumPy in float64."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from ms_adam.lab.studies.paper import networks
+from ms_adam.lab.problems import networks
 
-pytestmark = pytest.mark.usefixtures("graph")
+
+@pytest.fixture(autouse=True)
+def graph():
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    yield
+    ms.set_context(mode=before)
 
 
 def with_weights(network, seed=0):
@@ -63,7 +70,7 @@ def test_the_cost_of_a_bag_is_that_of_a_dense_vector():
 
 
 def test_a_perceptron_with_dropout_and_l2():
-    network = networks.Perceptron([5, 4, 3], 0.2, 0.5, 0.1)
+    network = networks.PaperPerceptron([5, 4, 3], 0.2, 0.5, 0.1)
     w1, b1, w2, b2 = with_weights(network)
     random = np.random.default_rng(3)
     images = random.random((6, 5), dtype=np.float32)
@@ -108,7 +115,7 @@ def test_the_convolution_network_has_the_papers_shape():
 
 
 def test_dropout_keeps_the_mean():
-    mask = networks.kept(np.random.default_rng(0), (1000, 1000), 0.2)
+    mask = networks.dropout_mask(np.random.default_rng(0), (1000, 1000), 0.2)
     assert set(np.unique(mask)) == {np.float32(0), np.float32(1.25)}
     assert np.mean(mask == 0) == pytest.approx(0.2, abs=0.002)  # 5 standard deviations
 

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from lab.studies.ranks.small_distributed import distributed_config
+from lab.studies.ranks.small_ranks import ranks_config
 
-from ms_adam.lab.studies.ranks.config import Distributed
-from ms_adam.lab.studies.ranks.runner import _distance, judge
+from ms_adam.lab.studies.ranks.config import RanksConfig
+from ms_adam.lab.studies.ranks.study import _distance, verdicts
 
-RUN = Distributed.model_validate(distributed_config())
+CONFIG = RanksConfig.model_validate(ranks_config())
 CLAIMS = ["all ranks end", "those of one process", "sharded state gives", "divide the state"]
 
 
 def rows():
-    """Those of two ranks that did well."""
+    """Rows of two ranks for which all claims hold."""
     return [
         {
             "mode": "graph",
@@ -32,10 +32,10 @@ def rows():
 
 def failed(changed):
     """The claims that do not hold."""
-    verdicts = judge(RUN, changed)
-    assert len(verdicts) == len(CLAIMS)
-    assert all(claim in verdict.claim for claim, verdict in zip(CLAIMS, verdicts))
-    return [claim for claim, verdict in zip(CLAIMS, verdicts) if verdict.status != "held"]
+    found = verdicts(CONFIG, changed)
+    assert len(found) == len(CLAIMS)
+    assert all(claim in verdict.claim for claim, verdict in zip(CLAIMS, found))
+    return [claim for claim, verdict in zip(CLAIMS, found) if verdict.status == "not held"]
 
 
 def test_all_can_hold():
@@ -51,10 +51,10 @@ def test_all_can_hold():
         (2, {"from_one_process": 2e-6}, ["those of one process"]),
         (2, {"from_one_process": float("nan")}, ["those of one process"]),
         (3, {"from_one_process": float("inf")}, ["those of one process"]),
-        (1, {"state_bytes": [500, 299]}, ["divide the state"]),  # something is kept nowhere
-        (1, {"state_bytes": [500, 500]}, ["divide the state"]),  # something is kept twice
+        (1, {"state_bytes": [500, 299]}, ["divide the state"]),  # a part is kept nowhere
+        (1, {"state_bytes": [500, 500]}, ["divide the state"]),  # a part is kept twice
         (3, {"state_bytes": [800, 0]}, ["divide the state"]),  # nothing is divided
-        (3, {"state_bytes": [501, 299]}, ["divide the state"]),  # half and more than a row
+        (3, {"state_bytes": [501, 299]}, ["divide the state"]),  # more than half and a row
     ],
 )
 def test_each_can_fail(row, values, claims):
@@ -63,7 +63,7 @@ def test_each_can_fail(row, values, claims):
     assert failed(changed) == claims
 
 
-def test_nothing_made_holds_nothing():
+def test_no_trainings_hold_no_claim():
     assert failed([]) == CLAIMS
 
 
