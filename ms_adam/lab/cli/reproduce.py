@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Optional
 
@@ -45,6 +48,12 @@ def reproduce(
         "--tensorboard",
         help="For configs/paper/: also write DIR/tensorboard/ (needs tensorboardX).",
     ),
+    resume: bool = typer.Option(
+        False,
+        "--resume",
+        help="For configs/ranks.yaml: go on from the newest good checkpoints in DIR, such as after "
+        "a rank was lost or Ctrl-C.",
+    ),
     debug: bool = DEBUG,
 ) -> None:
     """Run experiments and write DIR/index.html: verdicts, plots, tables, environment.
@@ -53,7 +62,7 @@ def reproduce(
     batch order. Experiments on images hold every run to NumPy in float64; those on text (study:
     text) hold row-sparse gradients to dense ones, and both to mindspore.nn.Adam.
 
-    The figures of the paper (configs/paper/, kind: paper_figure) make a report of their own. Runs
+    The figures of the paper (configs/paper/) make a report of their own. Runs
     that are done are kept in DIR/cache: after Ctrl-C the same command goes on from there.
 
     Example: ms-adam reproduce configs/quick.yaml --out runs/quick
@@ -64,95 +73,47 @@ def reproduce(
     error, 130 after Ctrl-C. A figure of the paper that is not reproduced is a finding: 0.
     """
     from ms_adam.lab import studies
-    from ms_adam.lab.run import config
+    from ms_adam.lab.claims import all_held
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.run.results import write_json
     from ms_adam.lab.run.study import Session, run_studies
 
     with errors_told(debug):
-        if _are_paper_figures(configs):
-            _reproduce_paper(configs, out, scale or "standard", jobs, tensorboard, json_file)
-            return
-        for option, given in (("--scale", scale), ("--jobs", jobs), ("--tensorboard", tensorboard)):
-            if given:
-                raise config.ConfigError(
-                    f"{option} is for the configs of the paper's figures (configs/paper/) alone"
-                )
         found = [studies.find(path) for path in configs]
+        given = {"scale": scale, "jobs": jobs, "tensorboard": tensorboard, "resume": resume}
+        options = {name: value for name, value in given.items() if value}
+        studies.refuse_unknown_options([study for study, _ in found], options)
+        os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         with ProgressDisplay(Console(stderr=True)) as progress:
-            content, page = run_studies(found, Session(out, progress, print))[0][2:]
+            session = Session(out, progress, partial(print, file=sys.stderr), options)
+            (done, *_) = run_studies(found, session)
+            content, page, verdicts = done.content, done.page, done.study.verdicts(done.content)
         if json_file is not None:
             write_json(json_file, content)
-    verdicts = [verdict for entry in content["results"] for verdict in entry["verdicts"]]
     _show(verdicts, page)
-    if not all(verdict["status"] == "held" for verdict in verdicts):
+    if not all_held(verdicts):
         raise typer.Exit(NOT_HELD)
 
 
-def _show(verdicts: list[dict], page: Path) -> None:
+_COLOURS = {"held": "green", "reproduced": "green", "not held": "red", "not reproduced": "red"}
+
+
+def _show(verdicts: list[dict], page: Optional[Path]) -> None:
     table = Table(show_lines=True)
-    for title in ("verdict", "claim", "measured", "limit"):
+    columns = [
+        name
+        for name in ("figure", "claim", "measured", "limit")
+        if all(isinstance(verdict.get(name), str) for verdict in verdicts)
+    ]
+    for title in ("verdict", *columns):
         table.add_column(title, no_wrap=title == "verdict")
     for verdict in verdicts:
-        colour = {"held": "green", "not held": "red"}.get(verdict["status"], "yellow")
-        words = (Text(verdict[name]) for name in ("claim", "measured", "limit"))
+        colour = _COLOURS.get(verdict["status"], "yellow")
+        words = (Text(verdict[name]) for name in columns)
         table.add_row(Text(verdict["status"], style=colour), *words)
     Console().print(table)
     held = sum(verdict["status"] == "held" for verdict in verdicts)
-    print(f"{held} of {len(verdicts)} claims held. The report: {page}")
-
-
-def _are_paper_figures(configs: list[Path]) -> bool:
-    from ms_adam.lab.run.config import ConfigError
-    from ms_adam.lab.studies.paper.config import KIND, is_paper_figure
-
-    found = {path: is_paper_figure(path) for path in configs}
-    if len(set(found.values())) > 1:
-        other = next(path for path, is_one in found.items() if not is_one)
-        raise ConfigError(
-            f"{other}: has not kind: {KIND}, as other configs here have; the paper's "
-            "figures make a report of their own, so give them in a call of their own"
-        )
-    return all(found.values())
-
-
-def _reproduce_paper(
-    configs: list[Path],
-    out: Path,
-    scale: str,
-    jobs: Optional[int],
-    tensorboard: bool,
-    json_file: Optional[Path],
-) -> None:
-    from ms_adam.lab.report.paper import write_report
-    from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.studies.paper import config, runner
-    from ms_adam.lab.studies.paper.progress import Bars
-    from ms_adam.lab.studies.paper.tensorboard import EventFiles
-
-    figures = [config.load_figure(path) for path in configs]
-    event_files = EventFiles(out / "tensorboard") if tensorboard else None
-    with Bars(Console(stderr=True)) as progress:
-        content = runner.reproduce(
-            figures,
-            scale,
-            out,
-            progress,
-            event_files.write if event_files else None,
-            workers=jobs or runner.workers_here(),
-        )
-    page = write_report(out)
-    if json_file is not None:
-        write_json(json_file, content)
-    table = Table(show_lines=True)
-    for title in ("verdict", "figure", "claim"):
-        table.add_column(title, no_wrap=title == "verdict")
-    colours = {"reproduced": "green", "not reproduced": "red"}
-    for entry in content["results"]:
-        for verdict in entry["verdicts"]:
-            status = Text(verdict["status"], style=colours.get(verdict["status"], "yellow"))
-            table.add_row(status, entry["figure"], Text(verdict["claim"]))
-    Console().print(table)
-    if event_files:
-        print(f"Event files: tensorboard --logdir {event_files.folder}")
-    print(f"The report: {page}")
+    if "limit" in columns:
+        print(f"{held} of {len(verdicts)} claims held.")
+    if page is not None:
+        print(f"The report: {page}")

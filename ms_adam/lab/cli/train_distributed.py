@@ -16,7 +16,7 @@ from ms_adam.lab.cli.options import config_like, json_copy
 
 
 def train_distributed(
-    config: Path = config_like("configs/distributed.yaml"),
+    config: Path = config_like("configs/ranks.yaml"),
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; results in it are replaced."
     ),
@@ -38,7 +38,7 @@ def train_distributed(
     If a rank is lost, msrun kills the others, the command says which one it was and ends; the
     trainings go on with --resume.
 
-    Example: ms-adam train-distributed configs/distributed.yaml --out runs/distributed
+    Example: ms-adam train-distributed configs/ranks.yaml --out runs/distributed
 
     Exit status: 0 if every claim held, 1 if one did not, 2 after an error, such as a lost rank, 130
     after Ctrl-C.
@@ -48,12 +48,12 @@ def train_distributed(
         from ms_adam.lab.run.config import load
         from ms_adam.lab.run.progress import ProgressDisplay
         from ms_adam.lab.run.results import write_json
-        from ms_adam.lab.studies.ranks import runner
-        from ms_adam.lab.studies.ranks.config import Distributed
+        from ms_adam.lab.run.study import Session
+        from ms_adam.lab.studies.ranks import study
 
-        run = load(config, Distributed)
+        run = load(config, study.STUDY.config)
         with ProgressDisplay(Console(stderr=True)) as progress:
-            content = runner.train(run, out, resume, progress)
+            content = study.run([run], Session(out, progress, print, {"resume": resume}))
         if json_file is not None:
             write_json(json_file, content)
     verdicts = content["results"][0]["verdicts"]

@@ -39,7 +39,7 @@ def write_report(out: Path) -> Path:
 def _section(out: Path, entry: dict) -> dict:
     folder = out / entry["experiment"]
     runs, arrays = entry["runs"], [_read(folder / row["file"]) for row in entry["runs"]]
-    kind = "sparse_text" if entry["config"]["study"] == "text" else "images"
+    kind = "sparse_text" if entry["config"].get("study") == "text" else "images"
     if kind == "sparse_text":
         own = {"data_name": "bags of words", "data_sha256": entry["bags_sha256"]}
         plots, table = text.PLOTS, text.table(entry, arrays)

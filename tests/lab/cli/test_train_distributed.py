@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ms_adam.lab.errors import Interrupted
-from ms_adam.lab.studies.ranks import runner
+from ms_adam.lab.studies.ranks import study
 from ms_adam.lab.studies.ranks.launch import RankError
 
-CONFIG = Path(__file__).parents[3] / "configs" / "distributed.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "ranks.yaml"
 
 
 def content(*statuses):
@@ -26,14 +26,14 @@ def train(monkeypatch):
     given = []
 
     def ends(with_what):
-        def stand_in(run, out, resume, progress):
-            given.append((run.name, out, resume))
-            progress(run.name, "graph, 2 workers", 1, 1)
+        def stand_in(runs, session):
+            given.append((runs[0].name, session.out, session.options["resume"]))
+            session.progress(runs[0].name, "graph, 2 workers", 1, 1)
             if isinstance(with_what, BaseException):
                 raise with_what
             return with_what
 
-        monkeypatch.setattr(runner, "train", stand_in)
+        monkeypatch.setattr(study, "run", stand_in)
         return given
 
     return ends
@@ -51,7 +51,7 @@ def test_help(invoke):
         "Example:",
         "Exit status:",
         "msrun",
-        "configs/distributed.yaml",
+        "configs/ranks.yaml",
     ):
         assert part in text
 
@@ -79,7 +79,7 @@ def test_resume_and_json(invoke, train, tmp_path):
         ).exit_code
         == 0
     )
-    assert given == [("distributed", tmp_path / "out", True)]
+    assert given == [("ranks", tmp_path / "out", True)]
     assert json.loads(copy.read_text()) == content("held")
 
 
@@ -104,7 +104,7 @@ def test_wrong_config_is_one_message(invoke, tmp_path):
     config.write_text(CONFIG.read_text().replace("batch_size: 128", "batch_size: 126"))
     result = invoke("train-distributed", config, "--out", tmp_path / "out")
     assert result.exit_code == 2
-    assert "batch_size = 126 can not be divided among 4 workers" in " ".join(result.output.split())
+    assert "batch_size = 126 cannot be divided among 4 workers" in " ".join(result.output.split())
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
 

@@ -129,7 +129,7 @@ def test_noise_decides_nothing_unless_it_differs_at_equal_gradients():
 
 def small(**changes):
     config = yaml.safe_load((CONFIGS / "compare_own.yaml").read_text())
-    config["factory"] = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
+    config["factory"] = f"{ROOT / 'examples' / 'compare_own.py'}:make"
     config["training"] = {"steps": STEPS, "batch_size": 8, "seed": 1}
     config.update(changes)
     return {key: value for key, value in config.items() if value is not None}
@@ -149,7 +149,7 @@ def test_the_configs_here_are_sound():
     mnist = load_comparison(CONFIGS / "compare.yaml")
     assert [pair.sides[1] for pair in mnist.all_pairs][:2] == ["ours, pynative", "nn.Adam"]
     own = load_comparison(CONFIGS / "compare_own.yaml")
-    assert own.factory == f"{ROOT / 'scripts' / 'compare_own.py'}:make"
+    assert own.factory == f"{ROOT / 'examples' / 'compare_own.py'}:make"
     assert own.tolerance.gradient == 1e-3
 
 
@@ -436,7 +436,7 @@ def test_factory_that_is_not_there(tmp_path):
         make_factory(f"{tmp_path}/none.py:make", 0, 1, {})
     with pytest.raises(UserError, match="has no 'mkae'"):
         make_factory("ms_adam.lab.errors:mkae", 0, 1, {})
-    own = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
+    own = f"{ROOT / 'examples' / 'compare_own.py'}:make"
     with pytest.raises(UserError, match="unexpected keyword argument 'width'.*units=16"):
         make_factory(own, 0, 1, {"width": 3})
 
