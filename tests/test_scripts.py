@@ -170,7 +170,7 @@ def test_ci_fails_where_a_check_does(project, tool):
     project.run("scripts/check")
     project.let_fail(".venv", tool)
     done = project.run(".ci/run")
-    assert done.returncode == 1 and "pytest" not in done.stdout
+    assert done.returncode == 1 and PYTEST not in done.stdout
 
 
 def test_commits_run_the_checks_of_ci():
