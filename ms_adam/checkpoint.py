@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
-from mindspore import Parameter, Tensor, log
+from mindspore import Parameter, Tensor, log, nn
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
@@ -30,7 +30,11 @@ Names = Union[List[str], Dict[int, str]]
 
 
 def load_state(
-    optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None, names: Optional[Names] = None
+    optimizer: nn.Optimizer,
+    checkpoint: Checkpoint,
+    *,
+    step: Optional[int] = None,
+    names: Optional[Names] = None,
 ) -> None:
     """Sets the moments and the counters of an optimizer from a checkpoint.
 
@@ -87,7 +91,7 @@ def load_state(
 def convert_checkpoint(
     source: Checkpoint,
     target: Union[str, os.PathLike],
-    optimizer,
+    optimizer: nn.Optimizer,
     *,
     step: Optional[int] = None,
     names: Optional[Names] = None,
@@ -157,7 +161,9 @@ class _Reading(NamedTuple):
     others: Dict[str, Any]
 
 
-def _read_state(optimizer, checkpoint, step, names) -> _Reading:
+def _read_state(
+    optimizer: nn.Optimizer, checkpoint: Any, step: Optional[int], names: Optional[Names]
+) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
     class_name = type(optimizer).__name__
     if not all(hasattr(optimizer, name) for name in ("state", "shares", "global_step")):
@@ -201,7 +207,7 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     )
 
 
-def gather_state(optimizer) -> Dict[str, Parameter]:
+def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     """Returns the whole state of an optimizer with ``shard_state=True``, gathered from all ranks.
 
     Every rank must call it, and every rank gets the whole state. One of them may save it:

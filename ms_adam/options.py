@@ -120,7 +120,7 @@ def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> 
                 f"For '{class_name}', '{alias}' and '{both[0]}' name the same value: give one of "
                 f"them, but got {alias}={given[alias]!r} and {both[0]}={given[both[0]]!r}."
             )
-    arguments = {
+    arguments: Dict[str, Any] = {
         name: float(value) if isinstance(value, Default) else value
         for name, value in {**_NEUTRAL, **given}.items()
     }

@@ -177,7 +177,8 @@ class FlatLayout(NamedTuple):
     @classmethod
     def of(cls, parameters: Sequence[Parameter], owned: Sequence[Owned]) -> "FlatLayout":
         """Returns the layout of what is owned, each from a multiple of `ALIGNMENT` elements on."""
-        layout, ends = cls([], [], [], []), {}
+        layout = cls([], [], [], [])
+        ends: Dict[str, int] = {}
         for parameter, own in zip(parameters, owned):
             if own is not None:
                 dtype = dtype_name(compute_dtype(parameter.dtype))
@@ -190,7 +191,7 @@ class FlatLayout(NamedTuple):
 
     def sizes(self) -> Dict[str, int]:
         """Returns the length of the buffer of each dtype, float32 first."""
-        sizes = {}
+        sizes: Dict[str, int] = {}
         for shape, dtype, offset in zip(self.shapes, self.dtypes, self.offsets):
             end = offset + _aligned(int(np.prod(shape)))
             sizes[dtype] = max(sizes.get(dtype, ALIGNMENT), end)

@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import (
     ABOVE_0,
@@ -122,13 +123,21 @@ class Adam(Method):
         ):
             check_one_of(self, name, False, True)
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> AdamState:
         shape = np.shape(parameter)
         return AdamState(
             0, np.zeros(shape), np.zeros(shape), np.zeros(shape) if self.amsgrad else None
         )
 
-    def step(self, parameter, gradient, state, *, learning_rate=None, weight_decay=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: AdamState,
+        *,
+        learning_rate: Optional[float] = None,
+        weight_decay: Optional[float] = None,
+    ) -> Tuple[np.ndarray, AdamState]:
         """Makes one step, as `Method.step`; weight_decay can be given for this step too."""
         alpha = override("learning_rate", learning_rate, self.learning_rate)
         decay = override("weight_decay", weight_decay, self.weight_decay)
