@@ -111,59 +111,31 @@ def short(lines: Sequence[dict]) -> str:
     return ", ".join(names) if len(names) <= 5 else f"{len(names)} of the settings, named below"
 
 
+# What the scale cuts: its key in a scale, and how it is written.
+_SIZES = {
+    "examples": ("examples", "{:,}".format),
+    "widths": ("width", lambda width: "the paper's" if width == 1 else f"{width:g}"),
+    "epochs": ("epochs", str),
+    "first epochs": ("early", str),
+    "learning rates": ("trials", str),
+}
+
+
 def cuts(entry: dict) -> dict[str, dict[str, Any]]:
-    """What the scale cuts: of each size the number here, at full scale, and whether it is cut."""
+    """Returns of each size the number here, at full scale, and whether the scale cuts it."""
     scale, config = entry["scale"], entry["config"]
     full = config["scales"]["full"]
-    found = [
-        (
-            "examples",
-            f"{entry['examples']:,}",
-            f"{full['examples']:,}",
-            scale["examples"] != full["examples"],
-        )
-    ]
-    if entry["examples"] < scale["examples"]:  # the data have no more
-        found = [
-            (
-                "examples",
-                f"{entry['examples']:,}, all there are",
-                f"up to {full['examples']:,}",
-                False,
-            )
-        ]
-    if _layers(config["network"]):
-        found.append(
-            (
-                "widths",
-                "the paper's" if scale["width"] == 1 else f"{scale['width']:g}",
-                "the paper's",
-                scale["width"] != full["width"],
-            )
-        )
-    found.append(
-        ("epochs", f"{scale['epochs']}", f"{full['epochs']}", scale["epochs"] != full["epochs"])
-    )
-    if full["early"] is not None:
-        found.append(
-            (
-                "first epochs",
-                f"{scale['early']}",
-                f"{full['early']}",
-                scale["early"] != full["early"],
-            )
-        )
-    found.append(
-        (
-            "learning rates",
-            f"{scale['trials']}",
-            f"{full['trials']}",
-            scale["trials"] != full["trials"],
-        )
-    )
-    return {
-        what: {"here": here, "full": of_paper, "cut": cut} for what, here, of_paper, cut in found
+    found = {
+        what: {"here": form(scale[key]), "full": form(full[key]), "cut": scale[key] != full[key]}
+        for what, (key, form) in _SIZES.items()
+        if full[key] is not None
     }
+    if entry["examples"] < scale["examples"]:  # the data have no more
+        here, most = f"{entry['examples']:,}, all there are", f"up to {full['examples']:,}"
+        found["examples"] = {"here": here, "full": most, "cut": False}
+    if not _layers(config["network"]):
+        del found["widths"]
+    return found
 
 
 def cut_words(entry: dict) -> str:
