@@ -61,9 +61,9 @@ def _of_tensors(name):
     return None
 
 
-# 2.0.0 tells no addresses of tensors. 2.7.0 tells 0, and logs an error, for one that no operator has
-# used yet. 2.8 and 2.9 were not tried. They go on compiling.
-address_of = _of_tensors("_data_ptr") if _VERSION >= (2, 10) else None
+# 2.0.0 has no addresses of tensors. 2.7.0 returns 0, and logs an error, for a tensor that no
+# operator has used yet. Both compile the step.
+address_of = _of_tensors("_data_ptr") if _VERSION >= (2, 8) else None
 is_contiguous = _of_tensors("is_contiguous")
 shape_of, dtype_of = _of_tensors("_shape"), _of_tensors("_dtype")
 

@@ -397,7 +397,7 @@ class Adam(nn.Optimizer):
 
         By address, the kernel of backend "fused" is called with the addresses of the tensors; there
         is no graph, and nothing to compile. It is "compiled" with the other backends, before
-        MindSpore 2.10, which is the first to tell all addresses, and where a subclass has a
+        MindSpore 2.8, which is the first that returns all addresses, and where a subclass has a
         `construct` of its own or a hook was registered. Inside a compiled step the optimizer is
         always part of its graph.
         """

@@ -15,7 +15,7 @@ from ms_adam.backends import launch
 
 pytestmark = pytest.mark.skipif(
     not launch.AVAILABLE,
-    reason="MindSpore before 2.10 tells no "
+    reason="MindSpore before 2.8 tells no "
     "addresses; test_optimizer and test_trainers run it compiled",
 )
 

@@ -21,7 +21,7 @@ import mindspore as ms
 
 from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_for_queued
 
-AVAILABLE = address_of is not None  # before MindSpore 2.10: no
+AVAILABLE = address_of is not None  # not before MindSpore 2.8
 
 
 def on_cpu():

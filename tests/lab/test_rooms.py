@@ -14,8 +14,10 @@ PACKAGE = Path(ms_adam.__file__).parent
 FLOORS = (
     ("library",),
     ("errors", "measure"),
+    ("targets",),
     ("run", "loader", "claims"),
     ("problems", "train"),
+    ("observers",),
     ("bench", "studies"),
     ("report",),
     ("cli",),

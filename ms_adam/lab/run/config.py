@@ -1,4 +1,4 @@
-"""What a config is made of, and how the YAML file is read: checked before anything runs."""
+"""The sections of a config, and how its YAML file is read: checked before anything runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pydantic
 import yaml
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.errors import ExperimentError
 
 Mode = Literal["graph", "pynative"]
 
@@ -39,14 +39,56 @@ def _no_repetition(values: list[Any]) -> list[Any]:
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # a folder is called so
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # also a folder's name
+Text = Annotated[str, Field(min_length=1)]
 Once = pydantic.AfterValidator(_no_repetition)
+
+
+def _from_config(path: Path, info: pydantic.ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder")
+    return path if folder is None else (folder / path.expanduser()).resolve()
+
+
+# A relative path is taken from the folder of the config, when `load` reads it.
+Folder = Annotated[Path, pydantic.AfterValidator(_from_config)]
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_folders(item) for item in value]
+    return value.name if isinstance(value, Path) else value
 
 
 class Section(pydantic.BaseModel):
     """A mapping of a config: every key is known."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def public(self) -> dict[str, Any]:
+        """Returns plain values for results files: of a path only the name."""
+        return _without_folders(self.model_dump())
+
+
+class StudyConfig(Section):
+    """The outermost section of a config that ``ms-adam reproduce`` takes.
+
+    A form says which study it is for by ``study: Literal["images"]``.
+
+    Attributes:
+        folder: That of the YAML file, for what a config names relative to it; not a key.
+    """
+
+    study: str
+    name: Name
+    title: Text
+
+    _folder: Path = pydantic.PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -55,7 +97,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 class Data(Section):
     """Which images, and how they are divided."""
 
-    idx_directory: Optional[Path]
+    idx_directory: Optional[Folder]
     train: Count
     test: Count
     split_seed: Seed
@@ -140,26 +182,13 @@ def load(path: Path, form: type[AnySection]) -> AnySection:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping with the keys {_keys(form)}")
     try:
-        return form.model_validate(content)
+        config = form.model_validate(content, context={"folder": path.parent})
+        if isinstance(config, StudyConfig):
+            config._folder = path.parent
+        return config
     except pydantic.ValidationError as error:
         lines = [f"  {_explain(problem, form)}" for problem in error.errors()]
         raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
-
-
-def load_with_images(path: Path, form: type[AnySection]) -> AnySection:
-    """Reads and checks a config whose ``data`` is a `Data`, as `load` does.
-
-    Returns:
-        An object of `form`. A relative ``data.idx_directory`` is taken from the config's folder.
-    """
-    config = load(path, form)
-    directory = config.data.idx_directory
-    if directory is None:
-        return config
-    directory = (path.parent / directory.expanduser()).resolve()
-    return config.model_copy(
-        update={"data": config.data.model_copy(update={"idx_directory": directory})}
-    )
 
 
 def read(path: Path) -> Any:

@@ -6,17 +6,11 @@ import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable
 
+from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.run.config import Section
 from ms_adam.lab.run.processes import work
-
-# is told: the experiment's name, what is running, steps done, steps in all
-Progress = Callable[[str, str, int, int], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user stopped the runs; the message says what was kept."""
+from ms_adam.lab.run.study import Progress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple, Union
 
-from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.errors import ExperimentError
 
 _SECONDS_TO_END = 5
 
@@ -21,36 +22,54 @@ class WorkerError(ExperimentError):
     """A worker process failed; the message names its log."""
 
 
+class Job(NamedTuple):
+    """What one worker does.
+
+    Attributes:
+        call: "module:function", or "module" for its function `work`; see `ms_adam.lab.run.worker`.
+        name: The worker's name in messages.
+        content: Plain values that the function is given.
+        log: The file for what the process prints.
+    """
+
+    call: str
+    name: str
+    content: dict[str, Any]
+    log: Path
+
+
 class Worker:
     """A process that does one job. Use as a context manager, which ends it whatever happens.
 
     Args:
-        module: What the process runs: a module whose `main` is `worker.serve`.
-        name: What the worker is called in messages.
-        job: What it is to do; plain values.
-        log_path: Where to put what it prints.
+        job: What it does.
+        asked: Whether more requests follow by `ask`; otherwise its standard input is closed.
     """
 
-    def __init__(self, module: str, name: str, job: dict, log_path: Path):
-        self._module, self._name, self._job, self._log_path = module, name, job, log_path
+    def __init__(self, job: Job, asked: bool = False):
+        self._job, self._asked = job, asked
 
     def __enter__(self) -> Worker:
-        with open(self._log_path, "w", encoding="utf-8") as log:
+        with open(self._job.log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", self._module],
+                [sys.executable, "-m", "ms_adam.lab.run.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches this process alone, which ends the worker
+                start_new_session=True,  # Ctrl-C reaches only this process, which ends the worker
             )
-        # A process that died at once takes no job; its exit status tells.
-        with contextlib.suppress(BrokenPipeError), self._process.stdin as stream:
-            stream.write(json.dumps(self._job))
+        self._send({"call": self._job.call, "job": self._job.content})
+        if not self._asked:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         return self
 
     def __exit__(self, *_) -> None:
+        if self._asked:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -58,68 +77,114 @@ class Worker:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        self._process.stdout.close()
 
-    def events(self) -> Iterator[dict]:
-        """What it tells, until it has ended.
+    def ask(self, request: Any) -> dict[str, Any]:
+        """Sends a request and returns the event that answers it; see `Events.requests`."""
+        self._send(request)
+        return self.event()
+
+    def event(self) -> dict[str, Any]:
+        """Waits for the next event.
+
+        Raises:
+            WorkerError: The worker failed, died, or ended.
+        """
+        for event in self.events():
+            return event
+        raise WorkerError(
+            f"the {self._job.name} worker ended too early\n  its log: {self._job.log}"
+        )
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yields the events until the worker has ended.
 
         Raises:
             WorkerError: It failed or died.
         """
-        with self._process.stdout as lines:
-            for line in lines:
-                event = json.loads(line)
-                if event["event"] == "failed":
-                    raise WorkerError(
-                        f"the {self._name} worker failed: {event['message']}\n"
-                        f"  its log: {self._log_path}"
-                    )
-                yield event
+        for line in iter(self._process.stdout.readline, ""):
+            event = json.loads(line)
+            if event["event"] == "failed":
+                raise self._error(f"failed: {event['message']}")
+            yield event
         status = self._process.wait()
         if status != 0:
-            raise WorkerError(
-                f"the {self._name} worker {_how_it_ended(status)} before it was done\n"
-                f"  its log: {self._log_path}"
-            )
+            raise self._error(f"{_how_it_ended(status)} before it was done")
+
+    def _send(self, content: Any) -> None:
+        # A process that died at once takes nothing; its exit status tells.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(content) + "\n")
+            self._process.stdin.flush()
+
+    def _error(self, what: str) -> WorkerError:
+        return WorkerError(f"the {self._job.name} worker {what}\n  its log: {self._job.log}")
 
 
-def work(module: str, name: str, job: dict, log_path: Path) -> Iterator[dict]:
-    """Starts a `Worker`, yields its events, and ends it whatever happens here."""
-    with Worker(module, name, job, log_path) as worker:
-        yield from worker.events()
+Found = Union[dict[str, Any], WorkerError]
 
 
-def work_side_by_side(workers: Sequence[Worker]) -> Iterator[tuple[int, dict]]:
-    """Starts several, and yields the events of all as they come, each with its worker's number.
+def run_jobs(
+    jobs: Sequence[Job], at_a_time: int = 1, *, keep_going: bool = False
+) -> Iterator[tuple[int, Found]]:
+    """Runs jobs in processes of their own, and yields their events as they come.
+
+    All processes are ended when the iteration ends, however it ends; use contextlib.closing if it
+    may be left early.
+
+    Args:
+        jobs: What to do; started in this order.
+        at_a_time: How many processes run at once.
+        keep_going: Whether the failure of a worker leaves the others running.
+
+    Yields:
+        The number of a job in `jobs`, and an event of its worker; or, under `keep_going`, its
+        WorkerError.
 
     Raises:
-        WorkerError: One failed or died; the others are ended.
+        WorkerError: A worker failed or died; the others are ended.
     """
-    told: queue.SimpleQueue = queue.SimpleQueue()  # of (number, event), or what ended the events
+    told: queue.SimpleQueue = queue.SimpleQueue()
 
     def follow(number: int, worker: Worker) -> None:
+        error = None
         try:
             for event in worker.events():
                 told.put((number, event))
-            told.put(None)
-        except Exception as error:  # for the thread that reads the queue, which raises it
-            told.put(error)
+        except Exception as raised:  # for the thread that reads the queue
+            error = raised
+        told.put((number, error))
 
+    waiting, running = iter(list(enumerate(jobs))), 0
     # Processes are ended first: with them end the events that the threads wait for.
     with contextlib.ExitStack() as threads, contextlib.ExitStack() as processes:
-        for number, worker in enumerate(workers):
-            processes.enter_context(worker)
-            thread = threading.Thread(target=follow, args=(number, worker))
-            thread.start()
-            threads.callback(thread.join)
-        running = len(workers)
+
+        def start_next() -> int:
+            for number, job in waiting:
+                worker = processes.enter_context(Worker(job))
+                thread = threading.Thread(target=follow, args=(number, worker))
+                thread.start()
+                threads.callback(thread.join)
+                return 1
+            return 0
+
+        running = sum(start_next() for _ in range(at_a_time))
         while running:
-            found = told.get()
-            if isinstance(found, Exception):
+            number, found = told.get()
+            if isinstance(found, dict):
+                yield number, found
+                continue
+            if isinstance(found, WorkerError) and keep_going:
+                yield number, found
+            elif found is not None:
                 raise found
-            if found is None:
-                running -= 1
-            else:
-                yield found
+            running += start_next() - 1
+
+
+def work(call: str, name: str, job: dict[str, Any], log: Path) -> Iterator[dict[str, Any]]:
+    """Runs one job in a process, yields its events, and ends it whatever happens here."""
+    with Worker(Job(call, name, job, log)) as worker:
+        yield from worker.events()
 
 
 def _how_it_ended(status: int) -> str:

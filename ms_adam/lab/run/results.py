@@ -1,23 +1,46 @@
-"""What runs write for others to read: JSON, the same outermost keys in every file."""
+"""What runs write for others to read: JSON with the same outermost keys in every file."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
+
+from ms_adam.lab.run.environment import environment
 
 SCHEMA = 1
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Writes a file; a number that is not finite is an error here, `plain` makes words of them."""
+def results(entries: list[Any], device_targets: Iterable[Optional[str]] = ()) -> dict[str, Any]:
+    """Returns the content of a results file: ``schema``, ``environment`` and ``results``.
+
+    Args:
+        entries: The results, a dict each; numbers that are not finite become words, see `plain`.
+        device_targets: What MindSpore computed on in each run, if it did.
+    """
+    targets = ", ".join(sorted({target for target in device_targets if target}))
+    return plain(
+        {"schema": SCHEMA, "environment": environment(targets or None), "results": entries}
+    )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is complete or not there at all.
+
+    Raises:
+        ValueError: A number is not finite; `plain` makes words of such numbers.
+    """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become the words "nan", "inf" and "-inf"."""
+    """Replaces NaN and infinities, which JSON lacks, by the words "nan", "inf" and "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

@@ -1,24 +1,32 @@
-"""What a worker does besides its work: it takes a job, tells how it goes, and enters a mode.
+"""The worker's side of a worker process: it takes a job, reports events, and enters a mode.
 
-Graph mode and PyNative mode are settings of a whole process, so each gets its own. The runner
-writes one JSON job to standard input; the worker answers on standard output, an object a line:
+Graph mode and PyNative mode are settings of a whole process, so each gets its own:
+``python -m ms_adam.lab.run.worker``. The parent writes one JSON line to standard input:
+
+    {"call": "module:function", "job": {...}}
+
+The function is called with the job and an `Events`. The worker answers on standard output, one JSON
+object a line; each has the key ``event``:
 
     {"event": "progress", "done": steps of all runs so far}
-    {"event": "run", "done": ..., "optimizer", "mode", "seed", "file", "device_target", ...facts}
-    {"event": "failed", "message": ...}          the last line, if something went wrong
+    {"event": "failed", "message": ...}          the last line, after an error
 
-What MindSpore itself prints goes to standard error, which the runner keeps as a log.
+All other events are the function's own. Further lines on standard input are requests, see
+`Events.requests`. What MindSpore and others print goes to standard error, which the parent keeps as
+a log; the module is imported after this redirection.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import sys
 import time
 import traceback
-from typing import Callable, Optional
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
 
 from ms_adam.lab.errors import UserError
 
@@ -27,7 +35,7 @@ _HEADING = re.compile(r"^-{10,}\n- .*\n-{10,}$", re.MULTILINE)
 
 
 class Events:
-    """Standard output for events alone; whatever else prints, C++ included, goes to the log."""
+    """Standard output, for events only; whatever else prints, C++ included, goes to the log."""
 
     def __init__(self):
         kept = os.dup(sys.stdout.fileno())
@@ -36,40 +44,67 @@ class Events:
         self._last_progress = 0.0
 
     def send(self, event: str, **values) -> None:
+        """Sends an event with plain values."""
         self._stream.write(json.dumps({"event": event, **values}) + "\n")
 
-    def progress(self, done: int) -> None:
+    def progress(self, done: int, **values) -> None:
+        """Sends the event "progress", at most five times a second."""
         now = time.monotonic()
         if now - self._last_progress >= _SECONDS_BETWEEN_REPORTS:
             self._last_progress = now
-            self.send("progress", done=done)
+            self.send("progress", done=done, **values)
+
+    def requests(self) -> Iterator[Any]:
+        """Yields what `Worker.ask` sends, until the parent closes the stream."""
+        for line in iter(sys.stdin.readline, ""):
+            yield json.loads(line)
+
+
+def main() -> int:
+    """Does one job; returns the exit status of the process."""
+    events = Events()
+
+    def work() -> None:
+        given = json.loads(sys.stdin.readline())
+        module, _, function = given["call"].partition(":")
+        getattr(importlib.import_module(module), function or "work")(given["job"], events)
+
+    return _guarded(work, events)
 
 
 def serve(work: Callable[[dict, Events], None]) -> int:
-    """Does one job and tells how it went; the exit status of the process."""
+    """Does one job of a module that is itself the process; its exit status."""
     events = Events()
+    return _guarded(lambda: work(json.load(sys.stdin), events), events)
+
+
+def _guarded(work: Callable[[], None], events: Events) -> int:
     try:
-        work(json.load(sys.stdin), events)
-    except Exception as error:  # the boundary of the process: told to the runner, trace to the log
+        work()
+    except Exception as error:  # the boundary of the process: message to the parent, trace to log
         traceback.print_exc()
-        named = isinstance(error, UserError)  # its message needs no name of a class
-        message = told(error) if named else f"{type(error).__name__}: {told(error)}"
-        events.send("failed", message=message)
+        events.send("failed", message=message_of(error))
         return 1
     return 0
 
 
-def told(error: BaseException) -> str:
-    """What an error says, without the sections that MindSpore adds (call stacks; the log has them).
+def message_of(error: BaseException) -> str:
+    """Returns an error's message; a UserError needs no name of its class before it."""
+    return told(error) if isinstance(error, UserError) else f"{type(error).__name__}: {told(error)}"
 
-    A section is a heading between two lines of hyphens, and what follows it.
+
+def told(error: BaseException) -> str:
+    """Returns what an error says, without the sections that MindSpore adds.
+
+    A section is a heading between two lines of hyphens, and what follows it: call stacks, which the
+    log has.
     """
     before, *sections = _HEADING.split(str(error))
     return (before.strip() or "".join(sections[:1]).strip()) or type(error).__name__
 
 
 def enter(mode: str, options: Optional[dict] = None) -> None:
-    """Puts the process into a mode, once and for all, on the device that MindSpore chooses.
+    """Puts the process into a mode, once, on the device that MindSpore chooses.
 
     Args:
         mode: "graph" or "pynative".
@@ -84,3 +119,7 @@ def enter(mode: str, options: Optional[dict] = None) -> None:
         # quicker than handing each small one to another thread and waiting; the numbers are equal.
         settings = {"mode": mindspore.PYNATIVE_MODE, "pynative_synchronize": True}
     mindspore.set_context(**{**settings, **(options or {})})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

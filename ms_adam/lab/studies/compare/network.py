@@ -12,7 +12,7 @@ from mindspore import Tensor, nn
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.studies.compare.optimizers import to_numpy
-from ms_adam.lab.train import Gradients, TrainStep
+from ms_adam.lab.train import TrainStep
 
 Batch = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 
@@ -50,7 +50,8 @@ class Network:
 
     def gradients(self) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
         """A function of a batch: the loss and the gradient of each parameter."""
-        step = Gradients(self._cell, mindspore.ParameterTuple(self.parameters), self._loss)
+        parameters = mindspore.ParameterTuple(self.parameters)
+        step = TrainStep(self._cell, None, self._loss, parameters=parameters)
         return lambda batch: self._run(step, batch, self.parameters)
 
     def train_step(self, optimizer: nn.Cell) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
@@ -58,7 +59,7 @@ class Network:
 
         The gradients are in the order of the optimizer's parameters.
         """
-        step = TrainStep(self._cell, optimizer, self._loss)
+        step = TrainStep(self._cell, optimizer, self._loss, with_gradients=True)
         return lambda batch: self._run(step, batch, optimizer.parameters)
 
     def _run(self, step: nn.Cell, batch: Batch, parameters) -> tuple[float, list[np.ndarray]]:

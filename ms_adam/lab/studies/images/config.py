@@ -18,7 +18,7 @@ from ms_adam.lab.run.config import (
     Section,
     Seed,
     Training,
-    load_with_images,
+    load,
 )
 
 OptimizerName = Literal["ms_adam.Adam", "mindspore.nn.Adam"]
@@ -45,5 +45,5 @@ class Experiment(InBatches):
 
 
 def load_experiment(path: Path) -> Experiment:
-    """Reads and checks the config of an experiment, as `load_with_images` does."""
-    return load_with_images(path, Experiment)
+    """Reads and checks the config of an experiment, as `load` does."""
+    return load(path, Experiment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from ms_adam.lab.problems.images import Split, load_split
@@ -53,5 +52,5 @@ def evaluate(experiment: Experiment, split: Split, folder: Path, facts: list[dic
         "runs": runs,
         "pairs": compare_pairs(results),
         "modes": modes,
-        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+        "verdicts": [verdict.as_dict() for verdict in verdicts],
     }

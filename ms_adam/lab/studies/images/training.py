@@ -16,7 +16,7 @@ from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.run.config import AdamSettings
 from ms_adam.lab.studies.images.config import Experiment
 from ms_adam.lab.studies.images.shadow import Shadow, reference_adam, rounding_bound
-from ms_adam.lab.train import Gradients, TrainStep, fused_loss
+from ms_adam.lab.train import TrainStep, fused_loss
 
 Progress = Callable[[int], None]  # is told how many steps of the run are done
 
@@ -56,7 +56,7 @@ def train(
     model = _build_model(experiment, split, seed)
     parameters = list(model.trainable_params())
     optimizer = _build_optimizer(optimizer_name, parameters, experiment.adam)
-    step = TrainStep(model, optimizer, fused_loss())
+    step = TrainStep(model, optimizer, fused_loss(), with_gradients=True)
     initial = _flat(parameters)
     shadows = {
         "error_algorithm1": Shadow(experiment.adam, "outside", initial),
@@ -86,7 +86,9 @@ def train_reference(experiment: Experiment, split: Split, seed: int, progress: P
     """
     model = _build_model(experiment, split, seed)
     parameters = list(model.trainable_params())
-    gradients_of = Gradients(model, mindspore.ParameterTuple(parameters), fused_loss())
+    gradients_of = TrainStep(
+        model, None, fused_loss(), parameters=mindspore.ParameterTuple(parameters)
+    )
     adam = reference_adam(experiment.adam, "outside")
     initial = _flat(parameters).astype(np.float64)
     position, state = initial, adam.init(initial)

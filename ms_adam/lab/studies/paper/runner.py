@@ -15,7 +15,7 @@ import numpy as np
 
 from ms_adam.lab.run import ExperimentError
 from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.processes import Worker, work_side_by_side
+from ms_adam.lab.run.processes import Job, run_jobs
 from ms_adam.lab.studies.paper import claims
 from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, Cache, surroundings
 from ms_adam.lab.studies.paper.config import PaperFigure, Scale, scale_of
@@ -188,8 +188,8 @@ def _run(jobs: Sequence[_Job], scale_name: str, out: Path, told: Told, workers: 
         "cache": str(jobs[0].cache.folder),
     }
     names = [f"worker_{number + 1}" for number in range(workers)]
-    everybody = [Worker(_WORKER, name, task, out / f"{name}.log") for name in names]
-    with contextlib.closing(work_side_by_side(everybody)) as events:
+    everybody = [Job(_WORKER, name, task, out / f"{name}.log") for name in names]
+    with contextlib.closing(run_jobs(everybody, workers)) as events:
         for number, event in events:
             told.run(
                 number,

@@ -29,6 +29,14 @@ JOB, EVENTS = "job.json", "events.jsonl"
 DONE = "done"  # the last word of a rank that did its job
 SCHEDULER = "scheduler"
 _PR_SET_PDEATHSIG = 1  # of Linux, <sys/prctl.h>
+# Runs a command that the kernel kills when this process ends. Not with Popen's preexec_fn: it forks,
+# and MindSpore's handlers of a fork can crash a process that has computed.
+_RUN_WITH_PARENT = f"""
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 SECONDS_TO_END = 5  # at most, after a rank is lost; nearly all for a machine that is busy
 _SECONDS_BETWEEN_LOOKS = 0.1
 # In the environment of msrun and of all that it starts. By what else should they be known? msrun's
@@ -66,9 +74,8 @@ def launch(
     (folder / JOB).write_text(json.dumps(job), encoding="utf-8")
     (folder / EVENTS).touch()
     command = [
-        sys.executable,
-        "-m",
-        "mindspore.parallel.cluster.run",
+        *(sys.executable, "-c", _RUN_WITH_PARENT, str(os.getpid())),
+        *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
         f"--worker_num={workers}",
         f"--local_worker_num={workers}",
         f"--master_port={free_port()}",
@@ -96,7 +103,6 @@ def launch(
             stderr=log,
             env=variables,
             start_new_session=True,
-            preexec_fn=end_with_parent,
         )
     with _all_ended(process, mark), open(folder / EVENTS, encoding="utf-8") as events:
         running, failure = True, None

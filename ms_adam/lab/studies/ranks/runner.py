@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -71,7 +70,7 @@ def train(run: Distributed, out: Path, resume: bool, progress: Progress) -> dict
             for message in ranks[0]["messages"]
         ],
     }
-    entry["verdicts"] = [dataclasses.asdict(verdict) for verdict in judge(run, entry["trainings"])]
+    entry["verdicts"] = [verdict.as_dict() for verdict in judge(run, entry["trainings"])]
     content = plain(
         {"schema": SCHEMA, "environment": environment(_device(found)), "results": [entry]}
     )

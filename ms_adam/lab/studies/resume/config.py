@@ -7,16 +7,7 @@ from typing import Annotated, Literal, Optional
 
 from pydantic import Field
 
-from ms_adam.lab.run.config import (
-    Count,
-    Data,
-    InBatches,
-    Model,
-    Number,
-    Section,
-    Seed,
-    load_with_images,
-)
+from ms_adam.lab.run.config import Count, Data, InBatches, Model, Number, Section, Seed, load
 
 Decay = Annotated[Number, Field(ge=0, lt=1)]
 
@@ -66,5 +57,5 @@ class TrainingRun(InBatches):
 
 
 def load_training(path: Path) -> TrainingRun:
-    """Reads and checks the config of a training, as `load_with_images` does."""
-    return load_with_images(path, TrainingRun)
+    """Reads and checks the config of a training, as `load` does."""
+    return load(path, TrainingRun)

@@ -180,7 +180,7 @@ def _steps(run, split, model, optimizer, first, logs) -> Iterator[int]:
             epoch = number // run.steps_per_epoch
             batches = epoch_batches(len(inputs), run.training.batch_size, run.training.seed, epoch)
         batch = batches[number % run.steps_per_epoch]
-        loss, _ = step(mindspore.Tensor(inputs[batch]), mindspore.Tensor(targets[batch]))
+        loss = step(mindspore.Tensor(inputs[batch]), mindspore.Tensor(targets[batch]))
         loss = np.float32(loss.asnumpy())
         if not np.isfinite(loss):
             raise ExperimentError(

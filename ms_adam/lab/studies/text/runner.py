@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -63,5 +62,5 @@ def evaluate(
         "bits": bits,
         "duplicates": duplicates,
         "telling_words": telling_words(split, results[0], experiment.model.width),
-        "verdicts": [dataclasses.asdict(verdict) for verdict in verdicts],
+        "verdicts": [verdict.as_dict() for verdict in verdicts],
     }

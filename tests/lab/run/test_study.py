@@ -1,0 +1,83 @@
+"""How `reproduce` finds studies and runs them."""
+
+from typing import Literal
+
+import pytest
+from lab.run.changed_configs import write
+
+from ms_adam.lab import studies
+from ms_adam.lab.run.config import ConfigError, StudyConfig
+from ms_adam.lab.run.study import Session, Study, run_studies
+
+PAGES = []
+
+
+class Config(StudyConfig):
+    study: Literal["stand_in", "other"]
+
+
+def run(configs, session):
+    session.tell(f"{len(configs)} configs, {session.options}")
+    (session.out / "results.json").write_text("{}")
+    return {"results": [{"experiment": config.name, "verdicts": [{}]} for config in configs]}
+
+
+def write_page(folder):
+    PAGES.append(folder)
+    return folder / "index.html"
+
+
+def a_study(name="stand_in"):
+    return Study(name, Config, run, f"{__name__}:write_page", ("seed",))
+
+
+def config(name, study="stand_in"):
+    return Config(study=study, name=name, title="A title")
+
+
+@pytest.fixture
+def session(tmp_path):
+    told = []
+    session = Session(tmp_path / "out", lambda *_: None, told.append, {"seed": 1})
+    return session, told
+
+
+def test_configs_of_one_study_run_together(session):
+    session, told = session
+    study = a_study()
+    (done,) = run_studies([(study, config("a")), (study, config("b"))], session)
+    assert told == ["2 configs, {'seed': 1}"]
+    assert done.folder == session.out
+    assert (session.out / "results.json").exists()
+    assert done.page == session.out / "index.html" and PAGES[-1] == session.out
+    assert len(study.verdicts(done.content)) == 2
+    assert study.summary(done.content) == ""
+
+
+def test_several_studies_write_to_folders_of_their_own(session):
+    session, _ = session
+    found = [(a_study(), config("a")), (a_study("other"), config("b", "other"))]
+    assert [done.folder.name for done in run_studies(found, session)] == ["stand_in", "other"]
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("name: a\n", "the key 'study' is missing: must be one of images, text"),
+        ("study: imges\n", "study = 'imges': must be one of images, text"),
+        ("study: [1]\n", r"study = \[1\]: must be one of"),
+        ("- 1\n", "the key 'study' is missing"),
+    ],
+)
+def test_a_config_must_name_a_study(tmp_path, text, part):
+    with pytest.raises(ConfigError, match=part):
+        studies.find(write(tmp_path, text))
+
+
+def test_an_unknown_option_is_refused_with_the_studies_that_know_it(monkeypatch):
+    monkeypatch.setattr(studies, "STUDIES", {"stand_in": "", "other": ""})
+    known = {"stand_in": a_study(), "other": Study("other", Config, run, "")}
+    monkeypatch.setattr(studies, "study", known.get)
+    studies.refuse_unknown_options([known["stand_in"]], ["seed"])
+    with pytest.raises(ConfigError, match="--seed: the study other .*; only stand_in does"):
+        studies.refuse_unknown_options(known.values(), ["seed"])
