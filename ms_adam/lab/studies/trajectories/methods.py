@@ -9,9 +9,9 @@ from typing import Any, Callable, Optional
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.loader import load_callable
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies.trajectories.config import Optimizer, Place
+from ms_adam.lab.targets import load_callable
 
 METHODS = {
     name: cls
@@ -20,12 +20,25 @@ METHODS = {
 }
 
 
-def build_method(name: str, options: dict[str, Any], folder: Path):
-    """The optimizer that a config describes.
+@dataclasses.dataclass(frozen=True)
+class MindSporeOptimizer:
+    """A class of MindSpore optimizers and its arguments besides the parameters."""
+
+    name: str
+    factory: Callable[..., Any]
+    options: dict[str, Any]
+
+    def build(self, parameters: list) -> Any:
+        """Returns the optimizer of a list of parameters."""
+        return self.factory(parameters, **self.options)
+
+
+def build_method(name: str, options: dict[str, Any], folder: Path) -> Any:
+    """Builds the optimizer that a config describes.
 
     Returns:
-        An object with `init` and `step`, as `ms_adam.reference.Method`; or a function of a list of
-        parameters, if the name is that of a class of MindSpore optimizers.
+        An object with `init` and `step`, as `ms_adam.reference.Method`; or a `MindSporeOptimizer`
+        if the name is that of such a class.
 
     Raises:
         UserError: There is no such method, or it refuses its options.
@@ -47,7 +60,7 @@ def build_method(name: str, options: dict[str, Any], folder: Path):
         )
     try:
         method = factory(**options)
-    except Exception as error:  # the user's own code again, or a value that a method refuses
+    except Exception as error:  # the user's own code, or a value that a method refuses
         raise ConfigError(f"{name}: {error}") from error
     for part in ("init", "step"):
         if not callable(getattr(method, part, None)):
@@ -55,20 +68,8 @@ def build_method(name: str, options: dict[str, Any], folder: Path):
     return method
 
 
-@dataclasses.dataclass(frozen=True)
-class MindSporeOptimizer:
-    """A class of MindSpore optimizers and what it gets besides the parameters."""
-
-    name: str
-    factory: Callable
-    options: dict[str, Any]
-
-    def build(self, parameters):
-        return self.factory(parameters, **self.options)
-
-
 def _is_mindspore_optimizer(factory: Callable) -> bool:
-    # A module that was imported for its optimizer has imported MindSpore, if it is one of its.
+    # The module of an optimizer of MindSpore has imported MindSpore.
     mindspore = sys.modules.get("mindspore")
     return (
         mindspore is not None
@@ -77,8 +78,8 @@ def _is_mindspore_optimizer(factory: Callable) -> bool:
     )
 
 
-def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None):
-    """The optimizer of a config, with the learning rate that is meant for this function."""
+def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None) -> Any:
+    """Builds the optimizer of a config, with the learning rate that is meant for this function."""
     options = dict(entry.options)
     if place is not None and entry.name in place.learning_rates:
         options["learning_rate"] = place.learning_rates[entry.name]
