@@ -8,8 +8,7 @@ from typing import Optional
 import typer
 from rich.console import Console
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_HELD, errors_told
-from ms_adam.lab.cli.options import json_copy
+from ms_adam.lab.cli.common import DEBUG, NOT_HELD, errors_told, json_copy
 from ms_adam.lab.cli.train import Mode
 
 

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_HELD, errors_told
-from ms_adam.lab.cli.options import json_copy
+from ms_adam.lab.cli.common import DEBUG, NOT_HELD, errors_told, json_copy
 
 
 def reproduce(
@@ -63,7 +62,7 @@ def reproduce(
     Exit status: 0 if every claim held, 1 if one did not or could not be measured, 2 after an
     error, 130 after Ctrl-C. A figure of the paper that is not reproduced is a finding: 0.
     """
-    from ms_adam.lab.report.html import write_report
+    from ms_adam.lab.report.studies import images, text
     from ms_adam.lab.run import config
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.run.results import write_json
@@ -71,6 +70,9 @@ def reproduce(
     from ms_adam.lab.studies import reproduce as runner
 
     with errors_told(debug):
+        if _are_studies(configs):
+            _reproduce_studies(configs, out, json_file)
+            return
         if _are_paper_figures(configs):
             _reproduce_paper(configs, out, scale or "standard", jobs, tensorboard, json_file)
             return
@@ -82,7 +84,8 @@ def reproduce(
         experiments = [kinds.load_experiment(path) for path in configs]
         with ProgressDisplay(Console(stderr=True)) as progress:
             content = runner.reproduce(experiments, out, progress)
-        page = write_report(out)
+        kind = content["results"][0].get("config", {}).get("kind", "images")
+        page = (text if kind == "sparse_text" else images).write_page(out)
         if json_file is not None:
             write_json(json_file, content)
     verdicts = [verdict for entry in content["results"] for verdict in entry["verdicts"]]
@@ -102,6 +105,33 @@ def _show(verdicts: list[dict], page: Path) -> None:
     Console().print(table)
     held = sum(verdict["status"] == "held" for verdict in verdicts)
     print(f"{held} of {len(verdicts)} claims held. The report: {page}")
+
+
+def _are_studies(configs: list[Path]) -> bool:
+    from ms_adam.lab.run.config import read
+
+    contents = [read(path) for path in configs]
+    return all(isinstance(content, dict) and "study" in content for content in contents)
+
+
+def _reproduce_studies(configs: list[Path], out: Path, json_file: Optional[Path]) -> None:
+    from ms_adam.lab import studies
+    from ms_adam.lab.claims import all_held
+    from ms_adam.lab.cli.common import show_verdicts, write_copy
+    from ms_adam.lab.run.progress import ProgressDisplay
+    from ms_adam.lab.run.study import Session, run_studies
+
+    console = Console(stderr=True)
+    found = [studies.find(path) for path in configs]
+    with ProgressDisplay(console) as progress:
+        done = run_studies(found, Session(out, progress, console.print, {}))
+    write_copy(json_file, done[0].content)
+    verdicts = [verdict for of in done for verdict in of.study.verdicts(of.content)]
+    show_verdicts(verdicts)
+    for of in done:
+        print(f"The report: {of.page or of.folder}")
+    if not all_held(verdicts):
+        raise typer.Exit(NOT_HELD)
 
 
 def _are_paper_figures(configs: list[Path]) -> bool:
@@ -126,7 +156,7 @@ def _reproduce_paper(
     tensorboard: bool,
     json_file: Optional[Path],
 ) -> None:
-    from ms_adam.lab.report.paper import write_report
+    from ms_adam.lab.report.studies.paper import write_report
     from ms_adam.lab.run.results import write_json
     from ms_adam.lab.studies.paper import config, runner
     from ms_adam.lab.studies.paper.progress import Bars

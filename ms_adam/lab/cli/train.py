@@ -10,8 +10,7 @@ from typing import Optional
 import typer
 from rich.console import Console
 
-from ms_adam.lab.cli.ending import DEBUG, errors_told
-from ms_adam.lab.cli.options import config_like, json_copy
+from ms_adam.lab.cli.common import DEBUG, config_like, errors_told, json_copy
 
 
 class Mode(str, enum.Enum):
@@ -71,7 +70,7 @@ def train(
         folder = out or Path("runs") / run.name
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         # Imported last, for it takes seconds.
-        from ms_adam.lab.report.training_curves import write_curves
+        from ms_adam.lab.report.studies.resume import write_page
         from ms_adam.lab.run.results import write_json
         from ms_adam.lab.run.worker import enter
         from ms_adam.lab.studies.resume import runner
@@ -79,7 +78,7 @@ def train(
         enter(mode.value)
         with ProgressDisplay(console) as progress:
             content = runner.train(run, mode.value, folder, resume, tell, progress)
-        write_curves(folder)
+        write_page(folder)
         if json_file is not None:
             write_json(json_file, content)
     result = content["results"][0]

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_HELD, errors_told
-from ms_adam.lab.cli.options import config_like, json_copy
+from ms_adam.lab.cli.common import DEBUG, NOT_HELD, config_like, errors_told, json_copy
 
 
 def train_distributed(

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told
+from ms_adam.lab.cli.common import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told
 
 _SECONDS_BETWEEN_LINES = 5
 _MOST_NOTES = 20
@@ -86,7 +86,7 @@ def validate(
     nothing could run, above all because the device is not there, 130 after Ctrl-C.
     """
     from ms_adam.drafts import draft
-    from ms_adam.lab.report.support import support_table
+    from ms_adam.lab.report.studies.support import support_table
     from ms_adam.lab.run.results import write_json
     from ms_adam.lab.studies.matrix import validate as matrix
 

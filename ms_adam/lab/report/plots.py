@@ -78,7 +78,7 @@ def band(axis: Axes, curves: Sequence[np.ndarray], label: str, x=None, **look: A
 
 
 def nested(place: int, count: int, step: float = 0.9) -> float:
-    """Returns the line width of a curve: coinciding curves stay visible, each thinner than the last."""
+    """Returns the line width of a curve, less for each: coinciding curves stay visible."""
     return 0.9 + step * (count - 1 - place)
 
 

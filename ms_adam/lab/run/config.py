@@ -91,26 +91,6 @@ class StudyConfig(Section):
         return self._folder
 
 
-class StudyConfig(Section):
-    """The outermost section of a config that ``ms-adam reproduce`` takes.
-
-    A form says which study it is for by ``study: Literal["images"]``.
-
-    Attributes:
-        folder: That of the YAML file, for what a config names relative to it; not a key.
-    """
-
-    study: str
-    name: Name
-    title: Annotated[str, Field(min_length=1)]
-
-    _folder: Path = pydantic.PrivateAttr(default=Path())
-
-    @property
-    def folder(self) -> Path:
-        return self._folder
-
-
 AnySection = TypeVar("AnySection", bound=Section)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.report import html
+from ms_adam.lab.report.studies import images
 from ms_adam.lab.run import mode_runs
 from ms_adam.lab.studies import reproduce as runner
 
@@ -25,7 +25,7 @@ def finished(monkeypatch):
         ]
         content = {"schema": 1, "results": [{"verdicts": verdicts}]}
         monkeypatch.setattr(runner, "reproduce", lambda *_: content)
-        monkeypatch.setattr(html, "write_report", lambda out: out / "index.html")
+        monkeypatch.setattr(images, "write_page", lambda out: out / "index.html")
 
     return with_statuses
 
@@ -54,7 +54,7 @@ def test_old_python_is_told_so_before_anything_else():
 @pytest.mark.parametrize("release, status", [("2.0.0", 1), ("2.7.0", 2)])
 def test_old_mindspore_is_told_so(invoke, monkeypatch, release, status):
     monkeypatch.setattr(importlib.metadata, "version", lambda _: release)
-    done = invoke("visualize", "none.yaml", "--out", "x")
+    done = invoke("reproduce", "none.yaml", "--out", "x")
     assert done.exit_code == status
     says = "ms-adam needs MindSpore 2.7 or newer, but this is MindSpore 2.0.0."
     assert (says in done.output) == (release == "2.0.0")

@@ -62,8 +62,7 @@ def cost_plot(results: Sequence[dict], x_of, title: str, label: str) -> Figure:
         x = [x_of(row) for row in rows]
         # The time of a step that is small beside that of a call can come out at 0 or below.
         middle, low, high = (
-            [max(row[key], 1e-3) for row in rows]
-            for key in ("step_ms", "step_ms_10", "step_ms_90")
+            [max(row[key], 1e-3) for row in rows] for key in ("step_ms", "step_ms_10", "step_ms_90")
         )
         axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         style = "-" if marker else "--"

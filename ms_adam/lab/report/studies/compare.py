@@ -14,8 +14,16 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, power, read_results, thousands
 from ms_adam.lab.report.html import write_page as write_html
-from ms_adam.lab.report.plots import NO_GRID, floats, legend_below, nested, panels, picture
-from ms_adam.lab.report.plots import positive, whole_numbers
+from ms_adam.lab.report.plots import (
+    NO_GRID,
+    floats,
+    legend_below,
+    nested,
+    panels,
+    picture,
+    positive,
+    whole_numbers,
+)
 from ms_adam.lab.report.tables import ABSENT, Column, Table, number, table
 from ms_adam.lab.studies.compare.distances import LOSS, Distances
 
@@ -43,29 +51,30 @@ _LABEL_WIDTH = 34
 
 _SIDES_NOTE = (
     "Every side ran twice, each time in a process of its own. The noise floor is the largest "
-    "relative distance between the two runs, of the loss or of any tensor in any step: 0 means that "
-    "the side repeats itself bit for bit. Differences below it are not judged. Not finite: how many "
-    "numbers were NaN or infinite, over all steps: losses and elements of gradients, moments and "
-    "parameters."
+    "relative distance between the two runs, of the loss or of any tensor in any step: 0 means "
+    "that the side repeats itself bit for bit. Differences below it are not judged. Not finite: "
+    "how many numbers were NaN or infinite, over all steps: losses and elements of gradients, "
+    "moments and parameters."
 )
 _NOISE_NOTE = (
-    "In these elements the gradient is no larger than the change that moving the weights by one unit "
-    "in the last place makes in it: it has no correct digit. An example is the bias of an "
+    "In these elements the gradient is no larger than the change that moving the weights by one "
+    "unit in the last place makes in it: it has no correct digit. An example is the bias of an "
     "attention's keys, whose gradient is zero in exact arithmetic. Adam makes whole steps of it. "
-    "Where the two sides' gradients differ, these elements are left out of the verdict, the curves, "
-    "the map and the relative distances below, unless the tolerance is 0. Given the same gradients, "
-    "the sides must agree here too. Parameter apart: the largest relative distance of the tensor "
-    "with these elements, each side on its own way."
+    "Where the two sides' gradients differ, these elements are left out of the verdict, the "
+    "curves, the map and the relative distances below, unless the tolerance is 0. Given the same "
+    "gradients, the sides must agree here too. Parameter apart: the largest relative distance of "
+    "the tensor with these elements, each side on its own way."
 )
 _WORST_NOTE = (
-    "The tensor and step with the largest relative distance, each side on its own way. Relative: the "
-    "largest difference over the largest element; for a parameter, over the largest distance that "
-    "an element has moved since the first step. ULP: in units in the last place of the coarser "
-    "dtype. Within: the share of elements whose difference is at most so much of their own size."
+    "The tensor and step with the largest relative distance, each side on its own way. Relative: "
+    "the largest difference over the largest element; for a parameter, over the largest distance "
+    "that an element has moved since the first step. ULP: in units in the last place of the "
+    "coarser dtype. Within: the share of elements whose difference is at most so much of their "
+    "own size."
 )
 _PARAMETERS_NOTE = (
-    "λ: the weight decay that acts on the parameter. Below it, the Euclidean norm of its gradient in "
-    "the first and the last step."
+    "λ: the weight decay that acts on the parameter. Below it, the Euclidean norm of its gradient"
+    " in the first and the last step."
 )
 
 
@@ -123,7 +132,9 @@ def parameter_table(folder: Path, entry: dict) -> Table:
 
     columns = [
         Column("Parameter", lambda row: row[1]["name"], None, "long"),
-        Column("Shape", lambda row: " × ".join(map(str, row[1]["shape"])) or "scalar", None, "name"),
+        Column(
+            "Shape", lambda row: " × ".join(map(str, row[1]["shape"])) or "scalar", None, "name"
+        ),
         *(number(side["side"], on_side(place)) for place, side in enumerate(entry["sides"])),
     ]
     return table(columns, enumerate(entry["parameters"]), _PARAMETERS_NOTE)
@@ -137,9 +148,7 @@ def _norms(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def _pair(folder: Path, pair: dict) -> dict:
-    free, replayed = (
-        Distances.load(folder / pair["files"][name]) for name in ("free", "replayed")
-    )
+    free, replayed = (Distances.load(folder / pair["files"][name]) for name in ("free", "replayed"))
     tables = [distances.worst(q) for distances in (free, replayed) for q in distances.tables]
     noise = pair["gradient_is_rounding_noise"]
     found = {**pair, "equal": True, "noise": noise_table(noise) if noise else None}
@@ -272,21 +281,21 @@ def heat_map(free: Distances) -> Figure:
     Of more than 60 parameters, the 60 that are farthest apart are drawn.
     """
     tables = {q: free.judged(q).T for q in ("gradient", "parameter") if q in free.tables}
-    farthest = np.max([table.max(axis=1) for table in tables.values()], axis=0)
+    farthest = np.max([values.max(axis=1) for values in tables.values()], axis=0)
     rows = np.sort(np.argsort(-farthest, kind="stable")[:_MOST_ROWS])
-    values = positive(np.concatenate([table[rows].ravel() for table in tables.values()]))
-    least, most = _whole_powers(values[np.isfinite(values)])
+    seen = positive(np.concatenate([values[rows].ravel() for values in tables.values()]))
+    least, most = _whole_powers(seen[np.isfinite(seen)])
     figure, (axes,) = panels(1, len(tables), (10, 1.9 + 0.24 * len(rows)), sharey=True)
     colours = matplotlib.colormaps["viridis"].with_extremes(bad=_EQUAL_COLOUR, over="#a8071a")
-    for axis, (quantity, table) in zip(axes, tables.items()):
-        table = np.nan_to_num(table[rows], nan=np.inf, posinf=np.inf)
+    for axis, (quantity, values) in zip(axes, tables.items()):
+        shown = np.nan_to_num(values[rows], nan=np.inf, posinf=np.inf)
         image = axis.imshow(
-            np.ma.masked_equal(table, 0.0),
+            np.ma.masked_equal(shown, 0.0),
             norm=LogNorm(least, most),
             cmap=colours,
             aspect="auto",
             interpolation="nearest",
-            extent=(0.5, table.shape[1] + 0.5, len(rows) - 0.5, -0.5),
+            extent=(0.5, shown.shape[1] + 0.5, len(rows) - 0.5, -0.5),
         )
         axis.set(title=_QUANTITIES[quantity][0].capitalize(), xlabel="step")
     axes[0].set_yticks(range(len(rows)), [_shortened(free.names[i]) for i in rows], fontsize=8)

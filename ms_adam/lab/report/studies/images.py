@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
-from ms_adam.lab.report.html import fixed, percent, power, read_results, write_page as write_html
+from ms_adam.lab.report.html import fixed, percent, power, read_results
+from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.plots import band, legend_below, nested, panels, picture, whole_numbers
 from ms_adam.lab.report.tables import Column, Table, distances, number, table
 from ms_adam.lab.run.comparison import REFERENCE
@@ -191,7 +192,9 @@ def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
 def _draw(axis, runs: Sequence[dict], arrays: Sequence[dict], name: str, shape=np.asarray) -> None:
     """Draws a line and a band for each optimizer and mode, over its seeds."""
     groups: dict[str, list] = {}
-    for row, of_run in sorted(zip(runs, arrays), key=lambda pair: pair[0]["optimizer"] != REFERENCE):
+    for row, of_run in sorted(
+        zip(runs, arrays), key=lambda pair: pair[0]["optimizer"] != REFERENCE
+    ):
         if name in of_run:
             groups.setdefault(row["label"], [row]).append(shape(of_run[name]))
     for place, (label, (row, *curves)) in enumerate(groups.items()):

@@ -18,7 +18,8 @@ import yaml
 
 from ms_adam.lab.report.html import read_results, template
 from ms_adam.lab.report.studies import paper_plots, paper_words
-from ms_adam.lab.report.studies.paper_words import duration, number as four_digits, spread
+from ms_adam.lab.report.studies.paper_words import duration, spread
+from ms_adam.lab.report.studies.paper_words import number as four_digits
 from ms_adam.lab.report.tables import Column, Table, markdown, markdown_cell, number, table
 
 # Wide enough for a page of 1,000 px, and for a code-hosting page.
@@ -95,7 +96,7 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
 
 
 def _figure(entry: dict, folder: Path) -> dict[str, Any]:
-    """Returns an entry of ``results.json`` with its words, tables and plots, drawn into `folder`."""
+    """Returns an entry of ``results.json`` with its words and tables, and draws its plots."""
     pictures = []
     for name, (drawn, caption) in paper_plots.draw(entry).items():
         file = folder / f"{entry['figure']}_{name}.png"

@@ -26,10 +26,7 @@ _LOOK = {
     "AdaMax": (plots.SKY, (0, (1, 1)), "P"),
 }
 # Of figure 4, the curves of a panel.
-_PAIR = {
-    "with bias correction": (plots.BLUE, "-", "o"),
-    "without": (plots.VERMILION, "--", "s"),
-}
+_PAIR = {"with bias correction": (plots.BLUE, "-", "o"), "without": (plots.VERMILION, "--", "s")}
 
 
 def draw(entry: dict) -> dict[str, tuple[Figure, str]]:

@@ -20,8 +20,8 @@ from ms_adam.lab.studies.ranks.cost import (
     wire_from,
 )
 
-# A byte of the update on this machine's memory, from `ms-adam bench`: the memory limit of 25 million
-# parameters is 14.7 ms for 28 bytes each.
+# Seconds for a byte of the update on this machine, from `ms-adam bench`: the memory limit of 25
+# million parameters is 14.7 ms for 28 bytes each.
 MEMORY_BYTE = 14.7e-3 / (UPDATE_BYTES * 25e6)
 
 

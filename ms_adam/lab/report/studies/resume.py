@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report.plots import BLUE, PALE_BLUE, panels, picture, whole_numbers
 
 
-def write_curves(out: Path) -> Optional[Path]:
+def write_page(out: Path) -> Optional[Path]:
     """Writes ``curves.png`` beside the ``loss.csv`` and ``accuracy.csv`` that it shows.
 
     Returns:

@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
-from ms_adam.lab.report.html import fixed, percent, read_results, write_page as write_html
+from ms_adam.lab.report.html import fixed, percent, read_results
+from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.plots import band, legend_below, panels, picture, whole_numbers
 from ms_adam.lab.report.studies.images import percent_range, read_arrays
 from ms_adam.lab.report.tables import Column, Table, distances, number, table
@@ -133,7 +134,10 @@ def side_table(entry: dict, arrays: Sequence[dict]) -> Table:
 
     columns = (
         Column("Optimizer", lambda group: group["side"].optimizer),
-        Column("Gradients", lambda group: "row-sparse" if group["side"].gradients == "rows" else "dense"),
+        Column(
+            "Gradients",
+            lambda group: "row-sparse" if group["side"].gradients == "rows" else "dense",
+        ),
         Column("Mode", lambda group: group["side"].mode),
         number("Training loss", mean("final_loss"), fixed(4)),
         number("Held-out loss", mean("test_loss"), fixed(4)),

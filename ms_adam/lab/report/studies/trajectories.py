@@ -278,7 +278,9 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     for place, entry in enumerate(config["optimizers"]):
         for line in _of_optimizer(rows, entry["name"]):
             look = _look(place, 1, 1)
-            if line["computed_by"] == REFERENCE:  # a broad pale band, on which MindSpore's line lies
+            if (
+                line["computed_by"] == REFERENCE
+            ):  # a broad pale band, on which MindSpore's line lies
                 look.update(linewidth=5, alpha=0.3, marker="")
                 look.update(label=f"{line['optimizer']}, {REFERENCE}")
             else:
@@ -436,7 +438,7 @@ def _draw_path(axis: Axes, path: np.ndarray, place: int, label: str, zorder: int
 
 
 def _draw_pair(axis: Axes, rows: Sequence[dict]) -> None:
-    """Draws one optimizer: float64 as a line with a dot for each step, MindSpore's dots as rings."""
+    """Draws one optimizer: float64 with a dot for each step, MindSpore with a ring."""
     for row in rows:
         if row["computed_by"] == REFERENCE:
             axis.plot(*_points(row).T, zorder=3, **_OURS)

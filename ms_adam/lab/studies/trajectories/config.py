@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal, Optional
 import pydantic
 from pydantic import Field
 
-from ms_adam.lab.run.config import Count, Name, Number, Section, Seed, StudyConfig
+from ms_adam.lab.run.config import Count, Name, Number, Section, Seed, StudyConfig, Text
 
 # YAML gives lists; a pair of numbers is meant
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Text = Annotated[str, Field(min_length=1)]
 
 
 def _rising(pair: list[float]) -> list[float]:

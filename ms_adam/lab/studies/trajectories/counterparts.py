@@ -12,8 +12,8 @@ because the gradients are given; so to first order
 
     |w_t - shadow_t| <= sum over steps of u (|w|_max + K_t D)
 
-Each step counts as many roundings as the optimizer makes, and multiplies nothing up, so the bound is
-tighter than that of `ms_adam.lab.measure`, which knows a step only by its options.
+It counts the roundings of each optimizer by itself, so it is tighter than a bound of
+`ms_adam.lab.measure`, which knows a step only by its options.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _adam(method: reference.Adam) -> Found:
 
 
 def _kept(beta: float, t: int) -> float:
-    """Returns 1 + beta + ... + beta^(t-1): the remainder of an error of 1 made in each of t steps."""
+    """Returns 1 + beta + ... + beta^(t-1): what remains of an error of 1 made in each step."""
     return (1 - beta**t) / (1 - beta)
 
 

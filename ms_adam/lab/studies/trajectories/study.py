@@ -156,8 +156,8 @@ def _seen(points: np.ndarray, place: Place) -> np.ndarray:
 class Fit:
     """A linear model of two weights on mini-batches.
 
-    Every array holds float32 numbers in float64, so that MindSpore, which takes them in float32, and
-    NumPy get the same numbers.
+    Every array holds float32 numbers in float64, so that NumPy and MindSpore, which takes them in
+    float32, get the same numbers.
     """
 
     def __init__(self, config: LinearFit):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from lab.studies.paper.paper_figures import content, outcome
 
-from ms_adam.lab.report.paper import write_report
+from ms_adam.lab.report.studies.paper import write_report
 from ms_adam.lab.studies.paper.cache import Cache, code_digest
 from ms_adam.lab.studies.paper.config import PaperFigure
 from ms_adam.lab.studies.paper.runner import Interrupted, reproduce

@@ -15,8 +15,8 @@ import pytest
 from lab.studies.paper.paper_figures import contender, content
 from PIL import Image
 
-from ms_adam.lab.report import paper_words
-from ms_adam.lab.report.paper import write_report
+from ms_adam.lab.report.studies import paper_words
+from ms_adam.lab.report.studies.paper import write_report
 from ms_adam.lab.studies.paper.cache import Cache, surroundings
 from ms_adam.lab.studies.paper.claims import judge
 from ms_adam.lab.studies.paper.config import PaperFigure, load_figure
@@ -24,7 +24,7 @@ from ms_adam.lab.studies.paper.data import load_examples
 from ms_adam.lab.studies.paper.runner import reproduce
 from ms_adam.lab.studies.paper.sweep import Outcome, sweep
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 PUBLISHED = ROOT / "docs" / "paper"
 CONFIGS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
@@ -75,7 +75,7 @@ def made(tmp_path_factory):
     run, to = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("published")
     finish(small(), run)
     ended = subprocess.run(
-        [sys.executable, "-m", "ms_adam.lab.report.paper", str(run), str(to)],
+        [sys.executable, "-m", "ms_adam.lab.report.studies.paper", str(run), str(to)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -189,7 +189,7 @@ def test_the_check_notices_another_verdict(made, tmp_path):
     check(tmp_path, [(figure, figure.scales.standard)])
 
 
-if PUBLISHED.exists():  # made by python -m ms_adam.lab.report.paper RUN docs/paper
+if PUBLISHED.exists():  # made by python -m ms_adam.lab.report.studies.paper RUN docs/paper
 
     def test_the_published_report_says_what_its_numbers_say():
         figures = {figure.name: figure for figure in map(load_figure, CONFIGS)}
@@ -232,7 +232,7 @@ def test_a_published_report_names_its_page_and_has_none(made, tmp_path):
 
 def test_a_folder_without_results_is_named(tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-m", "ms_adam.lab.report.paper", str(tmp_path), "x"],
+        [sys.executable, "-m", "ms_adam.lab.report.studies.paper", str(tmp_path), "x"],
         capture_output=True,
         text=True,
         timeout=60,

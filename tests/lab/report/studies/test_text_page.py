@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ms_adam.lab.report import text
-from ms_adam.lab.report.html import write_report
+from ms_adam.lab.report.studies import text
 
 
 def row(side, seed, **changes):
@@ -87,7 +86,7 @@ def test_numbers_are_those_of_the_runs(tmp_path):
             for seed in (0, 1)
         ],
     )
-    page = write_report(tmp_path).read_text(encoding="utf-8")
+    page = text.write_page(tmp_path).read_text(encoding="utf-8")
     for words in (
         "1 of 1 claims held",
         "320,098 parameters",
@@ -108,7 +107,7 @@ def test_numbers_are_those_of_the_runs(tmp_path):
 
 def test_sides_that_are_not_drawn_elsewhere_and_have_no_time(tmp_path):
     write(tmp_path, [row("lazy_epsilon_hat", 0, step_ms=None)])
-    page = write_report(tmp_path).read_text(encoding="utf-8")
+    page = text.write_page(tmp_path).read_text(encoding="utf-8")
     assert '<td class="number">–</td>\n<td class="number">–</td>' in page
 
 
@@ -123,8 +122,9 @@ def test_sides_that_are_not_drawn_elsewhere_and_have_no_time(tmp_path):
 def test_epochs_to_the_least_accuracy(curves, epochs):
     runs = [row("lazy", seed) for seed in range(2)]
     entry = {"runs": runs, "config": {"compare": {"least_accuracy": 0.7}}}
-    lines = text.table(entry, [{"test_accuracy": np.array(curve)} for curve in curves])
-    assert [line["epochs_to_least"] for line in lines] == [epochs]
+    runs_of = [{"test_accuracy": np.array(curve)} for curve in curves]
+    (row,) = text.side_table(entry, runs_of).rows
+    assert row[7] == ("–" if epochs is None else epochs)
 
 
 def test_plot_has_a_line_for_each_drawn_side():

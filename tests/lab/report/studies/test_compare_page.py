@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ms_adam.lab.report import compare as page
+from ms_adam.lab.report.studies import compare as page
 from ms_adam.lab.studies.compare.config import Tolerance
 from ms_adam.lab.studies.compare.distances import EQUAL, METRICS, Distances
 from ms_adam.lab.studies.compare.judge import judge
@@ -95,7 +95,7 @@ def test_page_has_verdict_pictures_and_environment(write):
     assert text.count("data:image/png;base64,") == 3  # sides, curves, heat map
     assert "2.x" in text
     assert '<td class="number">2.5e-1</td>' in text  # the worst distance
-    assert "&lambda; 0 to 1.0e-1" in text  # weight decay that changes
+    assert "λ 0 to 1.0e-1" in text  # weight decay that changes
 
 
 def test_nothing_is_loaded_and_names_are_text(write):

@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from ms_adam.lab.studies.trajectories.functions import FUNCTIONS, Function
+from ms_adam.lab.problems.functions import FUNCTIONS, Function
 
 POINTS = [(0.3, -1.7), (-2.5, 0.125), (1.0, 1.0), (3.5, 2.75), (-1e-3, 4.0), (0.0, 0.0)]
 # What f is, written a second time for numbers of 50 digits (f(x, y), cos).

@@ -1,15 +1,17 @@
 """The pictures show the paths that they are given, and say where one can not be seen."""
 
 import io
+import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ms_adam.lab.report import trajectories as pictures
-from ms_adam.lab.studies.trajectories.comparison import REFERENCE
-from ms_adam.lab.studies.trajectories.config import Animation, Trajectories
-from ms_adam.lab.studies.trajectories.paths import Scene
+from ms_adam.lab.report import plots
+from ms_adam.lab.report.studies import trajectories as pictures
+from ms_adam.lab.report.studies.trajectories import Scene
+from ms_adam.lab.studies.trajectories.config import Comparison
+from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS
 
 PLACE = {"function": "sphere", "start": [1, 1], "x": [-2, 2], "y": [-2, 2]}
 FACTS = {"optimizer": "nn.X", "same_formula": False, "differences": "it is red", "distance": 1e-7}
@@ -41,17 +43,17 @@ ROWS = [
 ]
 
 
-def make_scene(rows=ROWS, scale="linear", least=0.0):
+def make_scene(rows=ROWS, scale="linear", function="sphere"):
     x = np.linspace(-2, 2, 41)
-    heights = x**2 + x[:, None] ** 2
-    minima = np.zeros((1 if least is not None else 0, 2))
-    return Scene("sphere", "$x^2$", x, x, heights, minima, least, scale, (40.0, -60.0), rows)
+    place = {**PLACE, "function": function, "name": None, "scale": scale, "seen_from": [40, -60]}
+    return Scene(place, x**2 + x[:, None] ** 2, rows)
 
 
 def make_config(panels="functions", animation=None):
     names = ("SGD", "away", "lost")
-    return Trajectories.model_validate(
+    return Comparison.model_validate(
         {
+            "study": "trajectories",
             "name": "c",
             "title": "t",
             "mindspore": True,
@@ -59,14 +61,14 @@ def make_config(panels="functions", animation=None):
             "optimizers": [{"name": name, "method": "SGD", "steps": 2} for name in names],
             "figure": {"panels": panels, "columns": 2, "animation": animation},
         }
-    )
+    ).described()
 
 
 @pytest.fixture
 def figures(monkeypatch):
     """Keeps each figure for a look at what is drawn in it."""
     kept = []
-    monkeypatch.setattr(pictures, "_png", lambda figure: kept.append(figure) or b"")
+    monkeypatch.setattr(plots, "png", lambda figure: kept.append(figure) or b"")
     return kept
 
 
@@ -110,7 +112,7 @@ def test_no_letter_lies_outside_of_a_figure(monkeypatch):
         seen.append((figure.bbox, boxes))
         return b""
 
-    monkeypatch.setattr(pictures, "_png", look)
+    monkeypatch.setattr(plots, "png", look)
     config, scene = make_config(), make_scene(away)
     pictures.contour_plot(config, [scene, scene])
     pictures.value_plot(config, [scene])
@@ -121,7 +123,7 @@ def test_no_letter_lies_outside_of_a_figure(monkeypatch):
 
 
 def test_values_stand_on_a_log_axis_where_the_least_is_known(figures):
-    pictures.value_plot(make_config(), [make_scene(), make_scene(least=None)])
+    pictures.value_plot(make_config(), [make_scene(), make_scene(function="own:f")])
     known, unknown = figures[0].axes[:2]
     assert known.get_yscale() == "log" and unknown.get_yscale() == "linear"
     assert line(known, "SGD").get_ydata().tolist() == [2, 0.5, 0.125]
@@ -147,10 +149,9 @@ def test_log_heights(figures):
 
 
 def test_the_animation_moves_and_keeps_the_colours():
-    told = []
-    gif = pictures.surface_animation(make_scene(), Animation(frames=3, seconds=1.5), told.append)
+    gif = pictures.surface_animation(make_scene(), frames=3, seconds=1.5)
     film = Image.open(io.BytesIO(gif))
-    assert (film.n_frames, film.info["loop"], told) == (3, 0, [1, 2, 3])
+    assert (film.n_frames, film.info["loop"]) == (3, 0)
     frames = []
     for number in range(3):
         film.seek(number)
@@ -163,25 +164,19 @@ def test_the_animation_moves_and_keeps_the_colours():
 
 def test_every_optimizer_has_a_colour_in_the_palette():
     table = np.array(pictures._palette().getpalette()).reshape(-1, 3)
-    for colour in pictures._COLOURS:
+    for colour, _ in pictures._LOOKS:
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(table - wanted).max(axis=1).min() <= 1
 
 
 def test_files(tmp_path):
-    told = []
     config = make_config(animation={"frames": 2, "seconds": 1})
-    files = pictures.write_trajectories(
-        config, [make_scene()], tmp_path, lambda *done: told.append(done)
-    )
-    assert (
-        sorted(files)
-        == sorted(path.name for path in tmp_path.iterdir())
-        == ["c_contours.png", "c_sphere_3d.gif", "c_sphere_3d.png", "c_values.png"]
-    )
-    # contours, values, surface, two frames
-    assert told[-1] == (5, 5) and [done for done, _ in told] == sorted(done for done, _ in told)
-    for name in files:
+    (tmp_path / RESULTS).write_text(json.dumps({"comparison": config, "results": ROWS}))
+    np.savez(tmp_path / HEIGHTS, sphere=make_scene().heights)
+    assert pictures.write_page(tmp_path) is None
+    drawn = {path.name for path in tmp_path.iterdir()} - {RESULTS, HEIGHTS}
+    assert drawn == {"c_contours.png", "c_sphere_3d.gif", "c_sphere_3d.png", "c_values.png"}
+    for name in drawn:
         Image.open(tmp_path / name).verify()
 
 
