@@ -47,7 +47,7 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        unbroken=unbroken, title_of=title_of, data_uri=data_uri, inline=inline
+        unbroken=unbroken, title_of=title_of, data_uri=data_uri, inline=inline, percent=percent
     )
     if environment.autoescape:
         environment.globals["blocks"] = environment.get_template("blocks.html.j2").module
