@@ -14,7 +14,7 @@ from mindspore import Parameter, Tensor, log
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
 from ms_adam.compat import load_checkpoint, save_checkpoint
-from ms_adam.drafts import draft
+from ms_adam.atomic_write import atomic_write
 from ms_adam.sharding import Collect
 
 _WIDENINGS = {"float32": ("float16", "bfloat16", "float32"), "float64": ("float32", "float64")}
@@ -24,7 +24,6 @@ _CHUNK = 1 << 24
 _ZIP = b"PK\x03\x04"
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number
 _KINDS = {".ckpt": "ckpt", ".safetensors": "safetensors"}
-_ALONE = ("beta1_power", "beta2_power", "counted_power", "global_step", "update_count")
 
 Checkpoint = Union[str, os.PathLike, Dict[str, Any], List[Any]]
 Names = Union[List[str], Dict[int, str]]
@@ -142,7 +141,7 @@ def convert_checkpoint(
             entries[getattr(optimizer, layout).name] = getattr(optimizer, layout)
     entries = {name: _savable(class_name, name, value) for name, value in entries.items()}
     target = Path(target)
-    with draft(target.parent) as writing:
+    with atomic_write(target.parent) as writing:
         save_checkpoint(entries, str(writing / target.name), kind)
 
 
@@ -161,7 +160,7 @@ class _Reading(NamedTuple):
 def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
     class_name = type(optimizer).__name__
-    if not all(hasattr(optimizer, name) for name in ("formula", "shares", *_ALONE)):
+    if not all(hasattr(optimizer, name) for name in ("formula", "shares", *state.RESTORED)):
         raise TypeError(
             f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
@@ -231,7 +230,7 @@ def gather_state(optimizer) -> Dict[str, Parameter]:
     values = {name: target.value() for name, target in _wanted(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
-    values.update((name, getattr(optimizer, name).asnumpy()) for name in _ALONE)
+    values.update((name, getattr(optimizer, name).asnumpy()) for name in state.RESTORED)
     return {
         name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
         for name, value in values.items()
@@ -290,11 +289,8 @@ def _own_rows(given, entries, owned):
 
 
 def _all_entries(optimizer):
-    return state.entries(
-        optimizer.check.names,
-        optimizer.parameters,
-        optimizer.formula.amsgrad,
-        hasattr(optimizer, "master_weights"),
+    return state.named_entries(
+        optimizer.check.names, optimizer.parameters, optimizer.formula, optimizer.execution
     )
 
 
@@ -477,7 +473,7 @@ class _Target:
 def _wanted(optimizer):
     """Returns {name of the state entry: where it goes} of an optimizer."""
     wanted = {}
-    for prefix in forms.MOMENTS:
+    for prefix in state.MOMENTS:
         buffers = getattr(optimizer, prefix, None)
         if buffers is None:
             continue
@@ -557,7 +553,7 @@ def _counts(class_name, steps, step, given):
     """Returns the update count and the global step that a checkpoint and the caller agree on."""
     possible, why = steps.updates, steps.why
     started = any(
-        value.any() for name, value in given.items() if name.partition(".")[0] in forms.MOMENTS
+        value.any() for name, value in given.items() if name.partition(".")[0] in state.MOMENTS
     )
     if possible == (0,) and started:
         possible, why = (), "it counts 0 steps, but its moments are not zero"

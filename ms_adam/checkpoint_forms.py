@@ -9,9 +9,8 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 import numpy as np
 
 from ms_adam.counts import exact_count, power_range, updates_made
-from ms_adam.state import FLAT_LAYOUT, SHARD_LAYOUT, FlatLayout, ShardLayout
+from ms_adam.state import FLAT_LAYOUT, MOMENTS, SHARD_LAYOUT, FlatLayout, ShardLayout, read_layout
 
-MOMENTS = ("moment1", "moment2", "vhat")
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
     MOMENTS,  # nn.Adam, nn.LazyAdam, nn.AdamOffload, ours
@@ -325,7 +324,7 @@ def _layout(checkpoint, name, form):
     if name not in checkpoint:
         return None
     try:
-        return form.from_bytes(array(checkpoint[name], name))
+        return read_layout(form, array(checkpoint[name], name))
     except (ValueError, TypeError) as error:  # no text, no JSON, or no layout
         raise ValueError(f"the entry '{name}' is damaged: {error}") from error
 

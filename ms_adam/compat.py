@@ -75,14 +75,27 @@ except ImportError:
 wait_for_queued = _pynative_executor.sync
 
 
-def places_of(parameters):
-    """Where the data of parameters lie in memory, for a step that would miss that they moved.
+class WatchedMemory:
+    """Notices that Parameters were given other memory, which a compiled step would miss.
 
-    None with 2.0.0, which cannot say it: its compiled steps look for the data each time.
+    2.0.0 tells no addresses, and needs no notice: its compiled steps look for the data each time.
     """
-    if not hasattr(ms.Tensor, "data_ptr"):
-        return None
-    return [parameter.data_ptr() for parameter in parameters]
+
+    def __init__(self, parameters):
+        self.parameters, self.places = list(parameters), None
+
+    def remember(self):
+        """Remembers where the data of the Parameters lie now."""
+        self.places = self._places()
+
+    def has_moved(self):
+        """Returns whether some data lie elsewhere than when they were remembered."""
+        return self.places not in (None, self._places())
+
+    def _places(self):
+        if not hasattr(ms.Tensor, "data_ptr"):
+            return None
+        return [parameter.data_ptr() for parameter in self.parameters]
 
 
 def has_shape(shape):

@@ -17,7 +17,7 @@ from ms_adam.sparse import DENSE
 _FORMS = "a tuple or list with one gradient for each parameter"
 
 
-def take_from_python(class_name, names, gradients):
+def normalize_gradients(class_name, names, gradients):
     """Returns gradients given from Python in the forms that a compiled step accepts.
 
     Args:
@@ -73,8 +73,8 @@ def _kind(value):
     return f"{type(value).__name__}"
 
 
-def split_rows(gradients):
-    """Returns values and indices of gradients from Python, as `sparse.parts` does in a graph."""
+def split_pairs(gradients):
+    """Returns values and indices of gradients from Python, as `SplitRowSparse` does in a graph."""
     if tuple not in set(map(type, gradients)):
         return gradients, ()
     return (

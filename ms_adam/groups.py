@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
-from ms_adam.formula import Formula, check_bool, check_decay_rate, check_positive, unpack_betas
+from ms_adam.options import Formula, check_bool, check_decay_rate, check_positive, unpack_betas
 
 OPTIONS = ("betas", "eps", "maximize")  # of a group, besides those of `nn.Optimizer`
 
@@ -70,6 +70,10 @@ class GroupValues(nn.Cell):
         for decay in self.weight_decays:
             weight_decays += (decay(done),)
         return learning_rates, weight_decays
+
+    def fixed_rates(self):
+        """Returns the Parameters of the fixed learning rates."""
+        return [rate.value for rate in self.learning_rates if isinstance(rate, Fixed)]
 
     def moving(self):
         """The fixed learning rates as tensors, for a graph that is not to be compiled for each.
@@ -194,7 +198,7 @@ def _fields(class_name, given):
     return fields
 
 
-def split(optimizer, formula, options, owned):
+def split_groups(optimizer, formula, options, owned):
     """Reads the groups off what `nn.Optimizer` made of its arguments.
 
     Args:

@@ -32,7 +32,7 @@ class UpdateCount(nn.Cell):
 
     Args:
         formula: the optimizer's `Formula`.
-        state: a `State`; its counters are read and set.
+        numbers: the numbers of a `State`; the counters are read and set.
         dtype: what the powers are computed in.
 
     Inputs:
@@ -42,10 +42,10 @@ class UpdateCount(nn.Cell):
         t, the number of this update, 1 for the first; of `dtype` and shape ().
     """
 
-    def __init__(self, formula, state, dtype):
+    def __init__(self, formula, numbers, dtype):
         super().__init__(auto_prefix=False)
-        self.update_count, self.counted_power = state.update_count, state.counted_power
-        self.beta1_power, self.beta2_power = state.beta1_power, state.beta2_power
+        self.update_count, self.counted_power = numbers["update_count"], numbers["counted_power"]
+        self.beta1_power, self.beta2_power = numbers["beta1_power"], numbers["beta2_power"]
         self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
         self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
         self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
@@ -97,8 +97,8 @@ class StepScalars(nn.Cell):
         weight_decays: the same.
 
     Outputs:
-        Of `dtype` and shape (), one for each group: step sizes; what decoupled weight decay leaves
-        of a weight, 1 - learning_rate * weight_decay; epsilons.
+        Of `dtype` and shape (), one for each group: step sizes; epsilons; the factors of decoupled
+        weight decay, 1 - learning_rate * weight_decay; the weight decays, in float32.
     """
 
     def __init__(self, formulas, kernel_rate, dtype):
@@ -129,13 +129,13 @@ class StepScalars(nn.Cell):
             factor, epsilon = bias_correction(t)
             factors += (factor,)
             folded += (epsilon,)
-        step_sizes, retained, epsilons = (), (), ()
+        step_sizes, epsilons, decay_factors = (), (), ()
         for i in range(len(self.which)):
             learning_rate = _cast(learning_rates[i], self.dtype)
             step_sizes += (factors[self.which[i]] * learning_rate,)
-            retained += (self.one - learning_rate * _cast(weight_decays[i], self.dtype),)
+            decay_factors += (self.one - learning_rate * _cast(weight_decays[i], self.dtype),)
             epsilons += (folded[self.which[i]],)
-        return step_sizes, retained, epsilons
+        return step_sizes, epsilons, decay_factors, weight_decays
 
 
 class BiasCorrection(nn.Cell):

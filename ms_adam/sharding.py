@@ -22,6 +22,8 @@ import numpy as np
 from mindspore import communication, nn, ops
 from mindspore.ops import operations as P
 
+from ms_adam.compat import HAS_SHARDING, RELEASE
+
 _add, _assign = P.Add(), P.Assign()
 
 
@@ -116,21 +118,27 @@ class Shares(NamedTuple):
         )
 
 
-def shares_of(owner, parameters, by_rows):
+def shares_of(class_name, parameters, by_rows):
     """The shares of the ranks of the data-parallel training that this process belongs to.
 
     Args:
-        owner: who asks, for the error message.
+        class_name: the optimizer's class name, for error messages.
         parameters: what is optimized.
         by_rows: whether parameters may be divided.
 
     Raises:
+        NotImplementedError: If this release of MindSpore has no shards.
         RuntimeError: If MindSpore's communication was not started.
         ValueError: If the training is not data-parallel.
     """
+    if not HAS_SHARDING:
+        raise NotImplementedError(
+            f"For '{class_name}', shard_state=True needs MindSpore 2.7 or newer, but this is "
+            f"{RELEASE}."
+        )
     if not communication.GlobalComm.INITED:
         raise RuntimeError(
-            f"For '{owner}', shard_state=True divides the state over the processes of a "
+            f"For '{class_name}', shard_state=True divides the state over the processes of a "
             "data-parallel training, but communication was not started: call "
             "mindspore.communication.init() first, in a script that msrun starts (see "
             "docs/scaling.md)."
@@ -138,7 +146,7 @@ def shares_of(owner, parameters, by_rows):
     mode = ms.get_auto_parallel_context("parallel_mode")
     if mode not in ("data_parallel", "stand_alone"):
         raise ValueError(
-            f"For '{owner}', shard_state=True is for parallel_mode='data_parallel', in "
+            f"For '{class_name}', shard_state=True is for parallel_mode='data_parallel', in "
             f"which every rank has all parameters, but got parallel_mode='{mode}'."
         )
     divide = Shares.by_rows if by_rows else Shares.by_parameters

@@ -16,7 +16,7 @@ before the kinds are known: so what depends on them stands in those.
 """
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 from mindspore.ops import composite as C
 from mindspore.ops import operations as P
 from mindspore.ops.primitive import constexpr
@@ -32,53 +32,76 @@ _scatter_into = P.TensorScatterUpdate()
 DENSE = Tensor(0, ms.int32)
 
 
-def when_known(method, count):
-    """A method of `count` tensors that is not entered before their kinds are known.
+def when_known(method, *kinds):
+    """Returns a method that is not entered before the kinds of its arguments are known.
 
     A function that it calls for what that changes must have a result, and this must be part of the
     method's own: MindSpore 2.0.0 drops a call there whose result nobody uses.
+
+    Args:
+        method: of a Cell.
+        kinds: of its arguments: "Tensor", "Tuple", "RowTensor".
     """
     overloaded = C.MultitypeFuncGraph(method.__name__)
-    overloaded.register(*("Tensor",) * count)(method)
+    overloaded.register(*kinds)(method)
     return overloaded
 
 
-def parts(map_, weights, gradients, sparse):
-    """Values and indices of gradients of which at least one is row-sparse; in a graph.
+class SplitRowSparse(nn.Cell):
+    """Splits gradients of which at least one is row-sparse into values and indices.
 
     Args:
-        map_: a HyperMap.
+        class_name: the optimizer's class name, for error messages.
+
+    Inputs:
         weights: one for each gradient.
-        gradients: a tuple of tensors and pairs; or, with RowTensors, of no known kinds.
-        sparse: the places of the pairs, the last one first; None if kinds are not known.
+        gradients: a tuple of tensors and pairs; or, with RowTensors, of unknown kinds.
+        sparse: the places of the pairs, the last one first; None if kinds are unknown.
 
-    Returns:
-        Two tuples, as long as there are weights: values, which are the gradient itself if it is
-        dense; indices, `DENSE` if it is.
+    Outputs:
+        Two tuples, as long as there are weights: values, the gradient itself if it is dense;
+        indices, `DENSE` if it is.
     """
-    if sparse is None:
-        return map_(_values_of, weights, gradients), map_(_indices_of, gradients)
-    indices = (DENSE,) * len(weights)
-    for i in sparse:
-        index, values = gradients[i]
-        indices = indices[:i] + (index,) + indices[i + 1 :]
-        gradients = gradients[:i] + (values,) + gradients[i + 1 :]
-    return gradients, indices
+
+    def __init__(self, class_name):
+        super().__init__(auto_prefix=False)
+        self.map_ = ops.HyperMap()
+        self.check_shape = _shape_check(class_name)
+        self.values_of = when_known(self.values_of_dense, "Tensor", "Tensor")
+        self.values_of.register("Tensor", "RowTensor")(_values_of_rows)
+
+    def construct(self, weights, gradients, sparse):
+        if sparse is None:
+            return self.map_(self.values_of, weights, gradients), self.map_(_indices_of, gradients)
+        indices = (DENSE,) * len(weights)
+        for i in sparse:
+            index, values = gradients[i]
+            indices = indices[:i] + (index,) + indices[i + 1 :]
+            gradients = gradients[:i] + (values,) + gradients[i + 1 :]
+        return gradients, indices
+
+    def values_of_dense(self, weight, gradient):
+        self.check_shape(weight.shape, gradient.shape)
+        return gradient
 
 
-_values_of = C.MultitypeFuncGraph("values_of")
-_indices_of = C.MultitypeFuncGraph("indices_of")
+def _shape_check(class_name):
+    @constexpr
+    def check_shape(expected, shape):
+        if expected != shape:
+            raise ValueError(
+                f"For '{class_name}', a gradient must have its parameter's shape {expected}, but "
+                f"got {shape}."
+            )
+
+    return check_shape
 
 
-@_values_of.register("Tensor", "Tensor")
-def _values_of_dense(weight, gradient):
-    _check_shape(weight.shape, gradient.shape)
-    return gradient
-
-
-@_values_of.register("Tensor", "RowTensor")
 def _values_of_rows(_, gradient):
     return gradient.values
+
+
+_indices_of = C.MultitypeFuncGraph("indices_of")
 
 
 @_indices_of.register("Tensor")
@@ -89,14 +112,6 @@ def _indices_of_dense(_):
 @_indices_of.register("RowTensor")
 def _indices_of_rows(gradient):
     return gradient.indices
-
-
-@constexpr
-def _check_shape(expected, shape):
-    if expected != shape:
-        raise ValueError(
-            f"For 'Adam', a gradient must have its parameter's shape {expected}, but got {shape}."
-        )
 
 
 densify = C.MultitypeFuncGraph("densify")

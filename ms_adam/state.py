@@ -1,11 +1,12 @@
-"""What Adam remembers between steps, under the names that `mindspore.nn.Adam` gives it.
+"""The state of an optimizer, under the names that `mindspore.nn.Adam` gives it.
 
-In one buffer for each parameter, or flat: one for all parameters, with a record of which slice is
-whose, so that a checkpoint can be read without the optimizer that wrote it.
+`ENTRIES` and `NUMBERS` say what the state holds; checkpoints, backends and sharding follow these
+tables. Entries have one buffer for each parameter, or, flat, one for all parameters, with a record
+of the slice of each, so that a checkpoint can be read without the optimizer that wrote it.
 """
 
 import json
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -13,73 +14,156 @@ from mindspore import Parameter, ParameterTuple, Tensor, ops
 from mindspore.ops import operations as P
 
 from ms_adam.compat import bfloat16
+from ms_adam.options import Execution, Formula
+
+Owned = Optional[Tuple[int, int]]  # (begin, size) of the elements kept here; None: none are
 
 
-class State(NamedTuple):
-    """The buffers of all parameters, in the order of the parameters.
+def compute_dtype(dtype: Any) -> Any:
+    """Returns the dtype in which a weight of `dtype` is updated."""
+    return ms.float64 if dtype == ms.float64 else ms.float32
 
-    Where another process keeps them (`shard_state`), None stands in the tuples; flat buffers hold
-    what is kept here alone.
+
+def master_dtype(dtype: Any) -> Optional[Any]:
+    """Returns the dtype of the master weight of a parameter of `dtype`; None if it has none."""
+    return ms.float32 if dtype in (ms.float16, bfloat16) else None
+
+
+class Entry(NamedTuple):
+    """A row of the table of what the optimizer remembers for each parameter.
 
     Attributes:
-        moment1: first moments m, each of its parameter's shape; names `moment1.<parameter>`.
-        moment2: second moments v, likewise; names `moment2.<parameter>`.
-        vhat: the largest second moments, under AMSGrad; else None; names `vhat.<parameter>`.
-        beta1_power: beta1^t, float32 of shape (). Kept so that `nn.Adam` can go on from a checkpoint
-            of ours.
-        beta2_power: beta2^t, likewise.
-        update_count: t, the number of updates made, int32 of shape (1,).
-        counted_power: beta2_power as the last update set it; see `scalars.UpdateCount`.
-        norm: global norm of the gradients in the last step, float32 of shape (); None if they are
-            not clipped.
+        name: stands before the parameter's name: "moment1" makes "moment1.<parameter>".
+        needed: whether an optimizer with a formula and an execution has the entry.
+        storage: maps the parameter's dtype to the dtype in which the entry is kept; to None if
+            there is no entry for such a parameter.
+        compute: maps the parameter's dtype to the dtype of the arithmetic on it. Equal to the
+            storage dtype for every entry so far.
+        is_moment: whether it is part of flat state, and kept on the host by `use_offload`. A moment
+            starts at zero, a copy of the parameter at its value.
     """
 
-    moment1: Tuple[Optional[Parameter], ...]
-    moment2: Tuple[Optional[Parameter], ...]
-    vhat: Optional[Tuple[Optional[Parameter], ...]]
-    beta1_power: Parameter
-    beta2_power: Parameter
-    update_count: Parameter
-    counted_power: Parameter
-    norm: Optional[Parameter]
+    name: str
+    needed: Callable[[Formula, Execution], bool]
+    storage: Callable[[Any], Optional[Any]]
+    compute: Callable[[Any], Any]
+    is_moment: bool
 
-    @classmethod
-    def zeros(cls, parameters, amsgrad, clips, owned):
-        """A state before the first step: float32, or float64 for float64 parameters.
 
-        Args:
-            parameters: what is optimized.
-            amsgrad: whether there is vhat.
-            clips: whether gradients are clipped.
-            owned: which elements of each are kept here; see `groups.Groups`.
-        """
+class Number(NamedTuple):
+    """A row of the table of what the optimizer remembers once, for all parameters.
 
-        def zeros(prefix):
-            return tuple(
-                None if own is None else _zeros_like(prefix, parameter, own)
-                for parameter, own in zip(parameters, owned)
+    Attributes:
+        name: of the Parameter.
+        dtype: its dtype.
+        initial: its first value, of its shape.
+        needed: as in `Entry`.
+        restored: whether a checkpoint sets it.
+    """
+
+    name: str
+    dtype: Any
+    initial: Any
+    needed: Callable[[Formula, Execution], bool]
+    restored: bool
+
+
+def _always(formula, execution):
+    return True
+
+
+# float32 moments of float16 parameters: in float16, squares of gradients under 2.4e-4 vanish.
+ENTRIES = (
+    Entry("moment1", _always, compute_dtype, compute_dtype, True),
+    Entry("moment2", _always, compute_dtype, compute_dtype, True),
+    Entry("vhat", lambda formula, _: formula.amsgrad, compute_dtype, compute_dtype, True),
+    Entry(
+        "master_weight", lambda _, execution: execution.masters, master_dtype, compute_dtype, False
+    ),
+)
+MOMENTS = tuple(entry.name for entry in ENTRIES if entry.is_moment)
+NUMBERS = (
+    # The powers, so that `nn.Adam` can continue from a checkpoint of ms_adam.
+    Number("beta1_power", ms.float32, 1.0, _always, True),
+    Number("beta2_power", ms.float32, 1.0, _always, True),
+    Number("update_count", ms.int32, [0], _always, True),
+    Number("counted_power", ms.float32, 1.0, _always, True),  # see `scalars.UpdateCount`
+    Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, False),
+)
+RESTORED = tuple(sorted(("global_step", *(number.name for number in NUMBERS if number.restored))))
+ALIGNMENT = 16  # elements: a cache line of float32
+FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
+
+
+class State:
+    """The state before the first step.
+
+    Args:
+        parameters: the optimized Parameters.
+        formula: a `Formula`.
+        execution: an `Execution`.
+        owned: for each parameter, the elements whose state this process keeps; see `groups.Groups`.
+
+    Attributes:
+        moments: {name: one buffer for each parameter, None where another process keeps it}; with
+            flat state, one buffer for each dtype of moments, named "flat_moment1.<dtype>".
+        weights: what the update acts on: the master weight of a parameter if it has one here, else
+            the parameter; `parameters` itself without master weights.
+        numbers: {name: Parameter}.
+        layout: the `FlatLayout` of flat state; None without.
+    """
+
+    def __init__(
+        self,
+        parameters: ParameterTuple,
+        formula: Formula,
+        execution: Execution,
+        owned: Sequence[Owned],
+    ):
+        entries = [entry for entry in ENTRIES if entry.needed(formula, execution)]
+        self.layout = FlatLayout.of(parameters, owned) if execution.flat else None
+        self.moments: Dict[str, Tuple[Optional[Parameter], ...]] = {}
+        self.weights = parameters
+        for entry in entries:
+            if entry.is_moment and self.layout is not None:
+                self.moments[entry.name] = self.layout.buffers(entry.name)
+                continue
+            buffers = tuple(
+                _make_buffer(entry, parameter, own) for parameter, own in zip(parameters, owned)
             )
+            if entry.is_moment:
+                self.moments[entry.name] = buffers
+            else:
+                self.weights = ParameterTuple(
+                    tuple(
+                        parameter if buffer is None else buffer
+                        for buffer, parameter in zip(buffers, parameters)
+                    )
+                )
+        self.numbers = {
+            number.name: _parameter(Tensor(number.initial, number.dtype), number.name)
+            for number in NUMBERS
+            if number.needed(formula, execution)
+        }
 
-        return cls(
-            zeros("moment1"), zeros("moment2"), zeros("vhat") if amsgrad else None, *_numbers(clips)
-        )
-
-
-def kept(moments):
-    """The buffers that are kept in this process."""
-    return ParameterTuple(tuple(moment for moment in moments if moment is not None))
+    def moments_here(self) -> Dict[str, ParameterTuple]:
+        """Returns the moments that this process keeps, by name."""
+        return {
+            name: ParameterTuple(tuple(buffer for buffer in buffers if buffer is not None))
+            for name, buffers in self.moments.items()
+        }
 
 
 class FlatLayout(NamedTuple):
-    """Where each parameter's moments stand in the buffers of its moments' dtype.
+    """The places of the parameters' moments in the buffers of their dtype.
+
+    With `shard_state`, only of the parameters whose moments are kept in this process.
 
     Attributes:
         names: the parameters' names.
         shapes: their shapes.
         dtypes: of their moments, "float32" or "float64".
         offsets: where they begin, in elements.
-
-    With `shard_state`, of the parameters whose moments are kept in this process.
     """
 
     names: List[str]
@@ -88,43 +172,36 @@ class FlatLayout(NamedTuple):
     offsets: List[int]
 
     @classmethod
-    def of(cls, parameters, owned):
-        """What is owned of them, each from a multiple of `ALIGNMENT` elements on."""
+    def of(cls, parameters: Sequence[Parameter], owned: Sequence[Owned]) -> "FlatLayout":
+        """Returns the layout of what is owned, each from a multiple of `ALIGNMENT` elements on."""
         layout, ends = cls([], [], [], []), {}
         for parameter, own in zip(parameters, owned):
             if own is not None:
-                dtype = _dtype_name(moment_dtype(parameter))
+                dtype = dtype_name(compute_dtype(parameter.dtype))
                 layout.names.append(parameter.name)
                 layout.shapes.append(list(shape_of_rows(parameter.shape, own[1])))
                 layout.dtypes.append(dtype)
                 layout.offsets.append(ends.get(dtype, 0))
-                ends[dtype] = layout.offsets[-1] + -(-own[1] // ALIGNMENT) * ALIGNMENT
+                ends[dtype] = layout.offsets[-1] + _aligned(own[1])
         return layout
 
-    def sizes(self):
-        """The length of the buffer of each dtype, float32 first."""
+    def sizes(self) -> Dict[str, int]:
+        """Returns the length of the buffer of each dtype, float32 first."""
         sizes = {}
         for shape, dtype, offset in zip(self.shapes, self.dtypes, self.offsets):
-            end = offset + -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+            end = offset + _aligned(int(np.prod(shape)))
             sizes[dtype] = max(sizes.get(dtype, ALIGNMENT), end)
         return dict(sorted(sizes.items()))
 
-    def to_bytes(self):
-        """As uint8, to be kept in a checkpoint."""
-        return _as_bytes(self)
+    def buffers(self, prefix: str) -> Tuple[Parameter, ...]:
+        """Returns the buffers of an entry, filled with zeros."""
+        return tuple(
+            _parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}")
+            for dtype, size in self.sizes().items()
+        )
 
-    @classmethod
-    def from_bytes(cls, array):
-        """What `to_bytes` made."""
-        return cls(**_from_bytes(array))
-
-    def split(self, prefix, buffers):
-        """The moments of each parameter as {name of the state entry: array}.
-
-        Args:
-            prefix: "moment1", "moment2" or "vhat".
-            buffers: {dtype: array}.
-        """
+    def split(self, prefix: str, buffers: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Splits {dtype: buffer of an entry} into {"<prefix>.<parameter>": array}."""
         entries = {}
         for name, shape, dtype, offset in zip(*self):
             size = int(np.prod(shape))
@@ -133,13 +210,13 @@ class FlatLayout(NamedTuple):
 
 
 class ShardLayout(NamedTuple):
-    """Which rows of which parameters the state of a rank is about.
+    """The rows of parameters that the state of one rank holds.
 
     Attributes:
         names: the parameters' names.
         shapes: their whole shapes.
         begins: the first element that is kept.
-        sizes: how many are.
+        sizes: the number of elements that are kept.
     """
 
     names: List[str]
@@ -148,8 +225,8 @@ class ShardLayout(NamedTuple):
     sizes: List[int]
 
     @classmethod
-    def of(cls, parameters, owned):
-        """What is owned of parameters."""
+    def of(cls, parameters: Sequence[Parameter], owned: Sequence[Owned]) -> "ShardLayout":
+        """Returns the layout of what is owned of parameters."""
         mine = [
             (parameter.name, list(parameter.shape), *own)
             for parameter, own in zip(parameters, owned)
@@ -157,90 +234,21 @@ class ShardLayout(NamedTuple):
         ]
         return cls(*map(list, zip(*mine))) if mine else cls([], [], [], [])
 
-    def entry(self):
-        """As a Parameter, to be kept in a checkpoint."""
-        return Parameter(Tensor(_as_bytes(self)), SHARD_LAYOUT, requires_grad=False)
 
-    @classmethod
-    def from_bytes(cls, array):
-        """What `entry` holds."""
-        return cls(**_from_bytes(array))
+def layout_entry(layout: Any) -> Parameter:
+    """Returns a layout as a Parameter of bytes, to be kept in a checkpoint."""
+    name = FLAT_LAYOUT if isinstance(layout, FlatLayout) else SHARD_LAYOUT
+    text = json.dumps(layout._asdict()).encode()
+    return _parameter(Tensor(np.frombuffer(text, np.uint8).copy()), name)
 
 
-def _as_bytes(layout):
-    return np.frombuffer(json.dumps(layout._asdict()).encode(), np.uint8).copy()
-
-
-def _from_bytes(array):
-    return json.loads(np.asarray(array, np.uint8).tobytes())
-
-
-ALIGNMENT = 16  # elements: a cache line of float32
-FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
-
-
-def flat_state(parameters, amsgrad, clips, owned):
-    """A flat state before the first step; arguments are those of `State.zeros`.
-
-    Returns:
-        A `State` whose tuples hold one buffer for each dtype of moments, named
-        `flat_moment1.<dtype>` and so on; the `FlatLayout`; and the latter as a uint8 Parameter for
-        checkpoints.
-    """
-    layout = FlatLayout.of(parameters, owned)
-
-    def buffers(prefix):
-        return tuple(
-            Parameter(
-                Tensor(np.zeros(size), getattr(ms, dtype)),
-                f"flat_{prefix}.{dtype}",
-                requires_grad=False,
-            )
-            for dtype, size in layout.sizes().items()
-        )
-
-    state = State(
-        buffers("moment1"),
-        buffers("moment2"),
-        buffers("vhat") if amsgrad else None,
-        *_numbers(clips),
-    )
-    return state, layout, Parameter(Tensor(layout.to_bytes()), FLAT_LAYOUT, requires_grad=False)
-
-
-def moment_dtype(parameter):
-    """The dtype of a parameter's moments: squares of float16 gradients would vanish in float16."""
-    return ms.float64 if parameter.dtype == ms.float64 else ms.float32
-
-
-def shape_of_rows(shape, size):
-    """The shape of so many elements, whole rows, of a parameter of a shape."""
-    whole = int(np.prod(shape))
-    return tuple(shape) if size == whole else (size * shape[0] // whole, *shape[1:])
-
-
-def takes_master(parameter):
-    """Whether a parameter has a float32 copy under master weights."""
-    return parameter.dtype in (ms.float16, bfloat16)
-
-
-def master_weights(parameters, owned):
-    """What the update acts on: a float32 copy of each float16 or bfloat16 parameter.
-
-    Returns:
-        ParameterTuple. Where the parameter is float32 or wider, or nothing of it is owned, it is
-        the parameter itself, else what is owned, a new one named `master_weight.<parameter>`.
-    """
-    return ParameterTuple(
-        tuple(
-            parameter if own is None or not takes_master(parameter) else _master(parameter, own)
-            for parameter, own in zip(parameters, owned)
-        )
-    )
+def read_layout(kind: Any, array: np.ndarray) -> Any:
+    """Returns the layout of a kind, `FlatLayout` or `ShardLayout`, that `layout_entry` wrote."""
+    return kind(**json.loads(np.asarray(array, np.uint8).tobytes()))
 
 
 class WeightKind(NamedTuple):
-    """What can be asked of a weight before it is made.
+    """The properties of a weight that are known before it is made.
 
     Attributes:
         name: the parameter's name.
@@ -251,36 +259,25 @@ class WeightKind(NamedTuple):
 
     name: str
     shape: Tuple[int, ...]
-    dtype: object
-    parameter_dtype: object
+    dtype: Any
+    parameter_dtype: Any
 
 
-def weight_kinds(parameters, masters):
-    """The kinds of the weights that the update will act on."""
-    return [
-        WeightKind(
-            parameter.name,
-            parameter.shape,
-            ms.float32 if masters and takes_master(parameter) else parameter.dtype,
-            parameter.dtype,
-        )
-        for parameter in parameters
-    ]
+def weight_kinds(parameters: Sequence[Parameter], masters: bool) -> List[WeightKind]:
+    """Returns the kinds of the weights that the update will act on."""
+    kinds = []
+    for parameter in parameters:
+        master = master_dtype(parameter.dtype) if masters else None
+        dtype = parameter.dtype if master is None else master
+        kinds.append(WeightKind(parameter.name, parameter.shape, dtype, parameter.dtype))
+    return kinds
 
 
-def _master(parameter, own):
-    value = ops.cast(parameter, ms.float32)
-    shape = shape_of_rows(parameter.shape, own[1])
-    if shape != parameter.shape:
-        value = Tensor(value.asnumpy().reshape(-1)[own[0] : sum(own)].reshape(shape))
-    return Parameter(value, name=f"master_weight.{parameter.name}", requires_grad=False)
-
-
-class Entry(NamedTuple):
-    """One entry of the state, whole, wherever its rows are kept.
+class NamedEntry(NamedTuple):
+    """One entry of one parameter, whole, whichever ranks keep its rows.
 
     Attributes:
-        name: "moment1.<parameter>", "moment2.", "vhat." or "master_weight.".
+        name: "moment1.<parameter>" and so on.
         place: of its parameter among the parameters.
         shape: the parameter's.
         dtype: NumPy's.
@@ -292,38 +289,50 @@ class Entry(NamedTuple):
     dtype: np.dtype
 
 
-def entries(names, parameters, amsgrad, masters):
-    """All entries of a state, those of other ranks too, in one order on all ranks.
+def named_entries(
+    names: Sequence[str], parameters: Sequence[Parameter], formula: Formula, execution: Execution
+) -> List[NamedEntry]:
+    """Returns the entries of all parameters, also those of other ranks, in one order on all ranks.
 
     Args:
         names: the parameters' names when the state was made.
-        parameters: what is optimized.
-        amsgrad: whether there is vhat.
-        masters: whether there are master weights.
+        parameters: the optimized Parameters.
+        formula: a `Formula`.
+        execution: an `Execution`.
     """
-    prefixes = ("moment1", "moment2") + (("vhat",) if amsgrad else ())
-    found = [
-        Entry(
-            f"{prefix}.{name}", i, parameter.shape, np.dtype(_dtype_name(moment_dtype(parameter)))
+    return [
+        NamedEntry(
+            f"{entry.name}.{name}",
+            i,
+            parameter.shape,
+            np.dtype(dtype_name(entry.storage(parameter.dtype))),
         )
-        for prefix in prefixes
+        for entry in ENTRIES
+        if entry.needed(formula, execution)
         for i, (name, parameter) in enumerate(zip(names, parameters))
-    ]
-    return found + [
-        Entry(f"master_weight.{name}", i, parameter.shape, np.dtype(np.float32))
-        for i, (name, parameter) in enumerate(zip(names, parameters))
-        if masters and takes_master(parameter)
+        if entry.storage(parameter.dtype) is not None
     ]
 
 
-def on_host(optimizer):
+def shape_of_rows(shape: Sequence[int], size: int) -> Tuple[int, ...]:
+    """Returns the shape of `size` elements, whole rows, of a parameter of a shape."""
+    whole = int(np.prod(shape))
+    return tuple(shape) if size == whole else (size * shape[0] // whole, *shape[1:])
+
+
+def dtype_name(dtype: Any) -> str:
+    """Returns MindSpore's dtype in NumPy's words: "float32"."""
+    return str(dtype).lower()
+
+
+def on_host(optimizer: Any) -> frozenset:
     """Returns the ids of the Parameters that `use_offload=True` keeps in host memory."""
-    if not optimizer.formula.on_host:
+    if not optimizer.execution.on_host:
         return frozenset()
-    return frozenset(id(moment) for moment in (*optimizer.moment1, *optimizer.moment2))
+    return frozenset(id(buffer) for name in MOMENTS for buffer in getattr(optimizer, name, ()))
 
 
-def write(parameter, value, host):
+def write(parameter: Parameter, value: Any, host: bool) -> None:
     """Writes into a Parameter's own memory.
 
     After a step in PyNative mode, Parameter.set_data gives it other memory than the compiled step
@@ -333,7 +342,7 @@ def write(parameter, value, host):
 
     Args:
         parameter: a Parameter of an optimizer.
-        value: what `Tensor` takes, of the same shape.
+        value: anything that `Tensor` accepts, of the same shape.
         host: whether the Parameter stays in host memory; see `on_host`.
     """
     if 0 in parameter.shape:
@@ -342,30 +351,32 @@ def write(parameter, value, host):
     assign(parameter, Tensor(value, parameter.dtype))
 
 
-def _numbers(clips):
-    return (
-        Parameter(Tensor(1.0, ms.float32), "beta1_power", requires_grad=False),
-        Parameter(Tensor(1.0, ms.float32), "beta2_power", requires_grad=False),
-        Parameter(Tensor([0], ms.int32), "update_count", requires_grad=False),
-        Parameter(Tensor(1.0, ms.float32), "counted_power", requires_grad=False),
-        Parameter(Tensor(0.0, ms.float32), "grad_norm", requires_grad=False) if clips else None,
-    )
+def _parameter(value, name):
+    return Parameter(value, name=name, requires_grad=False)
 
 
-def _dtype_name(dtype):
-    return str(dtype).lower()
+def _aligned(size):
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _zeros_like(prefix, parameter, own):
-    dtype, shape = moment_dtype(parameter), shape_of_rows(parameter.shape, own[1])
+def _make_buffer(entry, parameter, own):
+    """Returns the buffer of an entry for what is owned of a parameter; None if there is none."""
+    dtype = entry.storage(parameter.dtype)
+    if own is None or dtype is None:
+        return None
+    name, shape = f"{entry.name}.{parameter.name}", shape_of_rows(parameter.shape, own[1])
+    if not entry.is_moment:
+        value = ops.cast(parameter, dtype)
+        if shape != parameter.shape:
+            value = Tensor(value.asnumpy().reshape(-1)[own[0] : sum(own)].reshape(shape))
+        return _parameter(value, name)
     # MindSpore's initializers refuse empty shapes.
     if 0 in shape or shape != parameter.shape:
-        moment = Parameter(Tensor(np.zeros(shape), dtype), requires_grad=False)
-    else:
-        # A clone keeps how the parameter is laid out over devices; the moment must follow it.
-        moment = parameter.clone(init="zeros")
-        moment.requires_grad = False
-        if moment.dtype != dtype:
-            moment.set_dtype(dtype)
-    moment.name = f"{prefix}.{parameter.name}"
+        return _parameter(Tensor(np.zeros(shape), dtype), name)
+    # A clone keeps how the parameter is laid out over devices; the moment must follow it.
+    moment = parameter.clone(init="zeros")
+    moment.requires_grad = False
+    if moment.dtype != dtype:
+        moment.set_dtype(dtype)
+    moment.name = name
     return moment

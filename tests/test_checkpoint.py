@@ -19,7 +19,7 @@ from ms_adam import reference
 from ms_adam.checkpoint import crc
 from ms_adam.compat import COUNTS_ALL_STEPS, PLAIN_CHECKPOINTS_ALONE, has_shape
 from ms_adam.lab.studies.matrix.cases import gradients
-from ms_adam.state import ShardLayout
+from ms_adam.state import ShardLayout, layout_entry
 
 SHAPES = ((2, 3), (), (17,), (0, 2) if has_shape((0, 2)) else (3, 2))
 LAYOUTS = [{"backend": backend} for backend in ALL_BACKENDS] + [{"flat_state": True}]
@@ -1053,7 +1053,7 @@ def shares():
         halves.append(
             {
                 **entries,
-                "shard_layout": layout.entry(),
+                "shard_layout": layout_entry(layout),
                 "update_count": np.array([7]),
                 "global_step": np.array([14]),
                 f"rank{ranks[0]}": np.array(0.5),

@@ -9,7 +9,6 @@ PACKAGE = Path(__file__).parent.parent / "ms_adam"
 
 # Where the CPU is named, how often, and why that is no assumption.
 NAMED = {
-    "backends/__init__.py": (1, "warns, on the CPU alone, that its kernel could not be built"),
     "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
     "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
     "backends/launch.py": (1, "an address of host memory is all that the kernel needs"),
@@ -21,8 +20,8 @@ NAMED = {
     ),
     "lab/cli/validate.py": (2, "the default and one of the choices of --device-target"),
     "lab/studies/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
-    "lab/studies/text/config.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
-    "optimizer.py": (1, "use_offload changes nothing where the device is the host"),
+    "lab/studies/text/sides.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
+    "options.py": (1, "use_offload changes nothing where the device is the host"),
     "state.py": (1, "load_state writes what use_offload keeps in host memory there"),
     "lab/studies/matrix/validate.py": (2, "one of the devices; there may be many processes on it"),
 }

@@ -55,10 +55,9 @@ def chosen(dtype, options, device_target):
     adam = ms_adam.Adam(parameters(dtype), **options)
     on_host = options.get("use_offload", False) and device_target != "CPU"
     kinds = weight_kinds(adam.parameters, options.get("master_weights", False))
+    execution = adam.execution._replace(on_host=on_host, backend="auto")
     try:
-        return backends.choose(
-            "Adam", "auto", adam.formula._replace(on_host=on_host), kinds, device_target
-        )
+        return backends.choose("Adam", adam.formula, execution, kinds, device_target)
     except ValueError as refusal:
         assert f"    ValueError: {refusal}\n" in section("Which backend runs")
         return "refused"
@@ -99,7 +98,7 @@ def test_flat_state_is_refused_elsewhere(monkeypatch):
     monkeypatch.setattr(
         backends.Fused,
         "obstacle",
-        staticmethod(lambda formula, weights, device: f"not for {device}"),
+        staticmethod(lambda formula, execution, weights, device: f"not for {device}"),
     )
     with pytest.raises(ValueError, match="backend='fused' cannot run here"):
         ms_adam.Adam(parameters("float32"), flat_state=True)

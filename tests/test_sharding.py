@@ -214,7 +214,7 @@ def share(optimizer, shares, rank):
             entries[name] = rows.reshape(state.shape_of_rows(value.shape, size))
     if hasattr(optimizer, "layout"):
         flatten(entries, state.FlatLayout.of(optimizer.parameters, owned))
-    entries["shard_layout"] = state.ShardLayout.of(optimizer.parameters, owned).entry()
+    entries["shard_layout"] = state.layout_entry(state.ShardLayout.of(optimizer.parameters, owned))
     return entries
 
 
@@ -227,7 +227,7 @@ def flatten(entries, layout):
             value = entries.pop(f"{prefix}.{name}").reshape(-1)
             buffers[dtype][offset : offset + value.size] = value
         entries.update({f"flat_{prefix}.{dtype}": buffer for dtype, buffer in buffers.items()})
-    entries["flat_layout"] = layout.to_bytes()
+    entries["flat_layout"] = state.layout_entry(layout).asnumpy()
 
 
 def all_shares(optimizer, divide, ranks):

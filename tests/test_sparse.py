@@ -495,10 +495,9 @@ def test_offload_computes_on_the_host():
 
     optimizer = ms_adam.Adam([table()], backend="composite")
     batch = optimizer.update.batches[0]
-    formula = optimizer.formula._replace(on_host=True)
-    key = (ms.float32, ms.float32, 0, False, False, "GPU")
-    state = type("State", (), {"moment1": optimizer.moment1, "moment2": optimizer.moment2})
-    placed = CompositeBatch(formula, optimizer.parameters, state, [0], *key)
+    execution = optimizer.execution._replace(on_host=True)
+    key = (ms.float32, 0, False, False, "GPU")
+    placed = CompositeBatch(optimizer.formula, execution, optimizer.state, [0], *key)
     names = ("square", "sqrt", "add", "mul", "div", "assign", "lerp")
     assert all(getattr(placed, name).attrs["primitive_target"] == "CPU" for name in names)
     assert all("primitive_target" not in getattr(batch, name).attrs for name in names)
@@ -507,4 +506,4 @@ def test_offload_computes_on_the_host():
         from ms_adam.backends import BACKENDS
 
         kinds = weight_kinds(optimizer.parameters, masters=False)
-        assert BACKENDS[backend].obstacle(formula, kinds, "GPU")
+        assert BACKENDS[backend].obstacle(optimizer.formula, execution, kinds, "GPU")

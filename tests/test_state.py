@@ -42,7 +42,7 @@ def offloaded(**options):
     optimizer = ms_adam.Adam(
         make_parameters(SHAPES, "float16"), backend="composite", master_weights=True, **options
     )
-    optimizer.formula = optimizer.formula._replace(on_host=True)
+    optimizer.execution = optimizer.execution._replace(on_host=True)
     return optimizer
 
 
@@ -78,6 +78,6 @@ def test_state_on_the_device_is_written_there(assigned):
         master_weights=True,
         use_offload=True,
     )
-    assert not optimizer.formula.on_host  # the CPU is the host
+    assert not optimizer.execution.on_host  # the CPU is the host
     ms_adam.load_state(optimizer, whole_state())
     assert not assigned and int(optimizer.global_step) == 3

@@ -1,54 +1,80 @@
 """How one update is carried out. All backends have the same arguments, inputs and outputs."""
 
 import functools
+from typing import Any, List, Sequence, Tuple
 
-from mindspore import log
+from mindspore import Parameter, log
 
 from ms_adam.backends.composite import Composite
 from ms_adam.backends.fused import Fused
 from ms_adam.backends.packing import KernelPacking, OperatorPacking
 from ms_adam.backends.primitive import Primitive
+from ms_adam.options import Execution, Formula
+from ms_adam.state import WeightKind
 
 # In the order in which "auto" tries them: the fastest first.
 BACKENDS = {"fused": Fused, "primitive": Primitive, "composite": Composite}
 CHOICES = ("auto", *BACKENDS)
 
 
-def choose(owner, name, formula, weights, device_target):
-    """The name of the backend that is to run.
+def choose(
+    class_name: str,
+    formula: Formula,
+    execution: Execution,
+    weights: Sequence[WeightKind],
+    device_target: str,
+) -> str:
+    """Returns the name of the backend that is to run.
 
     Args:
-        owner: the caller's class name, for error messages.
-        name: one of `CHOICES`.
+        class_name: the optimizer's class name, for error messages.
         formula: a `Formula`.
-        weights: the `state.WeightKind` of each weight to be updated.
+        execution: an `Execution`; its backend is the choice of the user.
+        weights: the `WeightKind` of each weight to be updated.
         device_target: "CPU", "GPU" or "Ascend".
 
     Raises:
         ValueError: If a backend is asked for by name that cannot run, or none can; the message says
             why.
     """
-    if name != "auto":
-        obstacle = BACKENDS[name].obstacle(formula, weights, device_target)
-        if obstacle is not None:
-            raise ValueError(f"For '{owner}', backend='{name}' cannot run here: {obstacle}.")
-        return name
-    for name, backend in BACKENDS.items():
-        obstacle = backend.obstacle(formula, weights, device_target)
+    wanted = execution.backend
+    able = [
+        name
+        for name, backend in BACKENDS.items()
+        if backend.capabilities.flat_state or not execution.flat
+    ]
+    if wanted != "auto" and wanted not in able:
+        names = " or ".join(map(repr, able))
+        raise ValueError(
+            f"For '{class_name}', flat_state=True is for backend={names}, but got "
+            f"backend='{wanted}'."
+        )
+    candidates = able if wanted == "auto" else [wanted]
+    for name in candidates:
+        backend = BACKENDS[name]
+        obstacle = backend.obstacle(formula, execution, weights, device_target)
         if obstacle is None:
             return name
-        if name == "fused" and device_target == "CPU":
-            _say_once(f"ms_adam runs without its fused kernel, slower: {obstacle}.")
+        if len(candidates) > 1 and device_target in (backend.capabilities.devices or ()):
+            _warn_once(f"ms_adam runs without its {name} kernel, slower: {obstacle}.")
+    if len(candidates) == 1:
+        raise ValueError(f"For '{class_name}', backend='{name}' cannot run here: {obstacle}.")
     # The last one is the one that runs for everything that the device can hold.
-    raise ValueError(f"For '{owner}', no backend can run here: {obstacle}.")
+    raise ValueError(f"For '{class_name}', no backend can run here: {obstacle}.")
 
 
-def packing_for(class_name, name, parameters, weights, device_target):
-    """How parameters that a backend has updated are packed, to be sent to other ranks.
+def packing_for(
+    class_name: str,
+    backend: str,
+    parameters: Sequence[Parameter],
+    weights: Sequence[Parameter],
+    device_target: str,
+) -> List[Tuple[Any, List[int]]]:
+    """Returns how parameters that a backend has updated are packed, to be sent to other ranks.
 
     Args:
         class_name: the optimizer's class name, for error messages.
-        name: of the backend.
+        backend: the name of the backend.
         parameters: on all ranks the same ones.
         weights: for each, its master weight if there is one on this rank, else the parameter; the
             same tuple as `parameters` without master weights.
@@ -63,14 +89,17 @@ def packing_for(class_name, name, parameters, weights, device_target):
     """
     has_masters = weights is not parameters
     places = [i for i, parameter in enumerate(parameters) if parameter.size > 0]
-    if name == "fused":
+    if BACKENDS[backend].capabilities.divides_rows:
         return [(KernelPacking(), places)] if places else []
     for i in places:
         if OperatorPacking.cannot_read(parameters[i].dtype, has_masters, device_target):
+            able = " or ".join(
+                repr(name) for name, other in BACKENDS.items() if other.capabilities.divides_rows
+            )
             raise ValueError(
-                f"For '{class_name}', shard_state=True with backend='{name}' cannot send the "
+                f"For '{class_name}', shard_state=True with backend='{backend}' cannot send the "
                 f"parameter '{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
-                "backend='fused' can, and for bfloat16 master_weights=True."
+                f"backend={able} can, and for bfloat16 master_weights=True."
             )
     alike = {}
     for i in places:
@@ -82,5 +111,5 @@ def packing_for(class_name, name, parameters, weights, device_target):
 
 
 @functools.lru_cache(maxsize=None)
-def _say_once(message):
+def _warn_once(message):
     log.warning(message)

@@ -10,12 +10,14 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_adam.backends import toolchain
+from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
-from ms_adam.state import kept
 
 SOURCE = Path(__file__).with_name("fused_cpu.cc")
 FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
 
+# The order of these in the launch.
+_NUMBERS = ("update_count", "beta1_power", "beta2_power", "counted_power", "grad_norm")
 # What the kernel returns; `enum Failure` there.
 _UNKNOWN_ROW = 4
 _REFUSALS = {
@@ -39,28 +41,32 @@ class Fused(nn.Cell):
 
     Args:
         formula: a `Formula`.
-        parameters: what is optimized; ParameterTuple.
-        weights: what the update acts on: the parameters or their float32 master copies.
-        state: a `State` for these weights.
-        groups: a `Groups` for these weights.
+        execution: an `Execution`.
+        parameters: the optimized parameters; ParameterTuple.
+        state: their `State`.
+        groups: their `Groups`.
         device_target: "CPU".
-        offsets: for flat state: where each weight begins in the buffer of its moments' dtype, in
-            elements (None if the weight is not updated here); `state` then has one buffer for each
-            dtype. None if weights have moments of their own.
 
     Inputs and outputs are those of `OperatorBackend`.
     """
 
-    @staticmethod
-    def obstacle(formula, weights, device_target):
-        """Why this backend cannot run; None if it can."""
-        if device_target != "CPU":
-            return f"the kernel is for the CPU, not for {device_target}"
-        return kernel_library()[1]
+    capabilities = Capabilities(
+        kernel="the kernel",
+        devices=("CPU",),
+        flat_state=True,
+        divides_rows=True,
+        by_address=AVAILABLE,
+    )
 
-    def __init__(self, formula, parameters, weights, state, groups, device_target, offsets=None):
+    @classmethod
+    def obstacle(cls, formula, execution, weights, device_target):
+        """Returns why this backend cannot run; None if it can."""
+        obstacle = cls.capabilities.obstacle(formula, execution, weights, device_target)
+        return kernel_library()[1] if obstacle is None else obstacle
+
+    def __init__(self, formula, execution, parameters, state, groups, device_target):
         super().__init__(auto_prefix=False)
-        self.weights = weights
+        self.weights = weights = state.weights
         self.rounded = ParameterTuple(
             tuple(
                 parameter
@@ -68,14 +74,13 @@ class Fused(nn.Cell):
                 if parameter is not weight
             )
         )
-        self.moment1, self.moment2 = kept(state.moment1), kept(state.moment2)
-        self.vhat = kept(state.vhat) if formula.amsgrad else ()
-        self.counters = ParameterTuple(
-            (state.update_count, state.beta1_power, state.beta2_power, state.counted_power)
+        self.moments = ParameterTuple(sum(state.moments_here().values(), ()))
+        self.numbers = ParameterTuple(
+            tuple(state.numbers[name] for name in _NUMBERS if name in state.numbers)
         )
-        self.norm = () if state.norm is None else ParameterTuple((state.norm,))
-        self.numbers = Tensor([_numbers(f) for f in (formula, *groups.formulas)], ms.float64)
-        self.plan = Tensor(_plan(parameters, weights, state, groups, offsets), ms.int64)
+        formulas = [_formula_row(f, execution) for f in (formula, *groups.formulas)]
+        self.formulas = Tensor(formulas, ms.float64)
+        self.plan = Tensor(_plan(parameters, state, groups), ms.int64)
         self.launch = ops.Custom(f"{kernel_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
         self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS) if AVAILABLE else None
@@ -85,18 +90,15 @@ class Fused(nn.Cell):
         """All that enters the launch, in the order in which the kernel reads it."""
         # In sums, since graphs of MindSpore 2.0.0 unpack a tuple only in a call.
         return (
-            (self.numbers, self.plan, global_step)
-            + self.counters
-            + self.norm
+            (self.formulas, self.plan, global_step)
+            + self.numbers
             + learning_rates
             + weight_decays
             + gradients
             + indices
             + self.weights
             + self.rounded
-            + self.moment1
-            + self.moment2
-            + self.vhat
+            + self.moments
         )
 
     def construct(
@@ -122,8 +124,7 @@ class Fused(nn.Cell):
                 self.output,
             )
         )
-        state = len(self.moment1) + len(self.moment2) + len(self.vhat)
-        self.launcher.describe(tensors, state + 1, check)
+        self.launcher.describe(tensors, len(self.moments) + 1, check)
         settle()
         failure = self.launcher(tensors)
         if failure == _UNKNOWN_ROW:
@@ -132,14 +133,14 @@ class Fused(nn.Cell):
             raise RuntimeError(f"the kernel refuses the tensors of the step: {_REFUSALS[failure]}")
 
 
-def _numbers(formula):
-    """`struct Formula` of the kernel."""
-    clip = math.inf if formula.max_grad_norm is None else formula.max_grad_norm
+def _formula_row(formula, execution):
+    """Returns `struct Formula` of the kernel."""
+    clip = math.inf if execution.max_grad_norm is None else execution.max_grad_norm
     return [
         formula.beta1,
         formula.beta2,
         formula.eps,
-        formula.loss_scale,
+        execution.loss_scale,
         clip,
         formula.epsilon_hat,
         formula.bias_correction,
@@ -151,9 +152,11 @@ def _numbers(formula):
     ]
 
 
-def _plan(parameters, weights, state, groups, offsets):
-    """`struct Plan` of the kernel, and a `struct Layout` for each weight."""
-    buffers = 0 if offsets is None else len(state.moment1)
+def _plan(parameters, state, groups):
+    """Returns `struct Plan` of the kernel, and a `struct Layout` for each weight."""
+    weights, layout = state.weights, state.layout
+    buffers = 0 if layout is None else len(state.moments["moment1"])
+    offset_of = {} if layout is None else dict(zip(layout.names, layout.offsets))
     plan = [len(weights), max(groups.index, default=-1) + 1, thread_count(), buffers]
     for i, own in enumerate(groups.owned):
         begin, size = (0, -1) if own is None else own
@@ -164,7 +167,7 @@ def _plan(parameters, weights, state, groups, offsets):
             groups.decayed[i],
             groups.centralized[i],
             weights[i] is not parameters[i],
-            (offsets[i] or 0) if offsets else 0,
+            offset_of.get(parameters[i].name, 0),
         ]
     return plan
 

@@ -3,8 +3,8 @@
 Four habits keep the graph of a step small enough to compile; each was measured at 400 weights.
 Operators are called as primitives (`P.Mul()`), not as the functions around them (`ops.mul`): each
 function is one more graph for each weight (1.6 times the time). There is one map over the weights,
-not one for each operator (10 times). Scalars reach the mapped function through `ops.partial`, never
-as a tuple that repeats one scalar for each weight (10 times): hence the batches. What is mapped is
+not one for each operator (10 times). Scalars reach the mapped function through `ops.partial`, in
+one tuple, and are not repeated for each weight (10 times): hence the batches. What is mapped is
 a method, since the parser decides `if self.option` at once, but makes graphs of both branches for
 an argument (1.5 times).
 """
@@ -13,10 +13,10 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
-from ms_adam.compat import FLOATS, InplaceCopy, bfloat16
+from ms_adam.compat import InplaceCopy, bfloat16
 from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
-from ms_adam.state import moment_dtype
+from ms_adam.state import compute_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
@@ -26,12 +26,15 @@ _equal, _select = P.Equal(), P.Select()
 class OperatorBackend(nn.Cell):
     """Carries out one step, one batch of weights after the other.
 
+    Subclasses declare `capabilities` and `batch`, the subclass of `Batch` that updates the weights
+    of a formula.
+
     Args:
         formula: a `Formula`.
-        parameters: what is optimized; ParameterTuple.
-        weights: what the update acts on: the parameters or their float32 master copies.
-        state: a `State` for these weights.
-        groups: a `Groups` for these weights.
+        execution: an `Execution`.
+        parameters: the optimized parameters; ParameterTuple.
+        state: their `State`.
+        groups: their `Groups`.
         device_target: "CPU", "GPU" or "Ascend".
 
     Inputs:
@@ -39,54 +42,50 @@ class OperatorBackend(nn.Cell):
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
         gradients: a tuple of tensors of any float dtype, each of its weight's shape or rows of it.
-        gradient_dtype: that of all gradients, or NO_FLOAT if they differ.
+        gradient_dtype: the dtype of all gradients, or NO_FLOAT if they differ.
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
         Something that depends on all that was done.
     """
 
+    capabilities = None  # a `Capabilities`
+
     @classmethod
     def batch_for(cls, formula):
-        """The subclass of Batch that updates the weights."""
+        """Returns the subclass of Batch that updates the weights."""
         raise NotImplementedError  # abstract: Primitive and Composite name theirs
 
     @classmethod
-    def obstacle(cls, formula, weights, device_target):
-        """Why this backend cannot run; None if it can."""
-        raise NotImplementedError  # abstract: Primitive refuses what its kernels lack
+    def obstacle(cls, formula, execution, weights, device_target):
+        """Returns why this backend cannot run; None if it can."""
+        return cls.capabilities.obstacle(formula, execution, weights, device_target)
 
     @staticmethod
     def kernel_rate(beta):
-        """The decay rate that the backend's arithmetic applies for beta."""
+        """Returns the decay rate that the backend's arithmetic applies for beta."""
         return beta
 
-    def __init__(self, formula, parameters, weights, state, groups, device_target):
+    def __init__(self, formula, execution, parameters, state, groups, device_target):
         super().__init__(auto_prefix=False)
-        dtype = scalar_dtype(device_target)
-        self.count = UpdateCount(formula, state, dtype)
+        dtype, weights = scalar_dtype(device_target), state.weights
+        self.count = UpdateCount(formula, state.numbers, dtype)
         self.scalars = StepScalars(groups.formulas, self.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
-            key = (
-                moment_dtype(weight),
-                weight.dtype,
-                groups.index[i],
-                groups.decayed[i],
-                groups.centralized[i],
-            )
-            # Nothing is updated where there are no elements, and 2.7.0 can not copy such a tensor.
+            # Nothing is updated where there are no elements, and 2.7.0 cannot copy such a tensor.
             if groups.owned[i] is not None and weight.size > 0:
+                key = (weight.dtype, groups.index[i], groups.decayed[i], groups.centralized[i])
                 alike.setdefault(key, []).append(i)
         batch = self.batch_for(formula)
         self.batches = nn.CellList(
             [
-                batch(groups.formulas[key[2]], weights, state, members, *key, device_target)
+                batch(groups.formulas[key[1]], execution, state, members, *key, device_target)
                 for key, members in alike.items()
             ],
             auto_prefix=False,
         )
-        self.gradient_scale = GradientScale(formula, state.norm, dtype)
+        self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
         self.lazy = formula.lazy
         self.weights = weights
         self.map_ = ops.HyperMap()
@@ -98,20 +97,11 @@ class OperatorBackend(nn.Cell):
         if len(indices) > 0 and not self.lazy:
             gradients = self.map_(densify, self.weights, gradients, indices)
         t = self.count(global_step)
-        step_sizes, retained, epsilons = self.scalars(t, learning_rates, weight_decays)
+        of_groups = self.scalars(t, learning_rates, weight_decays)
         gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
         self.masters.follow()
         for batch in self.batches:
-            batch(
-                step_sizes,
-                retained,
-                epsilons,
-                weight_decays,
-                gradient_scale,
-                gradients,
-                gradient_dtype,
-                indices,
-            )
+            batch(of_groups, gradient_scale, gradients, gradient_dtype, indices)
         self.masters.round()
         return t  # a rank that updates no weight has no other use of it, and would not count
 
@@ -121,12 +111,11 @@ class Batch(nn.Cell):
 
     Args:
         formula: the `Formula` of their group.
-        weights: all weights of the optimizer.
-        state: a `State` for these weights.
-        members: which of the weights belong to the batch.
-        dtype: of their moments, in which the step is computed.
+        execution: an `Execution`.
+        state: the `State` of all weights of the optimizer.
+        members: the places of the weights that belong to the batch.
         weight_dtype: of the weights.
-        group: which learning rate and weight decay they have.
+        group: the place of their learning rate and weight decay.
         decayed: whether weight decay acts on them.
         centralized: whether their gradients are centralized.
         device_target: "CPU", "GPU" or "Ascend".
@@ -135,10 +124,9 @@ class Batch(nn.Cell):
     def __init__(
         self,
         formula,
-        weights,
+        execution,
         state,
         members,
-        dtype,
         weight_dtype,
         group,
         decayed,
@@ -146,89 +134,66 @@ class Batch(nn.Cell):
         device_target,
     ):
         super().__init__(auto_prefix=False)
-        self.weights = _take(weights, members)
-        self.moment1, self.moment2 = _take(state.moment1, members), _take(state.moment2, members)
-        self.vhat = _take(state.vhat, members) if formula.amsgrad else self.moment2
-        self.members = None if len(members) == len(weights) else tuple(members)
-        self.dtype, self.weight_dtype, self.group = dtype, weight_dtype, group
+        self.weights = _take(state.weights, members)
+        self.moment1 = _take(state.moments["moment1"], members)
+        self.moment2 = _take(state.moments["moment2"], members)
+        self.vhat = _take(state.moments["vhat"], members) if formula.amsgrad else self.moment2
+        self.members = None if len(members) == len(state.weights) else tuple(members)
+        self.dtype, self.weight_dtype, self.group = compute_dtype(weight_dtype), weight_dtype, group
         self.store = store_operator(weight_dtype, device_target)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
-        self.scaled = (
-            formula.loss_scale != 1.0 or formula.max_grad_norm is not None or formula.maximize
-        )
         self.maximize = formula.maximize
+        clips = execution.max_grad_norm is not None
+        self.scaled = execution.loss_scale != 1.0 or clips or formula.maximize
         self.l2 = decayed and not formula.decoupled
-        self.shrunk = decayed and formula.decoupled
-        self.plain = weight_dtype == dtype and not self.shrunk
+        self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
         self.map_ = ops.HyperMap()
-        self.densified = when_known(self.step_densified, 10)
+        self.densified = when_known(self.step_densified, "Tuple", *("Tensor",) * 5)
 
-    def construct(
-        self,
-        step_sizes,
-        retained,
-        epsilons,
-        weight_decays,
-        gradient_scale,
-        gradients,
-        gradient_dtype,
-        indices,
-    ):
-        gradient_scale = self.scale(gradient_scale)
-        epsilon = _cast(epsilons[self.group], self.dtype)
+    def construct(self, of_groups, gradient_scale, gradients, gradient_dtype, indices):
+        scalars = self.own_scalars(of_groups, gradient_scale)
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
-            step = ops.partial(
-                self.densified,
-                gradient_scale,
-                _cast(weight_decays[self.group], self.dtype),
-                _cast(step_sizes[self.group], self.dtype),
-                _cast(retained[self.group], self.dtype),
-                epsilon,
-            )
+            step = ops.partial(self.densified, scalars)
             self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
             return True
         if self.changed or gradient_dtype != self.dtype:
-            weight_decay = _cast(weight_decays[self.group], self.dtype)
-            gradients = self.map_(
-                ops.partial(self.prepare, gradient_scale, weight_decay), self.weights, gradients
-            )
-        update = ops.partial(
-            self.adam,
-            _cast(step_sizes[self.group], self.dtype),
-            _cast(retained[self.group], self.dtype),
-            epsilon,
-        )
-        self.map_(update, self.weights, self.moment1, self.moment2, self.vhat, gradients)
+            prepare = ops.partial(self.prepare, scalars)
+            gradients = self.map_(prepare, self.weights, gradients)
+        step = ops.partial(self.update, scalars)
+        self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         return True
 
-    def scale(self, gradient_scale):
-        """What the gradients are multiplied by; the step goes up the gradient under maximize."""
+    def own_scalars(self, of_groups, gradient_scale):
+        """Returns the scalars of this batch, in the dtype of the step and of shape ().
+
+        These are the factor of the gradients, negative under maximize; the step size, with the
+        corrections of `StepScalars` folded in; epsilon, likewise; the factor that decoupled weight
+        decay applies to the weight; and the weight decay.
+        """
         gradient_scale = _cast(gradient_scale, self.dtype)
-        return _neg(gradient_scale) if self.maximize else gradient_scale
+        if self.maximize:
+            gradient_scale = _neg(gradient_scale)
+        step_sizes, epsilons, decay_factors, weight_decays = of_groups
+        return (
+            gradient_scale,
+            _cast(step_sizes[self.group], self.dtype),
+            _cast(epsilons[self.group], self.dtype),
+            _cast(decay_factors[self.group], self.dtype),
+            _cast(weight_decays[self.group], self.dtype),
+        )
 
-    def step_densified(
-        self,
-        gradient_scale,
-        weight_decay,
-        step_size,
-        retained,
-        epsilon,
-        weight,
-        moment1,
-        moment2,
-        vhat,
-        gradient,
-    ):
-        """A step of a weight with a gradient that has become dense."""
-        gradient = self.prepare(gradient_scale, weight_decay, weight, gradient)
-        return self.adam(step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient)
+    def step_densified(self, scalars, weight, moment1, moment2, vhat, gradient):
+        """Makes a step of a weight with a gradient that has become dense."""
+        gradient = self.prepare(scalars, weight, gradient)
+        return self.update(scalars, weight, moment1, moment2, vhat, gradient)
 
-    def prepare(self, gradient_scale, weight_decay, weight, gradient):
-        """The gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
+    def prepare(self, scalars, weight, gradient):
+        """Returns the gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
+        gradient_scale, _, _, _, weight_decay = scalars
         gradient = _cast(gradient, self.dtype)
         if self.scaled:
             gradient = _mul(gradient, gradient_scale)
@@ -239,22 +204,20 @@ class Batch(nn.Cell):
                 gradient = _sub(gradient, _mean(gradient, tuple(range(1, weight.ndim))))
         return gradient
 
-    def adam(self, step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient):
+    def update(self, scalars, weight, moment1, moment2, vhat, gradient):
         """Makes one step of one weight.
 
         Args:
-            step_size: shape (), lr with the corrections of `StepScalars` folded in.
-            retained: shape (), what decoupled weight decay leaves of the weight.
-            epsilon: shape (), likewise folded.
-            weight, moment1, moment2, vhat: Parameters of one shape; vhat is read under AMSGrad
-                alone.
-            gradient: prepared, in the dtype of the moments.
+            scalars: see `own_scalars`.
+            weight, moment1, moment2, vhat: Parameters of one shape; vhat is read only under
+                AMSGrad.
+            gradient: prepared, in the dtype of the step.
         """
         raise NotImplementedError  # abstract: the subclasses of `batch_for` have the formula
 
 
 class GradientScale(nn.Cell):
-    """What the gradients are multiplied by: out goes the loss scale, then their norm is clipped.
+    """The factor of the gradients: it takes out the loss scale, then clips their norm.
 
         1 / loss_scale * max_grad_norm / max(norm, max_grad_norm),  norm of gradients / loss_scale
 
@@ -262,18 +225,18 @@ class GradientScale(nn.Cell):
     million elements has lost digits, and the squares of float16 gradients vanish.
 
     Args:
-        formula: the optimizer's `Formula`.
+        execution: an `Execution`.
         norm: float32 Parameter of shape () that is set to the norm; None if nothing is clipped.
-        dtype: what the norm is computed in.
+        dtype: in which the norm is computed.
     """
 
-    def __init__(self, formula, norm, dtype):
+    def __init__(self, execution, norm, dtype):
         super().__init__(auto_prefix=False)
         self.dtype = dtype
         self.clips, self.norm = norm is not None, norm
-        self.reciprocal_scale = Tensor(1.0 / formula.loss_scale, dtype)
+        self.reciprocal_scale = Tensor(1.0 / execution.loss_scale, dtype)
         self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
-        self.max_norm = Tensor(formula.max_grad_norm if self.clips else 0.0, dtype)
+        self.max_norm = Tensor(execution.max_grad_norm if self.clips else 0.0, dtype)
         self.map_ = ops.HyperMap()
 
     def construct(self, gradients, indices):
@@ -354,30 +317,6 @@ class MastersOfOneDtype(nn.Cell):
 
     def round_one(self, parameter, weight):
         return self.store(parameter, _cast(weight, self.dtype))
-
-
-# MindSpore 2.10.0's GPU plugin has no bfloat16 kernel of any operator, not even of Cast or Assign.
-_MISSING_DTYPES = {"GPU": (bfloat16,)}
-
-
-def missing_dtype(weights, device_target):
-    """Returns why MindSpore cannot hold the parameters of `weights` on a device; None if it can.
-
-    Args:
-        weights: list of `state.WeightKind`. Master weights do not help: their parameters are set,
-            and read by the network, on the device.
-        device_target: "CPU", "GPU" or "Ascend".
-    """
-    missing = _MISSING_DTYPES.get(device_target, ())
-    for weight in weights:
-        if weight.parameter_dtype in missing:
-            names = [str(dtype).lower() for dtype in FLOATS if dtype not in missing]
-            return (
-                f"MindSpore has no {weight.parameter_dtype} kernels for {device_target}, and "
-                f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
-                f"{', '.join(names[:-1])} or {names[-1]} there"
-            )
-    return None
 
 
 def store_operator(dtype, device_target):

@@ -5,7 +5,8 @@ import numpy as np
 from mindspore import Tensor
 from mindspore.ops import operations as P
 
-from ms_adam.backends.operators import Batch, OperatorBackend, missing_dtype
+from ms_adam.backends.capabilities import Capabilities
+from ms_adam.backends.operators import Batch, OperatorBackend
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, RELEASE
 
 _mul, _assign = P.Mul(), P.Assign()
@@ -21,80 +22,54 @@ class PrimitiveBatch(Batch):
     with both powers 0, lr and epsilon are whatever `StepScalars` made of them.
     """
 
-    def __init__(self, formula, *rest):
-        super().__init__(formula, *rest)
+    def __init__(self, formula, execution, *rest):
+        super().__init__(formula, execution, *rest)
         if formula.amsgrad:
-            self.kernel = P.ApplyAdamWithAmsgradV2(formula.use_locking)
+            self.kernel = P.ApplyAdamWithAmsgradV2(execution.use_locking)
         else:
-            self.kernel = P.Adam(formula.use_locking, formula.nesterov)
+            self.kernel = P.Adam(execution.use_locking, formula.nesterov)
         self.no_power = Tensor(0.0, ms.float32)
         self.beta1 = Tensor(formula.beta1, ms.float32)
         self.beta2 = Tensor(formula.beta2, ms.float32)
 
-    def adam(self, step_size, retained, epsilon, weight, moment1, moment2, vhat, gradient):
-        if self.shrunk:
-            _assign(weight, _mul(weight, retained))  # Loshchilov & Hutter 2019, Algorithm 2
+    def update(self, scalars, weight, moment1, moment2, vhat, gradient):
+        _, step_size, epsilon, decay_factor, _ = scalars
+        if self.decoupled_decay:
+            _assign(weight, _mul(weight, decay_factor))  # Loshchilov & Hutter 2019, Algorithm 2
+        no_power, beta1, beta2 = self.no_power, self.beta1, self.beta2
+        rest = (no_power, no_power, step_size, beta1, beta2, epsilon, gradient)
         if self.amsgrad:
-            self.kernel(
-                weight,
-                moment1,
-                moment2,
-                vhat,
-                self.no_power,
-                self.no_power,
-                step_size,
-                self.beta1,
-                self.beta2,
-                epsilon,
-                gradient,
-            )
+            self.kernel(weight, moment1, moment2, vhat, *rest)
         else:
-            self.kernel(
-                weight,
-                moment1,
-                moment2,
-                self.no_power,
-                self.no_power,
-                step_size,
-                self.beta1,
-                self.beta2,
-                epsilon,
-                gradient,
-            )
+            self.kernel(weight, moment1, moment2, *rest)
         return True
 
 
 class Primitive(OperatorBackend):
     """Runs for float32 weights; arguments, inputs and outputs are those of `OperatorBackend`."""
 
+    capabilities = Capabilities(
+        kernel="MindSpore's Adam kernel", weight_dtypes=(ms.float32,), lazy=False
+    )
+
     @classmethod
     def batch_for(cls, formula):
         return PrimitiveBatch
 
     @classmethod
-    def obstacle(cls, formula, weights, device_target):
-        missing = missing_dtype(weights, device_target)
-        if missing is not None:
-            return missing
+    def obstacle(cls, formula, execution, weights, device_target):
+        obstacle = super().obstacle(formula, execution, weights, device_target)
+        if obstacle is not None or not formula.amsgrad:
+            return obstacle
         for weight in weights:
-            if weight.dtype != ms.float32:
-                return (
-                    f"MindSpore's Adam kernel is exact enough for float32 weights alone, and "
-                    f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 "
-                    f"and bfloat16 parameters float32 weights)"
-                )
-            if formula.amsgrad and weight.shape == ():
+            if weight.shape == ():
                 return f"MindSpore's AMSGrad kernel refuses shape (), which '{weight.name}' has"
-        if formula.amsgrad and not HAS_AMSGRAD_KERNEL:
+        if not HAS_AMSGRAD_KERNEL:
             return (
                 f"the AMSGrad kernel of {RELEASE} has one epsilon for all "
                 "steps, and later releases have another"
             )
-        if formula.on_host:
-            return "MindSpore's Adam kernel has weights and moments in one place"
-        if formula.lazy:
-            return "MindSpore's Adam kernel updates whole tables"
-        if formula.amsgrad and formula.nesterov:
+        if formula.nesterov:
             return "MindSpore's AMSGrad kernel has no Nesterov momentum"
         return None
 

@@ -1,8 +1,18 @@
-"""How far a computed step may be from the exact one: derived bounds, element by element."""
+"""How far arrays are apart, and how far rounding can take a computed step from the exact one.
+
+The theory of rounding bounds: an operation in a dtype changes its exact result x by at most
+u |x| + tiny. `step_bounds` counts the roundings of one step from a known state and carries them
+through moments, quotient and weight, element by element. `path_bounds` does the same for the
+largest element of a path of many steps that are given their gradients.
+"""
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+
+from ms_adam.reference.correction import bias_correction
 
 # Unit roundoff u: rounding to nearest changes x by at most u * |x|, and by at most half the
 # smallest subnormal where x is that small.
@@ -10,20 +20,117 @@ UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64"
 TINY = {"float16": 2.0**-25, "bfloat16": 2.0**-134, "float32": 2.0**-150, "float64": 2.0**-1075}
 
 
-def rounding(x, dtype):
-    """The largest error of rounding x to `dtype`: an array of the shape of x."""
+# --- distances ---------------------------------------------------------------------------------
+
+METRICS = {
+    "absolute": "the largest difference of an element",
+    "relative": "that, over the size of the tensor: its largest element, and for a parameter the "
+    "largest way that an element has come since the first step",
+    "judged": "the same over the elements that are held to the limits: without those whose "
+    "gradient is rounding noise",
+    "ulp": "the largest difference in units in the last place of the element",
+    "cosine": "cosine of the angle between the two tensors, over the elements finite in both",
+    "within_0_1_percent": "share of elements whose difference is at most 0.1% of their size",
+    "within_0_5_percent": "share of elements whose difference is at most 0.5% of their size",
+    "different": "how many elements differ in a bit: 0 and -0 do, two NaN do not",
+}
+EQUAL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0)  # all metrics of two equal arrays
+
+
+def distance(a, b, dtype: str, size=None) -> np.ndarray:
+    """The distance of two arrays of one shape in all `METRICS`.
+
+    NaN equals NaN here, and an infinity itself: two sides that overflow at the same place do not
+    part there. Where only one is finite the difference is infinite.
+
+    Args:
+        a: Array of any float dtype.
+        b: Likewise.
+        dtype: Its units in the last place are counted: the coarser dtype of the two.
+        size: Divides the relative distance; None: the largest finite element.
+
+    Returns:
+        float64, one number for each of `METRICS`. The unit in the last place is that of the larger
+        value of the two. It can be twice the unit below a power of two that lies between them.
+    """
+    a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+    equal = (a == b) | (np.isnan(a) & np.isnan(b))
+    different = int(np.count_nonzero(~equal | (np.signbit(a) != np.signbit(b)) & ~np.isnan(a)))
+    if different == 0:
+        return np.array(EQUAL)
+    both = np.isfinite(a) & np.isfinite(b)
+    larger = np.where(both, np.maximum(np.abs(a), np.abs(b)), 0.0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.where(equal, 0.0, np.where(both, np.abs(a - b), np.inf))
+    absolute = difference.max()
+    size = larger.max() if size is None else size
+    with np.errstate(divide="ignore", over="ignore"):
+        relative = np.float64(absolute) / size if absolute else 0.0
+        ulp = (difference / spacing(larger, dtype)).max()
+    within = [np.count_nonzero(difference <= share * larger) / a.size for share in (0.001, 0.005)]
+    cosine = _cosine(a[both], b[both])
+    return np.array([absolute, relative, relative, ulp, cosine, *within, different])
+
+
+def relative_distance(got, wanted, start=0.0) -> float:
+    """max |got - wanted| / max |wanted - start|: the error in units of the way; 0 of equal ones."""
+    error = np.max(np.abs(got - wanted))
+    return float(np.divide(error, np.max(np.abs(wanted - start)))) if error else 0.0
+
+
+def share_of_bound(got, wanted, bound) -> float:
+    """The largest distance of any element as a share of its bound; infinite for NaN.
+
+    An infinite bound allows every value.
+    """
+    if got.shape != wanted.shape:
+        raise AssertionError(f"shape {got.shape} in place of {wanted.shape}")
+    if not got.size:
+        return 0.0
+    ratio = np.abs(got - wanted) / bound
+    ratio = np.where(np.isnan(ratio), np.inf, ratio)
+    return float(np.max(np.where(np.isinf(bound), 0.0, ratio)))
+
+
+def spacing(values, dtype: str) -> np.ndarray:
+    """The unit in the last place of each value in a dtype: from it to the next larger in size."""
+    _, exponent = np.frexp(values)  # value = f * 2^exponent with f in [1/2, 1)
+    least = max(2 * TINY[dtype], np.nextafter(0.0, 1.0))  # the smallest subnormal
+    return np.where(values == 0, least, np.maximum(np.ldexp(UNIT[dtype], exponent), least))
+
+
+def coarser(one: str, other: str) -> str:
+    """The one of two dtypes with the larger units."""
+    return max(one, other, key=UNIT.__getitem__)
+
+
+def _cosine(a, b):
+    """1 for two zero vectors, 0 where only one is zero."""
+    sizes = [float(np.abs(x).max()) if x.size else 0.0 for x in (a, b)]
+    if 0.0 in sizes:
+        return 1.0 if sizes == [0.0, 0.0] else 0.0
+    a, b = a / sizes[0], b / sizes[1]  # so that squares neither overflow nor vanish
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+
+
+# --- rounding bounds of one step ---------------------------------------------------------------
+
+
+def rounding(x, dtype: str):
+    """The largest error of rounding x to `dtype`, of the shape of x."""
     return UNIT[dtype] * np.abs(x) + TINY[dtype]
 
 
 class Arithmetic(NamedTuple):
-    """What bounds depend on of how an implementation computes.
+    """The arithmetic of an implementation, as far as bounds depend on it.
 
     Attributes:
-        dtype: of the moments and of all arithmetic before the new weight is rounded.
-        beta1, beta2: the decay rates that it applies to its moments.
-        float32_scalars: whether its numbers are float32, also beside float64 moments, and it
-            corrects by powers of beta that it multiplies up in float32 step by step; `nn.Adam`
-            does. If not, it corrects exactly for the rates that it applies.
+        dtype: Of the moments and of all arithmetic before the new weight is rounded.
+        beta1: The decay rate that it applies to the first moment.
+        beta2: Likewise of the second moment.
+        float32_scalars: Whether its numbers are float32, also beside float64 moments, and it
+            corrects by powers of beta that it multiplies up in float32 step by step, as `nn.Adam`
+            does. Otherwise it corrects exactly for the rates that it applies.
     """
 
     dtype: str
@@ -35,32 +142,35 @@ class Arithmetic(NamedTuple):
 def step_bounds(
     adam, gradient, before, after, weight, weight_after, *, dtype, arithmetic, gradient_error=0.0
 ):
-    """Bounds on one step that starts from a given state: of moment1, moment2 and the weight.
+    """Bounds on one step from a given state: of moment1, moment2 and the weight.
 
-    Each line counts the roundings of an implementation, each at most u times the size of what is
-    rounded, and carries earlier errors through the formula to first order; the factor at the end
-    stands for the second order. The second moment's error goes through root and quotient as an
-    interval, since in float16 it can be as large as the moment.
+    Each line counts the roundings of an implementation, and carries earlier errors through the
+    formula to first order; the factor at the end stands for the second order. The second moment's
+    error goes through root and quotient as an interval, since in float16 it can be as large as the
+    moment.
 
     Args:
-        adam: a `reference.Adam`, whose numbers the implementation was given.
-        gradient: the gradient, exact.
-        before, after: the reference's states around the step; `after` exact, from `before`.
-        weight, weight_after: the weight before and, exact, after the step.
-        dtype: of the weight, a name.
-        arithmetic: an `Arithmetic`.
-        gradient_error: a bound on the error, if any, of the gradient that the implementation had.
+        adam: A `reference.Adam` with the numbers that the implementation was given.
+        gradient: The gradient, exact.
+        before: The reference's state before the step.
+        after: The reference's state after the step, exact, from `before`.
+        weight: The weight before the step.
+        weight_after: The weight after the step, exact.
+        dtype: The name of the weight's dtype.
+        arithmetic: An `Arithmetic`.
+        gradient_error: A bound on the error of the implementation's gradient.
 
     Returns:
         Three arrays of the weight's shape. Infinite where the implementation may divide by 0.
     """
     u, tiny = UNIT[arithmetic.dtype], TINY[arithmetic.dtype]
-    if arithmetic.dtype == "float64":  # the reference rounds as often as what it checks
+    if arithmetic.dtype == "float64":  # the reference rounds as often as the implementation
         u, tiny = 2 * u, 2 * tiny
     u_scalar = max(u, UNIT["float32"]) if arithmetic.float32_scalars else u
     t = after.step
     beta1, beta2 = adam.beta1, adam.beta2
-    kernel1, kernel2 = arithmetic.beta1, arithmetic.beta2
+    one_minus_beta1, one_minus_beta2 = 1 - beta1, 1 - beta2
+    off1, off2 = abs(arithmetic.beta1 - beta1), abs(arithmetic.beta2 - beta2)
 
     # g: 1 / loss_scale, times it, weight_decay, times w, their sum, and one more where the decay
     # was multiplied by the loss scale first: at most 6 in one path.
@@ -74,55 +184,53 @@ def step_bounds(
         error_g = error_g + mean_error + n * (u * mean_size + tiny) + u * (size + mean_size)
         size = size + mean_size
 
-    # m + rest * (g - m): rest (which may be subnormal in float16), difference, product (3 roundings
-    # of at most 2 * rest * (|g| + |m|)), sum; and what other decay rates the implementation has.
-    rest1, rest2 = 1 - beta1, 1 - beta2
+    # m + (1 - beta1) * (g - m): 1 - beta1 (which may be subnormal in float16), difference, product
+    # (3 roundings of at most 2 (1 - beta1) (|g| + |m|)), sum; and the implementation's other rates.
     span1 = size + np.abs(before.moment1)
     error_m = (
-        rest1 * error_g
-        + (6 * u * rest1 + tiny + abs(kernel1 - beta1)) * span1
+        one_minus_beta1 * error_g
+        + (6 * u * one_minus_beta1 + tiny + off1) * span1
         + u * np.abs(after.moment1)
         + 2 * tiny
     )
     span2 = size**2 + np.abs(before.moment2)
     error_v = (
-        rest2 * (2 * size * error_g + u * size**2 + tiny)
-        + (6 * u * rest2 + tiny + abs(kernel2 - beta2)) * span2
+        one_minus_beta2 * (2 * size * error_g + u * size**2 + tiny)
+        + (6 * u * one_minus_beta2 + tiny + off2) * span2
         + u * np.abs(after.moment2)
         + 2 * tiny
     )
 
-    # Nesterov's moment is one more lerp.
-    error_used = error_m
-    if adam.nesterov:
-        error_used = (
-            (1 + rest1) * error_m
-            + rest1 * error_g
-            + 8 * u * rest1 * (span1 + size)
-            + (abs(kernel1 - beta1) + tiny) * (span1 + size)
+    numerator, error_numerator = np.abs(after.moment1), error_m
+    if adam.nesterov:  # one more lerp
+        numerator = beta1 * numerator + one_minus_beta1 * size
+        error_numerator = (
+            (1 + one_minus_beta1) * error_m
+            + one_minus_beta1 * error_g
+            + 8 * u * one_minus_beta1 * (span1 + size)
+            + (off1 + tiny) * (span1 + size)
             + 2 * tiny
         )
 
-    # update = step_size * m / (sqrt(v) + epsilon), and how far its corrections may be off.
+    # update = step_size * numerator / (sqrt(v) + epsilon), and the error of its corrections.
     v = after.vhat if adam.amsgrad else after.moment2
-    c1, square2 = _corrections(beta1, beta2, t)
-    gap = _gap(beta1, kernel1, arithmetic, t) + _gap(beta2, kernel2, arithmetic, t)
-    correction1, correction2 = (c1, np.sqrt(square2)) if adam.bias_correction else (1.0, 1.0)
+    gap = _gap(beta1, arithmetic.beta1, arithmetic, t) + _gap(
+        beta2, arithmetic.beta2, arithmetic, t
+    )
+    correction1 = bias_correction(beta1, t) if adam.bias_correction else 1.0
+    correction2 = np.sqrt(bias_correction(beta2, t)) if adam.bias_correction else 1.0
     epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
     divisor = np.sqrt(v) + epsilon
     least = np.sqrt(np.maximum(v - error_v, 0.0)) + max(
         (1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0
     )
     step_size = adam.learning_rate * correction2 / correction1
-    lead = np.abs(after.moment1)
-    if adam.nesterov:
-        lead = beta1 * lead + rest1 * size
-    update = step_size * lead / divisor
+    update = step_size * numerator / divisor
     # Roundings: sqrt, sum, quotient, step size (2), product: 6, and 2 in the step size's factors.
     with np.errstate(divide="ignore"):
         error_update = (
-            (step_size * error_used + tiny) / least
-            + step_size * lead * (1 / least - 1 / divisor)
+            (step_size * error_numerator + tiny) / least
+            + step_size * numerator * (1 / least - 1 / divisor)
             + update * (8 * u_scalar + gap)
             + tiny
         )
@@ -139,22 +247,41 @@ def _row_mean(x):
     return np.mean(x, axis=tuple(range(1, x.ndim)), keepdims=True)
 
 
-def _corrections(beta1, beta2, t):
-    return _correction(beta1, t), _correction(beta2, t)
-
-
-def _correction(beta, t):
-    return -np.expm1(t * np.log(beta)) if beta else 1.0
-
-
-def _gap(beta, kernel, arithmetic, t):
-    """How far, relatively, an implementation's correction may be from 1 - beta^t."""
-    exact = _correction(beta, t)
+def _gap(beta, applied, arithmetic, t):
+    """A bound on the relative error of an implementation's correction 1 - beta^t."""
+    exact = bias_correction(beta, t)
     if not arithmetic.float32_scalars:
         # It corrects for the rates that it applies; from a state that is not its own this differs
         # by the ratio of the corrections.
-        return abs(_correction(kernel, t) / exact - 1)
+        return abs(bias_correction(applied, t) / exact - 1)
     # Rounding beta makes t relative errors of u in the power, t - 1 products make as many, and the
     # difference from 1 is rounded.
     u = UNIT["float32"]
     return (2 * t * u * beta**t + u * exact) / exact
+
+
+# --- rounding bounds of a path -----------------------------------------------------------------
+
+
+def path_bounds(weights, changes, roundings, dtype: str = "float32") -> np.ndarray:
+    """Bounds on a path that follows given gradients, after each step.
+
+    A step rounds the new weight, u |w|, and its change, which is off by K u D: D is the largest
+    change of a step so far, and K counts the roundings on the way to it, those in moving averages
+    times `memory`. Nothing amplifies an earlier error, since the gradients are given, so to first
+    order the errors of the steps add up.
+
+    This is looser than `step_bounds`, which needs the state before each step.
+
+    Args:
+        weights: The largest |w| up to each step.
+        changes: The largest change of a weight up to each step.
+        roundings: K of each step.
+        dtype: Of weights and arithmetic.
+    """
+    return np.cumsum(UNIT[dtype] * (weights + roundings * changes))
+
+
+def memory(beta: float, t: float = np.inf) -> float:
+    """1 + beta + ... + beta^(t-1): the part left of errors of 1 in each of t steps."""
+    return (1 - beta**t) / (1 - beta)

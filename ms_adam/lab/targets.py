@@ -598,12 +598,9 @@ class MindSporeOptimizer(Optimizer):
         layout = getattr(self.optimizer, "layout", None)
         if buffers is None or layout is None:
             return buffers
-        # Flat state: one buffer for each dtype. The layout has the order of the parameters.
-        flat = {dtype_name(buffer): buffer.asnumpy() for buffer in buffers}
-        return [
-            flat[dtype][offset : offset + math.prod(shape)].reshape(shape)
-            for _, shape, dtype, offset in zip(*layout)
-        ]
+        # Flat state: one buffer for each dtype.
+        split = layout.split(quantity, {dtype_name(buffer): to_numpy(buffer) for buffer in buffers})
+        return [split[f"{quantity}.{parameter.name}"] for parameter in self.parameters]
 
     def settings(self) -> tuple:
         """Learning rates and weight decays of the coming step, a list of each by parameter."""

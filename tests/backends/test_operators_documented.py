@@ -127,7 +127,7 @@ def test_a_step_on_other_devices_has_no_operator_of_the_cpu():
     }
     assert holders == {"Custom": {"fused.py", "packing.py"}, "InplaceCopy": {"compat.py"}}
     for device_target in ("GPU", "Ascend"):
-        assert BACKENDS["fused"].obstacle(None, (), device_target)
+        assert BACKENDS["fused"].obstacle(None, None, (), device_target)
         weights = [ms.Parameter(ms.Tensor([1.0], dtype), name=str(dtype)) for dtype in FLOATS]
         for name in ("primitive", "composite"):
             packings = packing_for("Adam", name, weights, weights, device_target)

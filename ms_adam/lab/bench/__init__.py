@@ -1,7 +1,9 @@
-"""How fast Adam is: whole compiled steps of many contenders, timed in turn in one run.
+"""Measures the speed of Adam: whole compiled steps of many contenders, timed in turn in one run.
 
-cases        lists of parameters: shapes alone
-contenders   who takes part: optimizers, and the limit that memory sets
-worker       the process of one contender in one case; times steps when it is told to
+cases        lists of parameters, only shapes
+contenders   optimizers, and the limit that memory sets
+steps        the timed steps of MindSpore optimizers
+worker       the process of one contender in one case; times steps on request
 runner       lets the workers take turns; medians, ratios, drift
+tables       bench.json as rows of text
 """

@@ -1,4 +1,4 @@
-"""Lists of parameters to time a step on; shapes alone, since Adam looks at nothing else."""
+"""Lists of parameters to time a step on; only shapes, since nothing else matters to Adam."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Case(NamedTuple):
     """A list of parameters.
 
     Attributes:
-        name: of the case.
-        shapes: of the parameters, in the order of the model.
-        rows: how many rows of each parameter have a gradient; 0: it is dense.
+        name: Of the case.
+        shapes: Of the parameters, in the order of the model.
+        rows: Number of rows of each parameter with a gradient; 0: the gradient is dense.
     """
 
     name: str
@@ -77,7 +77,7 @@ CASES = {
 # For optimizers that Python calls, where each tensor costs most.
 EAGER = (uniform(56, 8_000), uniform(400, 5_000), uniform(2_000, 200), uniform(160, 156_250))
 
-# What a step costs for each tensor, and for each element.
+# The cost of a step for each tensor, and for each element.
 BY_NUMBER = tuple(uniform(count, 1_000) for count in (10, 30, 100, 300, 1_000))
 BY_SIZE = tuple(uniform(100, size) for size in (10, 1_000, 10_000, 100_000, 300_000))
 

@@ -1,42 +1,110 @@
-"""Who takes part in the benchmark.
-
-A contender is built in a process of its own for one `Case` and offers `step`, `empty_step`, which
-costs what a call costs, `state_bytes`, and `state_on`, the device whose memory they take.
-"""
+"""The contenders of the benchmark: optimizers, and the limit that memory sets."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from ms_adam.lab.bench.cases import Case
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.targets import find
 
 LEARNING_RATE = 1e-3
+_RARE = 500  # parameters, with more of which a contender of many operators compiles for minutes
 
 
 class Contender(NamedTuple):
-    """One that takes part.
+    """One contender.
 
     Attributes:
-        build: function of a `Case`, called in the contender's process.
-        dtype: of parameters and gradients.
-        most_parameters: with more of them it compiles for minutes, and only runs if that is asked
-            for.
-        rows: whether it can take gradients of some rows, and is lazy then.
+        target: The optimizer's name.
+        options: Its arguments.
+        dtype: Of parameters and gradients.
+        most_parameters: With more of them it compiles for minutes, and runs only on request.
+        rows: Whether it can take gradients of some rows, and is lazy then.
+        way: "compiled"; called from Python in "graph" or "pynative" mode; "torch"; or "memory".
     """
 
-    build: Callable
+    target: str = "ms_adam.Adam"
+    options: dict[str, Any] = {}
     dtype: str = "float32"
     most_parameters: int = 10_000
     rows: bool = False
+    way: str = "compiled"
+
+    def build(self, case: Case) -> Any:
+        """Builds it for a case, in its process.
+
+        Returns:
+            An object with `step`; `empty_step`, which costs the call; `state_bytes`; `state_on`,
+            the device whose memory they take; and `device_target`.
+        """
+        if self.way == "memory":
+            return MemoryLimit(case)
+        target = find(self.target, self.options)
+
+        def build(weights):
+            return target.build(weights, learning_rate=LEARNING_RATE)
+
+        if self.way == "torch":
+            return TorchStep(build, case)
+        import mindspore as ms
+
+        from ms_adam.lab.bench import steps
+
+        if self.way != "compiled":
+            mode = ms.GRAPH_MODE if self.way == "graph" else ms.PYNATIVE_MODE
+            return steps.Called(build, case, mode)
+        form = steps.CompiledRows if case.rows and self.rows else steps.Compiled
+        return form(build, case, self.dtype)
 
 
-def values(case, dtype="float32"):
+class _OnCpu:
+    device_target = state_on = "CPU"
+
+    def empty_step(self) -> None:
+        pass
+
+
+class TorchStep(_OnCpu):
+    """A step of torch.optim.Adam(fused=True)."""
+
+    def __init__(self, build, case: Case):
+        import torch
+
+        weights = []
+        for weight, gradient in values(case):
+            weights.append(torch.nn.Parameter(torch.from_numpy(weight)))
+            weights[-1].grad = torch.from_numpy(gradient)
+        optimizer = build(weights)
+        self.step, self.state_bytes = optimizer.optimizer.step, optimizer.state_bytes
+
+
+class MemoryLimit(_OnCpu):
+    """A loop with Adam's traffic and without its arithmetic, over one array for each stream."""
+
+    def __init__(self, case: Case):
+        from ms_adam.backends import toolchain
+        from ms_adam.backends.fused import thread_count
+
+        library = ctypes.CDLL(str(toolchain.build(Path(__file__).with_name("memory_limit.cc"))))
+        self._streams = [np.full(case.elements, 1e-3, np.float32) for _ in range(4)]
+        self.step = lambda: library.MsAdamTraffic(
+            ctypes.c_int64(case.elements),
+            thread_count(),
+            *(ctypes.c_void_p(stream.ctypes.data) for stream in self._streams),
+        )
+
+    def state_bytes(self) -> int:
+        return sum(stream.nbytes for stream in self._streams[2:])
+
+
+def values(case: Case) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weights and gradients of normal distribution, of a size that keeps clear of subnormals."""
     rng = np.random.default_rng(0)
     for shape in case.shapes:
@@ -44,235 +112,6 @@ def values(case, dtype="float32"):
             rng.standard_normal(shape, np.float32),
             0.01 * rng.standard_normal(shape, np.float32),
         )
-
-
-class MindSporeStep:
-    """A compiled step of a MindSpore optimizer, and a compiled step that does nothing.
-
-    The gradients are parameters of the graph, so that all that it does is the optimizer's. Called
-    from Python with gradients, an optimizer would be timed together with the handing over of
-    arguments, 90 us a tensor. Gradients that the graph computes would have to be subtracted, and
-    computing them costs less where nobody keeps them than where an optimizer does.
-    """
-
-    def __init__(self, case, optimizer, dtype="float32", lazy=False):
-        import mindspore as ms
-
-        from ms_adam.lab.bench import graphs
-
-        ms.set_context(mode=ms.GRAPH_MODE)
-        if case.rows and lazy:
-            self._build_lazy(case, optimizer)
-            return
-        dtype = getattr(ms, dtype)
-        weights, gradients = [], []
-        for i, (weight, gradient) in enumerate(values(case)):
-            weights.append(ms.Parameter(ms.Tensor(weight, dtype), name=f"weight{i}"))
-            gradients.append(
-                ms.Parameter(ms.Tensor(gradient, dtype), name=f"gradient{i}", requires_grad=False)
-            )
-        self.optimizer = optimizer(weights)
-        one = ms.Tensor(1.0, ms.float32)
-        self._arguments = lambda: (one,)
-        self._step = graphs.Step(self.optimizer, gradients)
-        self._empty = graphs.Empty()
-        self.weights = weights
-
-    def _build_lazy(self, case, optimizer):
-        """A table of which other rows have a gradient in each step."""
-        import mindspore as ms
-
-        from ms_adam.lab.bench import graphs
-
-        ((table, width),) = case.shapes
-        rng = np.random.default_rng(0)
-        weight = ms.Parameter(
-            ms.Tensor(rng.standard_normal((table, width), np.float32)), name="table"
-        )
-        values = ms.Parameter(
-            ms.Tensor(0.01 * rng.standard_normal((case.rows, width), np.float32)),
-            name="values",
-            requires_grad=False,
-        )
-        self.weights = [weight]
-        self.optimizer = optimizer(self.weights)
-        self.optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
-        self._step = graphs.SparseStep(self.optimizer, values, case.shapes[0])
-        self._empty = graphs.EmptySparse()
-        rows = itertools.cycle(
-            [ms.Tensor(rng.integers(0, table, case.rows).astype(np.int32)) for _ in range(64)]
-        )
-        self._arguments = lambda: (next(rows),)
-        # Memory is given when it is first written to; that is no part of a step.
-        for parameter in self.optimizer.get_parameters():
-            parameter.asnumpy()[...] *= 1
-
-    def step(self):
-        self._step(*self._arguments()).asnumpy()
-
-    def empty_step(self):
-        self._empty(*self._arguments()).asnumpy()
-
-    @property
-    def device_target(self):
-        return _device_target()
-
-    @property
-    def state_on(self):
-        formula = getattr(self.optimizer, "formula", None)
-        return "CPU" if getattr(formula, "on_host", False) else self.device_target
-
-    def state_bytes(self):
-        return _bytes_beside(self.weights, self.optimizer)
-
-
-def _device_target():
-    import mindspore as ms
-
-    return ms.get_context("device_target")
-
-
-def _bytes_beside(weights, optimizer):
-    weights = {id(weight) for weight in weights}
-    return sum(
-        parameter.nbytes for parameter in optimizer.get_parameters() if id(parameter) not in weights
-    )
-
-
-class CalledStep:
-    """A step of a MindSpore optimizer that Python calls, as scripts with value_and_grad do.
-
-    The gradients are computed already. The time includes handing them over, and ends when the last
-    weight can be read.
-    """
-
-    def __init__(self, case, optimizer, mode):
-        import mindspore as ms
-
-        ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
-        pairs = list(values(case))
-        self.weights = [
-            ms.Parameter(ms.Tensor(weight), name=f"weight{i}")
-            for i, (weight, _) in enumerate(pairs)
-        ]
-        given = [
-            tuple(ms.Tensor(factor * gradient) for _, gradient in pairs)
-            for factor in (np.float32(1.0), np.float32(-0.5))
-        ]
-        self.gradients = itertools.cycle(given)
-        self.optimizer = optimizer(self.weights)
-
-    def step(self):
-        self.optimizer(next(self.gradients))
-        self.weights[-1].asnumpy()
-
-    def empty_step(self):
-        self.weights[-1].asnumpy()
-
-    @property
-    def device_target(self):
-        return _device_target()
-
-    state_on = device_target
-
-    def state_bytes(self):
-        return _bytes_beside(self.weights, self.optimizer)
-
-
-class TorchStep:
-    """A step of torch.optim.Adam(fused=True)."""
-
-    device_target = state_on = "CPU"
-
-    def __init__(self, case):
-        import torch
-
-        weights = []
-        for weight, gradient in values(case):
-            weights.append(torch.nn.Parameter(torch.from_numpy(weight)))
-            weights[-1].grad = torch.from_numpy(gradient)
-        self.optimizer = torch.optim.Adam(weights, LEARNING_RATE, fused=True)
-
-    def step(self):
-        self.optimizer.step()
-
-    def empty_step(self):
-        pass
-
-    def state_bytes(self):
-        return sum(
-            value.numel() * value.element_size()
-            for state in self.optimizer.state.values()
-            for value in state.values()
-        )
-
-
-class MemoryLimit:
-    """A loop with Adam's traffic and without its arithmetic, over one array for each stream."""
-
-    device_target = state_on = "CPU"
-
-    def __init__(self, case):
-        from ms_adam.backends import toolchain
-        from ms_adam.backends.fused import thread_count
-
-        library = ctypes.CDLL(str(toolchain.build(Path(__file__).with_name("memory_limit.cc"))))
-        streams = [np.full(case.elements, 1e-3, np.float32) for _ in range(4)]
-        self.streams = streams
-        self._call = lambda: library.MsAdamTraffic(
-            ctypes.c_int64(case.elements),
-            thread_count(),
-            *(ctypes.c_void_p(stream.ctypes.data) for stream in streams),
-        )
-
-    def step(self):
-        self._call()
-
-    def empty_step(self):
-        pass
-
-    def state_bytes(self):
-        return sum(stream.nbytes for stream in self.streams[2:])
-
-
-def _ours(optimizer="Adam", dtype="float32", most_parameters=10_000, rows=False, **options):
-    def build(case):
-        import ms_adam
-
-        make = getattr(ms_adam, optimizer)
-        return MindSporeStep(
-            case, lambda weights: make(weights, LEARNING_RATE, **options), dtype, lazy=rows
-        )
-
-    return Contender(build, dtype, most_parameters, rows)
-
-
-def _theirs(name, most_parameters=10_000, rows=False, **options):
-    def build(case):
-        from mindspore import nn
-        from mindspore.experimental import optim
-
-        make = optim.Adam if name == "experimental" else getattr(nn, name)
-        return MindSporeStep(
-            case, lambda weights: make(weights, LEARNING_RATE, **options), lazy=rows
-        )
-
-    return Contender(build, most_parameters=most_parameters, rows=rows)
-
-
-def _called(mode, optimizer):
-    def build(case):
-        if optimizer == "nn.Adam":
-            from mindspore import nn
-
-            make = nn.Adam
-        else:
-            import ms_adam
-
-            make = ms_adam.Adam
-        return CalledStep(case, lambda weights: make(weights, LEARNING_RATE), mode)
-
-    return Contender(build)
 
 
 NN_ADAM, LIMIT, TORCH = "nn.Adam", "memory limit", "torch fused"
@@ -285,43 +124,41 @@ PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.opt
 CALLED, CALLED_GRAPH = "called, PyNative", "called, graph mode"
 NN_CALLED, NN_CALLED_GRAPH = "nn.Adam called, PyNative", "nn.Adam called, graph mode"
 
+_NN, _USE_FUSED, _LAZY = "mindspore.nn.Adam", {"backend": "fused"}, {"use_lazy": True}
+
 # The important ones first: where memory is small the last ones are left out.
 CONTENDERS = {
-    NN_ADAM: _theirs("Adam"),
-    FUSED: _ours(backend="fused"),
-    FLAT: _ours(flat_state=True),
-    LIMIT: Contender(MemoryLimit),
-    TORCH: Contender(TorchStep),
-    FUSED_BF16: _ours(dtype="bfloat16", backend="fused"),
-    OUR_ADAMW: _ours("AdamW", backend="fused"),
-    NN_ADAMW: _theirs("AdamWeightDecay", 500),
-    PRIMITIVE: _ours(backend="primitive"),
-    COMPOSITE: _ours(backend="composite", most_parameters=500),
-    EXPERIMENTAL: _theirs("experimental", 50),
-    LAZY: _ours(rows=True, use_lazy=True),
-    NN_LAZY: _theirs("Adam", rows=True, use_lazy=True),
-    OFFLOAD: _ours(backend="fused", use_offload=True),
-    CALLED: _called("pynative", "ms_adam.Adam"),
-    CALLED_GRAPH: _called("graph", "ms_adam.Adam"),
-    NN_CALLED: _called("pynative", "nn.Adam"),
-    NN_CALLED_GRAPH: _called("graph", "nn.Adam"),
+    NN_ADAM: Contender(_NN),
+    FUSED: Contender(options=_USE_FUSED),
+    FLAT: Contender(options={"flat_state": True}),
+    LIMIT: Contender("", way="memory"),
+    TORCH: Contender("torch.optim.Adam", {"fused": True}, way="torch"),
+    FUSED_BF16: Contender(options=_USE_FUSED, dtype="bfloat16"),
+    OUR_ADAMW: Contender("ms_adam.AdamW", _USE_FUSED),
+    NN_ADAMW: Contender("mindspore.nn.AdamWeightDecay", most_parameters=_RARE),
+    PRIMITIVE: Contender(options={"backend": "primitive"}),
+    COMPOSITE: Contender(options={"backend": "composite"}, most_parameters=_RARE),
+    EXPERIMENTAL: Contender("mindspore.experimental.optim.Adam", most_parameters=50),
+    LAZY: Contender(options=_LAZY, rows=True),
+    NN_LAZY: Contender(_NN, _LAZY, rows=True),
+    OFFLOAD: Contender(options={"use_offload": True, **_USE_FUSED}),
+    CALLED: Contender(way="pynative"),
+    CALLED_GRAPH: Contender(way="graph"),
+    NN_CALLED: Contender(_NN, way="pynative"),
+    NN_CALLED_GRAPH: Contender(_NN, way="graph"),
 }
 
 EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)
 COMPILED = tuple(name for name in CONTENDERS if name not in EAGER[:4])
-
-
-# With rows, those who are lazy, and dense Adam on the whole table.
-AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)
+AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)  # beside the lazy ones, dense Adam on the whole table
 DRAWN = (NN_ADAM, FUSED, FLAT, LIMIT, TORCH)
 
+# Weights, gradients and moments, and what building them takes for a while.
+BYTES_PER_ELEMENT = 24
 
-def check_names(names):
-    """The names of contenders, as they were given.
 
-    Raises:
-        UserError: If there is no such contender.
-    """
+def check_names(names: Iterable[str]) -> list[str]:
+    """Returns the names; raises UserError if one is no contender's."""
     for name in names:
         if name not in CONTENDERS:
             raise UserError(
@@ -330,31 +167,30 @@ def check_names(names):
     return list(names)
 
 
-# Weights, gradients and moments, and what building them takes for a while.
-BYTES_PER_ELEMENT = 24
-
-
-def line_up(case, names, everything=False, memory=None):
-    """Who can take part in a case, all at once, and who can not.
+def line_up(
+    case: Case, names: Iterable[str], everything: bool = False, memory: Optional[float] = None
+) -> tuple[tuple[str, ...], list[str]]:
+    """The contenders that can take part in a case, all at once.
 
     Args:
-        case: a `Case`.
-        names: of contenders, the important ones first.
-        everything: also those that compile for minutes.
-        memory: bytes that are free; those of this machine if None.
+        case: The case.
+        names: Of contenders, the important ones first.
+        everything: Also those that compile for minutes.
+        memory: Free bytes; those of this machine if None.
 
     Returns:
-        The names of those who can, and a list of reasons why others can not.
+        Their names, and a list of reasons why others cannot.
     """
     memory = _free_memory() if memory is None else memory
     chosen, reasons = [], []
     for name in names:
+        contender = CONTENDERS[name]
         memory_left = memory - BYTES_PER_ELEMENT * case.elements * (len(chosen) + 1)
-        if name == TORCH and importlib.util.find_spec("torch") is None:
+        if contender.way == "torch" and importlib.util.find_spec("torch") is None:
             reasons.append(f"{name}: torch is not installed")
-        elif CONTENDERS[name].rows != bool(case.rows) and not (case.rows and name in AMONG_ROWS):
+        elif contender.rows != bool(case.rows) and not (case.rows and name in AMONG_ROWS):
             continue  # lazy ones are for rows, rows for lazy ones
-        elif len(case.shapes) > CONTENDERS[name].most_parameters and not everything:
+        elif len(case.shapes) > contender.most_parameters and not everything:
             reasons.append(f"{name}, {case.name}: compiles for minutes (--all has it run)")
         elif memory_left < 0:
             reasons.append(
@@ -365,7 +201,7 @@ def line_up(case, names, everything=False, memory=None):
     return tuple(chosen), reasons
 
 
-def _free_memory():
+def _free_memory() -> int:
     for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("MemAvailable"):
             return 1024 * int(line.split()[1])

@@ -1,79 +1,56 @@
-"""Lets contenders take turns, and makes medians, ratios and drift of their times."""
+"""Lets contenders take turns, and takes medians, ratios and drift of their times."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
-from typing import Callable, Optional
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 from ms_adam.lab.bench.cases import Case
 from ms_adam.lab.bench.contenders import CONTENDERS
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.environment import environment
+from ms_adam.lab.run.processes import Job, Worker, WorkerError
+from ms_adam.lab.run.results import results
 
-SCHEMA = 1
-
-# is told: what is going on, how much is done, how much there is
+# Called with: the current activity, steps done, steps in all.
 Progress = Callable[[str, int, int], None]
 
 
-class Lane:
-    """A worker process: one contender in one case."""
+class Lane(contextlib.ExitStack):
+    """A worker process: one contender in one case. A context, which ends the process."""
 
     def __init__(self, name: str):
-        self.name = name
-        self.log = tempfile.TemporaryFile(mode="w+", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ms_adam.lab.bench.worker", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the worker
-        )
-        self.built: dict = {}
-        self.steps = 1
+        super().__init__()
+        self.name, self.built, self.steps = name, {}, 1
         self.rounds: list[list[float]] = []
+        log = Path(self.enter_context(tempfile.TemporaryDirectory())) / "log"
+        job = Job("ms_adam.lab.bench.worker", name, {"contender": name}, log)
+        self._worker = self.enter_context(Worker(job, asked=True))
+        self._log = log
 
-    def ask(self, line: str) -> dict:
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        return self.hear()
-
-    def hear(self) -> dict:
-        line = self.process.stdout.readline()
-        event = json.loads(line) if line else {}
-        if event.get("event", "failed") == "failed":
-            self.process.wait()
-            self.log.seek(0)
-            last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise UserError(f"{self.name} can not be timed: {event.get('message', last)}")
-        return event
+    def ready(self) -> None:
+        """Waits until its imports are done."""
+        self._hear(self._worker.event)
 
     def build(self, case: Case) -> None:
-        self.built = self.ask(json.dumps([case.shapes, case.rows]))
+        self.built = self._hear(lambda: self._worker.ask([case.shapes, case.rows]))
         del self.built["event"]
 
     def time(self, steps: int) -> None:
-        timed = self.ask(str(steps))
+        timed = self._hear(lambda: self._worker.ask(steps))
         self.rounds.append([ms - timed["empty_ms"] for ms in timed["ms"]])
 
-    def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+    def _hear(self, event: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
+            return event()
+        except WorkerError as error:
+            text = self._log.read_text(encoding="utf-8", errors="replace").strip()
+            last = (text.splitlines() or ["its log is empty"])[-1]
+            said = str(error).splitlines()[0].partition(" failed: ")[2]
+            raise UserError(f"{self.name} cannot be timed: {said or last}") from error
 
 
 def bench(
@@ -87,16 +64,16 @@ def bench(
     drift.
 
     Args:
-        cases: a `Case` and the names of its contenders.
-        rounds: how many turns each contender has in a pass.
-        passes: how often all cases come.
-        progress: is called while it goes on.
+        cases: A `Case` and the names of its contenders.
+        rounds: Turns of each contender in a pass.
+        passes: How often all cases come.
+        progress: Called while it goes on.
 
     Returns:
-        What `bench.json` holds.
+        The content of `bench.json`.
 
     Raises:
-        UserError: If a contender can not be built.
+        UserError: A contender cannot be built.
     """
     cases = list(cases)
     total = passes * sum(len(names) for _, names in cases) * (1 + rounds)
@@ -112,11 +89,9 @@ def bench(
         for case, names in cases if number % 2 == 0 else reversed(cases):
             with contextlib.ExitStack() as ends:
                 tell(f"{case.name}: starting {len(names)} processes", 0)
-                lanes = [Lane(name) for name in names]
+                lanes = [ends.enter_context(Lane(name)) for name in names]
                 for lane in lanes:
-                    ends.callback(lane.close)
-                for lane in lanes:
-                    lane.hear()  # imports go on side by side; nothing is timed yet
+                    lane.ready()  # imports go on side by side; nothing is timed yet
                 for lane in lanes if number % 2 == 0 else reversed(lanes):
                     tell(f"{case.name}: {lane.name} compiles", 0)
                     lane.build(case)
@@ -133,17 +108,10 @@ def bench(
                 for lane in lanes:
                     measured.setdefault((case.name, lane.name), []).append(lane)
     targets = {lane.built["device_target"] for lanes in measured.values() for lane in lanes}
-    return {
-        "schema": SCHEMA,
-        "environment": environment(", ".join(sorted(targets))),
-        "rounds": rounds,
-        "passes": passes,
-        "results": [
-            _result(case, name, measured[case.name, name])
-            for case, names in cases
-            for name in names
-        ],
-    }
+    entries = [
+        _result(case, name, measured[case.name, name]) for case, names in cases for name in names
+    ]
+    return {**results(entries, targets), "rounds": rounds, "passes": passes}
 
 
 def _result(case: Case, name: str, lanes: list[Lane]) -> dict:
@@ -171,13 +139,13 @@ def _result(case: Case, name: str, lanes: list[Lane]) -> dict:
 def ratio(
     results: list[dict], case: str, contender: str, to: str, key: str = "step_ms"
 ) -> Optional[float]:
-    """How the time of a contender stands to that of another one in the same case.
+    """The time of a contender over that of another one in the same case.
 
-    Steps are compared round by round, and the median of these ratios is given: what slows the
-    machine for some seconds slows both.
+    Steps are compared round by round, and the median of these ratios is given: a machine that is
+    slow for some seconds slows both.
 
     Returns:
-        The ratio; None if one of the two was not there.
+        The ratio; None if one of the two did not take part.
     """
     found = {row["contender"]: row for row in results if row["case"] == case}
     if contender not in found or to not in found:

@@ -1,23 +1,8 @@
-"""What `bench.json` says, as rows of text."""
+"""The content of `bench.json` as rows of text."""
 
 from __future__ import annotations
 
-from ms_adam.lab.bench.contenders import (
-    CALLED,
-    CALLED_GRAPH,
-    FLAT,
-    FUSED,
-    FUSED_BF16,
-    LAZY,
-    LIMIT,
-    NN_ADAM,
-    NN_ADAMW,
-    NN_CALLED,
-    NN_CALLED_GRAPH,
-    NN_LAZY,
-    OUR_ADAMW,
-    TORCH,
-)
+from ms_adam.lab.bench import contenders as of
 from ms_adam.lab.bench.runner import ratio
 
 COLUMNS = (
@@ -35,27 +20,27 @@ COLUMNS = (
 LEGEND = (
     "ms: median step, and from where to where 10-90% of the steps are. / nn.Adam, / limit: step "
     "for step in the same rounds. peak B, state B: memory that building, compiling and stepping "
-    "needed, and state kept, bytes an element; on: the device that keeps it (the host's memory is the "
-    "CPU's). drift: last pass over first pass."
+    "needed, and state kept, bytes an element; on: the device that keeps it (the host's memory is "
+    "the CPU's). drift: last pass over first pass."
 )
 
 RATIOS = (
-    ("default state to nn.Adam", FUSED, NN_ADAM, "step_ms"),
-    ("flat state to nn.Adam", FLAT, NN_ADAM, "step_ms"),
-    ("flat state to torch fused", FLAT, TORCH, "step_ms"),
-    ("flat state to the memory limit", FLAT, LIMIT, "step_ms"),
-    ("AdamW to nn.AdamWeightDecay", OUR_ADAMW, NN_ADAMW, "step_ms"),
-    ("bfloat16 to float32", FUSED_BF16, FUSED, "step_ms"),
-    ("compile time, default state to nn.Adam", FUSED, NN_ADAM, "compile_s"),
-    ("compile time, flat state to nn.Adam", FLAT, NN_ADAM, "compile_s"),
-    ("the memory limit to nn.Adam", LIMIT, NN_ADAM, "step_ms"),
-    ("lazy to dense", LAZY, FUSED, "step_ms"),
-    ("lazy to nn.Adam(use_lazy=True)", LAZY, NN_LAZY, "step_ms"),
-    ("called in PyNative, to nn.Adam", CALLED, NN_CALLED, "step_ms"),
-    ("called in graph mode, to nn.Adam", CALLED_GRAPH, NN_CALLED_GRAPH, "step_ms"),
-    ("called in PyNative, to torch fused", CALLED, TORCH, "step_ms"),
-    ("called in graph mode, to torch fused", CALLED_GRAPH, TORCH, "step_ms"),
-    ("first call in PyNative, to nn.Adam", CALLED, NN_CALLED, "compile_s"),
+    ("default state to nn.Adam", of.FUSED, of.NN_ADAM, "step_ms"),
+    ("flat state to nn.Adam", of.FLAT, of.NN_ADAM, "step_ms"),
+    ("flat state to torch fused", of.FLAT, of.TORCH, "step_ms"),
+    ("flat state to the memory limit", of.FLAT, of.LIMIT, "step_ms"),
+    ("AdamW to nn.AdamWeightDecay", of.OUR_ADAMW, of.NN_ADAMW, "step_ms"),
+    ("bfloat16 to float32", of.FUSED_BF16, of.FUSED, "step_ms"),
+    ("compile time, default state to nn.Adam", of.FUSED, of.NN_ADAM, "compile_s"),
+    ("compile time, flat state to nn.Adam", of.FLAT, of.NN_ADAM, "compile_s"),
+    ("the memory limit to nn.Adam", of.LIMIT, of.NN_ADAM, "step_ms"),
+    ("lazy to dense", of.LAZY, of.FUSED, "step_ms"),
+    ("lazy to nn.Adam(use_lazy=True)", of.LAZY, of.NN_LAZY, "step_ms"),
+    ("called in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED, "step_ms"),
+    ("called in graph mode, to nn.Adam", of.CALLED_GRAPH, of.NN_CALLED_GRAPH, "step_ms"),
+    ("called in PyNative, to torch fused", of.CALLED, of.TORCH, "step_ms"),
+    ("called in graph mode, to torch fused", of.CALLED_GRAPH, of.TORCH, "step_ms"),
+    ("first call in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED, "compile_s"),
 )
 
 
@@ -67,8 +52,8 @@ def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
             row["contender"],
             f"{row['step_ms']:.3g}",
             f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
-            _figure(ratio(results, case, row["contender"], NN_ADAM)),
-            _figure(ratio(results, case, row["contender"], LIMIT)),
+            _figure(ratio(results, case, row["contender"], of.NN_ADAM)),
+            _figure(ratio(results, case, row["contender"], of.LIMIT)),
             f"{row['compile_s']:.2f}",
             f"{row['peak_bytes'] / row['elements']:.1f}",
             f"{row['state_bytes'] / row['elements']:.1f}",
@@ -80,7 +65,7 @@ def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
 
 
 def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
-    """The ratios that matter: the cases, and a row for each ratio with a figure for each case."""
+    """The `RATIOS`: the cases, and a row for each ratio with a figure for each case."""
     cases = list(dict.fromkeys(row["case"] for row in results))
     rows = []
     for title, contender, to, key in RATIOS:

@@ -1,72 +1,56 @@
-"""The process of one contender in one case: ``python -m ms_adam.lab.bench.worker CONTENDER``.
+"""The process of one contender in one case.
 
-On standard input, a line each: [shapes, rows] as JSON, upon which it builds and compiles; then how many
-steps to time, again and again. On standard output an object a line:
+Requests: [shapes, rows], upon which it builds and compiles; then numbers of steps to time, again
+and again. Its events:
 
     {"event": "ready"}                                              imports are done
-    {"event": "built", "compile_s", "peak_bytes", "state_bytes", "state_on",
-     "device_target"}
+    {"event": "built", "compile_s", "peak_bytes", "state_bytes", "state_on", "device_target"}
     {"event": "timed", "ms": [...], "empty_ms": ...}
-    {"event": "failed", "message": ...}                             the last line
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import time
-import traceback
 from pathlib import Path
+from typing import Callable
 
+from ms_adam.lab.bench.cases import Case
+from ms_adam.lab.bench.contenders import CONTENDERS
 from ms_adam.lab.run.worker import Events
 
 
-def main() -> int:
-    events = Events()
-    try:
-        work(sys.argv[1], sys.stdin, events)
-    except Exception as error:  # the boundary of the process: told to the runner, trace to the log
-        traceback.print_exc()
-        events.send("failed", message=f"{type(error).__name__}: {error}")
-        return 1
-    return 0
-
-
-def work(name: str, lines, events: Events) -> None:
-    """Builds, compiles and times one contender."""
-    from ms_adam.lab.bench.cases import Case
-    from ms_adam.lab.bench.contenders import CONTENDERS, TORCH
-
-    __import__("torch" if name == TORCH else "mindspore")
+def work(job: dict, events: Events) -> None:
+    """Builds, compiles and times one contender, ``job["contender"]``."""
+    contender = CONTENDERS[job["contender"]]
+    __import__("torch" if contender.way == "torch" else "mindspore")
     events.send("ready")
-    shapes, rows = json.loads(next(lines))
-    _forget_peak()
+    requests = events.requests()
+    shapes, rows = next(requests)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins at VmRSS
     before = _memory("VmRSS")
-    contender = CONTENDERS[name].build(Case(name, tuple(map(tuple, shapes)), rows))
-    started = time.perf_counter()
-    contender.step()
-    compile_s = time.perf_counter() - started
-    contender.empty_step()
-    contender.step()
+    built = contender.build(Case("", tuple(map(tuple, shapes)), rows))
+    compile_s = _seconds(built.step)
+    built.empty_step()
+    built.step()
     events.send(
         "built",
         compile_s=compile_s,
-        state_bytes=contender.state_bytes(),
-        state_on=contender.state_on,
-        device_target=contender.device_target,
+        state_bytes=built.state_bytes(),
+        state_on=built.state_on,
+        device_target=built.device_target,
         peak_bytes=_memory("VmHWM") - before,
     )
-    for line in lines:
-        milliseconds = [_milliseconds(contender.step) for _ in range(int(line))]
-        empty = statistics.median(_milliseconds(contender.empty_step) for _ in range(20))
+    for steps in requests:
+        milliseconds = [1e3 * _seconds(built.step) for _ in range(steps)]
+        empty = statistics.median(1e3 * _seconds(built.empty_step) for _ in range(20))
         events.send("timed", ms=milliseconds, empty_ms=empty)
 
 
-def _milliseconds(step) -> float:
+def _seconds(step: Callable[[], None]) -> float:
     started = time.perf_counter()
     step()
-    return 1e3 * (time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 def _memory(field: str) -> int:
@@ -75,12 +59,3 @@ def _memory(field: str) -> int:
         if line.startswith(field):
             return 1024 * int(line.split()[1])
     raise OSError(f"/proc/self/status has no {field}")
-
-
-def _forget_peak() -> None:
-    """Lets VmHWM begin at what is in use now."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,9 +21,7 @@ try:
     from ms_adam.lab.cli.bench import bench
     from ms_adam.lab.cli.compare import compare
     from ms_adam.lab.cli.identify import identify
-    from ms_adam.lab.cli.kill_test import kill_test
     from ms_adam.lab.cli.reproduce import reproduce
-    from ms_adam.lab.cli.train import train
     from ms_adam.lab.cli.train_distributed import train_distributed
     from ms_adam.lab.cli.validate import validate
 except ModuleNotFoundError as missing:
@@ -63,7 +61,7 @@ def _command(
         )
 
 
-for command in (identify, compare, validate, bench, reproduce, train, kill_test, train_distributed):
+for command in (identify, compare, validate, bench, reproduce, train_distributed):
     app.command()(command)
 
 

@@ -76,10 +76,10 @@ def _fail(message: str, debug: bool, status: int = ERROR) -> None:
 def write_copy(path: Optional[Path], content: dict[str, Any]) -> None:
     """Writes the file of --json, whole or not at all, if it was given."""
     if path is not None:
-        from ms_adam.drafts import draft
+        from ms_adam.atomic_write import atomic_write
         from ms_adam.lab.run.results import write_json
 
-        with draft(path.resolve().parent) as writing:
+        with atomic_write(path.resolve().parent) as writing:
             write_json(writing / path.name, content)
 
 

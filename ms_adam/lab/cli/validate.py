@@ -85,7 +85,7 @@ def validate(
     Exit status: 0 if everything that ran held, 1 if something fell short, 2 after an error, 3 if
     nothing could run, above all because the device is not there, 130 after Ctrl-C.
     """
-    from ms_adam.drafts import draft
+    from ms_adam.atomic_write import atomic_write
     from ms_adam.lab.report.studies.support import support_table
     from ms_adam.lab.run.results import write_json
     from ms_adam.lab.studies.matrix import validate as matrix
@@ -94,7 +94,7 @@ def validate(
 
     def save(content: dict) -> None:
         whole = path.resolve()
-        with draft(whole.parent) as writing:
+        with atomic_write(whole.parent) as writing:
             write_json(writing / whole.name, content)
 
     with errors_told(debug):

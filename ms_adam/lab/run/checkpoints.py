@@ -17,7 +17,7 @@ import mindspore
 import numpy as np
 
 from ms_adam.checkpoint import crc, read
-from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.errors import ExperimentError
 
 _NAME = re.compile(r"^step-(\d{8,})\.ckpt$")
 _UNFINISHED = "unfinished"
@@ -106,13 +106,8 @@ class CheckpointFiles:
                 messages.append(f"{error}; it is called {path.name}.damaged now")
         if messages:
             raise CheckpointError(
-                "\n  ".join(
-                    [
-                        "no checkpoint can be used (to start anew, leave --resume out and name another "
-                        "folder):",
-                        *messages,
-                    ]
-                )
+                "no checkpoint can be used (to start anew, leave --resume out and name another "
+                "folder):" + "".join(f"\n  {message}" for message in messages)
             )
         return None, messages
 

@@ -38,6 +38,34 @@ class Job(NamedTuple):
     log: Path
 
 
+def start(job: Job, *, events_to_log: bool = False) -> subprocess.Popen:
+    """Starts the process of a job.
+
+    Args:
+        job: What it does.
+        events_to_log: Whether its events go to the log too, for a parent that does not listen.
+    """
+    with open(job.log, "w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ms_adam.lab.run.worker"],
+            stdin=subprocess.PIPE,
+            stdout=log if events_to_log else subprocess.PIPE,
+            stderr=log,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C reaches only this process, which ends the worker
+        )
+    _send(process, {"call": job.call, "job": job.content})
+    return process
+
+
+def _send(process: subprocess.Popen, content: Any) -> None:
+    # A process that died at once takes nothing; its exit status tells.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(content) + "\n")
+        process.stdin.flush()
+
+
 class Worker:
     """A process that does one job. Use as a context manager, which ends it whatever happens.
 
@@ -50,26 +78,13 @@ class Worker:
         self._job, self._asked = job, asked
 
     def __enter__(self) -> Worker:
-        with open(self._job.log, "w", encoding="utf-8") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "ms_adam.lab.run.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches only this process, which ends the worker
-            )
-        self._send({"call": self._job.call, "job": self._job.content})
+        self._process = start(self._job)
         if not self._asked:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+            self._close()
         return self
 
     def __exit__(self, *_) -> None:
-        if self._asked:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.close()
+        self._close()
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -81,7 +96,7 @@ class Worker:
 
     def ask(self, request: Any) -> dict[str, Any]:
         """Sends a request and returns the event that answers it; see `Events.requests`."""
-        self._send(request)
+        _send(self._process, request)
         return self.event()
 
     def event(self) -> dict[str, Any]:
@@ -111,11 +126,9 @@ class Worker:
         if status != 0:
             raise self._error(f"{_how_it_ended(status)} before it was done")
 
-    def _send(self, content: Any) -> None:
-        # A process that died at once takes nothing; its exit status tells.
+    def _close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(content) + "\n")
-            self._process.stdin.flush()
+            self._process.stdin.close()
 
     def _error(self, what: str) -> WorkerError:
         return WorkerError(f"the {self._job.name} worker {what}\n  its log: {self._job.log}")

@@ -19,7 +19,7 @@ class Session:
     """What a run is given besides its configs.
 
     Attributes:
-        out: The folder to write to; it exists.
+        out: The folder to write to. The study makes it, when its data are loaded.
         progress: Called while runs go on.
         tell: Shows a message to the user.
         options: The command's options that the user gave, by their names without hyphens.
@@ -97,7 +97,6 @@ def run_studies(found: Sequence[tuple[Study, Any]], session: Session) -> list[Do
     done = []
     for study, configs in groups.values():
         folder = session.out if len(groups) == 1 else session.out / study.name
-        folder.mkdir(parents=True, exist_ok=True)
         content = study.run(configs, dataclasses.replace(session, out=folder))
         done.append(Done(study, folder, content, study.write_page(folder)))
     return done

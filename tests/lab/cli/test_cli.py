@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.report.studies import images
-from ms_adam.lab.run import mode_runs
-from ms_adam.lab.studies import reproduce as runner
+from ms_adam.lab.errors import Interrupted
+from ms_adam.lab.run import study
+from ms_adam.lab.studies.images.study import STUDY
 
 QUICK = Path(__file__).parents[3] / "configs" / "quick.yaml"
 
@@ -24,8 +24,8 @@ def finished(monkeypatch):
             for status in statuses
         ]
         content = {"schema": 1, "results": [{"verdicts": verdicts}]}
-        monkeypatch.setattr(runner, "reproduce", lambda *_: content)
-        monkeypatch.setattr(images, "write_page", lambda out: out / "index.html")
+        done = study.Done(STUDY, Path("out"), content, Path("out/index.html"))
+        monkeypatch.setattr(study, "run_studies", lambda *_: [done])
 
     return with_statuses
 
@@ -112,7 +112,7 @@ def test_fault_of_ours_is_told_without_trace(invoke, tmp_path, monkeypatch):
     def fault(*_):
         raise ZeroDivisionError("seven by nothing")
 
-    monkeypatch.setattr(runner, "reproduce", fault)
+    monkeypatch.setattr(study, "run_studies", fault)
     result = invoke("reproduce", QUICK, "--out", tmp_path)
     assert result.exit_code == 2
     assert "ZeroDivisionError: seven by nothing (--debug shows where)" in result.output
@@ -120,9 +120,9 @@ def test_fault_of_ours_is_told_without_trace(invoke, tmp_path, monkeypatch):
 
 def test_interrupt_has_its_status(invoke, tmp_path, monkeypatch):
     def interrupt(*_):
-        raise mode_runs.Interrupted("stopped: 2 of 15 runs are kept")
+        raise Interrupted("stopped: 2 of 15 runs are kept")
 
-    monkeypatch.setattr(runner, "reproduce", interrupt)
+    monkeypatch.setattr(study, "run_studies", interrupt)
     result = invoke("reproduce", QUICK, "--out", tmp_path)
     assert result.exit_code == 130
     assert "2 of 15 runs" in result.output

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from lab.studies.trajectories.small_comparison import linear, small
 
-from ms_adam.drafts import draft
+from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.report.studies import trajectories as pictures
 from ms_adam.lab.studies.trajectories import following
 
@@ -111,11 +111,11 @@ def test_ctrl_c_leaves_no_pictures_of_other_results(reproduce, monkeypatch):
 
 def test_draft_is_moved_whole(tmp_path):
     (tmp_path / "kept").write_text("old")
-    with draft(tmp_path) as writing:
+    with atomic_write(tmp_path) as writing:
         (writing / "new").write_text("new")
         assert not (tmp_path / "new").exists()
     assert names(tmp_path) == ["kept", "new"]
-    with pytest.raises(ValueError), draft(tmp_path) as writing:
+    with pytest.raises(ValueError), atomic_write(tmp_path) as writing:
         (writing / "kept").write_text("half")
         raise ValueError
     assert names(tmp_path) == ["kept", "new"] and (tmp_path / "kept").read_text() == "old"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.run.mode_runs import Interrupted
+from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.studies.ranks import runner
 from ms_adam.lab.studies.ranks.launch import RankError
 

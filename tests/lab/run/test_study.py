@@ -18,6 +18,7 @@ class Config(StudyConfig):
 
 def run(configs, session):
     session.tell(f"{len(configs)} configs, {session.options}")
+    session.out.mkdir(parents=True)
     (session.out / "results.json").write_text("{}")
     return {"results": [{"experiment": config.name, "verdicts": [{}]} for config in configs]}
 

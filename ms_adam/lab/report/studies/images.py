@@ -15,7 +15,7 @@ from ms_adam.lab.report.html import fixed, percent, power, read_results
 from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.plots import band, legend_below, nested, panels, picture, whole_numbers
 from ms_adam.lab.report.tables import Column, Table, distances, number, table
-from ms_adam.lab.run.comparison import REFERENCE
+from ms_adam.lab.run.trainings import REFERENCE
 
 # Graph mode has a tint of its optimizer's colour.
 _COLOURS = {

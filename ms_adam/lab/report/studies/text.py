@@ -16,8 +16,8 @@ from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.plots import band, legend_below, panels, picture, whole_numbers
 from ms_adam.lab.report.studies.images import percent_range, read_arrays
 from ms_adam.lab.report.tables import Column, Table, distances, number, table
-from ms_adam.lab.studies.text.config import SIDES
-from ms_adam.lab.studies.text.verdicts import time_ratio
+from ms_adam.lab.studies.text.claims import time_ratio
+from ms_adam.lab.studies.text.sides import SIDES
 
 # Of sides that coincide, the broader line is drawn first. The other sides would lie on these.
 _DRAWN = {

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ms_adam.drafts import draft
+from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import read_results
@@ -134,7 +134,7 @@ def write_page(folder: Path) -> None:
     """
     for of_config in folders(folder):
         content = read_results(of_config, RESULTS)
-        with draft(of_config) as writing:
+        with atomic_write(of_config) as writing:
             if "linear_fit" in content["comparison"]:
                 name = content["comparison"]["name"]
                 (writing / f"{name}_losses.png").write_bytes(loss_plot(content))

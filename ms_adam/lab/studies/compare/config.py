@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from ms_adam.lab.run.config import ConfigError, Count, Mode, Number, Section, Seed, load
+from ms_adam.lab.run.config import Count, Folder, Mode, Number, Section, Seed, Text, load
 
 MOMENTS = ("moment1", "moment2", "vhat")
 REFERENCE = "reference"  # short for ms_adam.reference.Adam: NumPy in float64
@@ -31,13 +31,22 @@ def _for_all_quantities(value: Any) -> Any:
     return value
 
 
+def _from_config(name: str, info: pydantic.ValidationInfo) -> str:
+    file, _, attribute = name.rpartition(":")
+    folder = (info.context or {}).get("folder")
+    if folder is None or not file.endswith(".py"):
+        return name
+    return f"{(folder / Path(file).expanduser()).resolve()}:{attribute}"
+
+
 _Options = dict[str, Annotated[Any, BeforeValidator(_no_text_for_number)]]
+_FromConfig = AfterValidator(_from_config)  # "file.py:name" is taken from the config's folder
 
 
 class Tolerance(Section):
     """Relative distances beyond which two sides part; 0 asks for equal values.
 
-    The measure of each is that of `distances.distance`: the largest difference in a tensor, for
+    The measure of each is that of `measure.distance`: the largest difference in a tensor, for
     parameters over the way that the tensor has come, else over its largest element. 0.001 is the
     0.1% whose share of elements this field reports.
     """
@@ -61,12 +70,12 @@ class Problem(Section):
     hidden: list[Count]
     train: Count
     split_seed: Seed = 0
-    idx_directory: Optional[Path] = None
+    idx_directory: Optional[Folder] = None
     loss: Literal["fused", "cross_entropy"] = "fused"
 
 
 class Training(Section):
-    """How many steps, in batches of how many examples; the seed decides weights and order."""
+    """Number of steps and examples in a batch; the seed decides weights and order."""
 
     steps: Count
     batch_size: Count
@@ -77,7 +86,7 @@ class Side(Section):
     """One way to do the training."""
 
     mode: Mode
-    optimizer: Annotated[str, Field(pattern=r"^[^:]+(:[A-Za-z_][\w.]*)?$")]
+    optimizer: Annotated[str, Field(pattern=r"^[^:]+(:[A-Za-z_][\w.]*)?$"), _FromConfig]
     options: _Options = {}
     backend: Optional[Literal["auto", "fused", "primitive", "composite"]] = None
     dtype: Optional[Literal["float16", "bfloat16", "float32", "float64"]] = None
@@ -94,11 +103,11 @@ class Pair(Section):
 
 
 class Comparison(Section):
-    """One comparison. See ``configs/compare.yaml`` for what each key means."""
+    """One comparison. See ``configs/compare.yaml`` for the meaning of each key."""
 
-    title: Annotated[str, Field(min_length=1)]
+    title: Text
     problem: Optional[Problem] = None
-    factory: Optional[Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_][\w.]*$")]] = None
+    factory: Optional[Annotated[str, Field(pattern=r"^[^:]+:[A-Za-z_][\w.]*$"), _FromConfig]] = None
     factory_options: _Options = {}
     training: Training
     sides: Annotated[dict[str, Side], Field(min_length=2)]
@@ -122,12 +131,7 @@ class Comparison(Section):
                 f"{self.problem.train}: there would be no batch"
             )
         for name, side in self.sides.items():
-            # All sides train one network on the same batches: only the loss is left to change.
-            unknown = sorted(set(side.changes) - {"loss"})
-            if self.problem and unknown:
-                raise ValueError(
-                    f"sides.{name}.changes: unknown key '{unknown[0]}'; allowed here: loss"
-                )
+            self._check_changes(name, side)
         for pair in self.all_pairs:
             for name in pair.sides:
                 if name not in self.sides:
@@ -141,9 +145,25 @@ class Comparison(Section):
                 )
         return self
 
+    def _check_changes(self, name: str, side: Side) -> None:
+        """All sides train one network on the same batches: only the loss is left to change."""
+        unknown = sorted(set(side.changes) - {"loss"})
+        if self.problem and unknown:
+            raise ValueError(
+                f"sides.{name}.changes: unknown key '{unknown[0]}'; allowed here: loss"
+            )
+        try:
+            self.problem_of(side)
+        except pydantic.ValidationError as error:
+            wrong = error.errors()[0]
+            key = ".".join(map(str, wrong["loc"]))
+            raise ValueError(
+                f"sides.{name}.changes.{key} = {wrong['input']!r}: {wrong['msg']}"
+            ) from None
+
     @property
     def all_pairs(self) -> list[Pair]:
-        """The pairs that are asked for; if none are, the first side with each other one."""
+        """The pairs of the config; without any, the first side with each other one."""
         if self.pairs is not None:
             return self.pairs
         first, *others = self.sides
@@ -153,7 +173,7 @@ class Comparison(Section):
         return pair.tolerance or self.tolerance
 
     def problem_of(self, side: Side) -> dict[str, Any]:
-        """What the factory is given for a side: the options that all share, and its changes."""
+        """The arguments of the factory for a side: the shared options and its changes."""
         if self.problem is None:
             return {**self.factory_options, **side.changes}
         return Problem.model_validate({**self.problem.model_dump(), **side.changes}).model_dump()
@@ -162,49 +182,10 @@ class Comparison(Section):
 def load_comparison(path: Path) -> Comparison:
     """Reads and checks the config of a comparison.
 
-    Returns:
-        The comparison. A relative ``problem.idx_directory`` is taken from the config's folder, and
-        so are a ``factory`` and a side's ``optimizer`` in a file.
+    A relative ``problem.idx_directory`` and the files of ``factory`` and ``optimizer`` are taken
+    from the config's folder.
 
     Raises:
         ConfigError: As `ms_adam.lab.run.config.load`.
     """
-    comparison = load(path, Comparison)
-    folder = path.parent.resolve()
-    if comparison.problem is not None:
-        # A change of a side is checked here, and not first in a process of its own.
-        for name, side in comparison.sides.items():
-            _check_changes(path, comparison, name, side)
-        directory = comparison.problem.idx_directory
-        if directory is not None:
-            directory = (folder / directory.expanduser()).resolve()
-            problem = comparison.problem.model_copy(update={"idx_directory": directory})
-            comparison = comparison.model_copy(update={"problem": problem})
-    else:
-        factory = _from(folder, comparison.factory)
-        comparison = comparison.model_copy(update={"factory": factory})
-    sides = {
-        name: side.model_copy(update={"optimizer": _from(folder, side.optimizer)})
-        for name, side in comparison.sides.items()
-    }
-    return comparison.model_copy(update={"sides": sides})
-
-
-def _from(folder: Path, name: str) -> str:
-    """The name of a callable; where that is ``file.py:name``, the file is taken from a folder."""
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py"):
-        return name
-    return f"{(folder / Path(file).expanduser()).resolve()}:{attribute}"
-
-
-def _check_changes(path: Path, comparison: Comparison, name: str, side: Side) -> None:
-    try:
-        comparison.problem_of(side)
-    except pydantic.ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(
-            f"{path}: this config can not be used:\n"
-            f"  sides.{name}.changes.{key} = {problem['input']!r}: {problem['msg']}"
-        ) from None
+    return load(path, Comparison)

@@ -1,33 +1,45 @@
-"""What is trained: the built-in network, or what a function of the user's returns."""
+"""The training of a side: the built-in problem or the user's, and the optimizer."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import itertools
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Parameter, nn
 
+import ms_adam
+from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.loader import kind, load_callable
-from ms_adam.lab.problems.images import Split, batches, load_split
+from ms_adam.lab.problems.batches import Batches
+from ms_adam.lab.problems.images import Split, load_split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
+from ms_adam.lab.run.worker import told
+from ms_adam.lab.studies.compare.config import REFERENCE, Side
+from ms_adam.lab.targets import (
+    MindSporeOptimizer,
+    NumpyOptimizer,
+    Optimizer,
+    describe,
+    kind,
+    load_callable,
+    to_numpy,
+)
 from ms_adam.lab.train import fused_loss
 
 
 class Trained(NamedTuple):
-    """What a factory returns.
+    """A factory's result.
 
     Attributes:
-        network: Is called with a batch's inputs.
-        loss: Is called with the network's outputs and the batch's targets; gives a scalar.
-        data: The batches, (inputs, targets), each an array or Tensor, or a tuple of them. It is
-            gone through again when it ends.
+        network: Called with a batch's inputs.
+        loss: Called with the network's outputs and the batch's targets; gives a scalar.
+        data: The batches, (inputs, targets), each an array or Tensor, or a tuple of them. Iteration
+            starts again when it ends.
     """
 
     network: nn.Cell
@@ -49,8 +61,8 @@ def mnist(
     split = _split(idx_directory, train, split_seed)
     network = MultiLayerPerceptron([split.train.pixels.shape[1], *hidden, split.classes], seed)
     loss_of = fused_loss() if loss == "fused" else nn.CrossEntropyLoss()
-    # As many epochs as anybody asks for: a generator makes what is taken.
-    return Trained(network, loss_of, batches(split.train, batch_size, sys.maxsize, seed))
+    images = Batches((split.train.inputs, split.train.targets), batch_size, seed)
+    return Trained(network, loss_of, images.steps())
 
 
 @functools.lru_cache(maxsize=1)  # a process makes everything anew for each pass; reading is slow
@@ -59,20 +71,27 @@ def _split(idx_directory: Optional[Path], train: int, split_seed: int) -> Split:
 
 
 def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, Any]) -> Trained:
-    """Calls a factory and checks what it returns.
+    """Calls a factory and checks its result.
 
     Args:
         factory: ``module:function`` or ``file.py:function``; None is the built-in one.
         seed: For the first weights and the order of the batches.
-        batch_size: How many examples a batch has.
+        batch_size: Examples in a batch.
         options: The factory's other keyword arguments.
 
     Raises:
         UserError: There is no such factory, it takes other arguments, or it returns something else.
     """
     function = mnist if factory is None else load_callable(factory)
-    refuse_arguments(function, f"the factory {factory}", options, seed=seed, batch_size=batch_size)
-    made = function(seed=seed, batch_size=batch_size, **options)
+    arguments = {"seed": seed, "batch_size": batch_size, **options}
+    try:
+        signature = inspect.signature(function)
+        signature.bind(**arguments)
+    except ValueError:  # made in C: it refuses them itself
+        pass
+    except TypeError as error:
+        raise UserError(f"the factory {factory}: {error}; its arguments are {signature}") from None
+    made = function(**arguments)
     if not isinstance(made, (tuple, list)) or len(made) != 3:
         raise UserError(
             f"the factory {factory} must return three things, network, loss and data, but returned "
@@ -89,27 +108,11 @@ def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, 
     return Trained(network, loss, data)
 
 
-def refuse_arguments(function: Callable, name: str, options: dict, *before, **others) -> None:
-    """Refuses options that a function or class does not take, and says which it does.
-
-    Raises:
-        UserError: A name is unknown, or one that must be given is not.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # made in C: it will say itself
-        return
-    try:
-        signature.bind(*before, **others, **options)
-    except TypeError as error:
-        raise UserError(f"{name}: {error}; its arguments are {signature}") from None
-
-
 def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]]:
     """The batches of so many steps as tuples of NumPy arrays: (inputs, targets).
 
     Raises:
-        UserError: There is none, or one is not two things.
+        UserError: There are too few, or one is not two things.
     """
     taken = 0
     for passed in itertools.count(1):
@@ -123,23 +126,71 @@ def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]
             taken += 1
             if taken == steps:
                 return
+        if taken == before == 0 and passed == 1:
+            raise UserError("the data gives no batch")
         if taken == before:
-            what = (
-                "gives no batch"
-                if passed == 1
-                else (
-                    f"ended after {taken} batches and starts only once; {steps} steps need an iterable "
-                    "that can be gone through again (a list, or an object with __iter__)"
-                )
+            raise UserError(
+                f"the data ended after {taken} batches and starts only once; {steps} steps need an "
+                "iterable that can be gone through again (a list, or an object with __iter__)"
             )
-            raise UserError(f"the data {what}")
+
+
+def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Optimizer:
+    """Makes the optimizer of a side.
+
+    The reference's methods also take ``max_grad_norm``, and a list of learning rates.
+
+    Args:
+        name: The side's name, for messages.
+        side: Its section of the config.
+        parameters: The parameters to optimize.
+
+    Raises:
+        UserError: There is no such class or function, it does not take the options, or it
+            returns something else.
+    """
+    path = "ms_adam.reference.Adam" if side.optimizer == REFERENCE else side.optimizer
+    factory, options, extras = load_callable(path), dict(side.options), {}
+    where = f"side '{name}': {path}"
+    is_method = isinstance(factory, type) and issubclass(factory, reference.Method)
+    if side.backend is not None:
+        if is_method or not _takes_backend(factory):
+            raise UserError(f"{where} has no backend, but backend = {side.backend!r} is given")
+        options["backend"] = side.backend
+    if is_method:
+        if isinstance(options.get("learning_rate"), list):
+            extras["learning_rates"] = [float(rate) for rate in options.pop("learning_rate")]
+        extras["max_grad_norm"] = options.pop("max_grad_norm", None)
+    target = describe(where, factory, options)
+    try:
+        made = target.make(list(parameters))
+    except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        # A KeyError's text is the representation of its message.
+        message = str(error.args[0]) if isinstance(error, KeyError) else told(error)
+        raise UserError(
+            f"{where} refused its options {options}: {message.rstrip('. ')}. Its arguments: "
+            f"{target.arguments()}"
+        ) from error
+    if is_method:
+        return NumpyOptimizer(made, parameters, **extras)
+    if not MindSporeOptimizer.runs(made):
+        raise UserError(
+            f"{where} must return an optimizer (a Cell with 'parameters' that is called with the "
+            f"gradients), but returned {kind(made)}"
+        )
+    return MindSporeOptimizer(made)
+
+
+def _takes_backend(factory: Callable) -> bool:
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    if isinstance(factory, type) and issubclass(factory, ms_adam.Adam):
+        return True  # AdamW takes it among its keywords
+    return "backend" in inspect.signature(factory).parameters
 
 
 def _arrays(part: Any) -> tuple[np.ndarray, ...]:
-    values = part if isinstance(part, (tuple, list)) else (part,)
-    return tuple(
-        np.array(value.asnumpy() if isinstance(value, Tensor) else value) for value in values
-    )
+    return tuple(map(to_numpy, part if isinstance(part, (tuple, list)) else (part,)))
 
 
 def _is_iterable(value: Any) -> bool:

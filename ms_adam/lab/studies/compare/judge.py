@@ -1,10 +1,10 @@
-"""Where two sides part first, whether the gradient or the update did, and one sentence on it.
+"""The first parting of two sides, its cause in gradient or update, and one sentence on it.
 
 Two sides part where the relative distance of a tensor is beyond the limit: the tolerance, or the
 noise floor (what a side differs from itself in a second run) where that is higher. Elements whose
-gradient is rounding noise are left out where gradients differ (see `noise`): of what each side
-makes going its own way, and of gradients at the same weights. Given the same gradients, noise or
-not, two optimizers have to agree in every element.
+gradient is rounding noise are left out where gradients differ (see `noise`): in
+the comparison of both trainings, and of gradients at the same weights. Given the same gradients,
+noise or not, two optimizers have to agree in every element.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EQUAL = "equal"
 HELD = "held"
 PARTED = "parted"
 
-# What parted first
+# Causes
 NETWORK = "gradient"
 UPDATE = "update"
 BOTH = "gradient and update"
@@ -47,7 +47,7 @@ class Parting:
         quantity: "loss", "gradient", "moment1", "moment2", "vhat" or "parameter".
         parameter: The tensor's name; None for the loss.
         relative: Its relative distance, over the elements that are not left out.
-        limit: What it was held to.
+        limit: The largest relative distance that holds.
         metrics: All of `distances.METRICS` of that tensor in that step.
     """
 
@@ -61,15 +61,15 @@ class Parting:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What is said of two sides.
+    """The judgement on two sides.
 
     Attributes:
         status: `EQUAL` (in every value), `HELD` (within the limits) or `PARTED`.
         sentence: The verdict in words.
         first: Where they part, each going its own way; if that shows only in elements that are left
             out there, where they part when both are given the same gradients. None if they do not.
-        cause: What parted first, `NETWORK`, `UPDATE`, `BOTH`, `ONLY_LOSS` or `DRIFT` (each step
-            alone is within the limits, and training adds up what is left); None if they do not.
+        cause: `NETWORK`, `UPDATE`, `BOTH`, `ONLY_LOSS` or `DRIFT` (each single step is within the
+            limits, and training adds up the rest); None if they do not part.
         network: The first parting of loss or gradient when both have the same weights.
         update: The first parting of moments or parameters when both are given the same gradients.
     """
@@ -100,22 +100,19 @@ def judge(
         tolerance: What is allowed.
     """
     limits = {q: limit_of(q, tolerance, floors) for q in free.tables}
-    network = _first(replayed, limits, ["gradient"])
-    loss = _first(replayed, limits, [LOSS])
+    network = _first(replayed, limits, ["gradient"]) or _first(replayed, limits, [LOSS])
     update = _first(replayed, limits, [q for q in replayed.tables if q not in (LOSS, "gradient")])
     first = _first(free, limits, list(free.tables)) or update
-    cause = None
-    if first is not None:
-        cause = _cause(first, network or loss, update)
+    cause = None if first is None else _cause(first, network, update)
     status = PARTED if first else (EQUAL if _all_equal(free) else HELD)
-    sentence = _sentence(names, status, cause, free, limits, first, network or loss, update)
-    return Judgement(status, sentence, first, cause, network or loss, update)
+    sentence = _sentence(names, status, cause, free, limits, first, network, update)
+    return Judgement(status, sentence, first, cause, network, update)
 
 
 def limit_of(
     quantity: str, tolerance: Tolerance, floors: tuple[Distances, Distances]
 ) -> np.ndarray:
-    """What relative distances are held to in each step, shape (steps,).
+    """The limit of relative distances in each step, shape (steps,).
 
     The noise floor of a step is the largest of any tensor so far, in either side.
     """
@@ -129,7 +126,7 @@ def limit_of(
 def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optional[Parting]:
     """The earliest step; in it the first quantity, in the order of a step; of it the worst tensor.
 
-    What is not a number is beyond any limit.
+    NaN is beyond any limit.
     """
     beyond = {
         quantity: ~(distances.judged(quantity) <= limits[quantity][:, None]).all(axis=1)
@@ -153,7 +150,7 @@ def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optiona
 
 
 def _cause(first: Parting, network: Optional[Parting], update: Optional[Parting]) -> str:
-    """Only what happened up to the first parting can have caused it."""
+    """Only a parting no later than the first one can have caused it."""
     earlier = {
         name: parting.step
         for name, parting in ((NETWORK, network), (UPDATE, update))
@@ -232,7 +229,7 @@ def _measure(parting: Parting) -> str:
 
 
 def _closest_to_limit(free: Distances, limits: dict) -> tuple[str, int, float]:
-    """(Quantity, step, relative distance) of what comes closest to its limit."""
+    """(Quantity, step, relative distance) of the tensor that comes closest to its limit."""
     best = (LOSS, 1, 0.0)
     most = -1.0
     for quantity, limit in limits.items():

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import mindspore
 import numpy as np
 from mindspore import Tensor, nn
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.studies.compare.optimizers import to_numpy
+from ms_adam.lab.targets import to_numpy
 from ms_adam.lab.train import TrainStep
 
 Batch = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
+StepFunction = Callable[[Batch], tuple[float, list[np.ndarray]]]
 
 
 class Network:
@@ -26,8 +27,8 @@ class Network:
         initial: The file of the first weights. It is read; or written, if it is not there yet.
 
     Attributes:
-        parameters: Those that can be trained.
-        names: Their names, as the network alone has them.
+        parameters: The trainable parameters.
+        names: Their names as the network itself has them.
 
     Raises:
         UserError: There is nothing to train, or the file holds other parameters.
@@ -40,68 +41,57 @@ class Network:
             raise UserError("the factory's network has no parameter that can be trained")
         _start_alike(cell, initial)
         cell.set_train()
-        self._cell, self._loss = _Unpacked(cell), _UnpackedLoss(loss)
+        self._model = _LossOfBatch(cell, loss)
 
     def assign(self, arrays: Sequence[np.ndarray], which: Sequence[bool]) -> None:
-        """Sets those of the parameters that `which` says, rounded to their dtypes."""
+        """Sets the parameters that `which` selects, rounded to their dtypes."""
         chosen = (parameter for parameter, wanted in zip(self.parameters, which) if wanted)
         for parameter, array in zip(chosen, arrays):
             parameter.set_data(Tensor(array, parameter.dtype))
 
-    def gradients(self) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
-        """A function of a batch: the loss and the gradient of each parameter."""
-        parameters = mindspore.ParameterTuple(self.parameters)
-        step = TrainStep(self._cell, None, self._loss, parameters=parameters)
-        return lambda batch: self._run(step, batch, self.parameters)
+    def step(self, optimizer: Optional[nn.Cell] = None) -> StepFunction:
+        """A function of a batch: the loss before the update and the gradients.
 
-    def train_step(self, optimizer: nn.Cell) -> Callable[[Batch], tuple[float, list[np.ndarray]]]:
-        """The same with the update after it: in graph mode it is one graph.
-
-        The gradients are in the order of the optimizer's parameters.
+        Args:
+            optimizer: Updates its parameters; in graph mode the whole is one graph. The gradients
+                are in the order of its parameters, and without one in that of the network's.
         """
-        step = TrainStep(self._cell, optimizer, self._loss, with_gradients=True)
-        return lambda batch: self._run(step, batch, optimizer.parameters)
+        parameters = self.parameters if optimizer is None else optimizer.parameters
+        step = TrainStep(
+            self._model,
+            optimizer,
+            parameters=mindspore.ParameterTuple(parameters) if optimizer is None else None,
+            with_gradients=True,
+        )
+        return lambda batch: self._run(step, batch, parameters)
 
     def _run(self, step: nn.Cell, batch: Batch, parameters) -> tuple[float, list[np.ndarray]]:
         # A plain tuple of tensors is a constant to the compiler: each batch would be a new graph.
         loss, gradients = step(*(mindspore.mutable(tuple(map(Tensor, part))) for part in batch))
         if loss.size != 1:
             raise UserError(f"the loss must be one number, but has shape {loss.shape}")
-        arrays = []
         for parameter, gradient in zip(parameters, gradients):
             if not isinstance(gradient, Tensor) or gradient.shape != parameter.shape:
                 raise UserError(
                     f"the gradient of {parameter.name} is not dense (a row-sparse one, of an "
                     "embedding with sparse=True?): only dense gradients can be compared"
                 )
-            arrays.append(to_numpy(gradient))
-        return float(to_numpy(loss).reshape(())), arrays
+        return float(to_numpy(loss).reshape(())), list(map(to_numpy, gradients))
 
 
-class _Unpacked(nn.Cell):
-    """Gives a network its inputs one by one."""
+class _LossOfBatch(nn.Cell):
+    """The loss of a batch; network and loss are given inputs and targets one by one."""
 
-    def __init__(self, network: nn.Cell):
+    def __init__(self, network: nn.Cell, loss: Callable):
         super().__init__(auto_prefix=False)
-        self.network = network
+        self.network, self.loss = network, loss
 
-    def construct(self, inputs):
-        return self.network(*inputs)
-
-
-class _UnpackedLoss(nn.Cell):
-    """Gives a loss the network's outputs and its targets one by one."""
-
-    def __init__(self, loss: Callable):
-        super().__init__(auto_prefix=False)
-        self.loss = loss
-
-    def construct(self, outputs, targets):
-        return self.loss(outputs, *targets)
+    def construct(self, inputs, targets):
+        return self.loss(self.network(*inputs), *targets)
 
 
 def _start_alike(cell: nn.Cell, initial: Path) -> None:
-    """All parameters, those that are not trained too, from a file that the first run writes."""
+    """Loads all parameters, untrained ones too, from a file that the first run writes."""
     parameters = list(cell.get_parameters())
     shapes = {f"{i} {p.name}": tuple(p.shape) for i, p in enumerate(parameters)}
     if not initial.exists():

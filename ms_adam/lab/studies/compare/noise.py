@@ -1,11 +1,11 @@
-"""Which elements of a gradient are rounding noise.
+"""Elements of a gradient that are rounding noise.
 
 Some gradients are zero in exact arithmetic: that of the bias of an attention's keys, since softmax
-is shift invariant, and that of a bias before batch normalization. What is computed is a sum of
+is shift invariant, and that of a bias before batch normalization. The computed gradient is a sum of
 rounding errors. Two correct runs round differently, and Adam divides a gradient by its size, so the
 parameter moves by whole steps of noise: two sides part there without any fault.
 
-Rounding noise is recognised by what a rounding does to it, without knowledge of the network. Every
+Rounding noise is recognised by the effect of a rounding, without knowledge of the network. Every
 weight is nudged by one unit in the last place, and the gradient is taken again: a gradient with
 correct digits changes in its last ones, noise changes by its own size. The test is relative to the
 element itself, so a gradient is not taken for noise because it is small.
@@ -27,7 +27,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
-from ms_adam.lab.studies.compare.distances import spacing
+from ms_adam.lab.measure import spacing
 
 FACTOR = 8.0
 SAMPLES = 16  # nudged gradients at least, over the steps of a training
@@ -38,13 +38,13 @@ Arrays = Sequence[np.ndarray]
 
 
 class Noise(NamedTuple):
-    """What was measured of the gradients of one side; an array for each parameter.
+    """Measurements of one side's gradients; an array for each parameter.
 
     Attributes:
         size: The largest absolute value of each element over all steps.
-        change: How far a nudge of the weights changed each element, at most; 0 where the gradient
-            does not repeat itself at the same weights, as with dropout: that is randomness, and
-            the noise floor's business.
+        change: The largest change of each element by a nudge of the weights; 0 where the gradient
+            does not repeat itself at the same weights, as with dropout: that is randomness, which
+            the noise floor measures.
     """
 
     size: list[np.ndarray]
@@ -88,7 +88,7 @@ def of_both(one: Noise, other: Noise) -> list[np.ndarray]:
 
 
 def sampled_steps(steps: int) -> list[int]:
-    """In which steps weights are nudged: all, or `SAMPLES` of them, the first and last included."""
+    """The steps in which weights are nudged: all, or `SAMPLES` with the first and the last."""
     return sorted(set(np.linspace(0, steps - 1, min(steps, SAMPLES)).astype(int).tolist()))
 
 
@@ -96,7 +96,7 @@ class Sampler:
     """Samples the change of gradients step by step.
 
     Args:
-        steps: How many steps the training has.
+        steps: Number of steps of the training.
         shapes: Of the parameters whose gradients are measured.
     """
 
@@ -108,7 +108,7 @@ class Sampler:
         self._repeats = [np.ones(shape, bool) for shape in shapes]
 
     def see(self, gradients: Arrays) -> None:
-        """Takes in the gradients that a step of the training had."""
+        """Takes in the gradients of a step of the training."""
         for size, gradient in zip(self._size, gradients):
             np.maximum(size, np.abs(gradient), out=size)  # NaN stays, and is no noise
 
@@ -118,9 +118,9 @@ class Sampler:
         """Samples at the weights of one step.
 
         Args:
-            weights: All that the gradients depend on.
-            dtypes: In which the network holds each.
-            gradients_at: The gradients at given weights, on the batch of the step.
+            weights: All weights that the gradients depend on.
+            dtypes: Their dtypes in the network.
+            gradients_at: Takes weights; returns the gradients there, on the batch of the step.
         """
         here, again = gradients_at(weights), gradients_at(weights)
         for repeats, one, other in zip(self._repeats, here, again):

@@ -1,4 +1,4 @@
-"""What a side leaves on disk, step by step.
+"""The record of a side on disk, step by step.
 
 A record is a folder:
 
@@ -26,7 +26,7 @@ from ms_adam.lab.errors import UserError
 
 QUANTITIES = ("gradient", "moment1", "moment2", "vhat", "parameter")  # in the order of one step
 
-# name: (what it has besides one value for each step, what it is)
+# name: (axes besides the steps, meaning)
 SCALARS = {
     "loss": ((), "the loss before the update"),
     "learning_rate": (("parameter",), "of each parameter"),
@@ -42,13 +42,13 @@ class RecordWriter:
     """Writes a record.
 
     Args:
-        folder: Where; made.
+        folder: The folder to make.
         names: The parameters' names.
         shapes: Their shapes.
-        dtypes: {quantity: a dtype's name for each parameter}; says which quantities there are.
-        steps: How many steps there will be.
+        dtypes: {quantity: a dtype's name for each parameter}; its keys are the recorded quantities.
+        steps: Number of steps.
         initial: The first parameters.
-        limit_mb: The most that the record may take.
+        limit_mb: The largest size of the record.
 
     Raises:
         UserError: It would take more than `limit_mb`.
@@ -122,9 +122,9 @@ class Record:
         names: The parameters' names.
         shapes: Their shapes.
         dtypes: {quantity: a dtype's name for each parameter}.
-        quantities: Those that there are, in the order of one step.
-        steps: How many.
-        facts: What the side said of itself: backend, device_target, optimizer.
+        quantities: The recorded ones, in the order of one step.
+        steps: Number of steps.
+        facts: Of the side: backend, device_target, optimizer.
         scalars: The arrays of `SCALARS`, float64, steps first.
         batches: A digest of each step's batch, uint64.
     """

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ms_adam.lab.run import ExperimentError
-from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.mode_runs import Interrupted, Progress
+from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.run.processes import work
-from ms_adam.lab.run.results import SCHEMA, plain, write_json
+from ms_adam.lab.run.results import results, write_json
+from ms_adam.lab.run.study import Progress
 from ms_adam.lab.studies.compare.config import Comparison, Pair
 from ms_adam.lab.studies.compare.distances import LOSS, Distances, between
 from ms_adam.lab.studies.compare.judge import PARTED, judge, limit_of
@@ -26,23 +25,23 @@ _RECORDS = "records"
 
 
 def compare(comparison: Comparison, out: Path, progress: Progress) -> dict[str, Any]:
-    """Runs all sides and writes what was found.
+    """Runs all sides and writes the results.
 
     Args:
-        comparison: What to run.
+        comparison: The config.
         out: The folder to write to; made if it is not there. It gets ``compare.json``;
             ``side<N>.npz``, the arrays of `record.SCALARS`; ``side<N>_floor.npz``,
             ``pair<N>_free.npz`` and ``pair<N>_replayed.npz``, the tables of `Distances`; and a log
-            of each process. While it runs there is a folder ``records`` of at most
-            ``limit_mb``, which is kept only if the config says so. An earlier comparison in it is
-            replaced, and nothing else in it is touched.
-        progress: Is called while processes run.
+            of each process. While it runs there is a folder ``records`` of at most ``limit_mb``,
+            which is kept only if the config says so. An earlier comparison is replaced, and other
+            files are left alone.
+        progress: Called while processes run.
 
     Returns:
-        What ``compare.json`` holds; see `evaluate`.
+        The content of ``compare.json``; see `evaluate`.
 
     Raises:
-        ExperimentError: A side can not run, or two sides are not the same training.
+        ExperimentError: A side cannot run, or two sides are not the same training.
         Interrupted: The user pressed Ctrl-C.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -69,10 +68,12 @@ def _run_sides(comparison: Comparison, out: Path, progress: Progress) -> None:
     """All first runs, then all second runs: those replay what the first ones recorded."""
     records = out / _RECORDS
     records.mkdir()
-    plain_comparison = comparison.model_dump(mode="json")
     steps = comparison.training.steps
     numbers = {name: number for number, name in enumerate(comparison.sides, start=1)}
-    common = {"comparison": plain_comparison, "initial": str(records / "initial.npz")}
+    common = {
+        "comparison": comparison.model_dump(mode="json"),
+        "initial": str(records / "initial.npz"),
+    }
 
     def run(name: str, what: str, job: dict, total: int) -> None:
         label = f"{name}, {what}"
@@ -108,7 +109,7 @@ def _run_sides(comparison: Comparison, out: Path, progress: Progress) -> None:
 
 
 def evaluate(comparison: Comparison, out: Path) -> dict[str, Any]:
-    """Reads what all processes left and makes what ``compare.json`` holds.
+    """Makes the content of ``compare.json`` from the files of all processes.
 
     One entry of ``results``: ``title``, ``config``, ``parameters`` (names and shapes), ``sides``
     (facts, scalars of each step, weight decay of each parameter, non-finite counts, noise floor)
@@ -127,7 +128,6 @@ def evaluate(comparison: Comparison, out: Path) -> dict[str, Any]:
         for place, pair in enumerate(comparison.all_pairs, start=1)
     ]
     first = next(iter(records.values()))
-    targets = sorted({record.facts["device_target"] for record in records.values()})
     entry = {
         "title": comparison.title,
         "config": _without_folders(comparison),
@@ -138,9 +138,7 @@ def evaluate(comparison: Comparison, out: Path) -> dict[str, Any]:
         "sides": sides,
         "pairs": pairs,
     }
-    return plain(
-        {"schema": SCHEMA, "environment": environment(", ".join(targets)), "results": [entry]}
-    )
+    return results([entry], (record.facts["device_target"] for record in records.values()))
 
 
 def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distances) -> dict:
@@ -254,7 +252,7 @@ def _refuse_other_trainings(records: dict[str, Record]) -> None:
 
 
 def _without_folders(comparison: Comparison) -> dict[str, Any]:
-    """The config, without where on this machine files lie."""
+    """The config without the folders of its files."""
     config = comparison.model_dump(mode="json", exclude_none=True)
     for side in config["sides"].values():
         side["optimizer"] = Path(side["optimizer"]).name
@@ -267,12 +265,6 @@ def _without_folders(comparison: Comparison) -> dict[str, Any]:
 
 def _clear(out: Path) -> None:
     shutil.rmtree(out / _RECORDS, ignore_errors=True)
-    for pattern in (
-        "compare.json",
-        "index.html",
-        "side[0-9]*.npz",
-        "side[0-9]*.log",
-        "pair[0-9]*.npz",
-    ):
-        for path in out.glob(pattern):
-            path.unlink()
+    files = "compare.json", "index.html", "side[0-9]*.npz", "side[0-9]*.log", "pair[0-9]*.npz"
+    for path in [path for pattern in files for path in out.glob(pattern)]:
+        path.unlink()

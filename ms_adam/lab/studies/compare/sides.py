@@ -1,24 +1,22 @@
-"""The process of one side: ``python -m ms_adam.lab.studies.compare.sides``.
+"""The process of one side.
 
 The first run of a side trains and writes a record; then it nudges the weights of some steps, to
 find out which elements of the gradients are rounding noise. The second run trains again and
-measures how far it is from the first (the noise floor); then it replays other sides' records, which
-separates what parted first. In step t of a replay of side A through side B
+measures its distance to the first (the noise floor); then it replays other sides' records, which
+separates the causes. In step t of a replay of side A through side B
 
     the gradient of B is taken at the parameters that A had, on the same batch, and compared with
     A's gradient: both had the same weights;
     B's optimizer is given A's gradients, from the first step on, and its moments and parameters are
     compared with A's: both had the same gradients.
 
-Neither carries on what training makes of a difference, so each is the side's own. See
-`ms_adam.lab.run.worker` for how a worker is spoken to.
+Neither carries on what training makes of a difference, so each is the side's own.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -26,11 +24,12 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.worker import Events, enter, serve, told
+from ms_adam.lab.run.worker import Events, enter, told
 from ms_adam.lab.studies.compare.config import Comparison
-from ms_adam.lab.studies.compare.distances import Distances, coarser
+from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.noise import Noise, Sampler, of_both, sampled_steps
 from ms_adam.lab.studies.compare.record import Record, RecordWriter
+from ms_adam.lab.targets import MindSporeOptimizer, dtype_name, rounded
 
 
 def work(job: dict, events: Events) -> None:
@@ -66,12 +65,10 @@ def work(job: dict, events: Events) -> None:
     steps = comparison.training.steps
     _second_run(start(), Record(Path(job["again"])), events).save(job["floor"])
     for place, replay in enumerate(job["replays"], start=1):
-        left_out = None
+        record, noise = Path(replay["record"]), None
         if replay["leave_out_noise"]:
-            left_out = of_both(
-                *(Noise.load(Path(folder)) for folder in (job["again"], replay["record"]))
-            )
-        found = _replay(start(), Record(Path(replay["record"])), events, place * steps, left_out)
+            noise = of_both(Noise.load(Path(job["again"])), Noise.load(record))
+        found = _replay(start(), Record(record), events, place * steps, noise)
         found.save(replay["distances"])
 
 
@@ -81,7 +78,7 @@ class _Step(NamedTuple):
     Attributes:
         batch: A digest of the batch, uint64.
         arrays: {quantity: an array for each parameter}, after the update.
-        scalars: What `record.SCALARS` says, but for the counts.
+        scalars: The values of `record.SCALARS`, except for the counts.
     """
 
     batch: int
@@ -92,29 +89,26 @@ class _Step(NamedTuple):
 class _Pass:
     """One pass through the steps: network, optimizer and data are made anew for it.
 
-    The side's dtype, if it has one, is that of the optimizer's parameters and of the gradients that
-    it is given; the network then has their rounding and computes in its own. So all dtypes can be
-    compared, whatever the network's operators can do on this device.
+    The side's dtype, if it has one, is that of the optimizer's parameters and of its gradients; the
+    network then has their rounding and computes in its own. So all dtypes can be compared, whatever
+    the network's operators can do on this device.
 
     Attributes:
-        names: Of the parameters that are recorded: those which the optimizer has, in the network's
-            order. All arrays below are in this order.
+        names: The parameters that are recorded: those of the optimizer, in the network's order. All
+            arrays below are in this order.
         initial: Their first values.
-        steps: How many.
-        facts: What the side says of itself.
+        steps: Number of steps.
+        facts: The side's entry in the record.
     """
 
     def __init__(self, comparison: Comparison, name: str, initial: Path):
         # Not at the top: a context can only be chosen before anything is made.
         import mindspore
-        from mindspore import Parameter, Tensor
 
         from ms_adam.lab.studies.compare import factories
         from ms_adam.lab.studies.compare.network import Network
-        from ms_adam.lab.studies.compare.optimizers import FrameworkOptimizer, make_optimizer
 
-        side = comparison.sides[name]
-        training = comparison.training
+        side, training = comparison.sides[name], comparison.training
         random.seed(training.seed)
         np.random.seed(training.seed)
         mindspore.set_seed(training.seed)
@@ -126,21 +120,20 @@ class _Pass:
         self._network = Network(made.network, made.loss, initial)
         parameters = self._network.parameters
         if side.dtype is not None:
-            dtype = getattr(mindspore, side.dtype)
             parameters = [
-                Parameter(Tensor(parameter.asnumpy(), dtype), name=its_name)
+                MindSporeOptimizer.parameter(parameter.asnumpy(), side.dtype, its_name)
                 for parameter, its_name in zip(parameters, self._network.names)
             ]
-        self._optimizer = make_optimizer(name, side, parameters)
+        self._optimizer = factories.make_optimizer(name, side, parameters)
         # On parameters of their own the optimizer and the network have to be brought together; else
         # the whole step is one graph, as it is in a training.
-        self._apart = side.dtype is not None or not isinstance(self._optimizer, FrameworkOptimizer)
-        self._place = {id(p): i for i, p in enumerate(self._optimizer.parameters)}
-        self._held = [id(p) in self._place for p in parameters]
-        self._order = [self._place[id(p)] for p, held in zip(parameters, self._held) if held]
+        self._apart = side.dtype is not None or self._optimizer.name != MindSporeOptimizer.name
+        place = {id(p): i for i, p in enumerate(self._optimizer.parameters)}
+        self._held = [id(p) in place for p in parameters]
+        self._order = [place[id(p)] for p in self._of_held(parameters)]
         self.names = self._of_held(self._network.names)
         self.initial = self._state()["parameter"]
-        self._gradient_dtypes = self._of_held([_dtype(p) for p in parameters])
+        self._gradient_dtypes = self._of_held(list(map(dtype_name, parameters)))
         self.facts = {
             "optimizer": side.optimizer,
             "backend": self._optimizer.backend,
@@ -148,22 +141,21 @@ class _Pass:
         }
 
     def dtypes(self) -> dict[str, list[str]]:
-        """{quantity: the dtype's name of each parameter's}."""
+        """{quantity: the name of each parameter's dtype}."""
         state = {q: self._ordered(names) for q, names in self._optimizer.state_dtypes().items()}
         return {"gradient": self._gradient_dtypes, **state}
 
     def train(self) -> Iterator[_Step]:
         """Trains; yields each step."""
-        whole = None if self._apart else self._network.train_step(self._optimizer.cell)
-        gradients_of = self._network.gradients() if self._apart else None
+        step = self._network.step(None if self._apart else self._optimizer.optimizer)
         for batch in self._batches:
             rates, decays = self._optimizer.settings()
+            loss, gradients = step(batch)
             if self._apart:
-                loss, gradients = gradients_of(batch)
                 gradients = self._rounded(self._of_held(gradients))
-                self._update(gradients)
+                self._optimizer.step(self._unordered(gradients))
+                self._assign(self._state()["parameter"])
             else:
-                loss, gradients = whole(batch)
                 gradients = self._ordered(gradients)
             c1, c2 = self._optimizer.corrections() or (np.nan, np.nan)
             scalars = {
@@ -172,20 +164,20 @@ class _Pass:
                 "weight_decay": self._ordered(decays),
                 "c1": c1,
                 "c2": c2,
-                "gradient_norm": [_norm(gradient) for gradient in gradients],
+                "gradient_norm": [np.linalg.norm(np.asarray(g, np.float64)) for g in gradients],
             }
             yield _Step(_digest(batch), {"gradient": gradients, **self._state()}, scalars)
 
     def gradients_at(self, positions: Iterator[Sequence[np.ndarray]]) -> Iterator[tuple]:
         """Yields (digest of the batch, loss, gradients) of each step at given parameters."""
-        gradients_of = self._network.gradients()
+        step = self._network.step()
         for batch, position in zip(self._batches, positions):
-            yield _digest(batch), *self._at(position, gradients_of, batch)
+            yield _digest(batch), *self._at(position, step, batch)
 
     def sample_noise(self, record: Record, sampler: Sampler, events: Events) -> None:
         """Samples gradients at and beside the parameters that this side had in some steps."""
-        gradients_of = self._network.gradients()
-        dtypes = self._of_held([_dtype(parameter) for parameter in self._network.parameters])
+        gradients_of = self._network.step()
+        dtypes = self._of_held(list(map(dtype_name, self._network.parameters)))
         steps = sampled_steps(self.steps)
         for step, batch in enumerate(self._batches):
             if step in steps:
@@ -199,18 +191,14 @@ class _Pass:
     def states_after(self, gradients: Iterator[Sequence[np.ndarray]]) -> Iterator[dict]:
         """Yields the optimizer's state after each step with given gradients."""
         for given in gradients:
-            self._optimizer.update(self._unordered(given))
+            self._optimizer.step(self._unordered(given))
             yield self._state()
 
-    def _at(self, position: Sequence[np.ndarray], gradients_of, batch) -> tuple[float, list]:
+    def _at(self, position: Sequence[np.ndarray], step, batch) -> tuple[float, list]:
         """Loss and gradients of a batch at given parameters."""
         self._assign(position)
-        loss, gradients = gradients_of(batch)
+        loss, gradients = step(batch)
         return loss, self._rounded(self._of_held(gradients))
-
-    def _update(self, gradients: Sequence[np.ndarray]) -> None:
-        self._optimizer.update(self._unordered(gradients))
-        self._assign(self._state()["parameter"])
 
     def _state(self) -> dict[str, list[np.ndarray]]:
         return {q: self._ordered(arrays) for q, arrays in self._optimizer.state().items()}
@@ -219,12 +207,10 @@ class _Pass:
         self._network.assign(position, self._held)
 
     def _rounded(self, gradients: Sequence[np.ndarray]) -> list[np.ndarray]:
-        from ms_adam.lab.studies.compare.optimizers import rounded
-
         return [rounded(g, dtype) for g, dtype in zip(gradients, self._gradient_dtypes)]
 
     def _of_held(self, values: Sequence) -> list:
-        """Of something for each parameter of the network, that of those the optimizer has."""
+        """Selects from one value for each parameter of the network those of the optimizer's."""
         return [value for value, held in zip(values, self._held) if held]
 
     def _ordered(self, values: Sequence) -> list:
@@ -262,69 +248,48 @@ def _first_run(run: _Pass, job: dict, events: Events) -> Sampler:
 
 
 def _second_run(run: _Pass, first: Record, events: Events) -> Distances:
-    """Trains again and measures how far from the first run it is."""
+    """Trains again and measures the distance to the first run."""
     found = Distances.empty(first.names, first.quantities, first.steps)
-    initial = first.initial(), run.initial
     for step, passed in enumerate(run.train()):
         if passed.batch != first.batches[step]:
             raise UserError(
                 f"the data gave another batch {step + 1} in a second run: with one seed a factory "
                 "must give one order of batches"
             )
-        found.measure_loss(step, first.scalars["loss"][step], passed.scalars["loss"])
-        for quantity, arrays in passed.arrays.items():
-            there, dtypes = first.read(step, quantity), first.dtypes[quantity]
-            places = initial if quantity == "parameter" else None
-            found.measure(step, quantity, there, arrays, dtypes, places)
+        loss = passed.scalars["loss"]
+        found.measure(step, first, loss, passed.arrays, first.dtypes, run.initial)
         events.progress(step + 1)
     return found
 
 
 def _replay(
-    run: _Pass, other: Record, events: Events, done: int, left_out: Optional[Sequence[np.ndarray]]
+    run: _Pass, other: Record, events: Events, done: int, noise: Optional[Sequence[np.ndarray]]
 ) -> Distances:
     """Feeds another side's weights to this one's network, its gradients to this one's optimizer.
 
-    Of the gradients some elements can be left out; moments and parameters are of equal gradients.
+    Noise is left out of the gradients only: moments and parameters are of equal gradients.
     """
     if run.names != other.names:
         raise UserError(
             "two sides optimize other parameters: "
             f"{', '.join(sorted(set(run.names) ^ set(other.names))[:5])}"
         )
-    dtypes = run.dtypes()
+    dtypes, initial = run.dtypes(), run.initial
     quantities = [quantity for quantity in other.quantities if quantity in dtypes]
     found = Distances.empty(run.names, quantities, run.steps)
-    initial = other.initial(), run.initial
-    kinds = {q: list(map(coarser, dtypes[q], other.dtypes[q])) for q in quantities}
-
     given = (other.read(step, "gradient") for step in range(run.steps))
     for step, state in enumerate(run.states_after(given)):
-        for quantity in quantities[1:]:
-            there = other.read(step, quantity)
-            places = initial if quantity == "parameter" else None
-            found.measure(step, quantity, there, state[quantity], kinds[quantity], places)
+        found.measure(step, other, None, state, dtypes, initial)
         events.progress(done + step // 2)
 
+    left_out = None if noise is None else {"gradient": noise}
     before = map(other.before, range(run.steps))
     for step, (batch, loss, gradients) in enumerate(run.gradients_at(before)):
         if batch != other.batches[step]:
             raise UserError(f"two sides were given other batches in step {step + 1}")
-        found.measure_loss(step, other.scalars["loss"][step], loss)
-        there = other.read(step, "gradient")
-        found.measure(step, "gradient", there, gradients, kinds["gradient"], left_out=left_out)
+        found.measure(step, other, loss, {"gradient": gradients}, dtypes, initial, left_out)
         events.progress(done + (run.steps + step + 1) // 2)
     return found
-
-
-def _dtype(parameter) -> str:
-    from ms_adam.lab.studies.compare.optimizers import dtype_name
-
-    return dtype_name(parameter)
-
-
-def _norm(gradient: np.ndarray) -> float:
-    return float(np.linalg.norm(np.asarray(gradient, np.float64)))
 
 
 def _digest(batch: tuple) -> int:
@@ -334,7 +299,3 @@ def _digest(batch: tuple) -> int:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return int.from_bytes(digest.digest(), "little")
-
-
-if __name__ == "__main__":
-    sys.exit(serve(work))

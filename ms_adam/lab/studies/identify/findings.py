@@ -1,12 +1,12 @@
-"""What is found: the questions, their answers in words, and all of them together."""
+"""Findings: the questions, their answers in words, and all of them together."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Optional
 
-# What each question is called, and what its answers mean.
+# The title of each question, and its answers in words.
 QUESTIONS = {
     "epsilon": "epsilon",
     "corrected": "bias correction",
@@ -77,15 +77,15 @@ class Finding:
     """One answer.
 
     Attributes:
-        question: a key of QUESTIONS.
-        status: "found"; "ambiguous": another answer explains what was seen as well; "no known
+        question: A key of QUESTIONS.
+        status: "found"; "ambiguous": another answer explains the observation as well; "no known
             formula": none does; "option ignored"; "refused": the optimizer raised an error.
-        answer: in words. If there is no known formula, the one that is nearest.
-        residual: relative error of the answer's formula; None if nothing could be measured.
-        excess: the ratio of errors to what rounding explains of them, at its largest; up to 1, all.
-        next_best: the next-best answer, in words; None if no other is thinkable.
-        next_residual: its relative error.
-        note: what else is to be said.
+        answer: In words. If there is no known formula, the nearest one.
+        residual: Relative error of the answer's formula; None if nothing could be measured.
+        excess: The largest ratio of an error to what rounding explains of it; up to 1, all.
+        next_best: The next-best answer, in words; None if there is no other.
+        next_residual: Its relative error.
+        note: Further remarks.
     """
 
     question: str
@@ -100,23 +100,23 @@ class Finding:
 
 @dataclass(frozen=True)
 class Identification:
-    """What an optimizer is.
+    """The identity of an optimizer.
 
     Attributes:
-        target: its name.
-        options: what was set.
+        target: Its name.
+        options: The options that were set.
         status: "found", "ambiguous", "no known formula", or "refused": it does not run here.
-        formula: in words; the error if it does not run.
-        residual, excess, next_best, next_residual: as in `Finding`, of the formula as a whole.
-        algorithm1: whether it is Algorithm 1 of Kingma & Ba 2015 for dense gradients in float32,
+        formula: In words; the error if it does not run.
+        residual, excess, next_best, next_residual: As in `Finding`, of the formula as a whole.
+        algorithm1: Whether it is Algorithm 1 of Kingma & Ba 2015 for dense gradients in float32,
             with no question about that open.
-        numbers: learning_rate, beta1, beta2 and eps that it was taken to have.
-        assumed: those of them that nothing tells, and for which Adam's defaults stood.
-        findings: one for each question that arose.
+        numbers: The learning_rate, beta1, beta2 and eps that it was taken to have.
+        assumed: Those of them that nothing tells, and for which Adam's defaults stood.
+        findings: One for each question that arose.
     """
 
     target: str
-    options: Dict[str, Any]
+    options: dict[str, Any]
     status: str
     formula: str
     residual: Optional[float] = None
@@ -124,21 +124,21 @@ class Identification:
     next_best: Optional[str] = None
     next_residual: Optional[float] = None
     algorithm1: bool = False
-    numbers: Dict[str, float] = field(default_factory=dict)
-    assumed: List[str] = field(default_factory=list)
-    findings: List[Finding] = field(default_factory=list)
+    numbers: dict[str, float] = field(default_factory=dict)
+    assumed: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
-    def finding(self, question):
+    def finding(self, question: str) -> Optional[Finding]:
         """The finding of a question; None if it was not asked."""
         return next((f for f in self.findings if f.question == question), None)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no infinite numbers: None stands for them."""
         return _finite(asdict(self))
 
 
-def words(axis, form):
-    """What a form answers on an axis."""
+def words(axis: str, form) -> str:
+    """The answer of a form on an axis."""
     if axis == "amsgrad" and form.amsgrad != "none" and form.corrected in ("first", "neither"):
         return "maximum"  # with no correction to be before or after of
     return WORDS[axis][getattr(form, axis)]

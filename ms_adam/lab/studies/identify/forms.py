@@ -1,8 +1,9 @@
 """The hypotheses: every way of writing Adam that is told from the others, in NumPy.
 
-`ms_adam.reference.Adam` is what is published. Implementations also correct one moment alone, take
-AMSGrad's maximum after the correction, decay without the learning rate, or count from 2: `Form` has
-all of these, and tests hold it to `reference.Adam` wherever both speak of the same formula.
+`ms_adam.reference.Adam` states the published formulas. Implementations also correct one moment
+only, take AMSGrad's maximum after the correction, decay without the learning rate, or count from 2,
+and they round: `Form` has all of these, and is carried out in float32 too, which the reference is
+not. Tests hold it to `reference.Adam` wherever both state the same formula.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,21 +35,21 @@ class Form:
     Attributes:
         epsilon: "outside" the root, after the correction (Algorithm 1 of Kingma & Ba 2015); "hat":
             outside, before the correction; "inside" the root, after the correction; "none".
-        corrected: which moments are freed from bias: "both", "first", "second" or "neither".
+        corrected: The bias-corrected moments: "both", "first", "second" or "neither".
         nesterov: "none"; "shared": beta1 m + (1 - beta1) g under the correction of this step, as in
             TensorFlow and MindSpore; "own": each part under its own correction (Dozat 2016).
         amsgrad: "none", or the largest second moment so far, taken "before" or "after" correction.
         decay: "none"; "L2": added to the gradient; "decoupled": w also loses learning_rate *
             weight_decay * w; "unscaled": weight_decay * w.
         first_step: t in the first step; 2 is a count that was raised once too often.
-        zeros: what becomes of elements whose gradient is 0: "updated", as published, or "left".
+        zeros: Elements whose gradient is 0 are "updated", as published, or "left".
         betas: "as given", or "exchanged".
         rates: beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999
             is then off by 1.3e-5 or by 2.3%.
         powers: beta^t in the corrections "exact"; exact for a beta "rounded" to float32; itself
             rounded to float32, "single"; or multiplied up in float32 step by step, which "drifts".
-        moments: how they are kept: "float32" or better (here: unrounded); "float16"; "at rest":
-            float16 between steps, unrounded in the update; "bfloat16".
+        moments: Kept in "float32" or better (here: unrounded); "float16"; "at rest": float16
+            between steps, unrounded in the update; "bfloat16".
     """
 
     epsilon: str = "outside"
@@ -65,18 +66,17 @@ class Form:
 
     rounds_powers = True  # `powers` says how beta^t is rounded
 
-    def walk(self, numbers, gradients, start, dtype=np.float64, weights="float32"):
-        """Where a parameter goes.
+    def walk(
+        self, numbers: Numbers, gradients, start, dtype=np.float64, weights: str = "float32"
+    ) -> np.ndarray:
+        """The places of a parameter after each step, float64 of shape (steps, elements).
 
         Args:
-            numbers: `Numbers`.
-            gradients: array of shape (steps, elements).
-            start: array of shape (elements,).
-            dtype: what is computed in; float32 shows how far rounding alone leads.
-            weights: how the parameter is kept between steps, as `moments`.
-
-        Returns:
-            The places after each step, float64 of shape (steps, elements).
+            numbers: The optimizer's numbers.
+            gradients: Array of shape (steps, elements).
+            start: Array of shape (elements,).
+            dtype: Of all arithmetic; float32 shows how far rounding takes the formula.
+            weights: The precision of the parameter between steps, as `moments`.
         """
         alpha, beta1, beta2, eps, decay = (float(x) for x in numbers)
         if self.betas == "exchanged":
@@ -123,14 +123,12 @@ class Form:
                 if self.moments == "at rest":
                     m, v = rounded(m, "float16"), rounded(v, "float16")
                 if self.zeros == "left":
-                    w, m, v, largest = (
-                        np.where(raw == 0.0, was, now)
-                        for was, now in zip(before, (w, m, v, largest))
-                    )
+                    now = w, m, v, largest
+                    w, m, v, largest = (np.where(raw == 0.0, *pair) for pair in zip(before, now))
                 places.append(w)
         return np.array(places, np.float64)
 
-    def _corrections(self, beta, corrected) -> Iterator[Tuple[float, float]]:
+    def _corrections(self, beta: float, corrected: bool) -> Iterator[tuple[float, float]]:
         """1 - beta^t of each step and of the next one; 1 where there is no correction."""
         if not corrected:
             return itertools.repeat((1.0, 1.0))
@@ -146,51 +144,40 @@ class Form:
             values = itertools.islice(values, self.first_step, None)
         else:
             values = (bias_correction(beta, t) for t in itertools.count(self.first_step))
-        return _pairs(values)
+        this, following = itertools.tee(values)
+        return zip(this, itertools.islice(following, 1, None))
 
     def name(self) -> str:
         """In words; decay, powers and moments are told apart from it."""
-        if self.corrected == "both":
-            base = {
-                "outside": "Algorithm 1",
-                "hat": "epsilon-hat",
-                "inside": "epsilon inside the root",
-                "none": "no epsilon",
-            }[self.epsilon]
-        else:
-            base = {
-                "first": "only the first moment corrected",
-                "second": "only the second moment corrected",
-                "neither": "no bias correction",
-            }[self.corrected]
-            base += {
-                "outside": "",
-                "hat": ", epsilon-hat",
-                "inside": ", epsilon inside the root",
-                "none": ", no epsilon",
-            }[self.epsilon]
-        return base + "".join(
+        epsilon = {
+            "outside": "",
+            "hat": "epsilon-hat",
+            "inside": "epsilon inside the root",
+            "none": "no epsilon",
+        }[self.epsilon]
+        corrected = {
+            "both": "",
+            "first": "only the first moment corrected",
+            "second": "only the second moment corrected",
+            "neither": "no bias correction",
+        }[self.corrected]
+        base = ", ".join(filter(None, (corrected, epsilon))) or "Algorithm 1"
+        moments = {"float32": "", "bfloat16": ", bfloat16 moments"}
+        return "".join(
             (
+                base,
                 {"none": "", "shared": ", Nesterov", "own": ", Nesterov (Dozat)"}[self.nesterov],
                 "" if self.amsgrad == "none" else f", AMSGrad ({self.amsgrad} correction)",
                 "" if self.first_step == 1 else f", steps counted from {self.first_step}",
                 "" if self.zeros == "updated" else ", elements of zero gradient left out",
                 "" if self.betas == "as given" else ", beta1 and beta2 exchanged",
-                {"float32": "", "bfloat16": ", bfloat16 moments"}.get(
-                    self.moments, ", float16 moments"
-                ),
+                moments.get(self.moments, ", float16 moments"),
             )
         )
 
 
-def _pairs(values):
-    """Each value with the one after it."""
-    this, following = itertools.tee(values)
-    return zip(this, itertools.islice(following, 1, None))
-
-
-def rounded(x, kind):
-    """What a dtype of fewer digits keeps of x, in x's own dtype; all of it for "float32"."""
+def rounded(x: np.ndarray, kind: str) -> np.ndarray:
+    """x rounded to a dtype of fewer digits, in its own dtype; "float32" leaves it as it is."""
     if kind == "float16":
         return x.astype(np.float16).astype(x.dtype)
     if kind == "bfloat16":  # the upper half of a float32, to nearest, ties to even
@@ -200,7 +187,7 @@ def rounded(x, kind):
     return x
 
 
-# The answers that are tried; "half" with float16 parameters alone.
+# The answers that are tried; "half" with float16 parameters only.
 CHOICES = {
     "epsilon": ("outside", "hat", "inside", "none"),
     "corrected": ("both", "first", "second", "neither"),
@@ -216,7 +203,7 @@ CHOICES = {
 }
 
 
-def roundings(form, *half):
+def roundings(form, *half: str) -> list:
     """The form with each way to round beta; with "half" as second argument, that too."""
     if not isinstance(form, Form):
         return [form]
@@ -227,8 +214,8 @@ def roundings(form, *half):
     ]
 
 
-def distinct(form):
-    """Whether a form is not the same as one with an earlier choice of CHOICES.
+def distinct(form: Form) -> bool:
+    """Whether a form differs from all with an earlier choice of CHOICES.
 
     Without correction of the second moment nothing comes before or after it; without correction of
     the first, Dozat's parts have none; without either, steps are not counted.
@@ -241,22 +228,18 @@ def distinct(form):
     )
 
 
-def structures():
+def structures() -> list[Form]:
     """All distinct forms, without decay and in exact arithmetic.
 
     Zeros that are left, exchanged betas and narrow moments are combined with the plain forms only.
     """
     names = ("epsilon", "corrected", "nesterov", "amsgrad", "first_step")
-    forms = [
-        Form(**dict(zip(names, values)))
-        for values in itertools.product(*(CHOICES[name] for name in names))
-    ]
-    plain = [
-        form for form in forms if form.nesterov == form.amsgrad == "none" and form.first_step == 1
-    ]
+    choices = itertools.product(*(CHOICES[name] for name in names))
+    forms = [Form(**dict(zip(names, values))) for values in choices]
     forms += [
         replace(form, **{name: value})
-        for form in plain
+        for form in forms
+        if form.nesterov == form.amsgrad == "none" and form.first_step == 1
         for name in ("zeros", "betas", "moments")
         for value in CHOICES[name][1:]
     ]

@@ -1,4 +1,4 @@
-"""How far a hypothesis is from what was seen, and how far rounding alone may take it."""
+"""The distance of a hypothesis to the observed places, and what rounding explains of it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ms_adam.lab.measure import UNIT
 from ms_adam.reference.correction import bias_correction
 
-SINGLE, HALF, DOUBLE = 2.0**-24, 2.0**-11, 2.0**-53  # the most by which each rounds, relative
+SINGLE, HALF, DOUBLE = UNIT["float32"], UNIT["float16"], UNIT["float64"]
 
-# A formula that rounding alone takes further than this on a sequence says nothing there.
+# A formula that rounding takes further than this on a sequence says nothing there.
 LOOSEST = 1e-3
 
 
-class Verdict(NamedTuple):
-    """A hypothesis beside what was seen.
+class Fit(NamedTuple):
+    """A hypothesis beside the observed places.
 
     Attributes:
-        form: the hypothesis.
-        residual: the largest relative error of any sequence at any step.
-        excess: the largest ratio of an error to what rounding explains of it.
+        form: The hypothesis.
+        residual: The largest relative error of any sequence at any step.
+        excess: The largest ratio of an error to what rounding explains of it.
     """
 
     form: object
@@ -28,16 +29,16 @@ class Verdict(NamedTuple):
     excess: float
 
     @property
-    def fits(self):
+    def fits(self) -> bool:
         """Whether rounding explains all of it."""
         return self.excess <= 1.0
 
-    def rank(self):
-        """Sorts what fits best to the front."""
+    def rank(self) -> tuple:
+        """Sorts the best fit to the front."""
         return not self.fits, self.residual
 
 
-def errors(seen, wanted, start):
+def errors(seen: np.ndarray, wanted: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Relative error at each step of each sequence: of its displacement, over the largest so far.
 
     So a wrong first step counts in full, and a displacement that comes back to 0 does not blow
@@ -51,26 +52,27 @@ def errors(seen, wanted, start):
     return np.where(same, 0.0, np.where(np.isnan(relative), np.inf, relative))
 
 
-def residual(form, seen, probe, numbers):
+def residual(form, seen: np.ndarray, probe, numbers) -> float:
     """The largest error of any sequence."""
     return float(errors(seen, form.walk(numbers, *probe), probe.start).max())
 
 
-def judge(form, seen, probe, numbers, unit=SINGLE, **how):
-    """A `Verdict`.
+def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -> Fit:
+    """The `Fit` of a hypothesis.
 
-    Explained by rounding is the larger of two:
+    This is no bound as in `ms_adam.lab.measure`, whose roundings are those of a known
+    implementation: here the implementation is unknown. Rounding explains the larger of two:
 
     - 16 units, for the operations of an update, and for the parameter that is rounded in each
       step 4 sqrt(t) units of its size: these roundings are like independent ones, of a standard
       deviation of 0.58 units.
     - Four times the distance of the formula carried out in float32 to itself in float64, which
-      knows of cancellation, and of roundings that all go one way: each of the two computations has
+      includes cancellation and roundings that all go one way: each of the two computations has
       its own, and another order of operations may be as much less lucky again.
 
     Besides, the digits that 1 - beta2^t loses to cancellation are granted where no hypothesis
-    models how they are lost: in float64, and to relatives of Adam. These have four times the first,
-    too, because how their other scalars are rounded is not tried out.
+    models how they are lost: in float64, and to relatives of Adam. These are granted four times the
+    first, too, because the rounding of their other scalars is not tried out.
     """
     wanted = form.walk(numbers, *probe, **how)
     got = errors(seen, wanted, probe.start)
@@ -88,4 +90,4 @@ def judge(form, seen, probe, numbers, unit=SINGLE, **how):
         corrections = [bias_correction(numbers.beta2, t) for t in steps[:, 0]]
         explained = explained + unit / np.array(corrections)[:, None]
     explained = np.fmin(np.where(np.isnan(explained), np.inf, explained), max(LOOSEST, 16 * unit))
-    return Verdict(form, float(got.max()), float((got / explained).max()))
+    return Fit(form, float(got.max()), float((got / explained).max()))

@@ -1,4 +1,4 @@
-"""The gradient sequences. Each is one element of the parameter, so that one run asks all.
+"""The gradient sequences. Each is one element of the parameter, so that one run has all of them.
 
 Adam and its relatives treat each element by itself: a formula that fits all sequences at once, from
 gradients far below epsilon to far above it, does so too.
@@ -15,24 +15,24 @@ LONG = 400
 
 
 class Probe(NamedTuple):
-    """What is fed.
+    """The input of a run.
 
     Attributes:
-        gradients: float64 array of shape (steps, elements); every value is one of float32.
-        start: where the parameter starts, shape (elements,).
+        gradients: float64 array of shape (steps, elements) of float32 numbers.
+        start: The first value of the parameter, shape (elements,).
     """
 
     gradients: np.ndarray
     start: np.ndarray
 
 
-def structure(eps):
+def structure(eps: float) -> Probe:
     """Tells all places of epsilon, corrections, Nesterov, AMSGrad, counts and zeros apart.
 
     The parameter starts at 0: then all digits of it are displacement.
 
     Args:
-        eps: the optimizer's own. Epsilon shows where gradients are about as small: around eps
+        eps: The optimizer's own. Epsilon shows where gradients are about as small: around eps
             where it is added to the root, around sqrt(eps) where it stands inside.
     """
     rng = np.random.default_rng(5)
@@ -50,7 +50,7 @@ def structure(eps):
         np.where(t % 16 == 4, 100.0, 0.1) * ones,  # spikes: the maximum
         np.where(t < 3, 10.0, 0.01) * np.array([1.0, -1.0]),  # v falls: vhat falls faster
         noise[:, :3] * (rng.random((STEPS, 3)) < 0.4),  # zeros between, as in sparse rows
-        np.where(t < 6, 0.0, 1.0) * noise[:, :2],  # late: whose steps are counted?
+        np.where(t < 6, 0.0, 1.0) * noise[:, :2],  # late: are steps of the element counted?
         1.2**t * 1e-3,
         0.8**t * 1.0,  # m and v behind the gradient
     ]
@@ -58,13 +58,13 @@ def structure(eps):
     return Probe(gradients, np.zeros(gradients.shape[1]))
 
 
-def drift():
+def drift() -> Probe:
     """Many steps: corrections from powers of beta in float32 part from the exact ones."""
     gradients = _single(np.random.default_rng(6).standard_normal((LONG, 16)))
     return Probe(gradients, np.zeros(16))
 
 
-def decay():
+def decay() -> Probe:
     """From weights of size 1 and 0.01, which decay acts on, with gradients of three sizes."""
     rng = np.random.default_rng(7)
     start = rng.choice([-1.0, 1.0], 12) * rng.uniform(0.5, 2.0, 12) * np.resize([1.0, 0.01], 12)
@@ -72,14 +72,14 @@ def decay():
     return Probe(_single(gradients), _single(start))
 
 
-def halves():
+def halves() -> Probe:
     """For float16 parameters: gradients whose squares float16 holds, and some whose it does not."""
     rng = np.random.default_rng(8)
     gradients = rng.uniform(0.5, 2.0, (8, 8)) * np.repeat([0.5, 0.06, 1e-2, 1e-3], 2)
     return Probe(gradients.astype(np.float16).astype(np.float64), np.zeros(8))
 
 
-def rows():
+def rows() -> tuple[Probe, np.ndarray]:
     """For row-sparse gradients: row r of 4 has a gradient in some steps only, 0 in the others.
 
     Returns:

@@ -1,8 +1,10 @@
-"""Optimizers that are not Adam but that one may meet instead, to be called by their names."""
+"""Optimizers other than Adam, so that they are called by their names.
+
+Those of `ms_adam.reference` are used as they are; the others are stated here.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -18,8 +20,8 @@ class Relative:
     """A method as a hypothesis.
 
     Attributes:
-        title: what it is called.
-        method: as those of `ms_adam.reference`.
+        title: Its name.
+        method: As those of `ms_adam.reference`.
     """
 
     title: str
@@ -27,10 +29,10 @@ class Relative:
 
     rounds_powers = False  # beta^t is exact
 
-    def walk(self, numbers, gradients, start, dtype=np.float64):
+    def walk(self, numbers, gradients, start, dtype=np.float64) -> np.ndarray:
         """As `Form.walk`, but with the method's own numbers.
 
-        The method computes in float64; in float32 are what it keeps and where it goes.
+        The method computes in float64; its state and its places are rounded to `dtype`.
         """
         del numbers
         w, places = np.asarray(start, np.float64), []
@@ -39,11 +41,11 @@ class Relative:
             for gradient in gradients:
                 w, state = self.method.step(w, gradient, state)
                 w = w.astype(dtype).astype(np.float64)
-                kept = (
+                stored = (
                     x.astype(dtype).astype(np.float64) if isinstance(x, np.ndarray) else x
                     for x in state
                 )
-                state = state._make(kept) if hasattr(state, "_make") else tuple(kept)
+                state = state._make(stored) if hasattr(state, "_make") else tuple(stored)
                 places.append(w)
         return np.array(places)
 
@@ -53,7 +55,7 @@ class Relative:
 
 @dataclass(frozen=True)
 class _AdamLike(Method):
-    """Two moments, which start from 0, and the count of steps; `update` says the rest."""
+    """Two moments, which start from 0, and the count of steps; `update` is the method's own."""
 
     learning_rate: float
     beta1: float
@@ -125,57 +127,43 @@ class RAdam(_AdamLike):
         return mhat * math.sqrt(rect * correction) / (np.sqrt(v) + self.eps)
 
 
-def relatives(values):
-    """Hypotheses for an optimizer with these values.
+def relatives(values: dict[str, float]) -> list[Relative]:
+    """Hypotheses for an optimizer with these numbers.
 
     Args:
-        values: dict of its numbers: learning_rate, beta1, beta2, eps, and those of momentum, rho,
-            accumulator and momentum_decay that it has.
+        values: learning_rate, beta1, beta2, eps, and those of momentum, rho, accumulator and
+            momentum_decay that it has.
     """
-    rate, beta1, beta2, eps = (values[name] for name in ("learning_rate", "beta1", "beta2", "eps"))
-    found = [Relative("SGD", reference.SGD(rate))]
-    momentum = values.get("momentum", beta1)
-    if momentum:
-        found += [
-            Relative("SGD with momentum", reference.Momentum(rate, momentum)),
-            Relative("SGD with Nesterov momentum", reference.Nesterov(rate, momentum)),
-            Relative("SGD with averaged gradients", reference.Momentum(rate, momentum, form="ema")),
-            Relative(
-                "SGD with averaged gradients, bias corrected",
-                reference.Momentum(rate, momentum, form="ema", bias_correction=True),
-            ),
-        ]
-    for initial in {0.0, values.get("accumulator", 0.0)}:
-        title = f"AdaGrad (sum starts at {initial:g})" if initial else "AdaGrad"
-        found += [
-            Relative(
-                title + ("" if place == "outside" else ", epsilon inside the root"),
-                reference.AdaGrad(rate, eps, place, initial),
-            )
-            for place in ("outside", "inside")
-            if place == "outside" or not initial
-        ]
-    rho = values.get("rho", beta2)
-    for place, centered, initial in itertools.product(
-        ("outside", "inside"), (False, True), (0.0, 1.0)
-    ):
-        if initial and place == "outside":
-            continue  # beside 1 the place does not show
-        title = "RMSProp" + (", centered" if centered else "")
-        title += (
-            ", mean square starts at 1"
-            if initial
-            else ", epsilon inside the root"
-            if place == "inside"
-            else ""
-        )
-        found.append(Relative(title, reference.RMSProp(rate, rho, eps, place, centered, initial)))
-    given = (rate, beta1, beta2, eps)
-    found += [
-        Relative("AdaMax", AdaMax(*given)),
-        Relative("AdaMax, epsilon in the maximum", AdaMax(*given, epsilon="to |g|")),
-        Relative("NAdam", NAdam(*given, values.get("momentum_decay", 4e-3))),
+    given = rate, beta1, beta2, eps = [
+        values[name] for name in ("learning_rate", "beta1", "beta2", "eps")
     ]
+    momentum, rho = values.get("momentum", beta1), values.get("rho", beta2)
+    found = {"SGD": reference.SGD(rate)}
+    if momentum:
+        averaged = "SGD with averaged gradients"
+        found["SGD with momentum"] = reference.Momentum(rate, momentum)
+        found["SGD with Nesterov momentum"] = reference.Nesterov(rate, momentum)
+        found[averaged] = reference.Momentum(rate, momentum, form="ema")
+        found[f"{averaged}, bias corrected"] = reference.Momentum(
+            rate, momentum, form="ema", bias_correction=True
+        )
+    inside = ", epsilon inside the root"
+    found["AdaGrad"] = reference.AdaGrad(rate, eps)
+    found[f"AdaGrad{inside}"] = reference.AdaGrad(rate, eps, "inside")
+    initial = values.get("accumulator", 0.0)
+    if initial:  # beside it the place of epsilon does not show
+        title = f"AdaGrad (sum starts at {initial:g})"
+        found[title] = reference.AdaGrad(rate, eps, "outside", initial)
+    for centered in (False, True):
+        title = "RMSProp" + (", centered" if centered else "")
+        found[title] = reference.RMSProp(rate, rho, eps, "outside", centered)
+        found[f"{title}{inside}"] = reference.RMSProp(rate, rho, eps, "inside", centered)
+        found[f"{title}, mean square starts at 1"] = reference.RMSProp(
+            rate, rho, eps, "inside", centered, 1.0
+        )
+    found["AdaMax"] = AdaMax(*given)
+    found["AdaMax, epsilon in the maximum"] = AdaMax(*given, epsilon="to |g|")
+    found["NAdam"] = NAdam(*given, values.get("momentum_decay", 4e-3))
     if beta2 > 0.6:  # below, its limit is too short for the rectification to have a value
-        found.append(Relative("RAdam", RAdam(*given)))
-    return found
+        found["RAdam"] = RAdam(*given)
+    return [Relative(title, method) for title, method in found.items()]

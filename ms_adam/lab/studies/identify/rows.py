@@ -8,8 +8,8 @@ class RowFeed(nn.Cell):
     """Calls an optimizer with the gradient that an embedding has in graph mode.
 
     Args:
-        optimizer: of one parameter.
-        shape: of the parameter.
+        optimizer: An optimizer of one parameter.
+        shape: The parameter's shape.
 
     Inputs:
         indices: int32, the rows that have a gradient.

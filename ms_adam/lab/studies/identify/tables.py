@@ -1,8 +1,18 @@
-"""What was found, as tables of words: for the terminal and for Markdown."""
+"""Identifications as tables of words: for the terminal and for Markdown."""
 
 from __future__ import annotations
 
-from ms_adam.lab.studies.identify.findings import AMBIGUOUS, IGNORED, QUESTIONS, REFUSED, UNKNOWN
+from collections.abc import Iterator
+from typing import Optional
+
+from ms_adam.lab.studies.identify.findings import (
+    AMBIGUOUS,
+    IGNORED,
+    QUESTIONS,
+    REFUSED,
+    UNKNOWN,
+    Identification,
+)
 
 SUMMARY = (
     "optimizer",
@@ -36,23 +46,9 @@ _SHORT = {
 }
 
 
-def summary_row(identification):
+def summary_row(identification: Identification) -> tuple[str, ...]:
     """The words of one optimizer under SUMMARY."""
-    cells = []
-    for question in _COLUMNS:
-        finding = identification.finding(question)
-        if finding is None:
-            cells.append("-")
-        elif finding.status == REFUSED:
-            cells.append("refused")
-        elif finding.status == IGNORED:
-            cells.append("option ignored")
-        elif finding.status == AMBIGUOUS:
-            cells.append("ambiguous")
-        elif finding.residual is not None and finding.status == UNKNOWN:
-            cells.append("unknown")
-        else:
-            cells.append(_SHORT.get(finding.answer, finding.answer))
+    cells = [_cell(identification.finding(question)) for question in _COLUMNS]
     formula = identification.formula
     if identification.status == AMBIGUOUS:
         formula = f"ambiguous: {formula}"
@@ -65,7 +61,17 @@ def summary_row(identification):
     )
 
 
-def detail_rows(identification):
+def _cell(finding):
+    if finding is None:
+        return "-"
+    if finding.status in (REFUSED, IGNORED, AMBIGUOUS):
+        return finding.status
+    if finding.residual is not None and finding.status == UNKNOWN:
+        return "unknown"
+    return _SHORT.get(finding.answer, finding.answer)
+
+
+def detail_rows(identification: Identification) -> Iterator[tuple[str, ...]]:
     """The words of each finding under DETAILS."""
     for finding in identification.findings:
         answer = finding.answer
@@ -86,18 +92,18 @@ def detail_rows(identification):
         )
 
 
-def title(identification):
-    """The optimizer with what was set."""
+def title(identification: Identification) -> str:
+    """The optimizer with the options that were set."""
     options = ", ".join(f"{name}={value!r}" for name, value in identification.options.items())
     return identification.target + (f"({options})" if options else "")
 
 
-def number(value):
+def number(value: Optional[float]) -> str:
     """A relative error in two digits."""
     return "-" if value is None else f"{value:.1e}"
 
 
-def markdown(head, rows):
+def markdown(head, rows) -> str:
     """A table in Markdown. A bar in a cell is written so that it ends none."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(

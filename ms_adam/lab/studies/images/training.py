@@ -1,180 +1,140 @@
-"""The training loop. It runs in the mode that its process is in (see the worker)."""
+"""The worker that trains on images in one mode."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
+import itertools
 import time
-from typing import Callable, Optional
+from typing import Any
 
 import mindspore
 import numpy as np
 from mindspore import nn
 
-from ms_adam.lab.problems.images import Images, Split, batches
-from ms_adam.lab.problems.networks import MultiLayerPerceptron
-from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.studies.images.config import Experiment
-from ms_adam.lab.studies.images.shadow import Shadow, reference_adam, rounding_bound
-from ms_adam.lab.train import TrainStep, fused_loss
+import ms_adam
+from ms_adam import reference
+from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
+from ms_adam.lab.problems.batches import Batches
+from ms_adam.lab.problems.images import Split
+from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
+from ms_adam.lab.run.trainings import REFERENCE, report_run
+from ms_adam.lab.run.worker import Events, enter
+from ms_adam.lab.studies.images.study import Experiment, load_data
+from ms_adam.lab.train import Observer, TrainStep, fused_loss, train
 
-Progress = Callable[[int], None]  # is told how many steps of the run are done
+ADAMS = {"ms_adam.Adam": ms_adam.Adam, "mindspore.nn.Adam": nn.Adam}
+SHADOWS = {"error_algorithm1": "outside", "error_epsilon_hat": "hat"}  # where epsilon stands
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What one training left behind.
+def work(job: dict[str, Any], events: Events) -> None:
+    """Does all runs of one mode.
 
-    Attributes:
-        arrays: What is kept as .npz. Per step: ``loss`` (before the update), ``error_algorithm1``
-            and ``error_epsilon_hat`` (distance to the two shadows after the update),
-            ``gradient_digest`` and ``parameter_digest`` (uint64; equal for equal bits). Per epoch:
-            ``train_accuracy`` and ``test_accuracy``. Once: ``initial`` and ``final``, all
-            parameters one after the other. The reference run has no errors.
-        facts: What is kept as JSON.
+    Args:
+        job: As `Trainings` has it, and ``reference``: whether to do the float64 runs too.
+        events: Where to report.
     """
+    enter(job["mode"])
+    experiment = Experiment.model_validate(job["config"])
+    split = load_data(experiment)
+    optimizers = [*experiment.compare.optimizers, *([REFERENCE] if job["reference"] else [])]
+    runs = itertools.product(optimizers, experiment.compare.seeds)
+    for before, (optimizer, seed) in zip(itertools.count(0, experiment.steps), runs):
 
-    arrays: dict[str, np.ndarray]
-    facts: dict[str, object]
+        def progress(step, before: int = before) -> None:
+            events.progress(before + step.number)
+
+        arrays, facts = train_once(experiment, split, optimizer, seed, progress)
+        name = f"{optimizer.replace(' ', '-')}_{job['mode']}_seed{seed}"
+        done = before + experiment.steps
+        report_run(events, job, done, name, arrays, optimizer=optimizer, seed=seed, **facts)
 
 
-def train(
-    experiment: Experiment, split: Split, optimizer_name: str, seed: int, progress: Progress
-) -> Run:
+def train_once(
+    experiment: Experiment, split: Split, optimizer: str, seed: int, progress: Observer
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Trains once, in the mode that the process is in.
 
     Args:
         experiment: What to train, and how.
         split: The images.
-        optimizer_name: One of ``compare.optimizers``.
+        optimizer: One of ``compare.optimizers``, or `REFERENCE`.
         seed: Decides the first weights and the order of the batches.
-        progress: Is called after each step.
+        progress: Called after each step.
 
     Returns:
-        The run, with its distance to both shadows.
+        The arrays. Per step: ``loss`` (before the update), ``gradient_digest`` and
+        ``parameter_digest`` (uint64), ``error_algorithm1`` and ``error_epsilon_hat`` (distance to
+        the two shadows after the update; not of the reference). Per epoch: ``train_accuracy`` and
+        ``test_accuracy``. Once: ``initial`` and ``final``, all parameters one after the other. And
+        the facts ``seconds`` and ``backend``.
     """
-    model = _build_model(experiment, split, seed)
-    parameters = list(model.trainable_params())
-    optimizer = _build_optimizer(optimizer_name, parameters, experiment.adam)
-    step = TrainStep(model, optimizer, fused_loss(), with_gradients=True)
-    initial = _flat(parameters)
-    shadows = {
-        "error_algorithm1": Shadow(experiment.adam, "outside", initial),
-        "error_epsilon_hat": Shadow(experiment.adam, "hat", initial),
-    }
-
-    def update(images, labels) -> tuple[float, np.ndarray, np.ndarray]:
-        loss, gradients = step(images, labels)
-        return float(loss.asnumpy()), _flat(gradients), _flat(parameters)
-
-    run = _loop(experiment, split, model, seed, initial, update, shadows, progress)
-    bound = rounding_bound(
-        experiment.adam,
-        experiment.steps,
-        largest=max(np.max(np.abs(initial)), np.max(np.abs(run.arrays["final"]))),
-        way=np.max(np.abs(run.arrays["final"] - initial)),
-    )
-    backend = getattr(optimizer, "backend", None)
-    return Run(run.arrays, {**run.facts, "rounding_bound": float(bound), "backend": backend})
-
-
-def train_reference(experiment: Experiment, split: Split, seed: int, progress: Progress) -> Run:
-    """Trains once with NumPy's float64 Adam (Algorithm 1).
-
-    The gradients are MindSpore's, at the float32 rounding of the float64 parameters; parameters
-    and moments are never rounded. The arguments are those of `train`.
-    """
-    model = _build_model(experiment, split, seed)
-    parameters = list(model.trainable_params())
-    gradients_of = TrainStep(
-        model, None, fused_loss(), parameters=mindspore.ParameterTuple(parameters)
-    )
-    adam = reference_adam(experiment.adam, "outside")
-    initial = _flat(parameters).astype(np.float64)
-    position, state = initial, adam.init(initial)
-
-    def update(images, labels) -> tuple[float, np.ndarray, np.ndarray]:
-        nonlocal position, state
-        loss, gradients = gradients_of(images, labels)
-        gradient = _flat(gradients)
-        position, state = adam.step(position, gradient.astype(np.float64), state)
-        _assign(parameters, position)
-        return float(loss.asnumpy()), gradient, position
-
-    return _loop(experiment, split, model, seed, initial, update, {}, progress)
-
-
-def _loop(
-    experiment: Experiment,
-    split: Split,
-    model: nn.Cell,
-    seed: int,
-    initial: np.ndarray,
-    update: Callable,
-    shadows: dict[str, Shadow],
-    progress: Progress,
-) -> Run:
-    training = experiment.training
-    per_step: dict[str, list] = {
-        name: [] for name in ("loss", "gradient_digest", "parameter_digest", *shadows)
-    }
-    per_epoch: dict[str, list] = {"train_accuracy": [], "test_accuracy": []}
-    position: Optional[np.ndarray] = None
-    started = time.perf_counter()
-    feed = batches(split.train, training.batch_size, training.epochs, seed)
-    for done, (images, labels) in enumerate(feed, start=1):
-        loss, gradient, position = update(mindspore.Tensor(images), mindspore.Tensor(labels))
-        per_step["loss"].append(loss)
-        per_step["gradient_digest"].append(_digest(gradient))
-        per_step["parameter_digest"].append(_digest(position))
-        for name, shadow in shadows.items():
-            per_step[name].append(shadow.follow(gradient, position))
-        if done % experiment.steps_per_epoch == 0:
-            per_epoch["train_accuracy"].append(_accuracy(model, split.train))
-            per_epoch["test_accuracy"].append(_accuracy(model, split.test))
-        progress(done)
-    arrays = {name: np.array(values) for name, values in {**per_step, **per_epoch}.items()}
-    arrays.update(initial=initial, final=position)
-    return Run(arrays, {"seconds": time.perf_counter() - started, "backend": None})
-
-
-def _build_model(experiment: Experiment, split: Split, seed: int) -> nn.Cell:
     sizes = [split.train.pixels.shape[1], *experiment.model.hidden, split.classes]
-    return MultiLayerPerceptron(sizes, seed)
-
-
-def _build_optimizer(name: str, parameters, settings: AdamSettings) -> nn.Optimizer:
-    if name == "ms_adam.Adam":
-        from ms_adam import Adam
+    model = MultiLayerPerceptron(sizes, seed)
+    parameters = list(model.trainable_params())
+    settings = experiment.adam.model_dump()
+    shadows, backend = {}, None
+    if optimizer == REFERENCE:
+        step = ReferenceStep(model, parameters, reference.Adam(**settings, epsilon="outside"))
+        position = initial = step.position
     else:
-        Adam = nn.Adam
-    return Adam(
-        parameters,
-        learning_rate=settings.learning_rate,
-        beta1=settings.beta1,
-        beta2=settings.beta2,
-        eps=settings.eps,
-    )
+        adam = ADAMS[optimizer](parameters, **settings)
+        backend = getattr(adam, "backend", None)
+        step = TrainStep(model, adam, fused_loss(), with_gradients=True)
+        position = initial = flat(parameters)
+        shadows = {
+            name: Shadow(reference.Adam(**settings, epsilon=place), initial)
+            for name, place in SHADOWS.items()
+        }
+
+    def after_step(done) -> dict[str, Any]:
+        nonlocal position
+        gradient = flat(done.gradients)
+        position = step.position if optimizer == REFERENCE else flat(parameters)
+        return {
+            **loss(done),
+            "gradient_digest": digest(gradient),
+            "parameter_digest": digest(position),
+            **{name: shadow.follow(gradient, position) for name, shadow in shadows.items()},
+        }
+
+    def after_epoch(_) -> dict[str, Any]:
+        return {
+            "train_accuracy": accuracy(model, split.train),
+            "test_accuracy": accuracy(model, split.test),
+        }
+
+    steps, epochs = Record(after_step), Record(after_epoch, experiment.steps_per_epoch)
+    arrays = (split.train.inputs, split.train.targets)
+    batches = Batches(arrays, experiment.training.batch_size, seed)
+    started = time.perf_counter()
+    train(step, batches.steps(0, experiment.steps), [steps, epochs, progress])
+    facts = {"seconds": time.perf_counter() - started, "backend": backend}
+    return {**steps.arrays(), **epochs.arrays(), "initial": initial, "final": position}, facts
 
 
-def _accuracy(model: nn.Cell, images: Images) -> float:
-    logits = model(mindspore.Tensor(images.inputs)).asnumpy()
-    return float(np.mean(np.argmax(logits, axis=1) == images.labels))
+class ReferenceStep:
+    """A step of NumPy's float64 Adam (Algorithm 1), called as a `TrainStep`.
 
+    The gradients are MindSpore's, at the float32 rounding of the float64 parameters. Parameters and
+    moments are never rounded.
 
-def _flat(tensors) -> np.ndarray:
-    # Copies: an array from asnumpy() may share its memory with the tensor, which moves on.
-    return np.concatenate([tensor.asnumpy().ravel() for tensor in tensors])
+    Attributes:
+        position: All parameters one after the other, float64.
+    """
 
+    def __init__(self, model: nn.Cell, parameters: list, adam: reference.Adam):
+        self._parameters, self._adam = parameters, adam
+        wanted = mindspore.ParameterTuple(parameters)
+        self._gradients = TrainStep(model, None, fused_loss(), parameters=wanted)
+        self.position = flat(parameters).astype(np.float64)
+        self._state = adam.init(self.position)
 
-def _assign(parameters, position: np.ndarray) -> None:
-    start = 0
-    for parameter in parameters:
-        part = position[start : start + parameter.size].reshape(parameter.shape)
-        parameter.set_data(mindspore.Tensor(part.astype(np.float32)))
-        start += parameter.size
-
-
-def _digest(array: np.ndarray) -> np.uint64:
-    digest = hashlib.blake2b(array.tobytes(), digest_size=8).digest()
-    return np.frombuffer(digest, dtype=np.uint64)[0]
+    def __call__(self, *batch) -> tuple:
+        loss, gradients = self._gradients(*batch)
+        gradient = flat(gradients).astype(np.float64)
+        self.position, self._state = self._adam.step(self.position, gradient, self._state)
+        start = 0
+        for parameter in self._parameters:
+            part = self.position[start : start + parameter.size].reshape(parameter.shape)
+            parameter.set_data(mindspore.Tensor(part.astype(np.float32)))
+            start += parameter.size
+        return loss, gradients

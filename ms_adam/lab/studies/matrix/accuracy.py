@@ -1,60 +1,51 @@
-"""How far optimizers end from the paper's formula: `python -m ms_adam.lab.studies.matrix.accuracy`.
+"""Distances of optimizers to the paper's formula: `python -m ms_adam.lab.studies.matrix.accuracy`.
 
 Parameters start at 0, so that the displacement is the parameter, and follow gradients of normal
 distribution; the float64 reference is given the same gradients.
 """
 
+from __future__ import annotations
+
+from typing import Callable
+
 import numpy as np
+
+from ms_adam.lab.measure import relative_distance
+from ms_adam.lab.targets import MindSporeOptimizer, NumpyOptimizer, Optimizer
 
 STEPS = (1, 10, 100, 1000)
 SCALES = (1.0, 1e-4, 1e-8)
+SIZE = 64
 
 
-def displacements(make, scale, steps=STEPS, size=64):
-    """Where an optimizer takes a parameter that starts at 0.
-
-    Args:
-        make: function of a list of Parameters that returns an optimizer.
-        scale: standard deviation of the gradients.
-        steps: after how many steps to look.
-        size: elements of the parameter.
-
-    Returns:
-        The places, a list of float64 arrays, and the gradients given, likewise.
-    """
-    import mindspore as ms
-    from mindspore import Parameter, Tensor
-
-    parameter = Parameter(Tensor(np.zeros(size), ms.float32), name="w")
-    optimizer = make([parameter])
+def gradients(scale: float, steps: int) -> np.ndarray:
+    """float32 gradients of a standard deviation, shape (steps, SIZE)."""
     rng = np.random.default_rng(3)
-    places, fed = [], []
-    for t in range(1, max(steps) + 1):
-        gradient = Tensor(scale * rng.standard_normal(size), ms.float32)
-        fed.append(np.array(gradient.asnumpy(), np.float64))
-        optimizer((gradient,))
-        if t in steps:
-            places.append(np.array(parameter.asnumpy(), np.float64))
-    return places, fed
+    return (scale * rng.standard_normal((steps, SIZE))).astype(np.float32)
 
 
-def follow(method, fed, steps=STEPS):
-    """Where a method of `ms_adam.reference` goes with the same gradients."""
-    weight = np.zeros_like(fed[0])
-    state, places = method.init(weight), []
-    for t, gradient in enumerate(fed, 1):
-        weight, state = method.step(weight, gradient, state)
+def displacements(optimizer: Optimizer, scale: float, steps=STEPS) -> list[np.ndarray]:
+    """The places after some steps of a parameter of SIZE zeros, in float64."""
+    places = []
+    for t, gradient in enumerate(gradients(scale, max(steps)), 1):
+        optimizer.step([gradient])
         if t in steps:
-            places.append(weight)
+            places.append(np.array(optimizer.weights()[0], np.float64))
     return places
 
 
-def relative(got, want):
-    """The largest error of any element over the largest displacement of any."""
-    return np.max(np.abs(got - want)) / np.max(np.abs(want))
+def of_mindspore(make: Callable, scale: float, steps=STEPS) -> list[np.ndarray]:
+    """`displacements` of a function of a list of Parameters that returns an optimizer."""
+    parameter = MindSporeOptimizer.parameter(np.zeros(SIZE), "float32")
+    return displacements(MindSporeOptimizer(make([parameter])), scale, steps)
 
 
-def main():
+def of_reference(method, scale: float, steps=STEPS) -> list[np.ndarray]:
+    """`displacements` of a method of `ms_adam.reference`."""
+    return displacements(NumpyOptimizer(method, [np.zeros(SIZE)]), scale, steps)
+
+
+def main() -> None:
     """Prints the distances of our backends and of `nn.Adam` to Algorithm 1 and to epsilon-hat."""
     from mindspore import nn
     from rich.console import Console
@@ -79,11 +70,10 @@ def main():
     jobs = [(side, scale) for side in sides for scale in SCALES]
     for side, scale in track(jobs, "1,000 steps each", transient=True):
         make, epsilon = sides[side]
-        places, fed = displacements(make, scale)
-        wanted = follow(reference.Adam(rate, epsilon=epsilon), fed)
-        table.add_row(
-            side, f"{scale:g}", *(f"{relative(got, want):.1e}" for got, want in zip(places, wanted))
+        pairs = zip(
+            of_mindspore(make, scale), of_reference(reference.Adam(rate, epsilon=epsilon), scale)
         )
+        table.add_row(side, f"{scale:g}", *(f"{relative_distance(*pair):.1e}" for pair in pairs))
     Console(width=110).print(table)
 
 

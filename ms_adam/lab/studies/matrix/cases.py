@@ -1,10 +1,12 @@
 """The acceptance matrix as data: option x dtype x shape, each beside its float64 reference.
 
-One table serves the tests, `ms-adam validate` and the benchmark. It knows nothing of MindSpore:
-`ms_adam.lab.studies.matrix.cells` makes optimizers of it.
+One table serves the tests and `ms-adam validate`. It imports nothing of MindSpore:
+`ms_adam.lab.studies.matrix.cells` makes optimizers of it. Python 3.7 syntax, as there.
 """
 
-from typing import Any, Dict, NamedTuple, Tuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,6 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 # 0-d, odd sizes, four axes, and an empty tensor last in the list, where an off-by-one would show.
 SHAPES = ((), (1,), (7,), (3, 5), (2, 3, 2, 2), (0, 4))
 
-
 # Sizes of gradients, step by step: epsilon rules the first, and from 1 on it is a rounding. The
 # first is 0 in float16.
 SCALES = (1e-8, 1e-4, 1.0, 1.0)
@@ -25,48 +26,47 @@ class PerStep(NamedTuple):
     """A learning rate or weight decay that differs from step to step.
 
     Attributes:
-        kind: how the optimizer is given it: "list", "tensor" or "cell" (a LearningRateSchedule for
+        kind: The optimizer's argument: a "list", a "tensor" or a "cell" (a LearningRateSchedule for
             learning rates, a Cell for weight decay).
-        values: one for each step.
+        values: One for each step.
     """
 
     kind: str
-    values: Tuple[float, ...]
+    values: tuple[float, ...]
 
 
 class Case(NamedTuple):
     """One way to call an optimizer.
 
     Attributes:
-        name: of the case.
+        name: Of the case.
         optimizer: "Adam" or "AdamW".
-        options: keyword arguments of the optimizer.
-        expected: keyword arguments of `reference.Adam` for the same formula.
-        groups: keys and values of parameter groups; parameter i is in group i modulo their number.
+        options: Keyword arguments of the optimizer.
+        expected: Keyword arguments of `reference.Adam` for the same formula.
+        groups: Keys and values of parameter groups; parameter i is in group i modulo their number.
             Empty: the parameters are given as a list.
-        reordered: whether "order_params" turns the order of the parameters round.
+        reordered: Whether "order_params" turns the order of the parameters round.
     """
 
     name: str
     optimizer: str
-    options: Dict[str, Any]
-    expected: Dict[str, Any]
-    groups: Tuple[Dict[str, Any], ...] = ()
+    options: dict[str, Any]
+    expected: dict[str, Any]
+    groups: tuple[dict[str, Any], ...] = ()
     reordered: bool = False
 
 
 def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
-    translated = {
+    expected = {
         _REFERENCE_NAMES.get(key, key): value
         for key, value in options.items()
         if key not in _NOT_IN_THE_FORMULA
     }
-    if translated.pop("epsilon_hat", False):
-        translated["epsilon"] = "hat"
+    if expected.pop("epsilon_hat", False):
+        expected["epsilon"] = "hat"
     if optimizer == "AdamW":
-        translated.setdefault("weight_decay", 1e-2)
-        translated["decoupled"] = True
-    return Case(name, optimizer, options, translated, groups, reordered)
+        expected = {"weight_decay": 1e-2, **expected, "decoupled": True}
+    return Case(name, optimizer, options, expected, groups, reordered)
 
 
 _REFERENCE_NAMES = {
@@ -75,7 +75,7 @@ _REFERENCE_NAMES = {
     "lr": "learning_rate",
     "grad_centralization": "centralize",
 }
-# What changes how a step is carried out, or the gradients before it, and not the update.
+# Options of the execution of a step, or of the gradients before it, and not of the update.
 _NOT_IN_THE_FORMULA = (
     "use_locking",
     "use_lazy",
@@ -84,6 +84,14 @@ _NOT_IN_THE_FORMULA = (
     "master_weights",
     "max_grad_norm",
 )
+
+_ALL = {
+    "use_nesterov": True,
+    "use_amsgrad": True,
+    "weight_decay": 0.1,
+    "loss_scale": 3.0,
+    "learning_rate": 0.01,
+}
 
 CASES = (
     _case("default"),
@@ -105,33 +113,17 @@ CASES = (
     _case("locking", use_locking=True),
     _case("lazy rows", use_lazy=True),
     _case("offload", use_offload=True),
-    _case(
-        "all",
-        use_nesterov=True,
-        use_amsgrad=True,
-        weight_decay=0.1,
-        loss_scale=3.0,
-        epsilon_hat=True,
-        learning_rate=0.01,
-    ),
+    _case("all", epsilon_hat=True, **_ALL),
     _case("AdamW", "AdamW", weight_decay=0.1),
     _case("AdamW default", "AdamW", learning_rate=0.01),
-    _case(
-        "AdamW all",
-        "AdamW",
-        use_nesterov=True,
-        use_amsgrad=True,
-        weight_decay=0.1,
-        loss_scale=3.0,
-        epsilon_hat=True,
-        learning_rate=0.01,
-    ),
+    _case("AdamW all", "AdamW", epsilon_hat=True, **_ALL),
 )
 
 
 # Beyond one formula for all parameters and all steps.
 _RATES = (0.1, 0.03, 0.02, 0.3, 0.01)
 _DECAYS = (0.1, 0.05, 0.2, 0.0, 0.1)
+_GROUPS = ({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})
 SCHEMES = (
     _case("learning rates in a list", learning_rate=PerStep("list", _RATES)),
     _case("learning rates in a tensor", learning_rate=PerStep("tensor", _RATES)),
@@ -143,20 +135,8 @@ SCHEMES = (
         learning_rate=PerStep("cell", _RATES),
         weight_decay=PerStep("cell", _DECAYS),
     ),
-    _case(
-        "groups",
-        learning_rate=0.1,
-        weight_decay=0.01,
-        reordered=True,
-        groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {}),
-    ),
-    _case(
-        "groups of AdamW",
-        "AdamW",
-        learning_rate=0.1,
-        weight_decay=0.01,
-        groups=({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {}),
-    ),
+    _case("groups", learning_rate=0.1, weight_decay=0.01, reordered=True, groups=_GROUPS),
+    _case("groups of AdamW", "AdamW", learning_rate=0.1, weight_decay=0.01, groups=_GROUPS),
     _case(
         "formulas in groups",
         learning_rate=0.05,
@@ -172,16 +152,7 @@ SCHEMES = (
     _case("clipping", max_grad_norm=1.0, eps=1e-2),
     _case("clipping and loss scale", max_grad_norm=1.0, eps=1e-2, loss_scale=512.0),
     _case("master weights", master_weights=True),
-    _case(
-        "master weights all",
-        "AdamW",
-        master_weights=True,
-        use_nesterov=True,
-        use_amsgrad=True,
-        weight_decay=0.1,
-        loss_scale=3.0,
-        learning_rate=0.01,
-    ),
+    _case("master weights all", "AdamW", master_weights=True, **_ALL),
 )
 
 
@@ -189,14 +160,14 @@ class Column(NamedTuple):
     """One backend in one layout.
 
     Attributes:
-        name: of the column.
-        options: keyword arguments of the optimizer.
-        complete: whether it runs every case, so that refusing one is a fault.
-        compiled: whether a graph calls the optimizer, and not Python.
+        name: Of the column.
+        options: Keyword arguments of the optimizer.
+        complete: Whether it runs every case, so that refusing one is a fault.
+        compiled: Whether a graph calls the optimizer, and not Python.
     """
 
     name: str
-    options: Dict[str, Any]
+    options: dict[str, Any]
     complete: bool
     compiled: bool = False
 
@@ -210,15 +181,15 @@ COLUMNS = (
 )
 
 
-def reference_for(case, parameter=0, step=0):
+def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Adam:
     """The float64 reference of a case, for one of its parameters and one step.
 
     Learning rate and weight decay are rounded to float32 first, as `nn.Optimizer` keeps them.
 
     Args:
-        case: a `Case`.
-        parameter: which of the shapes, where the case has groups.
-        step: the steps already made, where the case has schedules.
+        case: The case.
+        parameter: Number of the shape, where the case has groups.
+        step: The steps already made, where the case has schedules.
     """
     group = case.groups[parameter % len(case.groups)] if case.groups else {}
     own = {_REFERENCE_NAMES.get(key, key): value for key, value in group.items()}
@@ -233,22 +204,22 @@ def reference_for(case, parameter=0, step=0):
     return reference.Adam(**numbers)
 
 
-def with_epsilon_hat(case):
+def with_epsilon_hat(case: Case) -> Case:
     """The same case with the epsilon of `nn.Adam`."""
     return case._replace(
         options={**case.options, "epsilon_hat": True}, expected={**case.expected, "epsilon": "hat"}
     )
 
 
-def gradients(shapes, steps, scale=1.0, seed=0, least=0.0):
+def gradients(shapes, steps: int, scale: Any = 1.0, seed: int = 0, least: float = 0.0) -> list:
     """Gradients of normal distribution for some steps.
 
     Args:
-        shapes: of the parameters.
-        steps: how many.
-        scale: the standard deviation, or one for each step.
-        seed: of the random numbers.
-        least: added to every element's size, in units of `scale`.
+        shapes: Of the parameters.
+        steps: Number of steps.
+        scale: The standard deviation, or one for each step.
+        seed: Of the random numbers.
+        least: Added to every element's size, in units of `scale`.
 
     Returns:
         A list of `steps` lists of float64 arrays.

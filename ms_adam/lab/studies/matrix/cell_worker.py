@@ -1,14 +1,11 @@
-"""The process that runs cells of the matrix: ``python -m ms_adam.lab.studies.matrix.cell_worker``.
+"""The process that runs cells of the matrix: a MindSpore mode and a device are of a whole process.
 
-A MindSpore mode and a device target are settings of a whole process. `ms_adam.lab.studies.matrix.validate`
-writes one JSON job to standard input; the worker answers on standard output, an object a line:
+Its events:
 
     {"event": "ready", "device_target": ...}   the target has computed something
     {"event": "cell", "cell": [case, dtype, backend], "results": [...]}
-    {"event": "failed", "message": ...}        the last line, if something went wrong
 
-A cell has one or two results, each a dict of ``against``, ``status``, ``share`` and ``note``. What
-MindSpore prints goes to standard error, which is kept as a log.
+A cell has one or two results, each a dict of ``against``, ``status``, ``share`` and ``note``.
 """
 
 from __future__ import annotations
@@ -19,9 +16,10 @@ import math
 import sys
 import tempfile
 import traceback
+from typing import Callable, Optional
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.worker import Events, serve
+from ms_adam.lab.run.worker import Events, enter
 
 HELD = "held"
 FELL_SHORT = "fell short"
@@ -46,24 +44,20 @@ def work(job: dict, events: Events) -> None:
         events: Where to report.
     """
     faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+    device_target = job["device_target"]
     with tempfile.TemporaryDirectory() as scratch:
-        events.send("ready", device_target=_enter(job["mode"], job["device_target"], scratch))
+        enter(job["mode"], {"device_target": device_target, "save_graphs_path": scratch})
+        events.send("ready", device_target=_compute_on(device_target))
         if job["cells"]:
-            _judge_all(job["cells"], job["device_target"], events)
+            _judge_all(job["cells"], device_target, events)
     faulthandler.cancel_dump_traceback_later()
 
 
-def _enter(mode: str, device_target: str, scratch: str) -> str:
-    """Puts the process into a mode on a device, and computes something there."""
+def _compute_on(device_target: str) -> str:
+    """Computes something on a device; returns the device that MindSpore used."""
     import mindspore
     import numpy
 
-    mindspore.set_context(device_target=device_target, save_graphs_path=scratch)
-    if mode == "graph":
-        mindspore.set_context(mode=mindspore.GRAPH_MODE)
-    else:
-        # Errors are raised where they happen, and small operators run ten times quicker.
-        mindspore.set_context(mode=mindspore.PYNATIVE_MODE, pynative_synchronize=True)
     ones = mindspore.Tensor(numpy.ones(3), mindspore.float32)
     if not numpy.array_equal((ones + ones).asnumpy(), numpy.full(3, 2.0)):
         raise UserError(f"1 + 1 is not 2 on {device_target}")
@@ -91,7 +85,7 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
             print(f"cell: {name}, {dtype}, {backend}", file=sys.stderr, flush=True)
             obstacle = obstacles[backend, dtype]
             if obstacle is not None:
-                results = [_result(REFERENCE, NOT_AVAILABLE, note=obstacle)]
+                results = [result(REFERENCE, NOT_AVAILABLE, note=obstacle)]
             else:
                 theirs = theirs or run_nn_adam(cases[name], dtype)
                 results = judge(cases[name], dtype, columns[backend], theirs)
@@ -102,10 +96,10 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
     """The results of one cell: against the reference, and against `nn.Adam` where it ran.
 
     Args:
-        case: a `Case`.
-        dtype: of the parameters.
-        column: a `Column`.
-        theirs: what `cells.run_nn_adam` made of the case.
+        case: A `Case`.
+        dtype: Of the parameters.
+        column: A `Column`.
+        theirs: The `cells.TheirRun` of the case.
     """
     from ms_adam.lab.studies.matrix.cases import SCALES
     from ms_adam.lab.studies.matrix.cells import distance_to_nn_adam, excess, shortened
@@ -114,18 +108,18 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
         optimizer, left_out = _make(case, dtype, column)
     except _Refused as refusal:
         status = FELL_SHORT if column.complete else NOT_OFFERED
-        return [_result(REFERENCE, status, note=str(refusal))]
+        return [result(REFERENCE, status, note=str(refusal))]
     except Exception as error:  # any other error is the result of the cell
         traceback.print_exc()
-        return [_result(REFERENCE, FELL_SHORT, note=shortened(error))]
+        return [result(REFERENCE, FELL_SHORT, note=shortened(error))]
 
-    def measured(against, note, measure):
+    def measured(against: str, note: str, measure: Callable[[], float]) -> dict:
         try:
             share = measure()
         except Exception as error:  # likewise
             traceback.print_exc()
-            return _result(against, FELL_SHORT, note=shortened(error))
-        return _result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
+            return result(against, FELL_SHORT, note=shortened(error))
+        return result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
 
     own = measured(
         REFERENCE,
@@ -133,14 +127,13 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
         lambda: excess(case, dtype, optimizer, compiled=column.compiled, scale=SCALES),
     )
     if theirs.error is not None:
-        return [own, _result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
+        return [own, result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
     note = _left_out(theirs.shapes)
     if theirs.unbounded:
-        note = "; ".join(
-            filter(None, (note, f"no bound for {100 * theirs.unbounded:.2g}% of nn.Adam's numbers"))
-        )
+        unbounded = f"no bound for {100 * theirs.unbounded:.2g}% of nn.Adam's numbers"
+        note = "; ".join(filter(None, (note, unbounded)))
     if theirs.share > 1.0:  # of the bound on its own roundings: not the formula, then
-        return [own, _result(NN_ADAM, NN_ADAM_DIFFERS, theirs.share, note)]
+        return [own, result(NN_ADAM, NN_ADAM_DIFFERS, theirs.share, note)]
     return [
         own,
         measured(NN_ADAM, note, lambda: distance_to_nn_adam(theirs, dtype, column.options)),
@@ -148,11 +141,11 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
 
 
 class _Refused(Exception):
-    """A backend says that it cannot run; the message is its reason."""
+    """A backend refuses to run; the message is its reason."""
 
 
 def _make(case, dtype, column):
-    """The optimizer of a cell, for as many shapes as it takes, and which it does not."""
+    """The optimizer of a cell, for the largest set of shapes that it takes, and the others."""
     from ms_adam.lab.studies.matrix.cells import SHAPE_SETS, make_optimizer, make_parameters
 
     for shapes in SHAPE_SETS:
@@ -175,26 +168,23 @@ def _left_out(shapes) -> str:
     return f"without shape {' and '.join(missing)}" if missing else ""
 
 
-def _device_obstacle(backend: str, dtype: str, device_target: str):
-    """Why a backend cannot run a dtype on this machine, whatever the case; None if it can."""
+def _device_obstacle(backend: str, dtype: str, device_target: str) -> Optional[str]:
+    """The reason why a backend cannot run a dtype on this machine in any case; None if it can."""
     from ms_adam import Adam
     from ms_adam.backends import BACKENDS
-    from ms_adam.backends.operators import missing_dtype
+    from ms_adam.backends.capabilities import missing_dtype
     from ms_adam.lab.studies.matrix.cells import make_parameters
     from ms_adam.state import weight_kinds
 
-    plain = Adam(make_parameters([(1,)], "float32"), backend="composite").formula
+    plain = Adam(make_parameters([(1,)], "float32"), backend="composite")
     kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
-    return BACKENDS[backend].obstacle(plain, [], device_target) or missing_dtype(
+    return BACKENDS[backend].obstacle(plain.formula, plain.execution, [], device_target) or missing_dtype(
         kinds, device_target
     )
 
 
-def _result(against: str, status: str, share: float | None = None, note: str = "") -> dict:
+def result(against: str, status: str, share: Optional[float] = None, note: str = "") -> dict:
+    """One result of a cell."""
     if share is not None and not math.isfinite(share):
         share, note = None, "; ".join(filter(None, ("a value is NaN or infinite", note)))
     return {"against": against, "status": status, "share": share, "note": note}
-
-
-if __name__ == "__main__":
-    sys.exit(serve(work))

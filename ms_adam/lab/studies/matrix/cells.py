@@ -1,8 +1,12 @@
-"""One cell of the acceptance matrix: makes an optimizer of a case, runs it, judges its steps."""
+"""One cell of the acceptance matrix: makes an optimizer of a case, runs it, judges its steps.
+
+Python 3.7 syntax: the tests of the optimizer on MindSpore 2.0.0 import this module.
+"""
 
 from __future__ import annotations
 
-from typing import List, NamedTuple, Optional
+from collections.abc import Iterator
+from typing import Any, Callable, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
@@ -11,10 +15,11 @@ from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 import ms_adam
 from ms_adam import reference
-from ms_adam.compat import bfloat16
-from ms_adam.lab.measure import UNIT, Arithmetic, step_bounds
+from ms_adam.lab import targets
+from ms_adam.lab.measure import UNIT, Arithmetic, share_of_bound, step_bounds
 from ms_adam.lab.studies.matrix.cases import (
     SHAPES,
+    Case,
     PerStep,
     gradients,
     reference_for,
@@ -37,8 +42,8 @@ SHAPE_SETS = (
 # --- optimizers of cases -----------------------------------------------------------------------
 
 
-class TableRate(LearningRateSchedule):
-    """A learning rate schedule that looks its values up."""
+class DecayTable(nn.Cell):
+    """A schedule of weight decays, from a table: a plain Cell."""
 
     def __init__(self, values):
         super().__init__()
@@ -48,18 +53,11 @@ class TableRate(LearningRateSchedule):
         return self.table[global_step].reshape(())
 
 
-class TableDecay(nn.Cell):
-    """The same for weight decay, which is a plain Cell."""
-
-    def __init__(self, values):
-        super().__init__()
-        self.table = Tensor(values, ms.float32)
-
-    def construct(self, global_step):
-        return self.table[global_step].reshape(())
+class RateTable(DecayTable, LearningRateSchedule):
+    """A schedule of learning rates, from a table."""
 
 
-def make_parameters(shapes, dtype, seed=1):
+def make_parameters(shapes, dtype: str, seed: int = 1) -> list:
     """Parameters whose elements are of sizes 1, 1e-3 and 0 in turn.
 
     A weight of size 1 hides an error of the update below its own rounding, 6e-8; beside a weight
@@ -74,16 +72,16 @@ def make_parameters(shapes, dtype, seed=1):
     return parameters
 
 
-def make_optimizer(case, parameters, **more):
+def make_optimizer(case: Case, parameters: list, **more: Any) -> nn.Optimizer:
     """The optimizer of ours that a case describes, with further options."""
     return _make(getattr(ms_adam, case.optimizer), case, {**case.options, **more}, parameters)
 
 
-def make_nn_adam(case, parameters):
+def make_nn_adam(case: Case, parameters: list) -> nn.Optimizer:
     """`nn.Adam` for a case; its one formula has epsilon-hat.
 
     Raises:
-        LookupError: If it has nothing of the kind.
+        LookupError: It cannot compute the case.
     """
     if case.optimizer != "Adam":
         raise LookupError("nn.Adam has no decoupled weight decay")
@@ -92,30 +90,29 @@ def make_nn_adam(case, parameters):
 
 
 def _make(optimizer, case, options, parameters):
-    options = {name: _as_mindspore(name, value) for name, value in options.items()}
     if not case.groups:
-        return optimizer(parameters, **options)
+        return optimizer(parameters, **_for_mindspore(options))
     count = len(case.groups)
     groups = [
-        {
-            "params": parameters[i::count],
-            **{name: _as_mindspore(name, value) for name, value in group.items()},
-        }
+        {"params": parameters[i::count], **_for_mindspore(group)}
         for i, group in enumerate(case.groups)
     ]
     if case.reordered:
         groups.append({"order_params": parameters[::-1]})
-    return optimizer(groups, **options)
+    return optimizer(groups, **_for_mindspore(options))
 
 
-def _as_mindspore(name, value):
-    if not isinstance(value, PerStep):
-        return value
-    if value.kind == "list":
-        return list(value.values)
-    if value.kind == "tensor":
-        return Tensor(value.values, ms.float32)
-    return (TableDecay if name == "weight_decay" else TableRate)(value.values)
+def _for_mindspore(options):
+    def converted(name, value):
+        if not isinstance(value, PerStep):
+            return value
+        if value.kind == "list":
+            return list(value.values)
+        if value.kind == "tensor":
+            return Tensor(value.values, ms.float32)
+        return (DecayTable if name == "weight_decay" else RateTable)(value.values)
+
+    return {name: converted(name, value) for name, value in options.items()}
 
 
 class CompiledStep(nn.Cell):
@@ -133,51 +130,38 @@ class CompiledStep(nn.Cell):
         return self.optimizer(gradients)
 
 
-# --- what an optimizer holds -------------------------------------------------------------------
+# --- the state of an optimizer -----------------------------------------------------------------
 
 
 class Snapshot(NamedTuple):
     """Lists of float64 arrays, one for each parameter in the optimizer's order.
 
     Attributes:
-        weights: what the update acts on: the parameters or their master copies.
-        moment1, moment2: the moments.
-        vhat: the largest second moments, or None.
-        parameters: the parameters.
+        weights: The weights that are updated: the parameters or their master copies.
+        moment1: The first moments.
+        moment2: The second moments.
+        vhat: The largest second moments, or None.
+        parameters: The parameters.
     """
 
-    weights: List[np.ndarray]
-    moment1: List[np.ndarray]
-    moment2: List[np.ndarray]
-    vhat: Optional[List[np.ndarray]]
-    parameters: List[np.ndarray]
+    weights: list[np.ndarray]
+    moment1: list[np.ndarray]
+    moment2: list[np.ndarray]
+    vhat: Optional[list[np.ndarray]]
+    parameters: list[np.ndarray]
 
 
-def snapshot(optimizer):
+def snapshot(optimizer: nn.Optimizer) -> Snapshot:
     """The `Snapshot` of an optimizer of ours, of any layout, or of `nn.Adam`."""
-
-    def moments(prefix):
-        buffers = [to_numpy(buffer) for buffer in getattr(optimizer, prefix)]
-        if not hasattr(optimizer, "layout"):
-            return buffers
-        by_dtype = {
-            str(buffer.dtype).lower(): array
-            for buffer, array in zip(getattr(optimizer, prefix), buffers)
-        }
-        split = optimizer.layout.split(prefix, by_dtype)
-        return [split[f"{prefix}.{parameter.name}"] for parameter in optimizer.parameters]
-
-    weights = getattr(optimizer, "master_weights", optimizer.parameters)
-    return Snapshot(
-        [to_numpy(weight) for weight in weights],
-        moments("moment1"),
-        moments("moment2"),
-        moments("vhat") if hasattr(optimizer, "vhat") else None,
-        [to_numpy(parameter) for parameter in optimizer.parameters],
-    )
+    state = targets.MindSporeOptimizer(optimizer).state()
+    exact = {q: [np.array(x, np.float64) for x in arrays] for q, arrays in state.items()}
+    parameters = exact.pop("parameter")
+    masters = getattr(optimizer, "master_weights", None)
+    weights = parameters if masters is None else list(map(to_numpy, masters))
+    return Snapshot(weights, exact["moment1"], exact["moment2"], exact.get("vhat"), parameters)
 
 
-def put(optimizer, values, step):
+def put(optimizer: nn.Optimizer, values: Snapshot, step: int) -> None:
     """Sets weights, moments and the count of an optimizer of ours to those of a snapshot."""
     host = on_host(optimizer)
 
@@ -193,7 +177,7 @@ def put(optimizer, values, step):
                 for moment, dtype, offset in zip(
                     getattr(values, prefix), optimizer.layout.dtypes, optimizer.layout.offsets
                 ):
-                    if dtype == str(buffer.dtype).lower():
+                    if dtype == targets.dtype_name(buffer):
                         array[offset : offset + moment.size] = moment.reshape(-1)
                 assign(buffer, array)
             else:
@@ -205,72 +189,80 @@ def put(optimizer, values, step):
     assign(optimizer.counted_power, optimizer.formula.beta2**step)
 
 
-def to_numpy(tensor):
+def to_numpy(tensor: Tensor) -> np.ndarray:
     """A float64 array of a tensor of any float dtype."""
-    if tensor.dtype == bfloat16:
-        tensor = tensor.astype(ms.float32)
-    return np.array(tensor.asnumpy(), dtype=np.float64)  # a copy: asnumpy() shares memory
+    return np.array(targets.to_numpy(tensor), np.float64)
 
 
-def as_tensors(arrays, dtype):
-    """Tensors of a dtype, and the float64 arrays of what they hold."""
+def as_tensors(arrays, dtype: str) -> tuple:
+    """Tensors of a dtype, and the float64 arrays of their values."""
     tensors = tuple(Tensor(array, getattr(ms, dtype)) for array in arrays)
     return tensors, [to_numpy(tensor) for tensor in tensors]
 
 
-def adam_state(step, values, i):
-    """The reference's state of parameter i, from a snapshot."""
-    vhat = None if values.vhat is None else values.vhat[i]
-    return reference.AdamState(step, values.moment1[i], values.moment2[i], vhat)
+# --- judging steps -----------------------------------------------------------------------------
+
+# Takes a `reference.Adam`, returns the `Arithmetic` of an implementation.
+ArithmeticOf = Callable[[reference.Adam], Arithmetic]
 
 
-# --- how steps are judged ----------------------------------------------------------------------
-
-
-def our_arithmetic(backend, adam, dtype):
-    """How a backend of ours computes; dtype is that of its weights.
+def our_arithmetic(backend: str, dtype: str) -> ArithmeticOf:
+    """The arithmetic of a backend of ours for weights of a dtype.
 
     Moments are float32, or float64 for float64. MindSpore's kernel takes betas in float32.
     """
-    betas = adam.beta1, adam.beta2
-    if backend == "primitive":
-        betas = tuple(float(np.float32(beta)) for beta in betas)
-    return Arithmetic("float64" if dtype == "float64" else "float32", *betas)
+    moments = "float64" if dtype == "float64" else "float32"
+
+    def of(adam):
+        betas = adam.beta1, adam.beta2
+        if backend == "primitive":
+            betas = tuple(float(np.float32(beta)) for beta in betas)
+        return Arithmetic(moments, *betas)
+
+    return of
 
 
-def nn_adam_arithmetic(adam, dtype):
-    """How `nn.Adam` computes: moments have the parameters' dtype, numbers are float32."""
-    return Arithmetic(
-        dtype, float(np.float32(adam.beta1)), float(np.float32(adam.beta2)), float32_scalars=True
-    )
+def nn_adam_arithmetic(dtype: str) -> ArithmeticOf:
+    """The arithmetic of `nn.Adam`: moments have the parameters' dtype, numbers are float32."""
+
+    def of(adam):
+        betas = (float(np.float32(beta)) for beta in (adam.beta1, adam.beta2))
+        return Arithmetic(dtype, *betas, float32_scalars=True)
+
+    return of
 
 
 class Expected(NamedTuple):
-    """What the reference makes of one parameter's step; moment1, moment2 and weight."""
+    """The reference's step of one parameter: moment1, moment2 and weight."""
 
     values: tuple
     bounds: tuple
 
 
-def exact_step(case, names, step, before, fed, dtype, arithmetic_of, adam_of=reference_for):
-    """One step of the reference from the state that an optimizer had, and bounds around it.
+def exact_step(
+    case: Case,
+    names,
+    step: int,
+    before: Snapshot,
+    fed,
+    dtype: str,
+    arithmetic: ArithmeticOf,
+    adam_of=reference_for,
+) -> list[Expected]:
+    """One step of the reference for each parameter from the state of an optimizer, with bounds.
 
     Args:
-        case: a `Case`.
-        names: of the parameters, as `make_parameters` gives them.
-        step: steps already made.
-        before: a `Snapshot`.
-        fed: the gradients, exact.
-        dtype: of the weights.
-        arithmetic_of: function of a `reference.Adam` that returns an `Arithmetic`.
-        adam_of: function of (case, parameter, step) that returns the formula to be expected; bounds
-            are always those of the case itself.
-
-    Returns:
-        A list of `Expected`, one for each parameter.
+        case: The case.
+        names: Of the parameters, as `make_parameters` gives them.
+        step: Steps already made.
+        before: The state before the step.
+        fed: The gradients, exact.
+        dtype: Of the weights.
+        arithmetic: Of the implementation.
+        adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
+            those of the case itself.
     """
-    expected = []
-    errors = [0.0] * len(fed)
+    expected, errors = [], [0.0] * len(fed)
     max_norm = case.options.get("max_grad_norm")
     if max_norm is not None:
         # Clipping acts on unscaled gradients. N squares and their sum, root, quotient and products
@@ -284,7 +276,8 @@ def exact_step(case, names, step, before, fed, dtype, arithmetic_of, adam_of=ref
     for i, (name, gradient) in enumerate(zip(names, fed)):
         number = int(name[len("layer") :].split(".")[0])
         right, adam = reference_for(case, number, step), adam_of(case, number, step)
-        start = adam_state(step, before, i)
+        vhat = None if before.vhat is None else before.vhat[i]
+        start = reference.AdamState(step, before.moment1[i], before.moment2[i], vhat)
         weight, state = adam.step(before.weights[i], gradient, start)
         bounds = step_bounds(
             right,
@@ -294,58 +287,50 @@ def exact_step(case, names, step, before, fed, dtype, arithmetic_of, adam_of=ref
             before.weights[i],
             weight,
             dtype=dtype,
-            arithmetic=arithmetic_of(right),
+            arithmetic=arithmetic(right),
             gradient_error=errors[i],
         )
         expected.append(Expected((state.moment1, state.moment2, weight), bounds))
     return expected
 
 
-def share_of_bound(got, want, bound):
-    """The largest distance of any element, as a share of its bound; infinite for NaN.
-
-    An infinite bound allows everything.
-    """
-    if got.shape != want.shape:
-        raise AssertionError(f"shape {got.shape} in place of {want.shape}")
-    if not got.size:
-        return 0.0
-    ratio = np.abs(got - want) / bound
-    ratio = np.where(np.isnan(ratio), np.inf, ratio)
-    return float(np.max(np.where(np.isinf(bound), 0.0, ratio)))
-
-
-def tensors_of(values, i):
-    """What is judged of parameter i: moment1, moment2, weight."""
-    return values.moment1[i], values.moment2[i], values.weights[i]
-
-
-def weight_dtype(case, dtype):
-    """What the update acts on."""
-    return "float32" if case.options.get("master_weights") and dtype != "float64" else dtype
+def compared(after: Snapshot, expected: list[Expected]) -> Iterator[tuple]:
+    """Yields (got, wanted, bound) of the moments and the weight of each parameter."""
+    for i, (values, bounds) in enumerate(expected):
+        yield from zip((after.moment1[i], after.moment2[i], after.weights[i]), values, bounds)
 
 
 def excess(
-    case, dtype, optimizer, *, compiled=False, scale=1.0, steps=STEPS, adam_of=reference_for
-):
+    case: Case,
+    dtype: str,
+    optimizer: nn.Optimizer,
+    *,
+    compiled: bool = False,
+    scale: Any = 1.0,
+    steps: int = STEPS,
+    adam_of=reference_for,
+) -> float:
     """The largest error of any element in any step of an optimizer of ours, by its bound.
 
     Each step of the reference starts from the state that the optimizer really left, so that a
     bound for one step holds, and errors of several steps do not hide each other.
 
     Args:
-        case, dtype: what the optimizer was made of.
-        optimizer: an optimizer of ours.
-        compiled: whether a graph calls it, and not Python.
-        scale: standard deviation of the gradients before the loss scale, or one for each step.
-        steps: how many to make.
-        adam_of: as in `exact_step`.
+        case: The case of the optimizer.
+        dtype: The dtype of its parameters.
+        optimizer: An optimizer of ours.
+        compiled: Whether a graph calls it, and not Python.
+        scale: Standard deviation of the gradients before the loss scale, or one for each step.
+        steps: Number of steps.
+        adam_of: As in `exact_step`.
 
     Returns:
         A share of the bound: up to 1 the optimizer held.
     """
     worst = 0.0
-    acts_on = weight_dtype(case, dtype)
+    has_masters = case.options.get("master_weights") and dtype != "float64"
+    weights = "float32" if has_masters else dtype
+    arithmetic = our_arithmetic(optimizer.backend, weights)
     shapes = [parameter.shape for parameter in optimizer.parameters]
     names = [parameter.name for parameter in optimizer.parameters]
     scale = np.multiply(scale, case.options.get("loss_scale", 1.0))
@@ -355,21 +340,11 @@ def excess(
         before = snapshot(optimizer)
         make_step(tensors)
         after = snapshot(optimizer)
-        expected = exact_step(
-            case,
-            names,
-            step,
-            before,
-            fed,
-            acts_on,
-            lambda adam: our_arithmetic(optimizer.backend, adam, acts_on),
-            adam_of,
-        )
-        for i, (values, bounds) in enumerate(expected):
-            for got, want, bound in zip(tensors_of(after, i), values, bounds):
-                if not (np.all(np.isfinite(want)) and np.all(np.isfinite(bound))):
-                    raise AssertionError(f"no finite bound for {names[i]} in step {step + 1}")
-                worst = max(worst, share_of_bound(got, want, bound))
+        expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of)
+        for got, wanted, bound in compared(after, expected):
+            if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(bound))):
+                raise AssertionError(f"no finite bound in step {step + 1}")
+            worst = max(worst, share_of_bound(got, wanted, bound))
         _, rounded = as_tensors(after.weights, dtype)  # exact where there are no master weights
         if not all(map(np.array_equal, rounded, after.parameters)):
             return float("inf")
@@ -385,46 +360,52 @@ class TheirStep(NamedTuple):
     before: Snapshot
     after: Snapshot
     tensors: tuple
-    fed: List[np.ndarray]
+    fed: list[np.ndarray]
 
 
 class TheirRun(NamedTuple):
-    """What `nn.Adam` made of a case.
+    """A run of `nn.Adam`.
 
     Attributes:
-        case: the case with epsilon-hat, which is what nn.Adam computes.
-        steps: list of `TheirStep`; empty if it could not run.
-        shapes: of the parameters that it could run with.
-        names: of its parameters, in its order.
-        share: its own distance to the reference, as a share of the bound on its own roundings.
-        unbounded: the share of elements for which there is no bound: in float16 a second moment can
+        case: The case with epsilon-hat, which nn.Adam computes.
+        steps: Its steps; empty if it could not run.
+        shapes: Of the parameters that it could run with.
+        names: Of its parameters, in its order.
+        share: Its own distance to the reference, as a share of the bound on its own roundings.
+        unbounded: The share of elements for which there is no bound: in float16 a second moment can
             vanish, and epsilon with it.
-        error: why it could not run, or None.
+        error: The reason why it could not run, or None.
     """
 
-    case: object
-    steps: List[TheirStep]
+    case: Case
+    steps: list[TheirStep]
     shapes: tuple
-    names: List[str]
+    names: list[str]
     share: float
     unbounded: float
     error: Optional[str]
 
 
-def run_nn_adam(case, dtype, steps=STEPS):
-    """Makes some steps with `nn.Adam`; a `TheirRun`."""
+def run_nn_adam(case: Case, dtype: str, steps: int = STEPS) -> TheirRun:
+    """Makes some steps with `nn.Adam`."""
     case = with_epsilon_hat(case)
     for shapes in SHAPE_SETS:
         try:
             optimizer = make_nn_adam(case, make_parameters(shapes, dtype))
             made = _steps_of_nn_adam(case, dtype, optimizer, steps)
-        except Exception as failure:  # whatever it cannot do is what the matrix reports
+        except Exception as failure:  # the matrix reports it
             error = shortened(failure)
             continue
         names = [parameter.name for parameter in optimizer.parameters]
-        return TheirRun(
-            case, made, shapes, names, *_excess_of_nn_adam(case, dtype, names, made), None
-        )
+        worst, unbounded = 0.0, []
+        for step, (before, after, _, fed) in enumerate(made):
+            arithmetic = nn_adam_arithmetic(dtype)
+            expected = exact_step(case, names, step, before, fed, dtype, arithmetic)
+            for got, wanted, bound in compared(after, expected):
+                worst = max(worst, share_of_bound(got, wanted, bound))
+                unbounded.append(np.isinf(bound).reshape(-1))
+        without_bound = float(np.mean(np.concatenate(unbounded)))
+        return TheirRun(case, made, shapes, names, worst, without_bound, None)
     return TheirRun(case, [], (), [], 0.0, 0.0, error)
 
 
@@ -438,63 +419,41 @@ def _steps_of_nn_adam(case, dtype, optimizer, steps):
         before = snapshot(optimizer)
         optimizer(tensors)
         after = snapshot(optimizer)
-        for part in (after.weights, after.moment1, after.moment2):
-            if not all(np.all(np.isfinite(array)) for array in part):
-                raise ArithmeticError(f"NaN or infinity in step {step + 1}")
+        if not all(np.all(np.isfinite(x)) for part in after[:3] for x in part):
+            raise ArithmeticError(f"NaN or infinity in step {step + 1}")
         made.append(TheirStep(before, after, tensors, fed))
     return made
 
 
-def _excess_of_nn_adam(case, dtype, names, made):
-    worst, unbounded = 0.0, []
-    for step, (before, after, _, fed) in enumerate(made):
-        expected = exact_step(
-            case, names, step, before, fed, dtype, lambda adam: nn_adam_arithmetic(adam, dtype)
-        )
-        for i, (values, bounds) in enumerate(expected):
-            for got, want, bound in zip(tensors_of(after, i), values, bounds):
-                worst = max(worst, share_of_bound(got, want, bound))
-                unbounded.append(np.isinf(bound).reshape(-1))
-    return worst, float(np.mean(np.concatenate(unbounded)))
-
-
-def distance_to_nn_adam(theirs, dtype, options):
-    """How far an optimizer of ours is from `nn.Adam` after each step from the same state.
+def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
+    """The distance of an optimizer of ours to `nn.Adam` after each step from the same state.
 
     Args:
-        theirs: a `TheirRun`.
-        dtype: of the parameters.
-        options: of the optimizer: backend and layout.
+        theirs: The run of nn.Adam.
+        dtype: Of the parameters.
+        options: Of the optimizer: backend and layout.
 
     Returns:
         The largest distance of any element as a share of both roundings' bounds.
     """
-    case = theirs.case
-    parameters = make_parameters(theirs.shapes, dtype)
-    optimizer = make_optimizer(case, parameters, **options)
+    case, names = theirs.case, theirs.names
+    optimizer = make_optimizer(case, make_parameters(theirs.shapes, dtype), **options)
+    both = our_arithmetic(optimizer.backend, dtype), nn_adam_arithmetic(dtype)
     worst = 0.0
     for step, (before, after, tensors, fed) in enumerate(theirs.steps):
         put(optimizer, before, step)
         optimizer(tensors)
         ours = snapshot(optimizer)
         our_steps, their_steps = (
-            exact_step(case, theirs.names, step, before, fed, dtype, arithmetic)
-            for arithmetic in (
-                lambda adam: our_arithmetic(optimizer.backend, adam, dtype),
-                lambda adam: nn_adam_arithmetic(adam, dtype),
-            )
+            exact_step(case, names, step, before, fed, dtype, arithmetic) for arithmetic in both
         )
-        for i, (our, their) in enumerate(zip(our_steps, their_steps)):
-            for got, want, our_bound, their_bound in zip(
-                tensors_of(ours, i), tensors_of(after, i), our.bounds, their.bounds
-            ):
-                worst = max(worst, share_of_bound(got, want, our_bound + their_bound))
+        for (got, _, bound), (wanted, _, their_bound) in zip(
+            compared(ours, our_steps), compared(after, their_steps)
+        ):
+            worst = max(worst, share_of_bound(got, wanted, bound + their_bound))
     return worst
 
 
-def shortened(error, length=160):
-    """The first line of an error, with its type."""
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return text if len(text) <= length else text[: length - 3] + "..."
+def shortened(error: Exception) -> str:
+    """The type and the first line of an error, in at most 160 characters."""
+    return targets.one_line(error)[:160]

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.processes import WorkerError
-from ms_adam.lab.run.processes import work as start_worker
+from ms_adam.lab.run.processes import Job, WorkerError, run_jobs, work
+from ms_adam.lab.run.results import SCHEMA
 from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, DTYPES, SCHEMES
 from ms_adam.lab.studies.matrix.cell_worker import (
     FELL_SHORT,
@@ -22,12 +18,11 @@ from ms_adam.lab.studies.matrix.cell_worker import (
     NOT_AVAILABLE,
     REFERENCE,
     STATUSES,
+    result,
 )
 from ms_adam.lab.studies.matrix.devices import why_not
 
-SCHEMA = 1
 MODES = ("graph", "pynative")
-TARGETS = ("CPU", "GPU", "Ascend")
 
 _WORKER = "ms_adam.lab.studies.matrix.cell_worker"
 
@@ -112,7 +107,7 @@ def validate(
 
     def known() -> dict[str, Any]:
         results = [
-            {**cell._asdict(), **result} for cell in cells if cell in done for result in done[cell]
+            {**cell._asdict(), **found} for cell in cells if cell in done for found in done[cell]
         ]
         return {
             "schema": SCHEMA,
@@ -129,38 +124,40 @@ def validate(
     reason = obstacle(device_target, out)
     if reason is not None:
         for cell in cells:
-            judged(cell, [_lost(NOT_AVAILABLE, reason)])
+            judged(cell, [result(REFERENCE, NOT_AVAILABLE, note=reason)])
         save(known())
-    else:
-        where = environment(device_target)
-        workers = workers or (_cores() if device_target == "CPU" else 1)
-        jobs = _jobs(cells, device_target)
-        with contextlib.closing(_carry_out(jobs, workers, out)) as events:
-            for job, event in events:
-                if event["event"] == "cell":
-                    case, dtype, backend = event["cell"]
-                    judged(Cell(case, dtype, job["mode"], backend), event["results"])
-                    save(known())
-                elif event["event"] == "ended":
-                    for case, dtype, backend in job["cells"]:
-                        cell = Cell(case, dtype, job["mode"], backend)
-                        if cell not in done:
-                            judged(cell, [_lost(FELL_SHORT, event["message"])])
-                    save(known())
+        return known()
+    where = environment(device_target)
+    workers = workers or (_cores() if device_target == "CPU" else 1)
+    jobs = _jobs(cells, device_target, out)
+    with contextlib.closing(run_jobs(jobs, workers, keep_going=True)) as events:
+        for number, event in events:
+            job = jobs[number].content
+            if isinstance(event, WorkerError):
+                lost = [result(REFERENCE, FELL_SHORT, note=str(event).splitlines()[0])]
+                for case, dtype, backend in job["cells"]:
+                    cell = Cell(case, dtype, job["mode"], backend)
+                    if cell not in done:
+                        judged(cell, lost)
+            elif event["event"] == "cell":
+                case, dtype, backend = event["cell"]
+                judged(Cell(case, dtype, job["mode"], backend), event["results"])
+            else:
+                continue
+            save(known())
     return known()
 
 
 def obstacle(device_target: str, out: Path) -> Optional[str]:
-    """Why MindSpore cannot compute on a device here; None if it can.
+    """The reason why MindSpore cannot compute on a device here; None if it can.
 
-    Found out by computing something there, in a process of its own: MindSpore may crash.
+    Tried in a process of its own, by computing something there: MindSpore may crash.
     """
     job = {"mode": "pynative", "device_target": device_target, "cells": []}
     log = out / f"worker_{device_target}.log"
     try:
         ready = [
-            event["device_target"]
-            for event in start_worker(_WORKER, f"{device_target} probe", job, log)
+            event["device_target"] for event in work(_WORKER, f"{device_target} probe", job, log)
         ]
     except WorkerError as error:
         said = log.read_text(encoding="utf-8", errors="replace")
@@ -169,7 +166,7 @@ def obstacle(device_target: str, out: Path) -> Optional[str]:
 
 
 def count(results: list[dict]) -> dict[str, int]:
-    """How many results there are of each status."""
+    """The number of results of each status."""
     return {status: sum(result["status"] == status for result in results) for status in STATUSES}
 
 
@@ -181,57 +178,16 @@ def passed(results: list[dict]) -> Optional[bool]:
     return True if counts[HELD] else None
 
 
-def _lost(status: str, note: str) -> dict:
-    return {"against": REFERENCE, "status": status, "share": None, "note": note}
-
-
-def _jobs(cells: list[Cell], device_target: str) -> list[dict]:
+def _jobs(cells: list[Cell], device_target: str, out: Path) -> list[Job]:
     """A job for each mode and dtype: a process that dies takes no more than that with it."""
-    jobs: dict[tuple[str, str], dict] = {}
+    jobs: dict[tuple[str, str], Job] = {}
     for cell in cells:
-        empty = {"mode": cell.mode, "device_target": device_target, "cells": []}
-        job = jobs.setdefault((cell.dtype, cell.mode), empty)
-        job["cells"].append([cell.case, cell.dtype, cell.backend])
-    return list(jobs.values())
-
-
-def _carry_out(jobs: list[dict], workers: int, out: Path) -> Iterator[tuple[dict, dict]]:
-    """Runs jobs in processes, some at a time; yields (job, event).
-
-    A worker that fails or dies gives the event "ended" with a message.
-    """
-    events: queue.Queue = queue.Queue()
-    stopped = threading.Event()
-
-    def carry_out(job: dict) -> None:
-        name = f"{job['mode']} {job['cells'][0][1]}"
+        name = f"{cell.mode} {cell.dtype}"
+        content = {"mode": cell.mode, "device_target": device_target, "cells": []}
         log = out / f"worker_{name.replace(' ', '_')}.log"
-        try:
-            with contextlib.closing(start_worker(_WORKER, name, job, log)) as answers:
-                for event in answers:
-                    events.put((job, event))
-                    if stopped.is_set():
-                        return
-        except WorkerError as error:
-            events.put((job, {"event": "ended", "message": str(error).splitlines()[0]}))
-
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(carry_out, job) for job in jobs]
-        for future in futures:
-            future.add_done_callback(events.put)
-        try:
-            running = len(futures)
-            while running:
-                item = events.get()
-                if isinstance(item, tuple):
-                    yield item
-                else:
-                    item.result()  # an error that is no worker's
-                    running -= 1
-        finally:
-            stopped.set()
-            for future in futures:
-                future.cancel()
+        job = jobs.setdefault((cell.dtype, cell.mode), Job(_WORKER, name, content, log))
+        job.content["cells"].append([cell.case, cell.dtype, cell.backend])
+    return list(jobs.values())
 
 
 def _cores() -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict, short
+from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.mode_runs import Interrupted, Progress
 from ms_adam.lab.run.results import SCHEMA, plain, write_json
+from ms_adam.lab.run.study import Progress
 from ms_adam.lab.studies.ranks.config import Distributed
 from ms_adam.lab.studies.ranks.launch import launch
 

@@ -18,9 +18,8 @@ import numpy as np
 from mindspore import nn, ops
 
 import ms_adam
-from ms_adam.lab.problems.bag_of_words import BagOfWords
 from ms_adam.lab.problems.images import load_split
-from ms_adam.lab.problems.networks import MultiLayerPerceptron
+from ms_adam.lab.problems.networks import BagOfWords, MultiLayerPerceptron
 from ms_adam.lab.problems.text import load_text_split
 from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.studies.ranks.config import Distributed, Images, Optimizer, Problem
@@ -135,7 +134,7 @@ class Training:
             # Of two moments, for the largest part of a parameter that one rank keeps as a whole.
             "undivided_bytes": 2
             * max(
-                array[:1].nbytes if self.optimizer.divisible else array.nbytes for array in arrays
+                array[:1].nbytes if self.optimizer.capabilities.divides_rows else array.nbytes for array in arrays
             ),
             "sizes": [array.size for array in arrays],
             "resumed_after": resumed_after or None,

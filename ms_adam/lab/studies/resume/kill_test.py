@@ -9,17 +9,18 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import yaml
 
-from ms_adam.lab.run import ExperimentError
-from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.results import SCHEMA, write_json
-from ms_adam.lab.studies.resume.config import TrainingRun
+from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.run.processes import Job, start
+from ms_adam.lab.run.results import results, write_json
+
+if TYPE_CHECKING:
+    from ms_adam.lab.studies.resume.study import TrainingRun
 
 _CURVES = ("loss.csv", "accuracy.csv")
 _SECONDS_BETWEEN_LOOKS = 0.002
@@ -33,11 +34,11 @@ class Kill:
     """One kill -9.
 
     Attributes:
-        training: Which of the trainings, from 1.
-        lines: How many whole lines its loss.csv had.
+        training: The number of the training, from 1.
+        lines: Whole lines in its loss.csv.
         checkpoint: The step of its newest checkpoint; None if there was none.
         half_written: Whether a checkpoint was being written.
-        resumed_after: The step that the next process said it goes on after; None if it said
+        resumed_after: The step after which the next process said it goes on; None if it said
             nothing: it started at the first step, or was itself killed before.
     """
 
@@ -48,34 +49,37 @@ class Kill:
     resumed_after: Optional[int] = None
 
 
-def kill_test(run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tell: Tell) -> dict:
-    """Trains once undisturbed, then again and again with kill -9 and --resume.
+def kill_test(
+    run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tell: Tell
+) -> dict[str, Any]:
+    """Trains once undisturbed, then again and again with kill -9 and a resume.
 
     Three kills in four come while steps are made, the fourth at any moment since the process
-    started, when it reads its data or its checkpoint. A training that gets to its end is held to
-    the undisturbed one, and the next begins.
+    started, when it reads its data or its checkpoint. A training that gets to its end is compared
+    with the undisturbed one, and the next begins.
 
     Args:
-        run: What to train; many steps to a checkpoint make few kills meet the writing of one.
+        run: What to train; many checkpoints make more kills meet the writing of one.
         mode: "graph" or "pynative".
         out: Gets ``undisturbed``, ``killed-1`` and so on, ``config.yaml`` and ``kills.json``. Those
             of an earlier test are removed.
         kills: How many.
-        seed: Of the moments.
+        seed: Decides the moments.
         tell: Is given a line about each kill.
 
     Returns:
         The content of ``kills.json``: ``kills``; and ``trainings``, with what differs in each.
 
     Raises:
-        ExperimentError: A training ended by itself and not at its end, or did not go on from a
+        ExperimentError: A training ended by itself before its last step, or did not go on from a
             checkpoint that was there.
     """
     _clear(out)
-    config = out / "config.yaml"
-    config.write_text(yaml.safe_dump(run.model_dump(mode="json")), encoding="utf-8")
+    content = run.model_dump(mode="json")
+    (out / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     tell("the undisturbed training")
-    start_up, steps = _undisturbed(config, mode, out / "undisturbed")
+    undisturbed = out / "undisturbed"
+    start_up, steps = _undisturbed(run, mode, undisturbed)
     moments = random.Random(seed)
     done: list[Kill] = []
     trainings: list[list[str]] = []  # of each finished one, the curves that differ
@@ -84,7 +88,7 @@ def kill_test(run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tel
         if number > _MOST_TRAININGS:
             raise ExperimentError(f"{len(trainings)} trainings were over before their kill")
         folder = out / f"killed-{number}"
-        process, log = _start(config, mode, folder)
+        process, log = _start(run, mode, folder)
         if len(done) == kills:  # the last training may go on to its end
             process.wait()
             killed = False
@@ -100,28 +104,28 @@ def kill_test(run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tel
             done.append(Kill(number, _lines(folder), _newest(folder), _half_written(folder)))
             tell(_sentence(done, kills, run))
         elif process.returncode != 0:
-            raise ExperimentError(
-                f"a training ended with exit status {process.returncode}; its messages: {log}"
-            )
+            raise _ended_early("a", process, log)
         else:
-            trainings.append(_differing(folder, out / "undisturbed"))
+            trainings.append(
+                [
+                    name
+                    for name in _CURVES
+                    if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
+                ]
+            )
             if not trainings[-1]:
                 shutil.rmtree(folder)
-    content = {
-        "schema": SCHEMA,
-        "environment": environment(_device_target(out / "undisturbed")),
-        "results": [
-            {
-                "experiment": run.name,
-                "mode": mode,
-                "steps": run.steps,
-                "steps_between_checkpoints": run.checkpoints.every_steps,
-                "seed": seed,
-                "kills": [dataclasses.asdict(kill) for kill in done],
-                "trainings": [{"differing": differing} for differing in trainings],
-            }
-        ],
+    finished = json.loads((undisturbed / "train.json").read_text(encoding="utf-8"))
+    entry = {
+        "experiment": run.name,
+        "mode": mode,
+        "steps": run.steps,
+        "steps_between_checkpoints": run.checkpoints.every_steps,
+        "seed": seed,
+        "kills": [dataclasses.asdict(kill) for kill in done],
+        "trainings": [{"differing": differing} for differing in trainings],
     }
+    content = results([entry], [finished["environment"]["device_target"]])
     write_json(out / "kills.json", content)
     return content
 
@@ -131,10 +135,7 @@ def _clear(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for pattern in ("undisturbed*", "killed-*", "config.yaml", "kills.json"):
         for path in out.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sentence(done: list[Kill], kills: int, run: TrainingRun) -> str:
@@ -152,60 +153,42 @@ def _refuse_another_start(kill: Kill, killed: bool, folder: Path) -> None:
     said_nothing_yet = killed and kill.resumed_after is None
     if kill.resumed_after != kill.checkpoint and not said_nothing_yet:
         raise ExperimentError(
-            f"{folder}: had checkpoint {kill.checkpoint}, but the training went "
-            f"on after {kill.resumed_after}"
+            f"{folder}: had checkpoint {kill.checkpoint}, but the training went on after "
+            f"{kill.resumed_after}"
         )
 
 
-def _command(config: Path, mode: str, folder: Path) -> list[str]:
-    program = "from ms_adam.lab.cli import main; main()"
-    return [
-        sys.executable,
-        "-c",
-        program,
-        "train",
-        str(config),
-        "--mode",
-        mode,
-        "--out",
-        str(folder),
-        "--resume",
-    ]
-
-
-def _start(config: Path, mode: str, folder: Path) -> tuple[subprocess.Popen, Path]:
+def _start(run: TrainingRun, mode: str, folder: Path) -> tuple[subprocess.Popen, Path]:
     """A process, and the file of what it says."""
     log = folder.with_suffix(".log")
-    with open(log, "wb") as file:
-        return subprocess.Popen(_command(config, mode, folder), stdout=file, stderr=file), log
+    content = {"config": run.model_dump(mode="json"), "mode": mode, "folder": str(folder)}
+    job = Job("ms_adam.lab.studies.resume.training:work", folder.name, content, log)
+    return start(job, events_to_log=True), log
 
 
-def _undisturbed(config: Path, mode: str, folder: Path) -> tuple[float, float]:
+def _undisturbed(run: TrainingRun, mode: str, folder: Path) -> tuple[float, float]:
     """Seconds before the first step, and from then to the end."""
     started = time.monotonic()
-    process, log = _start(config, mode, folder)
+    process, log = _start(run, mode, folder)
     _wait_for_a_step(process, folder)
     first = time.monotonic()
     if process.wait() != 0:
-        raise ExperimentError(
-            f"the undisturbed training ended with exit status "
-            f"{process.returncode}; its messages: {log}"
-        )
+        raise _ended_early("the undisturbed", process, log)
     return first - started, time.monotonic() - first
 
 
-def _device_target(folder: Path) -> str:
-    """What a finished training computed on, as it says."""
-    result = json.loads((folder / "train.json").read_text(encoding="utf-8"))
-    return result["environment"]["device_target"]
+def _ended_early(which: str, process: subprocess.Popen, log: Path) -> ExperimentError:
+    return ExperimentError(
+        f"{which} training ended with exit status {process.returncode}; its messages: {log}"
+    )
 
 
 def _wait_for_a_step(process: subprocess.Popen, folder: Path) -> None:
     """Returns when the process has written a line of its own, or has ended."""
     log = folder / _CURVES[0]
-    before = _stamp(log)
+    before = _size(log)
     while process.poll() is None:
-        now = _stamp(log)
+        now = _size(log)
         # It first cuts off the lines after its checkpoint; a line more is a step.
         if now > before:
             return
@@ -213,7 +196,7 @@ def _wait_for_a_step(process: subprocess.Popen, folder: Path) -> None:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _stamp(path: Path) -> int:
+def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -245,14 +228,5 @@ def _newest(folder: Path) -> Optional[int]:
 
 
 def _resumed_after(log: Path) -> Optional[int]:
-    match = re.search(r"^goes on after step (\d+),", log.read_text(errors="replace"), re.MULTILINE)
+    match = re.search(r'"message": "goes on after step (\d+),', log.read_text(errors="replace"))
     return int(match[1]) if match else None
-
-
-def _differing(folder: Path, undisturbed: Path) -> list[str]:
-    """The names of the curves that differ in any byte."""
-    return [
-        name
-        for name in _CURVES
-        if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
-    ]

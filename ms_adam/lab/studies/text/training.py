@@ -1,79 +1,101 @@
-"""Training on text: one side from one seed. It runs in the mode that its process is in."""
+"""The worker that trains on text in one mode."""
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import time
-from collections.abc import Iterator
-from typing import Callable
+from typing import Any
 
 import mindspore
 import numpy as np
 from mindspore import nn
 
-from ms_adam.lab.problems.bag_of_words import BagOfWords, TextStep
-from ms_adam.lab.problems.text import Bags, TextSplit
+import ms_adam
+from ms_adam.lab.observers import Record, digest, flat, loss, relative_distance, step_ms
+from ms_adam.lab.problems.batches import Batches
+from ms_adam.lab.problems.networks import BagOfWords
+from ms_adam.lab.problems.text import TextSplit
 from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.studies.text.config import SIDES, Side, TextExperiment
+from ms_adam.lab.run.trainings import report_run
+from ms_adam.lab.run.worker import Events, enter
+from ms_adam.lab.studies.text.sides import SIDES, Side
+from ms_adam.lab.studies.text.study import TextExperiment, load_data
+from ms_adam.lab.train import Observer, Step, TrainStep, fused_loss, train
 
 # What is compared with the sides that are followed, on their own gradients.
 _FOLLOWER = SIDES["nn_lazy"]
 
 
-class TextTraining:
-    """A training that goes on epoch by epoch, so that several can take turns.
+def work(job: dict[str, Any], events: Events) -> None:
+    """Does all runs of one mode.
+
+    The sides of a seed take turns, an epoch each: changes of the machine's speed then meet all of
+    them, and their times can be compared.
 
     Args:
-        experiment: What to train, and how.
-        split: The snippets.
-        side: The name of a side.
-        seed: Decides the first weights and the order of the batches.
+        job: As `Trainings` has it.
+        events: Where to report.
     """
+    enter(job["mode"])
+    experiment = TextExperiment.model_validate(job["config"])
+    split = load_data(experiment)
+    steps = itertools.count(1)
+    done = 0
+
+    def progress(_) -> None:
+        nonlocal done
+        done = next(steps)
+        events.progress(done)
+
+    for seed in experiment.compare.seeds:
+        sides = experiment.sides_of(job["mode"])
+        trainings = [TextTraining(experiment, split, side, seed) for side in sides]
+        for _ in range(experiment.training.epochs):
+            for training in trainings:
+                training.epoch(progress)
+        for side, training in zip(sides, trainings):
+            facts = {"side": side, "optimizer": SIDES[side].title, "seed": seed}
+            name, arrays = f"{side}_seed{seed}", training.arrays()
+            report_run(events, job, done, name, arrays, **facts, **training.facts())
+
+
+class TextTraining:
+    """The training of one side from one seed; it goes on epoch by epoch."""
 
     def __init__(self, experiment: TextExperiment, split: TextSplit, side: str, seed: int):
-        self._side = SIDES[side]
         self._split = split
-        row_sparse = self._side.gradients == "rows"
+        one, settings = SIDES[side], experiment.adam
+        row_sparse = one.gradients == "rows"
         self._model = BagOfWords(split.rows, experiment.model.width, row_sparse, seed)
         self._parameters = list(self._model.trainable_params())
-        self._optimizer = make_optimizer(self._side, self._parameters, experiment.adam)
-        self._initial = _flat(self._parameters)
+        self._optimizer = make_optimizer(one, self._parameters, settings)
+        self._initial = flat(self._parameters)
         self._followed_by, follower = [], None
-        if self._side.followed:
+        if one.followed:
             self._followed_by = [
                 mindspore.Parameter(mindspore.Tensor(np.array(p.asnumpy())), name=f"own.{p.name}")
                 for p in self._parameters
             ]
-            follower = make_optimizer(_FOLLOWER, self._followed_by, experiment.adam)
-        self._step = TextStep(self._model, self._optimizer, follower)
-        batch_size = experiment.training.batch_size
-        self._epochs = epochs(split.train, batch_size, experiment.training.epochs, seed)
-        self._found: dict[str, list] = {
-            name: []
-            for name in ("loss", "step_ms", "test_accuracy", "test_loss", "digest", "follower")
-        }
+            follower = make_optimizer(_FOLLOWER, self._followed_by, settings)
+        self._step = TrainStep(self._model, self._optimizer, fused_loss(), follower=follower)
+        bags, self._per_epoch = split.train, experiment.steps_per_epoch
+        arrays = (bags.words, bags.shares, bags.labels)
+        self._batches = Batches(arrays, experiment.training.batch_size, seed).steps()
+        self._steps = Record(lambda step: {**loss(step), **step_ms(step)})
+        self._epochs = Record(self._after_epoch, self._per_epoch)
         self._first: dict[str, np.ndarray] = {}
+        self._done, self._seconds = 0, 0.0
 
-    def epoch(self, done: Callable[[], None]) -> None:
-        """Trains for an epoch and tests; `done` is called after each step."""
-        for words, shares, labels in next(self._epochs):
-            inputs = [mindspore.Tensor(array) for array in (words, shares, labels)]
-            started = time.perf_counter()
-            loss = float(self._step(*inputs).asnumpy())  # waits until the step is made
-            self._found["step_ms"].append(1e3 * (time.perf_counter() - started))
-            self._found["loss"].append(loss)
-            if not self._first:
-                self._first = self._after_first_step(words)
-            done()
-        accuracy, loss = self._test()
-        self._found["test_accuracy"].append(accuracy)
-        self._found["test_loss"].append(loss)
-        self._found["digest"].append(self._digest())
-        if self._followed_by:
-            self._found["follower"].append(self._distance_to_follower())
+    def epoch(self, progress: Observer) -> None:
+        """Trains for an epoch and tests; `progress` is called after each step."""
+        started = time.perf_counter()
+        batches = itertools.islice(self._batches, self._per_epoch)
+        observers = [self._steps, self._after_first_step, self._epochs, progress]
+        self._done = train(self._step, batches, observers, self._done)
+        self._seconds += time.perf_counter() - started
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is kept as .npz.
+        """Returns what is kept as .npz.
 
         Per step ``loss`` (before the update) and ``step_ms``. Per epoch ``test_accuracy``,
         ``test_loss``, ``digest`` (uint64; equal for equal bits in parameters and moments) and,
@@ -82,75 +104,43 @@ class TextTraining:
         ``moved_first``, how far the first step moves it. ``initial`` and ``final``: all parameters,
         the table first.
         """
-        found = {name: np.array(values) for name, values in self._found.items() if values}
-        return {**found, **self._first, "initial": self._initial, "final": _flat(self._parameters)}
+        ends = {"initial": self._initial, "final": flat(self._parameters)}
+        return {**self._steps.arrays(), **self._epochs.arrays(), **self._first, **ends}
 
-    def facts(self) -> dict[str, object]:
-        """What is kept as JSON."""
-        return {"backend": getattr(self._optimizer, "backend", None)}
+    def facts(self) -> dict[str, Any]:
+        """Returns what is kept as JSON."""
+        return {"seconds": self._seconds, "backend": getattr(self._optimizer, "backend", None)}
 
-    def _after_first_step(self, words: np.ndarray) -> dict[str, np.ndarray]:
-        table = self._parameters[0]
-        way = table.asnumpy() - self._initial[: table.size].reshape(table.shape)
-        return {
-            "named_first": np.bincount(words.ravel(), minlength=len(way)),
-            "moved_first": np.linalg.norm(way, axis=1),
-        }
+    def _after_first_step(self, step: Step) -> None:
+        if step.number == 1:
+            table = self._parameters[0]
+            way = table.asnumpy() - self._initial[: table.size].reshape(table.shape)
+            self._first = {
+                "named_first": np.bincount(step.batch[0].ravel(), minlength=len(way)),
+                "moved_first": np.linalg.norm(way, axis=1),
+            }
 
-    def _test(self) -> tuple[float, float]:
-        """Accuracy and mean cross-entropy on the held-out snippets."""
+    def _after_epoch(self, _) -> dict[str, Any]:
         bags = self._split.test
         inputs = (mindspore.Tensor(bags.words), mindspore.Tensor(bags.shares))
         logits = self._model(*inputs).asnumpy().astype(np.float64)
         chosen = logits[np.arange(len(bags)), bags.labels]
-        cross_entropy = np.logaddexp.reduce(logits, axis=1) - chosen
-        accuracy = np.mean(np.argmax(logits, axis=1) == bags.labels)
-        return float(accuracy), float(np.mean(cross_entropy))
-
-    def _digest(self) -> np.uint64:
         state = [*self._parameters, *self._optimizer.moment1, *self._optimizer.moment2]
-        digest = hashlib.blake2b(_flat(state).tobytes(), digest_size=8).digest()
-        return np.frombuffer(digest, dtype=np.uint64)[0]
-
-    def _distance_to_follower(self) -> float:
-        own, other = _flat(self._parameters), _flat(self._followed_by)
-        way = np.max(np.abs(other - self._initial))
-        return float(np.divide(np.max(np.abs(own - other)), way))
+        found = {
+            "test_accuracy": np.mean(np.argmax(logits, axis=1) == bags.labels),
+            "test_loss": np.mean(np.logaddexp.reduce(logits, axis=1) - chosen),
+            "digest": digest(flat(state)),
+        }
+        if self._followed_by:
+            own, other = flat(self._parameters), flat(self._followed_by)
+            found["follower"] = relative_distance(own, other, self._initial)
+        return found
 
 
 def make_optimizer(side: Side, parameters: list, settings: AdamSettings) -> nn.Optimizer:
-    """The optimizer of a side."""
-    if side.is_ours:
-        from ms_adam import Adam
-    else:
-        Adam = nn.Adam
-    optimizer = Adam(
-        parameters,
-        learning_rate=settings.learning_rate,
-        beta1=settings.beta1,
-        beta2=settings.beta2,
-        eps=settings.eps,
-        **side.options,
-    )
+    """Makes the optimizer of a side."""
+    adam = ms_adam.Adam if side.is_ours else nn.Adam
+    optimizer = adam(parameters, **settings.model_dump(), **side.options)
     if side.target:
         optimizer.target = side.target
     return optimizer
-
-
-def epochs(bags: Bags, batch_size: int, count: int, seed: int) -> Iterator[Iterator[tuple]]:
-    """Yields each epoch's batches (words, shares, labels); one seed always gives one order."""
-    # Not the generator of the weights: a model of another size must not change the order.
-    random = np.random.default_rng([seed, 1])
-    shares = bags.shares
-    for _ in range(count):
-        order = random.permutation(len(bags))
-        batches = [
-            order[start : start + batch_size]
-            for start in range(0, len(bags) - batch_size + 1, batch_size)
-        ]
-        yield ((bags.words[batch], shares[batch], bags.labels[batch]) for batch in batches)
-
-
-def _flat(tensors) -> np.ndarray:
-    # Copies: an array from asnumpy() may share its memory with the tensor, which moves on.
-    return np.concatenate([tensor.asnumpy().ravel() for tensor in tensors])

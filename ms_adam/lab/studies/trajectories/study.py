@@ -87,12 +87,12 @@ def _verdict(row: dict[str, Any]) -> Verdict:
     if facts["differences"]:
         asked += f": {facts['differences']}"
     return Verdict(
-        f"{row['optimizer']} follows its own formula in float64 on {row['function']}, where it is "
-        "nearest to the limit",
+        f"{row['optimizer']} follows its own formula on {row['function']}",
         HELD if facts["within_limit"] else NOT_HELD,
         short(facts["distance"]) + asked,
         short(facts["limit"]),
-        "float32 rounding explains this much, given the same gradients.",
+        "float32 rounding explains this much, given the gradients of the path; of all functions, "
+        "this is where it is nearest to the limit.",
     )
 
 

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from ms_adam.lab.measure import EQUAL, METRICS
 from ms_adam.lab.report.studies import compare as page
 from ms_adam.lab.studies.compare.config import Tolerance
-from ms_adam.lab.studies.compare.distances import EQUAL, METRICS, Distances
+from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.judge import judge
 from ms_adam.lab.studies.compare.run import _worst
 

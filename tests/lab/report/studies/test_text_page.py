@@ -32,7 +32,7 @@ def write(out, runs):
     entry = {
         "experiment": "few",
         "config": {
-            "kind": "sparse_text",
+            "study": "text",
             "name": "few",
             "title": "Cats & dogs",
             "data": {"words": 300, "train": 2000, "test": 100, "split_seed": 0},

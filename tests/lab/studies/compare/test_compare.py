@@ -9,94 +9,17 @@ import pytest
 import yaml
 
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.measure import EQUAL, METRICS
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.studies.compare import judge, run
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
-from ms_adam.lab.studies.compare.distances import (
-    EQUAL,
-    METRICS,
-    Distances,
-    coarser,
-    distance,
-    spacing,
-)
+from ms_adam.lab.studies.compare.distances import Distances
 
 ROOT = Path(__file__).parents[4]
 CONFIGS = ROOT / "configs"
 STEPS = 4
 RELATIVE, JUDGED = map(list(METRICS).index, ("relative", "judged"))
-
-
-def measured(a, b, dtype="float32", size=None):
-    return dict(zip(METRICS, distance(np.array(a), np.array(b), dtype, size)))
-
-
-# ---- distances
-
-
-def test_distance_by_hand():
-    found = measured([1.0, 2.0, -4.0, 0.0], [1.0, 2.003, -4.04, 0.0])
-    assert found["absolute"] == pytest.approx(0.04)
-    assert found["relative"] == pytest.approx(0.04 / 4.04)
-    # 4.04 lies in [4, 8), where float32 has a spacing of 2^-21
-    assert found["ulp"] == pytest.approx(0.04 * 2**21)
-    assert found["within_0_1_percent"] == 0.5  # 0.003 of 2.003 is 0.15%, 0.04 of 4.04 is 1%
-    assert found["within_0_5_percent"] == 0.75
-    assert found["different"] == 2
-    a, b = np.array([1.0, 2.0, -4.0, 0.0]), np.array([1.0, 2.003, -4.04, 0.0])
-    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    assert found["cosine"] == pytest.approx(cosine, abs=1e-15)
-
-
-def test_distance_takes_the_size_that_it_is_given():
-    assert measured([1.0], [1.5], size=2.0)["relative"] == 0.25
-    assert measured([1.0], [1.5], size=0.0)["relative"] == np.inf  # moved, where there is no way
-    assert measured([1.0], [1.0], size=0.0)["relative"] == 0
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_spacing_is_that_of_numpy(dtype):
-    values = np.array([0.0, 1e-7, 0.3, 1.0, 1.5, 2.0, 300.0], dtype)
-    np.testing.assert_array_equal(spacing(values.astype(np.float64), dtype), np.spacing(values))
-
-
-def test_spacing_of_bfloat16():
-    # 8 bits of precision: 1 + 2^-7 is the next number after 1
-    np.testing.assert_array_equal(spacing(np.array([1.0, 2.0]), "bfloat16"), [2.0**-7, 2.0**-6])
-
-
-def test_neighbours_are_one_unit_apart():
-    a = np.array([1.0, -3.0, 1e-20], np.float32)
-    assert measured(a, np.nextafter(a, np.float32(np.inf)))["ulp"] == 1
-    assert coarser("float32", "bfloat16") == coarser("bfloat16", "float16") == "bfloat16"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite(value):
-    same = measured([1.0, value], [1.0, value])
-    assert same["different"] == same["relative"] == 0
-    other = measured([1.0, value], [1.0, 2.0])
-    assert other["absolute"] == other["relative"] == other["ulp"] == np.inf
-    assert other["different"] == 1 and other["within_0_5_percent"] == 0.5
-
-
-def test_zeros_of_two_signs_differ_in_a_bit_and_by_nothing():
-    found = measured([0.0, 1.0], [-0.0, 1.0])
-    assert found["different"] == 1 and found["relative"] == found["ulp"] == 0
-    assert measured([0.0], [-0.0])["relative"] == 0
-    assert measured([np.nan], [-np.nan])["different"] == 0
-
-
-def test_infinities_of_two_signs_differ():
-    assert measured([np.inf], [-np.inf])["relative"] == np.inf
-
-
-def test_cosine_of_extremes():
-    assert measured([0.0, 0.0], [0.0, 1.0])["cosine"] == 0
-    assert measured([1e300, 0.0], [0.0, 1e300], "float64")["cosine"] == 0  # squares overflow
-    assert measured([1e-300, 0.0], [-2e-300, 0.0], "float64")["cosine"] == -1
-    assert measured([], [])["relative"] == 0
 
 
 # ---- the judgement
@@ -186,7 +109,8 @@ def small(**changes):
     config = yaml.safe_load((CONFIGS / "compare_own.yaml").read_text())
     config["factory"] = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
     config["training"] = {"steps": STEPS, "batch_size": 8, "seed": 1}
-    return {**config, **changes}
+    config.update(changes)
+    return {key: value for key, value in config.items() if value is not None}
 
 
 def load(folder, config):
@@ -208,50 +132,50 @@ def test_the_configs_here_are_sound():
 
 
 def test_without_pairs_the_first_is_compared_with_each(tmp_path):
-    config = small(sides={name: side() for name in "abc"})
-    del config["pairs"]
+    config = small(sides={name: side() for name in "abc"}, pairs=None)
     assert [p.sides for p in load(tmp_path, config).all_pairs] == [["a", "b"], ["a", "c"]]
+
+
+def sides(**of_a):
+    return {"sides": {"a": side(**of_a), "b": side()}, "pairs": None}
+
+
+def problem(**more):
+    return {
+        "factory": None,
+        "factory_options": {},
+        "problem": {"hidden": [4], "train": 20, **more},
+        "sides": {"graph": side(), "pynative": side()},
+    }
+
+
+def of_sides(*names, **more):
+    return {"pairs": [{"sides": list(names), **more}]}
 
 
 @pytest.mark.parametrize(
     "changes, parts",
     [
         ({"colour": 1}, ["unknown key 'colour'", "title, problem, factory"]),
+        (sides(rate=1), ["unknown key 'sides.a.rate'", "mode, optimizer, options"]),
         (
-            {"sides": {"a": side(rate=1), "b": side()}},
-            ["unknown key 'sides.a.rate'", "mode, optimizer, options"],
-        ),
-        (
-            {
-                "factory": None,
-                "factory_options": {},
-                "problem": {"hidden": [4], "train": 20, "factory": "a:b"},
-            },
+            problem(factory="a:b"),
             [
                 "unknown key 'problem.factory'; allowed here: hidden, train",
                 "'factory' is not a key of 'problem'; it belongs at the top level",
             ],
         ),
         ({"options": {}}, ["'options' is not a key of the top level; it belongs under 'sides.*'"]),
-        (
-            {"sides": {"a": side(steps=3), "b": side()}},
-            ["'steps' is not a key of 'a'; it belongs under 'training'"],
-        ),
+        (sides(steps=3), ["'steps' is not a key of 'a'; it belongs under 'training'"]),
         ({"loss": 1}, ["it belongs under 'problem' or under 'pairs.*.tolerance' or"]),
-        ({"sides": {"a": side()}}, ["sides", "at least 2"]),
+        ({"sides": {"a": side()}, "pairs": None}, ["sides", "at least 2"]),
+        (sides(mode="eager"), ["sides.a.mode = 'eager'", "'graph' or 'pynative'"]),
+        (sides(options={"eps": "1e-8"}), ["sides.a.options.eps = '1e-8'", "write 1.0e-8"]),
+        (sides(dtype="int8"), ["sides.a.dtype = 'int8'", "float16"]),
+        (of_sides("graph", "grahp"), ["no side 'grahp'", "graph, pynative"]),
+        (of_sides("graph", "graph"), ["'graph' is compared with itself"]),
         (
-            {"sides": {"a": side(mode="eager"), "b": side()}},
-            ["sides.a.mode = 'eager'", "'graph' or 'pynative'"],
-        ),
-        (
-            {"sides": {"a": side(options={"eps": "1e-8"}), "b": side()}},
-            ["sides.a.options.eps = '1e-8'", "write 1.0e-8"],
-        ),
-        ({"sides": {"a": side(dtype="int8"), "b": side()}}, ["sides.a.dtype = 'int8'", "float16"]),
-        ({"pairs": [{"sides": ["graph", "grahp"]}]}, ["no side 'grahp'", "graph, pynative"]),
-        ({"pairs": [{"sides": ["graph", "graph"]}]}, ["'graph' is compared with itself"]),
-        (
-            {"pairs": [{"sides": ["graph", "pynative"], "tol": 1}]},
+            of_sides("graph", "pynative", tol=1),
             ["unknown key 'pairs.0.tol'", "sides, tolerance, must_hold"],
         ),
         ({"tolerance": -1}, ["tolerance.loss = -1", "greater than or equal to 0"]),
@@ -259,31 +183,18 @@ def test_without_pairs_the_first_is_compared_with_each(tmp_path):
         ({"factory": None}, ["either 'problem'", "neither is"]),
         ({"problem": {"hidden": [4], "train": 20}}, ["either 'problem'", "both are"]),
         (
-            {
-                "factory": None,
-                "factory_options": {},
-                "sides": {"a": side(changes={"hidden": [1]}), "b": side()},
-                "problem": {"hidden": [4], "train": 20},
-            },
+            {**problem(), **sides(changes={"hidden": [1]})},
             ["sides.a.changes: unknown key 'hidden'"],
         ),
         (
-            {
-                "factory": None,
-                "factory_options": {},
-                "problem": {"hidden": [4], "train": 20},
-                "sides": {"a": side(changes={"loss": "l1"}), "b": side()},
-            },
+            {**problem(), **sides(changes={"loss": "l1"})},
             ["sides.a.changes.loss = 'l1'", "'fused' or 'cross_entropy'"],
         ),
     ],
 )
 def test_wrong_config_is_refused_in_words(tmp_path, changes, parts):
-    config = small(**changes)
-    if "sides" in changes:
-        del config["pairs"]
     with pytest.raises(ConfigError) as caught:
-        load(tmp_path, config)
+        load(tmp_path, small(**changes))
     for part in parts:
         assert part in str(caught.value)
 
@@ -386,8 +297,7 @@ def test_scalars_of_a_side(finished):
 
 
 def test_a_side_that_fails_is_told(tmp_path):
-    config = small(sides={"a": side(options={"rate": 1}), "b": side()}, limit_mb=1)
-    del config["pairs"]
+    config = small(**sides(options={"rate": 1}), limit_mb=1)
     with pytest.raises(WorkerError) as caught:
         run.compare(load(tmp_path, config), tmp_path / "out", ignore)
     message = str(caught.value)
@@ -400,21 +310,18 @@ def test_a_side_that_fails_is_told(tmp_path):
 # ---- what a process does, in this one
 
 
-def parameters():
+def make(**settings):
     import mindspore as ms
     from mindspore import Parameter, Tensor
 
-    shapes = {"last.weight": (2, 3), "norm.beta": (3,), "last.bias": (2,)}
-    return [
-        Parameter(Tensor(np.ones(shape), ms.float32), name=name) for name, shape in shapes.items()
-    ]
-
-
-def make(**settings):
     from ms_adam.lab.studies.compare.config import Side
-    from ms_adam.lab.studies.compare.optimizers import make_optimizer
+    from ms_adam.lab.studies.compare.factories import make_optimizer
 
-    return make_optimizer("x", Side(**side(**settings)), parameters())
+    shapes = {"last.weight": (2, 3), "norm.beta": (3,), "last.bias": (2,)}
+    parameters = [
+        Parameter(Tensor(np.ones(s), ms.float32), name=name) for name, s in shapes.items()
+    ]
+    return make_optimizer("x", Side(**side(**settings)), parameters)
 
 
 @pytest.mark.parametrize(
@@ -449,101 +356,30 @@ def test_wrong_optimizer_is_refused_in_words(wrong, parts):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "optimizer, options, decays",
-    [
-        # nn.Adam hands out the decay times its loss scale; 'beta' in a name means none
-        ("mindspore.nn.Adam", {"weight_decay": 0.1, "loss_scale": 8.0}, [0.1, 0, 0.1]),
-        ("ms_adam.AdamW", {"weight_decay": 0.1, "loss_scale": 8.0}, [0.1, 0, 0.1]),
-        ("mindspore.nn.AdamWeightDecay", {"weight_decay": 0.1}, [0.1, 0, 0.1]),
-        ("mindspore.experimental.optim.AdamW", {"weight_decay": 0.1}, [0.1, 0.1, 0.1]),
-        ("reference", {"weight_decay": 0.1}, [0.1, 0, 0.1]),
-        ("mindspore.nn.Adam", {}, [0, 0, 0]),
-    ],
-)
-def test_weight_decay_that_acts(optimizer, options, decays):
-    rates, found = make(optimizer=optimizer, options=options).settings()
-    np.testing.assert_allclose(found, decays, rtol=1e-7)
-    np.testing.assert_allclose(rates, [1e-3] * 3, rtol=1e-7)
-
-
-@pytest.mark.parametrize(
-    "optimizer, options",
-    [
-        ("ms_adam.Adam", {}),
-        ("ms_adam.Adam", {"flat_state": True}),
-        ("ms_adam.Adam", {"use_amsgrad": True}),
-        ("mindspore.nn.Adam", {}),
-        ("mindspore.experimental.optim.Adam", {}),
-        ("reference", {}),
-        ("reference", {"amsgrad": True}),
-    ],
-)
-def test_state_and_corrections_after_two_steps(optimizer, options):
-    made = make(optimizer=optimizer, options=options)
-    gradients = [np.full(p.shape, i + 1.0, np.float32) for i, p in enumerate(parameters())]
-    made.settings()
-    made.update(gradients)
-    made.update([-g for g in gradients])
-    state = made.state()
-    for i, g in enumerate(gradients):
-        # float32 roundings of 0.9 m + 0.1 g, and of a decay rate in float32 (1.3e-5 of the rest)
-        np.testing.assert_allclose(state["moment1"][i], (0.9 * 0.1 - 0.1) * g, rtol=1e-5)
-        np.testing.assert_allclose(state["moment2"][i], 0.001999 * g**2, rtol=2e-5)
-        assert state["parameter"][i].shape == g.shape
-    assert ("vhat" in state) == bool({"amsgrad", "use_amsgrad"} & set(options)) or (
-        "experimental" in optimizer  # which keeps buffers for it in any case
-    )
-    assert set(made.state_dtypes()) == set(state)
-    c1, c2 = made.corrections()
-    assert c1 == pytest.approx(0.19, rel=1e-6) and c2 == pytest.approx(0.001999**0.5, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    "optimizer, options, made, backend",
-    [
-        ("lab.studies.identify.factories.Chosen", {}, "Adam", None),
-        ("lab.studies.identify.factories:Chosen", {"adamw": True}, "AdamW", "auto"),
-        ("lab.studies.identify.factories:Holder.make", {}, "Adam", None),
-        ("lab.studies.identify.factories:of_class", {}, "Adam", None),
-        ("lab.studies.identify.factories:with_groups", {"weight_decay": 0.1}, "AdamW", "auto"),
-    ],
-)
-def test_any_callable_that_returns_an_optimizer(optimizer, options, made, backend):
-    found = make(optimizer=optimizer, options=options)
-    assert type(found.cell).__name__ == made
-    assert (found.backend is None) == (backend is None)
-    before = found.state()["parameter"]
-    found.update([np.ones(p.shape, np.float32) for p in parameters()])
-    assert all(np.all(a != b) for a, b in zip(before, found.state()["parameter"]))
-
-
 def test_an_optimizer_in_a_file_is_taken_from_the_configs_folder(tmp_path):
-    changed = small(sides={"a": side(optimizer="../mine.py:make"), "b": side()})
-    del changed["pairs"]
+    changed = small(**sides(optimizer="../mine.py:make"))
     loaded = load(tmp_path, changed)
     assert loaded.sides["a"].optimizer == f"{tmp_path.parent.resolve() / 'mine.py'}:make"
     assert loaded.sides["b"].optimizer == "ms_adam.Adam"
     assert str(tmp_path.parent) not in json.dumps(run._without_folders(loaded))
 
 
-def test_reference_follows_a_list_of_learning_rates_and_clips():
+def test_the_reference_takes_a_list_of_learning_rates_and_clips():
     made = make(
         optimizer="ms_adam.reference.SGD",
         options={"learning_rate": [1.0, 0.5], "max_grad_norm": 2.0},
     )
     gradients = [np.zeros((2, 3)), np.array([0.0, 0.0, 4.0]), np.zeros(2)]
     for expected in (-1.0, -2.0, -3.0):  # 1 - 2, then less 1 each: the last rate stays
-        made.update(gradients)
+        made.step(gradients)
         assert made.state()["parameter"][1][2] == expected
 
 
 def test_dtype_is_that_of_the_parameters(tmp_path):
-    from ms_adam.lab.studies.compare import sides
+    from ms_adam.lab.studies.compare.sides import _Pass
 
-    config = small(sides={"half": side(dtype="bfloat16"), "other": side()})
-    del config["pairs"]
-    one = sides._Pass(load(tmp_path, config), "half", tmp_path / "initial.npz")
+    config = small(**sides(dtype="bfloat16"))
+    one = _Pass(load(tmp_path, config), "a", tmp_path / "initial.npz")
     kinds = one.dtypes()
     assert set(kinds["parameter"]) == set(kinds["gradient"]) == {"bfloat16"}
     assert set(kinds["moment1"]) == {"float32"}

@@ -1,14 +1,16 @@
 """Gradients that are rounding noise: recognised, named apart, and no hiding place for faults."""
 
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from ms_adam.lab.measure import EQUAL, METRICS
 from ms_adam.lab.studies.compare import judge, run, sides
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
-from ms_adam.lab.studies.compare.distances import EQUAL, METRICS, Distances
+from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.noise import (
     FACTOR,
     SAMPLES,
@@ -115,22 +117,20 @@ def test_noise_is_written_and_read(tmp_path):
 
 def test_judged_leaves_out_noise_and_all_else_does_not():
     found = Distances.empty(["w"], ["gradient", "parameter"], 1)
-    a, b = np.array([1.0, 2.0, 1e-9]), np.array([1.0, 2.002, -1e-9])
-    mask = [np.array([False, False, True])]
-    found.measure(0, "gradient", [a], [b], ["float32"], left_out=mask)
-    start = np.array([0.0, 0.0, 0.0])
-    found.measure(
-        0,
-        "parameter",
-        [np.array([0.1, 0.1, 3.0])],
-        [np.array([0.1, 0.1, 0.0])],
-        ["float32"],
-        ([start], [start]),
-        mask,
+    recorded = {"gradient": np.array([1.0, 2.0, 1e-9]), "parameter": np.array([0.1, 0.1, 3.0])}
+    other = {"gradient": np.array([1.0, 2.002, -1e-9]), "parameter": np.array([0.1, 0.1, 0.0])}
+    mask, start = [np.array([False, False, True])], [np.zeros(3)]
+    dtypes = dict.fromkeys(recorded, ["float32"])
+    record = types.SimpleNamespace(
+        read=lambda step, quantity: [recorded[quantity]], initial=lambda: start, dtypes=dtypes
     )
+    arrays = {quantity: [array] for quantity, array in other.items()}
+    left_out = dict.fromkeys(recorded, mask)
+    found.measure(0, record, None, arrays, dtypes, start, left_out)
     assert found.at("gradient", 0, 0)["judged"] == pytest.approx(0.002 / 2.002)
     assert found.at("gradient", 0, 0)["different"] == 2
     assert (found.relative("parameter")[0, 0], found.judged("parameter")[0, 0]) == (1.0, 0.0)
+    assert np.isnan(found.relative("loss")).all()
 
 
 def judged(free, replayed):

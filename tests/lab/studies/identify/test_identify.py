@@ -12,12 +12,20 @@ from mindspore import Tensor
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.studies.identify import describe, find, identify, identify_target, probes, tables
+from ms_adam.lab.studies.identify import identify, identify_target, probes, tables
 from ms_adam.lab.studies.identify.catalogue import ADAMS
 from ms_adam.lab.studies.identify.driver import Driver
 from ms_adam.lab.studies.identify.forms import CHOICES, Form, Numbers, rounded, structures
 from ms_adam.lab.studies.identify.judge import errors, judge
 from ms_adam.lab.studies.identify.relatives import relatives
+from ms_adam.lab.targets import describe, find
+
+FACTORIES = "lab.studies.identify.factories"
+FOUND, DECOUPLED = "found", "decoupled, times the learning rate"
+
+
+def identified(made):
+    return identify_target(describe("it", made))
 
 
 def answers(identification):
@@ -27,17 +35,10 @@ def answers(identification):
 
 # The hypotheses.
 
+SWITCHES = ("epsilon", "bias_correction", "nesterov", "amsgrad", "decoupled")
 COVERED = [
-    dict(
-        epsilon=epsilon,
-        bias_correction=corrected,
-        nesterov=nesterov,
-        amsgrad=amsgrad,
-        decoupled=decoupled,
-    )
-    for epsilon, corrected, nesterov, amsgrad, decoupled in itertools.product(
-        ("outside", "hat", "inside"), *[(False, True)] * 4
-    )
+    dict(zip(SWITCHES, values))
+    for values in itertools.product(("outside", "hat", "inside"), *[(False, True)] * 4)
 ]
 
 
@@ -97,11 +98,20 @@ def test_what_rounding_explains_is_no_blank_cheque():
 # Mutants.
 
 
+def check(found, expected):
+    assert not found.algorithm1
+    if expected == mutants.UNKNOWN:
+        assert found.status == "no known formula" and found.formula.startswith(expected)
+    else:
+        assert (found.status, found.formula) == (FOUND, expected)
+    assert found.residual is not None and found.next_residual is not None
+
+
 def test_the_unmutated_is_algorithm_1():
     for made in (mutants.Adam, mutants.MindSporeAdam):
-        found = identify_target(describe("it", made))
+        found = identified(made)
         assert found.formula == "Algorithm 1" and found.algorithm1
-        assert answers(found)["decay"] == ("found", "L2, added to the gradient")
+        assert answers(found)["decay"] == (FOUND, "L2, added to the gradient")
 
 
 def test_there_are_enough_mutants():
@@ -110,229 +120,165 @@ def test_there_are_enough_mutants():
 
 @pytest.mark.parametrize("mutant", mutants.EXPECTED, ids=lambda mutant: mutant.__name__)
 def test_mutant_is_not_taken_for_adam(mutant):
-    check(identify_target(describe("it", mutant)), mutants.EXPECTED[mutant])
+    check(identified(mutant), mutants.EXPECTED[mutant])
 
 
 @pytest.mark.parametrize("mistake", mutants.MINDSPORE_EXPECTED)
 def test_mindspore_mutant_is_not_taken_for_adam(mistake):
     made = type("Mutant", (mutants.MindSporeAdam,), {"mistake": mistake})
-    check(identify_target(describe("it", made)), mutants.MINDSPORE_EXPECTED[mistake])
+    check(identified(made), mutants.MINDSPORE_EXPECTED[mistake])
 
 
-def check(found, expected):
-    assert not found.algorithm1
-    if expected == mutants.UNKNOWN:
-        assert found.status == "no known formula" and found.formula.startswith(expected)
+@pytest.mark.parametrize(
+    "after, wanted",
+    [
+        (lambda a, old, new, g: new * (1 - a.learning_rate * a.weight_decay), None),
+        (lambda a, old, new, g: new + a.learning_rate * a.weight_decay * old, None),
+        (
+            lambda a, old, new, g: new - a.weight_decay * old,
+            (FOUND, "decoupled, not times the learning rate"),
+        ),
+    ],
+    ids=["after", "sign", "unscaled"],
+)
+def test_mutated_decay(after, wanted):
+    made = type("Mutant", (mutants.Adam,), {"gradient": lambda a, g, w: g, "after": after})
+    found = identified(made)
+    if wanted is None:
+        assert found.finding("decay").status == "no known formula" and not found.algorithm1
     else:
-        assert (found.status, found.formula) == ("found", expected)
-    assert found.residual is not None and found.next_residual is not None
+        assert answers(found)["decay"] == wanted
 
 
-@pytest.mark.parametrize("decay", ("after", "sign"))
-def test_mutated_decay_is_no_known_decay(decay):
-    part = {
-        "after": lambda self, old, new, g: new * (1 - self.learning_rate * self.weight_decay),
-        "sign": lambda self, old, new, g: new + self.learning_rate * self.weight_decay * old,
-    }
-    made = type("Mutant", (mutants.Adam,), {"gradient": lambda self, g, w: g, "after": part[decay]})
-    found = identify_target(describe("it", made))
-    assert found.finding("decay").status == "no known formula"
-    assert not found.algorithm1
-
-
-def test_unscaled_decay_is_named():
-    made = type(
-        "It",
-        (mutants.Adam,),
-        {
-            "gradient": lambda self, g, w: g,
-            "after": lambda self, old, new, g: new - self.weight_decay * old,
-        },
-    )
-    found = identify_target(describe("it", made))
-    assert answers(found)["decay"] == ("found", "decoupled, not times the learning rate")
-
-
-def test_what_can_not_be_told_is_ambiguous():
+def test_an_open_question_is_ambiguous():
     """With beta1 = 0 there is nothing to correct in the first moment."""
     found = identify("ms_adam.reference.Adam", {"beta1": 0.0})
-    assert found.status == "ambiguous"
+    assert found.status == "ambiguous" and not found.algorithm1
     assert "Algorithm 1" in found.formula and "only the second moment corrected" in found.formula
-    assert not found.algorithm1
 
 
 # What is known.
 
+OURS = {
+    "powers": (FOUND, "no drift"),
+    "halves": (FOUND, "float32 or better"),
+    "amsgrad": (FOUND, "maximum before correction"),
+}
+NN_ADAM = {
+    "powers": (FOUND, "drifts: float32 powers multiplied up"),
+    "decay": (FOUND, "L2, added to the gradient"),
+    "amsgrad": (FOUND, "maximum before correction"),
+    "nesterov": (FOUND, "both parts under this step's correction"),
+    "halves": (FOUND, "float16"),
+    "rows": (FOUND, "updated (exact)"),
+    "heeded": (FOUND, "heeds learning_rate, beta1, beta2, eps"),
+}
+LAZY = {"rows": (FOUND, "left alone (lazy)")}
+NO_CORRECTION = {"decay": (FOUND, DECOUPLED), "first_step": (FOUND, "no count")}
+EXPERIMENTAL = "mindspore.experimental.optim"
+SUM = "AdaGrad (sum starts at 0.1)"
+KNOWN = [
+    ("ms_adam.Adam", {}, "Algorithm 1", {**OURS, "decay": NN_ADAM["decay"]}),
+    ("ms_adam.AdamW", {}, "Algorithm 1", {**OURS, "decay": (FOUND, DECOUPLED)}),
+    ("mindspore.nn.Adam", {}, "epsilon-hat", NN_ADAM),
+    ("mindspore.nn.Adam", {"use_lazy": True}, "epsilon-hat", LAZY),
+    ("mindspore.nn.LazyAdam", {}, "epsilon-hat", LAZY),
+    ("mindspore.nn.AdamOffload", {}, "epsilon-hat", {"halves": ("refused", None)}),
+    (f"{EXPERIMENTAL}.Adam", {}, "epsilon-hat", {"amsgrad": ("option ignored", "none")}),
+    (
+        f"{EXPERIMENTAL}.Adam",
+        {"amsgrad": True},
+        "epsilon-hat",
+        {"amsgrad": ("option ignored", "none")},
+    ),
+    (f"{EXPERIMENTAL}.AdamW", {}, "Algorithm 1", {"decay": (FOUND, DECOUPLED)}),
+    ("mindspore.nn.AdamWeightDecay", {}, "no bias correction", NO_CORRECTION),
+    ("mindspore.nn.SGD", {}, "SGD", {}),
+    ("mindspore.nn.Momentum", {}, "SGD with momentum", {}),
+    ("mindspore.nn.SGD", {"momentum": 0.9, "nesterov": True}, "SGD with Nesterov momentum", {}),
+    ("mindspore.nn.Adagrad", {}, SUM, {}),
+    ("mindspore.nn.RMSProp", {}, "RMSProp, mean square starts at 1", {}),
+    ("mindspore.nn.AdaMax", {}, "AdaMax", {}),
+    (f"{EXPERIMENTAL}.RMSprop", {}, "RMSProp", {}),
+    (f"{EXPERIMENTAL}.NAdam", {}, "NAdam", {}),
+    ("ms_adam.reference.RMSProp", {"centered": True}, "RMSProp, centered", {}),
+    # a class whose __new__ returns one of two other classes, as MindFormers' AdamW does
+    (f"{FACTORIES}.Chosen", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}:Chosen", {"adamw": True}, "Algorithm 1", {"decay": (FOUND, DECOUPLED)}),
+    (f"{FACTORIES}.Holder.Chosen", {"adamw": True}, "Algorithm 1", {}),
+    (f"{FACTORIES}:Holder.make", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}.ByMetaclass", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}:with_groups", {}, "Algorithm 1", {"decay": (FOUND, DECOUPLED)}),
+    (f"{FACTORIES}:handed_on", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}:by_position", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}:imports_late", {}, "Algorithm 1", {}),
+    (f"{FACTORIES}.of_class", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}:of_function", {}, "Algorithm 1", {}),
+    (f"{FACTORIES}.callable_object", {}, "epsilon-hat", {}),
+    (f"{FACTORIES}:of_reference", {}, "epsilon-hat", {}),
+]
 
-def test_nn_adam():
-    found = identify("mindspore.nn.Adam")
-    assert (found.status, found.formula, found.algorithm1) == ("found", "epsilon-hat", False)
-    got = answers(found)
-    assert got["powers"] == ("found", "drifts: float32 powers multiplied up")
-    assert got["decay"] == ("found", "L2, added to the gradient")
-    assert got["amsgrad"] == ("found", "maximum before correction")
-    assert got["nesterov"] == ("found", "both parts under this step's correction")
-    assert got["halves"] == ("found", "float16")
-    assert got["rows"] == ("found", "updated (exact)")
-    assert got["heeded"] == ("found", "heeds learning_rate, beta1, beta2, eps")
 
-
-@pytest.mark.parametrize(
-    "path, options", [("mindspore.nn.Adam", {"use_lazy": True}), ("mindspore.nn.LazyAdam", {})]
-)
-def test_lazy(path, options):
+@pytest.mark.parametrize("path, options, formula, wanted", KNOWN, ids=lambda it: str(it)[-40:])
+def test_known(path, options, formula, wanted):
     found = identify(path, options)
-    assert found.formula == "epsilon-hat"
-    assert answers(found)["rows"] == ("found", "left alone (lazy)")
-
-
-def test_offload():
-    found = identify("mindspore.nn.AdamOffload")
-    assert found.formula == "epsilon-hat"
-    assert found.finding("halves").status == "refused"
-
-
-def test_experimental_adam_ignores_amsgrad():
-    asked = identify("mindspore.experimental.optim.Adam")
-    given = identify("mindspore.experimental.optim.Adam", {"amsgrad": True})
-    for found in (asked, given):
-        assert found.formula == "epsilon-hat"
-        finding = found.finding("amsgrad")
-        assert (finding.status, finding.answer) == ("option ignored", "none")
-        assert "amsgrad=True" in finding.note
-
-
-def test_experimental_adamw():
-    found = identify("mindspore.experimental.optim.AdamW")
-    assert found.formula == "Algorithm 1" and found.algorithm1
-    assert answers(found)["decay"] == ("found", "decoupled, times the learning rate")
-
-
-def test_adam_weight_decay():
-    found = identify("mindspore.nn.AdamWeightDecay")
-    assert found.formula == "no bias correction"
-    assert answers(found)["decay"] == ("found", "decoupled, times the learning rate")
-    assert answers(found)["first_step"] == ("found", "no count")
-
-
-@pytest.mark.parametrize(
-    "path, decay",
-    [
-        ("ms_adam.Adam", "L2, added to the gradient"),
-        ("ms_adam.AdamW", "decoupled, times the learning rate"),
-    ],
-)
-def test_ours(path, decay):
-    found = identify(path)
-    assert found.formula == "Algorithm 1" and found.algorithm1
+    assert (found.status, found.formula) == (FOUND, formula)
+    adam = path.startswith(("ms_adam.Adam", EXPERIMENTAL)) and formula == "Algorithm 1"
+    if not path.startswith(FACTORIES):
+        assert found.algorithm1 == adam
     got = answers(found)
-    assert got["decay"] == ("found", decay)
-    assert got["powers"] == ("found", "no drift")
-    assert got["halves"] == ("found", "float32 or better")
-    assert got["amsgrad"] == ("found", "maximum before correction")
-
-
-@pytest.mark.parametrize(
-    "path, options, name",
-    [
-        ("mindspore.nn.SGD", {}, "SGD"),
-        ("mindspore.nn.Momentum", {}, "SGD with momentum"),
-        ("mindspore.nn.SGD", {"momentum": 0.9, "nesterov": True}, "SGD with Nesterov momentum"),
-        ("mindspore.nn.Adagrad", {}, "AdaGrad (sum starts at 0.1)"),
-        ("mindspore.nn.RMSProp", {}, "RMSProp, mean square starts at 1"),
-        ("mindspore.nn.AdaMax", {}, "AdaMax"),
-        ("mindspore.experimental.optim.RMSprop", {}, "RMSProp"),
-        ("mindspore.experimental.optim.NAdam", {}, "NAdam"),
-        ("ms_adam.reference.RMSProp", {"centered": True}, "RMSProp, centered"),
-    ],
-)
-def test_not_adam_is_named(path, options, name):
-    found = identify(path, options)
-    assert (found.status, found.formula) == ("found", name)
-    assert not found.algorithm1
+    for question, (status, answer) in wanted.items():
+        assert got[question] == (status, answer or got[question][1])
+        if status == "option ignored":
+            assert "amsgrad=True" in found.finding(question).note
 
 
 def test_other_formula_is_not_known():
     assert identify("mindspore.nn.FTRL").formula == "no known formula"
 
 
-def test_relatives_of_reference_have_distinct_names():
+def test_relatives_have_distinct_names():
     values = {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "accumulator": 0.1}
     names = [relative.name() for relative in relatives(values)]
-    assert len(names) == len(set(names))
+    assert len(names) == len(set(names)) == 18
 
 
 # Targets.
 
 
-def test_factory_of_the_users_own(tmp_path, monkeypatch):
+def test_numbers_are_read_from_the_optimizer(tmp_path, monkeypatch):
     (tmp_path / "own_optimizers.py").write_text(
         "from mindspore import nn\n"
         "def make(weights):\n    return nn.Adam(weights, eps=1e-6, beta2=0.99)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    found = identify("own_optimizers:make")
-    assert found.formula == "epsilon-hat"
-    # read from the optimizer: the factory does not say
-    assert found.numbers["eps"] == pytest.approx(1e-6)
-    assert found.numbers["beta2"] == pytest.approx(0.99)
-    assert found.assumed == []
+    for path, eps, beta2 in (
+        ("own_optimizers:make", 1e-6, 0.99),  # the factory does not say
+        (f"{FACTORIES}:of_class", 1e-6, 0.999),
+    ):
+        found = identify(path)
+        assert found.formula == "epsilon-hat" and found.assumed == []
+        assert found.numbers["eps"] == pytest.approx(eps)
+        assert found.numbers["beta2"] == pytest.approx(beta2)
 
 
-@pytest.mark.parametrize(
-    "path, options, formula, decay",
-    [
-        # a class whose __new__ returns one of two other classes, as MindFormers' AdamW does
-        ("lab.studies.identify.factories.Chosen", {}, "epsilon-hat", None),
-        (
-            "lab.studies.identify.factories:Chosen",
-            {"adamw": True},
-            "Algorithm 1",
-            "decoupled, times the learning rate",
-        ),
-        ("lab.studies.identify.factories.Holder.Chosen", {"adamw": True}, "Algorithm 1", None),
-        ("lab.studies.identify.factories:Holder.make", {}, "epsilon-hat", None),
-        ("lab.studies.identify.factories.ByMetaclass", {}, "epsilon-hat", None),
-        (
-            "lab.studies.identify.factories:with_groups",
-            {},
-            "Algorithm 1",
-            "decoupled, times the learning rate",
-        ),
-        ("lab.studies.identify.factories:handed_on", {}, "epsilon-hat", None),
-        ("lab.studies.identify.factories:by_position", {}, "epsilon-hat", None),
-        ("lab.studies.identify.factories:imports_late", {}, "Algorithm 1", None),
-        ("lab.studies.identify.factories.of_class", {}, "epsilon-hat", None),
-        ("lab.studies.identify.factories:of_function", {}, "Algorithm 1", None),
-        ("lab.studies.identify.factories.callable_object", {}, "epsilon-hat", None),
-        ("lab.studies.identify.factories:of_reference", {}, "epsilon-hat", None),
-    ],
-)
-def test_any_callable_that_returns_an_optimizer(path, options, formula, decay):
-    found = identify(path, options)
-    assert (found.status, found.formula) == ("found", formula)
-    if decay is not None:
-        assert answers(found)["decay"] == ("found", decay)
-
-
-def test_a_decay_that_can_not_be_switched_off_is_told():
-    found = identify("lab.studies.identify.factories:fixed_decay")
+def test_a_decay_that_cannot_be_switched_off_is_told():
+    found = identify(f"{FACTORIES}:fixed_decay")
     assert found.status == "no known formula"
     assert "weight decay of 0.01 can not be set to 0" in found.formula
-    assert "weight decay" not in identify("lab.studies.identify.factories:with_groups").formula
+    assert "weight decay" not in identify(f"{FACTORIES}:with_groups").formula
 
 
 def test_arguments_are_those_of_what_is_called():
     """Of __new__ or the metaclass where they take them; what a partial sets is its default."""
     names = {
-        path: list(find(f"lab.studies.identify.factories:{path}").parameters)
+        path: list(find(f"{FACTORIES}:{path}").parameters)
         for path in ("Chosen", "ByMetaclass", "Counted", "of_class")
     }
     assert names["Chosen"] == ["learning_rate", "eps", "weight_decay", "adamw"]
     assert names["ByMetaclass"] == ["learning_rate"]
     assert names["Counted"][:2] == ["learning_rate", "beta1"]  # its __new__ hands on all it gets
-    assert find("lab.studies.identify.factories:of_class").given("eps") == 1e-6
-    assert identify("lab.studies.identify.factories:of_class").numbers["eps"] == pytest.approx(1e-6)
+    assert find(f"{FACTORIES}:of_class").given("eps") == 1e-6
 
 
 @pytest.mark.parametrize(
@@ -346,35 +292,19 @@ def test_arguments_are_those_of_what_is_called():
             ("no argument 'esp'", "did you mean eps", "beta1=0.9"),
         ),
         ("mindspore.nn.Adam", {"params": []}, ("'params' is what is optimized",)),
-        ("ms_adam.reference.Adam", {"beta1": 2.0}, ("can not be made", "'beta1' must be a number")),
+        ("ms_adam.reference.Adam", {"beta1": 2.0}, ("cannot be made", "'beta1' must be a number")),
         ("lab.studies.identify.mutants:bfloat16", {}, ("returns no optimizer", "it raised")),
+        (f"{FACTORIES}.ReturnsNone", {}, ("returns no optimizer", "it returned None")),
+        (f"{FACTORIES}:returns_class", {}, ("returns no optimizer", "returned the class Adam")),
+        (f"{FACTORIES}:returns_cell", {}, ("it returned Dense", "mindspore.nn.Optimizer")),
+        (f"{FACTORIES}:returns_pair", {}, ("it returned tuple of 2",)),
+        (f"{FACTORIES}:returns_nothing_to_step", {}, ("returned dict, not an optimizer",)),
         (
-            "lab.studies.identify.factories.ReturnsNone",
-            {},
-            ("returns no optimizer", "it returned None"),
-        ),
-        (
-            "lab.studies.identify.factories:returns_class",
-            {},
-            ("returns no optimizer", "returned the class Adam"),
-        ),
-        (
-            "lab.studies.identify.factories:returns_cell",
-            {},
-            ("it returned Dense", "mindspore.nn.Optimizer"),
-        ),
-        ("lab.studies.identify.factories:returns_pair", {}, ("it returned tuple of 2",)),
-        (
-            "lab.studies.identify.factories:returns_nothing_to_step",
-            {},
-            ("returned dict, not an optimizer",),
-        ),
-        (
-            "lab.studies.identify.factories.Chosen",
+            f"{FACTORIES}.Chosen",
             {"adamw": True, "esp": 1e-3},
             ("no argument 'esp'", "did you mean eps", "adamw=False"),
         ),
-        ("lab.studies.identify.factories:needs_steps", {}, ("needs steps: add --set steps=VALUE",)),
+        (f"{FACTORIES}:needs_steps", {}, ("needs steps: add --set steps=VALUE",)),
     ],
 )
 def test_errors_say_what_is_allowed(path, options, words):
@@ -390,7 +320,7 @@ def test_class_that_needs_another_argument():
             super().__init__(params, learning_rate)
 
     with pytest.raises(UserError, match=r"needs warmup: add --set warmup=VALUE\n.*learning_rate"):
-        identify_target(describe("Needy", Needy))
+        identified(Needy)
     assert Driver(describe("Needy", Needy, {"warmup": 3})).kind == "mindspore"
 
 
@@ -399,7 +329,7 @@ def test_optimizer_that_raises_is_refused():
         def construct(self, gradients):
             raise RuntimeError("no kernel here")
 
-    found = identify_target(describe("Broken", Broken))
+    found = identified(Broken)
     assert found.status == "refused"
     assert found.formula == "does not run here: RuntimeError: no kernel here"
 
@@ -407,7 +337,7 @@ def test_optimizer_that_raises_is_refused():
 def test_torch_optimizers_are_driven_as_torch_does(monkeypatch):
     """With a stand-in of the five names of torch that the driver uses."""
     monkeypatch.setitem(sys.modules, "torch", stand_in_for_torch())
-    found = identify_target(describe("torch.optim.It", sys.modules["torch"].optim.It))
+    found = identified(sys.modules["torch"].optim.It)
     assert found.formula == "Algorithm 1" and found.algorithm1
 
 

@@ -14,7 +14,8 @@ from running import ALL_BACKENDS, DTYPES, runs
 import ms_adam
 from ms_adam import reference
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, has_shape
-from ms_adam.lab.studies.matrix.accuracy import SCALES, displacements, follow, relative
+from ms_adam.lab.measure import relative_distance
+from ms_adam.lab.studies.matrix.accuracy import SCALES, of_mindspore, of_reference
 from ms_adam.lab.studies.matrix.cases import Case
 
 LIMIT = 3e-6
@@ -25,19 +26,20 @@ RATE = float(np.float32(1e-3))
 @pytest.mark.parametrize("epsilon_hat", [False, True])
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_distance_to_the_formula(backend, epsilon_hat, scale, mode):
-    places, fed = displacements(
+    places = of_mindspore(
         lambda params: ms_adam.Adam(params, epsilon_hat=epsilon_hat, backend=backend), scale
     )
-    expected = follow(reference.Adam(RATE, epsilon="hat" if epsilon_hat else "outside"), fed)
-    for got, want in zip(places, expected):
-        assert relative(got, want) <= LIMIT
+    method = reference.Adam(RATE, epsilon="hat" if epsilon_hat else "outside")
+    for got, wanted in zip(places, of_reference(method, scale)):
+        assert relative_distance(got, wanted) <= LIMIT
 
 
 @pytest.mark.parametrize("scale, least", list(zip(SCALES, (LIMIT, 1e-2, 0.5))))
 def test_nn_adam_is_not_the_formula_that_it_documents(scale, least):
     """What the limit above would say of `nn.Adam`: the measurement is able to fail."""
-    places, fed = displacements(nn.Adam, scale, steps=(10,))
-    assert relative(places[0], follow(reference.Adam(RATE), fed, (10,))[0]) > least
+    (place,) = of_mindspore(nn.Adam, scale, steps=(10,))
+    (wanted,) = of_reference(reference.Adam(RATE), scale, steps=(10,))
+    assert relative_distance(place, wanted) > least
 
 
 # nn.Adam multiplies float32 powers of beta up, step by step, and its 1 - 0.999 is off by 1.3e-5.
@@ -64,7 +66,7 @@ NN_ADAM = {
 
 @functools.cache  # for all our backends
 def nn_adam_takes_it_to(name, scale):
-    return displacements(lambda params: nn.Adam(params, **NN_ADAM[name]), scale)[0]
+    return of_mindspore(lambda params: nn.Adam(params, **NN_ADAM[name]), scale)
 
 
 @pytest.mark.parametrize("name", NN_ADAM)
@@ -73,14 +75,14 @@ def test_epsilon_hat_gives_the_numbers_of_nn_adam(backend, name):
     options = NN_ADAM[name]
     if backend == "primitive" and name == "amsgrad" and not HAS_AMSGRAD_KERNEL:
         with pytest.raises(ValueError, match=f"kernel of MindSpore {ms.__version__} has one eps"):
-            displacements(lambda params: ms_adam.Adam(params, backend=backend, **options), 1.0)
+            of_mindspore(lambda params: ms_adam.Adam(params, backend=backend, **options), 1.0)
         return
     scale = options.get("loss_scale", 1.0)
-    ours, _ = displacements(
+    ours = of_mindspore(
         lambda params: ms_adam.Adam(params, epsilon_hat=True, backend=backend, **options), scale
     )
-    for got, want in zip(ours, nn_adam_takes_it_to(name, scale)):
-        assert relative(got, want) <= 1e-5
+    for got, wanted in zip(ours, nn_adam_takes_it_to(name, scale)):
+        assert relative_distance(got, wanted) <= 1e-5
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

@@ -35,13 +35,7 @@ from ms_adam.lab.studies.matrix.cell_worker import (
     NOT_OFFERED,
     REFERENCE,
 )
-from ms_adam.lab.studies.matrix.cells import (
-    STEPS,
-    distance_to_nn_adam,
-    excess,
-    run_nn_adam,
-    share_of_bound,
-)
+from ms_adam.lab.studies.matrix.cells import STEPS, distance_to_nn_adam, excess, run_nn_adam
 
 CASE = {case.name: case for case in CASES + SCHEMES}
 COLUMN = {column.name: column for column in COLUMNS}
@@ -146,16 +140,6 @@ def test_a_master_weight_that_is_not_rounded_into_its_parameter_is_seen():
     optimizer = make_optimizer(case, make_parameters(SHAPES, "float16"), backend="composite")
     optimizer.update.masters.round = lambda: True
     assert excess(case, "float16", optimizer) == np.inf
-
-
-def test_share_of_bound():
-    one, bound = np.ones(2), np.full(2, 0.5)
-    assert share_of_bound(one + 0.25, one, bound) == 0.5
-    assert share_of_bound(np.array([1.0, np.nan]), one, bound) == np.inf
-    assert share_of_bound(one + 9, one, np.array([np.inf, np.inf])) == 0.0
-    assert share_of_bound(np.ones(0), np.ones(0), np.ones(0)) == 0.0
-    with pytest.raises(AssertionError, match=r"shape \(1,\)"):
-        share_of_bound(np.ones(1), one, bound)
 
 
 class TestNnAdam:
@@ -286,9 +270,9 @@ def test_counting():
 # --- the command, with its processes -----------------------------------------------------------
 
 WRONG_BETA = """
-import ms_adam.formula
-right = ms_adam.formula.Formula
-ms_adam.formula.Formula = lambda **numbers: right(**{**numbers, "beta1": numbers["beta1"] + 1e-4})
+import ms_adam.options
+right = ms_adam.options.Formula
+ms_adam.options.Formula = lambda **numbers: right(**{**numbers, "beta1": numbers["beta1"] + 1e-4})
 """
 
 DIES = """
@@ -408,11 +392,11 @@ def test_what_is_saved_grows_by_a_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "obstacle", lambda device_target, out: None)
     monkeypatch.setattr(
         validate,
-        "_carry_out",
-        lambda jobs, workers, out: (
-            (job, {"event": "cell", "cell": cell, "results": held})
-            for job in jobs
-            for cell in job["cells"]
+        "run_jobs",
+        lambda jobs, workers, keep_going: (
+            (number, {"event": "cell", "cell": cell, "results": held})
+            for number, job in enumerate(jobs)
+            for cell in job.content["cells"]
         ),
     )
     saved = []

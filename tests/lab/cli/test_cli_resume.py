@@ -1,4 +1,4 @@
-"""`ms-adam train` and `ms-adam kill-test`: help, messages, exit statuses."""
+"""`ms-adam reproduce` on configs/resume.yaml: messages, exit statuses, refused options."""
 
 import os
 import re
@@ -11,33 +11,8 @@ import pytest
 from lab.studies.resume.training_config import write_config
 
 PROJECT = Path(__file__).parents[3]
-TRAIN = PROJECT / "configs" / "train.yaml"
-COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()"]
-
-
-@pytest.mark.parametrize(
-    "command, parts",
-    [
-        (
-            "train",
-            (
-                "CONFIG",
-                "--mode",
-                "graph|pynative",
-                "--out",
-                "--resume",
-                "--json",
-                "Example:",
-                "Exit status:",
-            ),
-        ),
-        ("kill-test", ("CONFIG", "--kills", "--every", "--seed", "Example:", "Exit status:")),
-    ],
-)
-def test_help(invoke, command, parts):
-    text = " ".join(invoke(command, "--help").output.split())
-    for part in parts:
-        assert part in text
+CONFIG = PROJECT / "configs" / "resume.yaml"
+COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +34,10 @@ def test_help(invoke, command, parts):
     ],
 )
 def test_wrong_config_is_told_before_anything_is_made(invoke, tmp_path, old, new, says):
-    assert old in TRAIN.read_text()
+    assert old in CONFIG.read_text()
     config = tmp_path / "wrong.yaml"
-    config.write_text(TRAIN.read_text().replace(old, new))
-    result = invoke("train", config, "--out", tmp_path / "out")
+    config.write_text(CONFIG.read_text().replace(old, new))
+    result = invoke("reproduce", config, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert says in result.output and "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
@@ -78,7 +53,7 @@ def test_ctrl_c_and_on(tmp_path):
     """In real processes: progress, Ctrl-C, --resume, a damaged file, and every message."""
     config = write_config(tmp_path, training={"epochs": 2000})
     process = subprocess.Popen(
-        [*COMMAND, "train", str(config)],
+        [*COMMAND, str(config)],
         cwd=tmp_path,
         text=True,
         stdout=subprocess.PIPE,
@@ -100,17 +75,17 @@ def test_ctrl_c_and_on(tmp_path):
     newest.write_bytes(newest.read_bytes()[:-30])
     last = int(newest.stem[5:])
     # Its epochs are part of what the checkpoint is of.
-    refused = run(tmp_path, "train", write_config(tmp_path, training={"epochs": 1}), "--resume")
+    refused = run(tmp_path, write_config(tmp_path, training={"epochs": 1}), "--resume")
     assert refused.returncode == 2
     assert f"{newest.name}: is damaged" in refused.stderr
     assert "training.epochs = 2000 there, 1 here" in refused.stderr
-    again = run(tmp_path, "train", config, "--out", "runs/small")
+    again = run(tmp_path, config, "--out", "runs/small")
     assert again.returncode == 2 and "holds a training: --resume goes on with it" in again.stderr
     assert last > 5
 
 
 def test_to_the_end(tmp_path):
-    done = run(tmp_path, "train", write_config(tmp_path), "--mode", "pynative", "--json", "a.json")
+    done = run(tmp_path, write_config(tmp_path), "--mode", "pynative", "--json", "a.json")
     assert done.returncode == 0, done.stderr
     assert re.match(
         r"24 steps, backend fused: loss [\d.]+ at first, [\d.]+ at last; [\d.]+% of", done.stdout
@@ -120,3 +95,24 @@ def test_to_the_end(tmp_path):
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "small, pynative: 24 of 24 steps" in done.stderr
     assert "WARNING" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "config, option, knows",
+    [
+        ("resume", ("--scale", "quick"), "scale: the study resume"),
+        ("quick", ("--resume",), "resume: the study images"),
+        ("text", ("--kills", "3"), "kills: the study text"),
+    ],
+)
+def test_an_option_of_another_study_is_refused(invoke, tmp_path, config, option, knows):
+    config = PROJECT / "configs" / f"{config}.yaml"
+    result = invoke("reproduce", config, "--out", tmp_path / "out", *option)
+    assert result.exit_code == 2
+    assert f"--{knows} does not understand it; only" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_configs_need_a_folder(invoke):
+    result = invoke("reproduce", CONFIG, PROJECT / "configs" / "quick.yaml")
+    assert result.exit_code == 2 and "several configs need --out DIR" in result.output

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writes files that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def draft(folder: Path) -> Iterator[Path]:
-    """A folder to write in, whose files are moved to `folder` when all of them are done.
+def atomic_write(folder: Path) -> Iterator[Path]:
+    """Yields a folder to write in, and moves its files to `folder` at the end.
 
-    Files of the same names are replaced, and others are left alone. After an error or Ctrl-C
-    within, nothing has changed but that `folder` may have been made.
+    Files of the same names are replaced, others stay. After an error or Ctrl-C nothing has changed,
+    except that `folder` exists.
 
     Example:
-        >>> with draft(Path("runs")) as writing:  # doctest: +SKIP
+        >>> with atomic_write(Path("runs")) as writing:  # doctest: +SKIP
         ...     (writing / "a.txt").write_text("whole")
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,80 @@
+"""What a backend can do, as data: callers ask for a capability, never for a backend's name."""
+
+from typing import Any, NamedTuple, Optional, Sequence, Tuple
+
+from ms_adam.compat import FLOATS, bfloat16
+from ms_adam.options import Execution, Formula
+from ms_adam.state import WeightKind, dtype_name
+
+# MindSpore 2.10.0's GPU plugin has no bfloat16 kernel of any operator, not even of Cast or Assign.
+_MISSING_DTYPES = {"GPU": (bfloat16,)}
+
+
+class Capabilities(NamedTuple):
+    """The declaration of a backend.
+
+    Attributes:
+        kernel: the subject of its refusals.
+        devices: the only devices it runs on; None: any that has the dtypes.
+        weight_dtypes: the only dtypes of weights it updates; None: any float.
+        lazy: whether it can skip rows without a gradient.
+        offload: whether it can update moments in the memory of the host of another device.
+        flat_state: whether it can have the moments of all parameters in one buffer.
+        divides_rows: whether it can update some rows of a parameter, so that ranks have equal
+            shares; its parameters are then exchanged by a kernel of its own, also within a
+            compiled step.
+        by_address: whether it can be called with the addresses of tensors, without a graph.
+    """
+
+    kernel: str
+    devices: Optional[Tuple[str, ...]] = None
+    weight_dtypes: Optional[Tuple[Any, ...]] = None
+    lazy: bool = True
+    offload: bool = False
+    flat_state: bool = False
+    divides_rows: bool = False
+    by_address: bool = False
+
+    def obstacle(
+        self,
+        formula: Formula,
+        execution: Execution,
+        weights: Sequence[WeightKind],
+        device_target: str,
+    ) -> Optional[str]:
+        """Returns why a backend with these capabilities cannot run; None if it can."""
+        if self.devices is not None and device_target not in self.devices:
+            return f"{self.kernel} is for the {' and '.join(self.devices)}, not for {device_target}"
+        missing = missing_dtype(weights, device_target)
+        if missing is not None:
+            return missing
+        for weight in weights if self.weight_dtypes is not None else ():
+            if weight.dtype not in self.weight_dtypes:
+                names = " and ".join(map(dtype_name, self.weight_dtypes))
+                return (
+                    f"{self.kernel} is exact enough for {names} weights alone, and "
+                    f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 and "
+                    "bfloat16 parameters float32 weights)"
+                )
+        if execution.on_host and not self.offload:
+            return f"{self.kernel} has weights and moments in one place"
+        if formula.lazy and not self.lazy:
+            return f"{self.kernel} updates whole tables"
+        return None
+
+
+def missing_dtype(weights: Sequence[WeightKind], device_target: str) -> Optional[str]:
+    """Returns why MindSpore cannot hold the parameters of `weights` on a device; None if it can.
+
+    Master weights do not help: their parameters are set, and read by the network, on the device.
+    """
+    missing = _MISSING_DTYPES.get(device_target, ())
+    for weight in weights:
+        if weight.parameter_dtype in missing:
+            names = [dtype_name(dtype) for dtype in FLOATS if dtype not in missing]
+            return (
+                f"MindSpore has no {weight.parameter_dtype} kernels for {device_target}, and "
+                f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
+                f"{', '.join(names[:-1])} or {names[-1]} there"
+            )
+    return None

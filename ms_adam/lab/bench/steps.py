@@ -1,0 +1,147 @@
+"""The timed steps of MindSpore optimizers, and the graphs that they compile."""
+
+from __future__ import annotations
+
+import itertools
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore.common.sparse_tensor import RowTensorInner
+
+from ms_adam.lab.bench.cases import Case
+from ms_adam.lab.bench.contenders import values
+
+
+class Step(nn.Cell):
+    """One step of an optimizer with gradients that are parameters of the graph."""
+
+    def __init__(self, optimizer, gradients):
+        super().__init__(auto_prefix=False)
+        self.optimizer = optimizer
+        self.gradients = ParameterTuple(gradients)
+
+    def construct(self, x):
+        self.optimizer(self.gradients)
+        return x + 1.0
+
+
+class Empty(nn.Cell):
+    """The same graph without the step."""
+
+    def construct(self, x):
+        return x + 1.0
+
+
+class RowsStep(nn.Cell):
+    """One step of an optimizer of a table with a gradient for some of its rows."""
+
+    def __init__(self, optimizer, values, shape):
+        super().__init__(auto_prefix=False)
+        self.optimizer, self.values, self.shape = optimizer, values, shape
+
+    def construct(self, rows):
+        self.optimizer((RowTensorInner(rows, self.values, self.shape),))
+        return rows[:1] + 1
+
+
+class EmptyRows(nn.Cell):
+    """The same graph without the step."""
+
+    def construct(self, rows):
+        return rows[:1] + 1
+
+
+class MindSporeStep:
+    """A step of a MindSpore optimizer: `step`, and `empty_step` for the cost of a call."""
+
+    @property
+    def device_target(self) -> str:
+        return ms.get_context("device_target")
+
+    @property
+    def state_on(self) -> str:
+        """The device whose memory the state takes."""
+        optimizer = self.optimizer.optimizer
+        ours = getattr(optimizer, "execution", None) or getattr(optimizer, "formula", None)
+        return "CPU" if getattr(ours, "on_host", False) else self.device_target
+
+    def state_bytes(self) -> int:
+        return self.optimizer.state_bytes()
+
+
+class Compiled(MindSporeStep):
+    """A compiled step, and a compiled step that does nothing.
+
+    The gradients are parameters of the graph, so that all of its time is the optimizer's. Called
+    from Python with gradients, an optimizer would be timed together with the handing over of
+    arguments, 90 us a tensor. Gradients that the graph computes would have to be subtracted, and
+    computing them costs less where nobody keeps them than where an optimizer does.
+    """
+
+    def __init__(self, build, case: Case, dtype: str):
+        ms.set_context(mode=ms.GRAPH_MODE)
+        weights, gradients = [], []
+        for i, (weight, gradient) in enumerate(values(case)):
+            weights.append(_parameter(weight, f"weight{i}", dtype))
+            gradients.append(_parameter(gradient, f"gradient{i}", dtype, requires_grad=False))
+        self.optimizer = build(weights)
+        self._step, self._empty = Step(self.optimizer.optimizer, gradients), Empty()
+        self._arguments = itertools.repeat(Tensor(1.0, ms.float32))
+
+    def step(self) -> None:
+        self._step(next(self._arguments)).asnumpy()
+
+    def empty_step(self) -> None:
+        self._empty(next(self._arguments)).asnumpy()
+
+
+class CompiledRows(Compiled):
+    """A table with a gradient for other rows in each step."""
+
+    def __init__(self, build, case: Case, dtype: str):
+        del dtype
+        ms.set_context(mode=ms.GRAPH_MODE)
+        ((table, width),) = case.shapes
+        rng = np.random.default_rng(0)
+        weight = _parameter(rng.standard_normal((table, width), np.float32), "table")
+        gradient = 0.01 * rng.standard_normal((case.rows, width), np.float32)
+        gradient = _parameter(gradient, "values", requires_grad=False)
+        self.optimizer = build([weight])
+        optimizer = self.optimizer.optimizer
+        optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
+        self._step, self._empty = RowsStep(optimizer, gradient, case.shapes[0]), EmptyRows()
+        self._arguments = itertools.cycle(
+            [Tensor(rng.integers(0, table, case.rows).astype(np.int32)) for _ in range(64)]
+        )
+        # Memory is given when it is first written to; that is no part of a step.
+        for parameter in optimizer.get_parameters():
+            parameter.asnumpy()[...] *= 1
+
+
+class Called(MindSporeStep):
+    """A step that Python calls, as scripts with value_and_grad do.
+
+    The gradients are computed already. The time includes handing them over, and ends when the last
+    weight can be read.
+    """
+
+    def __init__(self, build, case: Case, mode: int):
+        ms.set_context(mode=mode)
+        pairs = list(values(case))
+        self._weights = [_parameter(weight, f"weight{i}") for i, (weight, _) in enumerate(pairs)]
+        factors = np.float32(1.0), np.float32(-0.5)
+        given = [tuple(Tensor(factor * gradient) for _, gradient in pairs) for factor in factors]
+        self._gradients = itertools.cycle(given)
+        self.optimizer = build(self._weights)
+
+    def step(self) -> None:
+        self.optimizer.optimizer(next(self._gradients))
+        self._weights[-1].asnumpy()
+
+    def empty_step(self) -> None:
+        self._weights[-1].asnumpy()
+
+
+def _parameter(array, name, dtype="float32", **more):
+    return Parameter(Tensor(array, getattr(ms, dtype)), name=name, **more)

@@ -1,0 +1,205 @@
+"""The claims of the study on images."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from ms_adam.lab.claims import Claim, Measured, short
+from ms_adam.lab.run.config import AdamSettings
+
+OURS = "ms_adam.Adam"
+MINDSPORES = "mindspore.nn.Adam"
+
+_FLOAT32_ROUNDING = 2.0**-24
+
+
+class Found(NamedTuple):
+    """What the claims are judged by.
+
+    Attributes:
+        runs: The rows of `study.summarize`.
+        modes: The rows of `study.compare_modes`.
+        least_accuracy: What a network that trains must reach on the test images.
+    """
+
+    runs: list[dict]
+    modes: list[dict]
+    least_accuracy: float
+
+    def of(self, optimizer: str) -> list[dict]:
+        return [row for row in self.runs if row["optimizer"] == optimizer]
+
+
+def rounding_bound(
+    settings: AdamSettings, steps: int, initial: np.ndarray, final: np.ndarray
+) -> float:
+    """Returns how far float32 roundings alone can take a run from its float64 shadow.
+
+    Let u = 2^-24, the largest relative error of one float32 rounding, w the largest parameter, T
+    the number of steps, and count the roundings that enter one step:
+
+    - the new parameter is rounded once: u w;
+    - the first moment is rounded 4 times a step (two products, one sum, its coefficients) and
+      remembers 1 / (1 - beta1) steps; the second moment likewise, and the square root halves what
+      it passes on; 8 more are in the bias corrections, the root, the sum, the quotient and the
+      product. An update is about the learning rate in size (Kingma & Ba 2015, section 2.1), so
+      together they make u lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8).
+
+    With all of them at their largest, in one direction, at every step, and relative to the distance
+    d that the parameters went:
+
+        bound = u T (w + lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8)) / d
+
+    Real roundings partly cancel, so a sound optimizer stays well below this.
+
+    Args:
+        settings: The run's hyperparameters.
+        steps: T.
+        initial: The run's first parameters.
+        final: Its last parameters.
+    """
+    largest = max(np.max(np.abs(initial)), np.max(np.abs(final)))
+    way = np.max(np.abs(final - initial))
+    roundings = 4 / (1 - settings.beta1) + 2 / (1 - settings.beta2) + 8
+    per_step = largest + settings.learning_rate * roundings
+    return float(_FLOAT32_ROUNDING * steps * per_step / way)
+
+
+def explains(optimizer: str, own: str, other: str, found: Found) -> Optional[Measured]:
+    """Measures whether one of the two formulas explains every run, and the other one none."""
+    columns = {"Algorithm 1": "error_algorithm1", "epsilon-hat": "error_epsilon_hat"}
+    rows = found.of(optimizer)
+    if not rows:
+        return None
+
+    def ratio(row: dict, formula: str) -> float:
+        error, bound = row[columns[formula]], row["rounding_bound"]
+        ratio = error / bound if bound else float("inf")
+        return float("inf") if ratio != ratio else ratio  # NaN fits worst of all
+
+    # The claim is about every run, so the one that fits worst decides.
+    worst = max(rows, key=lambda row: ratio(row, own))
+    nearest = min(rows, key=lambda row: ratio(row, other))
+    error, distance = worst[columns[own]], nearest[columns[other]]
+    held: Optional[bool] = None
+    if not error <= worst["rounding_bound"]:
+        held = False
+    elif distance > nearest["rounding_bound"]:
+        held = True
+    return Measured(
+        held,
+        f"{short(error)} from {own}; {short(distance)} from {other} "
+        f"(the worst of {len(rows)} runs)",
+        f"at most {short(worst['rounding_bound'])} from {own}; "
+        f"more than {short(nearest['rounding_bound'])} from {other}",
+    )
+
+
+def same_bits(optimizer: str, found: Found) -> Optional[Measured]:
+    """Measures whether both modes give the same bits as long as their gradients have the same."""
+    held, measured = [], []
+    for row in found.modes:
+        if row["optimizer"] != optimizer:
+            continue
+        comparable = row["steps"] if row["gradients_part"] is None else row["gradients_part"] - 1
+        parted = row["parameters_part"]
+        if parted is not None and parted <= comparable:
+            held.append(False)
+            words = f"parameters part at step {parted}"
+        elif comparable == 0:
+            held.append(None)
+            words = "the gradients part at step 1"
+        else:
+            held.append(True)
+            then = "" if comparable == row["steps"] else "; then the gradients part"
+            words = f"{comparable} of {row['steps']} steps equal{then}"
+        measured.append(f"seed {row['seed']}: {words}")
+    if not held:
+        return None
+    return Measured(
+        next(one for one in (False, None, True) if one in held),
+        ", ".join(measured),
+        "no bit differs",
+    )
+
+
+def all_train(found: Found) -> Measured:
+    """Measures the accuracy of the worst run."""
+    worst = min(found.runs, key=lambda row: row["test_accuracy"])
+    return Measured(
+        all(row["test_accuracy"] >= found.least_accuracy for row in found.runs),
+        f"{worst['test_accuracy']:.1%} on test images at worst "
+        f"({worst['label']}, seed {worst['seed']})",
+        f"at least {found.least_accuracy:.1%}",
+    )
+
+
+def same_accuracy(found: Found) -> Optional[Measured]:
+    """Measures the difference between the mean accuracies of the two optimizers."""
+    ours, theirs = (
+        [row["test_accuracy"] for row in found.of(optimizer)] for optimizer in (OURS, MINDSPORES)
+    )
+    seeds = {row["seed"] for row in found.runs}
+    if not ours or not theirs or len(seeds) < 2:
+        return None
+    mean, other = (sum(values) / len(values) for values in (ours, theirs))
+    difference = abs(mean - other)
+    spread = max(max(values) - min(values) for values in (ours, theirs))
+    return Measured(
+        difference <= spread,
+        f"mean test accuracy {mean:.2%} and {other:.2%}, {100 * difference:.2f} points apart",
+        f"at most {100 * spread:.2f} points, the spread over {len(seeds)} seeds",
+    )
+
+
+_FORMULA = (
+    "The limit is what float32 roundings alone explain when all are at their largest and none "
+    "cancel: 2^-24 x steps x (largest parameter + learning rate x (4 / (1 - beta1) + "
+    "2 / (1 - beta2) + 8)) / way of the parameters. The other formula must lie beyond it, or this "
+    "experiment tells nothing."
+)
+_BITS = (
+    "Fed equal gradients, equal arithmetic gives equal bits, at every step. Where MindSpore's "
+    "gradients themselves part between the modes, only the steps before that can be compared."
+)
+CLAIMS = [
+    Claim(
+        f"{OURS} computes Algorithm 1 of Kingma & Ba 2015: fed the same gradients, float64 NumPy "
+        "ends at the same parameters",
+        _FORMULA,
+        f"no run of {OURS}",
+        functools.partial(explains, OURS, "Algorithm 1", "epsilon-hat"),
+    ),
+    Claim(
+        f"{MINDSPORES} does not compute Algorithm 1, which its page prints, but the epsilon-hat "
+        "form of the paper's section 2",
+        _FORMULA,
+        f"no run of {MINDSPORES}",
+        functools.partial(explains, MINDSPORES, "epsilon-hat", "Algorithm 1"),
+    ),
+    *(
+        Claim(
+            f"{optimizer} gives the same bits in graph mode and in PyNative mode",
+            _BITS,
+            f"no pair of runs of {optimizer}",
+            functools.partial(same_bits, optimizer),
+        )
+        for optimizer in (OURS, MINDSPORES)
+    ),
+    Claim(
+        "Every optimizer trains the network, in every mode and from every seed",
+        "The config's limit; a linear classifier reaches 88.0% on MNIST (LeCun et al. 1998).",
+        "no run",
+        all_train,
+    ),
+    Claim(
+        f"{OURS} trains as well as {MINDSPORES}",
+        "Seeds differ only in first weights and batch order. A difference between the means that "
+        "is smaller than what the seed alone makes is no difference between the optimizers.",
+        "needs both optimizers and two seeds",
+        same_accuracy,
+    ),
+]

@@ -1,0 +1,141 @@
+"""One training that can be stopped at any moment, and the test that kills it.
+
+Without the option ``kills`` it trains in the mode that the option ``mode`` says, in this process;
+with it, it is killed so many times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Optional
+
+from pydantic import Field
+
+from ms_adam.lab.claims import HELD, NOT_HELD, Verdict
+from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.run.config import Count, Data, InBatches, Model, Number, Section, Seed
+from ms_adam.lab.run.study import Session, Study
+from ms_adam.lab.studies.resume import kill_test
+
+Decay = Annotated[Number, Field(ge=0, lt=1)]
+
+
+class Schedule(Section):
+    """How long, in batches of how many images, and from which seed."""
+
+    epochs: Count
+    batch_size: Count
+    seed: Seed
+
+
+class OptimizerSettings(Section):
+    """Arguments of ``ms_adam.Adam`` and ``ms_adam.AdamW`` under their own names."""
+
+    name: Literal["Adam", "AdamW"]
+    learning_rate: Annotated[Number, Field(gt=0)]
+    learning_rate_decay: Literal["none", "cosine"]
+    beta1: Decay
+    beta2: Decay
+    eps: Annotated[Number, Field(gt=0)]
+    weight_decay: Annotated[Number, Field(ge=0)]
+    max_grad_norm: Optional[Annotated[Number, Field(gt=0)]]
+    use_nesterov: bool
+    use_amsgrad: bool
+    epsilon_hat: bool
+    bias_correction: bool
+    backend: Literal["auto", "fused", "primitive", "composite"]
+    flat_state: bool
+
+
+class Checkpoints(Section):
+    """How often the training is saved, and how many files are kept."""
+
+    every_steps: Count
+    keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
+
+
+class TrainingRun(InBatches):
+    """A config. See ``configs/resume.yaml`` for the meaning of each key."""
+
+    study: Literal["resume"]
+    data: Data
+    model: Model
+    training: Schedule
+    optimizer: OptimizerSettings
+    checkpoints: Checkpoints
+
+
+def run(configs: Sequence[TrainingRun], session: Session) -> dict[str, Any]:
+    """Trains, or kills a training; returns the content of train.json or kills.json."""
+    if len(configs) > 1:
+        raise ExperimentError(
+            f"a training has a folder of its own, so name one config; there are {len(configs)}"
+        )
+    (config,), options = configs, session.options
+    mode = options.get("mode", "graph")
+    if "kills" in options:
+        changes = {"every_steps": options.get("every", 5)}  # few, so that kills meet the writing
+        checkpoints = config.checkpoints.model_copy(update=changes)
+        config = config.model_copy(update={"checkpoints": checkpoints})
+        seed = options.get("seed", 0)
+        return kill_test.kill_test(config, mode, session.out, options["kills"], seed, session.tell)
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
+    # Imported last, for it takes seconds.
+    from ms_adam.lab.run.worker import enter
+    from ms_adam.lab.studies.resume import training
+
+    enter(mode)
+    resume = options.get("resume", False)
+    return training.train_run(config, mode, session.out, resume, session.tell, session.progress)
+
+
+def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The verdict of a kill test; a training claims nothing."""
+    trainings = content["results"][0].get("trainings")
+    if trainings is None:
+        return []
+    differing = [i for i, training in enumerate(trainings, 1) if training["differing"]]
+    verdict = Verdict(
+        "A killed training that is resumed has the losses and accuracies of an undisturbed one",
+        NOT_HELD if differing else HELD,
+        f"these differ: {', '.join(f'killed-{i}' for i in differing)}"
+        if differing
+        else f"{len(trainings)} of {len(trainings)} curves are equal",
+        "no byte differs",
+        "A step follows from parameters, state and batch; a checkpoint holds the first two, and "
+        "the batches of an epoch follow from the seed and the epoch's number.",
+    )
+    return [verdict.as_dict()]
+
+
+def summary(content: dict[str, Any]) -> str:
+    """What a training or a kill test came to."""
+    (result,) = content["results"]
+    if "trainings" not in result:
+        return (
+            f"{result['steps']} steps, backend {result['backend']}: loss "
+            f"{result['first_loss']:.4g} at first, {result['last_loss']:.4g} at last; "
+            f"{result['test_accuracy']:.1%} of the test images classified correctly."
+        )
+    kills, trainings = result["kills"], result["trainings"]
+    halves = sum(kill["half_written"] for kill in kills)
+    begun = sum(kill["resumed_after"] is not None for kill in kills)
+    equal = sum(not training["differing"] for training in trainings)
+    return (
+        f"{len(kills)} kills in {len(trainings)} trainings of {result['steps']} steps; {halves} "
+        f"while a checkpoint was being written; {begun} times a checkpoint was there to go on "
+        f"from. {equal} of {len(trainings)} curves are those of the undisturbed training, bit for "
+        "bit."
+    )
+
+
+STUDY = Study(
+    "resume",
+    TrainingRun,
+    run,
+    "ms_adam.lab.report.studies.resume:write_page",
+    ("mode", "resume", "kills", "every", "seed"),
+    verdicts,
+    summary,
+)

@@ -1,0 +1,207 @@
+"""The claims of the study on text."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+from ms_adam.lab.claims import Claim, Measured, short
+from ms_adam.lab.studies.text.sides import SIDES
+
+FOLLOWER_LIMIT = 1e-5  # relative
+
+
+class Found(NamedTuple):
+    """What the claims are judged by.
+
+    Attributes:
+        runs: The rows of `study.summarize`.
+        bits: The rows of `study.compare_bits`.
+        duplicates: The rows of `study.compare_first_step`.
+        least_accuracy: What a model that trains must reach on the held-out snippets.
+        commonest: The accuracy there of always naming the commoner verdict.
+    """
+
+    runs: list[dict]
+    bits: list[dict]
+    duplicates: list[dict]
+    least_accuracy: float
+    commonest: float
+
+    def values(self, side: str, name: str) -> list:
+        return [row[name] for row in self.runs if row["side"] == side and row[name] is not None]
+
+
+def same_bits(side: str, found: Found) -> Optional[Measured]:
+    """Measures whether the sides that are compared with `side` have its bits after every epoch."""
+    rows = [row for row in found.bits if row["a"] == side]
+    if not rows:
+        return None
+    parted = [row for row in rows if row["part"] is not None or row["distance"] != 0]
+    measured = ", ".join(
+        f"{SIDES[row['b']].title}, {SIDES[row['b']].mode}, seed {row['seed']}: parts in epoch "
+        f"{row['part']}, {short(row['distance'])} at the end"
+        for row in parted
+    )
+    equal = f"all {rows[0]['epochs']} epochs equal in each of {len(rows)} pairs of runs"
+    return Measured(not parted, measured or equal, "no bit differs")
+
+
+def follows_nn(found: Found) -> Optional[Measured]:
+    """Measures the largest distance to the nn.Adam that was fed a run's own gradients."""
+    distances = [row["follower"] for row in found.runs if row["follower"] is not None]
+    if not distances:
+        return None
+    worst = max(distances, key=lambda value: math.inf if math.isnan(value) else value)
+    measured = f"{short(worst)} (the worst of {len(distances)} runs)"
+    return Measured(worst <= FOLLOWER_LIMIT, measured, f"at most {short(FOLLOWER_LIMIT)}")
+
+
+def trains(found: Found) -> Optional[Measured]:
+    """Measures the accuracy of our worst run."""
+    ours = [row for row in found.runs if SIDES[row["side"]].is_ours]
+    if not ours:
+        return None
+    worst = min(ours, key=lambda row: row["test_accuracy"])
+    accuracy = worst["test_accuracy"]
+    return Measured(
+        accuracy >= found.least_accuracy,
+        f"{accuracy:.1%} held-out accuracy at worst ({worst['label']}, seed {worst['seed']})",
+        f"at least {found.least_accuracy:.1%}",
+        f"The config's limit; naming the commoner verdict alone is right in {found.commonest:.1%}.",
+    )
+
+
+def same_accuracy(side: str, other: str, found: Found) -> Optional[Measured]:
+    """Measures the difference between the mean accuracies of two sides."""
+    own, others = (found.values(name, "test_accuracy") for name in (side, other))
+    if min(len(own), len(others)) < 2:
+        return None
+    means = statistics.fmean(own), statistics.fmean(others)
+    difference = means[0] - means[1]
+    spread = max(max(own) - min(own), max(others) - min(others))
+    return Measured(
+        abs(difference) <= spread,
+        f"mean held-out accuracy {means[0]:.2%} and {means[1]:.2%}: {100 * difference:+.2f} points",
+        f"at most {100 * spread:.2f} points apart, the spread over {len(own)} seeds",
+    )
+
+
+def as_quick(other: str, found: Found) -> Optional[Measured]:
+    """Measures the time of a lazy step as a share of that of another side."""
+    ratio = time_ratio(found.runs, "lazy", other)
+    if ratio is None:
+        return None
+    own, others = (
+        statistics.median(t for times in found.values(name, "step_ms") for t in times)
+        for name in ("lazy", other)
+    )
+    measured = f"{own:.2f} ms and {others:.2f} ms, {ratio:.2f} of it"
+    return Measured(ratio <= 1, measured, "at most 1.00 of it")
+
+
+def time_ratio(runs: Sequence[dict], side: str, other: str) -> Optional[float]:
+    """The median over seeds and epochs of one side's step time in another's; None without them."""
+    own, others = (
+        {row["seed"]: row["step_ms"] for row in runs if row["side"] == name and row["step_ms"]}
+        for name in (side, other)
+    )
+    ratios = [a / b for seed in own if seed in others for a, b in zip(own[seed], others[seed])]
+    return statistics.median(ratios) if ratios else None
+
+
+def wrong_only_for_duplicates(found: Found) -> Optional[Measured]:
+    """Counts the words that nn.Adam's default target moves by another distance."""
+    if not found.duplicates:
+        return None
+    once, often = (
+        [sum(row[name] for row in found.duplicates) for name in (kind, f"{kind}_unlike")]
+        for kind in ("once", "often")
+    )
+    return Measured(
+        once[1] == 0 and 2 * often[1] > often[0],
+        f"{often[1]} of {often[0]} words named more than once move by another distance than on "
+        f"target CPU, {once[1]} of {once[0]} named once",
+        "most of those named more than once, none of those named once",
+    )
+
+
+_BITS = (
+    "One formula fed with one gradient: a word's values are summed in the same order, and a "
+    "row that no snippet of the batch names has a gradient of zero. Parameters and moments are "
+    "compared after every epoch."
+)
+_SEEDS = (
+    "Seeds differ only in first weights and batch order. A difference between the means that "
+    "is smaller than what the seed alone makes is no difference between the optimizers."
+)
+_TIMES = (
+    "Whole steps, the network's part in them. The sides take turns, an epoch each; of each "
+    "turn the median step is taken, and of the turns the median ratio."
+)
+CLAIMS = [
+    Claim(
+        "The lazy Adam gives the same bits from row-sparse gradients in graph mode and from "
+        "dense gradients in PyNative mode",
+        _BITS,
+        "no pair of runs",
+        functools.partial(same_bits, "lazy"),
+    ),
+    Claim(
+        "The exact Adam gives the same bits from row-sparse and from dense gradients, and in "
+        "graph mode and PyNative mode",
+        _BITS,
+        "no pair of runs",
+        functools.partial(same_bits, "exact"),
+    ),
+    Claim(
+        "With epsilon_hat=True the lazy Adam computes what mindspore.nn.Adam(use_lazy=True) does "
+        "on target CPU: fed the same row-sparse gradients, both end at the same parameters",
+        "max |difference| / max |way of nn.Adam's parameters|, the largest at the end of an epoch. "
+        "Both round in float32 (6e-8), and nn.Adam multiplies the powers of its betas up step by "
+        "step, so that its bias corrections drift. Without epsilon_hat there is another formula.",
+        "no run that nn.Adam followed",
+        follows_nn,
+    ),
+    Claim(
+        "Every side of ms_adam learns from the snippets, from every seed",
+        "The config's limit.",
+        "no run of ms_adam",
+        trains,
+    ),
+    Claim(
+        "The lazy Adam reaches the held-out accuracy of the exact one",
+        _SEEDS,
+        "needs both sides and two seeds",
+        functools.partial(same_accuracy, "lazy", "exact"),
+    ),
+    Claim(
+        "ms_adam's lazy Adam reaches the held-out accuracy of mindspore.nn.Adam's on target CPU",
+        _SEEDS,
+        "needs both sides and two seeds",
+        functools.partial(same_accuracy, "lazy", "nn_lazy"),
+    ),
+    Claim(
+        "A lazy step takes no longer than mindspore.nn.Adam's on target CPU",
+        _TIMES,
+        "needs both sides",
+        functools.partial(as_quick, "nn_lazy"),
+    ),
+    Claim(
+        "A lazy step takes no longer than an exact one on dense gradients",
+        _TIMES,
+        "needs both sides",
+        functools.partial(as_quick, "exact"),
+    ),
+    Claim(
+        "Under its default target mindspore.nn.Adam(use_lazy=True) goes wrong where a batch names "
+        "a word more than once, and only there",
+        "The first step, which its two targets make from one place and with one gradient. Algorithm "
+        "1 then moves a row by learning rate x sqrt(width), whatever its gradient's size.",
+        "needs both targets of nn.Adam",
+        wrong_only_for_duplicates,
+    ),
+]

@@ -1,0 +1,211 @@
+"""Trainings on text: exact and lazy Adam, ours and MindSpore's, row-sparse and dense gradients."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Optional
+
+import numpy as np
+from pydantic import Field
+
+from ms_adam.lab.claims import judge
+from ms_adam.lab.problems.text import CLASSES, PADDING, TextSplit, load_text_split
+from ms_adam.lab.run.config import (
+    AdamSettings,
+    Count,
+    InBatches,
+    Number,
+    Once,
+    Section,
+    Seed,
+    Training,
+)
+from ms_adam.lab.run.study import Study
+from ms_adam.lab.run.trainings import Result, Share, Trainings, compare_pairs, first_difference
+from ms_adam.lab.studies.text.claims import CLAIMS, Found
+from ms_adam.lab.studies.text.sides import SIDES
+
+# Sides that must have the same bits: one formula, fed with one gradient in several forms.
+EXACT = ("exact", "exact_rows", "exact_pynative")
+LAZY = ("lazy", "lazy_pynative")
+
+# Two optimizers that move a row alike but for roundings: a step's 20 operations.
+_ALIKE = 20 * 2.0**-24
+
+_WORDS_SHOWN = 12
+_SNIPPETS_WITH_A_SHOWN_WORD = 20  # rarer words are moved too seldom to say much
+
+
+class TextData(Section):
+    """Which snippets and words, and how the snippets are divided."""
+
+    words: Count
+    train: Count
+    test: Count
+    split_seed: Seed
+
+
+class TextModel(Section):
+    """The mean of the words' rows, then one dense layer."""
+
+    width: Count
+
+
+class TextCompare(Section):
+    """Which sides train, from which seeds, and the accuracy that counts as trained."""
+
+    sides: Annotated[list[Literal[tuple(SIDES)]], Field(min_length=1), Once]
+    seeds: Annotated[list[Seed], Field(min_length=1), Once]
+    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+
+
+class TextExperiment(InBatches):
+    """A config. See ``configs/text.yaml`` for the meaning of each key."""
+
+    study: Literal["text"]
+    data: TextData
+    model: TextModel
+    training: Training
+    adam: AdamSettings
+    compare: TextCompare
+
+    def sides_of(self, mode: str) -> list[str]:
+        """The sides that train in a mode."""
+        return [side for side in self.compare.sides if SIDES[side].mode == mode]
+
+
+def load_data(experiment: TextExperiment) -> TextSplit:
+    """Loads the snippets of a config."""
+    data = experiment.data
+    return load_text_split(data.words, data.train, data.test, data.split_seed)
+
+
+def shares(experiment: TextExperiment) -> list[Share]:
+    """Each mode trains its sides."""
+    modes = dict.fromkeys(SIDES[side].mode for side in experiment.compare.sides)
+    seeds = len(experiment.compare.seeds)
+    return [Share(mode, seeds * len(experiment.sides_of(mode))) for mode in modes]
+
+
+def evaluate(experiment: TextExperiment, split: TextSplit, results: list[Result]) -> dict[str, Any]:
+    """Makes the config's entry in ``results.json``."""
+    order = experiment.compare.sides
+    results = sorted(results, key=lambda run: order.index(run.facts["side"]))
+    runs = [summarize(result, experiment.training.epochs) for result in results]
+    bits = [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)]
+    duplicates = compare_first_step(results, "nn_lazy", "nn_lazy_default")
+    commonest = split.test.commonest
+    found = Found(runs, bits, duplicates, experiment.compare.least_accuracy, commonest)
+    return {
+        "experiment": experiment.name,
+        "config": experiment.public(),
+        "bags_sha256": split.fingerprint,
+        "words_each": split.train.words_each,
+        "commonest": commonest,
+        "parameters": int(results[0].arrays["final"].size),
+        "runs": runs,
+        "pairs": compare_pairs(results),
+        "bits": bits,
+        "duplicates": duplicates,
+        "telling_words": telling_words(split, results[0], experiment.model.width),
+        "verdicts": [verdict.as_dict() for verdict in judge(CLAIMS, found)],
+    }
+
+
+def summarize(result: Result, epochs: int) -> dict[str, Any]:
+    """Makes the row of one run.
+
+    Returns:
+        ``final_loss`` is the mean over the last epoch's batches; ``step_ms`` the median of each
+        epoch's steps, in milliseconds, or None where nn.Adam took part of the time by following;
+        ``follower`` the largest distance to it at the end of an epoch, or None.
+    """
+    arrays, side = result.arrays, result.facts["side"]
+    follower: Optional[np.ndarray] = arrays.get("follower")
+    by_epoch = np.median(arrays["step_ms"].reshape(epochs, -1), axis=1)
+    return {
+        "side": side,
+        **result.columns,
+        "steps": len(arrays["loss"]),
+        "final_loss": float(np.mean(arrays["loss"].reshape(epochs, -1)[-1])),
+        "test_loss": float(arrays["test_loss"][-1]),
+        "test_accuracy": float(arrays["test_accuracy"][-1]),
+        "step_ms": None if SIDES[side].followed else by_epoch.tolist(),
+        "follower": None if follower is None else float(np.max(follower)),  # NaN stays NaN
+    }
+
+
+def _side_pairs(results: list[Result], one: str, *others: str) -> list[tuple[Result, Result]]:
+    """Each run of the first side with those of the others from the same seed."""
+    first = {run.seed: run for run in results if run.facts["side"] == one}
+    return [
+        (first[run.seed], run)
+        for run in results
+        if run.facts["side"] in others and run.seed in first
+    ]
+
+
+def compare_bits(results: list[Result], *sides: str) -> list[dict[str, Any]]:
+    """Compares the first of some sides with each other one, bit for bit, for each seed.
+
+    Returns:
+        ``part`` is the first epoch (from 1) after which parameters or moments differ in any bit,
+        or None; ``distance`` the largest difference of a final parameter.
+    """
+    return [
+        {
+            "a": sides[0],
+            "b": run.facts["side"],
+            "seed": run.seed,
+            "epochs": len(run.arrays["digest"]),
+            "part": first_difference(first, run, "digest"),
+            "distance": float(np.max(np.abs(first.arrays["final"] - run.arrays["final"]))),
+        }
+        for first, run in _side_pairs(results, *sides)
+    ]
+
+
+def compare_first_step(results: list[Result], right: str, other: str) -> list[dict[str, Any]]:
+    """Finds where two sides part in their first step, which both make from one place.
+
+    Returns:
+        For each seed the rows of the table that the first batch names ``once`` and ``often``, and
+        how many of them the two sides move by different distances, ``once_unlike`` and
+        ``often_unlike``.
+    """
+    rows = []
+    for first, run in _side_pairs(results, right, other):
+        named = first.arrays["named_first"].copy()
+        named[PADDING] = 0  # its gradient is zero, however often it is named
+        moved, moved_other = first.arrays["moved_first"], run.arrays["moved_first"]
+        unlike = ~(np.abs(moved - moved_other) <= _ALIKE * np.abs(moved))
+        rows.append(
+            {
+                "seed": run.seed,
+                "once": int(np.sum(named == 1)),
+                "once_unlike": int(np.sum(unlike[named == 1])),
+                "often": int(np.sum(named > 1)),
+                "often_unlike": int(np.sum(unlike[named > 1])),
+            }
+        )
+    return rows
+
+
+def telling_words(split: TextSplit, result: Result, width: int) -> dict[str, list[str]]:
+    """Finds the words that speak most for each verdict, by the weights of a trained model.
+
+    The logits are linear in the words' rows, so a word's own part is its row times the difference
+    of the dense layer's weights.
+    """
+    final = result.arrays["final"]
+    table = final[: split.rows * width].reshape(split.rows, width)
+    weight = final[table.size : table.size + len(CLASSES) * width].reshape(len(CLASSES), width)
+    for_fresh = table[1:] @ (weight[1] - weight[0])
+    common = np.bincount(split.train.words.ravel(), minlength=split.rows)[1:]
+    known = np.flatnonzero(common >= _SNIPPETS_WITH_A_SHOWN_WORD)
+    order = known[np.argsort(for_fresh[known], kind="stable")]
+    ends = {"rotten": order[:_WORDS_SHOWN], "fresh": order[::-1][:_WORDS_SHOWN]}
+    return {name: [split.vocabulary[place] for place in places] for name, places in ends.items()}
+
+
+TRAININGS = Trainings("ms_adam.lab.studies.text.training:work", load_data, shares, evaluate)
+STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.studies.text:write_page")

@@ -1,0 +1,241 @@
+"""The arguments of an optimizer, checked: which update it makes, and how it is carried out.
+
+The types and occasions of the errors are those that `mindspore.nn.Adam` documents under Raises,
+with one exception: the paper allows decay rates of 0 (Kingma & Ba 2015, Algorithm 1: beta1, beta2
+in [0, 1)), and so does ms_adam.
+"""
+
+import math
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+
+
+class Formula(NamedTuple):
+    """The mathematics of the update, the same in every step. Groups may differ in it.
+
+    Attributes:
+        beta1: decay rate of the first moment, in [0, 1).
+        beta2: decay rate of the second moment, in [0, 1).
+        eps: epsilon, added to the root of the second moment; greater than 0.
+        epsilon_hat: whether epsilon is added before the bias correction of the root.
+        bias_correction: whether the moments are divided by 1 - beta^t.
+        nesterov: whether the first moment looks one step ahead.
+        amsgrad: whether the largest second moment so far takes the place of the second moment.
+        decoupled: whether weight decay acts on the weight (AdamW) or on the gradient (L2).
+        maximize: whether the step goes up the gradient.
+        lazy: whether rows of tables without a gradient are skipped, moments and weight.
+    """
+
+    beta1: float
+    beta2: float
+    eps: float
+    epsilon_hat: bool
+    bias_correction: bool
+    nesterov: bool
+    amsgrad: bool
+    decoupled: bool
+    maximize: bool
+    lazy: bool
+
+
+class Execution(NamedTuple):
+    """How a step is carried out, the same for all groups.
+
+    The clipping is here and not in `Formula`: like the loss scale it multiplies all gradients by
+    one number before any formula sees them, and no group can have its own.
+
+    Attributes:
+        loss_scale: the factor that the gradients carry; greater than 0.
+        max_grad_norm: the global norm to which unscaled gradients are clipped; None: no clipping.
+        use_locking: passed to those kernels of MindSpore that know it.
+        on_host: whether moments stay in host memory, and are updated there, while the device is
+            another one.
+        backend: one of `backends.CHOICES`; the one that runs, once it is chosen.
+        flat: whether the moments of all parameters stand in one buffer.
+        sharded: whether each rank keeps only a share of the state.
+        masters: whether low-precision parameters have a float32 copy.
+    """
+
+    loss_scale: float
+    max_grad_norm: Optional[float]
+    use_locking: bool
+    on_host: bool
+    backend: str
+    flat: bool
+    sharded: bool
+    masters: bool
+
+
+class Default(float):
+    """A default value that differs from an equal number given by the user."""
+
+
+# The names that MindSpore announces for releases after 2.9, and the arguments they stand for.
+_ALIASES = {"lr": ("learning_rate",), "betas": ("beta1", "beta2")}
+_SWITCHES = (
+    "use_locking",
+    "use_nesterov",
+    "use_amsgrad",
+    "use_lazy",
+    "use_offload",
+    "epsilon_hat",
+    "bias_correction",
+    "maximize",
+    "master_weights",
+    "flat_state",
+    "shard_state",
+)
+
+
+def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> Dict[str, Any]:
+    """Returns the arguments of an optimizer, checked, each under one name.
+
+    Args:
+        class_name: the optimizer's class name, for error messages.
+        given: the arguments by name; `unknown` holds those that have no name here.
+        backends: the names that `backend` may have.
+
+    Raises:
+        KeyError: If there are unknown arguments.
+        TypeError: If an argument is of the wrong type, or a value is given under two names, even
+            if both are equal.
+        ValueError: If an argument is out of range.
+    """
+    for alias, names in _ALIASES.items():
+        both = [name for name in names if not isinstance(given[name], Default)]
+        if given[alias] is not None and both:
+            raise TypeError(
+                f"For '{class_name}', '{alias}' and '{both[0]}' name the same value: give one of "
+                f"them, but got {alias}={given[alias]!r} and {both[0]}={given[both[0]]!r}."
+            )
+    arguments = {
+        name: float(value) if isinstance(value, Default) else value for name, value in given.items()
+    }
+    unknown, lr, betas = (arguments.pop(name) for name in ("unknown", "lr", "betas"))
+    if unknown:
+        raise KeyError(f"For '{class_name}', no argument is named {', '.join(map(repr, unknown))}.")
+    if lr is not None:
+        arguments["learning_rate"] = lr
+    learning_rate = arguments["learning_rate"]
+    if isinstance(learning_rate, str):  # iterable, but not a list of learning rates
+        raise TypeError(
+            f"For '{class_name}', the argument 'learning_rate' must be float, int, Tensor, "
+            f"Iterable or LearningRateSchedule, but got {learning_rate!r}."
+        )
+    if betas is not None:
+        arguments["beta1"], arguments["beta2"] = unpack_betas(class_name, betas)
+    for name in ("loss_scale", "max_grad_norm"):
+        arguments[name] = _as_float(arguments[name])
+    for name in ("beta1", "beta2"):
+        check_decay_rate(class_name, name, arguments[name])
+    for name in ("eps", "loss_scale", "max_grad_norm"):
+        if arguments[name] is not None or name != "max_grad_norm":
+            check_positive(class_name, name, arguments[name])
+    for name in _SWITCHES:
+        check_bool(class_name, name, arguments[name])
+    check_choice(class_name, "backend", arguments["backend"], backends)
+    _check_combination(class_name, arguments)
+    return arguments
+
+
+def formula_of(arguments: Dict[str, Any], decoupled: bool) -> Formula:
+    """Returns the formula that resolved arguments describe."""
+    return Formula(
+        beta1=arguments["beta1"],
+        beta2=arguments["beta2"],
+        eps=arguments["eps"],
+        epsilon_hat=arguments["epsilon_hat"],
+        bias_correction=arguments["bias_correction"],
+        nesterov=arguments["use_nesterov"],
+        amsgrad=arguments["use_amsgrad"],
+        decoupled=decoupled,
+        maximize=arguments["maximize"],
+        lazy=arguments["use_lazy"],
+    )
+
+
+def execution_of(arguments: Dict[str, Any], device_target: str) -> Execution:
+    """Returns how resolved arguments want steps to be carried out on a device."""
+    return Execution(
+        loss_scale=arguments["loss_scale"],
+        max_grad_norm=arguments["max_grad_norm"],
+        use_locking=arguments["use_locking"],
+        on_host=arguments["use_offload"] and device_target != "CPU",
+        backend=arguments["backend"],
+        flat=arguments["flat_state"],
+        sharded=arguments["shard_state"],
+        masters=arguments["master_weights"],
+    )
+
+
+def check_bool(class_name: str, name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(_wrong_type(class_name, name, value, "True or False"))
+
+
+def check_decay_rate(class_name: str, name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is a float, ValueError unless it is in [0, 1)."""
+    _check_float(class_name, name, value)
+    if not 0.0 <= value < 1.0:
+        raise ValueError(_wrong_value(class_name, name, value, "in the range [0.0, 1.0)"))
+
+
+def check_positive(class_name: str, name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is a float, ValueError unless it is finite and above 0."""
+    _check_float(class_name, name, value)
+    if not 0.0 < value < math.inf:
+        raise ValueError(_wrong_value(class_name, name, value, "finite and greater than 0"))
+
+
+def check_choice(class_name: str, name: str, value: Any, allowed: Sequence[str]) -> None:
+    """Raises TypeError unless `value` is a string, ValueError unless it is one of `allowed`."""
+    choices = f"one of {', '.join(map(repr, allowed))}"
+    if not isinstance(value, str):
+        raise TypeError(_wrong_type(class_name, name, value, choices))
+    if value not in allowed:
+        raise ValueError(_wrong_value(class_name, name, value, choices))
+
+
+def unpack_betas(class_name: str, betas: Any) -> Tuple[Any, Any]:
+    """Returns beta1 and beta2; raises TypeError unless `betas` is a pair."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(_wrong_type(class_name, "betas", betas, "two floats, beta1 and beta2"))
+    return tuple(betas)
+
+
+def _check_combination(class_name, arguments):
+    """Refuses the combinations that `nn.Adam` refuses, in words that contain its own."""
+    lazy, offload, amsgrad = (
+        arguments[name] for name in ("use_lazy", "use_offload", "use_amsgrad")
+    )
+    given = f"but got use_lazy={lazy}, use_offload={offload}, use_amsgrad={amsgrad}."
+    if lazy and offload:
+        raise ValueError(
+            f"For '{class_name}', 'use_lazy' and 'use_offload' can not both be True, {given}"
+        )
+    if (lazy or offload) and amsgrad:
+        raise ValueError(
+            f"For lazy Adam and Adam with offload, there is no parameter named 'use_amsgrad'. For "
+            f"'{class_name}', use_amsgrad=True needs use_lazy=False and use_offload=False, {given}"
+        )
+
+
+def _as_float(value):
+    """Returns whole numbers as floats, as `nn.Optimizer` accepts them; a bool is not a number."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_float(class_name, name, value):
+    if not isinstance(value, float):
+        raise TypeError(_wrong_type(class_name, name, value, "a float"))
+
+
+def _wrong_type(class_name, name, value, allowed):
+    return (
+        f"For '{class_name}', the argument '{name}' must be {allowed}, but got {value!r} of type "
+        f"{type(value).__name__}."
+    )
+
+
+def _wrong_value(class_name, name, value, allowed):
+    return f"For '{class_name}', the argument '{name}' must be {allowed}, but got {value!r}."
