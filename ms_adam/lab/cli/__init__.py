@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 9):  # before anything that such a Python lacks or reads differently
+if sys.version_info < (3, 9):  # noqa: UP036  before anything that such a Python reads differently
     sys.exit(
         "ms-adam needs Python 3.9 or newer, but this is Python "
         f"{sys.version_info[0]}.{sys.version_info[1]}. The optimizer runs here: import ms_adam."

@@ -76,11 +76,10 @@ def _fail(message: str, debug: bool, status: int = ERROR) -> None:
 def write_copy(path: Optional[Path], content: dict[str, Any]) -> None:
     """Writes the file of --json, whole or not at all, if it was given."""
     if path is not None:
-        from ms_adam.atomic_write import atomic_write
         from ms_adam.lab.run.results import write_json
 
-        with atomic_write(path.resolve().parent) as writing:
-            write_json(writing / path.name, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
 
 
 def table(titles: Iterable[str], rows: Iterable[Sequence[Any]], **options: Any) -> Table:

@@ -14,8 +14,7 @@ from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.run.config import ConfigError
-from ms_adam.lab.run.environment import environment
-from ms_adam.lab.run.results import SCHEMA, write_json
+from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.trajectories import following
 from ms_adam.lab.studies.trajectories.config import Comparison, LinearFit, Place
@@ -269,12 +268,8 @@ def _follow(config: Comparison, plan: list[tuple], progress: Callable) -> dict[s
         rows += found
         done += problem.steps
     used_mindspore = any(row["computed_by"] != REFERENCE for row in rows)
-    return {
-        "schema": SCHEMA,
-        "environment": environment(_device_target() if used_mindspore else None),
-        "comparison": config.described(),
-        "results": rows,
-    }
+    targets = [_device_target()] if used_mindspore else []
+    return {**results(rows, targets), "comparison": config.described()}
 
 
 def _rows(problem: Any, name: str, method: Any, with_mindspore: bool, told: Told) -> list[dict]:
