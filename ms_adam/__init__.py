@@ -3,7 +3,7 @@
 >>> import ms_adam
 >>> optimizer = ms_adam.Adam(network.trainable_params(), learning_rate=1e-3)  # doctest: +SKIP
 
-The public names are loaded on first use: `ms_adam.reference`, which is NumPy alone, and
+The public names are loaded on first use: `ms_adam.reference`, which only needs NumPy, and
 `ms-adam --help` do not wait for MindSpore.
 """
 

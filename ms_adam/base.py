@@ -1,4 +1,4 @@
-"""What the optimizers share: from checked arguments to state, and the order of one step."""
+"""The base of the optimizers: from checked arguments to state, and the order of one step."""
 
 import copy
 import functools

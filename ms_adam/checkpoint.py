@@ -1,4 +1,4 @@
-"""Reads and converts the state of an Adam, whoever wrote it, and gathers that of all ranks."""
+"""Reads, converts and gathers the state of optimizers: `load_state` and its relatives."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mindspore import Parameter, Tensor, log
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
-from ms_adam.compat import load_checkpoint, save_checkpoint
 from ms_adam.atomic_write import atomic_write
+from ms_adam.compat import load_checkpoint, save_checkpoint
 from ms_adam.sharding import Collect
 
 _WIDENINGS = {"float32": ("float16", "bfloat16", "float32"), "float64": ("float32", "float64")}
@@ -42,7 +42,7 @@ def load_state(
     the optimizer). The parameters may be in any order. Moments may be of a narrower dtype than
     ours. Weights and learning rates are not loaded: use `mindspore.load_param_into_net` for them.
 
-    There are two counters. `global_step`, which schedules read, is what the checkpoint says.
+    There are two counters. `global_step`, which schedules read, is taken from the checkpoint.
     `update_count`, which the bias correction reads, is the entry of that name. In a checkpoint
     without one it is `global_step`, unless the beta powers are those of another count; then it is
     that count, and a warning has both numbers. MindCV's AdamW writes such checkpoints when it
@@ -146,7 +146,7 @@ def convert_checkpoint(
 
 
 class _Reading(NamedTuple):
-    """What a checkpoint sets.
+    """The content of a checkpoint, as an optimizer takes it.
 
     Attributes:
         values: (Parameter of the optimizer, array) pairs.
@@ -160,7 +160,7 @@ class _Reading(NamedTuple):
 def _read_state(optimizer, checkpoint, step, names) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
     class_name = type(optimizer).__name__
-    if not all(hasattr(optimizer, name) for name in ("formula", "shares", *state.RESTORED)):
+    if not all(hasattr(optimizer, name) for name in ("state", "shares", *state.RESTORED)):
         raise TypeError(
             f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
@@ -174,7 +174,7 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
         content = forms.joined(contents) if whole else contents[0]
     except (TypeError, ValueError) as error:
         raise type(error)(f"For '{class_name}', {error}") from error
-    wanted = _wanted(optimizer)
+    wanted = _slots(optimizer)
     every = _all_entries(optimizer)
     given = _comparable(content.entries, every)
     if content.share is not None:
@@ -189,13 +189,13 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
         )
     updates, global_step = _counts(class_name, content.steps, step, given)
 
-    for name, target in wanted.items():
-        target.fill(given[name])
+    for name, slot in wanted.items():
+        slot.fill(given[name])
     # A buffer may hold many parameters, but is written once.
-    buffers = {id(target.buffer): target for target in wanted.values()}.values()
+    buffers = {id(slot.buffer): slot for slot in wanted.values()}.values()
     formula = optimizer.formula
     return _Reading(
-        [(target.parameter, target.buffer) for target in buffers]
+        [(slot.parameter, slot.buffer) for slot in buffers]
         + [
             (optimizer.global_step, np.array([global_step], np.int32)),
             (optimizer.update_count, np.array([updates], np.int32)),
@@ -227,7 +227,7 @@ def gather_state(optimizer) -> Dict[str, Parameter]:
         ...         [{"name": name, "data": data} for name, data in state.items()], "adam.ckpt"
         ...     )
     """
-    values = {name: target.value() for name, target in _wanted(optimizer).items()}
+    values = {name: slot.value() for name, slot in _slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
     values.update((name, getattr(optimizer, name).asnumpy()) for name in state.RESTORED)
@@ -260,7 +260,7 @@ def _from_all_ranks(mine, entries, shares):
 
 
 def _check_share(class_name, share, optimizer):
-    """Raises unless a share is that of this rank."""
+    """Raises ValueError unless a share is that of this rank."""
     here = state.ShardLayout.of(optimizer.parameters, optimizer.shares.owned)
     here = here._replace(
         names=[
@@ -278,7 +278,7 @@ def _check_share(class_name, share, optimizer):
 
 
 def _own_rows(given, entries, owned):
-    """Cuts a whole state down to the rows that this process keeps."""
+    """Returns a whole state, cut down to the rows that this process keeps."""
     cut = dict(given)
     for entry in entries:
         value, own = given.get(entry.name), owned[entry.place]
@@ -304,7 +304,7 @@ def _content(checkpoint, optimizer, names):
         )
     if forms.is_torch(checkpoint):
         return forms.torch(checkpoint, names)
-    content = forms.named(checkpoint, optimizer.formula, _owner(optimizer))
+    content = forms.named(checkpoint, optimizer.formula, _prefix(optimizer))
     if names is not None:
         raise TypeError(
             "'names' is for a state_dict of torch, which numbers its parameters, but "
@@ -313,25 +313,25 @@ def _content(checkpoint, optimizer, names):
     return content
 
 
-def _owner(optimizer):
-    """What precedes the names of an optimizer's own Parameters."""
+def _prefix(optimizer):
+    """Returns the prefix of the names of an optimizer's own Parameters."""
     return optimizer.global_step.name[: -len("global_step")]
 
 
 def _renamed(content, optimizer):
-    """The other entries of a checkpoint, with the optimizer's prefix for the checkpoint's."""
+    """Returns a checkpoint's other entries, with the optimizer's prefix for the checkpoint's."""
     here = {parameter.name for parameter in optimizer.get_parameters()}
     others = dict(content.others)
     for name, value in content.others.items():
-        new = _owner(optimizer) + name[len(content.owner) :]
-        if name.startswith(content.owner) and new in here and new not in others:
+        new = _prefix(optimizer) + name[len(content.prefix) :]
+        if name.startswith(content.prefix) and new in here and new not in others:
             del others[name]
             others[new] = value
     return others
 
 
 def _with_weights(class_name, others, optimizer):
-    """Adds the weights that a checkpoint lacks."""
+    """Returns a checkpoint's other entries and the weights that are missing there."""
     missing = {
         parameter.name: parameter
         for parameter in optimizer.parameters
@@ -373,7 +373,7 @@ def _check_target(class_name, source, target):
 
 
 def _savable(class_name, name, value):
-    """An entry as `mindspore.save_checkpoint` takes it."""
+    """Returns an entry in a form that `mindspore.save_checkpoint` accepts."""
     if isinstance(value, (Tensor, str)):
         return value
     try:
@@ -423,7 +423,7 @@ def read(path: Union[str, os.PathLike]) -> Dict[str, Any]:
 
 
 def _is_of_torch(path):
-    """Whether `torch.save` wrote a file; nothing of it is unpickled."""
+    """Returns whether `torch.save` wrote a file; nothing of it is unpickled."""
     with open(path, "rb") as file:
         head = file.read(4096)
     if head.startswith(_TORCH_BEFORE_1_6):
@@ -456,7 +456,7 @@ def crc(path: Union[str, os.PathLike]) -> Optional[bool]:
     return value == int.from_bytes(end[len(_CRC_MARK) :], "big")
 
 
-class _Target:
+class _Slot:
     """One parameter's slice of a buffer of the optimizer; written when the buffer is."""
 
     def __init__(self, parameter, array, offset, shape):
@@ -470,34 +470,29 @@ class _Target:
         return self.buffer.reshape(-1)[self.slice].reshape(self.shape)
 
 
-def _wanted(optimizer):
-    """Returns {name of the state entry: where it goes} of an optimizer."""
-    wanted = {}
-    for prefix in state.MOMENTS:
-        buffers = getattr(optimizer, prefix, None)
-        if buffers is None:
-            continue
-        arrays = [np.array(buffer.asnumpy()) for buffer in buffers]
-        if hasattr(optimizer, "layout"):
-            by_dtype = {
-                str(buffer.dtype).lower(): (buffer, array) for buffer, array in zip(buffers, arrays)
-            }
-            for name, shape, dtype, offset in zip(*optimizer.layout):
-                wanted[f"{prefix}.{name}"] = _Target(*by_dtype[dtype], offset, shape)
+def _slots(optimizer):
+    """Returns {entry name: slot} of the entries that this process keeps."""
+    names, layout = optimizer.check.names, optimizer.state.layout
+    slots = {}
+
+    def add(prefix, name, parameter, array=None, offset=0, shape=None):
+        array = np.array(parameter.asnumpy()) if array is None else array
+        shape = parameter.shape if shape is None else shape
+        slots[f"{prefix}.{name}"] = _Slot(parameter, array, offset, shape)
+
+    for prefix, buffers in optimizer.state.moments.items():
+        if layout is not None:
+            of_dtype = {state.dtype_name(b.dtype): (b, np.array(b.asnumpy())) for b in buffers}
+            for name, shape, dtype, offset in zip(*layout):
+                add(prefix, name, *of_dtype[dtype], offset, shape)
         else:
-            for buffer, array in zip(buffers, arrays):
-                wanted[_own_name(buffer, prefix)] = _Target(buffer, array, 0, buffer.shape)
-    for weight, parameter in zip(getattr(optimizer, "master_weights", ()), optimizer.parameters):
+            for name, buffer in zip(names, buffers):
+                if buffer is not None:
+                    add(prefix, name, buffer)
+    for name, weight, parameter in zip(names, optimizer.state.weights, optimizer.parameters):
         if weight is not parameter:
-            wanted[_own_name(weight, "master_weight")] = _Target(
-                weight, np.array(weight.asnumpy()), 0, weight.shape
-            )
-    return wanted
-
-
-def _own_name(buffer, prefix):
-    """The name that a buffer was created with; a Cell that owns the optimizer adds a prefix."""
-    return buffer.name[buffer.name.index(f"{prefix}.") :]
+            add("master_weight", name, weight)
+    return slots
 
 
 def _comparable(entries, every):
@@ -522,8 +517,8 @@ def _differences(given, wanted, elsewhere, whole, spelled):
     Args:
         given: the entries of the checkpoint.
         wanted: the entries that this process keeps.
-        elsewhere: the names of those that other ranks keep.
-        whole: whether the checkpoint must have these too.
+        elsewhere: the names of the entries that other ranks keep.
+        whole: whether the checkpoint must have them too.
         spelled: maps a name to its name in the checkpoint.
     """
     needed = set(wanted) | elsewhere if whole else set(wanted)
@@ -532,11 +527,11 @@ def _differences(given, wanted, elsewhere, whole, spelled):
         f"not expected: {spelled(name)}" for name in sorted(set(given) - set(wanted) - elsewhere)
     ]
     for name in sorted(set(given) & set(wanted)):
-        value, target = given[name], wanted[name]
-        if value.shape != target.shape:
-            problems.append(f"{spelled(name)} has shape {value.shape}, must be {target.shape}")
-        elif str(value.dtype) not in _WIDENINGS[str(target.buffer.dtype)]:
-            problems.append(f"{spelled(name)} is {value.dtype}, must be {target.buffer.dtype}")
+        value, slot = given[name], wanted[name]
+        if value.shape != slot.shape:
+            problems.append(f"{spelled(name)} has shape {value.shape}, must be {slot.shape}")
+        elif str(value.dtype) not in _WIDENINGS[str(slot.buffer.dtype)]:
+            problems.append(f"{spelled(name)} is {value.dtype}, must be {slot.buffer.dtype}")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Translates an Adam's state from the names that other optimizers use into ours."""
+"""Translates the state of other optimizers into the names of ms_adam."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ms_adam.counts import exact_count, power_range, updates_made
 from ms_adam.state import FLAT_LAYOUT, MOMENTS, SHARD_LAYOUT, FlatLayout, ShardLayout, read_layout
 
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-FORMS = (  # what stands for moment1, moment2 and vhat, and who writes it
-    MOMENTS,  # nn.Adam, nn.LazyAdam, nn.AdamOffload, ours
+FORMS = (  # the names of moment1, moment2 and vhat, and the optimizers that write them
+    MOMENTS,  # nn.Adam, nn.LazyAdam, nn.AdamOffload, ms_adam
     ("adam_m", "adam_v", None),  # nn.AdamWeightDecay, MindCV, MindFormers AdamW
     _TORCH,  # mindspore.mint, mindspore.experimental, MindFormers FusedAdamW
 )
@@ -35,7 +35,7 @@ class Steps(NamedTuple):
             none.
         why: why there is not exactly one, for an error message.
         global_step: the counter of the schedules; None where it is the number of updates.
-        doubt: what contradicts the first of `updates`, for a warning; "" if that is no guess.
+        doubt: the contradiction to the first of `updates`, for a warning; "" if there is none.
     """
 
     updates: tuple
@@ -45,15 +45,15 @@ class Steps(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a checkpoint holds of an Adam.
+    """The state of an optimizer in a checkpoint.
 
     Attributes:
         entries: {"moment1.<parameter>" and so on: array}.
         spelled: maps such a name to its name in the checkpoint, for messages.
         steps: the counts.
         share: which rows the entries hold, if the checkpoint is the share of one rank.
-        others: the entries that are not the state of this optimizer, as they are in the checkpoint.
-        owner: what precedes the names of the optimizer's entries there.
+        others: the entries that are not the state of this optimizer, unchanged.
+        prefix: stands before the names of the optimizer's entries there.
     """
 
     entries: Dict[str, np.ndarray]
@@ -61,70 +61,70 @@ class Content(NamedTuple):
     steps: Steps
     share: Optional[ShardLayout] = None
     others: Dict[str, Any] = {}
-    owner: str = ""
+    prefix: str = ""
 
 
-def named(checkpoint, formula, owner=""):
+def named(checkpoint, formula, prefix=""):
     """Reads {name: Parameter, Tensor or array} of a MindSpore optimizer.
 
     Args:
         checkpoint: the entries.
         formula: the `Formula` whose decay rates the beta powers are of.
-        owner: what precedes the names of the optimizer that is loaded; chooses among the states of
+        prefix: stands before the names of the optimizer that is loaded; chooses among the states of
             several optimizers.
 
     Raises:
-        ValueError: If it holds the state of several optimizers and none is that of `owner`, if an
+        ValueError: If it holds the state of several optimizers and none is that of `prefix`, if an
             entry is a dict, or if a layout or a count is damaged.
     """
     _refuse_nested(checkpoint)
     found = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
     if len(found) > 1:
-        same = [(there, prefix) for there, prefix in found if there == owner]
+        same = [(there, moment) for there, moment in found if there == prefix]
         if len(same) != 1:
             raise ValueError(
                 "the checkpoint holds the state of more than one optimizer: "
-                + " and ".join(f"{there}{prefix}.*" for there, prefix in found)
+                + " and ".join(f"{there}{moment}.*" for there, moment in found)
                 + "; give the entries of one."
             )
         found = same
-    owner, first = found[0] if found else ("", MOMENTS[0])
+    prefix, first = found[0] if found else ("", MOMENTS[0])
     whole, checkpoint = (
         checkpoint,
-        {name[len(owner) :]: value for name, value in checkpoint.items() if name.startswith(owner)},
+        {name[len(prefix) :]: v for name, v in checkpoint.items() if name.startswith(prefix)},
     )
     form = next(form for form in FORMS if form[0] == first)
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
     ours_of["master_weight"] = theirs_of["master_weight"] = "master_weight"
-    flat = tuple(f"flat_{prefix}" for prefix in MOMENTS)
+    flat = tuple(f"flat_{moment}" for moment in MOMENTS)
 
     entries, used = {}, {name for name in checkpoint if name in _SINGLE}
     for name in checkpoint:
-        prefix, dot, parameter = name.partition(".")
-        if dot and prefix in ours_of:
-            entries[f"{ours_of[prefix]}.{parameter}"] = array(checkpoint[name], owner + name)
+        entry, dot, parameter = name.partition(".")
+        if dot and entry in ours_of:
+            entries[f"{ours_of[entry]}.{parameter}"] = array(checkpoint[name], prefix + name)
             used.add(name)
-        elif dot and prefix in flat:
+        elif dot and entry in flat:
             used.add(name)
     entries.update(_from_flat(checkpoint))
 
     def spelled(name):
-        prefix, _, parameter = name.partition(".")
-        return f"{owner}{theirs_of[prefix]}.{parameter}"
+        entry, _, parameter = name.partition(".")
+        return f"{prefix}{theirs_of[entry]}.{parameter}"
 
     others = {
         name: value
         for name, value in whole.items()
-        if not (name.startswith(owner) and name[len(owner) :] in used)
+        if not (name.startswith(prefix) and name[len(prefix) :] in used)
     }
     return Content(
-        entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others, owner
+        entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others, prefix
     )
 
 
 def _refuse_nested(checkpoint):
-    """A dict of dicts, as PyTorch users save a training, is not a state; names what in it is."""
+    """Refuses a dict of dicts, as PyTorch users save a training; names the state in it."""
     wrong = [name for name in checkpoint if not isinstance(name, str)]
     if wrong:
         raise ValueError(
@@ -205,7 +205,7 @@ def joined(contents):
     others = {
         name: value for content in reversed(contents) for name, value in content.others.items()
     }
-    return Content(entries, first.spelled, first.steps, others=others, owner=first.owner)
+    return Content(entries, first.spelled, first.steps, others=others, prefix=first.prefix)
 
 
 def _shown(steps):
@@ -286,7 +286,7 @@ def array(value, name):
 
 
 def _names_of(indices, names):
-    """{index of torch: name of ours}, checked."""
+    """Returns {index of torch: name of the parameter}, checked."""
     if names is None:
         raise TypeError(
             "a state_dict of torch numbers its parameters: 'names' must give their "
@@ -394,7 +394,7 @@ def _steps(checkpoint, form, formula):
 
 
 def _whole_number(name, value, least):
-    """The count that an entry holds, of any dtype, of shape (1,) or ()."""
+    """Returns the count that an entry holds, of any dtype, of shape (1,) or ()."""
     counter = array(value, name)
     number = counter.reshape(-1)[0] if counter.size == 1 and counter.dtype.kind in "iuf" else None
     if number is None or float(number) % 1 or not least <= number < 2**31:  # NaN % 1 is true
@@ -405,7 +405,7 @@ def _whole_number(name, value, least):
 
 
 def _power(name, value):
-    """The number that an entry holds; NaN if there is no such entry."""
+    """Returns the number that an entry holds."""
     power = array(value, name)
     if power.size != 1 or power.dtype.kind != "f":
         raise ValueError(f"the entry '{name}' must be one floating-point number, but is {power}.")
@@ -413,7 +413,7 @@ def _power(name, value):
 
 
 def _checked(name, count, update_count, powers, formula):
-    """A count that others read as that of the updates, held to the beta powers.
+    """Returns the count of the updates, checked against the beta powers.
 
     MindCV's AdamW advances `global_step` on each call and its powers on each update; mindone
     advances `global_step` itself. An `update_count` of 0 may be that of a fresh optimizer into
@@ -422,24 +422,24 @@ def _checked(name, count, update_count, powers, formula):
     made = updates_made(update_count, count, *powers.values(), formula.beta1, formula.beta2)
     if made in (count, update_count):
         return Steps((made,), global_step=count)
-    told = " and ".join(
+    message = " and ".join(
         f"{power} = {value:.6g}" for power, value in powers.items() if not math.isnan(value)
     )
     return Steps(
         (made, count),
         global_step=count,
         doubt=(
-            f"its {name} is {count}, but {told} are those of {made} updates with "
+            f"its {name} is {count}, but {message} are those of {made} updates with "
             f"beta1={formula.beta1}, beta2={formula.beta2}"
         ),
     )
 
 
 def _from_powers(powers, formula, counted):
-    """The step count where it was not counted: MindSpore 2.0 with a fixed learning rate.
+    """Returns the count from the powers: MindSpore 2.0 counts nothing at a fixed learning rate.
 
-    beta2_power tells it, or beta1_power where the former is 0. Only an exact match counts: nothing
-    else is there to check it with.
+    beta2_power tells it, or beta1_power where the former is 0. Only an exact match counts, since
+    there is nothing else to check it with.
     """
     for (name, power), beta in zip(reversed(list(powers.items())), (formula.beta2, formula.beta1)):
         if not 0.0 < beta < 1.0:

@@ -1,7 +1,7 @@
-"""What differs between the releases of MindSpore that ms_adam runs on: 2.0.0 and 2.7.0 to 2.10.0.
+"""The differences between the releases of MindSpore that ms_adam runs on: 2.0.0, 2.7.0 to 2.10.0.
 
-Other modules take from here what one release has and another one lacks, and never ask for a
-version themselves. Each entry says which release differs, and how; it goes when that release goes.
+Other modules never ask for a version; they import the answer from here. Each entry names the
+release that differs, and goes with that release.
 """
 
 import mindspore as ms
@@ -16,8 +16,8 @@ try:
 except ModuleNotFoundError:
     InplaceCopy = None
 
-# A dtype that no weight and no gradient has, where there is none: graphs of 2.0.0 can compare a
-# dtype with a dtype alone, and not with None.
+# Stands for no dtype; no weight and no gradient has it. Graphs of 2.0.0 cannot compare a dtype with
+# None.
 NO_FLOAT = ms.bool_
 
 # 2.0.0 has no bfloat16.
@@ -35,7 +35,7 @@ except ImportError:
     ApplyAdamWithAmsgradV2 = None
 HAS_AMSGRAD_KERNEL = ApplyAdamWithAmsgradV2 is not None
 
-# In 2.0.0, ScatterUpdate of float64 rounds what it writes to float32.
+# In 2.0.0, ScatterUpdate of float64 rounds its values to float32.
 SCATTERS_FLOAT64 = not _BEFORE_2_7
 
 # 2.0.0's row-sparse gradients keep their row numbers in PyNative mode too; later ones lose them.
@@ -45,15 +45,15 @@ PYNATIVE_KEEPS_ROWS = _BEFORE_2_7
 # is a schedule; else global_step stays 0. Ours count in every release.
 COUNTS_ALL_STEPS = not _BEFORE_2_7
 
-# 2.0.0 has no msrun, which starts the ranks of a training: shards were never run there.
+# 2.0.0 has no msrun, which starts the ranks of a training, so shards were never run there.
 HAS_SHARDING = not _BEFORE_2_7
 
-# 2.0.0 knows neither checkpoints of safetensors nor those that end with a CRC.
-PLAIN_CHECKPOINTS_ALONE = _BEFORE_2_7
+# 2.0.0 knows neither checkpoints of safetensors nor checkpoints that end with a CRC.
+PLAIN_CHECKPOINTS_ONLY = _BEFORE_2_7
 
 
 def _of_tensors(name):
-    """What MindSpore's C++ class of tensors calls `name`, without the Python around it."""
+    """Returns a method of MindSpore's C++ class of tensors, without the Python around it."""
     for kind in ms.Tensor.__mro__[1:]:
         if name in vars(kind):
             found = vars(kind)[name]
@@ -99,20 +99,20 @@ class WatchedMemory:
 
 
 def has_shape(shape):
-    """Whether tensors can be of a shape.
+    """Returns whether tensors can have a shape.
 
-    2.0.0 has none of two axes or more without elements, and loads none of one axis from a file.
+    2.0.0 has no empty tensors of two axes or more, and cannot load an empty one of one axis.
     """
     return not (_BEFORE_2_7 and len(shape) > 1 and 0 in shape)
 
 
 def load_checkpoint(path, kind, has_crc):
-    """`mindspore.load_checkpoint` of a file of a kind, "ckpt" or "safetensors".
+    """Calls `mindspore.load_checkpoint` for a file of a kind, "ckpt" or "safetensors".
 
     Raises:
         NotImplementedError: If this release cannot read it.
     """
-    if not PLAIN_CHECKPOINTS_ALONE:
+    if not PLAIN_CHECKPOINTS_ONLY:
         return ms.load_checkpoint(path, format=kind)
     if kind != "ckpt" or has_crc:
         what = "with a CRC (crc_check=True)" if has_crc else "of safetensors"
@@ -125,7 +125,7 @@ def load_checkpoint(path, kind, has_crc):
 
 
 def save_checkpoint(entries, path, kind):
-    """`mindspore.save_checkpoint` of {name: Tensor or str} as a file of a kind.
+    """Calls `mindspore.save_checkpoint` for {name: Tensor or str} and a kind of file.
 
     Raises:
         ValueError: If this release cannot write that kind.
@@ -138,7 +138,7 @@ def save_checkpoint(entries, path, kind):
     texts = {name: value for name, value in entries.items() if isinstance(value, str)}
     options = {"append_dict": texts} if texts else {}
     if kind != "ckpt":
-        if PLAIN_CHECKPOINTS_ALONE:
+        if PLAIN_CHECKPOINTS_ONLY:
             raise ValueError(f"{RELEASE} writes no checkpoint of {kind}: {path} must end in .ckpt")
         options["format"] = kind
     ms.save_checkpoint(tensors, path, **options)

@@ -1,9 +1,10 @@
-"""How many updates an Adam has made, from its counters and its beta powers.
+"""Finds the number of updates of a loaded state, from its counters and its beta powers.
 
 An optimizer's state can count updates in three places, which need not agree. `global_step` drives
 the schedules, and a trainer that accumulates gradients may advance it on every call. `update_count`
 is ours; a checkpoint of another optimizer lacks it. `beta1_power` and `beta2_power` are multiplied
-by the decay rates once per update. `load_state` asks here which of them to believe.
+by the decay rates once per update. `load_state` asks here which of them to believe. A step cannot
+wait for such an answer: `scalars.UpdateCount` decides in the graph, by equality with its own power.
 """
 
 import math
@@ -31,7 +32,7 @@ def updates_made(
     .. math::
         |t - n| \le 0.5 + \frac{2 u}{|\log \beta|} n, \qquad u = 2^{-24} .
 
-    0.5 is what rounding t to a whole number may take. The other term is the drift of a power that
+    0.5 allows for rounding t to a whole number. The other term is the drift of a power that
     is multiplied up step by step in float32, as `nn.Adam` does. Each of the n factors is beta
     rounded to float32, off by a factor within 1 ± u, and each product is rounded, by another one.
     So log(p) is off by at most 2 u n, and t by that over \|log(beta)\|: 1.2e-4 n for 0.999 and
@@ -174,7 +175,7 @@ def exact_count(found: PowerRange) -> Optional[int]:
 
 
 def _contradict(evidence):
-    """Whether no whole number fits all."""
+    """Returns whether no whole number fits all."""
     if not evidence:
         return False
     least = math.ceil(max(found.least for found in evidence))

@@ -84,9 +84,9 @@ def split_pairs(gradients):
 
 
 class CheckGradients(PrimitiveWithInfer):
-    """Looks at the gradients of all parameters at once, while a step is compiled.
+    """Checks the gradients of all parameters at once, while a step is compiled.
 
-    One operator for all gradients, since one for each makes compilation half as long again.
+    One operator for all gradients, since one for each makes compilation 1.5 times as long.
 
     Args:
         names: the parameters' names.
@@ -97,12 +97,12 @@ class CheckGradients(PrimitiveWithInfer):
         gradients: a tuple of tensors, and of pairs (indices, values) for rows of a table.
 
     Outputs:
-        Constants of the graph: the dtype that all gradients have, or NO_FLOAT if they differ; and the
-        places of the row-sparse ones, the last one first, or None if they can not be seen yet,
-        since one is a RowTensor, of which nothing is known here.
+        Constants of the graph: the dtype of all gradients, or NO_FLOAT if they differ; and the
+        places of the row-sparse ones, the last one first. None in place of the latter if a gradient
+        is a RowTensor, of which nothing is known here.
 
     Raises:
-        ValueError: If their count or a shape is another one.
+        ValueError: If their count or a shape does not fit the parameters.
         TypeError: If one is not a float tensor.
     """
 
@@ -110,7 +110,7 @@ class CheckGradients(PrimitiveWithInfer):
         super().__init__("CheckGradients")
         self.set_const_prim(True)
         self.add_prim_attr("constexpr_prim", True)
-        self.add_prim_attr("forbid_reuse_result", True)  # another optimizer's answer is not ours
+        self.add_prim_attr("forbid_reuse_result", True)  # not the answer to another optimizer
         self.names, self.shapes = tuple(names), tuple(tuple(shape) for shape in shapes)
         self.class_name = class_name
 
@@ -122,7 +122,7 @@ class CheckGradients(PrimitiveWithInfer):
         }
 
     def check(self, shapes, dtypes):
-        """The check itself, on what is known of the gradients."""
+        """Checks the shapes and dtypes of the gradients."""
         if not isinstance(dtypes, (tuple, list)):
             raise TypeError(
                 f"For '{self.class_name}', the gradients must be {_FORMS}, but got one "
@@ -163,7 +163,7 @@ class CheckGradients(PrimitiveWithInfer):
         return elements[0] if alike else NO_FLOAT, tuple(sparse)
 
     def check_tensors(self, gradients):
-        """The check of gradients given from Python."""
+        """Checks gradients given from Python."""
 
         def of(gradient, name):
             if isinstance(gradient, tuple):

@@ -1,4 +1,4 @@
-"""What differs between parameters: learning rate, weight decay, formula and switches.
+"""Parameter groups: learning rate, weight decay, formula and switches of each parameter.
 
 `nn.Optimizer` keeps one learning rate and one weight decay for each parameter, though all
 parameters of a group share them. Here parameters with the same rate, decay and formula are one
@@ -46,15 +46,15 @@ class GroupValues(nn.Cell):
 
     Inputs:
         done: int32 tensor of shape (1,), the number of steps already made.
-        fixed: (), or what `moving` returns: takes the place of the fixed learning rates.
+        fixed: (), or the tensors of `moving`, in the place of the fixed learning rates.
 
     Outputs:
-        Two tuples of float32 tensors of shape (), as long as there are groups.
+        Two tuples of float32 tensors of shape (), one for each group.
     """
 
     def __init__(self, learning_rates, weight_decays):
         super().__init__(auto_prefix=False)
-        # Cells all of them: graphs of MindSpore 2.7 hold no list of cells and tensors.
+        # All are Cells: graphs of MindSpore 2.7 cannot hold a list of cells and tensors.
         self.learning_rates = _values(learning_rates)
         self.weight_decays = _values(weight_decays)
         self.is_fixed = tuple(isinstance(rate, Fixed) for rate in self.learning_rates)
@@ -76,9 +76,9 @@ class GroupValues(nn.Cell):
         return [rate.value for rate in self.learning_rates if isinstance(rate, Fixed)]
 
     def moving(self):
-        """The fixed learning rates as tensors, for a graph that is not to be compiled for each.
+        """Returns the fixed learning rates as tensors, so that a change compiles no new graph.
 
-        A Parameter whose data was replaced is another one for a compiled step in PyNative mode.
+        In PyNative mode, a compiled step does not see data that replaced those of a Parameter.
         """
         return tuple(
             Tensor(rate.value.asnumpy()) if fixed else _NO_RATE
@@ -86,7 +86,7 @@ class GroupValues(nn.Cell):
         )
 
     def now(self, done):
-        """The same as `construct`, called from Python, where a number needs no operator.
+        """Returns the same as `construct`, called from Python, where a number needs no operator.
 
         Args:
             done: the step counter, a Parameter.
@@ -113,7 +113,7 @@ def _values(sources):
 
 
 class Fixed(nn.Cell):
-    """A value that is the same in every step, until somebody assigns another one."""
+    """A value that stays the same until another one is assigned."""
 
     def __init__(self, value):
         super().__init__(auto_prefix=False)
@@ -127,7 +127,7 @@ class Fixed(nn.Cell):
 
 
 class Scheduled(nn.Cell):
-    """A value that a schedule gives for the number of steps made."""
+    """A value computed by a schedule from the number of steps made."""
 
     def __init__(self, schedule):
         super().__init__(auto_prefix=False)
@@ -141,7 +141,7 @@ class Scheduled(nn.Cell):
 
 
 class Listed(Scheduled):
-    """A value from a list with one for each step."""
+    """A value from a list with one value for each step."""
 
     def now(self, done):
         values, step = self.schedule.learning_rate.asnumpy(), int(done.asnumpy().reshape(()))
@@ -154,15 +154,15 @@ class Listed(Scheduled):
 
 
 def take_options(class_name, params):
-    """Takes the options that only our groups have out of the groups.
+    """Removes the options that `nn.Optimizer` does not know from the groups.
 
     Args:
         class_name: the optimizer's class name, for error messages.
-        params: what the user gave: parameters, or groups as dicts.
+        params: the parameters, or groups as dicts.
 
     Returns:
-        What `nn.Optimizer` is to be given, and a dict from the id of a Parameter to the fields of
-        its `Formula` that its group sets.
+        The parameters or groups for `nn.Optimizer`, and a dict from the id of a Parameter to the
+        fields of its `Formula` that its group sets.
     """
     if not isinstance(params, (list, tuple)) or not any(
         isinstance(group, dict) for group in params
@@ -199,12 +199,12 @@ def _fields(class_name, given):
 
 
 def split_groups(optimizer, formula, options, owned):
-    """Reads the groups off what `nn.Optimizer` made of its arguments.
+    """Returns the groups that `nn.Optimizer` made of its arguments.
 
     Args:
         optimizer: an `nn.Optimizer` whose loss scale is 1, after its `__init__`.
         formula: the optimizer's `Formula`.
-        options: what `take_options` returned.
+        options: the dict of `take_options`.
         owned: as in `Groups`.
 
     Returns:
@@ -241,11 +241,11 @@ def split_groups(optimizer, formula, options, owned):
 
 
 class Rates:
-    """The learning rates of an optimizer, to be read and set from Python.
+    """Reads and sets the learning rates of an optimizer from Python.
 
     Args:
         optimizer: an `nn.Optimizer`, after its `__init__`.
-        params: what it was given.
+        params: the parameters or groups given to it.
     """
 
     def __init__(self, optimizer, params):
@@ -259,7 +259,7 @@ class Rates:
             self.sources = [optimizer.learning_rate]
 
     def read(self, done):
-        """The rates of the step after `done`, the step counter; a float, or one for each group."""
+        """Returns the rate after `done` steps, a float; with groups, a list with one for each."""
         values = [float(value.now(done).asnumpy().reshape(())) for value in _values(self.sources)]
         return values if self.has_groups else values[0]
 
@@ -301,7 +301,7 @@ class Rates:
 
 
 def _fixed(rate):
-    """A fixed rate beside schedules as the Parameter that it is.
+    """Returns the Parameter of a fixed rate that stands beside schedules.
 
     MindSpore wraps it in a schedule that returns rate + 1.0 - 1.0 in float32: 0.05 is then off by
     1e-6 of itself.

@@ -3,7 +3,7 @@
 from typing import Any, Optional, Tuple
 
 from ms_adam.base import Optimizer
-from ms_adam.options import Default
+from ms_adam.options import BETA1, BETA2, LEARNING_RATE
 
 __all__ = ["Adam", "AdamW"]
 
@@ -139,9 +139,9 @@ class Adam(Optimizer):
     def __init__(
         self,
         params: Any,
-        learning_rate: Any = Default(1e-3),
-        beta1: float = Default(0.9),
-        beta2: float = Default(0.999),
+        learning_rate: Any = LEARNING_RATE,
+        beta1: float = BETA1,
+        beta2: float = BETA2,
         eps: float = 1e-8,
         use_locking: bool = False,
         use_nesterov: bool = False,
@@ -196,9 +196,9 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Any,
-        learning_rate: Any = Default(1e-3),
-        beta1: float = Default(0.9),
-        beta2: float = Default(0.999),
+        learning_rate: Any = LEARNING_RATE,
+        beta1: float = BETA1,
+        beta2: float = BETA2,
         eps: float = 1e-8,
         use_locking: bool = False,
         use_nesterov: bool = False,

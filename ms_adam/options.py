@@ -69,6 +69,9 @@ class Default(float):
     """A default value that differs from an equal number given by the user."""
 
 
+LEARNING_RATE, BETA1, BETA2 = Default(1e-3), Default(0.9), Default(0.999)
+
+
 # The names that MindSpore announces for releases after 2.9, and the arguments they stand for.
 _ALIASES = {"lr": ("learning_rate",), "betas": ("beta1", "beta2")}
 _SWITCHES = (

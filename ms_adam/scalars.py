@@ -1,4 +1,4 @@
-"""What changes from step to step but not from element to element.
+"""The scalars of a step: the count of updates, bias corrections, step sizes.
 
 With c1 = 1 - beta1^t and c2 = sqrt(1 - beta2^t), Algorithm 1 of Kingma & Ba 2015 is
 
@@ -25,15 +25,15 @@ _equal, _select, _maximum = P.Equal(), P.Select(), P.Maximum()
 class UpdateCount(nn.Cell):
     """Counts the updates, which the bias correction needs; `global_step` drives the schedules.
 
-    `mindspore.load_param_into_net` may load a state without `update_count`, that of `nn.Adam` or of
-    ms_adam 0.1, and a script may reset one as it would that of `nn.Adam`. Then `beta2_power` is not
-    what the last update left there, `counted_power`, and `global_step` tells the count; a power of 1
-    means that none was made.
+    `mindspore.load_param_into_net` may load a state without `update_count`, of `nn.Adam` or of
+    ms_adam 0.1, and a script may reset a state as it would reset one of `nn.Adam`. Then
+    `beta2_power` differs from `counted_power`, its value after the last update, and the count is
+    `global_step`, or 0 if the power is 1. `load_state` can do better; see `counts`.
 
     Args:
         formula: the optimizer's `Formula`.
         numbers: the numbers of a `State`; the counters are read and set.
-        dtype: what the powers are computed in.
+        dtype: in which the powers are computed.
 
     Inputs:
         global_step: int32 tensor of shape (1,), the steps that schedules have seen.
@@ -77,7 +77,7 @@ class StepScalars(nn.Cell):
 
     A kernel that rounds beta to float32 applies other decay rates than the user wrote:
     1 - float32(0.999) is off by 1.3e-5. Its moments then carry the weights of its own rates, so
-    they are freed from bias by the kernel's corrections k1, k2, which need not be c1, c2. With
+    the kernel's corrections k1, k2 remove their bias; these need not be c1, c2. With
     mhat = m / k1 and sqrt(vhat) = sqrt(v) / k2 the table above reads
 
         Algorithm 1               k2 / k1                    eps * k2
@@ -89,7 +89,7 @@ class StepScalars(nn.Cell):
     Args:
         formulas: a `Formula` for each group.
         kernel_rate: function from a decay rate to the one that the kernel applies.
-        dtype: what the scalars are computed in: float64 where the device has it.
+        dtype: in which the scalars are computed: float64 where the device has it.
 
     Inputs:
         t: the number of this update, 1 for the first; of `dtype` and shape ().
@@ -164,10 +164,7 @@ class BiasCorrection(nn.Cell):
         if not self.exact2:
             k2 = ops.sqrt(correction(t, self.half_log_kernel_beta2, self.one))
 
-        if self.bias_correction:
-            factor = k2 / k1
-        else:
-            factor = (c1 / k1) * (k2 / c2)
+        factor = k2 / k1 if self.bias_correction else (c1 / k1) * (k2 / c2)
         if self.bias_correction and not self.epsilon_hat:
             epsilon = self.eps * k2
         else:
@@ -176,10 +173,10 @@ class BiasCorrection(nn.Cell):
 
 
 def correction(t, half_log_beta, one):
-    """1 - beta^t without cancellation: -expm1(2x) = -2 tanh(x) / (1 - tanh(x)).
+    """Returns 1 - beta^t without cancellation: -expm1(2x) = -2 tanh(x) / (1 - tanh(x)).
 
-    Not from powers multiplied up step by step, which drift, and not from Expm1, which
-    MindSpore's CPU kernel computes as exp(x) - 1: 1.3e-5 off in float32 at beta2 = 0.999.
+    Powers multiplied up step by step drift, and Expm1 is exp(x) - 1 in MindSpore's CPU kernel:
+    1.3e-5 off in float32 at beta2 = 0.999.
     """
     tanh = ops.tanh(t * half_log_beta)
     return (tanh + tanh) / (tanh - one)
@@ -190,5 +187,5 @@ def _half_log(beta):
 
 
 def scalar_dtype(device_target):
-    """The widest float in which `device_target` computes: Ascend has no float64 vector unit."""
+    """Returns the widest float of a device: Ascend has no float64 vector unit."""
     return ms.float32 if device_target == "Ascend" else ms.float64

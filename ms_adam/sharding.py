@@ -1,18 +1,18 @@
 """Adam's state divided over data-parallel ranks: stage 1 of ZeRO (Rajbhandari et al. 2020).
 
 Every rank has the whole gradient, as data-parallel training leaves it. It keeps the moments of its
-share of the parameters, updates this share, and is given the others' by their owners:
+share of the parameters, updates this share, and receives the other shares from their owners:
 
     owner(w) = this rank:   m, v, w <- Adam(m, v, w, g)
     then, for all w:        w <- w of owner(w)
 
-A share is made of whole rows, so what a row's update needs is in one place, and it is that of an
-unsharded optimizer, bit for bit.
+A share consists of whole rows, so an update has all it needs on one rank, and its bits are those of
+an unsharded optimizer.
 
-All ranks must send and receive in one order, and in a graph nothing has an order but what follows
-from data, and what nobody reads is left out. So every message depends on all gradients, whose own
-exchange came before, and on the message before it, and the step count depends on the last one; also
-on a rank that reads none of them. A constant would not do: its dependence is dropped.
+All ranks must send and receive in one order. In a graph only data dependences order operations, and
+results that nobody reads are left out. So every message depends on all gradients, whose own
+exchange came before, and on the message before it, and the step count depends on the last message,
+also on a rank that reads none of them. A constant would not do: its dependence is dropped.
 """
 
 from typing import NamedTuple, Tuple
@@ -32,7 +32,7 @@ class Piece(NamedTuple):
 
     Attributes:
         owner: the rank.
-        begin, size: which elements.
+        begin, size: of its elements.
     """
 
     owner: int
@@ -41,12 +41,12 @@ class Piece(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Who keeps the state of what.
+    """The owners of the state of all parameters.
 
     Attributes:
-        pieces: of each parameter, its pieces, one after the other.
+        pieces: the pieces of each parameter, in order.
         rank: this process.
-        ranks: how many there are.
+        ranks: the number of ranks.
     """
 
     pieces: Tuple[Tuple[Piece, ...], ...]
@@ -55,12 +55,12 @@ class Shares(NamedTuple):
 
     @classmethod
     def by_rows(cls, shapes, rank, ranks):
-        """Shares that differ by less than a row: parameters in a row, cut into equal lengths.
+        """Returns shares that differ by less than a row: all elements in order, cut equally.
 
         Args:
-            shapes: of each parameter; what follows the first axis is a row.
+            shapes: of each parameter; a row is an element of the first axis.
             rank: this process.
-            ranks: how many there are.
+            ranks: the number of ranks.
 
         Example:
             >>> Shares.by_rows([(3, 2), (2,)], rank=0, ranks=2).pieces
@@ -89,10 +89,10 @@ class Shares(NamedTuple):
 
     @classmethod
     def by_parameters(cls, shapes, rank, ranks):
-        """Shares of whole parameters.
+        """Returns shares of whole parameters.
 
-        The largest parameter first, each to the rank that has least so far, the lowest of equal
-        ones: the largest share is then at most 4/3 of the best possible one (Graham 1969, theorem
+        The largest parameter goes first, each to the rank with the least so far, the lowest of
+        equals. The largest share is then at most 4/3 of the best possible one (Graham 1969, theorem
         2), and no smaller than the largest parameter. Arguments are those of `by_rows`.
 
         Example:
@@ -111,7 +111,7 @@ class Shares(NamedTuple):
 
     @property
     def owned(self):
-        """Of each parameter, (begin, size) of what this rank keeps, or None."""
+        """For each parameter, (begin, size) of the elements that this rank keeps, or None."""
         return tuple(
             next(((piece.begin, piece.size) for piece in pieces if piece.owner == self.rank), None)
             for pieces in self.pieces
@@ -119,11 +119,11 @@ class Shares(NamedTuple):
 
 
 def shares_of(class_name, parameters, by_rows):
-    """The shares of the ranks of the data-parallel training that this process belongs to.
+    """Returns the shares in the data-parallel training that this process belongs to.
 
     Args:
         class_name: the optimizer's class name, for error messages.
-        parameters: what is optimized.
+        parameters: the optimized parameters.
         by_rows: whether parameters may be divided.
 
     Raises:
@@ -158,15 +158,15 @@ def shares_of(class_name, parameters, by_rows):
 
 
 def undivided(parameters):
-    """The shares of one process that has everything."""
+    """Returns the shares of one process that keeps everything."""
     return Shares.by_parameters([parameter.shape for parameter in parameters], 0, 1)
 
 
 class Collect(nn.Cell):
-    """Puts the ranks' rows one after the other, on every rank.
+    """Concatenates the rows of all ranks, on every rank.
 
-    One AllGather of rows that are filled up to the longest; or, where this would more than double
-    what is sent, as with one large table, one Broadcast from each rank that has anything.
+    One AllGather of rows, padded to the longest; or, where padding would more than double the
+    traffic, as with one large table, one Broadcast from each rank that has a row.
 
     Args:
         lengths: of each rank's row, in elements.
@@ -179,8 +179,8 @@ class Collect(nn.Cell):
         Tensor of all rows.
 
     Attributes:
-        length: of the row that this rank gives, with what fills it up; at least 1.
-        begins: where each rank's row begins in what comes out.
+        length: of the row of this rank, with padding; at least 1.
+        begins: where each rank's row begins in the output.
     """
 
     def __init__(self, lengths, rank):
@@ -188,7 +188,7 @@ class Collect(nn.Cell):
         longest = max(lengths)
         self.gathers = longest * len(lengths) <= 2 * sum(lengths)
         sent = [longest] * len(lengths) if self.gathers else lengths
-        self.length = max(1, sent[rank])  # an empty tensor can not be given
+        self.length = max(1, sent[rank])  # an empty tensor cannot be sent
         self.begins = tuple(int(begin) for begin in np.cumsum([0, *sent[:-1]]))
         self.rank = rank
         self.gather = P.AllGather() if self.gathers else None
@@ -213,15 +213,15 @@ class Collect(nn.Cell):
 
 
 class Exchange(nn.Cell):
-    """Gives every rank the parameters as their owners have updated them, in few large messages.
+    """Sends the parameters from their owners to all ranks, in few large messages.
 
     Args:
-        packings: what `backends.packing_for` says of the parameters.
+        packings: of `backends.packing_for`.
         parameters: all of them, in the same order on all ranks.
         shares: a `Shares`.
 
     Inputs:
-        step: Parameter of shape (1,): the step count, with which rows are filled up.
+        step: Parameter of shape (1,): the step count, with which rows are padded.
         after: tensors that were exchanged before.
 
     Outputs:
@@ -251,7 +251,7 @@ class Exchange(nn.Cell):
         return True
 
     def now(self):
-        """The same at once, after a step that was launched by address.
+        """Does the same at once, after a step that was launched by address.
 
         All gradients were exchanged before that step, and each message is received before the next
         one is sent.
@@ -261,7 +261,7 @@ class Exchange(nn.Cell):
 
 
 class Message(nn.Cell):
-    """Exchanges parameters that one row can hold.
+    """Exchanges the parameters of one row.
 
     Args:
         packing: how parameters get into a row and out of it; of `backends.packing`.

@@ -1,7 +1,7 @@
-"""Row-sparse gradients: rows of a table, and which rows they are.
+"""Row-sparse gradients: some rows of a table, and their indices.
 
-Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in a graph, or the pair
-(indices, values) handed over by hand:
+Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in a graph, or a pair
+(indices, values):
 
     indices: int32 or int64 of shape (n,), a row named once or more often
     values: float, of shape (n, ...), the rest being the shape of the table's rows
@@ -9,10 +9,10 @@ Such a gradient is a `RowTensor`, as `nn.EmbeddingLookup(sparse=True)` has it in
 A row that is named more than once has the sum of its values as gradient; they are summed before
 anything is squared, in the order in which they stand.
 
-In a graph with a row-sparse gradient, all gradients are of no known kind until differentiation is
-carried out, and a step is looked at before that. Then a primitive is of no known kind either, but
-Python's `if` must not depend on it. An overloaded function (`MultitypeFuncGraph`) is not entered
-before the kinds are known: so what depends on them stands in those.
+In a graph with a row-sparse gradient, the kinds of all gradients are unknown until differentiation
+is carried out, and a step is analysed before that. Results of primitives are unknown then too, and
+Python's `if` must not depend on them. An overloaded function (`MultitypeFuncGraph`) is not entered
+before the kinds are known, so all that depends on them is in such functions.
 """
 
 import mindspore as ms
@@ -35,8 +35,8 @@ DENSE = Tensor(0, ms.int32)
 def when_known(method, *kinds):
     """Returns a method that is not entered before the kinds of its arguments are known.
 
-    A function that it calls for what that changes must have a result, and this must be part of the
-    method's own: MindSpore 2.0.0 drops a call there whose result nobody uses.
+    Within it, a call that changes something must have a result, and this must be part of the
+    method's own result: MindSpore 2.0.0 drops calls there whose result is not used.
 
     Args:
         method: of a Cell.
@@ -119,7 +119,7 @@ densify = C.MultitypeFuncGraph("densify")
 
 @densify.register("Tensor", "Tensor", "Tensor")
 def _densify(weight, values, indices):
-    """The dense gradient of a weight: float32, or float64 for float64."""
+    """Returns the dense gradient of a weight: float32, or float64 for float64."""
     if indices.ndim == 0:
         return values
     if weight.dtype == ms.float64:
@@ -128,7 +128,7 @@ def _densify(weight, values, indices):
 
 
 def sum_duplicates(values, indices, dtype):
-    """Gives each row its whole gradient.
+    """Sums the values of rows that are named more than once.
 
     Args:
         values: of shape (n, ...).
@@ -136,8 +136,8 @@ def sum_duplicates(values, indices, dtype):
         dtype: in which to sum.
 
     Returns:
-        totals, of shape (n, ...): the sum for each row that is named, then zeros; and where in
-        totals each index has its sum.
+        totals, of shape (n, ...): the sum for each named row, then zeros; and the place in totals
+        of the sum of each index.
     """
     _, place = _unique(indices)  # its other output has a shape that only the values tell
     return _segment_sum(_cast(values, dtype), place, indices.shape[0]), place
@@ -148,7 +148,7 @@ sum_of_squares = C.MultitypeFuncGraph("sum_of_squares")
 
 @sum_of_squares.register("Tensor", "Tensor")
 def _of_whole(zero, gradient):
-    """The sum of squares of a gradient, in the dtype of a zero."""
+    """Returns the sum of squares of a gradient, in the dtype of `zero`."""
     if gradient.size == 0:  # MindSpore's sum over nothing is whatever memory holds
         return zero
     return _sum(_square(_cast(gradient, zero.dtype)))
@@ -168,21 +168,21 @@ def _of_rows(zero, values, indices):
 
 
 def rows_of(table, indices):
-    """The named rows of a table."""
+    """Returns the named rows of a table."""
     if table.dtype == bfloat16:  # exact there and back; the CPU gathers none
         return _cast(_gather(_cast(table, ms.float32), indices, 0), bfloat16)
     return _gather(table, indices, 0)
 
 
 def store_rows(store, table, indices, values):
-    """Sets the named rows of a Parameter; a row that is named twice is given equal values.
+    """Sets the named rows of a Parameter; a row that is named twice has equal values.
 
     Args:
         store: the operator that sets a whole Parameter of this dtype.
         table, indices, values: as above.
 
     Returns:
-        What is of no use but for being used: see `when_known`.
+        A result that the caller must use; see `when_known`.
     """
     if table.dtype == bfloat16:
         wide = _scatter_into(
@@ -195,5 +195,5 @@ def store_rows(store, table, indices, values):
 
 
 def touched(gradient):
-    """Which rows of a dense gradient are not all zero: bool, of shape (rows, 1, ...)."""
+    """Returns which rows of a dense gradient are not all zero: bool, of shape (rows, 1, ...)."""
     return ops.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keep_dims=True)

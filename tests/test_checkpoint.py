@@ -17,7 +17,7 @@ from ms_adam import checkpoint as checkpoint_module
 from ms_adam import checkpoint_forms as forms
 from ms_adam import reference
 from ms_adam.checkpoint import crc
-from ms_adam.compat import COUNTS_ALL_STEPS, PLAIN_CHECKPOINTS_ALONE, has_shape
+from ms_adam.compat import COUNTS_ALL_STEPS, PLAIN_CHECKPOINTS_ONLY, has_shape
 from ms_adam.lab.studies.matrix.cases import gradients
 from ms_adam.state import ShardLayout, layout_entry
 
@@ -1123,7 +1123,7 @@ def test_converts_to_the_names_of_the_optimizer(tmp_path):
     )
 
 
-@pytest.mark.skipif(PLAIN_CHECKPOINTS_ALONE, reason="MindSpore 2.0.0 writes no safetensors")
+@pytest.mark.skipif(PLAIN_CHECKPOINTS_ONLY, reason="MindSpore 2.0.0 writes no safetensors")
 def test_converts_to_safetensors(tmp_path):
     checkpoint = mindcv_state(7, 7)
     optimizer, fresh = (ms_adam.Adam(make_parameters(SHAPES, "float32")) for _ in range(2))
@@ -1141,7 +1141,7 @@ def test_passes_on_what_is_no_state(tmp_path):
         "mask": np.array([True, False]),
         "count": 3,
     }
-    if PLAIN_CHECKPOINTS_ALONE:
+    if PLAIN_CHECKPOINTS_ONLY:
         del others["note"]
     else:
         others["brain.weight"] = Tensor(np.ones(3), ms.bfloat16)
@@ -1158,7 +1158,7 @@ def test_passes_on_what_is_no_state(tmp_path):
             np.testing.assert_array_equal(to_numpy(here[name]), to_numpy(expected))
 
 
-@pytest.mark.skipif(PLAIN_CHECKPOINTS_ALONE, reason="not looked at in MindSpore 2.0.0")
+@pytest.mark.skipif(PLAIN_CHECKPOINTS_ONLY, reason="not looked at in MindSpore 2.0.0")
 def test_load_param_into_net_takes_moments_for_weights_that_are_missing(tmp_path):
     """Why a converted checkpoint has weights even where its source has none."""
     state = {
@@ -1262,11 +1262,11 @@ def test_a_conversion_that_is_interrupted_leaves_the_old_file(tmp_path, monkeypa
 def saved(path, with_crc=False, **options):
     optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"))
     train(optimizer, 0, 2)
-    if with_crc and not PLAIN_CHECKPOINTS_ALONE:
+    if with_crc and not PLAIN_CHECKPOINTS_ONLY:
         options["crc_check"] = True
     ms.save_checkpoint(optimizer, str(path), **options)
     os.chmod(path, 0o600)  # MindSpore makes it read-only
-    if with_crc and PLAIN_CHECKPOINTS_ALONE:  # as later releases do
+    if with_crc and PLAIN_CHECKPOINTS_ONLY:  # as later releases do
         content = path.read_bytes()
         path.write_bytes(content + b"crc_num" + binascii.crc32(content).to_bytes(10, "big"))
 
@@ -1274,7 +1274,7 @@ def saved(path, with_crc=False, **options):
 def test_a_file_that_ends_with_a_crc(tmp_path):
     path = tmp_path / "adam.ckpt"
     saved(path, with_crc=True)
-    if PLAIN_CHECKPOINTS_ALONE:
+    if PLAIN_CHECKPOINTS_ONLY:
         unchanged_after(path, ValueError, f"adam.ckpt: MindSpore {ms.__version__} reads no .* CRC")
     else:
         optimizer = ms_adam.Adam(make_parameters(SHAPES, "float32"))
@@ -1320,7 +1320,7 @@ def test_file_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
 def test_both_formats_of_files(tmp_path, suffix):
     path = tmp_path / f"adam.{suffix}"
-    if not PLAIN_CHECKPOINTS_ALONE:
+    if not PLAIN_CHECKPOINTS_ONLY:
         saved(path, format=suffix)
     elif suffix == "ckpt":
         saved(path)

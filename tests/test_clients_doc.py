@@ -1,4 +1,4 @@
-"""docs/clients.md and tests/clients say the same: each block shown is run, each error asserted."""
+"""tests/clients runs each block of docs/clients.md and asserts each of its errors."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def source_of(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_block_is_run(package):
-    """`shown(package, number)` is how the tests get at the lines that they run."""
+    """Tests call `shown(package, number)` to get the lines that they run."""
     section = re.search(rf"^## {package}$(.*?)(?=^## )", PAGE, re.MULTILINE | re.DOTALL).group(1)
     blocks = len(re.findall(r"^```\w+$", section, re.MULTILINE))
     used = re.findall(rf'shown\("{package}"(?:, (\d))?\)', source_of(package))
@@ -27,7 +27,7 @@ def test_each_block_is_run(package):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_error_is_asserted(package):
-    """`documented(package, what)` is how the tests get at the error that they expect."""
+    """Tests call `documented(package, what)` to get the error that they expect."""
     rows = re.findall(
         rf"^\| {package} \| (.+?) \| `", PAGE.partition("What does not run")[2], re.MULTILINE
     )

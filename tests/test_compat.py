@@ -54,7 +54,7 @@ def test_counting():
 def test_checkpoints_with_a_crc(tmp_path):
     content = [{"name": "w", "data": Tensor(np.ones(3), ms.float32)}]
     true_iff(
-        not compat.PLAIN_CHECKPOINTS_ALONE,
+        not compat.PLAIN_CHECKPOINTS_ONLY,
         TypeError,
         lambda: ms.save_checkpoint(content, str(tmp_path / "w.ckpt"), crc_check=True),
     )

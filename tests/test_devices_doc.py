@@ -1,4 +1,4 @@
-"""docs/devices.md is held to the code, to MindSpore's wheel, and to what its commands answer."""
+"""docs/devices.md agrees with the code, with MindSpore's wheel and with its commands."""
 
 import collections
 import json
@@ -30,7 +30,7 @@ def section(title):
 
 
 def rows(text):
-    """Of the one table in a text, without its head."""
+    """Returns the cells of the only table in a text, without its head."""
     table = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
@@ -51,7 +51,7 @@ def parameters(dtype):
 
 
 def chosen(dtype, options, device_target):
-    """What backend="auto" takes; the optimizer itself is made on the CPU."""
+    """Returns the choice of backend="auto"; the optimizer itself is made on the CPU."""
     adam = ms_adam.Adam(parameters(dtype), **options)
     on_host = options.get("use_offload", False) and device_target != "CPU"
     kinds = weight_kinds(adam.parameters, options.get("master_weights", False))
@@ -74,7 +74,7 @@ def test_the_backend_is_the_one_that_the_table_names(row):
 
 
 def test_the_gpu_plugin_has_no_bfloat16_kernel():
-    """A kernel names its dtype in a symbol, as those of float16 do; bfloat16 has constants only."""
+    """A kernel's symbol contains its dtype, as for float16; bfloat16 appears in constants only."""
     plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
     content = plugin.read_bytes()
     assert len(set(re.findall(rb"_Z\w*6__half\w*", content))) > 100
@@ -104,11 +104,11 @@ def test_flat_state_is_refused_elsewhere(monkeypatch):
         ms_adam.Adam(parameters("float32"), flat_state=True)
 
 
-# --- commands and what they answer --------------------------------------------------------------
+# --- commands and their answers -------------------------------------------------------------------
 
 
 def options_of(command):
-    """Parses a command line of ours as the command itself would; refuses what it would refuse."""
+    """Parses a command line with the parser of the command itself."""
     from ms_adam.lab.cli import app
 
     name, *arguments = shlex.split(command)[1:]
@@ -119,7 +119,7 @@ def options_of(command):
 def test_the_commands_are_commands():
     from ms_adam.lab.bench.contenders import check_names
 
-    parsed = [options_of(command) for command in commands(section("What to run on another device"))]
+    parsed = [options_of(command) for command in commands(section("Commands for another device"))]
     assert [name for name, _ in parsed] == ["validate", "validate", "identify", "bench"]
     assert [parsed[i][1]["device_target"].value for i in (0, 1)] == ["GPU", "Ascend"]
     assert len(check_names(parsed[3][1]["contender"])) == 3
@@ -165,7 +165,7 @@ _NO_CUBLAS = _FAILED.format("libmindspore_gpu.so.11.6", "libcublas.so.11")
 
 
 def test_answers_name_what_is_missing():
-    """On what MindSpore 2.10.0 wrote, with CUDA_HOME and without."""
+    """On the errors of MindSpore 2.10.0, with CUDA_HOME and without."""
     gpu, ascend = _REFUSAL.format("GPU"), _REFUSAL.format("Ascend")
     cuda = {"CUDA_HOME": "/usr/local/cuda"}
     assert why_not("GPU", gpu + _NO_ASCEND, {}) == ANSWERS[0]
@@ -177,7 +177,7 @@ def test_answers_name_what_is_missing():
 
 
 def test_what_is_not_a_refusal_has_no_advice():
-    """A device that is there and fails is told in MindSpore's own words."""
+    """The error of a device that exists and fails is passed on unchanged."""
     assert why_not("GPU", "RuntimeError: out of memory", {}) is None
     assert why_not("CPU", _REFUSAL.format("CPU"), {}) is None
 
@@ -186,7 +186,7 @@ def test_what_is_not_a_refusal_has_no_advice():
 
 
 def test_the_plugin_needs_the_libraries_of_the_table():
-    """Those of CUDA and of the driver that MindSpore's GPU plugin names, and no others."""
+    """The plugin names exactly these libraries of CUDA and of the driver."""
     plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
     strings = set(re.findall(rb"\0(lib(?:cu|nv)\w*\.so\.[\d.]+)(?=\0)", plugin.read_bytes()))
     ours = {b"libcuda_ops.so.11"}  # is in the wheel
@@ -219,29 +219,30 @@ def test_the_stand_in_answers_with_a_version(tmp_path):
 
 
 def test_the_operators_are_those_of_the_table():
-    """The page names what a compiled step holds: the functions of `mindspore.ops` come to these."""
+    """The page names operators of a compiled step, not functions of `mindspore.ops`."""
     paragraphs = section("Operators").strip().split("\n\n")
     named = re.findall(r"\w+", paragraphs[1])
     classes = {name for name in OPERATORS if name[0].isupper()} - {*ON_THE_CPU_ALONE, *EXCHANGE}
     assert named == sorted(classes, key=str.lower)
     assert all(set(OPERATORS[name].platforms) == set(EVERYWHERE) for name in named)
     assert not set(named) & set(BUILDERS)
-    assert paragraphs[2].startswith("and, on the CPU alone, InplaceCopy")
+    assert paragraphs[2].startswith("and, on the CPU only, InplaceCopy")
     everywhere = [name for name in EXCHANGE if set(OPERATORS[name].platforms) == set(EVERYWHERE)]
     assert paragraphs[3].startswith(
-        f"`shard_state=True` adds {', '.join(everywhere)}, documented likewise, and the messages "
+        f"`shard_state=True` adds {', '.join(everywhere)}, also documented for all three, and the "
+        "messages "
         f"{' and '.join(name for name in EXCHANGE if name not in everywhere)}"
     )
 
 
 def test_devices_that_were_not_run_are_called_so():
-    states = dict((row[0], row[1]) for row in rows(PAGE.split("## ")[0]))
+    states = {row[0]: row[1] for row in rows(PAGE.split("## ")[0])}
     assert states["GPU"].startswith("run once, on an H100")
     assert states["Ascend"] == "not yet run on Ascend"
 
 
 def test_the_table_of_the_h100_is_its_validate_json():
-    """Counts of results by backend, dtype, what they are held to, and status."""
+    """Its numbers are the counts of results by backend, dtype, counterpart and status."""
     content = json.loads((DOCS / "gpu" / "validate.json").read_text(encoding="utf-8"))
     assert content["environment"]["device_target"] == "GPU"
     counts = collections.Counter(

@@ -1,8 +1,8 @@
-"""docs/migrate.md: its tables are read, and the calls that they name are run.
+"""docs/migrate.md: the tests read its tables and run the calls in them.
 
-PyTorch is not needed: what its optimizers do with the gradients of this file stands in
-migrate_torch.json, which `python tests/test_migrate.py` writes where PyTorch is installed. There
-the tests run PyTorch itself, too.
+PyTorch is not needed. migrate_torch.json holds the results of its optimizers for the gradients of
+this file; `python tests/test_migrate.py` writes it if PyTorch is installed. The tests then also run
+PyTorch itself.
 """
 
 import ast
@@ -28,8 +28,8 @@ TORCH_HERE = importlib.util.find_spec("torch") is not None
 
 STEPS = 100
 
-# Sizes of gradients that bring epsilon out, 1e-6 and 1e-8, and a name that weight decay passes
-# over. RandomState, whose numbers NumPy has promised not to change: PyTorch's are on disk.
+# Sizes of gradients at which an epsilon of 1e-6 or 1e-8 matters, and a name without weight decay.
+# RandomState, because NumPy promises not to change its numbers: PyTorch's results are on disk.
 SIZES = {"norm.gamma": 1.0, "conv.weight": 1e-3, "embedding.weight": 1e-6}
 _RANDOM = np.random.RandomState(0)
 START = {name: (0.03 * _RANDOM.standard_normal((2, 4))).astype(np.float32) for name in SIZES}
@@ -38,21 +38,22 @@ GRADIENTS = {
     for name, size in SIZES.items()
 }
 
-# What two float32 computations of one formula may differ by after 100 steps, in units of the
-# largest displacement D of a tensor; u = 2^-24, half the distance of neighbouring float32.
-# - beta2. MindSpore's kernels form 1 - float32(0.999), which is 1.29e-5 too small. Bias correction
-#   takes the same beta2 and cancels it; without, and where a large epsilon hides the root, the root
-#   is 6.4e-6 too small in all steps alike. By far the largest part.
-# - beta2^t multiplied up in float32: the step size of step t is off by 7e-6 at most (t = 3), of
-#   both signs, by 7e-7 on average. Only with bias correction, so not on top of the first.
-# - The weights, of size D, are rounded once a step on either side: 200 roundings, independent, of
-#   standard deviation u D / sqrt(3) or less: six of their sum are 6 sqrt(200 / 3) u = 2.9e-6.
-# - The step itself: up to 10 roundings, independent in each of 100 steps of about D / 100:
-#   6 sqrt(2 * 10 * 100) u / 100 / sqrt(3), 1e-7.
+# Largest difference of two float32 computations of one formula after 100 steps, in units of the
+# largest displacement D of a tensor. u = 2^-24 is half the distance of neighbouring float32.
+# - beta2. MindSpore's kernels compute 1 - float32(0.999), which is 1.29e-5 too small. Bias
+#   correction uses the same beta2 and cancels the error. Without it, or if a large epsilon hides
+#   the root, the root is 6.4e-6 too small in every step. This is by far the largest part.
+# - beta2^t as a running product in float32. The step size of step t is off by at most 7e-6 (t = 3),
+#   with both signs, and by 7e-7 on average. This needs bias correction, so it does not add to the
+#   first part.
+# - Rounding of the weights, of size D, once a step on either side: 200 independent roundings with a
+#   standard deviation of at most u D / sqrt(3). Six times that of their sum is 6 sqrt(200 / 3) u =
+#   2.9e-6.
+# - Rounding in the step: up to 10 independent roundings in each of 100 steps of about D / 100:
+#   6 sqrt(2 * 10 * 100) u / 100 / sqrt(3) = 1e-7.
 # 6.4e-6 + 2.9e-6 + 1e-7 = 9.4e-6.
 BOUND = 1e-5
-# What differs by name must differ by far more than the bound: this many times.
-APART = 10
+APART = 10  # a different formula must differ by at least this many times the bound
 
 
 # --- the page ----------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ class Row(NamedTuple):
 
 
 def tables():
-    """The calls that each table with calls has in its columns before the last."""
+    """Yields the rows of each table with calls; the last column, of remarks, is left out."""
     for lines in re.findall(r"(?:^\|.*\n)+", PAGE.read_text(), re.MULTILINE):
         if "the same numbers here" not in lines:
             continue
@@ -106,7 +107,7 @@ PACKAGES = {"nn": nn, "experimental": experimental, "mint": mint, "ms_adam": ms_
 
 
 def make(text, params, given=(), packages=PACKAGES):
-    """The optimizer of a call of the page; arguments `given` take the place of those written."""
+    """Makes the optimizer of a call of the page; `given` replaces arguments in the text."""
     call = ast.parse(text, mode="eval").body
     optimizer = eval(ast.unparse(call.func), packages)
     params = eval(ast.unparse(call.args[0]), {"params": params})
@@ -118,7 +119,7 @@ def written(call):
 
 
 def given(there):
-    """What a user gives: nothing, and values of his own; as pairs of name and value."""
+    """Returns the arguments to try, as pairs of name and value: none, and a user's own values."""
     own = {"eps": 1e-7, "weight_decay": 0.05}
     if there.startswith("nn."):
         own.update(learning_rate=0.01, beta1=0.8, beta2=0.99)
@@ -131,9 +132,9 @@ def given(there):
 
 @functools.cache
 def displacements(text, given, mode, resting=False):
-    """How far an optimizer of MindSpore takes each element in 100 steps.
+    """Returns the displacement of each element after 100 steps of an optimizer of MindSpore.
 
-    `resting`: the first row of each tensor has a gradient in every second step only.
+    With `resting`, the first row of each tensor has a gradient only in every second step.
     """
     parameters = [Parameter(Tensor(START[name]), name=name) for name in SIZES]
     optimizer = make(text, parameters, given)
@@ -167,7 +168,7 @@ def write_torch_numbers():
         {
             "call": row.there,
             "given": dict(values),
-            # as short as it gives the same float32 back
+            # the shortest text of the same float32
             "weights": {
                 name: [float(str(x)) for x in weight.ravel()]
                 for name, weight in torch_weights(row.there, values).items()
@@ -184,7 +185,7 @@ def write_torch_numbers():
 
 
 def torch_on_disk(text, given):
-    given = json.loads(json.dumps(dict(given)))  # tuples are lists there
+    given = json.loads(json.dumps(dict(given)))  # JSON turns tuples into lists
     found = [
         result["weights"]
         for result in json.loads(TORCH_NUMBERS.read_text())["results"]
@@ -198,7 +199,7 @@ def torch_on_disk(text, given):
 
 
 def there(row, given, mode):
-    """What the optimizer of a row does: as many accounts of it as there are."""
+    """Returns the displacements of a row's own optimizer, from each source that is available."""
     if not row.there.startswith("torch"):
         return [displacements(row.there, given, mode)]
     accounts = [torch_on_disk(row.there, given)]
@@ -214,12 +215,12 @@ def here(row, given, mode):
 
 
 def distance(ours, theirs):
-    """The largest difference, each tensor in units of its largest displacement; NaN stays NaN."""
+    """Returns the largest difference in units of the tensor's largest displacement, or NaN."""
     return np.max([np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in zip(ours, theirs)])
 
 
 def paper(text, given):
-    """The displacements of the reference in float64 for a call of ours."""
+    """Returns the displacements of the float64 reference for a call of ours."""
     call = ast.parse(text, mode="eval").body
     optimizer = getattr(ms_adam, call.func.attr)
     options = {
@@ -227,7 +228,7 @@ def paper(text, given):
         **written(call),
         **dict(given),
     }
-    for name in ("use_lazy", "use_offload"):  # where and when, not what
+    for name in ("use_lazy", "use_offload"):  # these do not change the formula
         options.pop(name, None)
     if "betas" in options:
         options["beta1"], options["beta2"] = options.pop("betas")
@@ -271,7 +272,7 @@ def test_the_papers_numbers(row):
 
 
 def without(text):
-    """The call of ours with one of its peculiarities taken away: what it was, and what is left."""
+    """Yields each argument of our call that matters, and the call without it."""
     names = [keyword.arg for keyword in ast.parse(text, mode="eval").body.keywords]
     for i, name in enumerate(names):
         tree = ast.parse(text, mode="eval")
@@ -293,11 +294,11 @@ def test_each_difference_is_one(row):
     ms.set_context(mode=ms.GRAPH_MODE)
     for name, text in without(row.same):
         left = row._replace(same=text)
-        if name == "use_offload":  # the page: it changes no number
+        if name == "use_offload":  # changes no number, says the page
             for values in given(row.there):
                 assert distance(here(left, values, "graph"), here(row, values, "graph")) == 0
             continue
-        if name == "use_lazy":  # shows with sparse gradients only
+        if name == "use_lazy":  # matters only for sparse gradients
             assert distance(sparse(text), sparse(row.there, target="CPU")) > APART * BOUND
             continue
         assert any(
@@ -309,7 +310,7 @@ def test_each_difference_is_one(row):
 
 # --- row-sparse gradients ----------------------------------------------------------------------
 
-WORDS, NAMED, WIDTH = 12, 6, 4  # rows of a table, those named in a step, repeated ones among them
+WORDS, NAMED, WIDTH = 12, 6, 4  # rows of a table; rows named in a step, with repetitions
 TABLES = {"words": 1.0, "seldom": 1e-6}
 INDICES = _RANDOM.randint(0, WORDS, (STEPS, NAMED)).astype(np.int32)
 VALUES = np.stack(
@@ -319,7 +320,7 @@ VALUES = np.stack(
 
 
 class Lookups(nn.Cell):
-    """Gives the rows named of each table VALUES for a gradient, whatever the tables hold."""
+    """Has the gradient VALUES in the named rows of each table, whatever the tables hold."""
 
     def __init__(self):
         super().__init__()
@@ -348,7 +349,7 @@ class SparseStep(nn.Cell):
 
 @functools.cache
 def sparse(text, target=None):
-    """What an optimizer makes of 100 row-sparse gradients, in graph mode."""
+    """Returns the tables after 100 row-sparse gradients in graph mode."""
     ms.set_context(mode=ms.GRAPH_MODE)
     network = Lookups()
     optimizer = make(text, network.trainable_params())
@@ -395,7 +396,7 @@ def test_a_row_of_zeros_in_a_dense_gradient_is_a_row_only_there(mode):
 
 @pytest.mark.parametrize("accumulated", [1, 2, 4])
 def test_a_schedule_advances_on_updates_and_not_on_get_lr(accumulated, mode):
-    """MindCV's train step calls get_lr() for each batch whose gradients it only accumulates."""
+    """MindCV's train step calls get_lr() for each batch while it accumulates gradients."""
     weight = Parameter(Tensor(START["conv.weight"]), name="conv.weight")
     optimizer = ms_adam.AdamW(
         [weight],
@@ -410,7 +411,7 @@ def test_a_schedule_advances_on_updates_and_not_on_get_lr(accumulated, mode):
             optimizer.get_lr()
         before = weight.asnumpy().astype(np.float64)
         optimizer((Tensor(GRADIENTS["conv.weight"][update]),))
-        # Without memory each element moves by the learning rate.
+        # With betas of 0 each element moves by the learning rate.
         np.testing.assert_allclose(np.abs(weight.asnumpy() - before), 0.1 * 2.0**-update, rtol=1e-5)
     assert int(optimizer.global_step) == 3
 
@@ -428,7 +429,7 @@ def test_clipping_without_the_1e_6_of_mindformers(norm):
     )
     optimizer((Tensor(gradient),))
     clipped = optimizer.moment1[0].asnumpy().astype(np.float64)
-    # Roundings of the norm, the quotient, the product and the moment.
+    # The norm, the quotient, the product and the moment are rounded.
     np.testing.assert_allclose(clipped, gradient * (most / norm), rtol=6 * 2.0**-24)
     mindformers = gradient * (most / (norm + 1e-6))
     difference = np.max(np.abs(clipped / mindformers - 1))
@@ -439,7 +440,7 @@ def test_clipping_without_the_1e_6_of_mindformers(norm):
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row not in CAN_RUN], ids=str)
-def test_what_is_for_ascend_does_not_run_here(row, mode):
+def test_optimizers_for_ascend_do_not_run_here(row, mode):
     with pytest.raises(RuntimeError, match="AdamW"):
         displacements(row.there, (), mode)
 

@@ -1,106 +1,129 @@
-"""What README.md and docs/ say is true: code runs, commands and paths exist."""
+"""README.md, CONTRIBUTING.md and docs/: code runs, commands, paths and links exist."""
 
 import inspect
-import os
+import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ms_adam.lab.studies.ranks.launch import free_port
+from tests.scripts_run import run_on_two_ranks, run_script
 
 ROOT = Path(__file__).parent.parent
-# The blocks of docs/clients.md are run inside the packages that they are for, by tests/clients.
-PAGES = [
+PACKAGE = ROOT / "ms_adam"
+README, RESULTS, CONTRIBUTING = (
     ROOT / "README.md",
-    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "clients.md"),
-]
+    ROOT / "docs/results.md",
+    ROOT / "CONTRIBUTING.md",
+)
+PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
+# tests/clients runs the blocks of docs/clients.md, inside the packages that they are for.
+WITH_CODE = [page for page in PAGES if "```python" in page.read_text() and page.stem != "clients"]
 
 
 def blocks(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_runs(page, tmp_path):
     codes = blocks(page)
     if "communication.init()" in "".join(codes):  # one training of several ranks
-        return run_in_ranks("\n".join(codes), tmp_path)
+        codes = ["\n".join([*codes, "print('reached the end')\n"])]
     for number, code in enumerate(codes):
-        script = tmp_path / f"block{number}.py"  # MindSpore compiles code that stands in a file
+        script = tmp_path / f"block{number}.py"  # MindSpore only compiles code from a file
         script.write_text(code)
-        done = subprocess.run(
-            [sys.executable, script], capture_output=True, text=True, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-
-
-def run_in_ranks(code, folder):
-    (folder / "train.py").write_text(code + "print('reached the end')\n")
-    command = [
-        sys.executable,
-        "-m",
-        "mindspore.parallel.cluster.run",
-        "--worker_num=2",
-        "--local_worker_num=2",
-        f"--master_port={free_port()}",
-        "--log_dir=logs",
-        "--join=True",
-        "train.py",
-    ]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # msrun calls python
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, env={**os.environ, "PATH": path}
-    )
-    logs = [(folder / "logs" / f"worker_{rank}.log").read_text() for rank in (0, 1)]
-    assert done.returncode == 0, logs[0][-2000:]
-    assert all("reached the end" in log for log in logs)
+        if "communication.init()" not in code:
+            run_script(script, tmp_path)
+        else:
+            assert all("reached the end" in log for log in run_on_two_ranks(script, tmp_path))
 
 
 def test_the_example_is_short_and_learns(tmp_path):
-    code = blocks(PAGES[0])[0]
+    code = blocks(README)[0]
     body = [line for line in code.splitlines() if line and "import" not in line]
     assert len(body) <= 10
     script = tmp_path / "example.py"
     script.write_text(code + "assert float(value) < 0.5, value\n")
-    subprocess.run([sys.executable, script], check=True, capture_output=True, cwd=tmp_path)
+    run_script(script, tmp_path)
 
 
-def test_commands_and_links_exist():
-    text = PAGES[0].read_text()
+def test_the_readme_is_short():
+    text = README.read_text()
+    assert len(text.split()) <= 900
+    assert len(re.findall(r"!\[", text)) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_links_exist(page):
+    text = page.read_text()
     for command in re.findall(r"^    (scripts/\w+)", text, re.MULTILINE):
         path = ROOT / command
         assert path.is_file() and path.stat().st_mode & 0o111
-    for page in PAGES:
-        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
-            assert (page.parent / link).exists(), link
-    for module in re.findall(r"python -m ([\w.]+)", " ".join(page.read_text() for page in PAGES)):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        path, _, place = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not place or place in anchors(target), link
+    for module in re.findall(r"python -m ([\w.]+)", text):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+    for script in re.findall(r"python ((?:docs|scripts|tests|examples)/\S+?\.py)", text):
+        assert (ROOT / script).is_file(), script
+
+
+def anchors(page):
+    """Returns the names of a page's headings in links."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def test_keywords_named_are_keywords():
     import ms_adam
 
     parameters = inspect.signature(ms_adam.Adam.__init__).parameters
-    for row in re.findall(r"^\| (`\w+=.*?) \|", PAGES[0].read_text(), re.MULTILINE):
+    rows = re.findall(r"^\| (`\w+=.*?) \|", README.read_text(), re.MULTILINE)
+    assert len(rows) > 10
+    for row in rows:
         for keyword in re.findall(r"`(\w+)=", row):
             assert keyword in parameters
 
 
-def test_the_drawing_names_every_room():
-    drawing = PAGES[0].read_text().split("## Rooms")[1].split("## Devices")[0]
-    for path in sorted((ROOT / "ms_adam").iterdir()):
-        if path.name != "__init__.py" and not path.name.startswith("__py"):
-            assert path.name in drawing, path.name
+def test_the_picture_is_drawn_from_its_numbers(tmp_path):
+    sys.path.insert(0, str(ROOT / "docs"))
+    import overview
+
+    content = json.loads((ROOT / "docs" / "overview.json").read_text())
+    overview.draw(content, tmp_path / "overview.png")
+    assert (tmp_path / "overview.png").read_bytes()[:4] == b"\x89PNG"
+    sizes = {row["size"] for row in content["errors"]}
+    assert sizes == set(overview.SCALES)
+    assert {row["case"] for row in content["costs"]} == set(overview.CASES)
+
+
+def test_the_readme_quotes_the_numbers_of_the_picture():
+    """The first step of nn.Adam is 11% and 88% off; epsilon acts 32 times as strongly."""
+    content = json.loads((ROOT / "docs" / "overview.json").read_text())
+    first = {
+        round(np.log10(row["size"])): row["error"]
+        for row in content["errors"]
+        if row["steps"] == 1 and row["optimizer"] == "mindspore.nn.Adam"
+    }
+    assert f"1e-4 its first step is {first[-4]:.0%} off" in joined(README)
+    assert f"with 1e-8 it is {first[-8]:.0%} off" in joined(README)
+    assert f"acts {1 / (1 - 0.999) ** 0.5:.0f} times as strongly" in joined(README)
+
+
+def joined(page):
+    return " ".join(page.read_text().split())
 
 
 def test_the_table_of_support_has_every_case():
     """Its rows and columns are those of `ms-adam validate --markdown`."""
     from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, SCHEMES
 
-    table = PAGES[0].read_text().split("## What runs where")[1].split("## Rooms")[0]
+    table = RESULTS.read_text().split("## What runs where")[1]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in table.splitlines()
@@ -111,13 +134,26 @@ def test_the_table_of_support_has_every_case():
     assert "fell short" not in str(rows)
 
 
+def test_the_sketch_of_rooms_is_complete():
+    """It names each file and folder of the library and of the lab, and nothing else."""
+    sketch = CONTRIBUTING.read_text().split("## Rooms")[1].split("Data flows")[0]
+    drawn = set(re.findall(r"\b\w+(?:\.py|/)", sketch.split("    ms_adam/\n")[1]))
+    rooms = {
+        path.name + "/" * path.is_dir()
+        for folder in (PACKAGE, PACKAGE / "backends", PACKAGE / "lab")
+        for path in folder.iterdir()
+        if not path.name.startswith("__") and path.suffix in ("", ".py")
+    }
+    assert drawn == rooms
+
+
 def test_every_test_folder_mirrors_a_room():
     tests = ROOT / "tests"
-    clients = tests / "clients"  # other packages, which the optimizer runs in
+    clients = tests / "clients"  # other packages, in which the optimizer runs
     for folder in tests.rglob("*"):
         if (
             folder.is_dir()
             and not folder.name.startswith("__")
             and clients not in (folder, *folder.parents)
         ):
-            assert (ROOT / "ms_adam" / folder.relative_to(tests)).is_dir(), folder
+            assert (PACKAGE / folder.relative_to(tests)).is_dir(), folder

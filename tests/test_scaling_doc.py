@@ -1,4 +1,4 @@
-"""docs/scaling.md: its tables are those of the run that lies beside it; the model is what it says."""
+"""docs/scaling.md: its tables come from docs/scaling.json; the cost model follows its formulas."""
 
 import json
 from pathlib import Path
@@ -25,16 +25,16 @@ def test_the_page_has_the_tables_of_the_run(run):
 def test_the_run_is_of_one_two_and_four_workers(run):
     rows = scaling.measured(run["results"][0], run["environment"]["cores"])
     assert {row["workers"] for row in rows} == {1, 2, 4}
-    for row in rows:  # state is counted, so the model must have it but for a row of a table
+    for row in rows:  # the model must predict the state to within a row of a table
         assert row["state_bytes"] == pytest.approx(row["model_state_bytes"], abs=2 * 8 * 1000)
 
 
 def test_two_ranks_exchange_by_hand():
-    """4 bytes a number; an AllReduce of two ranks is there and back, half of it each way."""
+    """4 bytes a number; an AllReduce of two ranks sends half of them there and half back."""
     wire = Wire(hop=3e-6, byte=2e-9)
     assert wire.all_reduce(1000, 2) == pytest.approx(2 * 3e-6 + 1000 * 2e-9)
     assert wire.all_gather(1000, 2) == pytest.approx(3e-6 + 500 * 2e-9)
-    # four ranks on two cores: three hops of a quarter each, and all wait for the others' turns
+    # four ranks on two cores: three hops of a quarter each, at half the speed
     busy = wire._replace(cores=2)
     assert busy.all_gather(1000, 4) == pytest.approx(2 * (3 * 3e-6 + 750 * 2e-9))
     assert busy.all_gather(1000, 2) == wire.all_gather(1000, 2)
@@ -62,14 +62,14 @@ def test_sharding_divides_state_and_update():
     assert state_bytes(10**6, 4, sharded=True) == 2e6
     assert sent_bytes(10**6, 4, sharded=False) == 6e6
     assert sent_bytes(10**6, 4, sharded=True) == 9e6
-    # Nothing to send in no time: what is left of a step is gradients and the update's 28 bytes.
+    # On a free wire a step costs the gradients and the update's 28 bytes.
     free = Wire(hop=0.0, byte=0.0)
     assert step_seconds(free, 8.0, 1e-9, [10**9], 4, sharded=False) == pytest.approx(2 + 28)
     assert step_seconds(free, 8.0, 1e-9, [10**9], 4, sharded=True) == pytest.approx(2 + 7)
 
 
 def test_sharding_pays_where_the_wire_is_faster_than_a_seventh_of_the_memory():
-    """28 (1 - 1/N) bytes of memory are saved for 4 (1 - 1/N) bytes on the wire."""
+    """It saves 28 (1 - 1/N) bytes of memory traffic and sends 4 (1 - 1/N) bytes more."""
     for share, quicker in ((6.9, True), (7.1, False)):
         wire = Wire(hop=0.0, byte=share * 1e-12)
         whole, sharded = (step_seconds(wire, 0.0, 1e-12, [10**9], 8, s) for s in (False, True))

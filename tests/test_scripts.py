@@ -1,7 +1,7 @@
-"""scripts/: the environment is made once, safely, with a Python that can work.
+"""scripts/: the environment is made once, safely, with a suitable Python.
 
-pip and venv are played by a stand-in Python that notes what it was asked for; everything else, the
-lock included, is real.
+A stand-in Python takes the place of pip and venv and records their arguments. Everything else,
+including the lock, is real.
 """
 
 import os
@@ -14,12 +14,14 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
+import yaml
 
 PROJECT = Path(__file__).parents[1]
-PYTEST = "pytest --numprocesses auto --dist loadfile"
+PYTEST = "pytest --numprocesses auto --dist loadfile --max-worker-restart 0"
 
-# Plays Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip notes
-# its arguments in LOG and makes ms-adam. PIP is what pip does besides, as a shell command.
+# Stands in for Python VERSION: -c runs for real, under that version; -m venv copies itself; -m pip
+# appends its arguments to LOG and makes ms-adam; -m MODULE prints its arguments. PIP is a shell
+# command that pip also runs.
 PYTHON = """#!{python}
 import os, shutil, stat, sys
 version, log = {version}, {log!r}
@@ -50,13 +52,13 @@ elif sys.argv[1:3] == ["-m", "pip"]:
         sys.exit(1)
     program = os.path.join(os.path.dirname(here), "ms-adam")
     write(program, "#!/bin/sh" + chr(10) + 'echo ms-adam "$@"' + chr(10))
-elif sys.argv[1:3] == ["-m", "pytest"]:
-    print("pytest", *sys.argv[3:], "in", os.getcwd())
+elif sys.argv[1] == "-m":
+    print(*sys.argv[2:], "in", os.getcwd())
 """
 
 
 class Project:
-    """A copy of the scripts beside stand-ins for Python."""
+    """A copy of the scripts, with stand-ins for Python on PATH."""
 
     def __init__(self, folder):
         self.root = (folder / "project").resolve()
@@ -76,7 +78,7 @@ class Project:
         return path
 
     def command(self, script, *arguments, **variables):
-        # Only the stand-ins and the shell's own tools are to be found.
+        # PATH has only the stand-ins and the shell's tools.
         path = f"{self.path}:/usr/bin:/bin"
         environment = {"PATH": path, "HOME": os.environ.get("HOME", "/"), **variables}
         command = [str(self.root / script), *map(str, arguments)]
@@ -90,14 +92,21 @@ class Project:
             timeout=60,
         )
 
+    def let_fail(self, environment, module):
+        """Lets `python -m MODULE` of an environment end with status 1."""
+        python = self.root / environment / "bin" / "python"
+        line = "    print(*sys.argv[2:]"
+        failing = f"    sys.argv[2] == {module!r} and sys.exit(1)\n{line}"
+        python.write_text(python.read_text().replace(line, failing))
+
     @property
     def installations(self):
-        """How often pip was asked for the package itself."""
-        return sum("--editable .[cli,test]" in line for line in self.installed)
+        """Number of times that pip installed the package itself."""
+        return sum("--editable .[cli,test,lint,docs]" in line for line in self.installed)
 
     @property
     def installed(self):
-        """What pip was asked for, a line for each call."""
+        """Arguments of pip, one line for each call."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
@@ -136,18 +145,49 @@ OPTIMIZER = (
 
 
 INSIDE = "tests inside MindCV, MindFormers and mindone"
+CHECKS = {
+    "lint": ["ruff check", "ruff format --check"],
+    "types": ["mypy"],
+    "docs": ["sphinx -W --keep-going --quiet docs/api build/api"],
+}
 
 
-def test_ci_says_what_it_did_not_run(project):
+def checks(project, *names):
+    """Returns the lines that the stand-in prints for scripts/check."""
+    commands = [command for name in names or CHECKS for command in CHECKS[name]]
+    return "".join(f"{command} in {project.root}\n" for command in commands)
+
+
+def test_checks_run_in_order(project):
+    assert project.run("scripts/check").stdout == checks(project)
+    assert project.run("scripts/check", "docs", "lint").stdout == checks(project, "docs", "lint")
+    done = project.run("scripts/check", "spelling")
+    assert done.returncode == 2 and "unknown check 'spelling': lint, types or docs" in done.stderr
+
+
+@pytest.mark.parametrize("tool", ["ruff", "mypy", "sphinx"])
+def test_ci_fails_where_a_check_does(project, tool):
+    project.run("scripts/check")
+    project.let_fail(".venv", tool)
+    done = project.run(".ci/run")
+    assert done.returncode == 1 and "pytest" not in done.stdout
+
+
+def test_commits_run_the_checks_of_ci():
+    hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert [hook["entry"] for hook in hooks] == ["scripts/check lint", "scripts/check types"]
+
+
+def test_ci_reports_skipped_parts(project):
     for name in ("python3.11", "python3"):  # before those of the system on PATH
         project.python(name, (3, 12))
     done = project.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout == (
-        f"{PYTEST} in {project.root}\n"
+        f"{checks(project)}{PYTEST} in {project.root}\n"
         f"{INSIDE} not run: no Python 3.11 here\n"
-        f"optimizer tests ran on MindSpore {version_of('mindspore')}; 2.0.0 not run: no Python 3.7 to "
-        "3.9 here\n"
+        f"optimizer tests ran on MindSpore {version_of('mindspore')}; "
+        "2.0.0 not run: no Python 3.7 to 3.9 here\n"
     )
 
 
@@ -156,7 +196,7 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
     done = project.run(".ci/run")
     assert done.returncode == 0
     assert done.stdout == (
-        f"{PYTEST} in {project.root}\n"
+        f"{checks(project)}{PYTEST} in {project.root}\n"
         f"{PYTEST} tests/clients in {project.root}\n"
         f"{PYTEST} {OPTIMIZER} -k not test_matrix and not test_accuracy in {project.root}\n"
         f"{INSIDE} ran\n"
@@ -168,8 +208,7 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
 def test_ci_fails_where_tests_do(project, fails):
     project.python("python3.8", (3, 8))
     project.run(".ci/run")
-    python = project.root / fails / "bin" / "python"
-    python.write_text(python.read_text().replace('print("pytest"', 'sys.exit(1), ("pytest"'))
+    project.let_fail(fails, "pytest")
     done = project.run(".ci/run")
     assert done.returncode == 1 and "tests ran on" not in done.stdout
 
@@ -218,7 +257,7 @@ def test_other_packages_need_a_python_of_their_own(project):
 
 @pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])
 def test_packages_that_cannot_be_installed_fail_ci(project, pip):
-    """Also where only the second installation fails, that without dependencies."""
+    """The second case: only the installation without dependencies fails."""
     project.run("scripts/test")
     project.log.write_text("")
     done = project.run(".ci/run", PIP=pip, LOG=str(project.log))
@@ -227,7 +266,7 @@ def test_packages_that_cannot_be_installed_fail_ci(project, pip):
 
 
 def test_other_tests_do_not_need_the_packages(tmp_path):
-    """Without --clients, pytest does not even import what lies in tests/clients."""
+    """Without --clients, pytest does not even import the modules in tests/clients."""
     (tmp_path / "tests" / "clients").mkdir(parents=True)
     shutil.copy(PROJECT / "tests" / "conftest.py", tmp_path / "tests")
     (tmp_path / "tests" / "clients" / "test_inside.py").write_text("import nowhere\n")
@@ -314,12 +353,12 @@ def test_other_python_makes_another_environment(project, version):
     done = project.run("scripts/test", "--python", python)
     assert done.returncode == 0 and project.installations == 2
     assert project.run("scripts/test", "--python", python).returncode == 0
-    assert project.run("scripts/test").returncode == 0  # without --python, what is there is used
+    assert project.run("scripts/test").returncode == 0  # without --python, the environment stays
     assert project.installations == 2
 
 
 def test_first_python_that_works_is_chosen(project):
-    project.python("python3.11", (3, 13))  # calls itself 3.11 and is not
+    project.python("python3.11", (3, 13))  # named 3.11, but is not
     chosen = project.python("python3.12", (3, 12))
     done = project.run("scripts/test")
     assert done.returncode == 0 and f"making .venv with {chosen}" in done.stderr
@@ -344,7 +383,7 @@ def test_environment_made_by_hand_is_kept(project):
     assert mine.exists() and project.installations == 1
 
 
-def test_failed_installation_is_told_and_made_anew(project):
+def test_failed_installation_is_reported_and_repeated(project):
     done = project.run("scripts/test", PIP="echo no such package; exit 1")
     assert done.returncode == 2
     assert "no such package" in done.stderr and "the installation failed" in done.stderr
@@ -355,7 +394,7 @@ def test_failed_installation_is_told_and_made_anew(project):
     assert not half.exists() and project.installations == 2
 
 
-def test_interrupted_installation_is_made_anew(project):
+def test_interrupted_installation_is_repeated(project):
     process = subprocess.Popen(
         **project.command("scripts/test", PIP="sleep 60"),
         stdout=subprocess.DEVNULL,

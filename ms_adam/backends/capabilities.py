@@ -52,7 +52,7 @@ class Capabilities(NamedTuple):
             if weight.dtype not in self.weight_dtypes:
                 names = " and ".join(map(dtype_name, self.weight_dtypes))
                 return (
-                    f"{self.kernel} is exact enough for {names} weights alone, and "
+                    f"{self.kernel} is exact enough for {names} weights only, and "
                     f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 and "
                     "bfloat16 parameters float32 weights)"
                 )

@@ -108,7 +108,7 @@ class LazyBatch(CompositeBatch):
         """Makes a step of a weight with a dense gradient."""
         prepared = self.prepare(scalars, weight, gradient)
         w, m, v, _ = self.advance(scalars, weight, moment1, moment2, moment2, prepared)
-        if gradient.ndim > 1:
+        if gradient.ndim > 1:  # noqa: SIM102  `and` is not decided while a graph is compiled
             if gradient.size > 0:
                 row = touched(_cast(gradient, self.dtype))
                 m, v = ops.where(row, m, moment1), ops.where(row, v, moment2)

@@ -18,7 +18,7 @@ FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
 
 # The order of these in the launch.
 _NUMBERS = ("update_count", "beta1_power", "beta2_power", "counted_power", "grad_norm")
-# What the kernel returns; `enum Failure` there.
+# The kernel's results; `enum Failure` there.
 _UNKNOWN_ROW = 4
 _REFUSALS = {
     1: "they are not those that the optimizer was made for",
@@ -31,10 +31,10 @@ class Fused(nn.Cell):
     """Runs on the CPU where a C++ compiler is found, for all dtypes and options.
 
     All gradients enter the launch, in one order, also those of parameters that another rank updates
-    (`shard_state`): then the graphs of all ranks are alike, and MindSpore puts the messages that
-    gradients come by into the same order on each.
+    (`shard_state`). The graphs of all ranks are then alike, and MindSpore exchanges gradients in
+    the same order on each.
 
-    What costs is memory traffic, and 2 us for each tensor that enters the launch: scalars are
+    The cost is memory traffic, and 2 us for each tensor that enters the launch. So scalars are
     computed in the kernel, and flat state leaves two tensors for each weight.
 
     There are two ways to launch: `construct`, compiled into a step, and `now`, by address.
@@ -82,13 +82,13 @@ class Fused(nn.Cell):
         self.formulas = Tensor(formulas, ms.float64)
         self.plan = Tensor(_plan(parameters, state, groups), ms.int64)
         self.launch = ops.Custom(f"{kernel_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
-        self.launch.add_prim_attr("side_effect_mem", True)  # it updates what it is given
+        self.launch.add_prim_attr("side_effect_mem", True)  # it updates its inputs
         self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS) if AVAILABLE else None
         self.output = Tensor([0], ms.int32)  # of a launch by address
 
     def inputs(self, global_step, learning_rates, weight_decays, gradients, indices):
-        """All that enters the launch, in the order in which the kernel reads it."""
-        # In sums, since graphs of MindSpore 2.0.0 unpack a tuple only in a call.
+        """Returns the inputs of the launch, in the order of the kernel."""
+        # Sums, since graphs of MindSpore 2.0.0 unpack a tuple only in a call.
         return (
             (self.formulas, self.plan, global_step)
             + self.numbers
@@ -173,11 +173,11 @@ def _plan(parameters, state, groups):
 
 
 def thread_count():
-    """How many threads a step may have.
+    """Returns the number of threads of a step.
 
-    OMP_NUM_THREADS, if it is set: the name that users know, though no OpenMP is used. Else one for
-    each core that this process may run on. Workers of one training share the cores: mpirun says how
-    many there are on this machine, msrun how many in all. A worker that was bound to some of the
+    OMP_NUM_THREADS, if it is set: the name that users know, though OpenMP is not used. Else one for
+    each core that this process may run on. Workers of one training share the cores: mpirun gives
+    their number on this machine, msrun their number in all. A worker that was bound to some of the
     cores has its share already.
     """
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
@@ -192,18 +192,18 @@ def thread_count():
 
 @functools.lru_cache(maxsize=None)
 def kernel_library():
-    """The path of the kernel's library and None, or None and why there is none."""
+    """Returns the path of the kernel's library and None, or None and why there is none."""
     try:
         library = toolchain.build(SOURCE)
         getattr(ctypes.CDLL(str(library)), FUNCTION)
     except toolchain.BuildError as error:
         return None, str(error)
     except OSError as error:  # a directory without execution, a C++ library that is too old
-        return None, f"the kernel was built and can not be loaded: {error}"
+        return None, f"the kernel was built and cannot be loaded: {error}"
     allowed = os.environ.get("MS_CUSTOM_AOT_WHITE_LIST")
     if allowed and os.path.realpath(allowed) not in map(str, library.resolve().parents):
         return None, (
-            f"MS_CUSTOM_AOT_WHITE_LIST allows kernels in {allowed} alone, and ours is "
+            f"MS_CUSTOM_AOT_WHITE_LIST only allows kernels in {allowed}, and ours is "
             f"{library}; MS_ADAM_CACHE says where it is built"
         )
     if ":" in str(library):  # ops.Custom takes "file:function"

@@ -1,12 +1,12 @@
 """Calls a function of the kernel's library from Python, with the addresses of tensors.
 
 MindSpore takes 45 to 500 us to hand a tensor over to a compiled graph, and a step has three or
-four tensors for each parameter. On the CPU an address is all that the kernel needs, and a tensor
-tells it in 0.3 us. What must hold before it is asked:
+four tensors for each parameter. On the CPU the kernel only needs addresses, and a tensor returns
+its own in 0.3 us. Before that, three conditions must hold:
 
-- Nothing is under way. In PyNative mode MindSpore computes in threads of its own; `settle` waits
-  for all that was queued, be it the computation of a gradient or a read of a weight. Whatever is
-  queued after the call reads what the kernel has written. A compiled graph on the CPU has finished
+- Nothing is in progress. In PyNative mode MindSpore computes in threads of its own; `settle` waits
+  for all that was queued, such as the computation of a gradient or a read of a weight. Operations
+  queued after the call read the results of the kernel. A compiled graph on the CPU has finished
   when its call returns.
 - The tensor is contiguous. A transposed or broadcast one is a view of another tensor's memory.
 - Tensors are in this process's memory: the context's device is the CPU.
@@ -30,9 +30,9 @@ def on_cpu():
 
 
 def contiguous(tensors):
-    """Returns the tensors, with copies of those that are not contiguous.
+    """Returns the tensors, with copies in the place of non-contiguous ones.
 
-    A Parameter that was given a view as its data is given a copy: it is to be updated in place.
+    A Parameter whose data are a view gets a copy as its data, since it is updated in place.
     """
     if all(map(is_contiguous, tensors)):
         return tensors
@@ -48,7 +48,7 @@ def _copy(tensor):
 
 
 def settle():
-    """Waits until MindSpore has done all that was queued; raises what went wrong there."""
+    """Waits until MindSpore has done all that was queued; raises the errors of that."""
     wait_for_queued()
 
 
@@ -89,11 +89,11 @@ class Launcher:
         return Launcher, (self.path, self.name)
 
     def describe(self, tensors, fixed=0, check=None):
-        """Tells the function the shapes and dtypes of what it will be given.
+        """Sets the shapes and dtypes of the arguments.
 
         Args:
             tensors: all of them.
-            fixed: how many of the last ones have the same shapes and dtypes in every call.
+            fixed: the number of tensors at the end that never change shape or dtype.
             check: called without arguments if a shape or dtype is not that of the call before;
                 may raise, and then nothing has changed.
         """
@@ -125,7 +125,7 @@ class Launcher:
         """Calls the function; `describe` and `settle` must have been called.
 
         Returns:
-            int, what the function returns: 0, or which failure.
+            int, the result of the function: 0, or the number of a failure.
         """
         self.addresses[:] = list(map(address_of, tensors))
         return self.function(

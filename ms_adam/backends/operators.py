@@ -1,12 +1,12 @@
-"""What the two backends made of MindSpore operators share: batches of weights, and what follows.
+"""The base of the two backends made of MindSpore operators: batches of weights, and their scalars.
 
 Four habits keep the graph of a step small enough to compile; each was measured at 400 weights.
 Operators are called as primitives (`P.Mul()`), not as the functions around them (`ops.mul`): each
 function is one more graph for each weight (1.6 times the time). There is one map over the weights,
 not one for each operator (10 times). Scalars reach the mapped function through `ops.partial`, in
-one tuple, and are not repeated for each weight (10 times): hence the batches. What is mapped is
-a method, since the parser decides `if self.option` at once, but makes graphs of both branches for
-an argument (1.5 times).
+one tuple, and are not repeated for each weight (10 times): hence the batches. The mapped
+function is a method, since the parser decides `if self.option` at once, but makes graphs of both
+branches for an argument (1.5 times).
 """
 
 import mindspore as ms
@@ -46,7 +46,7 @@ class OperatorBackend(nn.Cell):
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
-        Something that depends on all that was done.
+        A value that depends on the whole step.
     """
 
     capabilities = None  # a `Capabilities`
@@ -192,14 +192,14 @@ class Batch(nn.Cell):
         return self.update(scalars, weight, moment1, moment2, vhat, gradient)
 
     def prepare(self, scalars, weight, gradient):
-        """Returns the gradient of the regularised, unscaled objective, in the order of `nn.Adam`."""
+        """Returns the gradient of the unscaled, regularised loss, in the order of `nn.Adam`."""
         gradient_scale, _, _, _, weight_decay = scalars
         gradient = _cast(gradient, self.dtype)
         if self.scaled:
             gradient = _mul(gradient, gradient_scale)
         if self.l2:
             gradient = _add(gradient, _mul(weight_decay, _cast(weight, self.dtype)))
-        if self.centralized:
+        if self.centralized:  # noqa: SIM102  `and` is not decided while a graph is compiled
             if weight.ndim > 1:  # Yong et al. 2020, equation 1
                 gradient = _sub(gradient, _mean(gradient, tuple(range(1, weight.ndim))))
         return gradient
@@ -290,7 +290,7 @@ class Masters(nn.Cell):
 
 
 class MastersOfOneDtype(nn.Cell):
-    """Those of parameters of one dtype."""
+    """The master weights of parameters of one dtype."""
 
     def __init__(self, parameters, weights, device_target):
         super().__init__(auto_prefix=False)
@@ -300,9 +300,9 @@ class MastersOfOneDtype(nn.Cell):
         self.map_ = ops.HyperMap()
 
     def follow(self):
-        """Takes the parameters that are not the roundings of their masters as the new masters.
+        """Sets each master whose rounding differs from its parameter to the parameter.
 
-        Somebody has set these since the last step: load_param_into_net, set_data, assign.
+        The parameter was then set since the last step: load_param_into_net, set_data, assign.
         """
         return self.map_(self.follow_one, self.weights, self.parameters)
 
@@ -320,7 +320,7 @@ class MastersOfOneDtype(nn.Cell):
 
 
 def store_operator(dtype, device_target):
-    """The operator that sets a parameter: `Assign`, which has no bfloat16 on the CPU."""
+    """Returns the operator that sets a parameter; `Assign` has no bfloat16 on the CPU."""
     return InplaceCopy() if dtype == bfloat16 and device_target == "CPU" else P.Assign()
 
 

@@ -1,12 +1,12 @@
-"""How pieces of parameters get into one row that is sent to other ranks, and out of such rows.
+"""Packs pieces of parameters into one row that is sent to other ranks, and unpacks such rows.
 
-Two ways with the same interface. A piece is (place of its parameter, begin, size, begin in the row):
-`begin` and `size` in elements of the parameter, the last in elements of the row.
+Two ways with the same interface. A piece is (place of its parameter, begin, size, begin in the
+row), with `begin` and `size` in elements of the parameter, and the last in elements of the row.
 
-    length(parameter, size)            how many elements of a row a piece takes
+    length(parameter, size)            the length of a piece in elements of a row
     pack(parameters, pieces, length)   a Cell: from a tensor of shape (1,), with which the row is
-                                       filled up, to the row
-    unpack(parameters, pieces)         a Cell: sets the pieces from rows that stand one after the other
+                                       padded, to the row
+    unpack(parameters, pieces)         a Cell: sets the pieces from concatenated rows
 """
 
 import mindspore as ms
@@ -37,19 +37,19 @@ class OperatorPacking:
 
     @staticmethod
     def sent_as(dtype):
-        """The dtype of the row for parameters of a dtype.
+        """Returns the dtype of the row for parameters of a dtype.
 
-        No message on the CPU has bfloat16 (MindSpore 2.10); float32 holds it without rounding.
+        Messages on the CPU have no bfloat16 (MindSpore 2.10); float32 holds it without rounding.
         """
         return ms.float32 if dtype == bfloat16 else dtype
 
     @staticmethod
     def cannot_read(dtype, has_masters, device_target):
-        """Whether a parameter can not be read exactly after the step that has updated it.
+        """Returns whether a parameter cannot be read exactly after the step that has updated it.
 
-        A graph that reads a parameter, sets it and reads it again makes a copy of the first value,
-        by TensorMove. On the CPU (MindSpore 2.10) that fails for bfloat16, and rounds float64 to
-        float32 without a word. With master weights no bfloat16 is read after it is set.
+        A graph that reads a parameter, sets it and reads it again copies the first value, by
+        TensorMove. On the CPU (MindSpore 2.10) that fails for bfloat16, and silently rounds float64
+        to float32. With master weights no bfloat16 is read after it is set.
         """
         return device_target == "CPU" and (
             dtype == ms.float64 or dtype == bfloat16 and not has_masters
@@ -158,7 +158,7 @@ class _PackByKernel(nn.Cell):
         return self.launch(self.plan, *self.parameters)
 
     def now(self):
-        """The row, packed by address."""
+        """Packs the row by address."""
         row = Tensor(np.zeros(self.length, np.int32))
         if len(self.parameters) > 0:
             _launch_now(self.launcher, (self.plan, *self.parameters, row))
@@ -180,7 +180,7 @@ class _UnpackByKernel(nn.Cell):
         return True
 
     def now(self, rows):
-        """The same by address."""
+        """Unpacks the rows by address."""
         if len(self.parameters) > 0:
             _launch_now(self.launcher, (self.plan, rows, *self.parameters, self.output))
 
@@ -193,7 +193,7 @@ def _launch_now(launcher, tensors):
 
 
 def _plan(parameters, pieces):
-    """The parameters that have pieces, and `struct Piece` of the kernel for each piece."""
+    """Returns the parameters that have pieces, and `struct Piece` of the kernel for each piece."""
     members = sorted({i for i, *_ in pieces})
     plan = []
     for i, begin, size, at in pieces:

@@ -387,7 +387,7 @@ def describe(name: str, factory: Callable, options=None) -> Target:
         optimizes, by_keyword = any_position[0].name, False
     for key in options:
         if key == optimizes:
-            raise UserError(f"{name}: '{key}' is what is optimized; it can not be set")
+            raise UserError(f"{name}: '{key}' is the optimized parameters; it cannot be set")
         if key not in parameters and not any_option:
             raise UserError(
                 f"{name} has no argument '{key}'{suggestion(key, parameters)}\n"
@@ -640,10 +640,9 @@ class MindSporeOptimizer(Optimizer):
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets the rate of the coming steps. It is a Parameter: a compiled step stays valid."""
-        from mindspore import Tensor
+        from ms_adam.state import write
 
-        rate = self.optimizer.learning_rate
-        rate.set_data(Tensor(learning_rate, rate.dtype))
+        write(self.optimizer.learning_rate, learning_rate, host=False)
 
     def own_state(self) -> list:
         """The Parameters of the optimizer that are not its weights."""
@@ -655,10 +654,11 @@ class MindSporeOptimizer(Optimizer):
         return list(map(to_numpy, self.own_state()))
 
     def restore_state(self, saved: list) -> None:
-        from mindspore import Tensor
+        """Writes into the state's own memory, which `set_data` replaces after a step."""
+        from ms_adam.state import write
 
         for parameter, values in zip(self.own_state(), saved):
-            parameter.set_data(Tensor(values, parameter.dtype))
+            write(parameter, values, host=False)
 
     def state_bytes(self) -> int:
         """The size of the state."""

@@ -6,8 +6,8 @@ shape:
     state = method.init(parameter)
     parameter, state = method.step(parameter, gradient, state)
 
-Nothing that is given is changed; what is returned is float64. A schedule gives `learning_rate`, and
-to Adam `weight_decay`, to `step` itself.
+Arguments are not changed; results are float64. A schedule passes `learning_rate`, and for Adam
+`weight_decay`, to `step` itself.
 
 >>> import numpy as np
 >>> from ms_adam import reference

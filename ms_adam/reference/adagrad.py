@@ -10,7 +10,7 @@ from ms_adam.reference.method import Method
 
 
 class AdaGradState(NamedTuple):
-    """What AdaGrad remembers."""
+    """The state of AdaGrad."""
 
     step: int  # t, the steps made
     accumulator: np.ndarray  # s, of the parameter's shape

@@ -21,7 +21,7 @@ from ms_adam.reference.method import Method
 
 
 class AdamState(NamedTuple):
-    """What Adam remembers; arrays have the parameter's shape."""
+    """The state of Adam; arrays have the parameter's shape."""
 
     step: int  # t, the steps made
     moment1: np.ndarray  # m, before correction
@@ -31,7 +31,7 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Adam(Method):
-    """Adam as published, with the places where its versions differ as arguments.
+    """Adam as published; arguments choose among its versions.
 
         g = gradient / loss_scale  (+ weight_decay * w, unless decoupled)  (- its mean, centralized)
         m = beta1 m + (1 - beta1) g
@@ -70,10 +70,10 @@ class Adam(Method):
             for eps.
         weight_decay: lambda, at least 0.
         decoupled: True: w also loses learning_rate * weight_decay * w, AdamW. Loshchilov & Hutter
-            2019, "Decoupled weight decay regularization", Algorithm 2, where the schedule alone
-            multiplies lambda; torch and MindSpore have the whole learning rate there, and so has
+            2019, "Decoupled weight decay regularization", Algorithm 2, where only the schedule
+            multiplies lambda; torch and MindSpore multiply by the whole learning rate, and so does
             this. False: L2, weight_decay * w added to the gradient.
-        loss_scale: what the gradients were multiplied by, greater than 0.
+        loss_scale: the factor that the gradients carry, greater than 0.
         maximize: the gradient changes its sign, so that w goes up; before weight decay is added to
             it, as in torch.
         centralize: the gradient loses its mean over all axes but the first, if it has two axes or
@@ -117,7 +117,7 @@ class Adam(Method):
         )
 
     def step(self, parameter, gradient, state, *, learning_rate=None, weight_decay=None):
-        """One step, as `Method.step`; weight_decay too can be given for this step alone."""
+        """Makes one step, as `Method.step`; weight_decay can be given for this step too."""
         alpha = override("learning_rate", learning_rate, self.learning_rate)
         decay = override("weight_decay", weight_decay, self.weight_decay)
         w, g, m, v = arrays(

@@ -1,4 +1,4 @@
-"""What goes in: numbers in their range, arrays of one shape, all in float64."""
+"""Checks of arguments: numbers in their range, arrays of one shape, all in float64."""
 
 import math
 from numbers import Real
@@ -11,7 +11,7 @@ BELOW_1 = ("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)
 
 
 def number(name, value, allowed):
-    """The value as a float; ValueError unless it is a number, and that float in the allowed range.
+    """Returns the value as a float; raises ValueError unless it is in the allowed range.
 
     A number between the largest float64 below 1 and 1 is in the range of beta, but its float is 1.
     """
@@ -26,21 +26,21 @@ def number(name, value, allowed):
 
 
 def settle(method, allowed, *names):
-    """Check these numbers of a frozen method and make floats of them.
+    """Checks numbers of a frozen method and converts them to floats.
 
-    A float32 scalar left as it is would make float32 of every number computed from it alone.
+    A float32 scalar would turn every product with a Python number into float32.
     """
     for name in names:
         object.__setattr__(method, name, number(name, getattr(method, name), allowed))
 
 
 def override(name, value, own):
-    """The value given for one step, checked, or else the method's own."""
+    """Returns the value given for one step, checked, or else the method's own."""
     return own if value is None else number(name, value, AT_LEAST_0)
 
 
 def check_one_of(method, name, *allowed):
-    """ValueError unless the method's attribute is one of the allowed values."""
+    """Raises ValueError unless the method's attribute is one of the allowed values."""
     value = getattr(method, name)
     if value not in allowed:
         choices = ", ".join(map(repr, allowed))
@@ -48,12 +48,12 @@ def check_one_of(method, name, *allowed):
 
 
 def array(x):
-    """A float64 array; of shape () for a number, where NumPy's arithmetic gives a scalar."""
+    """Returns a float64 array; of shape () for a number, which NumPy makes a scalar."""
     return np.asarray(x, dtype=np.float64)
 
 
 def arrays(parameter, **others):
-    """Float64 arrays of the parameter and of all that must have its shape; ValueError if not.
+    """Returns float64 arrays of the parameter and the others; raises ValueError if shapes differ.
 
     NumPy would broadcast a gradient of another shape, and return a parameter of another shape.
     """

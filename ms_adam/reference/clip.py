@@ -6,7 +6,7 @@ from ms_adam.reference.checks import ABOVE_0, array, number
 
 
 def clip_by_global_norm(gradients, max_norm):
-    """Gradients scaled together so that their joint norm is at most max_norm.
+    """Scales gradients together so that their joint norm is at most max_norm.
 
         g = g * max_norm / max(norm, max_norm),   norm = sqrt(sum of g^2 over all elements of all g)
 

@@ -4,9 +4,9 @@ import math
 
 
 def bias_correction(beta, t):
-    """1 - beta^t: the weight that a moving average of t values has given to them.
+    """Returns 1 - beta^t, the sum of the weights in a moving average of t values.
 
-    From the logarithm, because 1 - beta**t loses the digits that beta^t has in common with 1: after
-    one step with beta = 0.99999 that is five of sixteen.
+    It is computed from the logarithm, because 1 - beta**t loses the digits that beta^t has in
+    common with 1: five of sixteen after one step with beta = 0.99999.
     """
     return -math.expm1(t * math.log(beta)) if beta > 0.0 else 1.0

@@ -1,4 +1,4 @@
-"""What every method of this package offers."""
+"""The interface of every method of this package."""
 
 
 class Method:
@@ -6,11 +6,11 @@ class Method:
 
     Raises:
         ValueError: a number is out of its range, or a word is not one of those offered; the
-            message has its name, its value, and what is allowed.
+            message has its name, its value, and the allowed values.
     """
 
     def init(self, parameter):
-        """The state before the first step, for a parameter of this shape.
+        """Returns the state before the first step, for a parameter of this shape.
 
         Args:
             parameter: array-like of any shape, 0-d and empty ones too. Its values do not count.
@@ -21,19 +21,19 @@ class Method:
         raise NotImplementedError
 
     def step(self, parameter, gradient, state, *, learning_rate=None):
-        """One step. Nothing that is given is changed.
+        """Makes one step. Arguments are not changed.
 
         Args:
             parameter: array-like, taken as float64.
             gradient: array-like of the parameter's shape.
-            state: what `init` or the last step returned.
-            learning_rate: for this step alone, in place of the method's own.
+            state: the result of `init` or of the last step.
+            learning_rate: for this step, in place of the method's own.
 
         Returns:
             The new parameter, a float64 array of the same shape, and the new state.
 
         Raises:
-            ValueError: the gradient or the state has not the parameter's shape; the learning rate
+            ValueError: the gradient or the state lacks the parameter's shape; the learning rate
                 is not finite and at least 0.
         """
         raise NotImplementedError

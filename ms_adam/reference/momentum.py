@@ -19,7 +19,7 @@ from ms_adam.reference.method import Method
 
 
 class MomentumState(NamedTuple):
-    """What momentum remembers."""
+    """The state of momentum."""
 
     step: int  # t, the steps made
     velocity: np.ndarray  # v, of the parameter's shape
@@ -46,13 +46,13 @@ class Momentum(Method):
     Sources: Polyak 1964, "Some methods of speeding up the convergence of iteration methods", and
     Sutskever et al. 2013, "On the importance of initialization and momentum in deep learning",
     equations 1 and 2, for "scaled"; torch.optim.SGD and MindSpore's nn.Momentum compute "velocity";
-    "ema" is the first moment of Adam (Kingma & Ba 2015) alone.
+    "ema" is the first moment of Adam (Kingma & Ba 2015) by itself.
 
     Args:
         learning_rate: at least 0. None is published; 0.01.
         rho: the momentum, at least 0 and less than 1; 0.9.
         form: "velocity", "scaled" or "ema".
-        bias_correction: for form="ema" alone.
+        bias_correction: only for form="ema".
     """
 
     learning_rate: float = 0.01

@@ -18,7 +18,7 @@ from ms_adam.reference.method import Method
 
 
 class NesterovState(NamedTuple):
-    """What Nesterov's method remembers."""
+    """The state of Nesterov's method."""
 
     step: int  # t, the steps made
     velocity: np.ndarray  # v, of the parameter's shape
@@ -63,7 +63,7 @@ class Nesterov(Method):
         return NesterovState(0, np.zeros(np.shape(parameter)))
 
     def lookahead(self, parameter, state):
-        """Where the gradient of the next step is to be taken."""
+        """Returns the point at which the gradient of the next step is taken."""
         w, v = arrays(parameter, velocity=state.velocity)
         return array(w + self.rho * v) if self.form == "sutskever" else w
 

@@ -18,7 +18,7 @@ from ms_adam.reference.method import Method
 
 
 class RMSPropState(NamedTuple):
-    """What RMSProp remembers; arrays have the parameter's shape."""
+    """The state of RMSProp; arrays have the parameter's shape."""
 
     step: int  # t, the steps made
     mean_square: np.ndarray  # s

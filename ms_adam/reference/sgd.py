@@ -8,7 +8,7 @@ from ms_adam.reference.method import Method
 
 
 class SGDState(NamedTuple):
-    """SGD remembers nothing but the steps made."""
+    """The state of SGD: only the number of steps."""
 
     step: int
 

@@ -1,4 +1,4 @@
-"""What the packages write into the working directory goes into a folder of the test."""
+"""The packages write into the working directory: each test has one of its own."""
 
 import pytest
 

@@ -1,8 +1,8 @@
-"""Trains twice from the same start, with another optimizer each time, and compares the runs."""
+"""Trains twice from the same start with different optimizers and compares the runs."""
 
 import re
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -16,22 +16,22 @@ APART = 10  # another formula differs by at least this many times the bound
 
 
 class Run(NamedTuple):
-    """One training: what it started from, its losses, and what it ended with."""
+    """One training: its initial weights, its losses and its final weights."""
 
-    start: List[np.ndarray]
-    losses: List[float]
-    end: List[np.ndarray]
+    start: list[np.ndarray]
+    losses: list[float]
+    end: list[np.ndarray]
 
 
 class WithoutBiasCorrection(ms_adam.AdamW):
-    """Another formula than any client's, for controls."""
+    """A formula that no client has, for controls."""
 
     def __init__(self, *arguments, **keywords):
         super().__init__(*arguments, bias_correction=False, **keywords)
 
 
 class Losses(ms.Callback):
-    """Collects the loss of each step of `Model.train`."""
+    """Records the loss of each step of `Model.train`."""
 
     def __init__(self):
         super().__init__()
@@ -42,13 +42,13 @@ class Losses(ms.Callback):
 
 
 def shown(package, number=0):
-    """A block of code that docs/clients.md shows for a package."""
+    """Returns a block of code in docs/clients.md for a package."""
     section = re.search(rf"^## {package}$(.*?)(?=^## )", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     return re.findall(r"^```\w+\n(.*?)^```", section.group(1), re.MULTILINE | re.DOTALL)[number]
 
 
 def documented(package, what):
-    """The error that docs/clients.md gives for what does not run, as a regular expression."""
+    """Returns an error from the last table of docs/clients.md, as a regular expression."""
     row = re.search(
         rf"^\| {re.escape(package)} \| {re.escape(what)} \| `(.+)` \|$",
         PAGE.read_text(),
@@ -58,17 +58,17 @@ def documented(package, what):
 
 
 def scalar(loss):
-    """The loss that a training step returns, alone or first of several outputs."""
+    """Returns the loss from the output of a training step: the output or its first element."""
     return float((loss[0] if isinstance(loss, (tuple, list)) else loss).asnumpy().reshape(()))
 
 
 def values(parameters):
-    """Copies of the parameters' values."""
+    """Returns copies of the parameters' values."""
     return [parameter.asnumpy().copy() for parameter in parameters]
 
 
 def images(count=8 * STEPS, classes=4, channels=3, size=16):
-    """Random images with labels that a network can learn: each class has a brightness."""
+    """Returns random images and labels; each class has its own brightness."""
     random = np.random.default_rng(0)
     labels = random.integers(0, classes, count).astype(np.int32)
     pixels = random.standard_normal((count, channels, size, size)).astype(np.float32)
@@ -76,22 +76,22 @@ def images(count=8 * STEPS, classes=4, channels=3, size=16):
 
 
 def batches(*columns, size=8):
-    """A dataset over arrays, in their order."""
+    """Returns a dataset over arrays, in their order."""
     return ms.dataset.NumpySlicesDataset(columns, shuffle=False).batch(size)
 
 
 def train(run, make):
-    """Runs `run(make)` from the seed that all runs share."""
+    """Calls `run(make)` with the seed that all runs share."""
     ms.set_seed(1)
     np.random.seed(1)
     return run(make)
 
 
 def distance(ours, theirs):
-    """How far two runs are apart: in all weights, in units of their displacement, and in losses.
+    """Returns the larger of two distances: of all weights over their displacement, of the losses.
 
-    The norm is over all weights together: a single weight near 1 is moved by 0.1 and rounded by
-    6e-8 in each step, which is not the optimizers' doing.
+    The norm is over all weights together. For a single weight near 1, which moves by 0.1, rounding
+    by 6e-8 in each step would dominate.
     """
     for a, b in zip(ours.start, theirs.start):
         np.testing.assert_array_equal(a, b)
@@ -106,12 +106,12 @@ def distance(ours, theirs):
 
 
 def hold(run, ours, theirs, control=None, bound=BOUND):
-    """Asserts that two optimizers make the same training of `run`, and a control another one.
+    """Asserts that two optimizers give the same training and that a control does not.
 
     Args:
-        run: takes a function that makes the optimizer, trains, and returns a `Run`.
+        run: trains with the optimizer that its argument makes; returns a `Run`.
         ours, theirs: make the optimizers that are compared.
-        control: makes an optimizer of another formula, which the comparison must tell apart.
+        control: makes an optimizer with a different formula, which must fail the comparison.
     """
     reference = train(run, theirs)
     found = distance(train(run, ours), reference)

@@ -54,8 +54,8 @@ in_modes = pytest.mark.parametrize("mode, features", CASES, indirect=["mode"])
 
 
 def vision_transformer():
-    # The bias of the keys cancels in the softmax: its gradient is rounding noise, which Adam scales
-    # up to whole steps. So the network has none.
+    # Without biases: that of the keys cancels in the softmax, so its gradient is rounding noise,
+    # which Adam scales up to whole steps.
     network = VisionTransformer(
         image_size=16,
         patch_size=8,
@@ -66,7 +66,7 @@ def vision_transformer():
         num_classes=4,
         qkv_bias=False,
     )
-    network.pretrained_cfg = {"classifier": "head"}  # by which MindCV tells layers apart
+    network.pretrained_cfg = {"classifier": "head"}  # MindCV distinguishes layers by it
     return network
 
 
@@ -93,7 +93,7 @@ def trained(make, loss_scale=1.0, first=0, last=None, load=None, save=None, **fe
     }
     model = make(names)
     if load is not None:
-        # without the rates of the schedule, which MindCV's optimizer has among its parameters
+        # without the schedule's rates, which MindCV's optimizer lists as parameters
         entries = {
             name: value
             for name, value in ms.load_checkpoint(load).items()
@@ -115,12 +115,12 @@ def trained(make, loss_scale=1.0, first=0, last=None, load=None, save=None, **fe
 
 
 def scale_of(features):
-    """The loss scale that the optimizer must divide by: MindCV's TrainStep does it itself."""
+    """Returns the loss scale for the optimizer: 1 if MindCV's TrainStep divides by it."""
     return features.get("loss_scale", 1.0) if len(features) == 1 else 1.0
 
 
 def handed_over(optimizer, *arguments, **keywords):
-    """Makes an optimizer and gives it to create_trainer."""
+    """Creates an optimizer and passes it to create_trainer."""
 
     def make(names):
         made = optimizer(names["network"].trainable_params(), *arguments, **keywords)
@@ -130,7 +130,7 @@ def handed_over(optimizer, *arguments, **keywords):
 
 
 def created(optimizer, monkeypatch, **options):
-    """Exchanges the class of create_optimizer(..., "adamw") as docs/clients.md says."""
+    """Replaces the class of create_optimizer(..., "adamw") as in docs/clients.md."""
 
     def make(names):
         options_of_optimizer = {"lr": 1e-2, "weight_decay": 0.05, **options}
@@ -229,11 +229,11 @@ def test_mindcv_ignores_grad_centralization():
 
 @pytest.mark.parametrize("accumulated, scheduled", [(1, False), (2, True)])
 def test_converted_checkpoint(accumulated, scheduled, tmp_path):
-    """Half of a training with MindCV's AdamW, and the rest with ours, from what MindCV wrote."""
+    """Trains half with MindCV's AdamW, and half with ours from MindCV's checkpoint."""
     ms.set_context(mode=ms.GRAPH_MODE)
     half = STEPS // 2 * accumulated
     rates = [1e-2 / (1 + batch) for batch in range(2 * half)] if scheduled else 1e-2
-    # Ours goes on from MindCV's count, which is that of the batches, with each update.
+    # Ours continues from MindCV's count of batches and counts updates.
     rates_of_ours = rates
     if scheduled:
         rates_of_ours = [0.0] * half + rates[half + accumulated - 1 :: accumulated]
@@ -245,7 +245,7 @@ def test_converted_checkpoint(accumulated, scheduled, tmp_path):
             names["network"].trainable_params(), rates_of_ours, weight_decay=0.0
         )
         model = create_trainer(names["network"], names["loss"], optimizer, **names["options"])
-        ms_adam.convert_checkpoint(written, converted, optimizer)  # whose names are final now
+        ms_adam.convert_checkpoint(written, converted, optimizer)  # its names are final now
         return model
 
     def both_halves(make):

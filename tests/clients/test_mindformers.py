@@ -42,7 +42,7 @@ OVERFLOW = 5  # the batch with a gradient that is not finite
 
 
 class StepOnCPU(MFTrainOneStepCell):
-    """MindFormers' step; it looks for overflow with an operator that a CPU has."""
+    """MindFormers' step, with a check for overflow that runs on a CPU."""
 
     def get_overflow_status(self, status, compute_output):
         finite = True
@@ -70,7 +70,7 @@ class LanguageModel(nn.Cell):
 
 
 def text():
-    """Words, each followed by one of two, and the factors of the loss: one is not finite."""
+    """Returns words, each followed by one of two, and factors of the loss, one not finite."""
     random = np.random.default_rng(0)
     words = [random.integers(0, VOCABULARY, (BATCH, 1))]
     for _ in range(LENGTH):
@@ -84,7 +84,7 @@ MindFormerRegister.register_cls(StepOnCPU, MindFormerModuleType.WRAPPER)
 
 
 def configured(path, optimizer, step="StepOnCPU"):
-    """The network, the optimizer and the training step of the config in docs/clients.md."""
+    """Returns network, optimizer and training step for the config in docs/clients.md."""
     path = path / f"{optimizer}.yaml"
     path.write_text(shown("MindFormers", 1))
     config = MindFormerConfig(str(path))
@@ -100,7 +100,7 @@ def configured(path, optimizer, step="StepOnCPU"):
 
 
 def steps(step, first, last):
-    """Trains on some batches; the losses of those without overflow."""
+    """Trains on some batches; returns the losses of those without overflow."""
     random = np.random.default_rng(1)
     factors = random.uniform(0.5, 1.5, STEPS + 1).astype(np.float32)
     factors[OVERFLOW] = np.inf
@@ -115,7 +115,7 @@ def steps(step, first, last):
 
 
 def run(make, path, resume=None):
-    """Trains; `resume` makes what trains after the seventh batch, from a checkpoint."""
+    """Trains; after the seventh batch `resume` makes new objects from a checkpoint."""
     network, optimizer, step = make(path)
     start = values(network.trainable_params())
     losses = steps(step, 0, 7 if resume else STEPS + 1)
@@ -162,7 +162,7 @@ def test_resumed(mode, tmp_path):
 
 
 def test_converted_checkpoint(tmp_path):
-    """Half of a training with MindFormers' AdamW, and the rest with ours, from what that wrote."""
+    """Trains half with MindFormers' AdamW, and half with ours from its checkpoint."""
     ms.set_context(mode=ms.GRAPH_MODE)
     theirs = train(partial(run, path=tmp_path), with_config("AdamW"))
     both = train(partial(run, path=tmp_path, resume=with_config("MsAdamW")), with_config("AdamW"))

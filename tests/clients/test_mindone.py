@@ -47,7 +47,7 @@ class Network(nn.Cell):
 
 
 def feed(step, first, last):
-    """Trains on some batches of eight; the losses."""
+    """Trains on some batches of eight; returns the losses."""
     pixels, labels = images(8 * STEPS * ACCUMULATED)
     return [
         scalar(step(ms.Tensor(pixels[8 * i : 8 * i + 8]), ms.Tensor(labels[8 * i : 8 * i + 8])))
@@ -56,7 +56,7 @@ def feed(step, first, last):
 
 
 def parts(make, accumulated, clip_grad):
-    """A network, its optimizer, mindone's EMA of its weights, and mindone's training step."""
+    """Returns a network, its optimizer, mindone's EMA of its weights, and mindone's step."""
     network = Network()
     optimizer, ema = make(network), EMA(network, ema_decay=0.9)
     step = TrainOneStepWrapper(
@@ -73,7 +73,7 @@ def parts(make, accumulated, clip_grad):
 
 
 def run(make, accumulated=ACCUMULATED, clip_grad=True, checkpoint=None):
-    """Trains; with a checkpoint, the second half with new objects that resume from it."""
+    """Trains; with a checkpoint, new objects resume from it for the second half."""
     network, optimizer, ema, step = parts(make, accumulated, clip_grad)
     start = values(network.trainable_params())
     batches = STEPS * accumulated
@@ -88,7 +88,7 @@ def run(make, accumulated=ACCUMULATED, clip_grad=True, checkpoint=None):
 
 
 def created(name, replaced=None, by=None):
-    """mindone's create_optimizer, with one of its classes replaced."""
+    """Calls mindone's create_optimizer with one of its classes replaced."""
     rate = 1e-3 if name == "adamw" else 1e-2  # steps are 3 to 7 times as long without correction
 
     def make(network):

@@ -1,4 +1,4 @@
-"""Scripts in the manner of MindSpore's tutorials, each with the optimizer exchanged."""
+"""Scripts in the style of MindSpore's tutorials, each with the optimizer replaced."""
 
 from functools import partial
 

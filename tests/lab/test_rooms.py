@@ -101,3 +101,13 @@ def test_the_library_needs_mindspore_and_numpy_and_no_lab():
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-2:] == ["[]", "[]"]
+
+
+def test_the_matrix_needs_mindspore_and_numpy_only():
+    """The tests of the optimizer use it on MindSpore 2.0.0, where nothing else is installed."""
+    script = (
+        "import sys, ms_adam.lab.studies.matrix.cells, ms_adam.lab.studies.matrix.accuracy\n"
+        "print([m for m in ('typer', 'rich', 'pydantic', 'yaml') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import types
 
 import mindspore as ms
 import numpy as np
@@ -13,6 +14,7 @@ from ms_adam.lab.errors import UserError
 from ms_adam.lab.targets import (
     MindSporeOptimizer,
     NumpyOptimizer,
+    TorchOptimizer,
     find,
     kind,
     load_callable,
@@ -234,7 +236,7 @@ def test_any_callable_that_returns_an_optimizer(name, options, made, backend):
     "name, values, wanted",
     [
         ("mindspore.experimental.optim.Adam", {"learning_rate": 0.5, "beta2": 0.99}, (0.5, 0.99)),
-        ("ms_adam.Adam", {"learning_rate": 0.5, "beta2": 0.99}, (0.5, 0.99)),
+        ("mindspore.nn.Adam", {"learning_rate": 0.5, "beta2": 0.75}, (0.5, 0.75)),
         ("mindspore.nn.RMSProp", {"learning_rate": 0.5, "rho": 0.8, "eps": 1e-6}, (0.5, None)),
     ],
 )
@@ -270,6 +272,19 @@ def test_rates_are_changed_and_state_is_put_back():
         made.state_bytes()
         == sum(4 * 3 * 2 if s == (2, 3) else 4 * s[0] for s in SHAPES.values()) + 12
     )
+
+
+def test_state_of_torch_is_kept_by_parameter():
+    parameters = [np.ones(2, np.float32), np.ones(3, np.float32)]
+    kept = {i: {"exp_avg": np.full(2 + i, 0.5), "step": 1} for i in (0, 1)}
+
+    class State:
+        def get(self, parameter, default):
+            return kept[len(parameter) - 2]
+
+    made = TorchOptimizer(types.SimpleNamespace(state=State()), parameters)
+    assert made.state_dtypes() == {"parameter": ["float32"] * 2, "moment1": ["float64"] * 2}
+    assert [moment.tolist() for moment in made.state()["moment1"]] == [[0.5] * 2, [0.5] * 3]
 
 
 def test_an_object_that_is_no_optimizer_is_named():

@@ -23,14 +23,7 @@ class Step(nn.Cell):
 
     def construct(self, x):
         self.optimizer(self.gradients)
-        return x + 1.0
-
-
-class Empty(nn.Cell):
-    """The same graph without the step."""
-
-    def construct(self, x):
-        return x + 1.0
+        return x + 1
 
 
 class RowsStep(nn.Cell):
@@ -42,14 +35,14 @@ class RowsStep(nn.Cell):
 
     def construct(self, rows):
         self.optimizer((RowTensorInner(rows, self.values, self.shape),))
-        return rows[:1] + 1
+        return rows + 1
 
 
-class EmptyRows(nn.Cell):
-    """The same graph without the step."""
+class Empty(nn.Cell):
+    """The same graphs without the step."""
 
-    def construct(self, rows):
-        return rows[:1] + 1
+    def construct(self, x):
+        return x + 1
 
 
 class MindSporeStep:
@@ -62,9 +55,8 @@ class MindSporeStep:
     @property
     def state_on(self) -> str:
         """The device whose memory the state takes."""
-        optimizer = self.optimizer.optimizer
-        ours = getattr(optimizer, "execution", None) or getattr(optimizer, "formula", None)
-        return "CPU" if getattr(ours, "on_host", False) else self.device_target
+        execution = getattr(self.optimizer.optimizer, "execution", None)  # that of ours
+        return "CPU" if execution and execution.on_host else self.device_target
 
     def state_bytes(self) -> int:
         return self.optimizer.state_bytes()
@@ -110,7 +102,7 @@ class CompiledRows(Compiled):
         self.optimizer = build([weight])
         optimizer = self.optimizer.optimizer
         optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
-        self._step, self._empty = RowsStep(optimizer, gradient, case.shapes[0]), EmptyRows()
+        self._step, self._empty = RowsStep(optimizer, gradient, case.shapes[0]), Empty()
         self._arguments = itertools.cycle(
             [Tensor(rng.integers(0, table, case.rows).astype(np.int32)) for _ in range(64)]
         )

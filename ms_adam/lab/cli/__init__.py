@@ -22,7 +22,6 @@ try:
     from ms_adam.lab.cli.compare import compare
     from ms_adam.lab.cli.identify import identify
     from ms_adam.lab.cli.reproduce import reproduce
-    from ms_adam.lab.cli.train_distributed import train_distributed
     from ms_adam.lab.cli.validate import validate
 except ModuleNotFoundError as missing:
     sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
@@ -61,7 +60,7 @@ def _command(
         )
 
 
-for command in (identify, compare, validate, bench, reproduce, train_distributed):
+for command in (identify, compare, validate, bench, reproduce):
     app.command()(command)
 
 

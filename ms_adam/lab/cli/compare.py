@@ -39,7 +39,7 @@ def compare(
 
     Example: ms-adam compare configs/compare.yaml --out runs/compare
 
-    A training script of yours: scripts/compare_own.py shows the function it takes.
+    A training script of yours: examples/compare_own.py shows the function it takes.
 
     Exit status: 0 if every pair that must hold stays within its tolerance, 1 if one parts, 2 after
     an error, 130 after Ctrl-C.

@@ -9,8 +9,6 @@ from typing import Optional
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ms_adam.lab.cli.common import (
     DEBUG,
@@ -156,9 +154,6 @@ def reproduce(
 
     with errors_told(debug):
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
-        if _are_paper_figures(configs):
-            _reproduce_paper(configs, out, scale or "standard", jobs, tensorboard, json_file)
-            return
         found = [studies.find(path) for path in configs]
         studies.refuse_unknown_options([study for study, _ in found], options)
         if out is None:
@@ -183,59 +178,3 @@ def reproduce(
 def _written(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     return f"{folder}: {', '.join(names)}"
-
-
-def _are_paper_figures(configs: list[Path]) -> bool:
-    from ms_adam.lab.run.config import ConfigError
-    from ms_adam.lab.studies.paper.config import KIND, is_paper_figure
-
-    found = {path: is_paper_figure(path) for path in configs}
-    if len(set(found.values())) > 1:
-        other = next(path for path, is_one in found.items() if not is_one)
-        raise ConfigError(
-            f"{other}: has not kind: {KIND}, as other configs here have; the paper's "
-            "figures make a report of their own, so give them in a call of their own"
-        )
-    return all(found.values())
-
-
-def _reproduce_paper(
-    configs: list[Path],
-    out: Path,
-    scale: str,
-    jobs: Optional[int],
-    tensorboard: bool,
-    json_file: Optional[Path],
-) -> None:
-    from ms_adam.lab.report.studies.paper import write_report
-    from ms_adam.lab.run.results import write_json
-    from ms_adam.lab.studies.paper import config, runner
-    from ms_adam.lab.studies.paper.progress import Bars
-    from ms_adam.lab.studies.paper.tensorboard import EventFiles
-
-    figures = [config.load_figure(path) for path in configs]
-    event_files = EventFiles(out / "tensorboard") if tensorboard else None
-    with Bars(Console(stderr=True)) as progress:
-        content = runner.reproduce(
-            figures,
-            scale,
-            out,
-            progress,
-            event_files.write if event_files else None,
-            workers=jobs or runner.workers_here(),
-        )
-    page = write_report(out)
-    if json_file is not None:
-        write_json(json_file, content)
-    table = Table(show_lines=True)
-    for title in ("verdict", "figure", "claim"):
-        table.add_column(title, no_wrap=title == "verdict")
-    colours = {"reproduced": "green", "not reproduced": "red"}
-    for entry in content["results"]:
-        for verdict in entry["verdicts"]:
-            status = Text(verdict["status"], style=colours.get(verdict["status"], "yellow"))
-            table.add_row(status, entry["figure"], Text(verdict["claim"]))
-    Console().print(table)
-    if event_files:
-        print(f"Event files: tensorboard --logdir {event_files.folder}")
-    print(f"The report: {page}")

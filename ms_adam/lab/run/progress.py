@@ -1,26 +1,30 @@
-"""Progress for people: bars in a terminal, a line every few seconds where there is none."""
+"""Progress for people: bars in a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from typing import Optional
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _SECONDS_BETWEEN_LINES = 5
+_LONGEST = 36  # so that the rest fits 80 columns
+_SPEED_OVER_SECONDS = 600  # slow and quick runs take turns
+_LEAST_SHARE = 0.02  # the first steps, which compile, say nothing about the time left
 
 
 class ProgressDisplay:
-    """Shows how far runs are. Use as a context manager; call it as `mode_runs.Progress`.
+    """Shows how far runs are. Use as a context manager; call it as `study.Progress`.
 
     Args:
         console: Where to show it.
@@ -28,19 +32,21 @@ class ProgressDisplay:
 
     def __init__(self, console: Console):
         self._console = console
-        self._tasks: dict[tuple[str, str], TaskID] = {}
-        self._last_line = 0.0
+        self._tasks: dict[Hashable, TaskID] = {}
+        self._in_slot: dict[int, tuple[str, str]] = {}
+        self._last_line, self._started = 0.0, time.monotonic()
         self._bars: Optional[Progress] = None
         if console.is_terminal:
+            description = Column(max_width=_LONGEST, no_wrap=True, overflow="ellipsis")
             self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("steps"),
+                TextColumn("{task.description}", table_column=description),
+                BarColumn(bar_width=12),
+                TextColumn("{task.fields[amount]}"),
                 TimeElapsedColumn(),
                 TextColumn("left:"),
                 TimeRemainingColumn(),
                 console=console,
+                speed_estimate_period=_SPEED_OVER_SECONDS,
             )
 
     def __enter__(self) -> ProgressDisplay:
@@ -52,17 +58,63 @@ class ProgressDisplay:
         if self._bars:
             self._bars.stop()
 
-    def __call__(self, experiment: str, running: str, done: int, total: int) -> None:
-        if self._bars is None:
-            self._line(experiment, running, done, total)
-            return
-        key = (experiment, running)
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(f"{experiment}, {running}", total=total)
-        self._bars.update(self._tasks[key], completed=done)
+    def __call__(
+        self,
+        name: str,
+        running: str,
+        done: int,
+        total: int,
+        *,
+        slot: Optional[int] = None,
+        whole: Optional[tuple[float, float]] = None,
+    ) -> None:
+        """Shows how far a run is.
 
-    def _line(self, experiment: str, running: str, done: int, total: int) -> None:
+        Args:
+            name: The config's name.
+            running: What is running, such as a mode.
+            done: Steps done.
+            total: Steps in all.
+            slot: For many short runs: the number of the bar that these runs share.
+            whole: The work done and in all of all runs, in seconds by an estimate.
+        """
+        if self._bars is None:
+            self._line(f"{name}, {running}: {done:,} of {total:,} steps", done in (0, total), whole)
+            return
+        if whole is not None:
+            share = whole[0] / max(whole[1], 1e-9)
+            self._bar("all runs", f"all runs, now {name}", *whole, f"{share:.0%}")
+        if slot is not None and self._in_slot.get(slot) != (name, running):
+            self._in_slot[slot] = (name, running)
+            if slot in self._tasks:
+                self._bars.reset(self._tasks[slot], total=total)
+        key = (name, running) if slot is None else slot
+        description = f"{name}, {running}" if slot is None else running
+        self._bar(key, description, done, total, f"{done:,}/{total:,} steps")
+
+    def _bar(self, key: Hashable, description: str, done: float, total: float, amount: str) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._bars.add_task(description, total=total, amount=amount)
+        self._bars.update(self._tasks[key], completed=done, description=description, amount=amount)
+
+    def _line(self, line: str, always: bool, whole: Optional[tuple[float, float]]) -> None:
         now = time.monotonic()
-        if done in (0, total) or now - self._last_line >= _SECONDS_BETWEEN_LINES:
-            self._last_line = now
-            self._console.print(f"{experiment}, {running}: {done:,} of {total:,} steps")
+        if now - self._last_line < _SECONDS_BETWEEN_LINES and not (always and whole is None):
+            return
+        self._last_line = now
+        if whole is not None:
+            share = whole[0] / max(whole[1], 1e-9)
+            line += f"; all runs: {share:.0%}"
+            if share >= _LEAST_SHARE:
+                line += f", {duration((1 - share) * (now - self._started) / share)} left"
+        self._console.print(line)
+
+
+def duration(seconds: float) -> str:
+    """Formats a time: "40 s", "1 min 40 s", "95 min"."""
+    seconds = max(0, round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{round(seconds / 60)} min"

@@ -10,8 +10,9 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ms_adam.lab.run.config import Section
 
-# Is called with: a config's name, what is running, steps done, steps in all.
-Progress = Callable[[str, str, int, int], None]
+# Is called with: a config's name, what is running, steps done, steps in all; for many short runs
+# also with `slot` and `whole`, see `progress.ProgressDisplay`.
+Progress = Callable[..., None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Study:
         run: Carries out all configs of this study, writes into `Session.out`, and returns the
             content of the study's results file: ``schema``, ``environment``, ``results``.
         page: "module:function"; called with the folder after the run, it writes the page or picture
-            and returns its path, or None if there is nothing to show.
+            and returns its path, or None if there is nothing to show. None: no page.
         options: The command's options that it understands, of: scale, jobs, tensorboard, resume,
             kills, every, seed, mode.
         verdicts: Takes the content; returns the verdicts.
@@ -56,13 +57,15 @@ class Study:
     name: str
     config: type[Section]
     run: Callable[[Sequence[Any], Session], dict[str, Any]]
-    page: str
+    page: Optional[str] = None
     options: tuple[str, ...] = ()
     verdicts: Callable[[dict[str, Any]], list[dict[str, Any]]] = verdicts_of
     summary: Callable[[dict[str, Any]], str] = lambda content: ""
 
     def write_page(self, folder: Path) -> Optional[Path]:
         """Writes the page of a finished run; see `page`."""
+        if self.page is None:
+            return None
         module, _, function = self.page.partition(":")
         return getattr(importlib.import_module(module), function)(folder)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ms_adam.lab.run import config
-from ms_adam.lab.run.study import Study
+if TYPE_CHECKING:  # studies.matrix runs where pydantic is not installed
+    from ms_adam.lab.run.study import Study
 
 # The values of a config's key `study`, and the module that exposes STUDY. A module is imported only
 # when one of its configs is given.
@@ -34,6 +34,8 @@ def find(path: Path) -> tuple[Study, Any]:
         ConfigError: The file is not a config, names no study that there is, or is refused by
             `config.load`.
     """
+    from ms_adam.lab.run import config
+
     content = config.read(path)
     name = content.get("study") if isinstance(content, dict) else None
     if not isinstance(name, str) or name not in STUDIES:
@@ -47,11 +49,13 @@ def find(path: Path) -> tuple[Study, Any]:
 
 def refuse_unknown_options(studies: Iterable[Study], options: Iterable[str]) -> None:
     """Raises ConfigError if a study does not understand an option that was given."""
+    from ms_adam.lab.run.config import ConfigError
+
     for option in options:
         for one in studies:
             if option not in one.options:
                 knowing = [name for name in STUDIES if option in study(name).options]
-                raise config.ConfigError(
+                raise ConfigError(
                     f"--{option}: the study {one.name} does not understand it; "
                     f"only {', '.join(knowing)} does"
                 )

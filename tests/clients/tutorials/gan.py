@@ -1,4 +1,4 @@
-"""A GAN of dense layers: two optimizers, called from Python with what value_and_grad returns."""
+"""A GAN of dense layers: two optimizers, called from Python with gradients of value_and_grad."""
 
 import mindspore as ms
 import numpy as np

@@ -1,4 +1,4 @@
-"""Mixed precision: float16 layers, DynamicLossScaler, and a step that skips what overflows."""
+"""Mixed precision: float16 layers, DynamicLossScaler, and a step that skips overflows."""
 
 import mindspore as ms
 from harness import STEPS, Run, images, values

@@ -10,7 +10,7 @@ PATCH, WIDTH, HEADS, PATCHES = 8, 16, 2, 4
 class Attention(nn.Cell):
     def __init__(self):
         super().__init__()
-        # no bias: that of the keys cancels, and Adam would scale up what rounding leaves of it
+        # no bias: that of the keys cancels, and Adam would scale up its rounding noise
         self.qkv = nn.Dense(WIDTH, 3 * WIDTH, has_bias=False)
         self.out = nn.Dense(WIDTH, WIDTH)
 

@@ -41,7 +41,7 @@ def test_help(invoke):
         "--debug",
         "Example:",
         "Exit status:",
-        "scripts/compare_own.py",
+        "examples/compare_own.py",
     ):
         assert part in text
 

@@ -182,37 +182,36 @@ def _sentence(names, status, cause, free, limits, first, network, update) -> str
     if status == HELD:
         quantity, step, worst = _closest_to_limit(free, limits)
         return (
-            f"{one} and {other} stay within the limits over {over}: closest to its limit comes "
-            f"{quantity} in step {step}, {_number(worst)} of at most "
+            f"{one} and {other} stay within the limits over {over}: {quantity} comes closest to "
+            f"its limit, in step {step}, with {_number(worst)} of at most "
             f"{_number(limits[quantity][step - 1])}."
         )
     start = f"{one} and {other} part in step {first.step}, "
     if cause == DRIFT:
         return (
             f"{start}where {_thing(first)} differs by {_measure(first)}, but neither in the "
-            "gradient nor in the update: each step alone is within the limits, and training adds "
-            "up what is left."
+            "gradient nor in the update: each single step is within the limits, and training adds "
+            "up the rest."
         )
     if cause == ONLY_LOSS:
         return (
-            f"{start}in the loss alone: from the same weights and the same batch it differs by "
+            f"{start}only in the loss: from the same weights and the same batch it differs by "
             f"{_measure(network)}, the gradient does not."
         )
-    when = {NETWORK: network, UPDATE: update, BOTH: network}[cause]
+    when = update if cause == UPDATE else network
     ahead = "" if when.step == first.step else f" (from step {when.step} on)"
-    in_gradient = (
+    from_weights = network and (
         f"from the same weights and the same batch {_thing(network)} differs by {_measure(network)}"
-        if network
-        else ""
     )
-    in_update = (
-        f"from the same gradients {_thing(update)} differs by {_measure(update)}" if update else ""
+    from_gradients = update and (
+        f"from the same gradients {_thing(update)} differs by {_measure(update)}"
     )
-    if cause == BOTH:
-        return f"{start}both in the gradient and in the update{ahead}: {in_gradient}; {in_update}."
-    if cause == NETWORK:
-        return f"{start}in the gradient{ahead}: {in_gradient}."
-    return f"{start}in the update, not in the gradient{ahead}: {in_update}."
+    place, reason = {
+        BOTH: ("both in the gradient and in the update", f"{from_weights}; {from_gradients}"),
+        NETWORK: ("in the gradient", from_weights),
+        UPDATE: ("in the update, not in the gradient", from_gradients),
+    }[cause]
+    return f"{start}{place}{ahead}: {reason}."
 
 
 def _thing(parting: Parting) -> str:
@@ -222,10 +221,9 @@ def _thing(parting: Parting) -> str:
 
 
 def _measure(parting: Parting) -> str:
-    of = {"parameter": "the way it has come", LOSS: "its size"}.get(
-        parting.quantity, "its largest element"
-    )
-    return f"{_number(parting.relative)} of {of} (limit {_number(parting.limit)})"
+    sizes = {"parameter": "the way it has come", LOSS: "its size"}
+    size = sizes.get(parting.quantity, "its largest element")
+    return f"{_number(parting.relative)} of {size} (limit {_number(parting.limit)})"
 
 
 def _closest_to_limit(free: Distances, limits: dict) -> tuple[str, int, float]:

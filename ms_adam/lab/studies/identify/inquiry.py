@@ -134,7 +134,7 @@ class _Inquiry:
         decay = self.driver.values["weight_decay"]
         if decay and not self.quiet:
             formula += (
-                f"; its weight decay of {decay:g} can not be set to 0, which the test needs: let "
+                f"; its weight decay of {decay:g} cannot be set to 0, which the test needs: let "
                 "the factory take weight_decay"
             )
         return formula

@@ -178,9 +178,8 @@ def _device_obstacle(backend: str, dtype: str, device_target: str) -> Optional[s
 
     plain = Adam(make_parameters([(1,)], "float32"), backend="composite")
     kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
-    return BACKENDS[backend].obstacle(plain.formula, plain.execution, [], device_target) or missing_dtype(
-        kinds, device_target
-    )
+    obstacle = BACKENDS[backend].obstacle(plain.formula, plain.execution, [], device_target)
+    return obstacle or missing_dtype(kinds, device_target)
 
 
 def result(against: str, status: str, share: Optional[float] = None, note: str = "") -> dict:

@@ -232,13 +232,6 @@ def nn_adam_arithmetic(dtype: str) -> ArithmeticOf:
     return of
 
 
-class Expected(NamedTuple):
-    """The reference's step of one parameter: moment1, moment2 and weight."""
-
-    values: tuple
-    bounds: tuple
-
-
 def exact_step(
     case: Case,
     names,
@@ -248,8 +241,10 @@ def exact_step(
     dtype: str,
     arithmetic: ArithmeticOf,
     adam_of=reference_for,
-) -> list[Expected]:
-    """One step of the reference for each parameter from the state of an optimizer, with bounds.
+) -> list[tuple]:
+    """One step of the reference from the state of an optimizer.
+
+    Returns for each parameter (moment1, moment2, weight), and the bounds on each.
 
     Args:
         case: The case.
@@ -290,11 +285,11 @@ def exact_step(
             arithmetic=arithmetic(right),
             gradient_error=errors[i],
         )
-        expected.append(Expected((state.moment1, state.moment2, weight), bounds))
+        expected.append(((state.moment1, state.moment2, weight), bounds))
     return expected
 
 
-def compared(after: Snapshot, expected: list[Expected]) -> Iterator[tuple]:
+def compared(after: Snapshot, expected: list[tuple]) -> Iterator[tuple]:
     """Yields (got, wanted, bound) of the moments and the weight of each parameter."""
     for i, (values, bounds) in enumerate(expected):
         yield from zip((after.moment1[i], after.moment2[i], after.weights[i]), values, bounds)

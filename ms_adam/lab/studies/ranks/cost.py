@@ -1,8 +1,8 @@
-"""What data-parallel training costs, against the number of ranks N and of parameters P.
+"""The cost of data-parallel training against the number of ranks N and of parameters P.
 
 Float32 parameters and gradients (4 bytes), two float32 moments (8 bytes). Messages go around a ring
 (Patarasuk & Yuan 2009): an AllReduce of n bytes is 2 (N - 1) hops and sends 2 n (N - 1) / N bytes
-from each rank, an AllGather of n bytes in all half of both.
+from each rank; an AllGather of n bytes in all is half of both.
 
     state of a rank     8 P                 whole
                         8 P / N             sharded
@@ -12,10 +12,10 @@ from each rank, an AllGather of n bytes in all half of both.
                         + messages of gradients + update of 28 P bytes of memory, P / N if sharded
                         + one message of parameters, if sharded
 
-Ranks that share a machine share its cores and its memory: the gradients of the whole batch take as
-long as in one process, which has all cores for itself; the update's bytes are those of all ranks
-together; and where there are more ranks than cores, each waits for the others' turns, so that a
-message takes N / cores times as long.
+Ranks on one machine share its cores and its memory. The gradients of the whole batch take as long
+as in one process, which has all cores. The update's bytes are those of all ranks together. Where
+there are more ranks than cores, each waits for the turns of the others, so a message takes
+N / cores times as long.
 """
 
 from __future__ import annotations
@@ -26,37 +26,34 @@ PARAMETER_BYTES, STATE_BYTES, UPDATE_BYTES = 4, 8, 28
 
 
 class Wire(NamedTuple):
-    """How messages travel.
+    """The speed of messages.
 
     Attributes:
-        hop: Seconds for a message of no length from one rank to the next.
+        hop: Seconds for an empty message from one rank to the next.
         byte: Seconds for a byte.
-        cores: Of the machine that the ranks share; None if each has one of its own.
+        cores: Cores of the machine that the ranks share; None if each has its own.
     """
 
     hop: float
     byte: float
     cores: Optional[int] = None
 
-    def waiting(self, ranks: int) -> float:
-        """How many times as long a rank takes because others have the cores."""
-        return max(1.0, ranks / self.cores) if self.cores else 1.0
-
     def all_reduce(self, size: float, ranks: int) -> float:
-        """Seconds for the sum of `size` bytes from each rank."""
+        """Returns the seconds for the sum of `size` bytes from each rank."""
         return 2 * self.all_gather(size, ranks)
 
     def all_gather(self, size: float, ranks: int) -> float:
-        """Seconds until each rank has the `size` bytes that all of them have in parts."""
+        """Returns the seconds until each rank has the `size` bytes that all have in parts."""
+        waiting = max(1.0, ranks / self.cores) if self.cores else 1.0
         alone = (ranks - 1) * self.hop + (ranks - 1) / ranks * size * self.byte
-        return alone * self.waiting(ranks)
+        return alone * waiting
 
 
 def wire_from(messages: list[dict], cores: int) -> Wire:
     """Fits hop and byte to the AllReduces of 2 ranks that `training.time_messages` timed.
 
-    With N = 2 an AllReduce of n numbers takes 2 hop + 4 n byte seconds: the shortest and the longest
-    message give both.
+    With N = 2 an AllReduce of n numbers takes 2 hop + 4 n byte seconds, so the shortest and the
+    longest message give both.
     """
     timed = sorted(
         (message["numbers"], message["ms"] / 1e3)
@@ -69,12 +66,12 @@ def wire_from(messages: list[dict], cores: int) -> Wire:
 
 
 def state_bytes(parameters: int, ranks: int, sharded: bool) -> float:
-    """What a rank keeps besides parameters and gradients."""
+    """Returns the bytes that a rank keeps besides parameters and gradients."""
     return STATE_BYTES * parameters / (ranks if sharded else 1)
 
 
 def sent_bytes(parameters: int, ranks: int, sharded: bool) -> float:
-    """What a rank sends in a step."""
+    """Returns the bytes that a rank sends in a step."""
     messages = 3 if sharded else 2
     return messages * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
 
@@ -82,16 +79,15 @@ def sent_bytes(parameters: int, ranks: int, sharded: bool) -> float:
 def step_seconds(
     wire: Wire, alone: float, memory_byte: float, sizes: list[int], ranks: int, sharded: bool
 ) -> float:
-    """A step's time.
+    """Returns the seconds of a step.
 
     Args:
-        wire: How messages travel.
+        wire: The speed of messages.
         alone: Seconds for the gradients of the whole batch in one process.
-        memory_byte: Seconds for a byte that is read or written in the update.
-        sizes: Of each gradient's message, in numbers; one for each parameter, as MindSpore sends
-            them.
-        ranks: How many there are.
-        sharded: Whether the state is.
+        memory_byte: Seconds for a byte that the update reads or writes.
+        sizes: Numbers in each gradient's message; MindSpore sends one for each parameter.
+        ranks: Number of ranks.
+        sharded: Whether the state is sharded.
     """
     parameters = sum(sizes)
     update = UPDATE_BYTES * memory_byte * parameters / (ranks if sharded else 1)

@@ -106,13 +106,7 @@ def kill_test(
         elif process.returncode != 0:
             raise _ended_early("a", process, log)
         else:
-            trainings.append(
-                [
-                    name
-                    for name in _CURVES
-                    if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
-                ]
-            )
+            trainings.append(differing(folder, undisturbed))
             if not trainings[-1]:
                 shutil.rmtree(folder)
     finished = json.loads((undisturbed / "train.json").read_text(encoding="utf-8"))
@@ -230,3 +224,12 @@ def _newest(folder: Path) -> Optional[int]:
 def _resumed_after(log: Path) -> Optional[int]:
     match = re.search(r'"message": "goes on after step (\d+),', log.read_text(errors="replace"))
     return int(match[1]) if match else None
+
+
+def differing(folder: Path, undisturbed: Path) -> list[str]:
+    """Returns the names of the curves that differ in any byte."""
+    return [
+        name
+        for name in _CURVES
+        if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
+    ]

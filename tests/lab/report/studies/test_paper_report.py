@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab.studies.paper.paper_figures import contender, content
+from lab.studies.paper.paper_figures import contender, content, session
 from PIL import Image
 
 from ms_adam.lab.report.studies import paper_words
 from ms_adam.lab.report.studies.paper import write_report
-from ms_adam.lab.studies.paper.cache import Cache, surroundings
+from ms_adam.lab.run.config import load
+from ms_adam.lab.studies.paper.cache import Cache, CachedFigure
 from ms_adam.lab.studies.paper.claims import judge
-from ms_adam.lab.studies.paper.config import PaperFigure, load_figure
-from ms_adam.lab.studies.paper.data import load_examples
-from ms_adam.lab.studies.paper.runner import reproduce
+from ms_adam.lab.studies.paper.config import PaperFigure
+from ms_adam.lab.studies.paper.study import STUDY
 from ms_adam.lab.studies.paper.sweep import Outcome, sweep
 
 ROOT = Path(__file__).parents[4]
@@ -29,12 +29,8 @@ PUBLISHED = ROOT / "docs" / "paper"
 CONFIGS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
 
-class Quiet:
-    def whole(self, seconds, runs, cached, workers):
-        assert runs == cached  # nothing is trained here
-
-    def run(self, *_):
-        raise AssertionError
+def nothing_is_trained(*_, **__):
+    raise AssertionError
 
 
 def small():
@@ -54,19 +50,18 @@ def small():
 
 def finish(figure, out):
     """A run of which all is in the cache, with costs that are known."""
-    examples = load_examples(figure, figure.scales.standard.examples)
-    around, cache = surroundings(examples.fingerprint), Cache(out / "cache")
+    cached = CachedFigure(figure, "standard", Cache(out / "cache"))
 
     def get(spec):
         adam = spec.contender.name == "Adam"
         best = 0.1 if adam else 1.0
         end = (1.0 if adam else 2.0) + abs(np.log10(spec.learning_rate / best)) + spec.seed / 100
         result = Outcome(np.array([9.0, 5.0, (5 + end) / 2, end]), 9, 1.5)
-        cache.store(spec.digest(figure, figure.scales.standard, around), result)
+        cached.store(spec, result)
         return result
 
-    sweep(figure, figure.scales.standard, get)
-    return reproduce([figure], "standard", out, Quiet())
+    cached.lines(get)
+    return STUDY.run([figure], session(out, nothing_is_trained, scale="standard"))
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +187,7 @@ def test_the_check_notices_another_verdict(made, tmp_path):
 if PUBLISHED.exists():  # made by python -m ms_adam.lab.report.studies.paper RUN docs/paper
 
     def test_the_published_report_says_what_its_numbers_say():
-        figures = {figure.name: figure for figure in map(load_figure, CONFIGS)}
+        figures = {figure.name: figure for figure in (load(path, PaperFigure) for path in CONFIGS)}
         told = rows(PUBLISHED / "verdicts.csv")
         names = dict.fromkeys((row["figure"], row["scale"]) for row in told)
         assert {name for name, _ in names} == set(figures)
@@ -245,7 +240,7 @@ def test_a_folder_without_results_is_named(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_differences_name_what_the_standard_scale_cuts(path):
-    figure = load_figure(path)
+    figure = load(path, PaperFigure)
     standard, full, told = figure.scales.standard, figure.scales.full, " ".join(figure.differences)
     cut = {
         name: (getattr(full, name), getattr(standard, name))
@@ -264,7 +259,7 @@ def test_the_differences_name_what_the_standard_scale_cuts(path):
 
 def test_optimizers_searched_alike_have_the_numbers_that_the_differences_name():
     for path in CONFIGS:
-        figure, told = load_figure(path), " ".join(load_figure(path).differences)
+        figure, told = load(path, PaperFigure), " ".join(load(path, PaperFigure).differences)
         if figure.design == "tuned":
             count = len(figure.optimizers[0].learning_rates)
             assert f"Only learning rates are searched, {count} for each optimizer" in told

@@ -47,59 +47,72 @@ def test_equal_and_held():
     assert judged(distances(), distances()).status == judge.EQUAL
     held = judged(distances(gradient={2: (1e-4, 0)}), distances())
     assert (held.status, held.first, held.cause) == (judge.HELD, None, None)
-    assert "closest to its limit comes gradient in step 2, 1.0e-4 of at most 0.001" in held.sentence
+    words = "gradient comes closest to its limit, in step 2, with 1.0e-4 of at most 0.001"
+    assert words in held.sentence
 
 
-def test_update_parts_first():
-    free = distances(parameter={2: (0.2, 0.5)}, gradient={3: (0.1, 0.1)})
-    found = judged(free, distances(parameter={2: (0.2, 0.4)}))
-    assert (found.status, found.cause) == (judge.PARTED, judge.UPDATE)
-    assert (found.first.step, found.first.quantity, found.first.parameter) == (2, "parameter", "b")
-    assert found.first.metrics["relative"] == 0.5
-    assert "“A” and “B” part in step 2, in the update, not in the gradient" in found.sentence
-    assert "from the same gradients the parameter b differs by 0.4" in found.sentence
+UPDATE = {"parameter": {2: (0.2, 0.5)}, "gradient": {3: (0.1, 0.1)}}
+GRADIENT = {"gradient": {2: (0.2, 0)}, "moment1": {2: (0.1, 0)}, "parameter": {2: (0.1, 0)}}
+BOTH = {"gradient": {1: (0.2, 0)}, "moment1": {1: (0.2, 0)}}
+LOSS = {"loss": {1: 0.5}}
 
 
-def test_gradient_parts_first():
-    free = distances(gradient={2: (0.2, 0)}, moment1={2: (0.1, 0)}, parameter={2: (0.1, 0)})
-    found = judged(free, distances(gradient={2: (0.2, 0)}))
-    assert found.cause == judge.NETWORK
-    assert found.first.quantity == "gradient"  # the first of its step
-    assert "in the gradient: from the same weights" in found.sentence
+@pytest.mark.parametrize(
+    "free, replayed, cause, first, words",
+    [
+        (
+            UPDATE,
+            {"parameter": {2: (0.2, 0.4)}},
+            judge.UPDATE,
+            (2, "parameter", "b"),
+            "in the update, not in the gradient: from the same gradients the parameter b",
+        ),
+        (
+            GRADIENT,
+            {"gradient": {2: (0.2, 0)}},
+            judge.NETWORK,
+            (2, "gradient", "w"),  # the first of its step
+            "in the gradient: from the same weights and the same batch",
+        ),
+        (BOTH, BOTH, judge.BOTH, (1, "gradient", "w"), "both in the gradient and in the update: "),
+        (  # a later parting is no cause
+            {"parameter": {2: (1, 1)}},
+            {"gradient": {3: (1, 1)}},
+            judge.DRIFT,
+            (2, "parameter", "w"),
+            "training adds up",
+        ),
+        (LOSS, LOSS, judge.ONLY_LOSS, (1, "loss", None), "only in the loss: from the same weights"),
+    ],
+)
+def test_cause(free, replayed, cause, first, words):
+    found = judged(distances(**free), distances(**replayed))
+    assert (found.status, found.cause) == (judge.PARTED, cause)
+    assert (found.first.step, found.first.quantity, found.first.parameter) == first
+    assert found.first.metrics["relative"] == found.first.relative > 0
+    assert f"“A” and “B” part in step {first[0]}, " in found.sentence and words in found.sentence
 
 
-def test_both_part_in_one_step():
-    apart = distances(gradient={1: (0.2, 0)}, moment1={1: (0.2, 0)})
-    assert judged(apart, apart).cause == judge.BOTH
+NONE = {}
+WITHIN = {"gradient": {2: (0, 0.2)}}
 
 
-def test_what_comes_later_is_no_cause():
-    found = judged(distances(parameter={2: (1, 1)}), distances(gradient={3: (1, 1)}))
-    assert found.cause == judge.DRIFT
-    assert "training adds up" in found.sentence
-
-
-def test_the_loss_alone():
-    apart = distances(loss={1: 0.5})
-    assert judged(apart, apart).cause == judge.ONLY_LOSS
-
-
-def test_no_difference_is_called_one_below_the_noise_floor():
-    free = distances(gradient={2: (0, 0.2)})
-    assert judged(free, distances()).status == judge.PARTED
-    assert judged(free, distances(), floor=distances(gradient={1: (0.3, 0)})).status == judge.HELD
-    # a floor that comes later says nothing of an earlier step
-    late = distances(gradient={3: (0.3, 0)})
-    assert judged(free, distances(), floor=late).status == judge.PARTED
-
-
-def test_not_a_number_is_beyond_any_limit():
-    assert judged(distances(gradient={1: (np.nan, 0)}), distances()).status == judge.PARTED
-    assert judged(distances(moment1={1: (np.inf, 0)}), distances()).first.quantity == "moment1"
-
-
-def test_tolerance_of_nothing():
-    assert judged(distances(loss={1: 1e-9}), distances(), tolerance=0).status == judge.PARTED
+@pytest.mark.parametrize(
+    "free, floor, tolerance, status",
+    [
+        (WITHIN, NONE, 1e-3, judge.PARTED),
+        (WITHIN, {"gradient": {1: (0.3, 0)}}, 1e-3, judge.HELD),
+        # a floor that comes later says nothing of an earlier step
+        (WITHIN, {"gradient": {3: (0.3, 0)}}, 1e-3, judge.PARTED),
+        ({"loss": {1: 1e-9}}, NONE, 0, judge.PARTED),
+        ({"gradient": {1: (np.nan, 0)}}, NONE, 1e-3, judge.PARTED),
+        ({"moment1": {1: (np.inf, 0)}}, NONE, 1e-3, judge.PARTED),
+    ],
+)
+def test_limits_are_the_tolerance_or_the_noise_floor(free, floor, tolerance, status):
+    found = judged(distances(**free), distances(), distances(**floor), tolerance)
+    assert found.status == status
+    assert status == judge.HELD or found.first.quantity == next(iter(free))
 
 
 # ---- the config
@@ -107,7 +120,7 @@ def test_tolerance_of_nothing():
 
 def small(**changes):
     config = yaml.safe_load((CONFIGS / "compare_own.yaml").read_text())
-    config["factory"] = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
+    config["factory"] = f"{ROOT / 'examples' / 'compare_own.py'}:make"
     config["training"] = {"steps": STEPS, "batch_size": 8, "seed": 1}
     config.update(changes)
     return {key: value for key, value in config.items() if value is not None}
@@ -127,7 +140,7 @@ def test_the_configs_here_are_sound():
     mnist = load_comparison(CONFIGS / "compare.yaml")
     assert [pair.sides[1] for pair in mnist.all_pairs][:2] == ["ours, pynative", "nn.Adam"]
     own = load_comparison(CONFIGS / "compare_own.yaml")
-    assert own.factory == f"{ROOT / 'scripts' / 'compare_own.py'}:make"
+    assert own.factory == f"{ROOT / 'examples' / 'compare_own.py'}:make"
     assert own.tolerance.gradient == 1e-3
 
 
@@ -414,7 +427,7 @@ def test_factory_that_is_not_there(tmp_path):
         make_factory(f"{tmp_path}/none.py:make", 0, 1, {})
     with pytest.raises(UserError, match="has no 'mkae'"):
         make_factory("ms_adam.lab.errors:mkae", 0, 1, {})
-    own = f"{ROOT / 'scripts' / 'compare_own.py'}:make"
+    own = f"{ROOT / 'examples' / 'compare_own.py'}:make"
     with pytest.raises(UserError, match="unexpected keyword argument 'width'.*units=16"):
         make_factory(own, 0, 1, {"width": 3})
 

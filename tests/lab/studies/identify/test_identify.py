@@ -265,7 +265,7 @@ def test_numbers_are_read_from_the_optimizer(tmp_path, monkeypatch):
 def test_a_decay_that_cannot_be_switched_off_is_told():
     found = identify(f"{FACTORIES}:fixed_decay")
     assert found.status == "no known formula"
-    assert "weight decay of 0.01 can not be set to 0" in found.formula
+    assert "weight decay of 0.01 cannot be set to 0" in found.formula
     assert "weight decay" not in identify(f"{FACTORIES}:with_groups").formula
 
 
@@ -291,7 +291,7 @@ def test_arguments_are_those_of_what_is_called():
             {"esp": 1.0},
             ("no argument 'esp'", "did you mean eps", "beta1=0.9"),
         ),
-        ("mindspore.nn.Adam", {"params": []}, ("'params' is what is optimized",)),
+        ("mindspore.nn.Adam", {"params": []}, ("'params' is the optimized parameters",)),
         ("ms_adam.reference.Adam", {"beta1": 2.0}, ("cannot be made", "'beta1' must be a number")),
         ("lab.studies.identify.mutants:bfloat16", {}, ("returns no optimizer", "it raised")),
         (f"{FACTORIES}.ReturnsNone", {}, ("returns no optimizer", "it returned None")),

@@ -3,6 +3,7 @@
 
 def small_config():
     return {
+        "study": "images",
         "name": "small",
         "title": "Four quarters",
         "data": {"idx_directory": ".", "train": 80, "test": 40, "split_seed": 0},

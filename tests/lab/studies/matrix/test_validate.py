@@ -142,6 +142,10 @@ def test_a_master_weight_that_is_not_rounded_into_its_parameter_is_seen():
     assert excess(case, "float16", optimizer) == np.inf
 
 
+def judged(case, dtype, column):
+    return cell_worker.judge(CASE[case], dtype, COLUMN[column], run_nn_adam(CASE[case], dtype))
+
+
 class TestNnAdam:
     """What nn.Adam computes is found out by running it."""
 
@@ -177,12 +181,7 @@ class TestNnAdam:
             assert theirs.error is None and theirs.share <= 1.0
 
     def test_it_drops_nesterov_beside_amsgrad(self):
-        results = cell_worker.judge(
-            CASE["nesterov amsgrad"],
-            "float32",
-            COLUMN["composite"],
-            run_nn_adam(CASE["nesterov amsgrad"], "float32"),
-        )
+        results = judged("nesterov amsgrad", "float32", "composite")
         assert [result["status"] for result in results] == [HELD, NN_ADAM_DIFFERS]
         assert results[1]["share"] > 100
 
@@ -196,9 +195,7 @@ class TestNnAdam:
         ],
     )
     def test_what_it_cannot_run_is_said(self, case, dtype, error):
-        results = cell_worker.judge(
-            CASE[case], dtype, COLUMN["fused"], run_nn_adam(CASE[case], dtype)
-        )
+        results = judged(case, dtype, "fused")
         assert [result["status"] for result in results] == [HELD, NN_ADAM_CANNOT]
         assert error in results[1]["note"] and len(results[1]["note"]) <= 160
 
@@ -288,6 +285,9 @@ Adam.step = step
 """
 
 
+VALIDATE = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "validate"]
+
+
 def command(folder, *arguments, at_start=""):
     """Runs `ms-adam validate`; its exit status, output and results.
 
@@ -299,15 +299,7 @@ def command(folder, *arguments, at_start=""):
     (folder / "sitecustomize.py").write_text(at_start)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from ms_adam.lab.cli import main; main()",
-            "validate",
-            "--out",
-            str(folder / "out"),
-            *arguments,
-        ],
+        [*VALIDATE, "--out", str(folder / "out"), *arguments],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -351,20 +343,8 @@ def test_a_run_that_is_killed_loses_no_cell(tmp_path):
     """The file is there whole from the start, and after each cell."""
     (tmp_path / "validate.json").write_text('{"complete": true, "results": ["of an earlier run"]}')
     only = "float32 graph composite"
-    run = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "from ms_adam.lab.cli import main; main()",
-            "validate",
-            "--only",
-            only,
-            "--out",
-            str(tmp_path),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen([*VALIDATE, "--only", only, "--out", str(tmp_path)], **quiet)
     seen, limit = [], time.monotonic() + 120
     try:
         while len(seen) < 3 and time.monotonic() < limit:

@@ -1,4 +1,4 @@
-"""What tests of the networks and of the loop share: the mode that the figures are made in."""
+"""The mode that the figures are made in."""
 
 import mindspore as ms
 import pytest

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ms_adam.lab.run.study import Session
 from ms_adam.lab.studies.paper.config import PaperFigure
 from ms_adam.lab.studies.paper.sweep import Line, Outcome
 
@@ -13,13 +14,22 @@ SETTINGS = {
     "AdaDelta": {"rho": 0.95, "epsilon": 1e-6},
     "AdaMax": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
 }
+SCALE = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "step_ms": 1.0}
+DROPOUT = {
+    "network": {"kind": "perceptron", "hidden": [4]},
+    "variants": [{"label": "d", "dropout": 0.5}],
+}
+
+
+def scales(**changes):
+    """All three scales with the same changes."""
+    return dict.fromkeys(("quick", "standard", "full"), {**SCALE, **changes})
 
 
 def content(**changes):
     """A figure of two optimizers as its YAML file would hold it."""
-    scale = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "step_ms": 1.0}
     return {
-        "kind": "paper_figure",
+        "study": "paper",
         "name": "small",
         "title": "A small figure",
         "paper": "Nothing.",
@@ -34,7 +44,7 @@ def content(**changes):
         "seeds": [1, 2, 3],
         "optimizers": [contender("Adam"), contender("AdaGrad")],
         "claims": [ordering("ahead of")],
-        "scales": {"quick": scale, "standard": scale, "full": scale},
+        "scales": scales(),
         **changes,
     }
 
@@ -49,15 +59,9 @@ def contender(name, label=None, rates=(0.01, 0.1, 1.0), **settings):
 
 
 def ordering(relation, factor=1.0, measure="end", **more):
-    return {
-        "form": "ordering",
-        "words": "A claim.",
-        "measure": measure,
-        "comparisons": [
-            {"first": "Adam", "relation": relation, "second": "AdaGrad", "factor": factor}
-        ],
-        **more,
-    }
+    comparison = {"first": "Adam", "relation": relation, "second": "AdaGrad", "factor": factor}
+    claim = {"form": "ordering", "words": "A claim.", "measure": measure}
+    return {**claim, "comparisons": [comparison], **more}
 
 
 def figure(**changes):
@@ -69,7 +73,11 @@ def outcome(*costs):
 
 
 def line(of_figure, number, finals, best=0.1, rates=(0.01, 0.1, 1.0), start=10.0):
-    """An optimizer that on each seed falls from `start` over the mean to one of `finals`."""
+    """An optimizer whose cost falls on each seed from `start` over the mean to one of `finals`."""
     judged = [outcome(start, start, (start + final) / 2, final) for final in finals]
     trials = {rate: [outcome(start, start, start, 1.0 if rate == best else 5.0)] for rate in rates}
     return Line(of_figure.variants[0], of_figure.optimizers[number], trials, best, judged)
+
+
+def session(out, progress, tell=lambda message: None, **options):
+    return Session(out, progress, tell, {"scale": "quick", **options})

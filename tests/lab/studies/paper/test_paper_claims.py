@@ -1,4 +1,4 @@
-"""The judgement, on outcomes whose verdict is known."""
+"""Verdicts on outcomes whose verdict is known."""
 
 import numpy as np
 import pytest

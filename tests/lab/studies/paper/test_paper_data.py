@@ -1,4 +1,4 @@
-"""What the figures are trained on."""
+"""The training examples of the figures."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ from lab.studies.paper.paper_figures import figure
 
 from ms_adam.lab.problems.images import DataError
 from ms_adam.lab.studies.paper import data
-from ms_adam.lab.studies.paper.data import batches, load_examples, whiten
+from ms_adam.lab.studies.paper.data import load_examples, whiten
 
 
 @pytest.fixture
 def small_images(monkeypatch):
-    """Whitening 3 x 32 x 32 values takes seconds; 3 x 4 x 4 do for all but the length."""
+    """Whitening 3 x 32 x 32 values takes seconds; only the length needs them."""
     monkeypatch.setattr(data, "CIFAR_SHAPE", (3, 4, 4))
 
 
@@ -26,7 +26,7 @@ def cifar(folder, labels, size=48):
     return records
 
 
-def test_without_the_folder_the_5000_images_serve(tmp_path):
+def test_without_the_folder_the_5000_images_are_used(tmp_path):
     small = figure(data={"source": "mnist", "idx_directory": str(tmp_path / "not there")})
     examples = load_examples(small, 10**6)
     assert len(examples) == 5000
@@ -36,7 +36,7 @@ def test_without_the_folder_the_5000_images_serve(tmp_path):
     assert fewer.fingerprint != examples.fingerprint
 
 
-def test_the_folder_is_taken_where_it_is_there(tmp_path):
+def test_an_existing_folder_is_used(tmp_path):
     folder = tmp_path / "mnist"
     folder.mkdir()
     write_part(folder, "train", 40)
@@ -97,13 +97,3 @@ def test_whitened_images_are_uncorrelated():
     found = whiten(mixed.astype(np.float32))
     # epsilon 0.1 beside standard deviations of some 5 takes off less than 1%
     assert np.allclose(np.cov(found.T), np.eye(4), atol=0.02)
-
-
-def test_batches_have_every_example_once_an_epoch():
-    small = figure()
-    examples = load_examples(small, 50)
-    rows = [batch[0] for batch in batches(examples, 20, 2, np.random.default_rng(0))]
-    assert len(rows) == 4  # the last 10 of each epoch are dropped
-    first = np.concatenate(rows[:2])
-    assert len(np.unique(first, axis=0)) == 40
-    assert not np.array_equal(first, np.concatenate(rows[2:]))

@@ -1,4 +1,4 @@
-"""A small figure through the command: runs, what a stop leaves, the report, event files."""
+"""A small figure through the command: its runs, what a stop leaves, the report, event files."""
 
 import csv
 import html
@@ -13,49 +13,46 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import yaml
-from lab.studies.paper.paper_figures import content, outcome
+from lab.studies.paper.paper_figures import content, figure, scales, session
 
-from ms_adam.lab.report.studies.paper import write_report
-from ms_adam.lab.studies.paper.cache import Cache, code_digest
-from ms_adam.lab.studies.paper.config import PaperFigure
-from ms_adam.lab.studies.paper.runner import Interrupted, reproduce
+from ms_adam.lab.errors import ExperimentError, Interrupted
+from ms_adam.lab.studies.paper.study import STUDY
 from ms_adam.lab.studies.paper.tensorboard import EventFiles
+from ms_adam.lab.studies.ranks.study import STUDY as RANKS
 
 RUNS = 2 * (2 + 3)
 
 
-class Told:
-    """Counts what it is told; may act as the user's Ctrl-C."""
+class Watcher:
+    """Collects messages and finished runs; may press Ctrl-C."""
 
     def __init__(self, stop_after=None):
-        self.stop_after, self.cached, self.done = stop_after, None, []
+        self.stop_after, self.messages, self.done, self.shares = stop_after, [], [], []
 
-    def whole(self, seconds, runs, cached, workers):
-        assert runs == RUNS
-        self.cached = cached
+    def tell(self, message):
+        self.messages.append(message)
 
-    def run(self, worker, figure, label, done, steps, seconds):
-        if done == steps and label not in self.done:
-            self.done.append(label)
+    def __call__(self, name, running, done, total, *, slot, whole):
+        assert name == "small" and slot in (0, 1)
+        self.shares.append(whole[0] / whole[1])
+        if done == total and running not in self.done:
+            self.done.append(running)
             if len(self.done) == self.stop_after:
                 raise KeyboardInterrupt
 
+    @property
+    def cached(self):
+        return int(re.match(rf"{RUNS} runs, of which (\d+) are done already", self.messages[0])[1])
 
-def small():
-    return PaperFigure.model_validate(content())
+
+def reproduce(out, watcher, jobs=2):
+    return STUDY.run([figure()], session(out, watcher, watcher.tell, jobs=jobs))
 
 
 def command(config, out, *options):
-    return [
-        sys.executable,
-        "-c",
-        "from ms_adam.lab.cli import main; main()",
-        "reproduce",
-        str(config),
-        "--out",
-        str(out),
-        *options,
-    ]
+    start = "from ms_adam.lab.cli import main; main()"
+    arguments = ["reproduce", str(config), "--out", str(out), "--scale", "quick", *options]
+    return [sys.executable, "-c", start, *arguments]
 
 
 def costs(found):
@@ -64,23 +61,21 @@ def costs(found):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run by the command, with a second after it."""
+    """A complete run by the command: folder, output folder, ended process, entry of the figure."""
     folder = tmp_path_factory.mktemp("paper")
     config, out = folder / "small.yaml", folder / "out"
     config.write_text(yaml.safe_dump(content()))
-    arguments = command(
-        config, out, "--scale", "quick", "--tensorboard", "--json", str(folder / "copy.json")
-    )
-    first = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-    return folder, out, first
+    arguments = command(config, out, "--tensorboard", "--json", str(folder / "copy.json"))
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return folder, out, ended, json.loads((out / "results.json").read_text())
 
 
-def test_the_command_ends_well(finished):
-    folder, out, first = finished
-    assert first.returncode == 0, first.stderr
-    assert f"{RUNS} runs, of which 0 are done already" in first.stderr
-    assert "reproduced" in first.stdout or "inconclusive" in first.stdout
-    found = json.loads((out / "results.json").read_text())
+def test_the_command_writes_results_and_a_copy(finished):
+    folder, out, ended, found = finished
+    assert f"{RUNS} runs, of which 0 are done already" in ended.stderr
+    assert "reproduced" in ended.stdout or "inconclusive" in ended.stdout
+    assert "tensorboard --logdir" in ended.stdout + ended.stderr
     assert found["schema"] == 1
     assert found == json.loads((folder / "copy.json").read_text())
     (entry,) = found["results"]
@@ -90,44 +85,38 @@ def test_the_command_ends_well(finished):
 
 
 def test_a_second_call_trains_nothing(finished):
-    folder, out, _ = finished
-    told = Told()
-    before = json.loads((out / "results.json").read_text())
-    after = reproduce([small()], "quick", out, told)
-    assert told.cached == RUNS
-    assert told.done == []
+    _, out, _, before = finished
+    watcher = Watcher()
+    after = reproduce(out, watcher)
+    assert watcher.cached == RUNS
+    assert watcher.done == []
     assert costs(after) == costs(before)
 
 
 def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
-    _, out, _ = finished
-    with pytest.raises(Interrupted, match=f"4 of {RUNS} runs are done"):
-        reproduce([small()], "quick", tmp_path, Told(stop_after=4))
+    wanted = costs(finished[3])
+    with pytest.raises(Interrupted, match=rf"[4-9] of {RUNS} runs are done"):
+        reproduce(tmp_path, Watcher(stop_after=4), jobs=1)
     assert not (tmp_path / "results.json").exists()
     (tmp_path / "cache" / "half.1.unfinished").write_bytes(b"half a run")
-    told = Told()
-    content_ = reproduce([small()], "quick", tmp_path, told)
-    assert told.cached >= 4  # the worker may have finished one more before it was ended
-    assert len(told.done) == RUNS - told.cached
+    watcher = Watcher()
+    found = costs(reproduce(tmp_path, watcher))
+    assert watcher.cached >= 4  # a worker may have finished one more before it was ended
+    assert len(watcher.done) == RUNS - watcher.cached
+    assert watcher.shares == sorted(watcher.shares) and watcher.shares[-1] == pytest.approx(1)
     assert not list((tmp_path / "cache").glob("*.unfinished"))
-    wanted = costs(json.loads((out / "results.json").read_text()))
-    found = costs(content_)
     assert found.keys() == wanted.keys()
-    assert found.keys() == wanted.keys()
-    # Where a buffer happens to lie decides how MindSpore's kernels split a sum, so last bits differ:
-    # 2e-7 of the first cost was seen, and 2e-8 of the last.
+    # The address of a buffer decides how MindSpore's kernels split a sum, so last bits differ: by
+    # 2e-7 of the first cost and 2e-8 of the last in one measurement.
     for digest, costs_ in found.items():
         assert np.allclose(costs_, wanted[digest], rtol=1e-5)
 
 
-def test_ctrl_c_on_the_command_is_told_without_a_trace(tmp_path):
+def test_ctrl_c_ends_the_command_with_a_message_and_no_trace(tmp_path):
     config = tmp_path / "small.yaml"
-    scale = {**content()["scales"]["quick"], "epochs": 400}
-    config.write_text(
-        yaml.safe_dump(content(scales={"quick": scale, "standard": scale, "full": scale}))
-    )
+    config.write_text(yaml.safe_dump(content(scales=scales(epochs=400))))
     process = subprocess.Popen(
-        command(config, tmp_path / "out", "--scale", "quick"),
+        command(config, tmp_path / "out"),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -143,7 +132,7 @@ def test_ctrl_c_on_the_command_is_told_without_a_trace(tmp_path):
 
 
 class Page(HTMLParser):
-    """Notes what a page refers to, and its elements."""
+    """Collects the references of a page and the ids of its elements."""
 
     def __init__(self, text):
         super().__init__()
@@ -161,9 +150,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_needs_nothing_else(finished):
-    _, out, _ = finished
-    page = Page((out / "index.html").read_text())
+def test_the_page_needs_no_other_file(finished):
+    page = Page((finished[1] / "index.html").read_text())
     assert page.open == []
     for source in page.sources:
         assert source.startswith("data:image/png;base64,") or source[1:] in page.ids
@@ -171,19 +159,14 @@ def test_the_page_needs_nothing_else(finished):
 
 
 def test_the_report_has_claim_test_verdict_and_all_runs(finished):
-    _, out, _ = finished
-    (entry,) = json.loads((out / "results.json").read_text())["results"]
+    _, out, _, found = finished
+    (entry,) = found["results"]
     (verdict,) = entry["verdicts"]
-    page = html.unescape((out / "index.html").read_text())
-    for text in (page, (out / "report.md").read_text()):
-        for wanted in (
-            verdict["claim"],
-            verdict["test"],
-            verdict["status"],
-            entry["config_sha256"][:16],
-        ):
-            assert wanted in text
-    for image in re.findall(r"\((figures/.*?\.png)\)", (out / "report.md").read_text()):
+    page, report = html.unescape((out / "index.html").read_text()), (out / "report.md").read_text()
+    for key in ("claim", "test", "status"):
+        assert verdict[key] in page and verdict[key] in report
+    assert entry["config_sha256"][:16] in page and entry["config_sha256"][:16] in report
+    for image in re.findall(r"\((figures/.*?\.png)\)", report):
         assert (out / image).read_bytes().startswith(b"\x89PNG")
     with open(out / "runs.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -192,9 +175,8 @@ def test_the_report_has_claim_test_verdict_and_all_runs(finished):
         assert len(list(csv.DictReader(stream))) == RUNS * 4  # before training, and three epochs
 
 
-def test_a_run_that_diverged_is_shown_as_such(finished, tmp_path):
-    _, out, _ = finished
-    found = json.loads((out / "results.json").read_text())
+def test_the_report_shows_a_run_that_diverged(finished, tmp_path):
+    found = json.loads((finished[1] / "results.json").read_text())
     (entry,) = found["results"]
     for run in entry["runs"]:
         if run["optimizer"] == "AdaGrad":
@@ -204,29 +186,27 @@ def test_a_run_that_diverged_is_shown_as_such(finished, tmp_path):
             line["final"], line["epochs_to_target"] = ["inf"] * 3, ["inf"] * 3
             line["tried"][0]["mean"] = "inf"
     (tmp_path / "results.json").write_text(json.dumps(found))
-    text = write_report(tmp_path).read_text()
+    text = STUDY.write_page(tmp_path).read_text()
     assert "diverged" in text
     assert "never" in text
 
 
-def test_tensorboard_reads_the_event_files(finished):
+def test_the_event_files_have_the_costs_of_all_runs(finished):
     from tensorboardX.proto.event_pb2 import Event
 
-    _, out, _ = finished
-    (entry,) = json.loads((out / "results.json").read_text())["results"]
+    _, out, _, found = finished
     files = sorted((out / "tensorboard").rglob("events.out.tfevents.*"))
     assert len(files) == RUNS
-    wanted = {tuple(round(cost, 4) for cost in run["costs"]) for run in entry["runs"]}
-    found = set()
+    events = set()
     for path in files:
-        content_, at, values = path.read_bytes(), 0, []
-        while at < len(content_):  # TFRecord: length, its checksum, an Event, its checksum
-            length = int.from_bytes(content_[at : at + 8], "little")
-            event = Event.FromString(content_[at + 12 : at + 12 + length])
-            values += [round(value.simple_value, 4) for value in event.summary.value]
+        data, at, values = path.read_bytes(), 0, []
+        while at < len(data):  # TFRecord: length, its checksum, an Event, its checksum
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            values += [value.simple_value for value in event.summary.value]
             at += length + 16
-        found.add(tuple(values))
-    assert {tuple(np.round(v, 3)) for v in found} == {tuple(np.round(v, 3)) for v in wanted}
+        events.add(tuple(np.round(values, 3)))
+    assert events == {tuple(np.round(run["costs"], 3)) for run in found["results"][0]["runs"]}
 
 
 def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):
@@ -235,69 +215,19 @@ def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):
         EventFiles(tmp_path)
 
 
-def test_options_of_figures_are_refused_for_others(invoke, tmp_path):
-    (tmp_path / "other.yaml").write_text("kind: images\n")
-    (tmp_path / "figure.yaml").write_text(yaml.safe_dump(content()))
-
-    def words(*arguments):
-        ended = invoke("reproduce", *arguments, "--out", tmp_path / "out")
-        assert ended.exit_code == 2
-        return ended.output
-
-    assert "--scale is for the configs" in words(tmp_path / "other.yaml", "--scale", "quick")
-    assert "--jobs is for" in words(tmp_path / "other.yaml", "--jobs", "2")
-    assert "--tensorboard is for" in words(tmp_path / "other.yaml", "--tensorboard")
-    assert "has not kind: paper_figure" in words(tmp_path / "other.yaml", tmp_path / "figure.yaml")
-    assert "--scale huge" in words(tmp_path / "figure.yaml", "--scale", "huge")
+def test_two_figures_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ExperimentError, match="a name of its own; there are small, small"):
+        STUDY.run([figure(), figure()], session(tmp_path, Watcher()))
 
 
-def test_a_cached_run_comes_back_as_it_was(tmp_path):
-    cache = Cache(tmp_path)
-    assert cache.load("a") is None
-    cache.store("a", outcome(3, 2, np.inf))
-    found = cache.load("a")
-    assert np.array_equal(found.costs, [3, 2, np.inf])
-    assert (found.steps, found.seconds, found.diverged) == (10, 0.5, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+def test_an_unknown_scale_is_refused(invoke, tmp_path):
+    config = tmp_path / "figure.yaml"
+    config.write_text(yaml.safe_dump(content()))
+    ended = invoke("reproduce", config, "--scale", "huge", "--out", tmp_path / "out")
+    assert ended.exit_code == 2
+    assert "--scale huge: must be one of quick, standard, full" in " ".join(ended.output.split())
 
 
-def test_runs_are_taken_by_one_process_and_given_back(tmp_path):
-    cache = Cache(tmp_path)
-    other = (
-        "import sys, time; from pathlib import Path\n"
-        "from ms_adam.lab.studies.paper.cache import Cache\n"
-        "with Cache(Path(sys.argv[1])).taken('a') as taken:\n"
-        "    print(taken, flush=True)\n"
-        "    time.sleep(600 if taken else 0)\n"
-    )
-
-    def start():
-        return subprocess.Popen(
-            [sys.executable, "-c", other, str(tmp_path)], text=True, stdout=subprocess.PIPE
-        )
-
-    with start() as first:
-        assert first.stdout.readline() == "True\n"
-        with cache.taken("a") as taken:
-            assert not taken
-        with cache.taken("b") as taken:
-            assert taken
-        first.kill()  # what it had taken is free again
-    with cache.taken("a") as taken:
-        assert taken
-        with start() as second:
-            assert second.stdout.readline() == "False\n"
-
-
-def test_the_code_that_numbers_come_from_is_in_the_hash(monkeypatch, tmp_path):
-    from ms_adam.lab.studies.paper import cache
-
-    monkeypatch.setattr(cache, "_PACKAGE", tmp_path)
-    path = tmp_path / "optimizer.py"
-    digests = []
-    for text in ("a = 1\n", "a = 1  # a remark\n", "a = 2\n"):
-        path.write_text(text)
-        code_digest.cache_clear()
-        digests.append(code_digest())
-    code_digest.cache_clear()
-    assert digests[0] == digests[1] != digests[2]
+def test_the_options_of_figures_are_refused_for_others():
+    assert STUDY.options == ("scale", "jobs", "tensorboard")
+    assert not set(STUDY.options) & set(RANKS.options)

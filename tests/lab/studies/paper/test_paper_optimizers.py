@@ -77,10 +77,10 @@ def gradients():
 def through_mindspore(name):
     weights = Parameter(Tensor(np.zeros(7, np.float32)), name="w")
     optimizer = optimizers.build(name, [weights], SETTINGS[name])
-    optimizers.set_rate(optimizer, RATE)
+    optimizer.set_learning_rate(RATE)
     for gradient in gradients():
-        optimizer((Tensor(gradient),))
-    return np.array(weights.asnumpy(), dtype=np.float64)
+        optimizer.step([gradient])
+    return optimizer.weights()[0].astype(np.float64)
 
 
 def in_float64(method):
@@ -94,13 +94,13 @@ def in_float64(method):
 
 
 def tolerance(name, way):
-    """What roundings alone explain, from below by a factor of some: see counterparts.py.
+    """A bound on the effect of roundings, too large by a small factor.
 
-    In step t each change is off by 2^-24 times the roundings on the way to it, at most some 16 +
-    1 / (1 - beta) x 5 for a moving average, beta 0.999 in float32 being off by 2^-24 / 0.001 of
-    1 - beta; the weight is rounded once more, to at most 2^-24 of what it has moved.
+    In step t each change is off by 2^-24 times the number of roundings before it: at most about
+    16 + 1 / (1 - beta) x 5 for a moving average, since beta 0.999 in float32 is off by
+    2^-24 / 0.001 of 1 - beta. The weight is rounded once more, to at most 2^-24 of its movement.
     """
-    kept = {
+    steps = {
         "Adam": 1000 * (1 - 0.999**STEPS),
         "AdaMax": STEPS,
         "AdaGrad": STEPS,
@@ -108,7 +108,7 @@ def tolerance(name, way):
         "RMSProp": 10,
         "AdaDelta": 2 * 20,
     }[name]
-    return 2.0**-24 * (16 + 5 * kept + STEPS) * way
+    return 2.0**-24 * (16 + 5 * steps + STEPS) * way
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,12 +1,13 @@
-"""The loop: it is the paper's, and one compiled step serves every run."""
+"""A run is the paper's, and one compiled step serves all runs."""
 
 import numpy as np
 import pytest
-from lab.studies.paper.paper_figures import SETTINGS, contender, figure
+from lab.studies.paper.paper_figures import DROPOUT, SETTINGS, contender, figure
 
 from ms_adam import reference
+from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.studies.paper.config import Contender, scale_of
-from ms_adam.lab.studies.paper.data import Examples, batches
+from ms_adam.lab.studies.paper.data import Examples
 from ms_adam.lab.studies.paper.training import Trainer
 
 ROWS, INPUTS, CLASSES = 60, 5, 3
@@ -27,28 +28,28 @@ def trainer(name="Adam", **changes):
     return small, Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, examples())
 
 
-def quietly(_):
-    pass
+def costs(one, rate, seed):
+    return one.run(rate, seed, lambda done: None).costs
 
 
 def in_float64(small, method, rate, seed):
     """Costs of softmax regression with L2 and alpha / sqrt(t)."""
     parameters = [np.zeros((CLASSES, INPUTS)), np.zeros(CLASSES)]
     states = [method.init(p) for p in parameters]
-    l2, costs = small.variants[0].l2, []
-    order = np.random.default_rng([seed, 1])
-    for t, (x, y) in enumerate(batches(examples(), small.batch_size, 3, order), start=1):
+    l2, found = small.variants[0].l2, []
+    batches = Batches(examples().arrays, small.batch_size, seed)
+    for t, (x, y) in enumerate(batches.steps(0, 9), start=1):
         w, b = parameters
         logits = x @ w.T + b
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        costs.append(-np.mean(np.log(p[np.arange(len(y)), y])) + l2 / 2 * np.sum(w**2))
+        found.append(-np.mean(np.log(p[np.arange(len(y)), y])) + l2 / 2 * np.sum(w**2))
         wrong = (p - np.eye(CLASSES)[y]) / len(y)
         scale = 1 / np.sqrt(t) if small.decay == "inverse sqrt" else 1.0
         for i, g in enumerate((wrong.T @ x + l2 * w, wrong.sum(axis=0))):
             parameters[i], states[i] = method.step(
                 parameters[i], g, states[i], learning_rate=rate * scale
             )
-    return np.append(costs[0], np.reshape(costs, (3, -1)).mean(axis=1))
+    return np.append(found[0], np.reshape(found, (3, -1)).mean(axis=1))
 
 
 @pytest.mark.parametrize("decay", ["inverse sqrt", "none"])
@@ -63,57 +64,40 @@ def in_float64(small, method, rate, seed):
 )
 def test_a_run_is_that_of_float64(name, method, decay):
     small, one = trainer(name, decay=decay)
-    found = one.run(0.1, 3, quietly)
     # 9 steps of a convex problem with gradients of 0.1: each rounds some 20 times, and a relative
     # error of 2^-24 x 20 x 9 = 1e-5 of the weights moves the cost by less than that
-    assert np.allclose(found.costs, in_float64(small, method, 0.1, 3), rtol=1e-5)
-    assert found.steps == 9
+    assert np.allclose(costs(one, 0.1, 3), in_float64(small, method, 0.1, 3), rtol=1e-5)
 
 
 def test_the_decay_and_the_rate_count():
     small, one = trainer(decay="none")
-    assert not np.allclose(
-        one.run(0.1, 3, quietly).costs, in_float64(small, reference.Adam(), 0.11, 3), rtol=1e-3
-    )
-    assert not np.allclose(
-        one.run(0.1, 3, quietly).costs, in_float64(figure(), reference.Adam(), 0.1, 3), rtol=1e-3
-    )
+    for other, rate in ((small, 0.11), (figure(), 0.1)):
+        wrong = in_float64(other, reference.Adam(), rate, 3)
+        assert not np.allclose(costs(one, 0.1, 3), wrong, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_nothing_of_a_run_stays_for_the_next(name, monkeypatch):
-    _, one = trainer(
-        name,
-        network={"kind": "perceptron", "hidden": [4]},
-        variants=[{"label": "d", "dropout": 0.5}],
-    )
-    first = one.run(0.1, 3, quietly).costs
-    other = one.run(0.3, 4, quietly).costs
-    # MindSpore's products of matrices may differ in the last bit from one call to the next.
-    again = one.run(0.1, 3, quietly).costs
+    _, one = trainer(name, **DROPOUT)
+    first, other, again = (costs(one, *run) for run in ((0.1, 3), (0.3, 4), (0.1, 3)))
+    # MindSpore's matrix products may differ in the last bit from one call to the next.
     assert np.allclose(again, first, rtol=1e-6)
     assert not np.allclose(other, first, rtol=1e-2)
-    # A state that stayed would be seen.
-    monkeypatch.setattr(one._state, "reset", lambda: None)
-    again = one.run(0.1, 3, quietly).costs
-    assert not np.allclose(again, first, rtol=1e-5)  # AdaDelta starts slowly
+    monkeypatch.setattr(one.optimizer, "restore_state", lambda state: None)
+    assert not np.allclose(costs(one, 0.1, 3), first, rtol=1e-5)  # AdaDelta starts slowly
 
 
 def test_one_compilation_serves_all_runs():
     _, one = trainer()
     for rate, seed in ((0.1, 1), (0.2, 2), (0.3, 1)):
-        one.run(rate, seed, quietly)
+        costs(one, rate, seed)
     assert len(one._step.compile_cache) == 1
 
 
 def test_all_optimizers_start_at_the_same_cost():
-    first = [
-        trainer(name, network={"kind": "perceptron", "hidden": [4]})[1]
-        .run(0.01, 5, quietly)
-        .costs[0]
-        for name in ("Adam", "AdaGrad", "SGD Nesterov")
-    ]
-    assert first[0] == first[1] == first[2]
+    network = {"kind": "perceptron", "hidden": [4]}
+    names = ("Adam", "AdaGrad", "SGD Nesterov")
+    assert len({costs(trainer(name, network=network)[1], 0.01, 5)[0] for name in names}) == 1
 
 
 def test_a_run_that_diverges_ends_there_and_says_so():
@@ -122,9 +106,13 @@ def test_a_run_that_diverges_ends_there_and_says_so():
         network={"kind": "perceptron", "hidden": [4, 4]},
         variants=[{"label": "none"}],
     )
-    found = one.run(1e25, 0, quietly)
+    reports = []
+    found = one.run(1e25, 0, reports.append)
     assert found.diverged
     assert found.steps < 9
+    assert reports == list(range(1, found.steps))
     assert np.isfinite(found.costs[0])
     assert np.isinf(found.costs[-1])
-    assert np.isfinite(one.run(0.01, 0, quietly).costs).all()  # and leaves nothing behind
+    found = one.run(0.01, 0, lambda done: None)  # it leaves nothing behind
+    assert np.isfinite(found.costs).all()
+    assert found.steps == 9

@@ -1,8 +1,8 @@
-"""A rank of test_sharding.py: holds optimizers with shards to optimizers without, bit for bit.
+"""A rank of test_sharding.py: compares optimizers with shards to optimizers without, bit for bit.
 
-First all ranks together make the steps of all cases with shards; then each rank makes those of its
-part of the cases without, and compares. What was found goes to found_<rank>.json in the launch's
-folder, with a digest of all bits, by which the test knows that all ranks have the same.
+First all ranks together make the steps of all cases with shards. Then each rank makes the steps of
+its part of the cases without shards, and compares. The results go to found_<rank>.json in the
+launch's folder, with a digest of all bits, by which the test knows that all ranks have the same.
 """
 
 import hashlib
@@ -12,11 +12,12 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn
 
 import ms_adam
 from ms_adam.lab.run.worker import told
 from ms_adam.lab.studies.ranks.rank import serve
+from ms_adam.lab.train import TrainStep
 
 SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
 STEPS = 3
@@ -111,7 +112,7 @@ def run(optimizer, steps, seed, sparse):
 
 
 def bits(value):
-    """Without rounding: float64 holds every dtype."""
+    """A copy in float64, which holds every dtype exactly."""
     value = value.astype(ms.float32) if value.dtype == ms.bfloat16 else value
     return np.array(value.asnumpy()).astype(np.float64)
 
@@ -121,14 +122,14 @@ def bits_of(values):
 
 
 def different(ones, others):
-    """The names that only one has, or whose bits are not equal."""
+    """The names that only one of them has, or whose bits differ."""
     return sorted(set(ones) ^ set(others)) + [
         name for name in set(ones) & set(others) if not np.array_equal(ones[name], others[name])
     ]
 
 
 def held(optimizer):
-    """Bytes of moments and master weights that this rank has."""
+    """Bytes of the moments and master weights on this rank."""
     own = [*optimizer.moment1, *optimizer.moment2, *getattr(optimizer, "vhat", ())]
     own += [
         weight
@@ -143,12 +144,12 @@ def weights(optimizer):
 
 
 def tag(name):
-    """What the files of a case are called."""
+    """The name of a case's files."""
     return name.replace(" ", "_").replace(",", "")
 
 
 def go(optimizer, sparse):
-    """Steps, then one more, back to the state before it, and on; all bits on the way."""
+    """Makes steps, then one more, restores the state before it, and goes on; returns all bits."""
     run(optimizer, STEPS, 1, sparse)
     state = ms_adam.gather_state(optimizer)
     found = {"after steps": bits_of(weights(optimizer)), "state": bits_of(state)}
@@ -170,7 +171,7 @@ def digest(found):
 
 
 def with_shards(name, case, ranks, others):
-    """What came of the steps, and what the test is told."""
+    """The results of the steps, and the values for the test."""
     optimizer = make(case, True)
     results = go(optimizer, case.get("sparse", False))
     found = {
@@ -204,7 +205,7 @@ def with_shards(name, case, ranks, others):
 
 
 def without(name, case, ranks, results):
-    """What differs from an optimizer without shards."""
+    """The differences to an optimizer without shards."""
     expected = go(make(case, False), case.get("sparse", False))
     np.savez(ranks.folder / f"{tag(name)}.npz", **expected["state gone on"])
     return {what: different(values, results[what]) for what, values in expected.items()}
@@ -225,36 +226,26 @@ class Network(nn.Cell):
         return self.loss(self.dense(self.table(words)), wanted)
 
 
-class Step(nn.Cell):
-    """A step that is compiled as one: gradients, their mean over the ranks, the update."""
-
-    def __init__(self, network, optimizer, count):
-        super().__init__()
-        self.network, self.optimizer = network, optimizer
-        self.gradients = ops.grad(network, None, optimizer.parameters)
-        self.reducer = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=count)
-
-    def construct(self, words, wanted):
-        return self.optimizer(self.reducer(self.gradients(words, wanted)))
-
-
 def steps(backend, mode, ranks):
-    """What differs after some steps, or the error."""
+    """What differs after some compiled steps, or the error."""
     found = []
     for sharded in (True, False):
         network = Network(mode == "graph")
-        parameters = network.trainable_params()
         optimizer = ms_adam.Adam(
-            parameters, 0.01, use_lazy=backend != "primitive", backend=backend, shard_state=sharded
+            network.trainable_params(),
+            0.01,
+            use_lazy=backend != "primitive",
+            backend=backend,
+            shard_state=sharded,
         )
-        step = Step(network, optimizer, ranks.count)
+        parameters = optimizer.parameters
+        reducer = nn.DistributedGradReducer(parameters, mean=True, degree=ranks.count)
+        step = TrainStep(network, optimizer, reducer=reducer)
         random = np.random.default_rng([ranks.rank, 7])  # each rank has examples of its own
         try:
             for _ in range(3):
-                step(
-                    Tensor(random.integers(0, 30, 5), ms.int32),
-                    Tensor(random.standard_normal((5, 3)), ms.float32),
-                )
+                words = Tensor(random.integers(0, 30, 5), ms.int32)
+                step(words, Tensor(random.standard_normal((5, 3)), ms.float32))
         except ValueError as error:
             return "ValueError: " + told(error).strip("'")
         found.append({str(i): bits(parameter) for i, parameter in enumerate(parameters)})
@@ -262,7 +253,7 @@ def steps(backend, mode, ranks):
 
 
 def error_of_share_of_another(ranks):
-    """What a rank says that is given the share of another alone."""
+    """The error of loading only the share of another rank."""
     other = ranks.folder / f"Adam-{(ranks.rank + 1) % ranks.count}.ckpt"
     try:
         ms_adam.load_state(make(CASES["Adam"], True), str(other))
@@ -280,7 +271,7 @@ def work(job, ranks):
         backend: steps(backend, job["mode"], ranks)
         for backend in ("fused", "primitive", "composite")
     }
-    found["share of another"] = error_of_share_of_another(ranks)  # all are saved since long
+    found["share of another"] = error_of_share_of_another(ranks)  # all ranks have saved theirs
     found["different"] = {
         name: without(name, case, ranks, results[name])
         for i, (name, case) in enumerate(CASES.items())

@@ -5,8 +5,8 @@ import json
 import pytest
 from lab.studies.resume.training_config import small_run
 
-from ms_adam.lab.run import ExperimentError
-from ms_adam.lab.studies.resume.kill_test import Kill, _differing, _refuse_another_start, kill_test
+from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.studies.resume.kill_test import Kill, _refuse_another_start, differing, kill_test
 
 
 def test_three_kills(tmp_path):
@@ -38,6 +38,6 @@ def test_one_bit_of_a_curve_is_seen(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "loss.csv").write_bytes(b"step,epoch,loss\n1,1,0.5\n")
         (tmp_path / name / "accuracy.csv").write_bytes(b"")
-    assert _differing(tmp_path / "a", tmp_path / "b") == []
+    assert differing(tmp_path / "a", tmp_path / "b") == []
     (tmp_path / "b/loss.csv").write_bytes(b"step,epoch,loss\n1,1,0.50000006\n")
-    assert _differing(tmp_path / "a", tmp_path / "b") == ["loss.csv"]
+    assert differing(tmp_path / "a", tmp_path / "b") == ["loss.csv"]

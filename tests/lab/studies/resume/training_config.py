@@ -5,12 +5,13 @@ from pathlib import Path
 import yaml
 from lab.problems.idx_files import write_part
 
-from ms_adam.lab.studies.resume.config import load_training
+from ms_adam.lab.studies import find
 
 
 def training_config(**sections):
     """The content of a config; `sections` change keys, as optimizer={"eps": 1e-4}."""
     config = {
+        "study": "resume",
         "name": "small",
         "title": "Four quarters",
         "data": {"idx_directory": ".", "train": 80, "test": 40, "split_seed": 0},
@@ -49,4 +50,4 @@ def write_config(folder: Path, **sections) -> Path:
 
 
 def small_run(folder: Path, **sections):
-    return load_training(write_config(folder, **sections))
+    return find(write_config(folder, **sections))[1]

@@ -14,7 +14,7 @@ SIDES = [
 
 def text_config():
     return {
-        "kind": "sparse_text",
+        "study": "text",
         "name": "few",
         "title": "A few snippets",
         "data": {"words": 300, "train": 200, "test": 100, "split_seed": 0},

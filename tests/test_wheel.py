@@ -1,0 +1,86 @@
+"""The wheel installs into an empty environment, and its optimizer takes a step there."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ms_adam
+
+ROOT = Path(__file__).parent.parent
+# A step whose size is the learning rate.
+STEP = """
+import importlib.metadata, pathlib
+import mindspore as ms
+from mindspore import nn, ops
+import ms_adam
+
+network = nn.Dense(8, 3)
+optimizer = ms_adam.Adam(network.trainable_params(), learning_rate=0.5)
+gradients = tuple(ops.ones_like(parameter) for parameter in optimizer.parameters)
+before = network.bias.asnumpy().copy()
+optimizer(gradients)
+print((before - network.bias.asnumpy()).round(4).tolist())
+print(pathlib.Path(ms_adam.__file__).parent)
+print(importlib.metadata.version("ms_adam"))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Builds the wheel from a copy, since the build writes into the tree."""
+    folder = tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "ms_adam", folder / "project" / "ms_adam", ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "project")
+    pip("wheel", "--no-build-isolation", "--wheel-dir", folder, folder / "project")
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def pip(command, *arguments, python=sys.executable):
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "--quiet", command, "--no-deps"]
+        + [str(argument) for argument in arguments],
+        check=True,
+    )
+
+
+def test_the_wheel_holds_every_source_file(wheel):
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "ms_adam").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as files:
+        assert sources - set(files.namelist()) == set()
+
+
+def test_the_version_stands_once(wheel):
+    assert wheel.name.startswith(f"ms_adam-{ms_adam.__version__}-")
+    assert ms_adam.__version__ not in (ROOT / "setup.cfg").read_text().split("[options]")[0]
+
+
+def test_a_step_in_an_empty_environment(wheel, tmp_path):
+    """MindSpore is read from this environment, to save 1 GB; the package is not."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    pip("install", "--no-index", wheel, python=python)
+    site = next(environment.glob("lib/python*/site-packages"))
+    (site / "mindspore.pth").write_text(sysconfig.get_path("purelib"))
+    script = tmp_path / "step.py"
+    script.write_text(STEP)
+    done = subprocess.run(
+        [python, "-I", script], capture_output=True, text=True, cwd=tmp_path, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    change, place, release = done.stdout.splitlines()[-3:]
+    assert change == "[0.5, 0.5, 0.5]"
+    assert Path(place) == site / "ms_adam"
+    assert release == ms_adam.__version__
