@@ -252,9 +252,9 @@ FILES = ["heights.npz", "small_contours.png", "small_values.png", "trajectories.
 def follow(invoke, tmp_path):
     """Runs the command on a config of these keys; (its result, the folder that it writes to)."""
 
-    def run(*arguments, base=small(), **changes):
+    def run(*arguments, base=None, **changes):
         file, out = tmp_path / "config.yaml", tmp_path / "out"
-        file.write_text(yaml.safe_dump({**base, **changes}))
+        file.write_text(yaml.safe_dump({**(base or small()), **changes}))
         return invoke("reproduce", file, "--out", out, *arguments), out
 
     return run
