@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 import yaml
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
 
-from ms_adam.lab.report.html import read_results, template
+from ms_adam.lab.report.html import data_uri, read_results, template
 from ms_adam.lab.report.studies import paper_plots, paper_words
 from ms_adam.lab.report.studies.paper_words import duration, spread
 from ms_adam.lab.report.studies.paper_words import number as four_digits
@@ -85,14 +87,35 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
         "runs.csv": _csv(_RUN_COLUMNS, _runs(figures)),
         "curves.csv": _csv(("hash", "epoch", "cost"), _curves(figures)),
     }
+    report = template("paper.md.j2")
     if page:
-        files["index.html"] = template("paper.html.j2").render(values)
+        body = _html(report.render(values, files=()), figures)
+        files["index.html"] = template("paper.html.j2").render(body=body)
     else:
         (to / "index.html").unlink(missing_ok=True)  # that of an earlier run
-    files["report.md"] = template("paper.md.j2").render(values, page=page, files=sorted(files))
+    files["report.md"] = report.render(values, files=sorted(files))
     for name, text in files.items():
         (to / name).write_bytes(text.encode("utf-8"))
     return to / ("index.html" if page else "report.md")
+
+
+def _html(report: str, figures: Sequence[dict]) -> Markup:
+    """Renders the Markdown report as HTML, with its pictures inside and its verdicts in colour."""
+    html = MarkdownIt("commonmark").enable("table").render(report)
+    html = html.replace("<table>", '<div class="wide"><table>')
+    html = html.replace("</table>", "</table></div>")
+    for status in paper_words.STATUSES:
+        look = f'class="status {status.replace(" ", "-")}"'
+        html = html.replace(f"<strong>{status}</strong>", f"<strong {look}>{status}</strong>")
+        html = html.replace(f"<h3>{status.capitalize()}: ", f"<h3 {look}>{status.capitalize()}: ")
+    for figure in figures:
+        name, title = figure["figure"], str(escape(figure["title"]))
+        html = html.replace(f"<td>{title}</td>", f'<td><a href="#{name}">{title}</a></td>')
+        html = html.replace(f"<h2>{title}</h2>", f'<h2 id="{name}">{title}</h2>')
+        for plot in figure["plots"]:
+            inside = f'src="{data_uri(plot["png"])}"'
+            html = html.replace(f'src="figures/{plot["file"]}"', inside)
+    return Markup(html.replace("<p><img", '<p class="wide"><img'))
 
 
 def _figure(entry: dict, folder: Path) -> dict[str, Any]:
