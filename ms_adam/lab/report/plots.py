@@ -82,6 +82,12 @@ def nested(place: int, count: int, step: float = 0.9) -> float:
     return 0.9 + step * (count - 1 - place)
 
 
+def note(axis: Axes, text: str, x: float, y: float, above: float = 3, **look: Any) -> None:
+    """Writes a small note at y, so many points above it, and x, a share of the axis' width."""
+    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axis.annotate(text, (x, y), xytext=(0, above), fontsize=8.5, **where, **look)
+
+
 def whole_numbers(*axes: Axes) -> None:
     """Puts ticks of the horizontal axes at whole numbers."""
     for axis in axes:

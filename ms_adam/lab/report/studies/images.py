@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, power, read_results
 from ms_adam.lab.report.html import write_page as write_html
-from ms_adam.lab.report.plots import band, legend_below, nested, panels, picture, whole_numbers
+from ms_adam.lab.report.plots import (
+    band,
+    legend_below,
+    nested,
+    note,
+    panels,
+    picture,
+    whole_numbers,
+)
 from ms_adam.lab.report.tables import Column, Table, distances, number, table
 from ms_adam.lab.run.trainings import REFERENCE
 
@@ -137,14 +145,8 @@ def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
         _draw(axis, runs, arrays, name)
         if bounds:
             axis.axhline(max(bounds), color="black", linewidth=0.8, linestyle=":")
-            axis.annotate(
-                "limit: rounding alone explains this much at the last step",
-                (0.01, max(bounds)),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                fontsize=8.5,
-            )
+            words = "limit: rounding alone explains this much at the last step"
+            note(axis, words, 0.01, max(bounds))
         axis.set(title=title, xlabel="step", xscale="log", yscale="log")
     axes[0, 0].set_ylabel("relative error of the parameters")
     _legend(figure)

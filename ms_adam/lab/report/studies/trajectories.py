@@ -5,13 +5,12 @@ Each path has a colour and a marker of its own; the marker is for print without 
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +26,15 @@ from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import read_results
-from ms_adam.lab.report.plots import NO_GRID, floats, legend_below, panels, picture, whole_numbers
+from ms_adam.lab.report.plots import (
+    NO_GRID,
+    floats,
+    legend_below,
+    note,
+    panels,
+    picture,
+    whole_numbers,
+)
 from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS, folders
 
 _LOOKS = (
@@ -55,61 +62,31 @@ _LEAST_SHOWN = 1e-18  # smaller differences are roundings of float64
 _ANIMATION_STYLE = {**NO_GRID, "figure.dpi": 90}
 
 
-@dataclasses.dataclass(frozen=True)
 class Scene:
     """A function as it is drawn, and the rows of ``results`` that lie on it.
 
-    Attributes:
+    Args:
         place: The function's entry in the config.
         heights: f at [row of y, column of x], NaN where f is not finite.
         rows: Its rows.
+
+    Attributes:
+        minima: Where f is least, shape (m, 2), of the places that the picture shows.
+        least: f there; None if it is not known, as that of a user's own function.
+        lines: A row for each optimizer: that of the config, not that of its counterpart.
     """
 
-    place: dict[str, Any]
-    heights: np.ndarray
-    rows: list[dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """The function's name in files and rows."""
-        return self.place["name"] or self.place["function"].replace(":", ".")
-
-    @property
-    def function(self) -> Optional[Function]:
-        """The function, unless it is the user's own."""
-        return FUNCTIONS.get(self.place["function"])
-
-    @property
-    def formula(self) -> str:
-        """The formula in matplotlib's mathtext; "" if it is not known."""
-        return self.function.formula if self.function else ""
-
-    @property
-    def x(self) -> np.ndarray:
-        """The grid's columns."""
-        return np.linspace(*self.place["x"], self.heights.shape[1])
-
-    @property
-    def y(self) -> np.ndarray:
-        """The grid's rows."""
-        return np.linspace(*self.place["y"], self.heights.shape[0])
-
-    @property
-    def minima(self) -> np.ndarray:
-        """Where f is least, shape (m, 2), of the places that the picture shows."""
-        minima = np.array(self.function.minima if self.function else ()).reshape(-1, 2)
-        low, high = np.array([self.place["x"], self.place["y"]]).T
-        return minima[((minima >= low) & (minima <= high)).all(axis=1)]
-
-    @property
-    def least(self) -> Optional[float]:
-        """The least value of f, where it is known."""
-        return self.function.least if self.function else None
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """A row for each optimizer: that of the config, not that of its counterpart."""
-        return [row for row in self.rows if "distance" not in (row["mindspore"] or {})]
+    def __init__(self, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):
+        self.place, self.heights, self.rows = place, heights, rows
+        self.x, self.y = (np.linspace(*place[axis], len(heights)) for axis in "xy")
+        self.name = place["name"] or place["function"].replace(":", ".")
+        function = FUNCTIONS.get(place["function"], Function("", np.add))
+        self.title = f"{self.name}: {function.formula}" if function.formula else self.name
+        self.least = function.least
+        minima = np.array(function.minima).reshape(-1, 2)
+        low, high = np.array([place["x"], place["y"]]).T
+        self.minima = minima[((minima >= low) & (minima <= high)).all(axis=1)]
+        self.lines = [row for row in rows if "distance" not in (row["mindspore"] or {})]
 
     def drawn(self, values: np.ndarray) -> np.ndarray:
         """Returns values of f as heights of the picture."""
@@ -295,15 +272,7 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     for axis in (batches, epochs):
         axis.axhline(least, color="black", linewidth=0.8, linestyle=":")
         axis.set_yscale("log")
-    epochs.annotate(
-        "the least that the noise allows",
-        (0.98, least),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -11),
-        textcoords="offset points",
-        fontsize=8.5,
-        ha="right",
-    )
+    note(epochs, "the least that the noise allows", 0.98, least, -11, ha="right")
     handles, _ = epochs.get_legend_handles_labels()
     handles.sort(key=lambda line: not line.get_label().endswith(REFERENCE))  # a column of each
     legend_below(figure, handles, ncols=2, fontsize=8.5, handlelength=3)
@@ -397,8 +366,7 @@ def _low_shade(heights: np.ndarray) -> float:
 def _surface_legend(figure: Figure, axis: Axes, scene: Scene) -> None:
     handles, _ = axis.get_legend_handles_labels()
     figure.legend(handles=handles, loc="lower center", ncols=3, bbox_to_anchor=(0.55, 0.0))
-    title = f"{scene.name}: {scene.formula}" if scene.formula else scene.name
-    title = "\n".join([title, *_gone(scene.lines, 75)])
+    title = "\n".join([scene.title, *_gone(scene.lines, 75)])
     figure.suptitle(title, x=0.03, ha="left", fontsize=11)
 
 
@@ -448,15 +416,9 @@ def _draw_pair(axis: Axes, rows: Sequence[dict]) -> None:
         words = row["computed_by"].replace(", float32", "")
         if facts is not None and not facts["same_formula"]:
             words += f"\n({facts['differences']})"
-        axis.annotate(
-            words,
-            (0.98, 0.02),
-            xycoords="axes fraction",
-            fontsize=8,
-            ha="right",
-            color="#8f3d00",
-            bbox={"facecolor": "white", "alpha": 0.75, "lw": 0},
-        )
+        box = {"facecolor": "white", "alpha": 0.75, "lw": 0}
+        corner = {"transform": axis.transAxes, "ha": "right", "va": "bottom"}
+        axis.text(0.98, 0.02, words, fontsize=8, color="#8f3d00", bbox=box, **corner)
 
 
 def _panel_title(row: dict) -> str:
