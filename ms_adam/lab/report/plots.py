@@ -15,6 +15,7 @@ from matplotlib.figure import Figure  # not pyplot: no screen, and nothing globa
 # Okabe & Ito 2008: distinguishable with every common kind of colour blindness.
 BLACK, ORANGE, GREEN, PURPLE = "#000000", "#E69F00", "#009E73", "#CC79A7"
 VERMILION, BLUE, SKY, YELLOW = "#D55E00", "#0072B2", "#56B4E9", "#F0E442"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, "#B8A800")
 PALE_BLUE, PALE_VERMILION, GREY = "#7fc1e8", "#f7b183", "#8a8a8a"  # tints, and what is beside
 STYLE = {
     "font.size": 10,

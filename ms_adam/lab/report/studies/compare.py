@@ -27,16 +27,6 @@ from ms_adam.lab.report.plots import (
 from ms_adam.lab.report.tables import ABSENT, Column, Table, number, table
 from ms_adam.lab.studies.compare.distances import LOSS, Distances
 
-_PALETTE = (
-    plots.BLUE,
-    plots.VERMILION,
-    plots.GREEN,
-    plots.PURPLE,
-    plots.ORANGE,
-    plots.SKY,
-    plots.BLACK,
-    "#B8A800",
-)
 _QUANTITIES = {
     LOSS: ("loss", plots.BLACK),
     "gradient": ("gradient", plots.GREEN),
@@ -223,7 +213,7 @@ def sides_plot(sides: Sequence[dict]) -> Figure:
     for place, side in enumerate(sides):
         x = np.arange(1, len(side["loss"]) + 1)
         look = {
-            "color": _PALETTE[place % len(_PALETTE)],
+            "color": plots.CYCLE[place % len(plots.CYCLE)],
             "linewidth": nested(place, len(sides), 1.1),
             "solid_capstyle": "round",
         }

@@ -37,15 +37,7 @@ from ms_adam.lab.report.plots import (
 )
 from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS, folders
 
-_LOOKS = (
-    (plots.BLACK, "o"),
-    (plots.ORANGE, "s"),
-    (plots.GREEN, "^"),
-    (plots.PURPLE, "v"),
-    (plots.VERMILION, "D"),
-    (plots.BLUE, "P"),
-    (plots.SKY, "X"),
-)
+_LOOKS = tuple(zip(plots.CYCLE, "os^vDPX*"))
 _OURS = {"color": plots.BLUE, "linewidth": 1.3, "marker": "o", "markersize": 3}
 _MINDSPORE = {
     "color": plots.VERMILION,
@@ -321,7 +313,7 @@ def _palette() -> Image.Image:
     thin paths alike.
     """
     greys = np.linspace(0, 255, 96)[:, None].repeat(3, axis=1)
-    names = [colour for colour, _ in _LOOKS[1:]] + [_MINIMUM["color"]]
+    names = [*plots.CYCLE, _MINIMUM["color"]]
     colours = np.array([to_rgb(name) for name in names]) * 255
     fading = [
         (1 - share) * colours + share * grey

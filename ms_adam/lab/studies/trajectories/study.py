@@ -59,6 +59,9 @@ def run(configs: Sequence[Comparison], session: Session) -> dict[str, Any]:
             heights = {name: walk.heights() for name, walk in walks.items()}
             np.savez_compressed(folder / HEIGHTS, **heights)
         write_json(folder / RESULTS, content)
+        if config.figure and config.figure.animation:
+            frames = len(config.functions) * config.figure.animation.frames
+            session.tell(f"{config.name}: {frames} frames of animations are drawn last")
         contents.append(content)
     rows = [row for content in contents for row in content["results"]]
     return contents[0] if len(contents) == 1 else {**contents[0], "results": rows}

@@ -158,13 +158,13 @@ def test_the_animation_moves_and_keeps_the_colours():
         frames.append(np.array(film.convert("RGB"), dtype=int))
         assert film.info["duration"] == (500 if number < 2 else 2000)
     assert (frames[0] != frames[1]).any() and (frames[1] != frames[2]).any()
-    orange = np.array([0xE6, 0x9F, 0x00])  # the second path's colour: in the legend at least
-    assert (np.abs(frames[2] - orange).max(axis=2) <= 2).sum() > 20
+    vermilion = np.array([0xD5, 0x5E, 0x00])  # the second path's colour: in the legend at least
+    assert (np.abs(frames[2] - vermilion).max(axis=2) <= 2).sum() > 20
 
 
 def test_every_optimizer_has_a_colour_in_the_palette():
     table = np.array(pictures._palette().getpalette()).reshape(-1, 3)
-    for colour, _ in pictures._LOOKS:
+    for colour in plots.CYCLE:
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(table - wanted).max(axis=1).min() <= 1
 
