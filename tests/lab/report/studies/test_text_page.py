@@ -1,9 +1,8 @@
 """The page of an experiment on text says what results.json says, whatever sides there were."""
 
-import json
-
 import numpy as np
 import pytest
+from lab.report.studies.report_entries import write
 
 from ms_adam.lab.report.studies import text
 
@@ -27,58 +26,26 @@ def row(side, seed, **changes):
     }
 
 
-def write(out, runs):
-    labels = list(dict.fromkeys(run["label"] for run in runs))
-    entry = {
-        "experiment": "few",
-        "config": {
-            "study": "text",
-            "name": "few",
-            "title": "Cats & dogs",
-            "data": {"words": 300, "train": 2000, "test": 100, "split_seed": 0},
-            "model": {"width": 4},
-            "training": {"epochs": 2, "batch_size": 20},
-            "adam": {"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-            "compare": {"sides": [], "seeds": [0, 1], "least_accuracy": 0.7},
-        },
-        "bags_sha256": "abc123",
-        "words_each": 16.52,
-        "commonest": 0.587,
-        "parameters": 320098,
-        "runs": runs,
-        "bits": [],
-        "duplicates": [],
-        "pairs": [
-            {"a": a, "b": b, "distance": 3.25e-3, "loss": 0.0}
-            for i, a in enumerate(labels)
-            for b in labels[i + 1 :]
-        ],
-        "telling_words": {"rotten": ["dull"], "fresh": ["<i>fine"]},
-        "verdicts": [
-            {
-                "claim": "It is right",
-                "status": "held",
-                "measured": "1",
-                "limit": "2",
-                "why": "Because",
-            }
-        ],
+def page_of(out, runs):
+    curves = {
+        "loss": np.array([0.7, 0.6, 0.5, 0.4]),
+        "test_loss": np.array([0.6, 0.5]),
+        "test_accuracy": np.array([0.5, 0.7]),
     }
-    (out / "few").mkdir()
-    for run in runs:
-        np.savez(
-            out / "few" / run["file"],
-            loss=np.array([0.7, 0.6, 0.5, 0.4]),
-            test_loss=np.array([0.6, 0.5]),
-            test_accuracy=np.array([0.5, 0.7]),
-        )
-    content = {"schema": 1, "environment": {"ms_adam": "0.1.0"}, "results": [entry]}
-    (out / "results.json").write_text(json.dumps(content))
-    return entry
+    config = {
+        "data": {"words": 300, "train": 2000, "test": 100, "split_seed": 0},
+        "model": {"width": 4},
+        "training": {"epochs": 2, "batch_size": 20},
+        "compare": {"sides": [], "seeds": [0, 1], "least_accuracy": 0.7},
+    }
+    more = {"bags_sha256": "abc123", "words_each": 16.52, "commonest": 0.587, "parameters": 320098}
+    words = {"rotten": ["dull"], "fresh": ["<i>fine"]}
+    write(out, runs, [curves] * len(runs), config, telling_words=words, **more)
+    return text.write_page(out).read_text(encoding="utf-8")
 
 
 def test_numbers_are_those_of_the_runs(tmp_path):
-    write(
+    page = page_of(
         tmp_path,
         [
             row(side, seed, step_ms=[times * 2.0, times * 4.0])
@@ -86,9 +53,8 @@ def test_numbers_are_those_of_the_runs(tmp_path):
             for seed in (0, 1)
         ],
     )
-    page = text.write_page(tmp_path).read_text(encoding="utf-8")
     for words in (
-        "1 of 1 claims held",
+        "1 of 3 claims held",
         "320,098 parameters",
         "16.5 words each",
         "58.70%",
@@ -106,8 +72,7 @@ def test_numbers_are_those_of_the_runs(tmp_path):
 
 
 def test_sides_that_are_not_drawn_elsewhere_and_have_no_time(tmp_path):
-    write(tmp_path, [row("lazy_epsilon_hat", 0, step_ms=None)])
-    page = text.write_page(tmp_path).read_text(encoding="utf-8")
+    page = page_of(tmp_path, [row("lazy_epsilon_hat", 0, step_ms=None)])
     assert '<td class="number">–</td>\n<td class="number">–</td>' in page
 
 
