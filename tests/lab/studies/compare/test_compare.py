@@ -115,6 +115,15 @@ def test_limits_are_the_tolerance_or_the_noise_floor(free, floor, tolerance, sta
     assert status == judge.HELD or found.first.quantity == next(iter(free))
 
 
+def test_noise_decides_nothing_unless_it_differs_at_equal_gradients():
+    free = distances(parameter={2: (1, 0)})
+    free.tables["parameter"][JUDGED] = 0
+    assert judged(free, distances()).status == judge.HELD  # and not equal
+    found = judged(free, distances(parameter={2: (0.5, 0)}))
+    assert (found.status, found.cause, found.first.step) == (judge.PARTED, judge.UPDATE, 2)
+    assert "in the update, not in the gradient: from the same gradients" in found.sentence
+
+
 # ---- the config
 
 

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ms_adam.lab.measure import EQUAL, METRICS
 from ms_adam.lab.studies.compare import judge, run, sides
-from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
+from ms_adam.lab.studies.compare.config import load_comparison
 from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.noise import (
     FACTOR,
@@ -131,33 +130,6 @@ def test_judged_leaves_out_noise_and_all_else_does_not():
     assert found.at("gradient", 0, 0)["different"] == 2
     assert (found.relative("parameter")[0, 0], found.judged("parameter")[0, 0]) == (1.0, 0.0)
     assert np.isnan(found.relative("loss")).all()
-
-
-def judged(free, replayed):
-    def distances(relative, of_judged):
-        found = Distances.empty(["w"], ["gradient", "parameter"], 2)
-        for table in found.tables.values():
-            table[...] = np.array(EQUAL)[:, None, None]
-        for metric, value in (("relative", relative), ("judged", of_judged), ("different", 1)):
-            found.tables["parameter"][list(METRICS).index(metric), 1] = value
-        return found
-
-    floor = Distances.empty(["w"], ["gradient", "parameter"], 2)
-    for table in floor.tables.values():
-        table[...] = np.array(EQUAL)[:, None, None]
-    return judge.judge(
-        ("A", "B"), distances(*free), distances(*replayed), (floor, floor), Tolerance()
-    )
-
-
-def test_noise_decides_nothing_but_is_not_called_equal():
-    assert judged((1.0, 0.0), (0.0, 0.0)).status == judge.HELD
-
-
-def test_an_update_that_differs_in_noise_alone_is_found():
-    found = judged((1.0, 0.0), (0.5, 0.5))
-    assert (found.status, found.cause, found.first.step) == (judge.PARTED, judge.UPDATE, 2)
-    assert "in the update, not in the gradient: from the same gradients" in found.sentence
 
 
 # ---- in networks
