@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
-from ms_adam.options import Formula, check_bool, check_decay_rate, check_positive, unpack_betas
+from ms_adam.options import Formula, check_bool, check_decay_rate, check_eps, unpack_betas
 
 OPTIONS = ("betas", "eps", "maximize")  # of a group, besides those of `nn.Optimizer`
 
@@ -153,12 +153,13 @@ class Listed(Scheduled):
         return Tensor(values[step])
 
 
-def take_options(class_name, params):
+def take_options(class_name, params, infinity_norm):
     """Removes the options that `nn.Optimizer` does not know from the groups.
 
     Args:
         class_name: the optimizer's class name, for error messages.
         params: the parameters, or groups as dicts.
+        infinity_norm: as in `Formula`.
 
     Returns:
         The parameters or groups for `nn.Optimizer`, and a dict from the id of a Parameter to the
@@ -175,7 +176,7 @@ def take_options(class_name, params):
             given = {name: group[name] for name in OPTIONS if name in group}
         if given:
             group = {key: value for key, value in group.items() if key not in OPTIONS}
-            fields = _fields(class_name, given)
+            fields = _fields(class_name, given, infinity_norm)
             if "params" in group:
                 group["params"] = list(group["params"])
                 options.update((id(parameter), fields) for parameter in group["params"])
@@ -183,14 +184,14 @@ def take_options(class_name, params):
     return groups, options
 
 
-def _fields(class_name, given):
+def _fields(class_name, given, infinity_norm):
     fields = {}
     if "betas" in given:
         fields["beta1"], fields["beta2"] = unpack_betas(class_name, given["betas"])
         for name in ("beta1", "beta2"):
             check_decay_rate(class_name, name, fields[name])
     if "eps" in given:
-        check_positive(class_name, "eps", given["eps"])
+        check_eps(class_name, given["eps"], infinity_norm)
         fields["eps"] = given["eps"]
     if "maximize" in given:
         check_bool(class_name, "maximize", given["maximize"])

@@ -75,9 +75,9 @@ class Fused(nn.Cell):
             )
         )
         self.moments = ParameterTuple(sum(state.moments_here().values(), ()))
-        self.numbers = ParameterTuple(
-            tuple(state.numbers[name] for name in _NUMBERS if name in state.numbers)
-        )
+        # AdaMax has one power; it also takes the place of the second.
+        numbers = {"beta2_power": state.numbers["beta1_power"], **state.numbers}
+        self.numbers = ParameterTuple(tuple(numbers[name] for name in _NUMBERS if name in numbers))
         formulas = [_formula_row(f, execution) for f in (formula, *groups.formulas)]
         self.formulas = Tensor(formulas, ms.float64)
         self.plan = Tensor(_plan(parameters, state, groups), ms.int64)
@@ -149,6 +149,7 @@ def _formula_row(formula, execution):
         formula.decoupled,
         formula.lazy,
         formula.maximize,
+        formula.infinity_norm,
     ]
 
 

@@ -49,7 +49,10 @@ class Primitive(OperatorBackend):
     """Runs for float32 weights; arguments, inputs and outputs are those of `OperatorBackend`."""
 
     capabilities = Capabilities(
-        kernel="MindSpore's Adam kernel", weight_dtypes=(ms.float32,), lazy=False
+        kernel="MindSpore's Adam kernel",
+        weight_dtypes=(ms.float32,),
+        infinity_norm=False,
+        lazy=False,
     )
 
     @classmethod
