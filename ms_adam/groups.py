@@ -6,7 +6,7 @@ group, computed once a step.
 """
 
 import math
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import mindspore as ms
 import numpy as np
@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
 from ms_adam.options import Formula, check_bool, check_decay_rate, check_eps, unpack_betas
+from ms_adam.state import Owned
 
 OPTIONS = ("betas", "eps", "maximize")  # of a group, besides those of `nn.Optimizer`
 
@@ -34,7 +35,7 @@ class Groups(NamedTuple):
     formulas: Tuple[Formula, ...]
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]
-    owned: Tuple[Optional[Tuple[int, int]], ...]
+    owned: Tuple[Owned, ...]
 
 
 class GroupValues(nn.Cell):
@@ -71,11 +72,11 @@ class GroupValues(nn.Cell):
             weight_decays += (decay(done),)
         return learning_rates, weight_decays
 
-    def fixed_rates(self):
+    def fixed_rates(self) -> List[Parameter]:
         """Returns the Parameters of the fixed learning rates."""
         return [rate.value for rate in self.learning_rates if isinstance(rate, Fixed)]
 
-    def moving(self):
+    def moving(self) -> Tuple[Tensor, ...]:
         """Returns the fixed learning rates as tensors, so that a change compiles no new graph.
 
         In PyNative mode, a compiled step does not see data that replaced those of a Parameter.
@@ -153,7 +154,7 @@ class Listed(Scheduled):
         return Tensor(values[step])
 
 
-def take_options(class_name, params, infinity_norm):
+def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any, Dict[int, dict]]:
     """Removes the options that `nn.Optimizer` does not know from the groups.
 
     Args:
@@ -169,7 +170,8 @@ def take_options(class_name, params, infinity_norm):
         isinstance(group, dict) for group in params
     ):
         return params, {}
-    groups, options = [], {}
+    groups: List[Any] = []
+    options: Dict[int, dict] = {}
     for group in params:
         given = {}
         if isinstance(group, dict):
@@ -199,7 +201,9 @@ def _fields(class_name, given, infinity_norm):
     return fields
 
 
-def split_groups(optimizer, formula, options, owned):
+def split_groups(
+    optimizer: nn.Optimizer, formula: Formula, options: Dict[int, dict], owned: Sequence[Owned]
+) -> Tuple[Groups, GroupValues]:
     """Returns the groups that `nn.Optimizer` made of its arguments.
 
     Args:
@@ -259,12 +263,12 @@ class Rates:
         else:
             self.sources = [optimizer.learning_rate]
 
-    def read(self, done):
+    def read(self, done: Parameter) -> Union[float, List[float]]:
         """Returns the rate after `done` steps, a float; with groups, a list with one for each."""
         values = [float(value.now(done).asnumpy().reshape(())) for value in _values(self.sources)]
         return values if self.has_groups else values[0]
 
-    def write(self, value):
+    def write(self, value: Any) -> None:
         """Sets all rates to a number, or each to its own."""
         values = list(value) if isinstance(value, (list, tuple)) else [value] * len(self.sources)
         if len(values) != len(self.sources):
@@ -273,7 +277,7 @@ class Rates:
                 f"{len(self.sources)}, one for each group with a rate, but got "
                 f"{len(values)}."
             )
-        wanted = {}
+        wanted: Dict[int, tuple] = {}
         for place, (source, rate) in enumerate(zip(self.sources, values)):
             if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
                 raise TypeError(

@@ -14,6 +14,7 @@ so each variant of Adam is one kernel, step_size * m / (sqrt(v) + epsilon), fed 
 """
 
 import math
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -193,6 +194,6 @@ def _half_log(beta):
     return 0.5 * math.log(beta) if beta > 0.0 else -math.inf
 
 
-def scalar_dtype(device_target):
+def scalar_dtype(device_target: str) -> Any:
     """Returns the widest float of a device: Ascend has no float64 vector unit."""
     return ms.float32 if device_target == "Ascend" else ms.float64

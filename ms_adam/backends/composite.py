@@ -7,6 +7,7 @@ from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.operators import Batch, OperatorBackend, pick
+from ms_adam.options import Formula
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
 _cast, _assign, _mul, _sub = P.Cast(), P.Assign(), P.Mul(), P.Sub()
@@ -164,5 +165,5 @@ class Composite(OperatorBackend):
     capabilities = Capabilities(kernel="the step of operators", offload=True)
 
     @classmethod
-    def batch_for(cls, formula):
+    def batch_for(cls, formula: Formula) -> type:
         return LazyBatch if formula.lazy else CompositeBatch
