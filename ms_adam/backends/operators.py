@@ -71,16 +71,11 @@ class OperatorBackend(nn.Cell):
         """Returns why this backend cannot run; None if it can."""
         return cls.capabilities.obstacle(formula, execution, weights, device_target)
 
-    @staticmethod
-    def kernel_rate(beta: float) -> float:
-        """Returns the decay rate that the backend's arithmetic applies for beta."""
-        return beta
-
     def __init__(self, formula, execution, parameters, state, groups, device_target):
         super().__init__(auto_prefix=False)
         dtype, weights = scalar_dtype(device_target), state.weights
         self.count = UpdateCount(formula, state.numbers, dtype)
-        self.scalars = StepScalars(groups.formulas, self.kernel_rate, dtype)
+        self.scalars = StepScalars(groups.formulas, self.capabilities.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
             # Nothing is updated where there are no elements, and 2.7.0 cannot copy such a tensor.

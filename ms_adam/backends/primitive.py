@@ -3,7 +3,6 @@
 from typing import Optional, Sequence
 
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor
 from mindspore.ops import operations as P
 
@@ -55,6 +54,7 @@ class Primitive(OperatorBackend):
     capabilities = Capabilities(
         kernel="MindSpore's Adam kernel",
         weight_dtypes=(ms.float32,),
+        float32_betas=True,
         infinity_norm=False,
         lazy=False,
     )
@@ -85,8 +85,3 @@ class Primitive(OperatorBackend):
         if formula.nesterov:
             return "MindSpore's AMSGrad kernel has no Nesterov momentum"
         return None
-
-    @staticmethod
-    def kernel_rate(beta: float) -> float:
-        """The kernel takes beta in float32 and subtracts it from 1."""
-        return float(np.float32(beta))
