@@ -1,9 +1,9 @@
 """The number of threads, and the reasons for which the kernel cannot run."""
 
-from types import SimpleNamespace
-
 import pytest
+from mindspore import Parameter, Tensor
 
+import ms_adam
 from ms_adam.backends import fused, toolchain
 
 
@@ -42,8 +42,8 @@ def fresh(kernel, kernel_cache, monkeypatch):
 
 
 def obstacle(device_target="CPU"):
-    formula, execution = SimpleNamespace(lazy=False), SimpleNamespace(on_host=False)
-    return fused.Fused.obstacle(formula, execution, (), device_target)
+    optimizer = ms_adam.Adam([Parameter(Tensor([1.0]), name="w")], backend="composite")
+    return fused.Fused.obstacle(optimizer.formula, optimizer.execution, (), device_target)
 
 
 def test_no_obstacle(fresh):
