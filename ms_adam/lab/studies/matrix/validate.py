@@ -94,8 +94,8 @@ def validate(
         save: Called with the content so far: at the start, and after each cell.
 
     Returns:
-        The content of ``validate.json``: ``schema``, ``environment``, ``complete`` (whether all cells
-        were judged), and in ``results`` one entry for each comparison of a cell: ``case``,
+        The content of ``validate.json``: ``schema``, ``environment``, ``complete`` (whether all
+        cells were judged), and in ``results`` one entry for each comparison of a cell: ``case``,
         ``dtype``, ``mode``, ``backend``, ``against`` ("reference" or "nn.Adam"), ``status``,
         ``share`` (the largest distance as a share of its bound, or None) and ``note``.
     """
