@@ -20,6 +20,7 @@ from ms_adam.state import ShardLayout, State, layout_entry, weight_kinds
 
 _assign_add, _cast, _reshape = P.AssignAdd(), P.Cast(), P.Reshape()
 _STEP_DTYPES = (ms.int32, ms.int64, ms.float32, ms.float64)  # of global_step
+_UNCOPIED = (ops.HyperMap, ops.Map, ops.MultitypeFuncGraph, ops.Primitive)
 # A Cell calls these around `construct`; a launch by address would miss them.
 _HOOKS = ("_forward_pre_hook", "_forward_hook", "_backward_pre_hook", "_backward_hook")
 
@@ -43,7 +44,7 @@ class Optimizer(nn.Optimizer):
         super().__init__(arguments["learning_rate"], params, arguments["weight_decay"], 1.0)
         self.loss_scale = arguments["loss_scale"]
         _check_parameters(class_name, self.parameters)
-        self._keep_arguments(arguments)
+        self._keep_arguments({name: arguments[name] for name in arguments if name in given})
         self._choose_backend(class_name, arguments)
         self._make_state(class_name)
         self._make_step(class_name, params, options)
@@ -227,7 +228,7 @@ class Optimizer(nn.Optimizer):
         for _, cell in self.cells_and_names():
             for value in vars(cell).values():
                 for part in value if isinstance(value, tuple) else (value,):
-                    if isinstance(part, (ops.HyperMap, ops.Map, ops.Primitive)):
+                    if isinstance(part, _UNCOPIED):
                         memo[id(part)] = part
         duplicate = memo[id(self)] = type(self).__new__(type(self))
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))

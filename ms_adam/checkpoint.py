@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Union
 
 import numpy as np
-from mindspore import Parameter, Tensor, log
+from mindspore import Parameter, Tensor, log, nn
 
 from ms_adam import checkpoint_forms as forms
 from ms_adam import state
@@ -30,7 +30,11 @@ Names = Union[List[str], Dict[int, str]]
 
 
 def load_state(
-    optimizer, checkpoint: Checkpoint, *, step: Optional[int] = None, names: Optional[Names] = None
+    optimizer: nn.Optimizer,
+    checkpoint: Checkpoint,
+    *,
+    step: Optional[int] = None,
+    names: Optional[Names] = None,
 ) -> None:
     """Sets the moments and the counters of an optimizer from a checkpoint.
 
@@ -87,7 +91,7 @@ def load_state(
 def convert_checkpoint(
     source: Checkpoint,
     target: Union[str, os.PathLike],
-    optimizer,
+    optimizer: nn.Optimizer,
     *,
     step: Optional[int] = None,
     names: Optional[Names] = None,
@@ -157,10 +161,12 @@ class _Reading(NamedTuple):
     others: Dict[str, Any]
 
 
-def _read_state(optimizer, checkpoint, step, names) -> _Reading:
+def _read_state(
+    optimizer: nn.Optimizer, checkpoint: Any, step: Optional[int], names: Optional[Names]
+) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
     class_name = type(optimizer).__name__
-    if not all(hasattr(optimizer, name) for name in ("state", "shares", *state.RESTORED)):
+    if not all(hasattr(optimizer, name) for name in ("state", "shares", "global_step")):
         raise TypeError(
             f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
@@ -193,21 +199,15 @@ def _read_state(optimizer, checkpoint, step, names) -> _Reading:
         slot.fill(given[name])
     # A buffer may hold many parameters, but is written once.
     buffers = {id(slot.buffer): slot for slot in wanted.values()}.values()
-    formula = optimizer.formula
     return _Reading(
         [(slot.parameter, slot.buffer) for slot in buffers]
-        + [
-            (optimizer.global_step, np.array([global_step], np.int32)),
-            (optimizer.update_count, np.array([updates], np.int32)),
-            (optimizer.beta1_power, np.array(formula.beta1**updates, np.float32)),
-            (optimizer.beta2_power, np.array(formula.beta2**updates, np.float32)),
-            (optimizer.counted_power, np.array(formula.beta2**updates, np.float32)),
-        ],
+        + [(optimizer.global_step, np.array([global_step], np.int32))]
+        + state.numbers_after(optimizer, updates),
         _renamed(content, optimizer),
     )
 
 
-def gather_state(optimizer) -> Dict[str, Parameter]:
+def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     """Returns the whole state of an optimizer with ``shard_state=True``, gathered from all ranks.
 
     Every rank must call it, and every rank gets the whole state. One of them may save it:
@@ -230,7 +230,8 @@ def gather_state(optimizer) -> Dict[str, Parameter]:
     values = {name: slot.value() for name, slot in _slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
-    values.update((name, getattr(optimizer, name).asnumpy()) for name in state.RESTORED)
+    for name in sorted(("global_step", *optimizer.state.after)):
+        values[name] = getattr(optimizer, name).asnumpy()
     return {
         name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
         for name, value in values.items()

@@ -8,7 +8,7 @@ wait for such an answer: `scalars.UpdateCount` decides in the graph, by equality
 """
 
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def power_range(power: float, beta: float) -> Optional[PowerRange]:
     return PowerRange(power, beta, abs(estimate), (estimate - 0.5) / (1.0 + drift), most)
 
 
-def nearest_count(evidence) -> int:
+def nearest_count(evidence: Sequence[PowerRange]) -> int:
     """Returns the count nearest to the best of several `PowerRange`s; 0 if there are none.
 
     Where one has an estimate and another one underflowed, the result is at least what the latter
@@ -142,6 +142,7 @@ def nearest_count(evidence) -> int:
     if not estimates:
         return math.ceil(least)
     best = estimates[0]
+    assert best.estimate is not None
     if _contradict(evidence):
         least, most = max(0.0, best.least), best.most
     else:

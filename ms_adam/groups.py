@@ -30,7 +30,7 @@ class Groups(NamedTuple):
             and `size` at rows; None if it updates none. All of them, except with `shard_state`.
     """
 
-    index: Tuple[int, ...]
+    index: Tuple[int, ...]  # type: ignore[assignment]  # hides tuple.index
     formulas: Tuple[Formula, ...]
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]

@@ -89,6 +89,16 @@ _SWITCHES = (
 )
 
 
+# The arguments that an optimizer may lack.
+_NEUTRAL = dict(
+    use_locking=False,
+    use_nesterov=False,
+    use_amsgrad=False,
+    epsilon_hat=False,
+    bias_correction=True,
+)
+
+
 def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> Dict[str, Any]:
     """Returns the arguments of an optimizer, checked, each under one name.
 
@@ -110,8 +120,9 @@ def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> 
                 f"For '{class_name}', '{alias}' and '{both[0]}' name the same value: give one of "
                 f"them, but got {alias}={given[alias]!r} and {both[0]}={given[both[0]]!r}."
             )
-    arguments = {
-        name: float(value) if isinstance(value, Default) else value for name, value in given.items()
+    arguments: Dict[str, Any] = {
+        name: float(value) if isinstance(value, Default) else value
+        for name, value in {**_NEUTRAL, **given}.items()
     }
     unknown, lr, betas = (arguments.pop(name) for name in ("unknown", "lr", "betas"))
     if unknown:

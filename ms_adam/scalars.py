@@ -45,7 +45,8 @@ class UpdateCount(nn.Cell):
     def __init__(self, formula, numbers, dtype):
         super().__init__(auto_prefix=False)
         self.update_count, self.counted_power = numbers["update_count"], numbers["counted_power"]
-        self.beta1_power, self.beta2_power = numbers["beta1_power"], numbers["beta2_power"]
+        self.beta1_power, self.has_second = numbers["beta1_power"], "beta2_power" in numbers
+        self.last_power = numbers["beta2_power" if self.has_second else "beta1_power"]
         self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
         self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
         self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
@@ -54,7 +55,7 @@ class UpdateCount(nn.Cell):
         self.dtype = dtype
 
     def construct(self, global_step):
-        power = self.beta2_power
+        power = self.last_power
         loaded = _select(
             _reshape(_equal(power, self.no_update), (1,)),
             self.none,
@@ -64,11 +65,14 @@ class UpdateCount(nn.Cell):
         count = _add(_select(ours, self.update_count, loaded), self.one)
         t = _cast(_reshape(count, ()), self.dtype)
         power1 = _cast(self.unit - correction(t, self.half_log_beta1, self.unit), ms.float32)
-        power2 = _cast(self.unit - correction(t, self.half_log_beta2, self.unit), ms.float32)
         _assign(self.update_count, count)
-        _assign(self.beta1_power, power1)
-        _assign(self.beta2_power, power2)
-        _assign(self.counted_power, power2)
+        _assign(self.beta1_power, _reshape(power1, self.beta1_power.shape))
+        if self.has_second:
+            power2 = _cast(self.unit - correction(t, self.half_log_beta2, self.unit), ms.float32)
+            _assign(self.last_power, power2)
+            _assign(self.counted_power, power2)
+        else:
+            _assign(self.counted_power, power1)
         return t
 
 

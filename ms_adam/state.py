@@ -58,14 +58,15 @@ class Number(NamedTuple):
         dtype: its dtype.
         initial: its first value, of its shape.
         needed: as in `Entry`.
-        restored: whether a checkpoint sets it.
+        after: maps a formula and a number of updates to the value after them; None for a value that
+            no checkpoint sets.
     """
 
     name: str
     dtype: Any
     initial: Any
     needed: Callable[[Formula, Execution], bool]
-    restored: bool
+    after: Optional[Callable[[Formula, int], float]]
 
 
 def _always(formula, execution):
@@ -84,13 +85,13 @@ ENTRIES = (
 MOMENTS = tuple(entry.name for entry in ENTRIES if entry.is_moment)
 NUMBERS = (
     # The powers, so that `nn.Adam` can continue from a checkpoint of ms_adam.
-    Number("beta1_power", ms.float32, 1.0, _always, True),
-    Number("beta2_power", ms.float32, 1.0, _always, True),
-    Number("update_count", ms.int32, [0], _always, True),
-    Number("counted_power", ms.float32, 1.0, _always, True),  # see `scalars.UpdateCount`
-    Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, False),
+    Number("beta1_power", ms.float32, 1.0, _always, lambda formula, t: formula.beta1**t),
+    Number("beta2_power", ms.float32, 1.0, _always, lambda formula, t: formula.beta2**t),
+    Number("update_count", ms.int32, [0], _always, lambda formula, t: t),
+    # See `scalars.UpdateCount`.
+    Number("counted_power", ms.float32, 1.0, _always, lambda formula, t: formula.beta2**t),
+    Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, None),
 )
-RESTORED = tuple(sorted(("global_step", *(number.name for number in NUMBERS if number.restored))))
 ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
 
@@ -110,6 +111,7 @@ class State:
         weights: what the update acts on: the master weight of a parameter if it has one here, else
             the parameter; `parameters` itself without master weights.
         numbers: {name: Parameter}.
+        after: {name: function} of the numbers that a checkpoint sets; see `Number`.
         layout: the `FlatLayout` of flat state; None without.
     """
 
@@ -140,11 +142,12 @@ class State:
                         for buffer, parameter in zip(buffers, parameters)
                     )
                 )
+        numbers = [number for number in NUMBERS if number.needed(formula, execution)]
         self.numbers = {
             number.name: _parameter(Tensor(number.initial, number.dtype), number.name)
-            for number in NUMBERS
-            if number.needed(formula, execution)
+            for number in numbers
         }
+        self.after = {number.name: number.after for number in numbers if number.after is not None}
 
     def moments_here(self) -> Dict[str, ParameterTuple]:
         """Returns the moments that this process keeps, by name."""
@@ -174,7 +177,8 @@ class FlatLayout(NamedTuple):
     @classmethod
     def of(cls, parameters: Sequence[Parameter], owned: Sequence[Owned]) -> "FlatLayout":
         """Returns the layout of what is owned, each from a multiple of `ALIGNMENT` elements on."""
-        layout, ends = cls([], [], [], []), {}
+        layout = cls([], [], [], [])
+        ends: Dict[str, int] = {}
         for parameter, own in zip(parameters, owned):
             if own is not None:
                 dtype = dtype_name(compute_dtype(parameter.dtype))
@@ -187,7 +191,7 @@ class FlatLayout(NamedTuple):
 
     def sizes(self) -> Dict[str, int]:
         """Returns the length of the buffer of each dtype, float32 first."""
-        sizes = {}
+        sizes: Dict[str, int] = {}
         for shape, dtype, offset in zip(self.shapes, self.dtypes, self.offsets):
             end = offset + _aligned(int(np.prod(shape)))
             sizes[dtype] = max(sizes.get(dtype, ALIGNMENT), end)
@@ -323,6 +327,16 @@ def shape_of_rows(shape: Sequence[int], size: int) -> Tuple[int, ...]:
 def dtype_name(dtype: Any) -> str:
     """Returns MindSpore's dtype in NumPy's words: "float32"."""
     return str(dtype).lower()
+
+
+def numbers_after(optimizer: Any, updates: int) -> List[Tuple[Parameter, np.ndarray]]:
+    """Returns (Parameter, array) of the numbers of an optimizer after a number of updates."""
+    found = []
+    for name, after in optimizer.state.after.items():
+        number = optimizer.state.numbers[name]
+        value = np.array(after(optimizer.formula, updates), dtype_name(number.dtype))
+        found.append((number, value.reshape(number.shape)))
+    return found
 
 
 def on_host(optimizer: Any) -> frozenset:

@@ -28,8 +28,8 @@ def invoke(monkeypatch):
     from typer.testing import CliRunner
 
     from ms_adam.lab import cli
-    from ms_adam.lab.cli import ending
+    from ms_adam.lab.cli import common
 
     # The command handles SIGTERM for its own process; the test's stays as it is.
-    monkeypatch.setattr(ending.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(common.signal, "signal", lambda *_: None)
     return lambda *arguments: CliRunner().invoke(cli.app, [str(a) for a in arguments])

@@ -1,5 +1,6 @@
 """docs/api/: the API reference builds without a warning and has every public name."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,27 @@ def test_every_public_name_is_described(pages):
     wanted = {f"ms_adam.{name}" for name in ms_adam.__all__}
     wanted |= {f"ms_adam.reference.{name}" for name in reference.__all__}
     assert wanted - described == set()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [getattr(module, name) for module in (ms_adam, reference) for name in module.__all__],
+    ids=lambda value: f"{value.__module__}.{value.__qualname__}",
+)
+def test_public_names_have_type_hints(value):
+    functions = [value]
+    if isinstance(value, type):
+        functions = [
+            function
+            for name, function in vars(value).items()
+            if inspect.isfunction(function) and (name == "__init__" or not name.startswith("_"))
+        ]
+    for function in functions:
+        signature = inspect.signature(function)
+        missing = [
+            name
+            for name, parameter in signature.parameters.items()
+            if name != "self" and parameter.annotation is parameter.empty
+        ]
+        assert missing == [], function
+        assert signature.return_annotation is not signature.empty or function.__name__ == "__init__"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.report import scaling
+from ms_adam.lab.report.studies import ranks as scaling
 from ms_adam.lab.studies.ranks import cost
 from ms_adam.lab.studies.ranks.cost import Wire, sent_bytes, state_bytes, step_seconds
 

@@ -1,7 +1,7 @@
 """How one update is carried out. All backends have the same arguments, inputs and outputs."""
 
 import functools
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from mindspore import Parameter, log
 
@@ -13,7 +13,7 @@ from ms_adam.options import Execution, Formula
 from ms_adam.state import WeightKind
 
 # In the order in which "auto" tries them: the fastest first.
-BACKENDS = {"fused": Fused, "primitive": Primitive, "composite": Composite}
+BACKENDS: Dict[str, Any] = {"fused": Fused, "primitive": Primitive, "composite": Composite}
 CHOICES = ("auto", *BACKENDS)
 
 
@@ -101,7 +101,7 @@ def packing_for(
                 f"parameter '{parameters[i].name}' of {parameters[i].dtype} on the CPU exactly; "
                 f"backend={able} can, and for bfloat16 master_weights=True."
             )
-    alike = {}
+    alike: Dict[Any, List[int]] = {}
     for i in places:
         alike.setdefault(OperatorPacking.sent_as(parameters[i].dtype), []).append(i)
     return [

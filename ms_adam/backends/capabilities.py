@@ -48,9 +48,10 @@ class Capabilities(NamedTuple):
         missing = missing_dtype(weights, device_target)
         if missing is not None:
             return missing
-        for weight in weights if self.weight_dtypes is not None else ():
-            if weight.dtype not in self.weight_dtypes:
-                names = " and ".join(map(dtype_name, self.weight_dtypes))
+        dtypes = FLOATS if self.weight_dtypes is None else self.weight_dtypes
+        for weight in weights:
+            if weight.dtype not in dtypes:
+                names = " and ".join(map(dtype_name, dtypes))
                 return (
                     f"{self.kernel} is exact enough for {names} weights only, and "
                     f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 and "

@@ -65,10 +65,14 @@ class CompositeBatch(Batch):
         update = self.div(
             self.mul(step_size, update_numerator), self.add(self.sqrt(largest), epsilon)
         )
+        return self.subtract(weight, decay_factor, update), m, v, largest
+
+    def subtract(self, weight, decay_factor, update):
+        """Returns the new weight."""
         w = _cast(weight, self.dtype)
         if self.decoupled_decay:
             w = _mul(w, decay_factor)  # Loshchilov & Hutter 2019, Algorithm 2
-        return _cast(_sub(w, update), self.weight_dtype), m, v, largest
+        return _cast(_sub(w, update), self.weight_dtype)
 
     def lerp64(self, start, end, weight):
         return self.add(start, self.mul(weight, self.sub(end, start)))

@@ -13,7 +13,7 @@ from ms_adam.backends import toolchain
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
 
-SOURCE = Path(__file__).with_name("fused_cpu.cc")
+SOURCE = Path(__file__).with_name("kernel")
 FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
 
 # The order of these in the launch.

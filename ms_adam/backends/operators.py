@@ -13,6 +13,7 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
+from ms_adam.backends.capabilities import Capabilities
 from ms_adam.compat import InplaceCopy, bfloat16
 from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
@@ -49,7 +50,7 @@ class OperatorBackend(nn.Cell):
         A value that depends on the whole step.
     """
 
-    capabilities = None  # a `Capabilities`
+    capabilities: Capabilities
 
     @classmethod
     def batch_for(cls, formula):

@@ -1,12 +1,13 @@
-"""Builds a C++ source of ours into a shared library, once for each user, compiler and CPU.
+"""Builds our C++ into a shared library, once for each user, compiler and CPU.
 
-The library is native code that this process will load, so it is kept as carefully as a key: in a
-directory that only its owner can enter, and an entry that is damaged, foreign or writable for
-others is built anew, never loaded.
+The library becomes native code of this process, so it is protected like a key. It lies in a
+directory that only its owner can enter. An entry that is damaged, foreign or writable by others is
+rebuilt, never loaded.
 """
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -19,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple, Union
 
 _log = logging.getLogger(__name__)
 
@@ -29,41 +30,38 @@ FLAGS = (
     "-fPIC",
     "-shared",
     "-pthread",
-    "-ffp-contract=off",  # a * b + c in two roundings, in vectors and at their ends alike
-    "-fno-math-errno",  # std::sqrt is the instruction; nobody reads errno
-    "-fno-trapping-math",  # both sides of a selection may be computed; no exception flag is read
-    "-Wl,-z,nodelete",  # stays loaded while a thread that came too late runs out
+    "-ffp-contract=off",  # a * b + c rounds twice, in vectors and in their remainders alike
+    "-fno-math-errno",  # std::sqrt is one instruction; errno is not read
+    "-fno-trapping-math",  # both sides of a selection may be computed; exception flags are not read
+    "-Wl,-z,nodelete",  # stays loaded until threads that started too late have returned
 )
-# Vectors as wide as this CPU has. Not every compiler knows the flag on every machine.
+# The widest vectors of this CPU. Some compilers lack the flag on some machines.
 NATIVE = ("-march=native",)
 
 _DIGEST = hashlib.sha256().digest_size
 
 
 class BuildError(RuntimeError):
-    """There is no library, and why: a phrase without a full stop."""
+    """The library cannot be built. The message is a phrase without a full stop."""
 
 
 class Compiler(NamedTuple):
     """A C++ compiler.
 
     Attributes:
-        command: how it is called: a program and arguments.
-        version: what it says about itself.
+        command: Program and arguments.
+        version: Its output for `--version`.
     """
 
     command: Tuple[str, ...]
     version: str
 
 
-def find_compiler():
-    """The first of $CXX, c++, g++ and clang++ that can be called.
-
-    Returns:
-        A `Compiler`.
+def find_compiler() -> Compiler:
+    """Returns the first of $CXX, c++, g++ and clang++ that runs.
 
     Raises:
-        BuildError: If there is none.
+        BuildError: If none of them does.
     """
     wanted = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
     try:
@@ -88,27 +86,28 @@ def find_compiler():
     raise BuildError(f"no C++ compiler was found; looked for {given}, c++, g++ and clang++ in PATH")
 
 
-def build(source):
-    """Builds a source, or finds what was built from it before.
+def build(source: Union[str, Path]) -> Path:
+    """Builds a library, or returns the one that was built before from the same text.
 
-    The directory is $MS_ADAM_CACHE, else ms_adam in $XDG_CACHE_HOME, else in ~/.cache. If it can not
+    The directory is $MS_ADAM_CACHE, else ms_adam in $XDG_CACHE_HOME, else in ~/.cache. If it cannot
     be used, a temporary directory of this process takes its place.
 
-    Any number of processes may call this at once: one builds, the others wait for it.
+    Any number of processes may call this at once: one builds and the others wait for it.
 
     Args:
-        source: path of a C++ file that includes none of ours.
+        source: A C++ file that includes none of ours; or a folder with one .cc file and the headers
+            (.h) that it includes.
 
     Returns:
-        The Path of a shared library.
+        The path of the shared library, named after the source.
 
     Raises:
-        BuildError: If no compiler is found or it refuses the source.
+        BuildError: If there is no compiler, or it rejects the source.
     """
     source = Path(source)
-    text = source.read_bytes()
+    files = _read(source)
     compiler = find_compiler()
-    key = hashlib.sha256(json.dumps([text.decode(), FLAGS, NATIVE, compiler, _cpu()]).encode())
+    key = hashlib.sha256(json.dumps([files, FLAGS, NATIVE, compiler, _cpu()]).encode())
     name = f"{source.stem}-{key.hexdigest()[:32]}.so"
 
     directory = _cache_directory()
@@ -118,19 +117,27 @@ def build(source):
             return library
         try:
             with _locked(directory):
-                if not _is_intact(library):  # somebody may have built it while we waited
-                    _compile(compiler, text, library)
+                if not _is_intact(library):  # another process may have built it meanwhile
+                    _compile(compiler, files, library)
             return library
         except OSError as error:
-            _log.info("%s can not be used: %s.", directory, error)
+            _log.info("%s cannot be used: %s.", directory, error)
     library = _private_directory() / name
     if not _is_intact(library):
-        _compile(compiler, text, library)
+        _compile(compiler, files, library)
     return library
 
 
-def _cpu():
-    """What -march=native looks at: the kind of CPU and what it can do."""
+def _read(source: Path) -> Dict[str, str]:
+    """Returns the text of each file of a source, by name."""
+    paths = [source]
+    if source.is_dir():
+        paths = sorted(path for path in source.iterdir() if path.suffix in (".cc", ".h"))
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+
+def _cpu() -> Dict[str, str]:
+    """Returns what -march=native depends on: the model of the CPU and its features."""
     keys = ("model name", "flags", "Features", "CPU implementer", "CPU part")
     found = {"machine": platform.machine()}
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
@@ -141,12 +148,12 @@ def _cpu():
     return found
 
 
-def _cache_directory():
-    """The cache directory, mode 0700 and ours; None if that can not be had."""
+def _cache_directory() -> Optional[Path]:
+    """Returns the cache directory, which only this user can enter; None if there is none."""
     given, xdg = os.environ.get("MS_ADAM_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
     if given:
         directory = Path(given).expanduser().absolute()
-    elif os.path.isabs(xdg):  # the XDG specification has relative paths ignored
+    elif os.path.isabs(xdg):  # the XDG specification ignores relative paths
         directory = Path(xdg, "ms_adam")
     else:
         directory = Path(os.path.expanduser("~"), ".cache", "ms_adam")
@@ -159,35 +166,34 @@ def _cache_directory():
         if stat.S_IMODE(status.st_mode) != 0o700:
             directory.chmod(0o700)
     except OSError as error:
-        _log.info("%s can not be used: %s.", directory, error)
+        _log.info("%s cannot be used: %s.", directory, error)
         return None
     return directory
 
 
-_private = None
+@functools.lru_cache(maxsize=None)
+def _private() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="ms_adam-")  # mode 0700
 
 
-def _private_directory():
-    """A directory of this process, removed when it ends."""
-    global _private
-    if _private is None:
-        _private = tempfile.TemporaryDirectory(prefix="ms_adam-")  # mode 0700
-    return Path(_private.name)
+def _private_directory() -> Path:
+    """Returns a directory of this process, removed when the process ends."""
+    return Path(_private().name)
 
 
 @contextlib.contextmanager
-def _locked(directory):
-    """Lets one process at a time in. It saves time alone: entries are renamed into place whole."""
+def _locked(directory: Path) -> Iterator[None]:
+    """Admits one process at a time. This only saves time: entries are renamed into place whole."""
     with open(directory / "lock", "w", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # goes with the process, however that ends
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
         except OSError as error:
             _log.info("%s has no locks (%s); others may build at the same time.", directory, error)
         yield
 
 
-def _is_intact(library):
-    """Whether an entry is ours alone and ends in the digest of what comes before."""
+def _is_intact(library: Path) -> bool:
+    """Returns whether only this user can write an entry and its digest fits its content."""
     try:
         status = os.lstat(library)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
@@ -200,17 +206,20 @@ def _is_intact(library):
     return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
-def _compile(compiler, text, library):
-    """Compiles a source to a temporary name and renames it into place."""
+def _compile(compiler: Compiler, files: Dict[str, str], library: Path) -> None:
+    """Compiles copies of the files, so that the library is that of the hashed text."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as scratch:
+        for name, text in files.items():
+            Path(scratch, name).write_text(text, encoding="utf-8")
+        (unit,) = (str(Path(scratch, name)) for name in files if name.endswith(".cc"))
         output = Path(scratch, "library.so")
         for flags in ((*FLAGS, *NATIVE), FLAGS):
             run = subprocess.run(
-                [*compiler.command, *flags, "-x", "c++", "-", "-o", str(output)],
-                input=text,
+                [*compiler.command, *flags, unit, "-o", str(output)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
                 env={**os.environ, "LC_ALL": "C"},
                 check=False,
             )
@@ -218,17 +227,11 @@ def _compile(compiler, text, library):
                 break
         else:
             said = run.stdout.decode(errors="replace").strip().splitlines()[-10:]
-            raise BuildError(
-                "\n".join(
-                    [
-                        f"{shlex.join(compiler.command)} failed to build the "
-                        f"kernel (exit status {run.returncode}):",
-                        *said,
-                    ]
-                )
-            )
+            command = " ".join(map(shlex.quote, compiler.command))
+            failed = f"{command} failed to build the kernel (exit status {run.returncode}):"
+            raise BuildError("\n".join([failed, *said]))
         content = output.read_bytes()
-        # The loader does not look behind the sections, so that digest and library are one file.
+        # The loader ignores bytes after the sections, so library and digest can be one file.
         output.write_bytes(content + hashlib.sha256(content).digest())
         output.chmod(0o700)
         os.replace(output, library)

@@ -214,16 +214,14 @@ def step_bounds(
 
     # update = step_size * numerator / (sqrt(v) + epsilon), and the error of its corrections.
     v = after.vhat if adam.amsgrad else after.moment2
-    gap = _gap(beta1, arithmetic.beta1, arithmetic, t) + _gap(
-        beta2, arithmetic.beta2, arithmetic, t
-    )
+    gap = _gap(beta1, arithmetic.beta1, arithmetic, t)
+    gap = gap + _gap(beta2, arithmetic.beta2, arithmetic, t)
     correction1 = bias_correction(beta1, t) if adam.bias_correction else 1.0
     correction2 = np.sqrt(bias_correction(beta2, t)) if adam.bias_correction else 1.0
     epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
-    divisor = np.sqrt(v) + epsilon
-    least = np.sqrt(np.maximum(v - error_v, 0.0)) + max(
-        (1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0
-    )
+    root, least_root = np.sqrt(v), np.sqrt(np.maximum(v - error_v, 0.0))
+    divisor = root + epsilon
+    least = least_root + max((1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0)
     step_size = adam.learning_rate * correction2 / correction1
     update = step_size * numerator / divisor
     # Roundings: sqrt, sum, quotient, step size (2), product: 6, and 2 in the step size's factors.

@@ -13,6 +13,7 @@ import numpy as np
 
 from ms_adam import reference
 from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.measure import relative_distance
 from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.train import Step
 
@@ -110,13 +111,6 @@ class Shadow:
             self._position, gradient.astype(np.float64), self._state
         )
         return relative_distance(position, self._position, self._initial)
-
-
-def relative_distance(position: np.ndarray, target: np.ndarray, start: np.ndarray) -> float:
-    """Returns max |position - target| / max |target - start|, and 0 if the first maximum is 0."""
-    distance = np.max(np.abs(position - target))
-    way = np.max(np.abs(target - start))
-    return 0.0 if distance == 0 else float(np.divide(distance, way))
 
 
 class SaveCheckpoints:

@@ -1,9 +1,10 @@
 """AdaGrad (Duchi, Hazan & Singer 2011)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import AT_LEAST_0, array, arrays, check_one_of, override, settle
 from ms_adam.reference.method import Method
@@ -49,10 +50,17 @@ class AdaGrad(Method):
         settle(self, AT_LEAST_0, "learning_rate", "eps", "initial_accumulator")
         check_one_of(self, "epsilon", "outside", "inside")
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> AdaGradState:
         return AdaGradState(0, np.full(np.shape(parameter), self.initial_accumulator))
 
-    def step(self, parameter, gradient, state, *, learning_rate=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: AdaGradState,
+        *,
+        learning_rate: Optional[float] = None,
+    ) -> Tuple[np.ndarray, AdaGradState]:
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g, s = arrays(parameter, gradient=gradient, accumulator=state.accumulator)
         s = array(s + np.square(g))

@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import (
     ABOVE_0,
@@ -27,6 +28,18 @@ class AdamState(NamedTuple):
     moment1: np.ndarray  # m, before correction
     moment2: np.ndarray  # v, before correction
     vhat: Optional[np.ndarray]  # the largest v so far, before correction; None unless amsgrad
+
+
+def regularize(method, w, g, decay):
+    """Returns the gradient of the unscaled, regularized loss, centralized if the method says so."""
+    g = g / method.loss_scale
+    if method.maximize:
+        g = -g
+    if decay:
+        g = g + decay * w
+    if method.centralize and g.ndim >= 2 and g.size:
+        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+    return g
 
 
 @dataclass(frozen=True)
@@ -110,13 +123,21 @@ class Adam(Method):
         ):
             check_one_of(self, name, False, True)
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> AdamState:
         shape = np.shape(parameter)
         return AdamState(
             0, np.zeros(shape), np.zeros(shape), np.zeros(shape) if self.amsgrad else None
         )
 
-    def step(self, parameter, gradient, state, *, learning_rate=None, weight_decay=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: AdamState,
+        *,
+        learning_rate: Optional[float] = None,
+        weight_decay: Optional[float] = None,
+    ) -> Tuple[np.ndarray, AdamState]:
         """Makes one step, as `Method.step`; weight_decay can be given for this step too."""
         alpha = override("learning_rate", learning_rate, self.learning_rate)
         decay = override("weight_decay", weight_decay, self.weight_decay)
@@ -125,14 +146,7 @@ class Adam(Method):
         )
         t = state.step + 1
 
-        g = g / self.loss_scale
-        if self.maximize:
-            g = -g
-        if decay and not self.decoupled:
-            g = g + decay * w
-        if self.centralize and g.ndim >= 2 and g.size:
-            g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
-
+        g = regularize(self, w, g, 0.0 if self.decoupled else decay)
         m = array(self.beta1 * m + (1 - self.beta1) * g)
         # not g**2, which NumPy gives to pow for a number, and rounds otherwise than in an array
         v = array(self.beta2 * v + (1 - self.beta2) * np.square(g))

@@ -1,11 +1,14 @@
 """Clipping by the global norm (Pascanu, Mikolov & Bengio 2013)."""
 
+from typing import List, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import ABOVE_0, array, number
 
 
-def clip_by_global_norm(gradients, max_norm):
+def clip_by_global_norm(gradients: Sequence[ArrayLike], max_norm: float) -> List[np.ndarray]:
     """Scales gradients together so that their joint norm is at most max_norm.
 
         g = g * max_norm / max(norm, max_norm),   norm = sqrt(sum of g^2 over all elements of all g)
@@ -31,8 +34,8 @@ def clip_by_global_norm(gradients, max_norm):
         ValueError: max_norm is out of its range.
     """
     max_norm = number("max_norm", max_norm, ABOVE_0)
-    gradients = [array(g) for g in gradients]
-    norm = np.sqrt(sum(np.sum(g**2) for g in gradients))
+    given = [array(g) for g in gradients]
+    norm = np.sqrt(sum(np.sum(g**2) for g in given))
     if norm >= max_norm:
-        return [array(g * max_norm / norm) for g in gradients]
-    return [g.copy() for g in gradients]
+        return [array(g * max_norm / norm) for g in given]
+    return [g.copy() for g in given]

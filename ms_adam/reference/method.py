@@ -1,5 +1,10 @@
 """The interface of every method of this package."""
 
+from typing import Any, Optional, Tuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
 
 class Method:
     """An optimizer as two pure functions; a frozen dataclass of its numbers.
@@ -9,7 +14,7 @@ class Method:
             message has its name, its value, and the allowed values.
     """
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> Any:
         """Returns the state before the first step, for a parameter of this shape.
 
         Args:
@@ -20,7 +25,14 @@ class Method:
         """
         raise NotImplementedError
 
-    def step(self, parameter, gradient, state, *, learning_rate=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: Any,
+        *,
+        learning_rate: Optional[float] = None,
+    ) -> Tuple[np.ndarray, Any]:
         """Makes one step. Arguments are not changed.
 
         Args:

@@ -1,9 +1,10 @@
 """Momentum (Polyak 1964), in the forms in which it is published."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import (
     AT_LEAST_0,
@@ -71,10 +72,17 @@ class Momentum(Method):
                 f"with form={self.form!r}."
             )
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> MomentumState:
         return MomentumState(0, np.zeros(np.shape(parameter)))
 
-    def step(self, parameter, gradient, state, *, learning_rate=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: MomentumState,
+        *,
+        learning_rate: Optional[float] = None,
+    ) -> Tuple[np.ndarray, MomentumState]:
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g, v = arrays(parameter, gradient=gradient, velocity=state.velocity)
         t = state.step + 1

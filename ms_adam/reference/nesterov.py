@@ -1,9 +1,10 @@
 """Nesterov's accelerated gradient (Nesterov 1983; Sutskever et al. 2013)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import (
     AT_LEAST_0,
@@ -59,15 +60,22 @@ class Nesterov(Method):
         settle(self, BELOW_1, "rho")
         check_one_of(self, "form", "torch", "sutskever")
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> NesterovState:
         return NesterovState(0, np.zeros(np.shape(parameter)))
 
-    def lookahead(self, parameter, state):
+    def lookahead(self, parameter: ArrayLike, state: NesterovState) -> np.ndarray:
         """Returns the point at which the gradient of the next step is taken."""
         w, v = arrays(parameter, velocity=state.velocity)
         return array(w + self.rho * v) if self.form == "sutskever" else w
 
-    def step(self, parameter, gradient, state, *, learning_rate=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: NesterovState,
+        *,
+        learning_rate: Optional[float] = None,
+    ) -> Tuple[np.ndarray, NesterovState]:
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g, v = arrays(parameter, gradient=gradient, velocity=state.velocity)
         t = state.step + 1

@@ -1,9 +1,10 @@
 """RMSProp (Tieleman & Hinton 2012, lecture 6.5)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import (
     AT_LEAST_0,
@@ -66,13 +67,20 @@ class RMSProp(Method):
         check_one_of(self, "epsilon", "outside", "inside")
         check_one_of(self, "centered", False, True)
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> RMSPropState:
         shape = np.shape(parameter)
         return RMSPropState(
             0, np.full(shape, self.initial_mean_square), np.zeros(shape) if self.centered else None
         )
 
-    def step(self, parameter, gradient, state, *, learning_rate=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: RMSPropState,
+        *,
+        learning_rate: Optional[float] = None,
+    ) -> Tuple[np.ndarray, RMSPropState]:
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g, s = arrays(parameter, gradient=gradient, mean_square=state.mean_square)
         s = array(self.beta * s + (1 - self.beta) * np.square(g))

@@ -1,7 +1,10 @@
 """Stochastic gradient descent (Robbins & Monro 1951)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Tuple
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.checks import AT_LEAST_0, array, arrays, override, settle
 from ms_adam.reference.method import Method
@@ -33,10 +36,17 @@ class SGD(Method):
     def __post_init__(self):
         settle(self, AT_LEAST_0, "learning_rate")
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> SGDState:
         return SGDState(0)
 
-    def step(self, parameter, gradient, state, *, learning_rate=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: SGDState,
+        *,
+        learning_rate: Optional[float] = None,
+    ) -> Tuple[np.ndarray, SGDState]:
         rate = override("learning_rate", learning_rate, self.learning_rate)
         w, g = arrays(parameter, gradient=gradient)
         return array(w - rate * g), SGDState(state.step + 1)

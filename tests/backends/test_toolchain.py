@@ -1,20 +1,18 @@
-"""The build of the kernel: what is built, when it is built again, and what is never loaded."""
+"""The build of the kernel: what is built, when it is rebuilt, and what is never loaded."""
 
 import ctypes
 import os
-import shutil
 import stat
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from ms_adam.backends import toolchain
+from ms_adam.backends.fused import SOURCE as KERNEL
 
-ROOT = Path(toolchain.__file__).parents[2]
 SOURCE = 'extern "C" int Answer() { return ANSWER; }\n'
 
 
@@ -22,6 +20,16 @@ SOURCE = 'extern "C" int Answer() { return ANSWER; }\n'
 def source(tmp_path):
     path = tmp_path / "answer.cc"
     path.write_text(SOURCE.replace("ANSWER", "42"))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The same with a header."""
+    path = tmp_path / "kernel"
+    path.mkdir()
+    (path / "answer.cc").write_text('#include "number.h"\n' + SOURCE)
+    (path / "number.h").write_text("#define ANSWER 42\n")
     return path
 
 
@@ -34,7 +42,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch, cache):
-    """A compiler that keeps a list of what it built."""
+    """A compiler that logs its builds."""
     log, real = tmp_path / "log", toolchain.find_compiler().command[0]
     program = tmp_path / "bin" / "compiler"
     program.parent.mkdir()
@@ -46,6 +54,10 @@ def compiler(tmp_path, monkeypatch, cache):
     program.chmod(0o755)
     monkeypatch.setenv("CXX", str(program))
     return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+def edit(path, old, new):
+    path.write_text(path.read_text().replace(old, new))
 
 
 def answer(library):
@@ -63,32 +75,36 @@ def mode(path):
 # --- built once ----------------------------------------------------------------------------------
 
 
-def test_a_source_is_built_once(source, cache, compiler):
+@pytest.mark.parametrize("kind", ["source", "folder"])
+def test_a_source_is_built_once(request, cache, compiler, kind):
+    source = request.getfixturevalue(kind)
     library = toolchain.build(source)
-    assert answer(library) == 42
+    assert answer(library) == 42 and library.name.startswith(source.stem)
     assert toolchain.build(source) == library
     assert len(compiler()) == 1
     assert entries(cache) == [library.name]
     assert mode(cache) == 0o700 and mode(library) == 0o700
 
 
-@pytest.mark.parametrize("change", ["source", "flags", "version", "cpu", "compiler"])
-def test_what_else_is_built(source, cache, compiler, change, monkeypatch, tmp_path):
-    first = toolchain.build(source)
+@pytest.mark.parametrize("change", ["source", "header", "flags", "version", "cpu", "compiler"])
+def test_a_change_makes_a_new_library(folder, cache, compiler, change, monkeypatch):
+    first = toolchain.build(folder)
+    program = Path(os.environ["CXX"])
     if change == "source":
-        source.write_text(SOURCE.replace("ANSWER", "43"))
+        edit(folder / "answer.cc", "return ANSWER", "return 43")
+    elif change == "header":
+        edit(folder / "number.h", "42", "43")
     elif change == "flags":
         monkeypatch.setattr(toolchain, "FLAGS", (*toolchain.FLAGS, "-DX"))
+    elif change == "version":
+        edit(program, "*--version*)", "*--version*) echo new")
     elif change == "cpu":
         monkeypatch.setattr(toolchain, "_cpu", lambda: {"flags": "none"})
-    elif change == "compiler":
-        monkeypatch.setenv("CXX", os.environ["CXX"] + " -DX")
     else:
-        program = Path(os.environ["CXX"])
-        program.write_text(program.read_text().replace("*--version*)", "*--version*) echo new"))
-    second = toolchain.build(source)
+        monkeypatch.setenv("CXX", f"{program} -DX")
+    second = toolchain.build(folder)
     assert second != first and len(compiler()) == 2
-    assert answer(first) == 42 and answer(second) == (43 if change == "source" else 42)
+    assert answer(first) == 42 and answer(second) == (43 if change in ("source", "header") else 42)
 
 
 def test_the_cpu_is_known():
@@ -125,54 +141,42 @@ def test_a_directory_that_others_can_enter_is_closed(source, cache):
     assert mode(cache) == 0o700
 
 
-def in_private_directory(library, cache):
-    return (
-        library.parent != cache
-        and mode(library.parent) == 0o700
-        and library.parent.name.startswith("ms_adam-")
-    )
+def build_in_private_directory(source, cache):
+    library = toolchain.build(source)
+    assert library.parent != cache and mode(library.parent) == 0o700
+    assert library.parent.name.startswith("ms_adam-") and answer(library) == 42
+    return library
 
 
-def test_a_directory_that_can_not_be_made(source, cache, monkeypatch):
+def test_a_directory_that_cannot_be_made(source, cache):
     """As where HOME is read-only."""
     cache.write_text("a file")
-    library = toolchain.build(source)
-    assert in_private_directory(library, cache) and answer(library) == 42
+    library = build_in_private_directory(source, cache)
     assert toolchain.build(source) == library
 
 
-def test_a_directory_that_can_not_be_written(source, cache, monkeypatch):
+def test_a_directory_that_cannot_be_written(source, cache, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
         patch.setattr(toolchain, "_locked", refuse)  # the first that writes; root may write anyway
-        library = toolchain.build(source)
-        assert in_private_directory(library, cache) and answer(library) == 42
+        build_in_private_directory(source, cache)
     built = toolchain.build(source)
     assert built.parent == cache
-    with monkeypatch.context() as patch:  # what is there already can be read
+    with monkeypatch.context() as patch:  # an existing entry can be read
         patch.setattr(toolchain, "_locked", refuse)
         assert toolchain.build(source) == built
 
 
-def test_a_foreign_directory_is_not_used(source, cache, monkeypatch):
-    toolchain.build(source)
+def test_nothing_of_another_user_is_used(source, cache, monkeypatch):
+    library = toolchain.build(source)
+    assert toolchain._is_intact(library)
     monkeypatch.setattr(toolchain.os, "geteuid", lambda: os.getuid() + 1)
-    assert toolchain._cache_directory() is None
-
-
-def test_the_private_directory_goes_with_its_process(source, cache):
-    cache.write_text("a file")
-    library = Path(run_alone(source).stdout.strip())
-    assert library.parent.name.startswith("ms_adam-") and not library.parent.exists()
+    assert toolchain._cache_directory() is None and not toolchain._is_intact(library)
 
 
 # --- what is never loaded ------------------------------------------------------------------------
-
-
-def truncate(library):
-    library.write_bytes(library.read_bytes()[:-1])
 
 
 def flip(library):
@@ -181,51 +185,35 @@ def flip(library):
     library.write_bytes(content)
 
 
-def empty(library):
-    library.write_bytes(b"")
-
-
-def let_the_group_write(library):
-    library.chmod(0o720)
-
-
-def let_others_write(library):
-    library.chmod(0o702)
-
-
-def give_away(library):
-    os.chown(library, os.getuid() + 1, -1)
-
-
 def link(library):
     other = library.with_suffix(".other")
     library.rename(other)
     library.symlink_to(other)
 
 
-SPOILT = [truncate, flip, empty, let_the_group_write, let_others_write, link]
-if os.geteuid() == 0:  # nobody else can give a file away
-    SPOILT.append(give_away)
+SPOILT = {
+    "truncated": lambda library: library.write_bytes(library.read_bytes()[:-1]),
+    "flipped": flip,
+    "empty": lambda library: library.write_bytes(b""),
+    "group may write": lambda library: library.chmod(0o720),
+    "others may write": lambda library: library.chmod(0o702),
+    "link": link,
+}
+if os.geteuid() == 0:  # only root can give a file away
+    SPOILT["given away"] = lambda library: os.chown(library, os.getuid() + 1, -1)
 
 
-@pytest.mark.parametrize("spoil", SPOILT)
-def test_a_spoilt_entry_is_built_anew(source, cache, compiler, spoil):
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_spoilt_entry_is_rebuilt(source, cache, compiler, how):
     library = toolchain.build(source)
     inode = os.lstat(library).st_ino
-    spoil(library)
+    SPOILT[how](library)
     assert toolchain.build(source) == library
     assert len(compiler()) == 2
     status = os.lstat(library)
     assert status.st_ino != inode and stat.S_ISREG(status.st_mode)
     assert status.st_uid == os.geteuid() and mode(library) == 0o700
     assert answer(library) == 42
-
-
-def test_a_foreign_entry_is_not_intact(source, cache, monkeypatch):
-    library = toolchain.build(source)
-    assert toolchain._is_intact(library)
-    monkeypatch.setattr(toolchain.os, "geteuid", lambda: os.getuid() + 1)
-    assert not toolchain._is_intact(library)
 
 
 # --- compilers -----------------------------------------------------------------------------------
@@ -240,7 +228,7 @@ def programs(directory, names):
 
 
 @pytest.mark.parametrize(
-    "cxx, there, expected",
+    "cxx, present, expected",
     [
         (None, ["c++", "g++", "clang++"], "c++"),
         (None, ["g++", "clang++"], "g++"),
@@ -249,8 +237,8 @@ def programs(directory, names):
         ("missing", ["g++"], "g++"),
     ],
 )
-def test_the_first_compiler_is_taken(monkeypatch, tmp_path, cxx, there, expected):
-    monkeypatch.setenv("PATH", programs(tmp_path / "bin", there))
+def test_the_first_compiler_is_taken(monkeypatch, tmp_path, cxx, present, expected):
+    monkeypatch.setenv("PATH", programs(tmp_path / "bin", present))
     monkeypatch.setenv("CXX", cxx or "")
     command, version = toolchain.find_compiler()
     assert command == (str(tmp_path / "bin" / expected), *(cxx or "").split()[1:])
@@ -274,25 +262,20 @@ def test_a_cxx_that_is_no_command(monkeypatch):
         toolchain.find_compiler()
 
 
-def test_arguments_of_cxx_are_kept(source, cache, monkeypatch):
+def test_arguments_of_cxx_are_passed_on(source, cache, monkeypatch):
     source.write_text(SOURCE)
     monkeypatch.setenv("CXX", toolchain.find_compiler().command[0] + " -DANSWER=7")
     assert answer(toolchain.build(source)) == 7
 
 
 def test_a_compiler_without_march_native(source, cache, compiler):
-    program = Path(os.environ["CXX"])
-    program.write_text(
-        program.read_text().replace(
-            "exec ",
-            'case "$*" in *native*) echo "unknown: -march=native" >&2; exit 1;; esac\nexec ',
-        )
-    )
+    rejects = 'case "$*" in *native*) echo "unknown: -march=native" >&2; exit 1;; esac\nexec '
+    edit(Path(os.environ["CXX"]), "exec ", rejects)
     assert answer(toolchain.build(source)) == 42
     assert ["-march=native" in line for line in compiler()] == [True, False]
 
 
-def test_an_error_shows_what_the_compiler_said(source, cache):
+def test_an_error_shows_the_output_of_the_compiler(source, cache):
     source.write_text("int Answer() { return nonsense; }\n")
     with pytest.raises(toolchain.BuildError) as error:
         toolchain.build(source)
@@ -301,11 +284,29 @@ def test_an_error_shows_what_the_compiler_said(source, cache):
     assert entries(cache) == []
 
 
-def test_one_line_is_logged_for_a_build(source, cache, caplog):
+def test_a_build_logs_one_line(source, cache, caplog):
     caplog.set_level("INFO")
     library = toolchain.build(source)
     toolchain.build(source)
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith(f"Built {library} with ")
+
+
+def test_the_kernel_builds_without_warnings():
+    flags = [flag for flag in toolchain.FLAGS if flag not in ("-shared", "-O3")]
+    unit = next(KERNEL.glob("*.cc"))
+    done = subprocess.run(
+        [
+            *toolchain.find_compiler().command,
+            *flags,
+            "-Wall",
+            "-Wextra",
+            "-fsyntax-only",
+            str(unit),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stderr == ""
 
 
 # --- many processes ------------------------------------------------------------------------------
@@ -329,65 +330,25 @@ print(library)
 """
 
 
-def start_alone(source, locks="locks", at=0.0):
-    return subprocess.Popen(
-        [sys.executable, "-c", ALONE, toolchain.__file__, str(source), locks, str(at)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run_alone(source):
-    process = start_alone(source)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    return subprocess.CompletedProcess([], 0, stdout, stderr)
+def build_in(processes, source, locks="locks"):
+    """Builds in processes of their own that start at once; returns the libraries' paths."""
+    command = [sys.executable, "-c", ALONE, toolchain.__file__, str(source), locks]
+    command.append(str(time.time() + 1.0 if processes > 1 else 0.0))
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = [subprocess.Popen(command, **pipes) for _ in range(processes)]
+    outputs = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0] * processes, outputs
+    return [Path(stdout.strip()) for stdout, _ in outputs]
 
 
 @pytest.mark.parametrize("locks", ["locks", "no locks"])
 def test_eight_processes_at_once(source, cache, compiler, locks):
-    at = time.time() + 1.0
-    processes = [start_alone(source, locks, at) for _ in range(8)]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, outputs
-    libraries = {stdout for stdout, _ in outputs}
-    assert len(libraries) == 1
-    assert entries(cache) == [Path(libraries.pop().strip()).name]
-    if locks == "locks":
-        assert len(compiler()) == 1
-    else:
-        assert 1 <= len(compiler()) <= 8
+    (library,) = set(build_in(8, source, locks))
+    assert entries(cache) == [library.name]
+    assert 1 <= len(compiler()) <= (1 if locks == "locks" else 8)
 
 
-# --- installed -----------------------------------------------------------------------------------
-
-
-def test_the_source_is_in_the_wheel(tmp_path):
-    """An editable install reads it from the tree, where it lies beside the module."""
-    project = tmp_path / "project"
-    shutil.copytree(
-        ROOT / "ms_adam", project / "ms_adam", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, project)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--wheel-dir",
-            str(tmp_path),
-            str(project),
-        ],
-        check=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    kernel = Path(toolchain.__file__).with_name("fused_cpu.cc")
-    with zipfile.ZipFile(wheel) as files:
-        assert files.read("ms_adam/backends/fused_cpu.cc") == kernel.read_bytes()
+def test_the_private_directory_is_removed_with_its_process(source, cache):
+    cache.write_text("a file")
+    (library,) = build_in(1, source)
+    assert library.parent.name.startswith("ms_adam-") and not library.parent.exists()

@@ -12,7 +12,6 @@ from ms_adam.lab.observers import (
     digest,
     loss,
     refuse_infinite_loss,
-    relative_distance,
     step_ms,
 )
 from ms_adam.lab.run.config import AdamSettings
@@ -80,13 +79,6 @@ def test_bound_by_hand():
     # 2^-24 * 100 * (0.5 + 1e-3 * (4 / 0.1 + 2 / 0.001 + 8)) / 0.1
     bound = rounding_bound(SETTINGS, 100, np.array([0.5]), np.array([0.4]))
     assert bound == pytest.approx(2**-24 * 100 * 2.548 / 0.1)
-
-
-def test_relative_distance():
-    start, target = np.array([1.0, 1.0]), np.array([3.0, 1.0])
-    assert relative_distance(np.array([3.0, 1.5]), target, start) == 0.25
-    assert relative_distance(start, start, start) == 0
-    assert np.isnan(relative_distance(np.array([np.nan, 1]), target, start))
 
 
 def step(number, loss=0.5, seconds=0.25):

@@ -1,14 +1,13 @@
-"""The ``ms-adam`` command: reads arguments, calls, and says how it went. It computes nothing.
+"""The ``ms-adam`` command: parses arguments, calls the lab, and prints the outcome.
 
-One module for each command; what they need is imported when a command runs, so that --help is
-quick.
+One module for each command. A command imports the lab when it runs, so that --help is quick.
 """
 
 from __future__ import annotations
 
 import sys
 
-if sys.version_info < (3, 9):  # before anything that such a Python has not, or reads otherwise
+if sys.version_info < (3, 9):  # noqa: UP036  before anything that such a Python reads differently
     sys.exit(
         "ms-adam needs Python 3.9 or newer, but this is Python "
         f"{sys.version_info[0]}.{sys.version_info[1]}. The optimizer runs here: import ms_adam."
@@ -22,12 +21,8 @@ try:
     from ms_adam.lab.cli.bench import bench
     from ms_adam.lab.cli.compare import compare
     from ms_adam.lab.cli.identify import identify
-    from ms_adam.lab.cli.kill_test import kill_test
     from ms_adam.lab.cli.reproduce import reproduce
-    from ms_adam.lab.cli.train import train
-    from ms_adam.lab.cli.train_distributed import train_distributed
     from ms_adam.lab.cli.validate import validate
-    from ms_adam.lab.cli.visualize import visualize
 except ModuleNotFoundError as missing:
     sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
 
@@ -55,9 +50,9 @@ def _command(
 ) -> None:
     try:
         release = importlib.metadata.version("mindspore")
-    except importlib.metadata.PackageNotFoundError:  # told by what needs it
+    except importlib.metadata.PackageNotFoundError:  # reported by the code that needs it
         return
-    # From the metadata, and not of ms_adam.compat: importing MindSpore takes seconds.
+    # From the metadata, not from ms_adam.compat: importing MindSpore takes seconds.
     if tuple(map(int, release.split(".")[:2])) < (2, 7):
         sys.exit(
             f"ms-adam needs MindSpore 2.7 or newer, but this is MindSpore {release}. The "
@@ -65,17 +60,7 @@ def _command(
         )
 
 
-for command in (
-    reproduce,
-    compare,
-    bench,
-    visualize,
-    identify,
-    validate,
-    train,
-    kill_test,
-    train_distributed,
-):
+for command in (identify, compare, validate, bench, reproduce):
     app.command()(command)
 
 

@@ -8,10 +8,8 @@ from typing import Optional
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from ms_adam.lab.cli.ending import DEBUG, errors_told
-from ms_adam.lab.cli.options import json_copy
+from ms_adam.lab.cli.common import DEBUG, errors_told, json_copy, table, write_copy
 
 
 def bench(
@@ -29,7 +27,7 @@ def bench(
     ),
     rounds: int = typer.Option(6, "--rounds", min=1, help="Turns of each contender in a pass."),
     passes: int = typer.Option(
-        2, "--passes", min=1, help="How often all cases come, every other time in reverse."
+        2, "--passes", min=1, help="Passes over all cases, every other one in reverse."
     ),
     eager: bool = typer.Option(
         False,
@@ -51,7 +49,7 @@ def bench(
     json_file: Optional[Path] = json_copy("bench.json"),
     debug: bool = DEBUG,
 ) -> None:
-    """Time whole compiled steps against nn.Adam, torch and what memory allows.
+    """Time whole compiled steps against nn.Adam, torch and the memory limit.
 
     Each contender has a process of its own; all of a case take turns, so that a busy machine slows
     them alike. Compare ratios; a time alone says little. About ten minutes on two cores.
@@ -61,8 +59,8 @@ def bench(
     Exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
     # Imported here, so that --help is quick.
-    from ms_adam.lab.bench import cases, contenders, runner, tables
-    from ms_adam.lab.report.bench import write_plots
+    from ms_adam.lab.bench import cases, contenders, runner
+    from ms_adam.lab.report.studies.bench import write_plots
     from ms_adam.lab.run.results import write_json
 
     status = Console(stderr=True)
@@ -83,14 +81,7 @@ def bench(
         for reason in dict.fromkeys(reasons):
             status.print(f"left out: {reason}", highlight=False)
         out.mkdir(parents=True, exist_ok=True)
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
-            console=status,
-        ) as bar:
+        with _bar(status) as bar:
             task = bar.add_task("bench")
             content = runner.bench(
                 work,
@@ -101,30 +92,38 @@ def bench(
                 ),
             )
         content["left_out"] = reasons
-        for path in filter(None, (out / "bench.json", json_file)):
-            write_json(path, content)
+        write_json(out / "bench.json", content)
+        write_copy(json_file, content)
         plots = write_plots(content["results"], out) if curves and not case else []
-    results = content["results"]
+    _show(content["results"], chosen, markdown)
+    print("Written:", *(str(path) for path in (out / "bench.json", *plots)))
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _show(results: list[dict], chosen: list, markdown: bool) -> None:
+    from ms_adam.lab.bench import tables
+
     console = Console(width=max(Console().width, 100))
     for one in chosen:
-        table = Table(
-            title=f"{one.name}: {len(one.shapes):,} parameters, {one.elements:,} elements"
-        )
-        for title in tables.COLUMNS:
-            table.add_column(
-                title, no_wrap=True, justify="left" if title == "contender" else "right"
-            )
-        for row in tables.case_rows(results, one.name):
-            table.add_row(*row)
-        console.print(table)
+        title = f"{one.name}: {len(one.shapes):,} parameters, {one.elements:,} elements"
+        made = table(tables.COLUMNS, tables.case_rows(results, one.name), title=title)
+        for column in made.columns[1:]:
+            column.no_wrap, column.justify = True, "right"
+        console.print(made)
     console.print(tables.LEGEND, highlight=False)
-    shown = [row for row in results if row["case"] in {one.name for one in chosen}]
-    header, rows = tables.ratio_rows(shown)
+    names = {one.name for one in chosen}
+    header, rows = tables.ratio_rows([row for row in results if row["case"] in names])
     if markdown:
         print(tables.markdown(["", *header], rows))
     else:
-        table = Table("ratio", *header)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    print("Written:", *(str(path) for path in (out / "bench.json", *plots)))
+        console.print(table(["ratio", *header], rows))

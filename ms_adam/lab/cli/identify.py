@@ -8,17 +8,18 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told
+from ms_adam.lab.cli.common import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told, table, write_copy
 from ms_adam.lab.errors import UserError
 
 
@@ -88,7 +89,7 @@ def identify(
         raise typer.Exit(NOT_HELD)
 
 
-def _jobs(target, settings, everything):
+def _jobs(target: Optional[str], settings: list[str], everything: bool) -> list:
     if everything == (target is not None):
         raise UserError("give one optimizer, as in: ms-adam identify mindspore.nn.Adam; or --all")
     if everything:
@@ -100,8 +101,8 @@ def _jobs(target, settings, everything):
     return [(target, dict(_setting(text) for text in settings))]
 
 
-def _setting(text):
-    """The name and the value of "name=value"."""
+def _setting(text: str) -> tuple[str, Any]:
+    """Parses "name=value"."""
     import yaml
 
     name, equals, value = text.partition("=")
@@ -114,8 +115,8 @@ def _setting(text):
     return name, _plain(value)
 
 
-def _plain(value):
-    """YAML takes 1e-3 for a word, and has no tuples, which betas are."""
+def _plain(value: Any) -> Any:
+    """Converts a value of YAML, which takes 1e-3 for a word, and has no tuples, which betas are."""
     if isinstance(value, list):
         return tuple(_plain(item) for item in value)
     if isinstance(value, str):
@@ -125,10 +126,10 @@ def _plain(value):
 
 
 @contextlib.contextmanager
-def _quiet_mindspore(debug):
-    """Keeps MindSpore from logging the errors that are asked for here, and from leaving files.
+def _quiet_mindspore(debug: bool) -> Iterator[None]:
+    """Keeps MindSpore from logging errors that are provoked here, and from leaving files.
 
-    Both are read when MindSpore is imported.
+    MindSpore reads both variables when it is imported.
     """
     with tempfile.TemporaryDirectory(prefix="ms-adam-") as folder:
         os.environ.setdefault("MS_OM_PATH", folder)
@@ -137,69 +138,41 @@ def _quiet_mindspore(debug):
         yield
 
 
-def _identify(jobs):
+def _identify(jobs: list) -> list:
     from ms_adam.lab.studies.identify import Identification
     from ms_adam.lab.studies.identify import identify as identify_one
 
-    console, found = Console(stderr=True), []
-    with console.status("") as status:
+    found = []
+    with Console(stderr=True).status("") as status:
         for i, (path, options) in enumerate(jobs, 1):
             words = f"({i} of {len(jobs)}) {path}: " if len(jobs) > 1 else f"{path}: "
             status.update(words + "import")
             try:
-                found.append(
-                    identify_one(path, options, lambda doing: status.update(words + doing))
-                )
+                found.append(identify_one(path, options, partial(_update, status, words)))
             except UserError as error:
                 if len(jobs) == 1:
                     raise
-                # one that this MindSpore lacks does not keep the others from being shown
+                # One that this MindSpore lacks does not keep the others from being shown.
                 found.append(Identification(path, options, "refused", str(error).splitlines()[0]))
     return found
 
 
-def _write(path, found):
-    from ms_adam.lab.run.environment import environment
-
-    device = None
-    if "mindspore" in sys.modules:
-        device = sys.modules["mindspore"].get_context("device_target")
-    content = {
-        "schema": 1,
-        "environment": environment(device),
-        "results": [identification.as_dict() for identification in found],
-    }
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+def _update(status: Any, words: str, doing: str) -> None:
+    status.update(words + doing)
 
 
-def _show_all(found, markdown):
-    from ms_adam.lab.studies.identify import tables
+def _write(path: Path, found: list) -> None:
+    from ms_adam.lab.run.results import results
 
-    rows = [tables.summary_row(identification) for identification in found]
-    if markdown:
-        print(tables.markdown(tables.SUMMARY, rows))
-        return
-    console = Console()
-    left_out = _LEFT_OUT if console.width >= 116 else _LEFT_OUT_IF_NARROW
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown = [i for i, head in enumerate(tables.SUMMARY) if head not in left_out]
-    for i in shown:  # the formula alone is broken into lines
-        table.add_column(tables.SUMMARY[i], overflow="fold", no_wrap=tables.SUMMARY[i] != "formula")
-    above = None
-    for identification, row in zip(found, rows):
-        module = re.split(r"[.:]\w+$", identification.target)[0]
-        if module != above:
-            table.add_row(Text(module, style="bold"))
-            above = module
-        cells = [row[0][len(module) + 1 :], *row[1:]]
-        table.add_row(*(Text(cells[i]) for i in shown), style=_COLOURS.get(identification.status))
-    console.print(table)
-    print(f"Not shown for want of width, but with --markdown: {', '.join(left_out)}.")
+    mindspore = sys.modules.get("mindspore")
+    targets = [mindspore.get_context("device_target")] if mindspore else []
+    # What an option holds may be anything: default=str.
+    entries = [json.loads(json.dumps(one.as_dict(), default=str)) for one in found]
+    write_copy(path, results(entries, targets))
 
 
 _LEFT_OUT = ("beta^t", "float16 moments", "next best")
 _LEFT_OUT_IF_NARROW = ("Nesterov", "AMSGrad", "row-sparse", *_LEFT_OUT)
-
 _COLOURS = {
     "ambiguous": "yellow",
     "no known formula": "red",
@@ -208,61 +181,73 @@ _COLOURS = {
 }
 
 
-def _show(identification, markdown):
+def _show_all(found: list, markdown: bool) -> None:
     from ms_adam.lab.studies.identify import tables
 
-    rows = list(tables.detail_rows(identification))
+    rows = [tables.summary_row(identification) for identification in found]
+    if markdown:
+        print(tables.markdown(tables.SUMMARY, rows))
+        return
+    console = Console()
+    left_out = _LEFT_OUT if console.width >= 116 else _LEFT_OUT_IF_NARROW
+    shown = [i for i, head in enumerate(tables.SUMMARY) if head not in left_out]
+    made = table([tables.SUMMARY[i] for i in shown], [], **_LAYOUT, padding=(0, 1, 0, 0))
+    for column in made.columns:  # only the formula is broken into lines
+        column.no_wrap = column.header != "formula"
+    above = None
+    for identification, row in zip(found, rows):
+        module = re.split(r"[.:]\w+$", identification.target)[0]
+        if module != above:
+            made.add_row(Text(module, style="bold"))
+            above = module
+        cells = [row[0][len(module) + 1 :], *row[1:]]
+        made.add_row(*(Text(cells[i]) for i in shown), style=_COLOURS.get(identification.status))
+    console.print(made)
+    print(f"Not shown for want of width, but with --markdown: {', '.join(left_out)}.")
+
+
+_LAYOUT = {"box": box.SIMPLE_HEAD, "pad_edge": False}
+
+
+def _show(identification: Any, markdown: bool) -> None:
+    from ms_adam.lab.studies.identify import tables
+
     if markdown:
         print(tables.markdown(tables.SUMMARY, [tables.summary_row(identification)]))
         return
     console = Console()
+    title = Text(tables.title(identification))
+    console.print(Panel(_words(identification), title=title, title_align="left", expand=False))
+    rows = list(tables.detail_rows(identification))
+    if rows:
+        made = table(tables.DETAILS, [], **_LAYOUT)
+        for column in made.columns:
+            column.no_wrap = column.header == "residual"
+        for finding, row in zip(identification.findings, rows):
+            made.add_row(*map(Text, row), style=_COLOURS.get(finding.status))
+        console.print(made)
+
+
+def _words(identification: Any) -> Text:
+    """Returns the lines on one optimizer above the table of its findings."""
+    from ms_adam.lab.studies.identify.tables import number
+
     ambiguous = "ambiguous: " if identification.status == "ambiguous" else ""
-    lines = [
-        Text(
-            ambiguous + identification.formula,
-            style=f"bold {_COLOURS.get(identification.status, '')}",
-        )
-    ]
+    style = f"bold {_COLOURS.get(identification.status, '')}"
+    lines = [Text(ambiguous + identification.formula, style=style)]
     if identification.residual is not None:
+        share = identification.excess
+        rounding = f"{share:.3g} times" if share > 1.0 else f"{100 * share:.0f}% of"
+        numbers = ", ".join(f"{name}={value:g}" for name, value in identification.numbers.items())
         lines += [
             Text(
-                f"relative error {tables.number(identification.residual)}, "
-                f"{_beside_rounding(identification.excess)}"
+                f"relative error {number(identification.residual)}, {rounding} what rounding "
+                "explains"
             ),
-            Text(
-                f"next best: {identification.next_best}, "
-                f"{tables.number(identification.next_residual)}"
-            ),
-            Text(
-                "taken to have "
-                + ", ".join(f"{name}={value:g}" for name, value in identification.numbers.items())
-            ),
+            Text(f"next best: {identification.next_best}, {number(identification.next_residual)}"),
+            Text(f"taken to have {numbers}"),
         ]
         if identification.assumed:
-            lines.append(
-                Text(
-                    f"assumed, as nothing tells: {', '.join(identification.assumed)}",
-                    style="yellow",
-                )
-            )
-    console.print(
-        Panel(
-            Text("\n").join(lines),
-            title=Text(tables.title(identification)),
-            title_align="left",
-            expand=False,
-        )
-    )
-    if rows:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for head in tables.DETAILS:
-            table.add_column(head, overflow="fold", no_wrap=head == "residual")
-        for finding, row in zip(identification.findings, rows):
-            table.add_row(*(Text(cell) for cell in row), style=_COLOURS.get(finding.status))
-        console.print(table)
-
-
-def _beside_rounding(excess):
-    if excess <= 1.0:
-        return f"{100 * excess:.0f}% of what rounding explains"
-    return f"{excess:.3g} times what rounding explains"
+            assumed = f"assumed, as nothing tells: {', '.join(identification.assumed)}"
+            lines.append(Text(assumed, style="yellow"))
+    return Text("\n").join(lines)

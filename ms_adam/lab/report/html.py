@@ -1,4 +1,4 @@
-"""Writes ``index.html`` from ``results.json`` and the arrays beside it."""
+"""The shell of all pages: templates, and how they write numbers."""
 
 from __future__ import annotations
 
@@ -6,136 +6,91 @@ import base64
 import json
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable
 
 import jinja2
 import markupsafe
-import numpy as np
 
 from ms_adam.lab.claims import short
-from ms_adam.lab.report import text
-from ms_adam.lab.report.plots import PLOTS
+
+_FOLDER = Path(__file__).parent
 
 
-def write_report(out: Path) -> Path:
-    """Makes the page of a finished run.
+def read_results(folder: Path, name: str = "results.json") -> dict[str, Any]:
+    """Reads what a study wrote."""
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def write_page(folder: Path, name: str, **values: Any) -> Path:
+    """Writes ``index.html``, one file that needs no other file and no network.
 
     Args:
-        out: A folder with ``results.json`` and, for each experiment, a folder of ``.npz`` files.
+        folder: Where to write.
+        name: The template in ``studies``.
+        values: The template's variables; ``environment`` is one of them.
 
     Returns:
-        The path of ``index.html``, one file that needs no other and no network.
+        The path of the page.
     """
-    content = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    page = template("report.html.j2").render(
-        environment=content["environment"],
-        experiments=[_section(out, entry) for entry in content["results"]],
-    )
-    path = out / "index.html"
-    path.write_text(page, encoding="utf-8")
+    path = folder / "index.html"
+    path.write_text(template(name).render(values), encoding="utf-8")
     return path
 
 
-def _section(out: Path, entry: dict) -> dict:
-    folder = out / entry["experiment"]
-    runs, arrays = entry["runs"], [_read(folder / row["file"]) for row in entry["runs"]]
-    kind = "sparse_text" if entry["config"].get("study") == "text" else "images"
-    if kind == "sparse_text":
-        own = {"data_name": "bags of words", "data_sha256": entry["bags_sha256"]}
-        plots, table = text.PLOTS, text.table(entry, arrays)
-    else:
-        own = {"data_name": "images", "data_sha256": entry["images_sha256"]}
-        plots, table = PLOTS, _table(runs)
-    return {
-        **entry,
-        **own,
-        "part": f"report_{kind}.html.j2",
-        "plots": {name: data_uri(draw(runs, arrays)) for name, draw in plots.items()},
-        "table": table,
-        "labels": list(dict.fromkeys(row["label"] for row in runs)),
-        "distance": {(pair["a"], pair["b"]): pair["distance"] for pair in entry["pairs"]},
-        "minutes": sum(row["seconds"] for row in runs) / 60,
-    }
-
-
-def _read(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
-        return dict(arrays.items())
-
-
-def _table(runs: list[dict]) -> list[dict]:
-    """One line for each optimizer and mode, over its seeds."""
-    groups: dict[str, list[dict]] = {}
-    for row in runs:
-        groups.setdefault(row["label"], []).append(row)
-    return [
-        {
-            "label": label,
-            "backend": rows[0]["backend"],
-            "final_loss": _mean(rows, "final_loss"),
-            "train_accuracy": _mean(rows, "train_accuracy"),
-            "test_accuracy": _mean(rows, "test_accuracy"),
-            "least": _extreme(min, rows, "test_accuracy"),
-            "most": _extreme(max, rows, "test_accuracy"),
-            "error_algorithm1": _extreme(max, rows, "error_algorithm1"),
-            "error_epsilon_hat": _extreme(max, rows, "error_epsilon_hat"),
-            "rounding_bound": _extreme(max, rows, "rounding_bound"),
-        }
-        for label, rows in groups.items()
-    ]
-
-
-def _values(rows: list[dict], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if row[name] is not None]  # float("nan") is NaN
-
-
-def _mean(rows: list[dict], name: str) -> Optional[float]:
-    values = _values(rows, name)
-    return sum(values) / len(values) if values else None
-
-
-def _extreme(which, rows: list[dict], name: str) -> Optional[float]:
-    values = _values(rows, name)
-    return float(which(np.array(values))) if values else None
-
-
-def data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
 def template(name: str) -> jinja2.Template:
-    """A page of this folder, HTML or Markdown, with the filters below."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    surroundings = jinja2.Environment(
-        loader=loader,
-        autoescape=name.endswith(".html.j2"),  # and not in Markdown
+    """Loads a template of HTML or Markdown, with the filters of this module."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([_FOLDER, _FOLDER / "studies"]),
+        autoescape=name.endswith(".html.j2"),  # Markdown is not HTML
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    surroundings.filters["power"] = power
-    surroundings.filters["percent"] = percent
-    surroundings.filters["unbroken"] = unbroken
-    surroundings.filters["wrapped"] = wrapped
-    return surroundings.get_template(name)
+    environment.filters.update(
+        unbroken=unbroken, title_of=title_of, data_uri=data_uri, inline=inline, percent=percent
+    )
+    if environment.autoescape:
+        environment.globals["blocks"] = environment.get_template("blocks.html.j2").module
+    return environment.get_template(name)
+
+
+def data_uri(png: bytes) -> str:
+    """Returns a PNG as the source of an image."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def power(value: Any) -> str:
-    """A small number in two digits; an absent one is a dash."""
-    if value is None:
-        return "–"
+    """Formats a small number with two digits: 2.1e-6."""
     return "0" if value == 0 else short(float(value))
 
 
 def percent(value: Any) -> str:
-    return "–" if value is None else f"{100 * float(value):.2f}%"
+    """Formats a share: 92.34%."""
+    return f"{100 * float(value):.2f}%"
 
 
-def unbroken(text: str) -> str:
-    """Keeps 2.1e-6 on one line: a browser may break after a common hyphen, but not after U+2011."""
-    return re.sub(r"(?<=\de)-(?=\d)", "\u2011", text)
+def fixed(digits: int) -> Callable[[Any], str]:
+    """Returns a format with this many decimal places."""
+    return lambda value: f"{float(value):.{digits}f}"  # float("nan") is NaN
 
 
-def wrapped(label: str) -> markupsafe.Markup:
-    """The mode of a run below its optimizer."""
-    return markupsafe.Markup(",<br>").join(label.split(", "))
+def thousands(value: int) -> str:
+    """Formats a count: 109,386."""
+    return f"{value:,}"
+
+
+def unbroken(text: Any) -> str:
+    """Keeps 2.1e-6 on one line: browsers break after a hyphen, but not after U+2011."""
+    return re.sub(r"(?<=\de)-(?=\d)", "\u2011", str(text))
+
+
+def inline(text: Any) -> markupsafe.Markup:
+    """Renders the text of a table's cell as HTML: ``**bold**``, ```code``` and line breaks."""
+    html = str(markupsafe.escape(text)).replace("\n", "<br>")
+    html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html)
+    return markupsafe.Markup(re.sub("`(.+?)`", r"<code>\1</code>", html))
+
+
+def title_of(key: str) -> str:
+    """Returns the words of a key of the environment."""
+    return key if key == "ms_adam" else key.replace("_", " ")

@@ -1,27 +1,22 @@
-"""The plots of a report, drawn from the arrays of the runs."""
+"""What all plots share: style, colours, bands over seeds, and PNG."""
 
 from __future__ import annotations
 
+import functools
 import io
-import math
 from collections.abc import Sequence
-from typing import Callable
+from typing import Any, Callable, Optional
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot: no screen, and nothing global is kept
 
-from ms_adam.lab.run.trainings import REFERENCE
-
-# Okabe & Ito 2008: told apart with every common kind of colour blindness. Graph mode has a tint of
-# its optimizer's colour.
-_COLOURS = {
-    ("ms_adam.Adam", "graph"): "#7fc1e8",
-    ("ms_adam.Adam", "pynative"): "#0072B2",
-    ("mindspore.nn.Adam", "graph"): "#f7b183",
-    ("mindspore.nn.Adam", "pynative"): "#D55E00",
-}
-_REFERENCE_COLOUR = "#c4c4c4"
+# Okabe & Ito 2008: distinguishable with every common kind of colour blindness.
+BLACK, ORANGE, GREEN, PURPLE = "#000000", "#E69F00", "#009E73", "#CC79A7"
+VERMILION, BLUE, SKY, YELLOW = "#D55E00", "#0072B2", "#56B4E9", "#F0E442"
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, "#B8A800")
+PALE_BLUE, PALE_VERMILION, GREY = "#7fc1e8", "#f7b183", "#8a8a8a"  # tints, and what is beside
 STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -32,150 +27,88 @@ STYLE = {
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
     "legend.frameon": False,
+    "figure.dpi": 160,
+    "savefig.dpi": "figure",
 }
+NO_GRID = {**STYLE, "axes.grid": False}
 
 
-def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
-    """Distance to the two float64 shadows over the steps, with the rounding bound.
+def picture(draw: Optional[Callable[..., Figure]] = None, *, style: dict = STYLE) -> Callable:
+    """Decorates a function that returns a figure: it then returns the PNG, in the common style."""
+    if draw is None:
+        return functools.partial(picture, style=style)
 
-    Args:
-        runs: The rows of ``runs`` in ``results.json``.
-        arrays: The arrays of each, in the same order.
+    @functools.wraps(draw)
+    def drawn(*arguments: Any, **options: Any) -> bytes:
+        with matplotlib.rc_context(style):
+            return png(draw(*arguments, **options))
 
-    Returns:
-        A PNG.
-    """
-    panels = {
-        "error_algorithm1": "Distance to Algorithm 1",
-        "error_epsilon_hat": "Distance to the epsilon-hat form",
-    }
-    bounds = [row["rounding_bound"] for row in runs if isinstance(row["rounding_bound"], float)]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, (name, title) in zip(axes, panels.items()):
-            _draw(axis, runs, arrays, name)
-            if bounds:
-                axis.axhline(max(bounds), color="black", linewidth=0.8, linestyle=":")
-                axis.annotate(
-                    "limit: what roundings alone explain at the last step",
-                    (0.01, max(bounds)),
-                    xycoords=("axes fraction", "data"),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    fontsize=8.5,
-                )
-            axis.set(title=title, xlabel="step", xscale="log", yscale="log")
-        axes[0].set_ylabel("relative error of the parameters")
-        _legend(figure)
-        return png(figure)
+    return drawn
 
 
-def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
-    """Loss and accuracy over the epochs: the mean over seeds in a band from least to most."""
-    epochs = len(arrays[0]["test_accuracy"])
-
-    def epoch_mean(curve: np.ndarray) -> np.ndarray:
-        return curve.reshape(epochs, -1).mean(axis=1)
-
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.8), layout="constrained")
-        axes = figure.subplots(1, 2)
-        _draw(axes[0], runs, arrays, "loss", epoch_mean)
-        _draw(axes[1], runs, arrays, "test_accuracy", lambda accuracy: 100 * accuracy)
-        axes[0].set(title="Training loss, mean of the epoch", xlabel="epoch", yscale="log")
-        axes[1].set(title="Accuracy on the test images, %", xlabel="epoch")
-        for axis in axes:
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        _legend(figure)
-        return png(figure)
-
-
-def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> bytes:
-    """How far each run's loss is from that of the float64 reference run with its seed.
-
-    Curves that lie on each other in `training_plot` part here. A difference of zero can not stand
-    on a logarithmic axis and is left out.
-    """
-    loss = {
-        row["seed"]: of_run["loss"]
-        for row, of_run in zip(runs, arrays)
-        if row["optimizer"] == REFERENCE
-    }
-    differences = [
-        {"drift": _positive(np.abs(of_run["loss"] - loss[row["seed"]]))}
-        if row["optimizer"] != REFERENCE
-        else {}
-        for row, of_run in zip(runs, arrays)
-    ]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.4), layout="constrained")
-        axis = figure.subplots()
-        _draw(axis, runs, differences, "drift")
-        axis.set(
-            title="Difference of the batch loss to that of the float64 reference",
-            xlabel="step",
-            xscale="log",
-            yscale="log",
-        )
-        _legend(figure)
-        return png(figure)
-
-
-def _draw(axis, runs: Sequence[dict], arrays: Sequence[dict], name: str, shape=np.asarray) -> None:
-    """Draws one line and band for each optimizer and mode, over its seeds.
-
-    Curves that coincide stay visible: each is drawn on the one before it, and is thinner.
-    """
-    groups = _grouped(runs, arrays, name)
-    for place, (row, curves) in enumerate(groups):
-        colour = _COLOURS.get((row["optimizer"], row["mode"]), _REFERENCE_COLOUR)
-        width = 0.9 + 0.9 * (len(groups) - 1 - place)
-        band(axis, [shape(curve) for curve in curves], row["label"], colour, width)
-
-
-def band(axis, curves: Sequence[np.ndarray], label: str, colour: str, width: float) -> None:
-    """Draws the mean of curves in a band from the least to the most."""
-    x = np.arange(1, len(curves[0]) + 1)
-    table = np.ma.masked_invalid(curves)
-    axis.fill_between(x, table.min(axis=0), table.max(axis=0), color=colour, alpha=0.15, lw=0)
-    axis.plot(
-        x, table.mean(axis=0), label=label, color=colour, linewidth=width, solid_capstyle="round"
-    )
-
-
-def _grouped(runs: Sequence[dict], arrays: Sequence[dict], name: str) -> list[tuple]:
-    """(A row that stands for its group, the curves) for each optimizer and mode."""
-    rows: dict[str, dict] = {}
-    curves: dict[str, list[np.ndarray]] = {}
-    for row, of_run in zip(runs, arrays):
-        if name in of_run:
-            rows.setdefault(row["label"], row)
-            curves.setdefault(row["label"], []).append(of_run[name])
-    order = sorted(rows, key=lambda label: rows[label]["optimizer"] != REFERENCE)  # comes first
-    return [(rows[label], curves[label]) for label in order]
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    return np.where(values > 0, values, np.nan)
-
-
-def _legend(figure) -> None:
-    lines, _ = figure.axes[0].get_legend_handles_labels()
-    lines.sort(key=lambda line: line.get_label() == REFERENCE)  # last: each optimizer has a column
-    columns = math.ceil(len(lines) / 2)
-    figure.legend(handles=lines, loc="outside lower center", ncols=columns, handlelength=3)
-
-
-def png(figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Returns a figure as PNG."""
     memory = io.BytesIO()
     # No software version or date in the file: the same runs give the same bytes.
-    figure.savefig(memory, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(memory, format="png", metadata={"Software": None})
     return memory.getvalue()
 
 
-PLOTS: dict[str, Callable[[Sequence[dict], Sequence[dict]], bytes]] = {
-    "errors": error_plot,
-    "training": training_plot,
-    "drift": drift_plot,
-}
+def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple:
+    """Returns a figure and its axes, an array of shape (rows, columns)."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def band(axis: Axes, curves: Sequence[np.ndarray], label: str, x=None, **look: Any) -> None:
+    """Draws the mean of curves in a band from the least to the most.
+
+    Args:
+        axis: Where to draw.
+        curves: One for each seed, of one length.
+        label: For the legend.
+        x: Where the points stand: 1, 2, 3, ... if not given.
+        look: Of the line; ``color`` is the band's too.
+    """
+    x = np.arange(1, len(curves[0]) + 1) if x is None else x
+    values = np.ma.masked_invalid(curves)
+    axis.fill_between(
+        x, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.16, linewidth=0
+    )
+    axis.plot(x, values.mean(axis=0), label=label, solid_capstyle="round", **look)
+
+
+def nested(place: int, count: int, step: float = 0.9) -> float:
+    """Returns the line width of a curve, less for each: coinciding curves stay visible."""
+    return 0.9 + step * (count - 1 - place)
+
+
+def note(axis: Axes, text: str, x: float, y: float, above: float = 3, **look: Any) -> None:
+    """Writes a small note at y, so many points above it, and x, a share of the axis' width."""
+    where = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axis.annotate(text, (x, y), xytext=(0, above), fontsize=8.5, **where, **look)
+
+
+def whole_numbers(*axes: Axes) -> None:
+    """Puts ticks of the horizontal axes at whole numbers."""
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def legend_below(figure: Figure, handles: Optional[Sequence] = None, **options: Any) -> None:
+    """Puts a legend below the figure, by default of the curves of its first axes."""
+    if handles is None:
+        handles, _ = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles=handles, loc="outside lower center", **options)
+
+
+def positive(values: Sequence) -> np.ndarray:
+    """Returns numbers for a logarithmic axis, which has no place for 0: NaN where not positive."""
+    array = floats(values)
+    return np.where(array > 0, array, np.nan)
+
+
+def floats(values: Sequence) -> np.ndarray:
+    """Returns numbers of a JSON file, NaN for its words "nan", "inf" and for null."""
+    array = np.array(values, dtype=np.float64)  # float("nan") and float(None) are NaN in an array
+    return np.where(np.isfinite(array), array, np.nan)

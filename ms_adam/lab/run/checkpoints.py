@@ -1,8 +1,8 @@
-"""The checkpoint files of a training: whole or not there at all, and damage is found.
+"""The checkpoint files of a training: complete or absent, and damage is detected.
 
-A file is written under another name, brought to the disk, and renamed. It ends with the CRC32 that
-MindSpore writes under ``crc_check=True``, so that a file that was cut short or changed is told from
-a good one; it is an ordinary checkpoint, which `mindspore.load_checkpoint` reads too.
+A file is written under another name, synced to disk, and renamed. It ends with the CRC32 that
+MindSpore writes under ``crc_check=True``, which detects a file that was cut short or changed. It is
+an ordinary checkpoint, which `mindspore.load_checkpoint` reads too.
 """
 
 from __future__ import annotations
@@ -25,18 +25,11 @@ _DESCRIPTION = "training_run"  # an entry: JSON as uint8, which every version of
 
 
 class CheckpointError(ExperimentError):
-    """No checkpoint of a folder can be used."""
+    """All checkpoints of a folder are damaged."""
 
 
 class Checkpoint(NamedTuple):
-    """What was read back.
-
-    Attributes:
-        path: The file.
-        step: How many steps had been made.
-        parameters: {name: Parameter}, of model and optimizer.
-        description: What `CheckpointFiles.save` was given.
-    """
+    """A checkpoint, read back; see `CheckpointFiles.save` for its attributes."""
 
     path: Path
     step: int
@@ -48,8 +41,8 @@ class CheckpointFiles:
     """The checkpoints in one folder; one process at a time may write them.
 
     Args:
-        folder: Is made when something is saved.
-        keep: How many to keep; the older ones are removed after a newer one is on the disk.
+        folder: Made when something is saved.
+        keep: Number of files kept; older ones are removed after a newer one is on the disk.
     """
 
     def __init__(self, folder: Path, keep: int):
@@ -57,12 +50,12 @@ class CheckpointFiles:
         self._keep = keep
 
     def save(self, step: int, parameters: dict[str, Any], description: dict[str, Any]) -> Path:
-        """Writes a checkpoint. It is there, whole, when this returns.
+        """Writes a checkpoint, which is complete on the disk when this returns.
 
         Args:
-            step: How many steps have been made; part of the name.
+            step: Number of steps that have been made; part of the name.
             parameters: {name: Parameter} of model and optimizer.
-            description: Plain values that say what is trained.
+            description: Plain values that describe the training.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
@@ -79,7 +72,7 @@ class CheckpointFiles:
         return path
 
     def paths(self) -> list[Path]:
-        """The finished files, the newest first."""
+        """Returns the finished files, the newest first."""
         if not self.folder.is_dir():
             return []
         found = (path for path in self.folder.iterdir() if _NAME.match(path.name))
@@ -88,8 +81,7 @@ class CheckpointFiles:
     def newest_good(self) -> tuple[Optional[Checkpoint], list[str]]:
         """Reads the newest checkpoint that is not damaged.
 
-        Damaged ones get the ending ``.damaged``, so that they are not counted among those that are
-        kept.
+        Damaged ones get the ending ``.damaged``, and do not count as files that are kept.
 
         Returns:
             The checkpoint, or None if there is no file; and a message about each damaged file.
@@ -113,7 +105,7 @@ class CheckpointFiles:
 
 
 def _read(path: Path) -> Checkpoint:
-    if crc(path) is None:  # the mark of the CRC is what is damaged, or it is not one of ours
+    if crc(path) is None:  # the mark of the CRC is damaged, or the file is not one of ours
         raise ValueError(f"{path}: is damaged: it does not end with a CRC")
     parameters = read(path)
     if _DESCRIPTION not in parameters:

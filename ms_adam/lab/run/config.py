@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, TypeVar, Union
+from typing import Annotated, Any, Literal, Optional, TypeVar
 
 import pydantic
 import yaml
@@ -219,10 +219,8 @@ def _explain(problem: dict, form: type) -> str:
     where = problem["loc"]
     key = ".".join(str(part) for part in where)
     if problem["type"] == "extra_forbidden":
-        return (
-            f"unknown key '{key}'; allowed here: {_keys(_section_at(where[:-1], form))}"
-            f"{_belongs(where, form)}"
-        )
+        allowed = _keys(_section_at(where[:-1], form))
+        return f"unknown key '{key}'; allowed here: {allowed}{_belongs(where, form)}"
     if problem["type"] == "missing":
         return f"the key '{key}' is missing"
     message = problem["msg"].replace("Value error, ", "")
@@ -236,62 +234,60 @@ def _explain(problem: dict, form: type) -> str:
 def _belongs(where: tuple, form: type) -> str:
     """Where a key that is unknown in its place is known, as the end of an error message."""
     *above, key = where
-    places = [place for place in _places(key, form) if not _matches(place, above)]
-    if not places:
+    there = dict.fromkeys(
+        f"under '{'.'.join(_without_tags(path))}'" if path else "at the top level"
+        for path, section in _sections(form)
+        if key in section.model_fields and not _leads_to(path, above)
+    )
+    if not there:
         return ""
     home = f"'{above[-1]}'" if above else "the top level"
-    there = dict.fromkeys(
-        f"under '{'.'.join(place)}'" if place else "at the top level" for place in places
-    )
     return f". '{key}' is not a key of {home}; it belongs {' or '.join(there)}"
 
 
-def _matches(place: tuple, path: list) -> bool:
-    return len(place) == len(path) and all(
-        name in (str(part), _ANY) for name, part in zip(place, path)
-    )
+def _section_at(where: Sequence, form: type) -> type:
+    return next((one for path, one in _sections(form) if _leads_to(path, where)), form)
 
 
-def _places(key: str, form: type, path: tuple = ()) -> Iterator[tuple]:
-    """The paths of all sections of a config that have a key; the top level's is empty."""
-    if key in form.model_fields:
-        yield path
-    for name, field in form.model_fields.items():
-        for section, step in _sections(field.annotation):
-            yield from _places(key, section, (*path, name, *step))
+def _sections(
+    annotation: Any, path: tuple = (), discriminator: Optional[str] = None
+) -> Iterator[tuple[tuple, type]]:
+    """All sections in the type of a key, each with the keys that lead to it.
 
-
-def _sections(annotation: Any, step: tuple = ()) -> Iterator[tuple[type, tuple]]:
-    """The sections in the type of a key, each with what comes between it and the key."""
+    Between them stand `_ANY` for what is in a mapping or list, and a tuple of the tags of one of
+    several sections that a discriminator tells apart.
+    """
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation, step
+        if discriminator is not None:
+            tags = typing.get_args(annotation.model_fields[discriminator].annotation)
+            path = (*path, tags)
+        yield path, annotation
+        for name, field in annotation.model_fields.items():
+            yield from _sections(field.annotation, (*path, name), field.discriminator)
         return
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (dict, list):
-        parts, step = parts[-1:], (*step, _ANY)
+        path, parts = (*path, _ANY), parts[-1:]
     elif origin is Annotated:
-        parts = parts[:1]
+        discriminator, parts = getattr(parts[1], "discriminator", None), parts[:1]
     for part in parts:
-        yield from _sections(part, step)
+        yield from _sections(part, path, discriminator)
 
 
-def _section_at(where: tuple, form: type) -> type:
-    section: Any = form
-    for part in where:
-        if isinstance(section, type) and issubclass(section, Section):
-            section = section.model_fields[part].annotation
-        elif typing.get_origin(section) is Annotated:  # one of several sections, by its tag
-            sections, field = typing.get_args(section)
-            section = next(
-                one
-                for one in typing.get_args(sections)
-                if part in typing.get_args(one.model_fields[field.discriminator].annotation)
-            )
-        else:  # of dict[str, Section] and list[Section] the last argument is what is in them
-            section = typing.get_args(section)[-1]
-        if typing.get_origin(section) is Union:  # Optional[Section]
-            section = typing.get_args(section)[0]
-    return section
+def _leads_to(path: tuple, where: Sequence) -> bool:
+    """Whether a path is that of an error; pydantic leaves tags out if it found none."""
+    return any(
+        len(steps) == len(where)
+        and all(
+            part in step if isinstance(step, tuple) else step in (str(part), _ANY)
+            for step, part in zip(steps, where)
+        )
+        for steps in (path, _without_tags(path))
+    )
+
+
+def _without_tags(path: tuple) -> tuple:
+    return tuple(step for step in path if not isinstance(step, tuple))
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a result was measured on: versions, machine, time. No host name, no user, no path."""
+"""The versions, machine and time of a result. No host name, no user, no path."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import Optional
 
 
 def environment(device_target: Optional[str] = None) -> dict[str, object]:
-    """Describes where a program runs.
+    """Describes the environment that a program runs in, in plain values for JSON.
+
+    ``commit`` is None outside a git checkout of this project; ``uncommitted_changes`` says whether
+    the checkout had changes on top of it.
 
     Args:
         device_target: What MindSpore computed on ("CPU", "GPU", "Ascend"), if it did.
-
-    Returns:
-        Plain values for JSON. ``commit`` is None outside of a git checkout of this project, and
-        ``uncommitted_changes`` tells whether it had changes on top of that.
 
     Example:
         >>> environment("CPU")["device_target"]
@@ -49,7 +48,7 @@ def _version(package: str) -> Optional[str]:
 
 
 def _commit() -> tuple[Optional[str], Optional[bool]]:
-    """The commit that this file belongs to; not that of a repository it merely lies in."""
+    """The commit of this file; not that of a repository that merely contains it."""
     if _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None, None
     commit, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")

@@ -9,7 +9,7 @@ import pytest
 from ms_adam.backends import toolchain
 from ms_adam.lab.bench import cases, contenders, runner, tables
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.report import bench as plots
+from ms_adam.lab.report.studies import bench as plots
 
 
 @pytest.fixture
@@ -132,10 +132,10 @@ def test_plots_have_a_line_for_each_contender():
         for case in cases.BY_NUMBER
         for name in contenders.DRAWN
     ]
-    names = [case.name for case in cases.BY_NUMBER]
-    png = plots.cost_plot(results, names, "parameters", "title", "label")
+    along = (lambda row: row["parameters"], "title", "label")
+    png = plots.cost_plot(results, *along)
     assert png.startswith(b"\x89PNG")
-    assert png != plots.cost_plot(results[:5], names, "parameters", "title", "label")
+    assert png != plots.cost_plot(results[:5], *along)
 
 
 def test_a_run_writes_and_prints_everything(invoke, tmp_path):

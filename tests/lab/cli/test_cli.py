@@ -1,39 +1,16 @@
-"""The command: help that teaches, errors without a stack trace, exit status."""
+"""The command: help, version, and messages where it cannot run."""
 
 import importlib.metadata
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.errors import Interrupted
-from ms_adam.lab.run import study
-
-QUICK = Path(__file__).parents[3] / "configs" / "quick.yaml"
-
-
-@pytest.fixture
-def finished(monkeypatch):
-    """Lets the runs end at once, with the verdicts that a test wants."""
-
-    def with_statuses(*statuses):
-        verdicts = [
-            {"status": status, "claim": "c [x]", "measured": "m", "limit": "l"}
-            for status in statuses
-        ]
-        content = {"schema": 1, "results": [{"verdicts": verdicts}]}
-        done = study.Done(None, Path("out"), content, Path("out/index.html"))
-        monkeypatch.setattr(study, "run_studies", lambda *_: [done])
-
-    return with_statuses
-
 
 def test_help(invoke):
-    assert "reproduce" in invoke("--help").output
-    text = " ".join(invoke("reproduce", "--help").output.split())
-    for part in ("CONFIG", "--out", "--json", "--debug", "Example:", "Exit status:"):
-        assert part in text
+    output = invoke("--help").output
+    for command in ("identify", "compare", "validate", "bench", "reproduce"):
+        assert command in output
 
 
 def test_version(invoke):
@@ -53,7 +30,7 @@ def test_old_python_is_told_so_before_anything_else():
 @pytest.mark.parametrize("release, status", [("2.0.0", 1), ("2.7.0", 2)])
 def test_old_mindspore_is_told_so(invoke, monkeypatch, release, status):
     monkeypatch.setattr(importlib.metadata, "version", lambda _: release)
-    done = invoke("visualize", "none.yaml", "--out", "x")
+    done = invoke("reproduce", "none.yaml", "--out", "x")
     assert done.exit_code == status
     says = "ms-adam needs MindSpore 2.7 or newer, but this is MindSpore 2.0.0."
     assert (says in done.output) == (release == "2.0.0")
@@ -81,61 +58,3 @@ def test_missing_extra_is_named():
     )
     assert done.returncode == 1
     assert done.stderr.strip() == "ms-adam needs the package typer: pip install 'ms_adam[cli]'"
-
-
-def test_unknown_key_is_one_message(invoke, tmp_path):
-    config = tmp_path / "wrong.yaml"
-    config.write_text(QUICK.read_text().replace("epochs: 20", "epoches: 20"))
-    result = invoke("reproduce", config, "--out", tmp_path / "out")
-    assert result.exit_code == 2
-    assert "unknown key 'training.epoches'; allowed here: epochs, batch_size" in result.output
-    assert "the key 'training.epochs' is missing" in result.output
-    assert "Traceback" not in result.output
-    assert not (tmp_path / "out").exists()
-
-
-def test_debug_shows_the_trace(invoke, tmp_path):
-    result = invoke("reproduce", tmp_path / "none.yaml", "--out", tmp_path, "--debug")
-    assert result.exit_code == 2
-    assert "Traceback" in result.output and "there is no such file" in result.output
-
-
-def test_folder_that_can_not_be_written(invoke, tmp_path):
-    (tmp_path / "taken").write_text("a file")
-    result = invoke("reproduce", QUICK, "--out", tmp_path / "taken")
-    assert result.exit_code == 2
-    assert "taken" in result.output and "Traceback" not in result.output
-
-
-def test_fault_of_ours_is_told_without_trace(invoke, tmp_path, monkeypatch):
-    def fault(*_):
-        raise ZeroDivisionError("seven by nothing")
-
-    monkeypatch.setattr(study, "run_studies", fault)
-    result = invoke("reproduce", QUICK, "--out", tmp_path)
-    assert result.exit_code == 2
-    assert "ZeroDivisionError: seven by nothing (--debug shows where)" in result.output
-
-
-def test_interrupt_has_its_status(invoke, tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise Interrupted("stopped: 2 of 15 runs are kept")
-
-    monkeypatch.setattr(study, "run_studies", interrupt)
-    result = invoke("reproduce", QUICK, "--out", tmp_path)
-    assert result.exit_code == 130
-    assert "2 of 15 runs" in result.output
-
-
-@pytest.mark.parametrize(
-    "statuses, exit_code",
-    [(("held", "held"), 0), (("held", "not held"), 1), (("held", "not measured"), 1)],
-)
-def test_exit_status_and_summary(invoke, finished, tmp_path, statuses, exit_code):
-    finished(*statuses)
-    copy = tmp_path / "copy.json"
-    result = invoke("reproduce", QUICK, "--out", tmp_path, "--json", copy)
-    assert result.exit_code == exit_code
-    assert f"{statuses.count('held')} of 2 claims held" in result.output
-    assert "c [x]" in result.output  # brackets are text, not colour
-    assert copy.exists()

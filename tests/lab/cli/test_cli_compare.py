@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.report import compare as page
+from ms_adam.lab.report.studies import compare as page
 from ms_adam.lab.studies.compare import run
 
 CONFIG = Path(__file__).parents[3] / "configs" / "compare.yaml"

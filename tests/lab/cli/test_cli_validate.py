@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ms_adam.lab.report.support import support_table
+from ms_adam.lab.report.studies.support import support_table
 from ms_adam.lab.studies.matrix import validate
 
 

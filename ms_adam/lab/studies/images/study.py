@@ -137,4 +137,4 @@ def compare_modes(results: list[Result]) -> list[dict[str, Any]]:
 
 
 TRAININGS = Trainings("ms_adam.lab.studies.images.training:work", load_data, shares, evaluate)
-STUDY = Study("images", Experiment, TRAININGS.run, "ms_adam.lab.report.html:write_report")
+STUDY = Study("images", Experiment, TRAININGS.run, "ms_adam.lab.report.studies.images:write_page")

@@ -10,7 +10,6 @@ import mindspore
 import numpy as np
 from mindspore import nn
 
-import ms_adam
 from ms_adam import reference
 from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
 from ms_adam.lab.problems.batches import Batches
@@ -19,9 +18,9 @@ from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
 from ms_adam.lab.run.trainings import REFERENCE, report_run
 from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.studies.images.study import Experiment, load_data
+from ms_adam.lab.targets import load_callable
 from ms_adam.lab.train import Observer, TrainStep, fused_loss, train
 
-ADAMS = {"ms_adam.Adam": ms_adam.Adam, "mindspore.nn.Adam": nn.Adam}
 SHADOWS = {"error_algorithm1": "outside", "error_epsilon_hat": "hat"}  # where epsilon stands
 
 
@@ -76,7 +75,7 @@ def train_once(
         step = ReferenceStep(model, parameters, reference.Adam(**settings, epsilon="outside"))
         position = initial = step.position
     else:
-        adam = ADAMS[optimizer](parameters, **settings)
+        adam = load_callable(optimizer)(parameters, **settings)
         backend = getattr(adam, "backend", None)
         step = TrainStep(model, adam, fused_loss(), with_gradients=True)
         position = initial = flat(parameters)

@@ -26,7 +26,7 @@ from ms_adam.lab.studies.matrix.cases import (
     with_epsilon_hat,
 )
 from ms_adam.scalars import scalar_dtype
-from ms_adam.state import on_host, write
+from ms_adam.state import numbers_after, on_host, write
 
 STEPS = 4  # as many as the table's schedules and sizes of gradients have at least
 
@@ -183,10 +183,8 @@ def put(optimizer: nn.Optimizer, values: Snapshot, step: int) -> None:
             else:
                 assign(buffer, getattr(values, prefix)[i])
     assign(optimizer.global_step, [step])
-    assign(optimizer.update_count, [step])
-    assign(optimizer.beta1_power, optimizer.formula.beta1**step)
-    assign(optimizer.beta2_power, optimizer.formula.beta2**step)
-    assign(optimizer.counted_power, optimizer.formula.beta2**step)
+    for number, value in numbers_after(optimizer, step):
+        assign(number, value)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

@@ -237,7 +237,7 @@ STUDY = Study(
     name="paper",
     config=PaperFigure,
     run=run,
-    page="ms_adam.lab.report.paper:write_report",
+    page="ms_adam.lab.report.studies.paper:write_report",
     options=("scale", "jobs", "tensorboard"),
     verdicts=verdicts,
 )

@@ -1,4 +1,4 @@
-"""Kills a training at random moments, resumes it, and holds its curve to an uninterrupted one."""
+"""Kills a training at random moments, resumes it, and compares its curve with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import Any, Callable, Optional
 
 import yaml
 
 from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.run.config import InBatches
 from ms_adam.lab.run.processes import Job, start
 from ms_adam.lab.run.results import results, write_json
-
-if TYPE_CHECKING:
-    from ms_adam.lab.studies.resume.study import TrainingRun
 
 _CURVES = ("loss.csv", "accuracy.csv")
 _SECONDS_BETWEEN_LOOKS = 0.002
@@ -50,7 +48,7 @@ class Kill:
 
 
 def kill_test(
-    run: TrainingRun, mode: str, out: Path, kills: int, seed: int, tell: Tell
+    run: InBatches, mode: str, out: Path, kills: int, seed: int, tell: Tell
 ) -> dict[str, Any]:
     """Trains once undisturbed, then again and again with kill -9 and a resume.
 
@@ -75,11 +73,14 @@ def kill_test(
             checkpoint that was there.
     """
     _clear(out)
-    content = run.model_dump(mode="json")
-    (out / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    config = run.model_dump(mode="json")
+    (out / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     tell("the undisturbed training")
-    undisturbed = out / "undisturbed"
-    start_up, steps = _undisturbed(run, mode, undisturbed)
+    undisturbed, started = _Training(config, mode, out / "undisturbed"), time.monotonic()
+    undisturbed.wait_for_a_step()
+    start_up = time.monotonic() - started
+    undisturbed.wait_for_the_end()
+    steps = time.monotonic() - started - start_up
     moments = random.Random(seed)
     done: list[Kill] = []
     trainings: list[list[str]] = []  # of each finished one, the curves that differ
@@ -87,41 +88,97 @@ def kill_test(
         number = len(trainings) + 1
         if number > _MOST_TRAININGS:
             raise ExperimentError(f"{len(trainings)} trainings were over before their kill")
-        folder = out / f"killed-{number}"
-        process, log = _start(run, mode, folder)
+        training = _Training(config, mode, out / f"killed-{number}")
+        killed = False
         if len(done) == kills:  # the last training may go on to its end
-            process.wait()
-            killed = False
+            training.process.wait()
         elif len(done) % 4 == 3:
-            killed = _kill_after(process, moments.uniform(0, start_up + steps / 2))
+            killed = training.kill_after(moments.uniform(0, start_up + steps / 2))
         else:
-            _wait_for_a_step(process, folder)
-            killed = _kill_after(process, moments.uniform(0, steps / 2))
+            training.wait_for_a_step()
+            killed = training.kill_after(moments.uniform(0, steps / 2))
         if done and done[-1].training == number:
-            done[-1].resumed_after = _resumed_after(log)
-            _refuse_another_start(done[-1], killed, folder)
+            done[-1].resumed_after = training.resumed_after()
+            refuse_another_start(done[-1], killed, training.folder)
         if killed:
-            done.append(Kill(number, _lines(folder), _newest(folder), _half_written(folder)))
-            tell(_sentence(done, kills, run))
-        elif process.returncode != 0:
-            raise _ended_early("a", process, log)
+            done.append(training.as_killed(number))
+            tell(_sentence(done, kills, run.steps))
         else:
-            trainings.append(differing(folder, undisturbed))
+            training.wait_for_the_end()
+            trainings.append(differing(training.folder, undisturbed.folder))
             if not trainings[-1]:
-                shutil.rmtree(folder)
-    finished = json.loads((undisturbed / "train.json").read_text(encoding="utf-8"))
+                shutil.rmtree(training.folder)
+    finished = json.loads((undisturbed.folder / "train.json").read_text(encoding="utf-8"))
     entry = {
         "experiment": run.name,
         "mode": mode,
         "steps": run.steps,
-        "steps_between_checkpoints": run.checkpoints.every_steps,
+        "steps_between_checkpoints": config["checkpoints"]["every_steps"],
         "seed": seed,
         "kills": [dataclasses.asdict(kill) for kill in done],
-        "trainings": [{"differing": differing} for differing in trainings],
+        "trainings": [{"differing": names} for names in trainings],
     }
     content = results([entry], [finished["environment"]["device_target"]])
     write_json(out / "kills.json", content)
     return content
+
+
+class _Training:
+    """A process that trains in a folder, from what is there."""
+
+    def __init__(self, config: dict[str, Any], mode: str, folder: Path):
+        self.folder, self._log = folder, folder.with_suffix(".log")
+        content = {"config": config, "mode": mode, "folder": str(folder)}
+        job = Job("ms_adam.lab.studies.resume.training:work", folder.name, content, self._log)
+        self.process = start(job, events_to_log=True)
+
+    def wait_for_a_step(self) -> None:
+        """Returns when the process has written a line of its own, or has ended."""
+        before = self._size()
+        while self.process.poll() is None:
+            now = self._size()
+            # It first cuts off the lines after its checkpoint; a line more is a step.
+            if now > before:
+                return
+            before = now
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def wait_for_the_end(self) -> None:
+        if self.process.wait() != 0:
+            raise ExperimentError(
+                f"the training '{self.folder.name}' ended with exit status "
+                f"{self.process.returncode}; its messages: {self._log}"
+            )
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kills the process unless it ends before that; whether it was killed."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        return self.process.returncode == -signal.SIGKILL
+
+    def as_killed(self, number: int) -> Kill:
+        lines, checkpoints = self.folder / _CURVES[0], self.folder / "checkpoints"
+        names = checkpoints.glob("step-*.ckpt")
+        return Kill(
+            number,
+            max(0, lines.read_bytes().count(b"\n") - 1) if lines.exists() else 0,
+            max((int(path.stem[len("step-") :]) for path in names), default=None),
+            any(checkpoints.glob("unfinished*")),
+        )
+
+    def resumed_after(self) -> Optional[int]:
+        said = self._log.read_text(errors="replace")
+        match = re.search(r'"message": "goes on after step (\d+),', said)
+        return int(match[1]) if match else None
+
+    def _size(self) -> int:
+        try:
+            return (self.folder / _CURVES[0]).stat().st_size
+        except FileNotFoundError:
+            return 0
 
 
 def _clear(out: Path) -> None:
@@ -132,98 +189,24 @@ def _clear(out: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _sentence(done: list[Kill], kills: int, run: TrainingRun) -> str:
+def _sentence(done: list[Kill], kills: int, steps: int) -> str:
     kill = done[-1]
     newest = "no checkpoint" if kill.checkpoint is None else f"checkpoint {kill.checkpoint}"
     half = ", one half written" if kill.half_written else ""
     return (
         f"kill {len(done)} of {kills}: training {kill.training}, after step {kill.lines} of "
-        f"{run.steps}, {newest}{half}"
+        f"{steps}, {newest}{half}"
     )
 
 
-def _refuse_another_start(kill: Kill, killed: bool, folder: Path) -> None:
-    """A process that ignored its checkpoint would have the same curve, and resume nothing."""
+def refuse_another_start(kill: Kill, killed: bool, folder: Path) -> None:
+    """Refuses a process that ignored its checkpoint: it would have the same curve anyway."""
     said_nothing_yet = killed and kill.resumed_after is None
     if kill.resumed_after != kill.checkpoint and not said_nothing_yet:
         raise ExperimentError(
             f"{folder}: had checkpoint {kill.checkpoint}, but the training went on after "
             f"{kill.resumed_after}"
         )
-
-
-def _start(run: TrainingRun, mode: str, folder: Path) -> tuple[subprocess.Popen, Path]:
-    """A process, and the file of what it says."""
-    log = folder.with_suffix(".log")
-    content = {"config": run.model_dump(mode="json"), "mode": mode, "folder": str(folder)}
-    job = Job("ms_adam.lab.studies.resume.training:work", folder.name, content, log)
-    return start(job, events_to_log=True), log
-
-
-def _undisturbed(run: TrainingRun, mode: str, folder: Path) -> tuple[float, float]:
-    """Seconds before the first step, and from then to the end."""
-    started = time.monotonic()
-    process, log = _start(run, mode, folder)
-    _wait_for_a_step(process, folder)
-    first = time.monotonic()
-    if process.wait() != 0:
-        raise _ended_early("the undisturbed", process, log)
-    return first - started, time.monotonic() - first
-
-
-def _ended_early(which: str, process: subprocess.Popen, log: Path) -> ExperimentError:
-    return ExperimentError(
-        f"{which} training ended with exit status {process.returncode}; its messages: {log}"
-    )
-
-
-def _wait_for_a_step(process: subprocess.Popen, folder: Path) -> None:
-    """Returns when the process has written a line of its own, or has ended."""
-    log = folder / _CURVES[0]
-    before = _size(log)
-    while process.poll() is None:
-        now = _size(log)
-        # It first cuts off the lines after its checkpoint; a line more is a step.
-        if now > before:
-            return
-        before = now
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _kill_after(process: subprocess.Popen, seconds: float) -> bool:
-    """Kills a process unless it ends before that; whether it was killed."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    return process.returncode == -signal.SIGKILL
-
-
-def _lines(folder: Path) -> int:
-    path = folder / _CURVES[0]
-    return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
-
-
-def _half_written(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("unfinished*"))
-
-
-def _newest(folder: Path) -> Optional[int]:
-    names = (folder / "checkpoints").glob("step-*.ckpt")
-    return max((int(path.stem[len("step-") :]) for path in names), default=None)
-
-
-def _resumed_after(log: Path) -> Optional[int]:
-    match = re.search(r'"message": "goes on after step (\d+),', log.read_text(errors="replace"))
-    return int(match[1]) if match else None
 
 
 def differing(folder: Path, undisturbed: Path) -> list[str]:

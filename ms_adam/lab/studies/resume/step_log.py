@@ -1,4 +1,4 @@
-"""A CSV file with a line for each step, which a stopped training takes up again."""
+"""A CSV file with a line for each step, to which a resumed training appends."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 class StepLog:
     """Appends lines; the first column is the step. Use as a context manager.
 
-    A line is in the operating system's hands when `write` returns: it outlives the process. `sync`
-    makes all lines outlive the machine.
+    A line survives the process when `write` returns, and the machine when `sync` returns.
 
     Args:
-        path: The file; it is made if it is not there.
+        path: The file; made if it is missing.
         columns: Their names. The first is "step".
-        step: Lines of later steps are cut off, and so is what follows a line that is not whole.
+        step: Lines of later steps are cut off, and so is everything after an incomplete line.
 
     Attributes:
-        last_step: That of the last line that was left; less than `step` if lines are lacking.
+        last_step: The step of the last line that was left; less than `step` if lines are missing.
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], step: int):
@@ -37,14 +36,14 @@ class StepLog:
         self._file.close()
 
     def write(self, *values) -> None:
-        """Appends a line. float32 values are written so that they are read back exactly."""
+        """Appends a line. float32 values are read back exactly."""
         self._file.write(",".join(map(str, values)).encode() + b"\n")
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
 
     def _sound(self, content: bytes, step: int) -> tuple[int, int]:
-        """The last step up to `step` before anything is wrong, and where its line ends."""
+        """The last step up to `step` before the first fault, and the end of its line."""
         last, end = 0, 0
         if not content.startswith(self._header):
             return last, end

@@ -134,7 +134,7 @@ STUDY = Study(
     "resume",
     TrainingRun,
     run,
-    "ms_adam.lab.report.training_curves:write_curves",
+    "ms_adam.lab.report.studies.resume:write_page",
     ("mode", "resume", "kills", "every", "seed"),
     verdicts,
     summary,

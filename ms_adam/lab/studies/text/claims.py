@@ -199,8 +199,9 @@ CLAIMS = [
     Claim(
         "Under its default target mindspore.nn.Adam(use_lazy=True) goes wrong where a batch names "
         "a word more than once, and only there",
-        "The first step, which its two targets make from one place and with one gradient. Algorithm "
-        "1 then moves a row by learning rate x sqrt(width), whatever its gradient's size.",
+        "The first step, which its two targets make from one place and with one gradient. "
+        "Algorithm 1 then moves a row by learning rate x sqrt(width), whatever its gradient's "
+        "size.",
         "needs both targets of nn.Adam",
         wrong_only_for_duplicates,
     ),

@@ -208,4 +208,4 @@ def telling_words(split: TextSplit, result: Result, width: int) -> dict[str, lis
 
 
 TRAININGS = Trainings("ms_adam.lab.studies.text.training:work", load_data, shares, evaluate)
-STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.html:write_report")
+STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.studies.text:write_page")

@@ -11,7 +11,8 @@ import numpy as np
 from mindspore import nn
 
 import ms_adam
-from ms_adam.lab.observers import Record, digest, flat, loss, relative_distance, step_ms
+from ms_adam.lab.measure import relative_distance
+from ms_adam.lab.observers import Record, digest, flat, loss, step_ms
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.networks import BagOfWords
 from ms_adam.lab.problems.text import TextSplit

@@ -1,23 +1,20 @@
-"""The description of a comparison of optimizers: a YAML file, checked before anything runs.
+"""The config of a comparison of optimizers, checked before anything runs.
 
-There are two kinds: with ``functions``, paths over functions of the plane (`Trajectories`); with
-``linear_fit``, a linear model of two weights on mini-batches (`LinearComparison`).
+With ``functions`` it describes paths over functions of the plane; with ``linear_fit``, a linear
+model of two weights on mini-batches.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional
 
 import pydantic
-import yaml
 from pydantic import Field
 
-from ms_adam.lab.run.config import Count, Name, Number, Section, Seed, load
+from ms_adam.lab.run.config import Count, Name, Number, Section, Seed, StudyConfig, Text
 
-# yaml gives lists; a pair of numbers is what is meant
+# YAML gives lists; a pair of numbers is meant
 Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
-Text = Annotated[str, Field(min_length=1)]
 
 
 def _rising(pair: list[float]) -> list[float]:
@@ -33,11 +30,11 @@ class Place(Section):
     """A function, where the paths start on it, and what part of the plane is shown.
 
     Attributes:
-        function: A name of `functions.FUNCTIONS`, or ``module:callable``, which is given x and y,
-            arrays of one shape, and returns f(x, y) of that shape.
+        function: A name of `functions.FUNCTIONS`, or ``module:callable``, which is called with x
+            and y, arrays of one shape, and returns f(x, y) of that shape.
         gradient: ``module:callable``, which returns (df/dx, df/dy). Without it, a callable's
             gradient is taken by central differences.
-        name: What it is called in files and pictures; `function` if it is not given.
+        name: Its name in files and pictures; `function` if not given.
         scale: How heights are coloured and drawn: f, or the logarithm of f less its least value.
         learning_rates: By the optimizer's name: in place of its own on this function.
         seen_from: In 3-D: degrees above the plane, and around the z axis from x.
@@ -54,16 +51,12 @@ class Place(Section):
     seen_from: Pair = [48.0, -60.0]
 
     @pydantic.model_validator(mode="after")
-    def _gradient_fits(self) -> Place:
+    def _fits(self) -> Place:
         if self.gradient is not None and ":" not in self.function:
             raise ValueError(
                 f"gradient = {self.gradient!r} is for a function of your own (module:callable); "
                 f"that of {self.function!r} is known"
             )
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _start_is_seen(self) -> Place:
         for axis, value, (low, high) in zip("xy", self.start, (self.x, self.y)):
             if not low <= value <= high:
                 raise ValueError(
@@ -73,6 +66,7 @@ class Place(Section):
 
     @property
     def label(self) -> str:
+        """The function's name in files and rows."""
         return self.name or self.function.replace(":", ".")
 
 
@@ -80,22 +74,18 @@ class Optimizer(Section):
     """An optimizer.
 
     Attributes:
-        name: What it is called.
+        name: Its name in files and pictures.
         method: A name of `ms_adam.reference`, or ``module:callable``, which is called with
             `options` and returns an object with `init` and `step` as those have; or a class of
             ``mindspore.nn.Optimizer``, called with parameters and `options`.
         options: Its keyword arguments.
+        steps: Number of steps over a function; a linear fit says it by its epochs.
     """
 
     name: Text
     method: Text
     options: dict[str, Any] = {}
-
-
-class Walker(Optimizer):
-    """An optimizer, and how many steps it makes."""
-
-    steps: Count
+    steps: Optional[Count] = None
 
 
 class Animation(Section):
@@ -110,7 +100,7 @@ class Figure(Section):
 
     Attributes:
         panels: Whether each optimizer or each function has a panel of its own over contours.
-        columns: How many panels stand side by side.
+        columns: Number of panels side by side.
         animation: None for no 3-D pictures.
     """
 
@@ -124,7 +114,7 @@ class LinearFit(Section):
 
     Attributes:
         noise: The noise is uniform from -noise to noise.
-        batch_size: The last batch of an epoch is smaller when it does not come out even.
+        batch_size: The last batch of an epoch is smaller if the points do not divide evenly.
         start: The weights before the first step.
     """
 
@@ -138,6 +128,7 @@ class LinearFit(Section):
 
     @property
     def steps(self) -> int:
+        """Number of batches in all epochs."""
         return self.epochs * -(-self.points // self.batch_size)
 
     @pydantic.model_validator(mode="after")
@@ -147,36 +138,54 @@ class LinearFit(Section):
         return self
 
 
-class _Comparison(Section):
-    name: Name
-    title: Text
-    # Whether what MindSpore has for each method of ms_adam.reference runs beside it.
+class Comparison(StudyConfig):
+    """A comparison; see ``configs/trajectories/sphere.yaml`` and ``linear.yaml``.
+
+    Attributes:
+        mindspore: Whether what MindSpore has for each method of `ms_adam.reference` runs too.
+        functions: Where the paths lie; with `figure`, and without `linear_fit`.
+    """
+
+    study: Literal["trajectories"]
     mindspore: bool
-
-
-class LinearComparison(_Comparison):
-    """See ``configs/comparison/linear.yaml``."""
-
-    linear_fit: LinearFit
+    functions: Annotated[Optional[list[Place]], Field(min_length=1)] = None
     optimizers: Annotated[list[Optimizer], Field(min_length=1)]
+    figure: Optional[Figure] = None
+    linear_fit: Optional[LinearFit] = None
+
+    def described(self) -> dict[str, Any]:
+        """Returns the config for ``trajectories.json``, without keys that are of no use to it."""
+        unused: dict[str, Any] = {"study": True, "linear_fit": True}
+        if self.linear_fit:
+            unused = {"study": True, "functions": True, "figure": True}
+            unused["optimizers"] = {"__all__": {"steps"}}
+        return self.model_dump(mode="json", exclude=unused)
 
     @pydantic.model_validator(mode="after")
-    def _consistent(self) -> LinearComparison:
-        _different("optimizers", [entry.name for entry in self.optimizers])
-        return self
-
-
-class Trajectories(_Comparison):
-    """See ``configs/comparison/sphere.yaml``."""
-
-    functions: Annotated[list[Place], Field(min_length=1)]
-    optimizers: Annotated[list[Walker], Field(min_length=1)]
-    figure: Figure
-
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Trajectories:
+    def _consistent(self) -> Comparison:
+        if (self.linear_fit is None) == (self.functions is None):
+            raise ValueError("give either functions and figure, or linear_fit")
         names = [entry.name for entry in self.optimizers]
         _different("optimizers", names)
+        if self.linear_fit:
+            self._fits_linear()
+        else:
+            self._fits_functions(names)
+        return self
+
+    def _fits_linear(self) -> None:
+        if self.figure is not None:
+            raise ValueError("figure is for functions; a linear fit has one layout")
+        for entry in self.optimizers:
+            if entry.steps is not None:
+                raise ValueError(f"optimizers, {entry.name}: steps follow from linear_fit.epochs")
+
+    def _fits_functions(self, names: list[str]) -> None:
+        if self.figure is None:
+            raise ValueError("the key 'figure' is missing; functions need it")
+        for entry in self.optimizers:
+            if entry.steps is None:
+                raise ValueError(f"optimizers, {entry.name}: the key 'steps' is missing")
         _different("functions", [place.label for place in self.functions])
         for place in self.functions:
             unknown = ", ".join(sorted(set(place.learning_rates) - set(names)))
@@ -187,30 +196,9 @@ class Trajectories(_Comparison):
                 )
         if self.figure.panels == "optimizers" and len(self.functions) > 1:
             raise ValueError(
-                "figure.panels = 'optimizers': a panel for each optimizer is for one "
-                f"function, but there are {len(self.functions)}; 'functions'"
+                "figure.panels = 'optimizers': a panel for each optimizer is for one function, but "
+                f"there are {len(self.functions)}"
             )
-        return self
-
-
-Comparison = Union[Trajectories, LinearComparison]
-
-
-def load_comparison(path: Path) -> Comparison:
-    """Reads and checks one config.
-
-    Raises:
-        ConfigError: The file is not there, is not YAML, or a key is unknown, missing or has a
-            value that is not allowed. The message names the file, the key and the value.
-    """
-    return load(path, LinearComparison if _has_key(path, "linear_fit") else Trajectories)
-
-
-def _has_key(path: Path, key: str) -> bool:
-    try:
-        return key in yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError):
-        return False  # `load` says what is wrong with the file
 
 
 def _different(what: str, names: list[str]) -> None:

@@ -1,21 +1,26 @@
-"""Which MindSpore optimizer stands beside a method of `ms_adam.reference`, and what it computes.
+"""Which MindSpore optimizer belongs to a method of `ms_adam.reference`, and what it computes.
 
 MindSpore does not have every formula. A counterpart therefore carries the method that MindSpore
 really computes, with the differences in words; both distances are measured wherever paths are
-followed. What has no counterpart at all has a reason. Facts are of MindSpore 2.10 on the CPU and
+followed. A method without a counterpart has a reason. Facts are of MindSpore 2.10 on the CPU and
 are tested in tests/lab/studies/trajectories/test_counterparts.py.
 
-What roundings alone explain. Both follow the same float32 gradients. In step t MindSpore rounds the
+What rounding alone explains. Both follow the same float32 gradients. In step t MindSpore rounds the
 new weight, u |w_t| with u = 2^-24, and its change, which is off by u K_t D: D is the largest change
 of a step so far and K_t counts the roundings on the way to it. Nothing amplifies an earlier error,
 because the gradients are given; so to first order
 
     |w_t - shadow_t| <= sum over steps of u (|w|_max + K_t D)
+
+It counts the roundings of each optimizer by itself, so it is tighter than a bound of
+`ms_adam.lab.measure`, which knows a step only by its options.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Mapping
 from typing import Any, Callable, Union
 
 from ms_adam import reference
@@ -28,107 +33,97 @@ class Counterpart:
     """A MindSpore optimizer.
 
     Attributes:
-        name: Its class.
-        build: Gives the optimizer of a list of parameters.
+        name: Its class, with the options that make it another optimizer.
+        arguments: Its arguments besides the parameters.
         computes: The method that it really computes.
         roundings: K_t of step t, counted from 1.
-        differences: In what its formula is not the one that was asked for; empty if it is that.
+        differences: How its formula differs from the one that was asked for; empty if it does not.
     """
 
     name: str
-    build: Callable[[list], Any]
+    arguments: Mapping[str, Any]
     computes: reference.Method
     roundings: Callable[[int], float]
     differences: str = ""
 
     @property
     def same_formula(self) -> bool:
+        """Whether it computes the method that was asked for."""
         return not self.differences
+
+    def build(self, parameters: list) -> Any:
+        """Returns the optimizer of a list of parameters."""
+        # Imported here: a config that wants no counterpart does not wait for MindSpore.
+        module, _, cls = self.name.partition("(")[0].rpartition(".")
+        return getattr(importlib.import_module(module), cls)(parameters, **self.arguments)
 
 
 @dataclasses.dataclass(frozen=True)
 class NoCounterpart:
-    """Why nothing of MindSpore's is set beside a method."""
+    """Why a method has no counterpart in MindSpore."""
 
     reason: str
 
 
-def counterpart(method) -> Union[Counterpart, NoCounterpart]:
-    """What MindSpore has for a method of `ms_adam.reference`."""
+Found = Union[Counterpart, NoCounterpart]
+
+
+def counterpart(method: Any) -> Found:
+    """Finds the MindSpore optimizer for a method of `ms_adam.reference`."""
     find = _FINDERS.get(type(method))
     if find is None:
         return NoCounterpart("it is no method of ms_adam.reference")
     return find(method)
 
 
-# Each optimizer is imported where it is built: a config that wants none does not wait for
-# MindSpore.
-
-
-def _sgd(method: reference.SGD) -> Counterpart:
-    def build(parameters):
-        from mindspore import nn
-
-        return nn.SGD(parameters, learning_rate=method.learning_rate)
-
+def _sgd(method: reference.SGD) -> Found:
     # the rate in float32, the product
-    return Counterpart("mindspore.nn.SGD", build, method, lambda t: 2)
+    arguments = {"learning_rate": method.learning_rate}
+    return Counterpart("mindspore.nn.SGD", arguments, method, lambda t: 2)
 
 
-def _momentum(method: reference.Momentum) -> Union[Counterpart, NoCounterpart]:
+def _momentum(method: reference.Momentum) -> Found:
     if method.form == "ema":
         return NoCounterpart("MindSpore has no momentum that is a moving average")
-
-    def build(parameters):
-        from mindspore import nn
-
-        return nn.Momentum(parameters, method.learning_rate, method.rho)
-
     # The velocity: rho in float32, product, sum in each step, and a share rho of it stays.
     return Counterpart(
-        "mindspore.nn.Momentum", build, method, lambda t: 2 + 3 * _kept(method.rho, t)
+        "mindspore.nn.Momentum",
+        {"learning_rate": method.learning_rate, "momentum": method.rho},
+        method,
+        lambda t: 2 + 3 * _kept(method.rho, t),
     )
 
 
-def _nesterov(method: reference.Nesterov) -> Union[Counterpart, NoCounterpart]:
+def _nesterov(method: reference.Nesterov) -> Found:
     if method.form == "sutskever":
         return NoCounterpart("nn.SGD(nesterov=True) has the form 'torch'")
     if method.rho == 0:
         return _sgd(reference.SGD(method.learning_rate))
-
-    def build(parameters):
-        # not nn.Momentum(use_nesterov=True), which ignores that word and computes plain momentum
-        from mindspore import nn
-
-        return nn.SGD(
-            parameters, learning_rate=method.learning_rate, momentum=method.rho, nesterov=True
-        )
-
-    # as momentum, and once more rho v + g
+    # Not nn.Momentum(use_nesterov=True), which ignores that argument and computes plain momentum.
+    # Roundings as for momentum, and once more rho v + g.
     return Counterpart(
-        "mindspore.nn.SGD(nesterov=True)", build, method, lambda t: 5 + 3 * _kept(method.rho, t)
+        "mindspore.nn.SGD(nesterov=True)",
+        {"learning_rate": method.learning_rate, "momentum": method.rho, "nesterov": True},
+        method,
+        lambda t: 5 + 3 * _kept(method.rho, t),
     )
 
 
-def _adagrad(method: reference.AdaGrad) -> Counterpart:
-    def build(parameters):
-        from mindspore import nn
-
-        return nn.Adagrad(
-            parameters, accum=method.initial_accumulator, learning_rate=method.learning_rate
-        )
-
-    # Its page has no such argument, its kernel on the CPU has sqrt(s + 1e-8).
+def _adagrad(method: reference.AdaGrad) -> Found:
+    # Its page has no such argument; its kernel on the CPU has sqrt(s + 1e-8).
     computes = dataclasses.replace(method, eps=1e-8, epsilon="inside")
-    differences = "" if method == computes else "its epsilon is 1e-8, inside the root"
     # The sum: a square and an addition in each step, all positive; the root halves that. Then
     # epsilon, root, rate, product, quotient.
     return Counterpart(
-        "mindspore.nn.Adagrad", build, computes, lambda t: 5 + (1 + t) / 2, differences
+        "mindspore.nn.Adagrad",
+        {"accum": method.initial_accumulator, "learning_rate": method.learning_rate},
+        computes,
+        lambda t: 5 + (1 + t) / 2,
+        "" if method == computes else "its epsilon is 1e-8, inside the root",
     )
 
 
-def _rmsprop(method: reference.RMSProp) -> Union[Counterpart, NoCounterpart]:
+def _rmsprop(method: reference.RMSProp) -> Found:
     if method.eps == 0:
         return NoCounterpart("nn.RMSProp refuses an epsilon of 0")
     if method.centered:
@@ -136,15 +131,6 @@ def _rmsprop(method: reference.RMSProp) -> Union[Counterpart, NoCounterpart]:
             "the variance is a difference of float32 numbers near each other: "
             "there is no limit to what its roundings do"
         )
-
-    def build(parameters):
-        from mindspore import nn
-
-        return nn.RMSProp(
-            parameters, learning_rate=method.learning_rate, decay=method.beta, epsilon=method.eps
-        )
-
-    computes = dataclasses.replace(method, initial_mean_square=1.0, epsilon="inside")
     differences = []
     if method.initial_mean_square != 1:
         differences.append("its mean square starts at 1")
@@ -154,44 +140,32 @@ def _rmsprop(method: reference.RMSProp) -> Union[Counterpart, NoCounterpart]:
     # products, sum. The root halves that. Then root, epsilon, rate, product, quotient.
     return Counterpart(
         "mindspore.nn.RMSProp",
-        build,
-        computes,
+        {"learning_rate": method.learning_rate, "decay": method.beta, "epsilon": method.eps},
+        dataclasses.replace(method, initial_mean_square=1.0, epsilon="inside"),
         lambda t: 5 + (4 + method.beta) * _kept(method.beta, t) / 2,
         ", ".join(differences),
     )
 
 
-def _adam(method: reference.Adam) -> Counterpart:
+# Arguments of ms_adam.Adam that have the same name there and in the reference, or another one.
+_ADAM = ("learning_rate", "beta1", "beta2", "eps", "bias_correction", "weight_decay", "loss_scale")
+_ADAM_RENAMED = {"use_nesterov": "nesterov", "use_amsgrad": "amsgrad"}
+
+
+def _adam(method: reference.Adam) -> Found:
     computes, differences = method, ""
     if method.epsilon == "inside":
         computes = dataclasses.replace(method, epsilon="outside")
         differences = "its epsilon stands outside the root"
-    if method.centralize:  # of a vector there is nothing to centralize, in either
+    if method.centralize:  # a vector has nothing to centralize, in either
         computes = dataclasses.replace(computes, centralize=False)
-    name = "AdamW" if method.decoupled else "Adam"
-
-    def build(parameters):
-        import ms_adam
-
-        return getattr(ms_adam, name)(
-            parameters,
-            learning_rate=method.learning_rate,
-            beta1=method.beta1,
-            beta2=method.beta2,
-            eps=method.eps,
-            epsilon_hat=method.epsilon == "hat",
-            bias_correction=method.bias_correction,
-            use_nesterov=method.nesterov,
-            use_amsgrad=method.amsgrad,
-            weight_decay=method.weight_decay,
-            loss_scale=method.loss_scale,
-        )
-
-    # The moments as above: m's error against its largest value of late, v's halved by the root.
+    arguments = {name: getattr(method, name) for name in _ADAM}
+    arguments.update({name: getattr(method, ours) for name, ours in _ADAM_RENAMED.items()})
+    # The moments as above: m's error against its largest recent value, v's halved by the root.
     # Then both corrections, epsilon, root, rate, product, quotient, and weight decay's two.
     return Counterpart(
-        f"ms_adam.{name}",
-        build,
+        "ms_adam.AdamW" if method.decoupled else "ms_adam.Adam",
+        {**arguments, "epsilon_hat": method.epsilon == "hat"},
         computes,
         lambda t: 10 + 4 * _kept(method.beta1, t) + (4 + method.beta2) * _kept(method.beta2, t) / 2,
         differences,
@@ -199,11 +173,11 @@ def _adam(method: reference.Adam) -> Counterpart:
 
 
 def _kept(beta: float, t: int) -> float:
-    """1 + beta + ... + beta^(t-1): what is left of an error of 1 made in each of t steps."""
+    """Returns 1 + beta + ... + beta^(t-1): what remains of an error of 1 made in each step."""
     return (1 - beta**t) / (1 - beta)
 
 
-_FINDERS = {
+_FINDERS: dict[type, Callable[[Any], Found]] = {
     reference.SGD: _sgd,
     reference.Momentum: _momentum,
     reference.Nesterov: _nesterov,

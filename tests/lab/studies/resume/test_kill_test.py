@@ -6,7 +6,7 @@ import pytest
 from lab.studies.resume.training_config import small_run
 
 from ms_adam.lab.errors import ExperimentError
-from ms_adam.lab.studies.resume.kill_test import Kill, _refuse_another_start, differing, kill_test
+from ms_adam.lab.studies.resume.kill_test import Kill, refuse_another_start, differing, kill_test
 
 
 def test_three_kills(tmp_path):
@@ -26,11 +26,11 @@ def test_three_kills(tmp_path):
 def test_a_start_from_elsewhere_is_an_error(tmp_path):
     kill = Kill(1, 12, checkpoint=10, half_written=False, resumed_after=5)
     with pytest.raises(ExperimentError, match="had checkpoint 10, but .* went on after 5"):
-        _refuse_another_start(kill, True, tmp_path)
+        refuse_another_start(kill, True, tmp_path)
     kill.resumed_after = None
-    _refuse_another_start(kill, True, tmp_path)  # killed before it said anything
+    refuse_another_start(kill, True, tmp_path)  # killed before it said anything
     with pytest.raises(ExperimentError, match="had checkpoint 10, but .* after None"):
-        _refuse_another_start(kill, False, tmp_path)
+        refuse_another_start(kill, False, tmp_path)
 
 
 def test_one_bit_of_a_curve_is_seen(tmp_path):

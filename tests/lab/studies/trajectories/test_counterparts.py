@@ -12,10 +12,9 @@ import pytest
 from mindspore import nn
 
 from ms_adam import reference
-from ms_adam.lab.studies.trajectories.comparison import compare, replay
+from ms_adam.lab.problems.functions import FUNCTIONS
 from ms_adam.lab.studies.trajectories.counterparts import Counterpart, NoCounterpart, counterpart
-from ms_adam.lab.studies.trajectories.functions import FUNCTIONS
-from ms_adam.lab.studies.trajectories.through_mindspore import walk
+from ms_adam.lab.studies.trajectories.following import compare, replay, walk
 
 STEPS = 50
 SAME = [
@@ -48,9 +47,7 @@ def path(build, scale=1.0, steps=STEPS):
 def facts(build, method, scale=1.0, computes=None, steps=STEPS):
     """`compare` of an optimizer with the formula that is said to be its."""
     found = counterpart(method)
-    computes = dataclasses.replace(
-        found, name="it", build=build, computes=computes or found.computes
-    )
+    computes = dataclasses.replace(found, name="it", computes=computes or found.computes)
     return compare(computes, method, *path(build, scale, steps))
 
 

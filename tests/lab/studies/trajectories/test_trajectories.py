@@ -5,97 +5,81 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
-from lab.studies.trajectories.small_comparison import small
+from lab.studies.trajectories.small_comparison import linear, load_keys, run_in, small
 
 from ms_adam import reference
-from ms_adam.lab.errors import UserError
-from ms_adam.lab.run import ExperimentError
-from ms_adam.lab.run.config import ConfigError
-from ms_adam.lab.studies.trajectories import linear_fit, paths
-from ms_adam.lab.studies.trajectories.callables import METHODS, build_method, method_at
-from ms_adam.lab.studies.trajectories.config import LinearFit, load_comparison
-from ms_adam.lab.studies.trajectories.functions import FUNCTIONS
+from ms_adam.lab.errors import ExperimentError, UserError
+from ms_adam.lab.problems.functions import FUNCTIONS
+from ms_adam.lab.run.config import ConfigError, load
+from ms_adam.lab.studies.trajectories import study
+from ms_adam.lab.studies.trajectories.config import Comparison
+from ms_adam.lab.studies.trajectories.methods import METHODS, build_method, method_at
 
-CONFIGS = Path(__file__).parents[4] / "configs" / "comparison"
+CONFIGS = Path(__file__).parents[4] / "configs" / "trajectories"
 U = 2.0**-53  # a rounding of float64
-
-
-def quiet(*_):
-    """A progress that nobody watches."""
+PLACE, ENTRY = small()["functions"][0], small()["optimizers"][0]
 
 
 @pytest.fixture
-def load(tmp_path):
-    """Loads a config of these keys."""
-
-    def from_keys(**changes):
-        file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump(small(**changes)))
-        return load_comparison(file)
-
-    return from_keys
-
-
-@pytest.fixture
-def run(load, tmp_path):
+def run(tmp_path):
     """Runs a config of these keys; callables are looked for in tmp_path."""
-    return lambda **changes: paths.run(load(**changes), tmp_path, quiet)
+    return lambda **changes: run_in(tmp_path, load_keys(tmp_path, small(**changes)))
+
+
+def of_project(name):
+    return load(CONFIGS / f"{name}.yaml", Comparison)
 
 
 # --- the configs of the project ------------------------------------------------------------------
 
 
-def methods_of(name):
-    config = load_comparison(CONFIGS / f"{name}.yaml")
-    return {
-        entry.name: (method_at(entry, CONFIGS), getattr(entry, "steps", None))
-        for entry in config.optimizers
-    }
+def methods_of(config):
+    return {entry.name: (method_at(entry, CONFIGS), entry.steps) for entry in config.optimizers}
 
 
-def test_sphere_has_the_published_settings():
-    adam = reference.Adam(0.2, 0.9, 0.99, 1e-7, "inside")
-    assert methods_of("sphere") == {
+ADAM = reference.Adam(0.2, 0.9, 0.99, 1e-7, "inside")
+PUBLISHED = {
+    "sphere": {
         "SGD": (reference.SGD(0.2), 20),
         "AdaGrad": (reference.AdaGrad(0.5, 1e-7, "inside"), 50),
         "RMSprop": (reference.RMSProp(0.1, 0.9, 1e-7, "inside"), 50),
         "momentum": (reference.Momentum(0.01, 0.9, "scaled"), 50),
-        "Adam, 20 steps": (adam, 20),
-        "Adam, 70 steps": (adam, 70),
-    }
-    (place,) = load_comparison(CONFIGS / "sphere.yaml").functions
-    assert (place.function, place.start) == ("sphere", [3, 4])
-
-
-def test_valley_has_the_published_settings():
-    assert methods_of("valley") == {
+        "Adam, 20 steps": (ADAM, 20),
+        "Adam, 70 steps": (ADAM, 70),
+    },
+    "valley": {
         "SGD": (reference.SGD(0.95), 30),
         "momentum": (reference.Momentum(0.1, 0.9, "scaled"), 30),
         "AdaGrad": (reference.AdaGrad(1.5, 1e-7, "outside"), 30),
         "Adam": (reference.Adam(0.3, 0.9, 0.999, 1e-7, "hat"), 30),
-    }
-    config = load_comparison(CONFIGS / "valley.yaml")
-    assert (config.functions[0].function, config.functions[0].start) == ("valley", [-7, 2])
-    assert config.figure.columns == 2 and len(config.optimizers) == 4
+    },
+    "linear": {
+        "SGD": (reference.SGD(0.01), None),
+        "AdaGrad": (reference.AdaGrad(0.1, 1e-7, "inside"), None),
+        "RMSprop": (reference.RMSProp(0.1, 0.9, 1e-7, "inside"), None),
+        "momentum": (reference.Momentum(0.01, 0.9), None),
+        "Adam": (reference.Adam(0.1, 0.9, 0.99, 1e-7), None),
+    },
+}
 
 
-def test_linear_has_the_published_settings():
-    methods = {name: method for name, (method, _) in methods_of("linear").items()}
-    assert methods == {
-        "SGD": reference.SGD(0.01),
-        "AdaGrad": reference.AdaGrad(0.1, 1e-7, "inside"),
-        "RMSprop": reference.RMSProp(0.1, 0.9, 1e-7, "inside"),
-        "momentum": reference.Momentum(0.01, 0.9),
-        "Adam": reference.Adam(0.1, 0.9, 0.99, 1e-7),
-    }
-    fit = load_comparison(CONFIGS / "linear.yaml").linear_fit
-    assert (fit.points, fit.weights, fit.noise) == (1000, [0.5, 0.8], 0.01)
-    assert (fit.batch_size, fit.epochs, fit.steps) == (64, 30, 480)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_configs_have_the_published_settings(name):
+    config = of_project(name)
+    assert methods_of(config) == PUBLISHED[name]
+    if name == "linear":
+        fit = config.linear_fit
+        assert (fit.points, fit.weights, fit.noise) == (1000, [0.5, 0.8], 0.01)
+        assert (fit.batch_size, fit.epochs, fit.steps) == (64, 30, 480)
+        return
+    (place,) = config.functions
+    start = {"sphere": [3, 4], "valley": [-7, 2]}[name]
+    assert (place.function, place.start) == (name, start)
+    assert config.figure.columns == {"sphere": 3, "valley": 2}[name]
 
 
 def test_surfaces_has_every_function_and_optimizer():
-    config = load_comparison(CONFIGS / "surfaces.yaml")
+    config = of_project("surfaces")
     assert {place.function for place in config.functions} == set(FUNCTIONS) - {"sphere"}
     assert {entry.method for entry in config.optimizers} == set(METHODS)
     assert config.figure.animation
@@ -106,7 +90,7 @@ def test_surfaces_has_every_function_and_optimizer():
 
 def test_a_path_against_its_closed_form(run):
     """SGD on a quadratic: x_t = 3 (1 - 0.2 0.4)^t, y_t = 4 (1 - 0.2 4)^t."""
-    content, (scene,) = run()
+    content = run()
     (row,) = content["results"]
     t = np.arange(6)
     wanted = np.column_stack([3 * 0.92**t, 4 * 0.2**t])
@@ -118,10 +102,9 @@ def test_a_path_against_its_closed_form(run):
     assert (row["function"], row["optimizer"]) == ("sphere", "SGD")
     assert row["outside_from"] is row["not_finite_from"] is row["mindspore"] is None
     assert content["schema"] == 1 and content["environment"]["device_target"] is None
-    assert scene.rows == [row] and scene.heights.shape == (len(scene.y), len(scene.x))
 
 
-def test_values_are_those_of_the_points(run):
+def test_values_are_those_of_the_points(run, tmp_path):
     entries = [
         {"name": name, "method": name, "steps": 7, "options": {"learning_rate": 1e-4}}
         for name in METHODS
@@ -129,14 +112,17 @@ def test_values_are_those_of_the_points(run):
     places = [
         {"function": name, "start": [0.3, -0.4], "x": [-5, 5], "y": [-5, 5]} for name in FUNCTIONS
     ]
-    content, scenes = run(optimizers=entries, functions=places)
+    content = run(optimizers=entries, functions=places)
     assert len(content["results"]) == len(METHODS) * len(FUNCTIONS)
     for row in content["results"]:
         f = FUNCTIONS[row["function"]].value
         assert row["values"] == [float(f(*np.array(point))) for point in row["points"]]
         assert row["end_value"] == float(f(*np.array(row["end"])))
-    for scene in scenes:  # the grid's row is y, its column x
-        assert scene.heights[10, 200] == FUNCTIONS[scene.name].value(scene.x[200], scene.y[10])
+    grid = np.linspace(-5, 5, 301)
+    with np.load(tmp_path / study.HEIGHTS) as heights:  # the row is y, the column x
+        assert list(heights) == list(FUNCTIONS)
+        for name, values in heights.items():
+            assert values[10, 200] == FUNCTIONS[name].value(grid[200], grid[10])
 
 
 def test_the_gradient_is_taken_where_nesterov_looks_ahead(run):
@@ -146,24 +132,24 @@ def test_the_gradient_is_taken_where_nesterov_looks_ahead(run):
         {"name": form, "method": "Nesterov", "steps": 9, "options": {**options, "form": form}}
         for form in ("torch", "sutskever")
     ]
-    torch, sutskever = run(optimizers=entries)[0]["results"]
+    torch, sutskever = run(optimizers=entries)["results"]
     w = np.array([*sutskever["points"], sutskever["end"]])
     lookahead = w[1:] + 0.5 * (w[1:] - w[:-1])
     np.testing.assert_allclose(lookahead[:-1], np.array(torch["points"])[1:], rtol=50 * U)
 
 
 def test_learning_rate_for_one_function(run):
-    place = small()["functions"][0]
+    place = PLACE
     slow = {**place, "name": "slow", "learning_rates": {"SGD": 0.1}}
-    usual, slower = run(functions=[place, slow])[0]["results"]
+    usual, slower = run(functions=[place, slow])["results"]
     assert usual["points"][1] == [pytest.approx(2.76), pytest.approx(0.8)]
     assert slower["points"][1] == [pytest.approx(2.88), pytest.approx(2.4)]
 
 
 def test_a_divergent_path_is_kept_with_nulls(run):
-    place = {**small()["functions"][0], "function": "cubic", "start": [0, -2]}
-    entry = {**small()["optimizers"][0], "steps": 40}
-    content, _ = run(functions=[place], optimizers=[entry])
+    place = {**PLACE, "function": "cubic", "start": [0, -2]}
+    entry = {**ENTRY, "steps": 40}
+    content = run(functions=[place], optimizers=[entry])
     row = json.loads(json.dumps(content["results"][0], allow_nan=False))
     first = row["not_finite_from"]
     assert 0 < row["outside_from"] < first < 40
@@ -173,7 +159,7 @@ def test_a_divergent_path_is_kept_with_nulls(run):
 
 
 def test_mindspore_beside_it(run):
-    content, _ = run(mindspore=True)
+    content = run(mindspore=True)
     ours, theirs = content["results"]
     assert ours["computed_by"] == "NumPy float64" and ours["mindspore"] is None
     assert theirs["optimizer"] == "SGD (mindspore.nn.SGD)"
@@ -189,23 +175,49 @@ def test_mindspore_beside_it(run):
 
 def test_why_nothing_is_beside_it(run):
     entry = {"name": "m", "method": "Momentum", "options": {"form": "ema"}, "steps": 3}
-    (row,) = run(mindspore=True, optimizers=[entry])[0]["results"]
+    (row,) = run(mindspore=True, optimizers=[entry])["results"]
     assert row["mindspore"]["optimizer"] is None
     assert "moving average" in row["mindspore"]["reason"]
 
 
-def test_progress_counts_every_step_once(load, tmp_path):
+@pytest.mark.parametrize("mindspore, counted", [(True, range(1, 8)), (False, (3, 7))])
+def test_progress_counts_every_step_once(tmp_path, mindspore, counted):
     told = []
-    entries = [
-        {**small()["optimizers"][0], "name": name, "steps": steps}
-        for name, steps in (("a", 3), ("b", 4))
-    ]
-    config = load(optimizers=entries, mindspore=True)
-    paths.run(config, tmp_path, lambda *what: told.append(what))
-    assert told == [("small", "paths", done, 7) for done in range(1, 8)]
-    told.clear()
-    paths.run(load(optimizers=entries), tmp_path, lambda *what: told.append(what))
-    assert told == [("small", "paths", done, 7) for done in (3, 7)]
+    entries = [{**ENTRY, "name": name, "steps": steps} for name, steps in (("a", 3), ("b", 4))]
+    config = load_keys(tmp_path, small(optimizers=entries, mindspore=mindspore))
+    run_in(tmp_path, config, progress=lambda *what: told.append(what))
+    assert told == [("small", "paths", done, 7) for done in counted]
+
+
+def test_several_configs_write_to_folders_of_their_own(tmp_path):
+    told = []
+    away = small(
+        name="away",
+        functions=[{**PLACE, "function": "cubic", "start": [0, -2]}],
+        optimizers=[{**ENTRY, "steps": 30}],
+    )
+    keys = (small(), away, linear())
+    keys[2]["name"] = "fit"
+    configs = [load_keys(tmp_path, one) for one in keys]
+    content = run_in(tmp_path, *configs, tell=told.append)
+    assert len(content["results"]) == 3
+    assert {path.name for path in study.folders(tmp_path)} == {"small", "away", "fit"}
+    assert len(told) == 1 and "cubic, SGD: diverges; not finite from step" in told[0]
+    assert "NaN" not in (tmp_path / "away" / study.RESULTS).read_text()
+    with pytest.raises(ExperimentError, match="name of its own"):
+        run_in(tmp_path, configs[0], configs[0])
+
+
+def test_verdicts_are_of_each_optimizer_where_it_is_nearest_to_its_limit():
+    def row(function, share):
+        facts = {"distance": 1e-7, "limit": 1e-6, "share_of_limit": share, "differences": "d"}
+        facts.update(within_limit=share <= 1, distance_to_method=0.5)
+        return {"function": function, "optimizer": "SGD (x)", "mindspore": facts}
+
+    rows = [{"mindspore": None}, row("sphere", 0.5), row("valley", 1.5), row("beale", 0.25)]
+    (verdict,) = study.verdicts({"results": rows})
+    assert verdict["status"] == "not held" and "valley" in verdict["claim"]
+    assert verdict["measured"] == "1.0e-7; to the config's formula 5.0e-1: d"
 
 
 # --- callables of a user's own -------------------------------------------------------------------
@@ -241,7 +253,7 @@ def own(tmp_path, request):
 
 
 def test_own_function_and_optimizer(run, own):
-    place = {**small()["functions"][0], "start": [1, 1]}
+    place = {**PLACE, "start": [1, 1]}
     places = [
         {**place, "function": f"{own}:bowl", "name": "exact", "gradient": f"{own}:bowl_slopes"},
         {**place, "function": f"{own}:bowl"},
@@ -250,7 +262,7 @@ def test_own_function_and_optimizer(run, own):
         {"name": "sign", "method": f"{own}:Sign", "options": {"size": 0.25}, "steps": 2},
         {"name": "SGD", "method": "SGD", "options": {"learning_rate": 0.1}, "steps": 2},
     ]
-    rows = run(functions=places, optimizers=entries, mindspore=True)[0]["results"]
+    rows = run(functions=places, optimizers=entries, mindspore=True)["results"]
     by_name = {(row["function"], row["optimizer"]): row for row in rows}
     assert by_name["exact", "sign"]["points"] == [[1, 1], [0.75, 0.75]]
     assert by_name["exact", "sign"]["values"] == [2, 0.75**2 + 0.75**4]
@@ -271,7 +283,7 @@ def test_a_mindspore_optimizer_of_ones_own(run):
             "steps": 4,
         }
     ]
-    (row,) = run(optimizers=entries)[0]["results"]
+    (row,) = run(optimizers=entries)["results"]
     assert row["computed_by"] == "mindspore.nn.SGD, float32"
     assert row["points"][1] == pytest.approx([2.76, 0.8], rel=4 * 2.0**-24)
     assert row["mindspore"] is None
@@ -287,17 +299,13 @@ def test_a_mindspore_optimizer_of_ones_own(run):
     ],
 )
 def test_a_function_that_can_not_be_used(run, own, attribute, word):
-    place = {**small()["functions"][0], "function": f"{own}:{attribute}"}
+    place = {**PLACE, "function": f"{own}:{attribute}"}
     with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
         run(functions=[place])
 
 
 def test_a_gradient_of_the_wrong_shape(run, own):
-    place = {
-        **small()["functions"][0],
-        "function": f"{own}:plane",
-        "gradient": f"{own}:wrong_slopes",
-    }
+    place = {**PLACE, "function": f"{own}:plane", "gradient": f"{own}:wrong_slopes"}
     with pytest.raises(ConfigError, match="must give .df/dx, df/dy."):
         run(functions=[place])
 
@@ -323,13 +331,11 @@ def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
 
 # --- configs that can not be used ----------------------------------------------------------------
 
-PLACE, ENTRY = small()["functions"][0], small()["optimizers"][0]
-
 
 @pytest.mark.parametrize(
     "changes, word",
     [
-        ({"titel": "t"}, "unknown key 'titel'; allowed here: name, title, mindspore"),
+        ({"titel": "t"}, "unknown key 'titel'; allowed here: study, name, title, mindspore"),
         (
             {"functions": [{**PLACE, "z": [0, 1]}]},
             "unknown key 'functions.0.z'; allowed here: function, gradient, name",
@@ -337,6 +343,14 @@ PLACE, ENTRY = small()["functions"][0], small()["optimizers"][0]
         ({"figure": {"panels": "functions"}}, "the key 'figure.columns' is missing"),
         ({"figure": {"panels": "rows", "columns": 1}}, "figure.panels = 'rows'"),
         ({"functions": []}, "functions = "),
+        ({"figure": None}, "the key 'figure' is missing"),
+        ({"functions": None}, "give either functions and figure, or linear_fit"),
+        ({"optimizers": [{**ENTRY, "steps": None}]}, "the key 'steps' is missing"),
+        ({**linear(), "figure": small()["figure"], "functions": None}, "figure is for functions"),
+        (
+            {**linear(), "optimizers": [ENTRY], "functions": None, "figure": None},
+            "steps follow from linear_fit.epochs",
+        ),
         ({"functions": [PLACE, PLACE]}, "twice there: sphere"),
         ({"optimizers": [ENTRY, ENTRY]}, "twice there: SGD"),
         ({"optimizers": [{**ENTRY, "steps": 0}]}, "optimizers.0.steps = 0"),
@@ -363,9 +377,9 @@ PLACE, ENTRY = small()["functions"][0], small()["optimizers"][0]
         ),
     ],
 )
-def test_a_config_that_can_not_be_used(load, changes, word):
+def test_a_config_that_can_not_be_used(tmp_path, changes, word):
     with pytest.raises(ConfigError) as caught:
-        load(**changes)
+        load_keys(tmp_path, small(**changes))
     assert word in str(caught.value) and "config.yaml" in str(caught.value)
 
 
@@ -381,32 +395,20 @@ def test_a_function_that_is_not_there(run):
 def test_a_file_that_is_no_config(tmp_path, text, word):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=word):
-        load_comparison(tmp_path / "c.yaml")
+        load(tmp_path / "c.yaml", Comparison)
     with pytest.raises(ConfigError, match="no such file"):
-        load_comparison(tmp_path / "nowhere.yaml")
+        load(tmp_path / "nowhere.yaml", Comparison)
 
 
 # --- the linear fit ------------------------------------------------------------------------------
 
 
-def small_fit(**changes):
-    return LinearFit(
-        **{
-            "points": 100,
-            "weights": [0.5, 0.8],
-            "noise": 0.01,
-            "batch_size": 32,
-            "epochs": 3,
-            "seed": 0,
-            "start": [0, 0],
-            **changes,
-        }
-    )
+def small_fit(tmp_path, **changes):
+    return study.Fit(load_keys(tmp_path, linear(**changes)).linear_fit)
 
 
-def test_points_are_a_line_and_noise():
-    fit = small_fit(points=20000)
-    points = linear_fit.make_points(fit)
+def test_points_are_a_line_and_noise(tmp_path):
+    points = small_fit(tmp_path, points=20000)
     noise = points.targets - points.inputs @ [0.5, 0.8]
     assert np.abs(noise).max() <= 0.01 + 2.0**-24 * 10  # targets are rounded to float32
     assert noise.std() == pytest.approx(0.01 / np.sqrt(3), rel=0.02)
@@ -417,10 +419,9 @@ def test_points_are_a_line_and_noise():
     assert np.array_equal(points.inputs, np.float32(points.inputs))
 
 
-def test_every_point_is_in_each_epoch_once():
-    fit = small_fit()
-    points = linear_fit.make_points(fit)
-    plan = list(linear_fit.batches(fit, points))
+def test_every_point_is_in_each_epoch_once(tmp_path):
+    fit = points = small_fit(tmp_path)
+    plan = list(fit.batches())
     assert [len(targets) for _, targets in plan] == [32, 32, 32, 4] * 3 and fit.steps == 12
     epochs = [np.concatenate([t for _, t in plan[i : i + 4]]) for i in (0, 4, 8)]
     assert all(sorted(epoch) == sorted(points.targets) for epoch in epochs)
@@ -430,33 +431,33 @@ def test_every_point_is_in_each_epoch_once():
     }
 
 
-def test_the_gradient_of_the_error_against_differences():
-    points = linear_fit.make_points(small_fit())
+def test_the_gradient_of_the_error_against_differences(tmp_path):
+    points = small_fit(tmp_path)
     w, h = np.array([0.3, -0.2]), 2.0**-20
 
     def loss(weights):
-        return linear_fit.mean_squared_error(weights, points.inputs, points.targets)
+        return study.mean_squared_error(weights, points.inputs, points.targets)
 
     differences = [(loss(w + h * e) - loss(w - h * e)) / (2 * h) for e in np.eye(2)]
-    gradient = linear_fit.error_gradient(w, points.inputs, points.targets)
+    gradient = study.error_gradient(w, points.inputs, points.targets)
     # a quadratic: central differences are exact but for roundings of the loss, 100 terms near 1
     np.testing.assert_allclose(differences, gradient, atol=100 * U / h)
 
 
 @pytest.fixture(scope="module")
-def fitted():
+def fitted(tmp_path_factory):
     """The linear fit of the project's config, in 3 epochs."""
-    config = load_comparison(CONFIGS / "linear.yaml")
+    config = of_project("linear")
     short = config.linear_fit.model_copy(update={"epochs": 3})
-    return linear_fit.run(config.model_copy(update={"linear_fit": short}), CONFIGS, quiet)
+    config = config.model_copy(update={"linear_fit": short})
+    return run_in(tmp_path_factory.mktemp("fit"), config)
 
 
 def test_the_linear_fit_through_mindspore(fitted):
     rows = fitted["results"]
     assert len(rows) == 10 and json.dumps(fitted, allow_nan=False)
-    config = load_comparison(CONFIGS / "linear.yaml")
-    points = linear_fit.make_points(config.linear_fit)
-    plan = list(linear_fit.batches(config.linear_fit, points))
+    points = study.Fit(of_project("linear").linear_fit)
+    plan = list(points.batches())
     for ours, theirs in zip(rows[::2], rows[1::2]):
         assert ours["computed_by"] == "NumPy float64"
         assert theirs["optimizer"].startswith(ours["optimizer"] + " (")
@@ -476,10 +477,8 @@ def test_the_linear_fit_through_mindspore(fitted):
 def test_the_linear_fit_in_float64_is_what_the_formula_says(fitted):
     """SGD once more, as a matrix that is applied to the weights."""
     row = fitted["results"][0]
-    config = load_comparison(CONFIGS / "linear.yaml")
-    points = linear_fit.make_points(config.linear_fit)
     w = np.zeros(2)
-    for (x, y), found in zip(linear_fit.batches(config.linear_fit, points), row["points"]):
+    for (x, y), found in zip(study.Fit(of_project("linear").linear_fit).batches(), row["points"]):
         np.testing.assert_allclose(found, w, atol=48 * 64 * U)
         w = (np.eye(2) - 0.02 * x.T @ x / len(y)) @ w + 0.02 * x.T @ y / len(y)
 

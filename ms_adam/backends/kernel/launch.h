@@ -1,0 +1,236 @@
+// One launch: reads the inputs, makes the tasks and carries out one step.
+//
+// Inputs, in order:
+//   formulas                                   float64: of the optimizer, then of each group
+//   plan                                       int64
+//   global_step                                int32: steps that schedules have seen
+//   update_count                               int32: updates made; increased by one
+//   beta1_power, beta2_power, counted_power    float32: set to beta1^t, beta2^t and beta2^t. If the
+//                                              last two differ, the state of another optimizer was
+//                                              loaded and global_step is its count
+//                                              (scalars.UpdateCount)
+//   norm                                       if gradients are clipped: float32, set to their norm
+//   learning rates, weight decays              float32, one for each group
+//   gradients                                  one for each weight
+//   indices                                    if any gradient is row-sparse: one for each weight,
+//                                              int32 or int64; one axis, or none if it is dense
+//   weights                                    one for each weight
+//   parameters                                 one for each master weight
+//   moment1, moment2, vhat (AMSGrad)           one for each weight that is updated here, of that
+//                                              size; or the flat buffers
+// Output: one element without a meaning.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "inputs.h"
+#include "numbers.h"
+#include "rows.h"
+#include "step.h"
+#include "sums.h"
+#include "tail.h"
+#include "tasks.h"
+#include "threads.h"
+
+namespace {
+
+// The inputs before the tensors of each weight.
+struct Head {
+  const Formula* formulas;  // of the optimizer, then of each group
+  Plan plan;
+  const Layout* layouts;
+  const int32_t* global_step;
+  int32_t* update_count;
+  float *beta1_power, *beta2_power, *counted_power;
+  float* norm = nullptr;  // if gradients are clipped
+  std::vector<double> learning_rates, weight_decays;
+
+  const Formula& formula() const { return formulas[0]; }
+};
+
+int read_head(Inputs& inputs, Head& head) {
+  const Tensor formulas = inputs.next(), plan = inputs.next();
+  std::memcpy(&head.plan, plan.data, sizeof head.plan);
+  if (plan.size * sizeof(int64_t) != sizeof(Plan) + head.plan.weights * sizeof(Layout))
+    return malformed;
+  head.layouts = reinterpret_cast<const Layout*>(plan.data + sizeof(Plan));
+  if (formulas.size * sizeof(double) != (1 + head.plan.groups) * sizeof(Formula)) return malformed;
+  head.formulas = reinterpret_cast<const Formula*>(formulas.data);
+
+  const Tensor global_step = inputs.next(), update_count = inputs.next();
+  if (global_step.kind != Kind::Int32 || update_count.kind != Kind::Int32) return malformed;
+  head.global_step = reinterpret_cast<const int32_t*>(global_step.data);
+  head.update_count = reinterpret_cast<int32_t*>(update_count.data);
+  for (float** power : {&head.beta1_power, &head.beta2_power, &head.counted_power})
+    *power = reinterpret_cast<float*>(inputs.next().data);
+  if (head.formula().max_grad_norm < std::numeric_limits<double>::infinity())
+    head.norm = reinterpret_cast<float*>(inputs.next().data);
+  for (auto* values : {&head.learning_rates, &head.weight_decays})
+    for (int64_t i = 0; i < head.plan.groups; ++i) {
+      const Tensor value = inputs.next();
+      if (value.kind != Kind::Float32 || value.size != 1) return malformed;
+      values->push_back(*reinterpret_cast<const float*>(value.data));
+    }
+  return 0;
+}
+
+// The tensors of each weight; empty ones where a weight has none.
+struct Tensors {
+  std::vector<Tensor> gradients, indices, weights, parameters;
+  std::vector<Tensor> moments;  // all first moments, then all second ones, ...
+  int64_t stride = 0;           // how many there are of each
+};
+
+int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors) {
+  const int64_t weights = head.plan.weights;
+  const Layout* const layouts = head.layouts;
+  for (int64_t i = 0; i < weights; ++i) tensors.gradients.push_back(inputs.next());
+  const Kind after = inputs.peek().kind;
+  const bool any_sparse = after == Kind::Int32 || after == Kind::Int64;
+  for (int64_t i = 0; i < weights; ++i)
+    tensors.indices.push_back(any_sparse ? inputs.next() : Tensor());
+  for (int64_t i = 0; i < weights; ++i) tensors.weights.push_back(inputs.next());
+  for (int64_t i = 0; i < weights; ++i)
+    tensors.parameters.push_back(layouts[i].is_master ? inputs.next() : Tensor());
+  int64_t owned = 0;
+  for (int64_t i = 0; i < weights; ++i) owned += layouts[i].own_size >= 0;
+  tensors.stride = head.plan.buffers ? head.plan.buffers : owned;
+  for (int64_t i = 0; i < moments * tensors.stride; ++i) tensors.moments.push_back(inputs.next());
+  return inputs.left() == 1 ? 0 : malformed;  // the output is left, which is not used
+}
+
+// Finds where a moment of a weight begins, given the first of the tensors of this moment and the
+// number of weights before it that are updated here. Returns false if the state does not fit.
+bool find_moment(const Tensor* moment, int64_t nth, int64_t buffers, const Layout& layout,
+                 Kind kind, char*& data) {
+  if (!buffers) {
+    moment += nth;
+    data = moment->data;
+    return moment->kind == kind && moment->size == layout.own_size;
+  }
+  const Tensor* const end = moment + buffers;
+  while (moment < end && moment->kind != kind) ++moment;
+  if (moment == end || layout.offset < 0 || layout.offset + layout.own_size > moment->size)
+    return false;
+  data = moment->data + layout.offset * width(kind);
+  return true;
+}
+
+int make_tasks(const Head& head, const Tensors& tensors, const Method& method, Tasks& tasks,
+               SparseRows& sparse_rows, Report& report) {
+  const Formula& formula = head.formula();
+  for (int64_t i = 0, nth = 0; i < head.plan.weights; ++i) {
+    report.gradient = i;
+    const Tensor &gradient = tensors.gradients[i], &indices = tensors.indices[i];
+    const Tensor &weight = tensors.weights[i], &parameter = tensors.parameters[i];
+    const Layout& layout = head.layouts[i];
+    const bool owns = layout.own_size >= 0, sparse = indices.axes == 1;
+    // A master weight has only the elements that are updated here; its parameter has all.
+    const Tensor& whole = layout.is_master ? parameter : weight;
+    const int64_t rows = whole.axes ? whole.shape[0] : 0, row = rows ? whole.size / rows : 0;
+    if (gradient.size != (sparse ? indices.size * row : whole.size)) return unfit_gradient;
+    if (owns && (layout.own_begin < 0 || layout.own_begin + layout.own_size > whole.size))
+      return malformed;
+    if (layout.is_master && weight.size != layout.own_size) return malformed;
+    if (layout.group < 0 || layout.group >= head.plan.groups) return malformed;
+
+    Task task;
+    task.size = whole.size;
+    task.own_begin = owns ? layout.own_begin : 0;
+    task.own_end = owns ? layout.own_begin + layout.own_size : 0;
+    task.group = layout.group;
+    task.l2 = layout.decayed && !formula.decoupled;
+    task.decoupled_decay = layout.decayed && formula.decoupled;
+    task.centralized = layout.centralized && whole.axes > 1;
+    task.lazy = formula.lazy && whole.axes > 1 && !sparse;
+    if (task.centralized || task.lazy) task.row = row;
+    task.gradient = gradient.data;
+    // Tensors of own elements only are addressed as if they had all elements.
+    task.weight = weight.data - (layout.is_master ? task.own_begin * width(weight.kind) : 0);
+    task.parameter = parameter.data;
+
+    const Kind stored = moment_kind(weight.kind), computed = computed_kind(weight.kind);
+    char** const pointers[] = {&task.moment1, &task.moment2, &task.vhat};
+    for (int k = 0; k < method.moments && owns; ++k) {
+      const Tensor* const moments = &tensors.moments[k * tensors.stride];
+      if (!find_moment(moments, nth, head.plan.buffers, layout, stored, *pointers[k]))
+        return unfit_state;
+      *pointers[k] -= task.own_begin * width(stored);
+    }
+    nth += owns;
+
+    task.update = method.update_of(weight.kind, parameter.kind, gradient.kind);
+    if (!task.update) return unfit_gradient;
+    task.sum_gradient = sum_of<false>(gradient.kind);
+    task.sum_weight = sum_weight_of(weight.kind, parameter.kind);
+    task.squares = sum_of<true>(gradient.kind);
+    task.is_zero = is_zero_of(gradient.kind);
+    if (!sparse) {
+      tasks.add(task);
+      continue;
+    }
+    Task summed = task;
+    summed.update = method.update_of(weight.kind, parameter.kind, computed);
+    summed.sum_gradient = sum_of<false>(computed);
+    summed.squares = sum_of<true>(computed);
+    const SparseRows::Table table{task,          summed,         rows,   row,     weight.kind,
+                                  parameter.kind, gradient.kind, stored, computed};
+    if (row && !sparse_rows.split(table, indices, gradient, formula.lazy, tasks, report))
+      return unknown_row;
+  }
+  return 0;
+}
+
+// Returns the number of this update, 1 for the first.
+int64_t count_of(const Head& head) {
+  if (*head.beta2_power == *head.counted_power) return int64_t(*head.update_count) + 1;
+  const bool none_made = *head.beta2_power == 1.0f;
+  return int64_t(none_made ? 0 : std::max(*head.global_step, 0)) + 1;
+}
+
+// Makes a step. Returns 0; or a Failure with its details in `report`, and has changed nothing.
+int launch(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
+           Report& report) {
+  const FloatMode mode;
+  Inputs inputs(count, data, axes, shapes, dtypes);
+  Head head;
+  if (const int failure = read_head(inputs, head)) return failure;
+  const Formula& formula = head.formula();
+  const Method method = method_for(formula);
+  Tensors tensors;
+  if (const int failure = read_tensors(inputs, head, method.moments, tensors)) return failure;
+
+  static thread_local Tasks tasks;  // keeps its memory: the system is slow to give new memory
+  tasks.clear();
+  SparseRows sparse_rows;
+  if (const int failure = make_tasks(head, tensors, method, tasks, sparse_rows, report))
+    return failure;
+
+  const int64_t t = count_of(head);
+  std::vector<Step> steps;
+  for (int64_t i = 0; i < head.plan.groups; ++i)
+    steps.push_back(method.scalars(head.formulas[1 + i], t, head.learning_rates[i],
+                                   head.weight_decays[i]));
+  if (head.norm) {
+    const double norm = global_norm(tasks, head.plan.threads, formula.loss_scale);
+    // A norm of NaN clips nothing, as in ops.clip_by_global_norm: a NaN reaches only its own weight.
+    if (norm > formula.max_grad_norm)
+      for (Step& step : steps) step.gradient_scale *= formula.max_grad_norm / norm;
+    *head.norm = float(norm);
+  }
+  for_each_chunk(tasks.chunks(), head.plan.threads, [&, &tasks = tasks](int64_t chunk) {
+    step_chunk(tasks, chunk, steps.data());
+  });
+
+  *head.update_count = int32_t(t);
+  *head.beta1_power = float(std::pow(formula.beta1, t));
+  *head.beta2_power = *head.counted_power = float(std::pow(formula.beta2, t));
+  return 0;
+}
+
+}  // namespace

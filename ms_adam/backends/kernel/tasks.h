@@ -1,0 +1,104 @@
+// The work of a launch: a Task for each weight, or for each row of a sparse gradient.
+//
+// Tasks are numbered through as if their elements formed one row, and cut into chunks of equal size
+// that threads take.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+struct Task;
+struct Step;
+// These act on elements first, first + 1, ..., first + count - 1.
+using Update = void (*)(const Task&, const Step&, int64_t first, int64_t count, double mean);
+using Sum = double (*)(const char* x, int64_t first, int64_t count);
+using SumOfWeight = double (*)(const Task&, int64_t first, int64_t count);
+using IsZero = bool (*)(const char* x, int64_t first, int64_t count);
+
+struct Task {
+  int64_t begin = 0;  // its first element in the row of all elements
+  int64_t size = 0;
+  int64_t row = 0;    // elements that must stay together, 0 if each is independent
+  int64_t group = 0;
+  int64_t own_begin = 0, own_end = 0;       // the elements to update; only these have moments
+  bool centralized = false;                 // the gradient of a row loses its mean
+  bool lazy = false;                        // a row without a gradient is skipped
+  bool l2 = false, decoupled_decay = false;  // how weight decay acts
+  char *gradient = nullptr, *weight = nullptr;
+  char* parameter = nullptr;  // holds the weight's rounding if the weight is a master
+  char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr;
+  Update update = nullptr;
+  Sum sum_gradient = nullptr, squares = nullptr;
+  SumOfWeight sum_weight = nullptr;
+  IsZero is_zero = nullptr;
+  int64_t bytes = 0;  // to prefetch: of a row that a sparse gradient names, else 0
+
+  // Sparse rows lie anywhere in a table, where the hardware cannot predict them.
+  void prefetch() const {
+    for (const char* data : {weight, moment1, moment2})
+      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(data + byte, 1);
+  }
+};
+constexpr int rows_ahead = 8;
+
+// The element at an index, or nullptr if there is no data.
+template <class T> T* at(char* data, int64_t i) {
+  return data ? reinterpret_cast<T*>(data) + i : nullptr;
+}
+
+// Elements of a chunk: few enough to balance threads, many enough to read memory in long runs.
+constexpr int64_t chunk_size = 1 << 15;
+
+class Tasks {
+ public:
+  void add(Task task) {
+    task.begin = total_;
+    total_ += task.size;
+    tasks_.push_back(task);
+  }
+
+  void clear() {
+    tasks_.clear();
+    total_ = 0;
+  }
+
+  int64_t chunks() const { return (total_ + chunk_size - 1) / chunk_size; }
+
+  // Calls visit(task, first, count) for the elements of each task in a chunk.
+  template <class Visit> void in_chunk(int64_t chunk, Visit visit) const {
+    int64_t at = cut(chunk);
+    const int64_t end = cut(chunk + 1);
+    for (const Task* task = find(at); at < end; ++task) {
+      const Task* later = task + rows_ahead;
+      if (task->bytes && later < tasks_.data() + tasks_.size()) later->prefetch();
+      const int64_t count = std::min(end, task->begin + task->size) - at;
+      if (count) visit(*task, at - task->begin, count);
+      at += count;
+    }
+  }
+
+ private:
+  // Returns where a chunk begins: at the beginning of a row if elements of a row stay together.
+  int64_t cut(int64_t chunk) const {
+    const int64_t at = chunk * chunk_size;
+    if (at >= total_) return total_;
+    const Task& task = *find(at);
+    return task.row ? at - (at - task.begin) % task.row : at;
+  }
+
+  // Returns the last task that begins at this element or before.
+  const Task* find(int64_t at) const {
+    const auto next = std::upper_bound(
+        tasks_.begin(), tasks_.end(), at,
+        [](int64_t position, const Task& task) { return position < task.begin; });
+    return &*(next - 1);
+  }
+
+  std::vector<Task> tasks_;
+  int64_t total_ = 0;
+};
+
+}  // namespace

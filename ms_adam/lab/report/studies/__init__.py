@@ -1,0 +1,1 @@
+"""A module for each study: what its page, pictures or tables show."""

@@ -1,0 +1,308 @@
+"""The page of ``ms-adam compare``, from ``compare.json`` and the arrays beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from ms_adam.lab.report import plots
+from ms_adam.lab.report.html import fixed, percent, power, read_results, thousands
+from ms_adam.lab.report.html import write_page as write_html
+from ms_adam.lab.report.plots import (
+    NO_GRID,
+    floats,
+    legend_below,
+    nested,
+    panels,
+    picture,
+    positive,
+    whole_numbers,
+)
+from ms_adam.lab.report.tables import ABSENT, Column, Table, number, table
+from ms_adam.lab.studies.compare.distances import LOSS, Distances
+
+_QUANTITIES = {
+    LOSS: ("loss", plots.BLACK),
+    "gradient": ("gradient", plots.GREEN),
+    "moment1": ("first moment", plots.SKY),
+    "moment2": ("second moment", plots.PURPLE),
+    "vhat": ("largest second moment", plots.ORANGE),
+    "parameter": ("parameter", plots.VERMILION),
+}
+_EQUAL_COLOUR = "#eef1f4"
+_MOST_ROWS = 60  # of a heat map
+_LABEL_WIDTH = 34
+
+_SIDES_NOTE = (
+    "Every side ran twice, each time in a process of its own. The noise floor is the largest "
+    "relative distance between the two runs, of the loss or of any tensor in any step: 0 means "
+    "that the side repeats itself bit for bit. Differences below it are not judged. Not finite: "
+    "how many numbers were NaN or infinite, over all steps: losses and elements of gradients, "
+    "moments and parameters."
+)
+_NOISE_NOTE = (
+    "In these elements the gradient is no larger than the change that moving the weights by one "
+    "unit in the last place makes in it: it has no correct digit. An example is the bias of an "
+    "attention's keys, whose gradient is zero in exact arithmetic. Adam makes whole steps of it. "
+    "Where the two sides' gradients differ, these elements are left out of the verdict, the "
+    "curves, the map and the relative distances below, unless the tolerance is 0. Given the same "
+    "gradients, the sides must agree here too. Parameter apart: the largest relative distance of "
+    "the tensor with these elements, each side on its own way."
+)
+_WORST_NOTE = (
+    "The tensor and step with the largest relative distance, each side on its own way. Relative: "
+    "the largest difference over the largest element; for a parameter, over the largest distance "
+    "that an element has moved since the first step. ULP: in units in the last place of the "
+    "coarser dtype. Within: the share of elements whose difference is at most so much of their "
+    "own size."
+)
+_PARAMETERS_NOTE = (
+    "λ: the weight decay that acts on the parameter. Below it, the Euclidean norm of its gradient"
+    " in the first and the last step."
+)
+
+
+def write_page(folder: Path) -> Path:
+    """Writes the page of a finished comparison.
+
+    Args:
+        folder: Holds ``compare.json`` and the arrays that it names.
+
+    Returns:
+        The path of ``index.html``.
+    """
+    content = read_results(folder, "compare.json")
+    (entry,) = content["results"]
+    return write_html(
+        folder,
+        "compare.html.j2",
+        environment=content["environment"],
+        entry=entry,
+        side_table=side_table(entry["sides"]),
+        sides_plot=sides_plot(entry["sides"]),
+        parameter_table=parameter_table(folder, entry),
+        pairs=[_pair(folder, pair) for pair in entry["pairs"]],
+    )
+
+
+def side_table(sides: Sequence[dict]) -> Table:
+    """Returns the table of the sides."""
+    columns = (
+        Column("Side", "side", None, "name"),
+        Column("Mode", "mode"),
+        Column("Optimizer", "optimizer"),
+        Column("Backend", "backend"),
+        Column("Parameters", lambda side: ", ".join(side["dtypes"]["parameter"])),
+        number("First loss", lambda side: side["loss"][0], fixed(5)),
+        number("Last loss", lambda side: side["loss"][-1], fixed(5)),
+        number("Noise floor", lambda side: max(map(float, side["noise_floor"].values())), power),
+        number("Not finite", lambda side: sum(side["non_finite"].values()), thousands),
+    )
+    return table(columns, sides, _SIDES_NOTE)
+
+
+def parameter_table(folder: Path, entry: dict) -> Table:
+    """Returns the table of each parameter's weight decay and gradient norms on each side."""
+    norms = [_norms(folder / side["file"]) for side in entry["sides"]]
+
+    def on_side(place: int):
+        def words(row: tuple[int, dict]) -> str:
+            decay = entry["sides"][place]["weight_decay"][row[0]]
+            least, most = (power(decay[name]) for name in ("least", "most"))
+            first, last = map(power, norms[place][row[1]["name"]])
+            return f"λ {least}{f' to {most}' if most != least else ''}\n{first} → {last}"
+
+        return words
+
+    columns = [
+        Column("Parameter", lambda row: row[1]["name"], None, "long"),
+        Column(
+            "Shape", lambda row: " × ".join(map(str, row[1]["shape"])) or "scalar", None, "name"
+        ),
+        *(number(side["side"], on_side(place)) for place, side in enumerate(entry["sides"])),
+    ]
+    return table(columns, enumerate(entry["parameters"]), _PARAMETERS_NOTE)
+
+
+def _norms(path: Path) -> dict[str, tuple[float, float]]:
+    """Returns the norm of each parameter's gradient in the first and the last step."""
+    with np.load(path) as arrays:
+        norms = arrays["gradient_norm"]
+        return dict(zip(arrays["names"].tolist(), zip(norms[0], norms[-1])))
+
+
+def _pair(folder: Path, pair: dict) -> dict:
+    free, replayed = (Distances.load(folder / pair["files"][name]) for name in ("free", "replayed"))
+    tables = [distances.worst(q) for distances in (free, replayed) for q in distances.tables]
+    noise = pair["gradient_is_rounding_noise"]
+    found = {**pair, "equal": True, "noise": noise_table(noise) if noise else None}
+    if not any(table["different"].any() for table in tables):
+        return found  # there is nothing to draw
+    return {
+        **found,
+        "equal": False,
+        "curves": distance_plot(free, replayed, pair["limits"]),
+        "map": heat_map(free),
+        "rows_left_out": max(0, len(free.names) - _MOST_ROWS),
+        "worst": worst_table(free, pair["limits"]),
+    }
+
+
+def noise_table(rows: Sequence[dict]) -> Table:
+    """Returns the table of elements whose gradient is rounding noise."""
+    columns = (
+        Column("Gradient is rounding noise", "parameter", None, "long"),
+        number("Elements", lambda row: f"{row['elements']:,} of {row['of']:,}"),
+        number("Largest gradient", "gradient", power),
+        number("A nudge changes it by", "nudged_by", power),
+        number("Parameter apart", "parameter_apart", power),
+    )
+    return table(columns, rows, _NOISE_NOTE)
+
+
+def worst_table(distances: Distances, limits: dict) -> Table:
+    """Returns for each quantity the step and tensor with the largest relative distance judged."""
+    rows = []
+    for quantity in distances.tables:
+        judged = np.nan_to_num(distances.judged(quantity), nan=np.inf, posinf=np.inf)
+        step, parameter = np.unravel_index(int(np.argmax(judged)), judged.shape)
+        at = distances.at(quantity, step, parameter)
+        rows.append(
+            {
+                **at,
+                "quantity": _QUANTITIES[quantity][0],
+                "limit": limits[quantity][step],
+                # Where all are equal no tensor and no step is the worst.
+                "step": step + 1 if at["judged"] else "all",
+                "tensor": (ABSENT if quantity == LOSS else distances.names[parameter])
+                if at["judged"]
+                else "all",
+            }
+        )
+    columns = (
+        Column("Farthest apart", "quantity"),
+        Column("Tensor", "tensor", None, "long"),
+        number("Step", "step"),
+        number("Absolute", "absolute", power),
+        number("Relative", "judged", power),
+        number("Limit", "limit", power),
+        number("ULP", "ulp", power),
+        number("1 − cosine", lambda row: 1 - row["cosine"], power),
+        number("Within 0.1%", "within_0_1_percent", percent),
+        number("Within 0.5%", "within_0_5_percent", percent),
+        number("Elements not equal", "different", "{:,.0f}".format),
+    )
+    return table(columns, rows, _WORST_NOTE)
+
+
+@picture
+def sides_plot(sides: Sequence[dict]) -> Figure:
+    """Draws loss, gradient norm, learning rate and corrections of every side over the steps.
+
+    Args:
+        sides: The ``sides`` of ``compare.json``.
+    """
+    figure, axes = panels(2, 2, (10, 6.4))
+    loss, norm, learning_rate, corrections = axes.flat
+    for place, side in enumerate(sides):
+        x = np.arange(1, len(side["loss"]) + 1)
+        look = {
+            "color": plots.CYCLE[place % len(plots.CYCLE)],
+            "linewidth": nested(place, len(sides), 1.1),
+            "solid_capstyle": "round",
+        }
+        least, most = (floats(side["learning_rate"][name]) for name in ("least", "most"))
+        loss.plot(x, floats(side["loss"]), label=side["side"], **look)
+        norm.plot(x, floats(side["gradient_norm"]), **look)
+        learning_rate.fill_between(x, least, most, color=look["color"], alpha=0.2)
+        learning_rate.plot(x, most, **look)
+        corrections.plot(x, floats(side["c1"]), **look)
+        corrections.plot(x, floats(side["c2"]), **look, linestyle=(0, (3, 2)))
+    loss.set_title("Loss of the batch")
+    norm.set_title("Gradient norm, all parameters")
+    learning_rate.set_title("Learning rate (band: over parameters)")
+    learning_rate.set_ylim(0, 1.1 * learning_rate.get_ylim()[1])
+    corrections.set(title="c1 = 1 − β1ᵗ (solid), c2 = √(1 − β2ᵗ) (dashed)", ylim=(0, 1.05))
+    for axis in axes.flat:
+        axis.set_xlabel("step")
+    whole_numbers(*axes.flat)
+    legend_below(figure, ncols=min(3, len(sides)), handlelength=3)
+    return figure
+
+
+@picture
+def distance_plot(free: Distances, replayed: Distances, limits: dict) -> Figure:
+    """Draws the worst judged distance of each quantity over the steps: as trained, and replayed.
+
+    Args:
+        free: Each side going its own way.
+        replayed: From the same weights (loss, gradient) and the same gradients (the rest).
+        limits: {quantity: the limit of each step}.
+    """
+    figure, (axes,) = panels(1, 2, (10, 4.2), sharey=True)
+    titles = (
+        "Each side on its own way",
+        "From the same weights (loss, gradient)\nand the same gradients (moments, parameter)",
+    )
+    for axis, title, distances in zip(axes, titles, (free, replayed)):
+        for quantity in distances.tables:
+            words, colour = _QUANTITIES[quantity]
+            values = distances.worst(quantity)["judged"]
+            x = np.arange(1, len(values) + 1)
+            axis.plot(x, positive(values), color=colour, marker=".", markersize=4, label=words)
+            axis.plot(x, positive(limits[quantity]), color=colour, linewidth=0.9, linestyle=":")
+        axis.set(title=title, xlabel="step", yscale="log", xlim=(0, len(x) + 1))
+    axes[0].set_ylabel("relative distance, worst tensor")
+    whole_numbers(*axes)
+    legend_below(figure, ncols=6, handlelength=2)
+    return figure
+
+
+@picture(style=NO_GRID)
+def heat_map(free: Distances) -> Figure:
+    """Draws the judged distance of every gradient and parameter in every step.
+
+    Of more than 60 parameters, the 60 that are farthest apart are drawn.
+    """
+    tables = {q: free.judged(q).T for q in ("gradient", "parameter") if q in free.tables}
+    farthest = np.max([values.max(axis=1) for values in tables.values()], axis=0)
+    rows = np.sort(np.argsort(-farthest, kind="stable")[:_MOST_ROWS])
+    seen = positive(np.concatenate([values[rows].ravel() for values in tables.values()]))
+    least, most = _whole_powers(seen[np.isfinite(seen)])
+    figure, (axes,) = panels(1, len(tables), (10, 1.9 + 0.24 * len(rows)), sharey=True)
+    colours = matplotlib.colormaps["viridis"].with_extremes(bad=_EQUAL_COLOUR, over="#a8071a")
+    for axis, (quantity, values) in zip(axes, tables.items()):
+        shown = np.nan_to_num(values[rows], nan=np.inf, posinf=np.inf)
+        image = axis.imshow(
+            np.ma.masked_equal(shown, 0.0),
+            norm=LogNorm(least, most),
+            cmap=colours,
+            aspect="auto",
+            interpolation="nearest",
+            extent=(0.5, shown.shape[1] + 0.5, len(rows) - 0.5, -0.5),
+        )
+        axis.set(title=_QUANTITIES[quantity][0].capitalize(), xlabel="step")
+    axes[0].set_yticks(range(len(rows)), [_shortened(free.names[i]) for i in rows], fontsize=8)
+    whole_numbers(*axes)
+    bar = figure.colorbar(image, ax=list(axes), pad=0.015, extend="max")
+    bar.set_label("relative distance", fontsize=9)
+    return figure
+
+
+def _whole_powers(values: np.ndarray) -> tuple[float, float]:
+    """Returns a scale of powers of ten around values: at least one power and at most twelve."""
+    if not values.size:
+        return 1e-8, 1.0
+    most = math.ceil(math.log10(values.max()))
+    least = min(most - 1, max(most - 12, math.floor(math.log10(values.min()))))
+    return 10.0 ** max(least, -30), 10.0 ** max(most, -29)  # the limits of matplotlib's LogNorm
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LABEL_WIDTH else "…" + name[1 - _LABEL_WIDTH :]

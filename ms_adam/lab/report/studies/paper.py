@@ -1,0 +1,297 @@
+"""The report on the paper's figures, from ``results.json``: HTML, Markdown, CSV and PNGs.
+
+    python -m ms_adam.lab.report.studies.paper runs/paper docs/paper
+
+writes that of a finished run into a folder that is to be published, without what is too large.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+from markdown_it import MarkdownIt
+from markupsafe import Markup, escape
+
+from ms_adam.lab.report.html import data_uri, read_results, template
+from ms_adam.lab.report.studies import paper_plots, paper_words
+from ms_adam.lab.report.studies.paper_words import duration, spread
+from ms_adam.lab.report.studies.paper_words import number as four_digits
+from ms_adam.lab.report.tables import Column, Table, markdown, markdown_cell, number, table
+
+# Wide enough for a page of 1,000 px, and for a code-hosting page.
+_PAGE_PIXELS, _FILE_PIXELS = 1350, 900
+_RUN_COLUMNS = (
+    "figure",
+    "variant",
+    "optimizer",
+    "purpose",
+    "learning_rate",
+    "seed",
+    "epochs",
+    "steps",
+    "final_cost",
+    "seconds",
+    "hash",
+)
+_VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test", "measured")
+
+
+def write_page(folder: Path) -> Path:
+    """Writes the report of a finished run beside it."""
+    return write_report(folder)
+
+
+def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> Path:
+    """Writes the report of finished figures.
+
+    Args:
+        run: A folder with the ``results.json`` of the study of the paper.
+        to: Where to write; `run` if not given.
+        page: Whether to write ``index.html``. In a folder that is published, ``report.md`` says the
+            same, beside the same pictures.
+
+    Returns:
+        The path of ``index.html``, one file that needs no other and no network, or of ``report.md``
+        without it. Beside them: ``figures/``, which ``report.md`` shows, ``verdicts.csv``,
+        ``runs.csv`` and ``curves.csv``.
+
+    Example:
+        >>> write_report(Path("runs/paper"), Path("docs/paper"), page=False).name
+        'report.md'
+    """
+    content = read_results(run)
+    to = to or run
+    (to / "figures").mkdir(parents=True, exist_ok=True)
+    figures = [_figure(entry, to / "figures") for entry in content["results"]]
+    values = {
+        "environment": content["environment"],
+        "scale": content["scale"],
+        "figures": figures,
+        "cuts": _cut_table(figures),
+        "counts": paper_words.counts(figures),
+        "words": paper_words,
+        "training": duration(sum(figure["seconds"] for figure in figures)),
+        "runs": sum(len(figure["runs"]) for figure in figures),
+        "configs": " ".join(f"configs/paper/{figure['figure']}.yaml" for figure in figures),
+        "markdown": markdown,
+        "cell": markdown_cell,
+    }
+    files = {
+        "verdicts.csv": _csv(_VERDICT_COLUMNS, _verdicts(figures)),
+        "runs.csv": _csv(_RUN_COLUMNS, _runs(figures)),
+        "curves.csv": _csv(("hash", "epoch", "cost"), _curves(figures)),
+    }
+    report = template("paper.md.j2")
+    if page:
+        body = _html(report.render(values, files=()), figures)
+        files["index.html"] = template("paper.html.j2").render(body=body)
+    else:
+        (to / "index.html").unlink(missing_ok=True)  # that of an earlier run
+    files["report.md"] = report.render(values, files=sorted(files))
+    for name, text in files.items():
+        (to / name).write_bytes(text.encode("utf-8"))
+    return to / ("index.html" if page else "report.md")
+
+
+def _html(report: str, figures: Sequence[dict]) -> Markup:
+    """Renders the Markdown report as HTML, with its pictures inside and its verdicts in colour."""
+    html = MarkdownIt("commonmark").enable("table").render(report)
+    html = html.replace("<table>", '<div class="wide"><table>')
+    html = html.replace("</table>", "</table></div>")
+    for status in paper_words.STATUSES:
+        look = f'class="status {status.replace(" ", "-")}"'
+        html = html.replace(f"<strong>{status}</strong>", f"<strong {look}>{status}</strong>")
+        html = html.replace(f"<h3>{status.capitalize()}: ", f"<h3 {look}>{status.capitalize()}: ")
+    for figure in figures:
+        name, title = figure["figure"], str(escape(figure["title"]))
+        html = html.replace(f"<td>{title}</td>", f'<td><a href="#{name}">{title}</a></td>')
+        html = html.replace(f"<h2>{title}</h2>", f'<h2 id="{name}">{title}</h2>')
+        for plot in figure["plots"]:
+            inside = f'src="{data_uri(plot["png"])}"'
+            html = html.replace(f'src="figures/{plot["file"]}"', inside)
+    return Markup(html.replace("<p><img", '<p class="wide"><img'))
+
+
+def _figure(entry: dict, folder: Path) -> dict[str, Any]:
+    """Returns an entry of ``results.json`` with its words and tables, and draws its plots."""
+    pictures = []
+    for name, (drawn, caption) in paper_plots.draw(entry).items():
+        file = folder / f"{entry['figure']}_{name}.png"
+        file.write_bytes(paper_plots.palette_png(drawn, _FILE_PIXELS))
+        page_png = paper_plots.palette_png(drawn, _PAGE_PIXELS)
+        pictures.append({"file": file.name, "words": caption, "png": page_png})
+    config = entry["config"]
+    return {
+        **entry,
+        "plots": pictures,
+        "facts": paper_words.facts(entry),
+        "cuts": paper_words.cuts(entry),
+        "verdicts": [
+            {**verdict, "edges": paper_words.edges(lines), "at_edge": paper_words.short(lines)}
+            for verdict, claim in zip(entry["verdicts"], config["claims"])
+            for lines in [paper_words.at_edge(entry, claim)]
+        ],
+        "number_table": _number_table(entry),
+        "grid_tables": _grid_tables(entry),
+        "grid_seeds": config["seeds" if config["design"] == "grid" else "tuning_seeds"],
+        "run_table": _run_table(entry),
+        "yaml": yaml.safe_dump(config, sort_keys=False, width=88, allow_unicode=True),
+    }
+
+
+def _cut_table(figures: Sequence[dict]) -> Table:
+    def size(what: str) -> Column:
+        def words(figure: dict) -> Optional[str]:
+            cut = figure["cuts"].get(what)
+            if cut is None:
+                return None
+            return f"**{cut['here']}** of {cut['full']}" if cut["cut"] else cut["here"]
+
+        return Column(what.capitalize(), words)
+
+    columns = (
+        Column("Figure", "title"),
+        *(size(w) for w in ("examples", "widths", "epochs", "first epochs", "learning rates")),
+        Column("Training", "seconds", duration),
+    )
+    return table(columns, figures)
+
+
+def _who(entry: dict) -> list[Column]:
+    """Returns the columns that name an optimizer, and its variant if there are several."""
+    columns = [Column("Variant", "variant"), Column("Optimizer", "optimizer", None, "name")]
+    return columns[len(entry["config"]["variants"]) == 1 :]
+
+
+def _number_table(entry: dict) -> Table:
+    def best(line: dict) -> str:
+        edge = paper_words.edge(line)
+        return f"{line['best']:g}" + (f", **{edge}**" if edge else "")
+
+    def steps(line: dict) -> str:
+        found = [float(epochs) * entry["steps_per_epoch"] for epochs in line["epochs_to_target"]]
+        return "never" if float("inf") in found else f"{sum(found) / len(found):,.0f}"
+
+    def seconds(line: dict) -> str:
+        found = [run["seconds"] for run in paper_plots.best_runs(entry, line)]
+        return f"{sum(found) / len(found):.3g}"
+
+    columns = (
+        *_who(entry),
+        Column("Best learning rate", best),
+        number("Cost at the end", "final", spread),
+        number("Epochs to the target", lambda line: spread(line["epochs_to_target"], "never")),
+        number("Steps to it", steps),
+        number("Target", "target", four_digits),
+        number("Seconds a run", seconds),
+    )
+    return table(columns, entry["lines"])
+
+
+def _grid_tables(entry: dict) -> list[tuple[int, Table]]:
+    """Returns of each epoch that claims look at, the mean cost at every learning rate tried."""
+
+    def cost(place: int, name: str) -> Column:
+        def words(line: dict) -> str:
+            tried = line["tried"][place]
+            text = four_digits(tried[name])
+            if name == "mean" and tried["learning_rate"] == line["best"]:
+                text = f"**{text}**"
+            return f"{tried['learning_rate']:g}: {text}"
+
+        return Column(f"Rate {place + 1}", words)
+
+    edge = Column("At the edge", lambda line: paper_words.edge(line) or "no")
+    rates = range(len(entry["lines"][0]["tried"]))
+    found = []
+    for name, epoch in (("early", entry["scale"]["early"]), ("mean", entry["scale"]["epochs"])):
+        if epoch is not None:
+            columns = [*_who(entry), *(cost(place, name) for place in rates)]
+            columns += [edge] if name == "mean" else []
+            found.append((epoch, table(columns, entry["lines"])))
+    return found
+
+
+def _run_table(entry: dict) -> Table:
+    columns = (
+        *_who(entry),
+        Column("For", "purpose"),
+        number("Learning rate", "learning_rate", "{:g}".format),
+        number("Seed", "seed"),
+        number(
+            "Cost at the end",
+            lambda run: "diverged" if run["diverged"] else f"{run['costs'][-1]:.4g}",
+        ),
+        number("Steps", "steps"),
+        number("Seconds", "seconds", "{:.1f}".format),
+        Column("Hash", "hash", "`{}`".format),
+    )
+    return table(columns, entry["runs"])
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _verdicts(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+    for figure in figures:
+        for verdict in figure["verdicts"]:
+            yield (
+                figure["figure"],
+                figure["scale"]["name"],
+                verdict["claim"],
+                verdict["status"],
+                "; ".join(verdict["edges"]),
+                verdict["test"],
+                "; ".join(verdict["measured"]),
+            )
+
+
+def _runs(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+    for figure in figures:
+        more = {"figure": figure["figure"], "epochs": figure["scale"]["epochs"]}
+        for run in figure["runs"]:
+            row = {**run, **more, "final_cost": run["costs"][-1]}
+            yield [row[name] for name in _RUN_COLUMNS]
+
+
+def _curves(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+    """Yields the costs of every run, an epoch a line; a run is named by its hash."""
+    written = set()  # a run that two figures share, or a trial that is judged, is there once
+    for figure in figures:
+        for run in figure["runs"]:
+            if run["hash"] not in written:
+                written.add(run["hash"])
+                for epoch, cost in enumerate(run["costs"]):
+                    yield run["hash"], epoch, cost if cost == "inf" else f"{cost:.6g}"
+
+
+def main() -> None:
+    """Writes the report of a run into another folder; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ms_adam.lab.report.studies.paper",
+        description="Write the report of a finished run of configs/paper/ into a folder that is "
+        "to be published: Markdown, pictures and CSV, without the page of HTML.",
+    )
+    parser.add_argument("run", type=Path, help="the folder that ms-adam reproduce wrote to")
+    parser.add_argument("to", type=Path, help="such as docs/paper")
+    given = parser.parse_args()
+    if not (given.run / "results.json").is_file():
+        parser.error(
+            f"{given.run}: has no results.json; ms-adam reproduce writes it when all runs are done"
+        )
+    print(f"The report: {write_report(given.run, given.to, page=False)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The words of the report on the paper's figures, from an entry of ``results.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+STATUSES = ("reproduced", "not reproduced", "inconclusive")
+
+SEARCHED = (
+    "Only learning rates are searched, and each optimizer of a figure gets the same number of "
+    "them. Nothing else is: momentum, betas, decay rates, epsilons, L2, dropout rates, batch size "
+    "and widths stay at the numbers that stand beside each figure. Another optimizer might be "
+    "ahead at other numbers.",
+    "A learning rate is chosen by its cost at the end, on a tuning seed, and for claims about the "
+    "first epochs too; the judged seeds had no part in the choice. Figure 4 is a grid, every step "
+    "size of which runs on every seed; its claim about the best step size takes the best on these "
+    "same seeds. One seed decides the first weights, the order of the examples and all noise, for "
+    "all optimizers alike.",
+)
+JUDGED = (
+    "The paper publishes curves of the training cost, and neither step sizes nor numbers. So a "
+    "verdict is about an ordering, with bands over the seeds, and not about how large a cost is; "
+    "nothing here is about test accuracy.",
+    "Two optimizers are compared by the ratios that their seeds allow, from the least of one by "
+    "the most of the other to the reverse. A claim is reproduced if all these ratios agree with "
+    "it, not reproduced if none does, and inconclusive otherwise. Of a claim with several "
+    "comparisons one that fails decides, then one that is open. With three seeds each, two "
+    "optimizers that do not differ have bands apart in one given direction once in 20 times.",
+    "Where a best learning rate is the least or the largest that was tried, a better one may lie "
+    "beyond, and the report says so beside the verdict. If it is that of the optimizer whose "
+    "lesser result decides a comparison, the comparison is inconclusive; but not in figure 4, "
+    "whose step sizes are the paper's.",
+)
+SECONDS = (
+    "Seconds are wall time of one process that trains one run after the other; what else "
+    "the machine did at the time is in them."
+)
+
+
+def number(value: Any, infinite: str = "diverged") -> str:
+    """Formats a number with four digits, "inf" in words."""
+    value = float(value)
+    return infinite if value == float("inf") else f"{value:.4g}"
+
+
+def spread(values: Sequence[Any], infinite: str = "diverged") -> str:
+    """Formats the mean over seeds, and the range from the least to the most."""
+    numbers = [float(value) for value in values]
+    if float("inf") in numbers:
+        return ", ".join(number(value, infinite) for value in numbers)
+    mean = sum(numbers) / len(numbers)
+    return f"{number(mean)} ({number(min(numbers))} to {number(max(numbers))})"
+
+
+def duration(seconds: float) -> str:
+    """Formats a time: "40 s", "1.5 min", "95 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def counts(figures: Iterable[dict]) -> str:
+    """Counts the verdicts of each status."""
+    found = [verdict["status"] for figure in figures for verdict in figure["verdicts"]]
+    return ", ".join(f"{found.count(status)} {status}" for status in STATUSES)
+
+
+def edge(line: dict) -> str:
+    """Says at which end of its grid the best learning rate is; "" if at none."""
+    if not line["at_edge"]:
+        return ""
+    rates = [tried["learning_rate"] for tried in line["tried"]]
+    which = "least" if line["best"] == min(rates) else "largest"
+    return f"the {which} of {len(rates)} tried"
+
+
+def at_edge(entry: dict, claim: dict) -> list[dict]:
+    """Returns the lines of a claim whose best learning rate is at the edge of its grid.
+
+    Claims of figure 4 that hold at given step sizes depend on no best one.
+    """
+    panels = claim.get("variants") or [variant["label"] for variant in entry["config"]["variants"]]
+    if claim["form"] == "ordering":
+        named = {name for test in claim["comparisons"] for name in (test["first"], test["second"])}
+    elif claim["test"] == "not worse at best":
+        named = {line["optimizer"] for line in entry["lines"]}
+    else:
+        named = set()
+    return [
+        line
+        for line in entry["lines"]
+        if line["at_edge"] and line["optimizer"] in named and line["variant"] in panels
+    ]
+
+
+def edges(lines: Sequence[dict]) -> list[str]:
+    """Describes lines at the edge: variant, optimizer, learning rate, which edge."""
+    return [
+        f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
+        for line in lines
+    ]
+
+
+def short(lines: Sequence[dict]) -> str:
+    """Names the optimizers of lines at the edge, or counts them if there are many."""
+    names = list(dict.fromkeys(line["optimizer"] for line in lines))
+    return ", ".join(names) if len(names) <= 5 else f"{len(names)} of the settings, named below"
+
+
+# What the scale cuts: its key in a scale, and how it is written.
+_SIZES = {
+    "examples": ("examples", "{:,}".format),
+    "widths": ("width", lambda width: "the paper's" if width == 1 else f"{width:g}"),
+    "epochs": ("epochs", str),
+    "first epochs": ("early", str),
+    "learning rates": ("trials", str),
+}
+
+
+def cuts(entry: dict) -> dict[str, dict[str, Any]]:
+    """Returns of each size the number here, at full scale, and whether the scale cuts it."""
+    scale, config = entry["scale"], entry["config"]
+    full = config["scales"]["full"]
+    found = {
+        what: {"here": form(scale[key]), "full": form(full[key]), "cut": scale[key] != full[key]}
+        for what, (key, form) in _SIZES.items()
+        if full[key] is not None
+    }
+    if entry["examples"] < scale["examples"]:  # the data have no more
+        here, most = f"{entry['examples']:,}, all there are", f"up to {full['examples']:,}"
+        found["examples"] = {"here": here, "full": most, "cut": False}
+    if not _layers(config["network"]):
+        del found["widths"]
+    return found
+
+
+def cut_words(entry: dict) -> str:
+    """Returns a sentence with what the scale cuts."""
+    name = entry["scale"]["name"]
+    found = [
+        f"{what} to {cut['here']} of {cut['full']}"
+        for what, cut in cuts(entry).items()
+        if cut["cut"]
+    ]
+    return (
+        f"The {name} scale cuts {', '.join(found)}."
+        if found
+        else f"The {name} scale cuts nothing of the full scale."
+    )
+
+
+def facts(entry: dict) -> list[tuple[str, list[str]]]:
+    """Summarizes the config: what is fixed and what is searched, with the numbers."""
+    config, scale = entry["config"], entry["scale"]
+    seeds = ", ".join(map(str, config["seeds"]))
+    rate = (
+        "the learning rate of step t divided by sqrt(t)"
+        if config["decay"] == "inverse sqrt"
+        else "a constant learning rate"
+    )
+    trained = (
+        f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
+        f"{config['batch_size']}, {rate}"
+    )
+    if config["design"] == "grid":
+        searched = [
+            f"Nothing: each of {scale['trials']} step sizes runs on each of the seeds {seeds}."
+        ]
+    else:
+        searched = [
+            f"The learning rate alone, {scale['trials']} for each optimizer, on seed "
+            f"{', '.join(map(str, config['tuning_seeds']))}; the best of each then runs "
+            f"on the judged seeds {seeds}."
+        ]
+    searched += [f"{names}: {rates}" for names, rates in _grids(entry)]
+    return [
+        ("Data", [f"{entry['examples']:,} examples; {entry['source']}"]),
+        ("Network", [_network(config["network"], scale["width"])]),
+        ("Training", [trained]),
+        (
+            "Fixed: regularisation",
+            [_regularisation(variant, len(config["variants"])) for variant in config["variants"]],
+        ),
+        ("Fixed: optimizers", _settings(config["optimizers"])),
+        ("Searched", searched),
+    ]
+
+
+def _layers(network: dict) -> list[int]:
+    return [
+        *network.get("channels", ()),
+        *network.get("hidden", ()),
+        *(network[name] for name in ("units", "latent") if name in network),
+    ]
+
+
+def _network(network: dict, width: float) -> str:
+    words = {
+        "logistic": "Logistic regression",
+        "perceptron": "Fully connected ReLU layers of {} units",
+        "convolution": "5 x 5 convolutions, each with 3 x 3 max pooling of stride 2, and a fully "
+        "connected ReLU layer: {} filters and units",
+        "autoencoder": "Variational auto-encoder: {} softplus units and latent variables",
+    }[network["kind"]]
+    paper = _layers(network)
+    here = [max(1, round(units * width)) for units in paper]
+    text = words.format(_and(f"{units:,}" for units in here))
+    return text if here == paper else f"{text} (the paper's {_and(f'{u:,}' for u in paper)})"
+
+
+def _regularisation(variant: dict, variants: int) -> str:
+    found = (
+        [f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)"]
+        if variant["l2"]
+        else []
+    )
+    found += [
+        f"dropout of {100 * variant[name]:g}% of the {what}"
+        for name, what in (("input_dropout", "inputs"), ("dropout", "hidden units"))
+        if variant[name]
+    ]
+    text = ", ".join(found) or "none"
+    return f"{variant['label']}: {text}" if variants > 1 else text
+
+
+def _settings(contenders: Sequence[dict]) -> list[str]:
+    """Returns a line for each optimizer, with all values that a setting has in the figure."""
+    by_name: dict[str, dict[str, list]] = {}
+    for contender in contenders:
+        values = by_name.setdefault(contender["name"], {})
+        for name, value in contender["settings"].items():
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    return [
+        f"{optimizer}: " + ", ".join(_setting(name, values) for name, values in found.items())
+        for optimizer, found in by_name.items()
+    ]
+
+
+def _setting(name: str, values: Sequence[float]) -> str:
+    if name == "bias_correction":
+        words = [{1.0: "with", 0.0: "without"}[float(value)] for value in values]
+        return f"{' and '.join(words)} bias correction"
+    return f"{name} {' or '.join(f'{value:g}' for value in values)}"
+
+
+def _grids(entry: dict) -> list[tuple[str, str]]:
+    """Returns of each grid its optimizers and its learning rates."""
+    found: dict[str, list[str]] = {}
+    for line in entry["lines"]:
+        rates = ", ".join(f"{tried['learning_rate']:g}" for tried in line["tried"])
+        names = found.setdefault(rates, [])
+        if line["optimizer"] not in names:
+            names.append(line["optimizer"])
+    if len(found) == 1:
+        return [("All", rates) for rates in found]
+    return [(_and(names), rates) for rates, names in found.items()]
+
+
+def _and(words: Iterable[str]) -> str:
+    """Joins words: "a", "a and b", "a, b and c"."""
+    *first, last = list(words) or [""]
+    return f"{', '.join(first)} and {last}" if first else last

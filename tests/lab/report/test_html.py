@@ -1,0 +1,33 @@
+"""How numbers and tables are written."""
+
+from ms_adam.lab.report.html import inline, percent, power, unbroken
+from ms_adam.lab.report.tables import Column, distances, markdown, number, table
+
+
+def test_numbers():
+    assert [power(x) for x in (0, 0.0, 4.56e-7, 0.25)] == ["0", "0", "4.6e-7", "2.5e-1"]
+    assert percent(0.92341) == "92.34%"
+    assert unbroken("1.0e-6 of x-y") == "1.0e\u20116 of x-y"
+
+
+def test_a_table_as_markdown():
+    columns = (Column("a|b", "text"), number("n", lambda row: row["n"], "{:.1f}".format))
+    filled = table(columns, [{"text": "x\ny", "n": 1.25}, {"text": "|", "n": None}])
+    assert markdown(filled).splitlines() == [
+        "| a\\|b | n |",
+        "| --- | ---: |",
+        "| x<br>y | 1.2 |",
+        "| \\| | – |",
+    ]
+
+
+def test_a_cell_as_html():
+    assert inline("<i> **bold** `code`\nx") == "&lt;i&gt; <b>bold</b> <code>code</code><br>x"
+
+
+def test_distances_are_shown_both_ways():
+    pairs = [{"a": "A", "b": "B", "distance": 3.25e-3}]
+    assert distances(["A", "B"], pairs, "").rows == [
+        [1, "A", "·", "3.2e-3"],
+        [2, "B", "3.2e-3", "·"],
+    ]
