@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
     Returns:
         The path of ``index.html``, one file that needs no other and no network, or of ``report.md``
         without it. Beside them: ``figures/``, which ``report.md`` shows, ``verdicts.csv``,
-        ``runs.csv`` and ``curves.csv``.
+        ``runs.csv`` and ``curves.csv.gz``.
 
     Example:
         >>> write_report(Path("runs/paper"), Path("docs/paper"), page=False).name
@@ -85,7 +86,7 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
     files = {
         "verdicts.csv": _csv(_VERDICT_COLUMNS, _verdicts(figures)),
         "runs.csv": _csv(_RUN_COLUMNS, _runs(figures)),
-        "curves.csv": _csv(("hash", "epoch", "cost"), _curves(figures)),
+        "curves.csv.gz": _csv(("hash", "epoch", "cost"), _curves(figures)),
     }
     report = template("paper.md.j2")
     if page:
@@ -95,7 +96,9 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
         (to / "index.html").unlink(missing_ok=True)  # that of an earlier run
     files["report.md"] = report.render(values, files=sorted(files))
     for name, text in files.items():
-        (to / name).write_bytes(text.encode("utf-8"))
+        data = text.encode("utf-8")
+        # without a time, so that equal numbers give an equal file
+        (to / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     return to / ("index.html" if page else "report.md")
 
 

@@ -4,6 +4,7 @@ What holds for a small report made here must hold for that in docs/paper/ too, o
 """
 
 import csv
+import gzip
 import html
 import re
 import subprocess
@@ -83,14 +84,15 @@ def made(tmp_path_factory):
 
 
 def rows(path):
-    with open(path, newline="", encoding="utf-8") as stream:
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
 def anew(folder, figures):
     """The verdicts, judged from the published CSV files alone."""
     costs = {}
-    for row in rows(folder / "curves.csv"):
+    for row in rows(folder / "curves.csv.gz"):
         costs.setdefault(row["hash"], []).append(float(row["cost"]))
     runs = {
         (
