@@ -17,6 +17,7 @@ class Capabilities(NamedTuple):
         kernel: the subject of its refusals.
         devices: the only devices it runs on; None: any that has the dtypes.
         weight_dtypes: the only dtypes of weights it updates; None: any float.
+        infinity_norm: whether it can compute AdaMax.
         lazy: whether it can skip rows without a gradient.
         offload: whether it can update moments in the memory of the host of another device.
         flat_state: whether it can have the moments of all parameters in one buffer.
@@ -29,6 +30,7 @@ class Capabilities(NamedTuple):
     kernel: str
     devices: Optional[Tuple[str, ...]] = None
     weight_dtypes: Optional[Tuple[Any, ...]] = None
+    infinity_norm: bool = True
     lazy: bool = True
     offload: bool = False
     flat_state: bool = False
@@ -59,6 +61,8 @@ class Capabilities(NamedTuple):
                 )
         if execution.on_host and not self.offload:
             return f"{self.kernel} has weights and moments in one place"
+        if formula.infinity_norm and not self.infinity_norm:
+            return f"{self.kernel} has no infinity norm"
         if formula.lazy and not self.lazy:
             return f"{self.kernel} updates whole tables"
         return None

@@ -84,7 +84,7 @@ def make_nn_adam(case: Case, parameters: list) -> nn.Optimizer:
         LookupError: It cannot compute the case.
     """
     if case.optimizer != "Adam":
-        raise LookupError("nn.Adam has no decoupled weight decay")
+        raise LookupError(f"nn.Adam is not {case.optimizer}")
     options = {name: value for name, value in case.options.items() if name != "epsilon_hat"}
     return _make(nn.Adam, case, options, parameters)
 
