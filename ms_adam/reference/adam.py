@@ -1,5 +1,7 @@
 """Adam (Kingma & Ba 2015) and its variants."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Tuple

@@ -15,7 +15,7 @@ FLOORS = (
     ("library",),
     ("errors", "measure"),
     ("targets",),
-    ("run", "loader", "claims"),
+    ("run", "claims"),
     ("problems", "train"),
     ("observers",),
     ("bench", "studies"),

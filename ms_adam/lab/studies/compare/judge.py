@@ -97,7 +97,7 @@ def judge(
         replayed: Their distances when the second is given the first one's weights (loss, gradient)
             and the first one's gradients (moments, parameters).
         floors: Each side's distance to itself in a second run.
-        tolerance: What is allowed.
+        tolerance: The allowed relative distances.
     """
     limits = {q: limit_of(q, tolerance, floors) for q in free.tables}
     network = _first(replayed, limits, ["gradient"]) or _first(replayed, limits, [LOSS])

@@ -44,7 +44,6 @@ class RecordWriter:
     Args:
         folder: The folder to make.
         names: The parameters' names.
-        shapes: Their shapes.
         dtypes: {quantity: a dtype's name for each parameter}; its keys are the recorded quantities.
         steps: Number of steps.
         initial: The first parameters.
@@ -58,14 +57,13 @@ class RecordWriter:
         self,
         folder: Path,
         names: Sequence[str],
-        shapes: Sequence[Sequence[int]],
         dtypes: dict[str, list[str]],
         steps: int,
         initial: Sequence[np.ndarray],
         limit_mb: float,
     ):
         self.quantities = [quantity for quantity in QUANTITIES if quantity in dtypes]
-        elements = sum(math.prod(shape) for shape in shapes)
+        elements = sum(array.size for array in initial)
         storage = {
             quantity: np.float64 if "float64" in dtypes[quantity] else np.float32
             for quantity in self.quantities
@@ -95,7 +93,7 @@ class RecordWriter:
         self.batches = np.zeros(steps, np.uint64)
         self._facts = {
             "names": list(names),
-            "shapes": [list(shape) for shape in shapes],
+            "shapes": [list(array.shape) for array in initial],
             "dtypes": {quantity: dtypes[quantity] for quantity in self.quantities},
             "steps": steps,
         }

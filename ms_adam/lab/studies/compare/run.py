@@ -33,8 +33,8 @@ def compare(comparison: Comparison, out: Path, progress: Progress) -> dict[str, 
             ``side<N>.npz``, the arrays of `record.SCALARS`; ``side<N>_floor.npz``,
             ``pair<N>_free.npz`` and ``pair<N>_replayed.npz``, the tables of `Distances`; and a log
             of each process. While it runs there is a folder ``records`` of at most ``limit_mb``,
-            which is kept only if the config says so. An earlier comparison is replaced, and other
-            files are left alone.
+            which is kept only if the config says so. An earlier comparison is replaced; other
+            files stay.
         progress: Called while processes run.
 
     Returns:

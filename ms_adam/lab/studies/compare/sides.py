@@ -224,17 +224,9 @@ class _Pass:
 
 def _first_run(run: _Pass, job: dict, events: Events) -> Sampler:
     """Trains and writes the record. The sampler that is returned has seen all gradients."""
-    shapes = [array.shape for array in run.initial]
-    writer = RecordWriter(
-        Path(job["record"]),
-        run.names,
-        shapes,
-        run.dtypes(),
-        run.steps,
-        run.initial,
-        job["limit_mb"],
-    )
-    sampler = Sampler(run.steps, shapes)
+    folder, limit_mb = Path(job["record"]), job["limit_mb"]
+    writer = RecordWriter(folder, run.names, run.dtypes(), run.steps, run.initial, limit_mb)
+    sampler = Sampler(run.steps, [array.shape for array in run.initial])
     for step, passed in enumerate(run.train()):
         sampler.see(passed.arrays["gradient"])
         for quantity, arrays in passed.arrays.items():

@@ -1,4 +1,4 @@
-"""Why MindSpore has no such device here, from what it wrote when it was asked for one."""
+"""The reason why MindSpore has no such device here, from its messages."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _REFUSED = "Unsupported device target"
 
 
 def why_not(device_target: str, said: str, variables: Mapping[str, str]) -> Optional[str]:
-    """What keeps MindSpore from a device.
+    """The obstacle between MindSpore and a device.
 
     MindSpore's own message sends its reader to check "whether the environment is configured
-    correctly"; what is wrong with it stands in other lines, or nowhere.
+    correctly"; the fault stands in other lines, or nowhere.
 
     Args:
         device_target: "CPU", "GPU" or "Ascend".
-        said: What a process wrote that asked for the device.
+        said: The output of a process that asked for the device.
         variables: Its environment variables.
 
     Returns:

@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
 
 class Done(NamedTuple):
-    """One cell that was judged; `results` as in `ms_adam.lab.studies.matrix.cell_worker`."""
+    """A judged cell; `results` as in `ms_adam.lab.studies.matrix.cell_worker`."""
 
     cell: Cell
     results: list[dict]
@@ -86,16 +86,16 @@ def validate(
     """Judges cells, each mode and dtype in a process of its own.
 
     Args:
-        cells: What to judge.
+        cells: The cells; see `select`.
         device_target: "CPU", "GPU" or "Ascend".
         out: The folder for logs of the processes; made if it is not there.
-        workers: How many processes at a time: one for each core on the CPU, else 1.
-        tell: Is called with each cell that was judged.
-        save: Is called with what is known so far: at the start, and after each cell.
+        workers: Number of processes at a time: one for each core on the CPU, else 1.
+        tell: Called with each cell that was judged.
+        save: Called with the content so far: at the start, and after each cell.
 
     Returns:
-        What ``validate.json`` holds: ``schema``, ``environment``, ``complete`` (whether all cells
-        were judged), and in ``results`` one entry for each comparison of a cell: ``case``,
+        The content of ``validate.json``: ``schema``, ``environment``, ``complete`` (whether all
+        cells were judged), and in ``results`` one entry for each comparison of a cell: ``case``,
         ``dtype``, ``mode``, ``backend``, ``against`` ("reference" or "nn.Adam"), ``status``,
         ``share`` (the largest distance as a share of its bound, or None) and ``note``.
     """

@@ -460,7 +460,7 @@ def test_record_is_bounded(tmp_path):
     dtypes = {"gradient": ["float32"], "parameter": ["float32"]}
     with pytest.raises(UserError, match=r"100 steps of 1,000 elements take 1 MB .*\(62 fit\)"):
         # 100 * 1000 * 2 quantities * 4 bytes = 0.8 MB
-        RecordWriter(tmp_path / "r", ["w"], [(10, 100)], dtypes, 100, [np.zeros((10, 100))], 0.5)
+        RecordWriter(tmp_path / "r", ["w"], dtypes, 100, [np.zeros((10, 100))], 0.5)
     assert not (tmp_path / "r").exists()
 
 

@@ -55,7 +55,7 @@ def test_a_sum_that_is_zero_but_for_rounding_is_noise_and_small_gradients_are_no
     found = sampled(shifted_softmax, np.random.default_rng(0).standard_normal(50))
     (noise,) = found.elements()
     assert noise[-1] and not noise[:-1].any()
-    # the small gradients lie below the noise: size alone would not tell them apart
+    # the small gradients lie below the noise: the size would not tell them apart
     assert found.size[0][50:100].max() < found.size[0][-1]
 
 

@@ -63,7 +63,7 @@ def test_forms_are_the_reference_where_both_speak(options):
 
 
 def test_forms_differ_on_the_probe():
-    """No two hypotheses are the same: a wrong answer can not hide behind a right one."""
+    """No two hypotheses are the same: a wrong answer cannot hide behind a right one."""
     probe, numbers = probes.structure(1e-8), Numbers()
     forms = structures()
     walks = [form.walk(numbers, *probe) for form in forms]
