@@ -10,9 +10,10 @@ The public names are loaded on first use: `ms_adam.reference`, which only needs 
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["Adam", "AdamW", "convert_checkpoint", "gather_state", "load_state"]
+__all__ = ["AdaMax", "Adam", "AdamW", "convert_checkpoint", "gather_state", "load_state"]
 
 _ROOMS = {
+    "AdaMax": "ms_adam.optimizer",
     "Adam": "ms_adam.optimizer",
     "AdamW": "ms_adam.optimizer",
     "convert_checkpoint": "ms_adam.checkpoint",

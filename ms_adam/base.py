@@ -35,11 +35,12 @@ class Optimizer(nn.Optimizer):
     """
 
     decoupled_weight_decay = False
+    infinity_norm = False  # see `Formula`
 
     def __init__(self, given: Dict[str, Any]):
         class_name = type(self).__name__
-        arguments = resolve(class_name, given, backends.CHOICES)
-        params, options = take_options(class_name, arguments["params"])
+        arguments = resolve(class_name, given, backends.CHOICES, self.infinity_norm)
+        params, options = take_options(class_name, arguments["params"], self.infinity_norm)
         # nn.Optimizer would fold the loss scale into the weight decay; here it goes out first.
         super().__init__(arguments["learning_rate"], params, arguments["weight_decay"], 1.0)
         self.loss_scale = arguments["loss_scale"]
@@ -56,7 +57,7 @@ class Optimizer(nn.Optimizer):
         self.init_args = arguments
 
     def _choose_backend(self, class_name, arguments):
-        self.formula = formula_of(arguments, self.decoupled_weight_decay)
+        self.formula = formula_of(arguments, self.decoupled_weight_decay, self.infinity_norm)
         execution = execution_of(arguments, self._target)
         kinds = weight_kinds(self.parameters, execution.masters)
         self.backend = backends.choose(class_name, self.formula, execution, kinds, self._target)

@@ -168,7 +168,7 @@ def _read_state(
     class_name = type(optimizer).__name__
     if not all(hasattr(optimizer, name) for name in ("state", "shares", "global_step")):
         raise TypeError(
-            f"'optimizer' must be an Adam or AdamW of ms_adam, but got {class_name} of "
+            f"'optimizer' must be an Adam, AdamW or AdaMax of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
         )
     _check_step(class_name, step)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
 from ms_adam.counts import exact_count, power_range, updates_made
+from ms_adam.options import Formula
 from ms_adam.state import FLAT_LAYOUT, MOMENTS, SHARD_LAYOUT, FlatLayout, ShardLayout, read_layout
 
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
@@ -64,7 +65,7 @@ class Content(NamedTuple):
     prefix: str = ""
 
 
-def named(checkpoint, formula, prefix=""):
+def named(checkpoint: Dict[str, Any], formula: Formula, prefix: str = "") -> Content:
     """Reads {name: Parameter, Tensor or array} of a MindSpore optimizer.
 
     Args:
@@ -78,7 +79,7 @@ def named(checkpoint, formula, prefix=""):
             entry is a dict, or if a layout or a count is damaged.
     """
     _refuse_nested(checkpoint)
-    found = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
+    found: List[Any] = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
     if len(found) > 1:
         same = [(there, moment) for there, moment in found if there == prefix]
         if len(same) != 1:
@@ -159,7 +160,7 @@ def _is_state(value):
     )
 
 
-def joined(contents):
+def joined(contents: List[Content]) -> Content:
     """Joins the shares of all ranks of one training into one content.
 
     Raises:
@@ -169,7 +170,8 @@ def joined(contents):
     if not contents:
         raise ValueError("the list of checkpoints is empty.")
     first = contents[0]
-    entries, there = {}, {}
+    entries: Dict[str, np.ndarray] = {}
+    there: Dict[str, np.ndarray] = {}
     for number, content in enumerate(contents):
         if content.share is None:
             raise ValueError(
@@ -181,7 +183,7 @@ def joined(contents):
                 f"the checkpoints of the list do not count the same steps: number 0 "
                 f"{_shown(first.steps)}, number {number} {_shown(content.steps)}."
             )
-        rows_of = {name: rest for name, *rest in zip(*content.share)}
+        rows_of: Dict[str, Any] = {name: rest for name, *rest in zip(*content.share)}
         for name, value in content.entries.items():
             shape, begin, size = rows_of.get(name.partition(".")[2], ((), 0, None))
             whole = entries.setdefault(name, np.zeros(shape, value.dtype))
@@ -216,12 +218,12 @@ def _shown(steps):
     return f"{shown} (global_step {steps.global_step})"
 
 
-def is_torch(checkpoint):
+def is_torch(checkpoint: Dict[str, Any]) -> bool:
     """Returns whether a dict is the state_dict of an optimizer of PyTorch."""
     return set(checkpoint) == {"state", "param_groups"}
 
 
-def torch(checkpoint, names):
+def torch(checkpoint: Dict[str, Any], names: Any) -> Content:
     """Reads the state_dict of torch.optim.Adam or AdamW, its tensors as arrays.
 
     Args:
@@ -269,7 +271,7 @@ def torch(checkpoint, names):
     )
 
 
-def array(value, name):
+def array(value: Any, name: str) -> np.ndarray:
     """Copies a Parameter, Tensor or array into a NumPy array.
 
     Raises:

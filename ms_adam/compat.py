@@ -4,6 +4,8 @@ Other modules never ask for a version; they import the answer from here. Each en
 release that differs, and goes with that release.
 """
 
+from typing import Any, Dict, Iterable, Optional, Sequence
+
 import mindspore as ms
 
 RELEASE = f"MindSpore {ms.__version__}"  # for messages
@@ -52,7 +54,7 @@ HAS_SHARDING = not _BEFORE_2_7
 PLAIN_CHECKPOINTS_ONLY = _BEFORE_2_7
 
 
-def _of_tensors(name):
+def _of_tensors(name: str) -> Any:
     """Returns a method of MindSpore's C++ class of tensors, without the Python around it."""
     for kind in ms.Tensor.__mro__[1:]:
         if name in vars(kind):
@@ -63,7 +65,7 @@ def _of_tensors(name):
 
 # 2.0.0 has no addresses of tensors. 2.7.0 returns 0, and logs an error, for a tensor that no
 # operator has used yet. Both compile the step.
-address_of = _of_tensors("_data_ptr") if _VERSION >= (2, 8) else None
+address_of: Any = _of_tensors("_data_ptr") if _VERSION >= (2, 8) else None
 is_contiguous = _of_tensors("is_contiguous")
 shape_of, dtype_of = _of_tensors("_shape"), _of_tensors("_dtype")
 
@@ -81,14 +83,14 @@ class WatchedMemory:
     2.0.0 tells no addresses, and needs no notice: its compiled steps look for the data each time.
     """
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: Iterable[ms.Parameter]):
         self.parameters, self.places = list(parameters), None
 
-    def remember(self):
+    def remember(self) -> None:
         """Remembers where the data of the Parameters lie now."""
         self.places = self._places()
 
-    def has_moved(self):
+    def has_moved(self) -> bool:
         """Returns whether some data lie elsewhere than when they were remembered."""
         return self.places not in (None, self._places())
 
@@ -98,7 +100,7 @@ class WatchedMemory:
         return [parameter.data_ptr() for parameter in self.parameters]
 
 
-def has_shape(shape):
+def has_shape(shape: Sequence[int]) -> bool:
     """Returns whether tensors can have a shape.
 
     2.0.0 has no empty tensors of two axes or more, and cannot load an empty one of one axis.
@@ -106,7 +108,7 @@ def has_shape(shape):
     return not (_BEFORE_2_7 and len(shape) > 1 and 0 in shape)
 
 
-def load_checkpoint(path, kind, has_crc):
+def load_checkpoint(path: str, kind: str, has_crc: Optional[bool]) -> Dict[str, Any]:
     """Calls `mindspore.load_checkpoint` for a file of a kind, "ckpt" or "safetensors".
 
     Raises:
@@ -124,7 +126,7 @@ def load_checkpoint(path, kind, has_crc):
     return ms.load_checkpoint(path)
 
 
-def save_checkpoint(entries, path, kind):
+def save_checkpoint(entries: Dict[str, Any], path: str, kind: str) -> None:
     """Calls `mindspore.save_checkpoint` for {name: Tensor or str} and a kind of file.
 
     Raises:
@@ -136,7 +138,7 @@ def save_checkpoint(entries, path, kind):
         if not isinstance(value, str)
     ]
     texts = {name: value for name, value in entries.items() if isinstance(value, str)}
-    options = {"append_dict": texts} if texts else {}
+    options: Dict[str, Any] = {"append_dict": texts} if texts else {}
     if kind != "ckpt":
         if PLAIN_CHECKPOINTS_ONLY:
             raise ValueError(f"{RELEASE} writes no checkpoint of {kind}: {path} must end in .ckpt")

@@ -6,6 +6,8 @@ from those of the call before. A gradient of shape (1,) would otherwise be broad
 parameter without a word.
 """
 
+from typing import Any, List, Sequence, Tuple
+
 import mindspore as ms
 import numpy as np
 from mindspore import RowTensor, Tensor
@@ -17,7 +19,7 @@ from ms_adam.sparse import DENSE
 _FORMS = "a tuple or list with one gradient for each parameter"
 
 
-def normalize_gradients(class_name, names, gradients):
+def normalize_gradients(class_name: str, names: Sequence[str], gradients: Any) -> tuple:
     """Returns gradients given from Python in the forms that a compiled step accepts.
 
     Args:
@@ -73,7 +75,7 @@ def _kind(value):
     return f"{type(value).__name__}"
 
 
-def split_pairs(gradients):
+def split_pairs(gradients: tuple) -> Tuple[tuple, tuple]:
     """Returns values and indices of gradients from Python, as `SplitRowSparse` does in a graph."""
     if tuple not in set(map(type, gradients)):
         return gradients, ()
@@ -106,7 +108,7 @@ class CheckGradients(PrimitiveWithInfer):
         TypeError: If one is not a float tensor.
     """
 
-    def __init__(self, names, shapes, class_name="Adam"):
+    def __init__(self, names: Sequence[str], shapes: Sequence[tuple], class_name: str):
         super().__init__("CheckGradients")
         self.set_const_prim(True)
         self.add_prim_attr("constexpr_prim", True)
@@ -121,7 +123,7 @@ class CheckGradients(PrimitiveWithInfer):
             "value": self.check(gradients["shape"], gradients["dtype"]),
         }
 
-    def check(self, shapes, dtypes):
+    def check(self, shapes: Any, dtypes: Any) -> tuple:
         """Checks the shapes and dtypes of the gradients."""
         if not isinstance(dtypes, (tuple, list)):
             raise TypeError(
@@ -144,7 +146,8 @@ class CheckGradients(PrimitiveWithInfer):
             for shape, dtype in zip(shapes, dtypes)
         ):
             return NO_FLOAT, None
-        elements, sparse = [], []
+        elements: List[Any] = []
+        sparse: List[int] = []
         for i, (name, expected) in enumerate(zip(self.names, self.shapes)):
             shape, dtype = shapes[i], dtypes[i]
             if isinstance(dtype, tuple):
@@ -162,7 +165,7 @@ class CheckGradients(PrimitiveWithInfer):
         alike = all(dtype == elements[0] for dtype in elements)
         return elements[0] if alike else NO_FLOAT, tuple(sparse)
 
-    def check_tensors(self, gradients):
+    def check_tensors(self, gradients: tuple) -> None:
         """Checks gradients given from Python."""
 
         def of(gradient, name):

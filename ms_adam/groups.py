@@ -6,14 +6,15 @@ group, computed once a step.
 """
 
 import math
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
-from ms_adam.options import Formula, check_bool, check_decay_rate, check_positive, unpack_betas
+from ms_adam.options import Formula, check_bool, check_decay_rate, check_eps, unpack_betas
+from ms_adam.state import Owned
 
 OPTIONS = ("betas", "eps", "maximize")  # of a group, besides those of `nn.Optimizer`
 
@@ -34,7 +35,7 @@ class Groups(NamedTuple):
     formulas: Tuple[Formula, ...]
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]
-    owned: Tuple[Optional[Tuple[int, int]], ...]
+    owned: Tuple[Owned, ...]
 
 
 class GroupValues(nn.Cell):
@@ -71,11 +72,11 @@ class GroupValues(nn.Cell):
             weight_decays += (decay(done),)
         return learning_rates, weight_decays
 
-    def fixed_rates(self):
+    def fixed_rates(self) -> List[Parameter]:
         """Returns the Parameters of the fixed learning rates."""
         return [rate.value for rate in self.learning_rates if isinstance(rate, Fixed)]
 
-    def moving(self):
+    def moving(self) -> Tuple[Tensor, ...]:
         """Returns the fixed learning rates as tensors, so that a change compiles no new graph.
 
         In PyNative mode, a compiled step does not see data that replaced those of a Parameter.
@@ -153,12 +154,13 @@ class Listed(Scheduled):
         return Tensor(values[step])
 
 
-def take_options(class_name, params):
+def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any, Dict[int, dict]]:
     """Removes the options that `nn.Optimizer` does not know from the groups.
 
     Args:
         class_name: the optimizer's class name, for error messages.
         params: the parameters, or groups as dicts.
+        infinity_norm: as in `Formula`.
 
     Returns:
         The parameters or groups for `nn.Optimizer`, and a dict from the id of a Parameter to the
@@ -168,14 +170,15 @@ def take_options(class_name, params):
         isinstance(group, dict) for group in params
     ):
         return params, {}
-    groups, options = [], {}
+    groups: List[Any] = []
+    options: Dict[int, dict] = {}
     for group in params:
         given = {}
         if isinstance(group, dict):
             given = {name: group[name] for name in OPTIONS if name in group}
         if given:
             group = {key: value for key, value in group.items() if key not in OPTIONS}
-            fields = _fields(class_name, given)
+            fields = _fields(class_name, given, infinity_norm)
             if "params" in group:
                 group["params"] = list(group["params"])
                 options.update((id(parameter), fields) for parameter in group["params"])
@@ -183,14 +186,14 @@ def take_options(class_name, params):
     return groups, options
 
 
-def _fields(class_name, given):
+def _fields(class_name, given, infinity_norm):
     fields = {}
     if "betas" in given:
         fields["beta1"], fields["beta2"] = unpack_betas(class_name, given["betas"])
         for name in ("beta1", "beta2"):
             check_decay_rate(class_name, name, fields[name])
     if "eps" in given:
-        check_positive(class_name, "eps", given["eps"])
+        check_eps(class_name, given["eps"], infinity_norm)
         fields["eps"] = given["eps"]
     if "maximize" in given:
         check_bool(class_name, "maximize", given["maximize"])
@@ -198,7 +201,9 @@ def _fields(class_name, given):
     return fields
 
 
-def split_groups(optimizer, formula, options, owned):
+def split_groups(
+    optimizer: nn.Optimizer, formula: Formula, options: Dict[int, dict], owned: Sequence[Owned]
+) -> Tuple[Groups, GroupValues]:
     """Returns the groups that `nn.Optimizer` made of its arguments.
 
     Args:
@@ -258,12 +263,12 @@ class Rates:
         else:
             self.sources = [optimizer.learning_rate]
 
-    def read(self, done):
+    def read(self, done: Parameter) -> Union[float, List[float]]:
         """Returns the rate after `done` steps, a float; with groups, a list with one for each."""
         values = [float(value.now(done).asnumpy().reshape(())) for value in _values(self.sources)]
         return values if self.has_groups else values[0]
 
-    def write(self, value):
+    def write(self, value: Any) -> None:
         """Sets all rates to a number, or each to its own."""
         values = list(value) if isinstance(value, (list, tuple)) else [value] * len(self.sources)
         if len(values) != len(self.sources):
@@ -272,7 +277,7 @@ class Rates:
                 f"{len(self.sources)}, one for each group with a rate, but got "
                 f"{len(values)}."
             )
-        wanted = {}
+        wanted: Dict[int, tuple] = {}
         for place, (source, rate) in enumerate(zip(self.sources, values)):
             if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
                 raise TypeError(

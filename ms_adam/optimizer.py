@@ -1,11 +1,11 @@
-"""Adam and AdamW for MindSpore: their arguments and what these mean."""
+"""Adam, AdamW and AdaMax for MindSpore: their arguments and what these mean."""
 
 from typing import Any, Optional, Tuple
 
 from ms_adam.base import Optimizer
 from ms_adam.options import BETA1, BETA2, LEARNING_RATE
 
-__all__ = ["Adam", "AdamW"]
+__all__ = ["AdaMax", "Adam", "AdamW"]
 
 
 class Adam(Optimizer):
@@ -220,3 +220,53 @@ class AdamW(Adam):
             use_amsgrad,
             **keywords,
         )
+
+
+class AdaMax(Optimizer):
+    r"""AdaMax: Adam with the infinity norm, Algorithm 2 of the paper (section 7.1).
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t \\
+        u_t &= \max(\beta_2 u_{t-1}, |g_t|) \\
+        w_t &= w_{t-1} - \frac{\gamma}{1 - \beta_1^t} \frac{m_t}{u_t + \epsilon}
+
+    Replaces `mindspore.nn.AdaMax`: arguments, defaults and state names are the same. `moment2`
+    holds :math:`u`. ``eps=0.0`` is Algorithm 2 itself: an element whose gradients were all 0 stays
+    where it is. Keywords, inputs, attributes and errors are those of `Adam`. Backends "fused" and
+    "composite" have it.
+
+    Example:
+        >>> from mindspore import nn
+        >>> import ms_adam
+        >>> optimizer = ms_adam.AdaMax(nn.Dense(4, 2).trainable_params(), learning_rate=2e-3)
+
+    References:
+        Kingma & Ba, Adam: A Method for Stochastic Optimization, ICLR 2015, arXiv 1412.6980.
+    """
+
+    infinity_norm = True
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Any = LEARNING_RATE,
+        beta1: float = BETA1,
+        beta2: float = BETA2,
+        eps: float = 1e-8,
+        weight_decay: Any = 0.0,
+        loss_scale: float = 1.0,
+        *,
+        use_lazy: bool = False,
+        use_offload: bool = False,
+        maximize: bool = False,
+        max_grad_norm: Optional[float] = None,
+        master_weights: bool = False,
+        backend: str = "auto",
+        flat_state: bool = False,
+        shard_state: bool = False,
+        lr: Any = None,
+        betas: Optional[Tuple[float, float]] = None,
+        **unknown: Any,
+    ):
+        given = dict(locals())
+        super().__init__({name: given[name] for name in given if name not in ("self", "__class__")})

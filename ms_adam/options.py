@@ -23,6 +23,8 @@ class Formula(NamedTuple):
         decoupled: whether weight decay acts on the weight (AdamW) or on the gradient (L2).
         maximize: whether the step goes up the gradient.
         lazy: whether rows of tables without a gradient are skipped, moments and weight.
+        infinity_norm: whether the decayed maximum of |gradient| takes the place of the root of the
+            second moment (AdaMax); eps may then be 0.
     """
 
     beta1: float
@@ -35,6 +37,7 @@ class Formula(NamedTuple):
     decoupled: bool
     maximize: bool
     lazy: bool
+    infinity_norm: bool
 
 
 class Execution(NamedTuple):
@@ -99,13 +102,16 @@ _NEUTRAL = dict(
 )
 
 
-def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> Dict[str, Any]:
+def resolve(
+    class_name: str, given: Dict[str, Any], backends: Sequence[str], infinity_norm: bool
+) -> Dict[str, Any]:
     """Returns the arguments of an optimizer, checked, each under one name.
 
     Args:
         class_name: the optimizer's class name, for error messages.
         given: the arguments by name; `unknown` holds those that have no name here.
         backends: the names that `backend` may have.
+        infinity_norm: as in `Formula`.
 
     Raises:
         KeyError: If there are unknown arguments.
@@ -141,7 +147,8 @@ def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> 
         arguments[name] = _as_float(arguments[name])
     for name in ("beta1", "beta2"):
         check_decay_rate(class_name, name, arguments[name])
-    for name in ("eps", "loss_scale", "max_grad_norm"):
+    check_eps(class_name, arguments["eps"], infinity_norm)
+    for name in ("loss_scale", "max_grad_norm"):
         if arguments[name] is not None or name != "max_grad_norm":
             check_positive(class_name, name, arguments[name])
     for name in _SWITCHES:
@@ -151,7 +158,7 @@ def resolve(class_name: str, given: Dict[str, Any], backends: Sequence[str]) -> 
     return arguments
 
 
-def formula_of(arguments: Dict[str, Any], decoupled: bool) -> Formula:
+def formula_of(arguments: Dict[str, Any], decoupled: bool, infinity_norm: bool) -> Formula:
     """Returns the formula that resolved arguments describe."""
     return Formula(
         beta1=arguments["beta1"],
@@ -164,6 +171,7 @@ def formula_of(arguments: Dict[str, Any], decoupled: bool) -> Formula:
         decoupled=decoupled,
         maximize=arguments["maximize"],
         lazy=arguments["use_lazy"],
+        infinity_norm=infinity_norm,
     )
 
 
@@ -199,6 +207,12 @@ def check_positive(class_name: str, name: str, value: Any) -> None:
     _check_float(class_name, name, value)
     if not 0.0 < value < math.inf:
         raise ValueError(_wrong_value(class_name, name, value, "finite and greater than 0"))
+
+
+def check_eps(class_name: str, value: Any, infinity_norm: bool) -> None:
+    """Raises as `check_positive`; an infinity norm allows 0."""
+    if not (infinity_norm and isinstance(value, float) and value == 0.0):
+        check_positive(class_name, "eps", value)
 
 
 def check_choice(class_name: str, name: str, value: Any, allowed: Sequence[str]) -> None:

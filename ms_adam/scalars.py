@@ -10,9 +10,11 @@ so each variant of Adam is one kernel, step_size * m / (sqrt(v) + epsilon), fed 
     Algorithm 1               c2 / c1          eps * c2
     epsilon-hat (section 2)   c2 / c1          eps
     no bias correction        1                eps
+    AdaMax                    1 / c1           eps      (beside the infinity norm, not a root)
 """
 
 import math
+from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -149,7 +151,7 @@ class BiasCorrection(nn.Cell):
         super().__init__(auto_prefix=False)
         kernel_beta1, kernel_beta2 = kernel_rate(formula.beta1), kernel_rate(formula.beta2)
         self.bias_correction = formula.bias_correction
-        self.epsilon_hat = formula.epsilon_hat
+        self.epsilon_hat, self.infinity_norm = formula.epsilon_hat, formula.infinity_norm
         self.exact1 = kernel_beta1 == formula.beta1
         self.exact2 = kernel_beta2 == formula.beta2
         self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
@@ -162,6 +164,8 @@ class BiasCorrection(nn.Cell):
     def construct(self, t):
         c1 = correction(t, self.half_log_beta1, self.one)
         c2 = ops.sqrt(correction(t, self.half_log_beta2, self.one))
+        if self.infinity_norm:
+            return self.one / c1, self.eps * self.one
         k1, k2 = c1, c2
         if not self.exact1:
             k1 = correction(t, self.half_log_kernel_beta1, self.one)
@@ -190,6 +194,6 @@ def _half_log(beta):
     return 0.5 * math.log(beta) if beta > 0.0 else -math.inf
 
 
-def scalar_dtype(device_target):
+def scalar_dtype(device_target: str) -> Any:
     """Returns the widest float of a device: Ascend has no float64 vector unit."""
     return ms.float32 if device_target == "Ascend" else ms.float64

@@ -15,7 +15,7 @@ exchange came before, and on the message before it, and the step count depends o
 also on a rank that reads none of them. A constant would not do: its dependence is dropped.
 """
 
-from typing import NamedTuple, Tuple
+from typing import NamedTuple, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
@@ -23,7 +23,9 @@ from mindspore import communication, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.compat import HAS_SHARDING, RELEASE
+from ms_adam.state import Owned
 
+Shape = Tuple[int, ...]
 _add, _assign = P.Add(), P.Assign()
 
 
@@ -54,7 +56,7 @@ class Shares(NamedTuple):
     ranks: int
 
     @classmethod
-    def by_rows(cls, shapes, rank, ranks):
+    def by_rows(cls, shapes: Sequence[Shape], rank: int, ranks: int) -> "Shares":
         """Returns shares that differ by less than a row: all elements in order, cut equally.
 
         Args:
@@ -88,7 +90,7 @@ class Shares(NamedTuple):
         return cls(tuple(pieces), rank, ranks)
 
     @classmethod
-    def by_parameters(cls, shapes, rank, ranks):
+    def by_parameters(cls, shapes: Sequence[Shape], rank: int, ranks: int) -> "Shares":
         """Returns shares of whole parameters.
 
         The largest parameter goes first, each to the rank with the least so far, the lowest of
@@ -110,7 +112,7 @@ class Shares(NamedTuple):
         )
 
     @property
-    def owned(self):
+    def owned(self) -> Tuple[Owned, ...]:
         """For each parameter, (begin, size) of the elements that this rank keeps, or None."""
         return tuple(
             next(((piece.begin, piece.size) for piece in pieces if piece.owner == self.rank), None)
@@ -118,7 +120,7 @@ class Shares(NamedTuple):
         )
 
 
-def shares_of(class_name, parameters, by_rows):
+def shares_of(class_name: str, parameters: Sequence[ms.Parameter], by_rows: bool) -> Shares:
     """Returns the shares in the data-parallel training that this process belongs to.
 
     Args:
@@ -157,7 +159,7 @@ def shares_of(class_name, parameters, by_rows):
     )
 
 
-def undivided(parameters):
+def undivided(parameters: Sequence[ms.Parameter]) -> Shares:
     """Returns the shares of one process that keeps everything."""
     return Shares.by_parameters([parameter.shape for parameter in parameters], 0, 1)
 

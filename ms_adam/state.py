@@ -73,6 +73,18 @@ def _always(formula, execution):
     return True
 
 
+def _averages(formula, execution):
+    return not formula.infinity_norm
+
+
+def _maximum(formula, execution):  # AdaMax: the powers are those of `nn.AdaMax`
+    return formula.infinity_norm
+
+
+def _last_beta(formula):
+    return formula.beta1 if formula.infinity_norm else formula.beta2
+
+
 # float32 moments of float16 parameters: in float16, squares of gradients under 2.4e-4 vanish.
 ENTRIES = (
     Entry("moment1", _always, compute_dtype, compute_dtype, True),
@@ -85,11 +97,12 @@ ENTRIES = (
 MOMENTS = tuple(entry.name for entry in ENTRIES if entry.is_moment)
 NUMBERS = (
     # The powers, so that `nn.Adam` can continue from a checkpoint of ms_adam.
-    Number("beta1_power", ms.float32, 1.0, _always, lambda formula, t: formula.beta1**t),
-    Number("beta2_power", ms.float32, 1.0, _always, lambda formula, t: formula.beta2**t),
+    Number("beta1_power", ms.float32, 1.0, _averages, lambda formula, t: formula.beta1**t),
+    Number("beta1_power", ms.float32, [1.0], _maximum, lambda formula, t: formula.beta1**t),
+    Number("beta2_power", ms.float32, 1.0, _averages, lambda formula, t: formula.beta2**t),
     Number("update_count", ms.int32, [0], _always, lambda formula, t: t),
     # See `scalars.UpdateCount`.
-    Number("counted_power", ms.float32, 1.0, _always, lambda formula, t: formula.beta2**t),
+    Number("counted_power", ms.float32, 1.0, _always, lambda f, t: _last_beta(f) ** t),
     Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, None),
 )
 ALIGNMENT = 16  # elements: a cache line of float32

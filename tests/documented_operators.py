@@ -23,6 +23,7 @@ class Operator(NamedTuple):
 # Of MindSpore 2.10.0. By the name under `mindspore.ops`: classes are what a compiled graph holds,
 # functions are what our code calls besides.
 OPERATORS = {
+    "Abs": Operator("mindspore.ops.abs"),
     "Adam": Operator("mindspore.ops.Adam"),
     "Add": Operator("mindspore.ops.add"),
     "AddN": Operator("mindspore.ops.AddN"),

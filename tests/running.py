@@ -34,6 +34,7 @@ def runs(backend, case, dtype, shapes):
         return True
     return (
         dtype == "float32"
+        and case.optimizer != "AdaMax"
         and not case.options.get("use_lazy")
         and not (
             formula_amsgrad

@@ -956,7 +956,7 @@ def test_only_our_optimizers_are_loaded():
     theirs = nn.Adam(make_parameters(SHAPES[:3], "float32"))
     with pytest.raises(
         TypeError,
-        match="'optimizer' must be an Adam or AdamW of ms_adam, but got Adam of mindspore.nn",
+        match="'optimizer' must be an Adam, AdamW or AdaMax of ms_adam, but got Adam of mindspore.nn",
     ):
         ms_adam.load_state(theirs, theirs.parameters_dict())
 

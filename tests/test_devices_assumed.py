@@ -12,18 +12,16 @@ NAMED = {
     "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
     "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
     "backends/launch.py": (1, "an address of host memory is all that the kernel needs"),
-    "backends/operators.py": (1, "an operator that is used on the CPU alone"),
-    "backends/packing.py": (1, "what a message on the CPU can not hold"),
-    "lab/bench/contenders.py": (
-        4,
-        "torch, the loop over memory and nn.Adam's row updates run there; offloaded state is there",
-    ),
+    "backends/operators.py": (1, "an operator that is only used on the CPU"),
+    "backends/packing.py": (1, "what a message on the CPU cannot hold"),
+    "lab/bench/contenders.py": (1, "torch and the loop over memory run there"),
+    "lab/bench/steps.py": (2, "offloaded state, and nn.Adam's own row updates, are there"),
     "lab/cli/validate.py": (2, "the default and one of the choices of --device-target"),
     "lab/studies/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
     "lab/studies/text/sides.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
     "options.py": (1, "use_offload changes nothing where the device is the host"),
     "state.py": (1, "load_state writes what use_offload keeps in host memory there"),
-    "lab/studies/matrix/validate.py": (2, "one of the devices; there may be many processes on it"),
+    "lab/studies/matrix/validate.py": (1, "there may be many processes on it"),
 }
 
 

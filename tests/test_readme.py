@@ -1,8 +1,10 @@
 """README.md, CONTRIBUTING.md and docs/: code runs, commands, paths and links exist."""
 
+import glob
 import inspect
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -71,6 +73,25 @@ def test_commands_and_links_exist(page):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
     for script in re.findall(r"python ((?:docs|scripts|tests|examples)/\S+?\.py)", text):
         assert (ROOT / script).is_file(), script
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_ms_adam_can_be_parsed(page, monkeypatch):
+    """The command's own parser takes each line; the configs in it exist."""
+    import typer
+
+    from ms_adam.lab.cli import app
+
+    monkeypatch.chdir(ROOT)
+    verbs = typer.main.get_command(app).commands
+    for line in re.findall(r"(?:`|^    )(ms-adam \w[^`\n]*)", page.read_text(), re.MULTILINE):
+        _, verb, *arguments = shlex.split(line)
+        for config in [argument for argument in arguments if argument.endswith(".yaml")]:
+            found = glob.glob(config)
+            assert found, line
+            place = arguments.index(config)
+            arguments[place : place + 1] = found
+        verbs[verb].make_context(verb, arguments)
 
 
 def anchors(page):

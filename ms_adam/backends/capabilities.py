@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
+
 from ms_adam.compat import FLOATS, bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.state import WeightKind, dtype_name
@@ -17,6 +19,8 @@ class Capabilities(NamedTuple):
         kernel: the subject of its refusals.
         devices: the only devices it runs on; None: any that has the dtypes.
         weight_dtypes: the only dtypes of weights it updates; None: any float.
+        float32_betas: whether it rounds decay rates to float32, and subtracts them from 1 then.
+        infinity_norm: whether it can compute AdaMax.
         lazy: whether it can skip rows without a gradient.
         offload: whether it can update moments in the memory of the host of another device.
         flat_state: whether it can have the moments of all parameters in one buffer.
@@ -29,11 +33,17 @@ class Capabilities(NamedTuple):
     kernel: str
     devices: Optional[Tuple[str, ...]] = None
     weight_dtypes: Optional[Tuple[Any, ...]] = None
+    float32_betas: bool = False
+    infinity_norm: bool = True
     lazy: bool = True
     offload: bool = False
     flat_state: bool = False
     divides_rows: bool = False
     by_address: bool = False
+
+    def kernel_rate(self, beta: float) -> float:
+        """Returns the decay rate that the backend's arithmetic applies for beta."""
+        return float(np.float32(beta)) if self.float32_betas else beta
 
     def obstacle(
         self,
@@ -59,6 +69,8 @@ class Capabilities(NamedTuple):
                 )
         if execution.on_host and not self.offload:
             return f"{self.kernel} has weights and moments in one place"
+        if formula.infinity_norm and not self.infinity_norm:
+            return f"{self.kernel} has no infinity norm"
         if formula.lazy and not self.lazy:
             return f"{self.kernel} updates whole tables"
         return None

@@ -1,11 +1,13 @@
 """The readable specification: Adam in elementwise operators of MindSpore, any device and dtype."""
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.operators import Batch, OperatorBackend, pick
+from ms_adam.options import Formula
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
 _cast, _assign, _mul, _sub = P.Cast(), P.Assign(), P.Mul(), P.Sub()
@@ -19,6 +21,7 @@ _OPERATORS = {
     "div": P.RealDiv,
     "assign": P.Assign,
     "lerp": P.Lerp,
+    "abs": P.Abs,
 }
 
 
@@ -26,7 +29,7 @@ class CompositeBatch(Batch):
     """Algorithm 1 of Kingma & Ba 2015 with folded corrections, operator by operator.
 
     `one_minus_beta1` is rounded once. In float32, beta1 and 1 - beta1 do not add up to 1;
-    lerp(m, g, 1 - beta1) = m + (1 - beta1) * (g - m) needs no sum.
+    lerp(m, g, 1 - beta1) = m + (1 - beta1) * (g - m) needs no sum. AdaMax is Algorithm 2.
     """
 
     def __init__(self, formula, execution, *rest):
@@ -40,6 +43,9 @@ class CompositeBatch(Batch):
             self.lerp = self.lerp64
         self.one_minus_beta1 = Tensor(1.0 - formula.beta1, self.dtype)
         self.one_minus_beta2 = Tensor(1.0 - formula.beta2, self.dtype)
+        self.infinity_norm = formula.infinity_norm
+        wide = np.float64 if self.dtype == ms.float64 else np.float32
+        self.smallest = Tensor(np.finfo(wide).tiny, self.dtype)
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
         w, m, v, largest = self.advance(scalars, weight, moment1, moment2, vhat, gradient)
@@ -53,8 +59,15 @@ class CompositeBatch(Batch):
     def advance(self, scalars, weight, moment1, moment2, vhat, gradient):
         """Returns weight, moments and vhat after the step; changes nothing."""
         _, step_size, epsilon, decay_factor, _ = scalars
-        # m <- beta1 m + (1 - beta1) g,  v <- beta2 v + (1 - beta2) g^2
-        m = self.lerp(moment1, gradient, self.one_minus_beta1)
+        m = self.lerp(moment1, gradient, self.one_minus_beta1)  # beta1 m + (1 - beta1) g
+        if self.infinity_norm:
+            decayed = self.sub(moment2, self.mul(self.one_minus_beta2, moment2))  # beta2 u
+            u = self.maximum(decayed, self.abs(gradient))
+            # Not 0 / 0 where all gradients were 0 and epsilon is.
+            divisor = self.maximum(self.add(u, epsilon), self.smallest)
+            update = self.div(self.mul(step_size, m), divisor)
+            return self.subtract(weight, decay_factor, update), m, u, u
+        # beta2 v + (1 - beta2) g^2
         v = self.lerp(moment2, self.square(gradient), self.one_minus_beta2)
         update_numerator, largest = m, v
         if self.nesterov:  # beta1 m + (1 - beta1) g once more
@@ -152,5 +165,5 @@ class Composite(OperatorBackend):
     capabilities = Capabilities(kernel="the step of operators", offload=True)
 
     @classmethod
-    def batch_for(cls, formula):
+    def batch_for(cls, formula: Formula) -> type:
         return LazyBatch if formula.lazy else CompositeBatch

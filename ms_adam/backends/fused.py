@@ -5,6 +5,7 @@ import functools
 import math
 import os
 from pathlib import Path
+from typing import Optional, Sequence, Tuple
 
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
@@ -12,6 +13,8 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from ms_adam.backends import toolchain
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
+from ms_adam.options import Execution, Formula
+from ms_adam.state import WeightKind
 
 SOURCE = Path(__file__).with_name("kernel")
 FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
@@ -59,7 +62,13 @@ class Fused(nn.Cell):
     )
 
     @classmethod
-    def obstacle(cls, formula, execution, weights, device_target):
+    def obstacle(
+        cls,
+        formula: Formula,
+        execution: Execution,
+        weights: Sequence[WeightKind],
+        device_target: str,
+    ) -> Optional[str]:
         """Returns why this backend cannot run; None if it can."""
         obstacle = cls.capabilities.obstacle(formula, execution, weights, device_target)
         return kernel_library()[1] if obstacle is None else obstacle
@@ -75,9 +84,9 @@ class Fused(nn.Cell):
             )
         )
         self.moments = ParameterTuple(sum(state.moments_here().values(), ()))
-        self.numbers = ParameterTuple(
-            tuple(state.numbers[name] for name in _NUMBERS if name in state.numbers)
-        )
+        # AdaMax has one power; it also takes the place of the second.
+        numbers = {"beta2_power": state.numbers["beta1_power"], **state.numbers}
+        self.numbers = ParameterTuple(tuple(numbers[name] for name in _NUMBERS if name in numbers))
         formulas = [_formula_row(f, execution) for f in (formula, *groups.formulas)]
         self.formulas = Tensor(formulas, ms.float64)
         self.plan = Tensor(_plan(parameters, state, groups), ms.int64)
@@ -149,6 +158,7 @@ def _formula_row(formula, execution):
         formula.decoupled,
         formula.lazy,
         formula.maximize,
+        formula.infinity_norm,
     ]
 
 
@@ -172,7 +182,7 @@ def _plan(parameters, state, groups):
     return plan
 
 
-def thread_count():
+def thread_count() -> int:
     """Returns the number of threads of a step.
 
     OMP_NUM_THREADS, if it is set: the name that users know, though OpenMP is not used. Else one for
@@ -184,14 +194,14 @@ def thread_count():
     if given.isdigit() and int(given) > 0:
         return int(given)
     cores = len(os.sched_getaffinity(0))
-    if cores < os.cpu_count():
+    if cores < (os.cpu_count() or 1):
         return cores
     workers = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or os.environ.get("MS_WORKER_NUM", "1")
     return max(1, cores // int(workers))
 
 
 @functools.lru_cache(maxsize=None)
-def kernel_library():
+def kernel_library() -> Tuple[Optional[Path], Optional[str]]:
     """Returns the path of the kernel's library and None, or None and why there is none."""
     try:
         library = toolchain.build(SOURCE)

@@ -16,6 +16,7 @@ tensor other memory.
 """
 
 import ctypes
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import mindspore as ms
 
@@ -24,12 +25,12 @@ from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_f
 AVAILABLE = address_of is not None  # not before MindSpore 2.8
 
 
-def on_cpu():
+def on_cpu() -> bool:
     """Returns whether tensors are in this process's memory."""
     return ms.get_context("device_target") == "CPU"
 
 
-def contiguous(tensors):
+def contiguous(tensors: Tuple[ms.Tensor, ...]) -> Tuple[ms.Tensor, ...]:
     """Returns the tensors, with copies in the place of non-contiguous ones.
 
     A Parameter whose data are a view gets a copy as its data, since it is updated in place.
@@ -47,18 +48,18 @@ def _copy(tensor):
     return tensor
 
 
-def settle():
+def settle() -> None:
     """Waits until MindSpore has done all that was queued; raises the errors of that."""
     wait_for_queued()
 
 
-def add_one(parameter):
+def add_one(parameter: ms.Parameter) -> None:
     """Adds 1 to a Parameter of one number in place, without an operator; call it after `settle`."""
     number = _NUMBERS[str(parameter.dtype).lower()].from_address(address_of(parameter))
     number.value += 1
 
 
-_NUMBERS = {
+_NUMBERS: Dict[str, Any] = {
     "int32": ctypes.c_int32,
     "int64": ctypes.c_int64,
     "float32": ctypes.c_float,
@@ -83,12 +84,18 @@ class Launcher:
         self.path, self.name = str(library), function
         self.function = getattr(ctypes.CDLL(self.path), function)
         self.report = (ctypes.c_int64 * 3)()
-        self.shapes, self.dtypes = [], []
+        self.shapes: List[Any] = []
+        self.dtypes: List[Any] = []
 
     def __reduce__(self):
         return Launcher, (self.path, self.name)
 
-    def describe(self, tensors, fixed=0, check=None):
+    def describe(
+        self,
+        tensors: Sequence[ms.Tensor],
+        fixed: int = 0,
+        check: Optional[Callable[[], None]] = None,
+    ) -> None:
         """Sets the shapes and dtypes of the arguments.
 
         Args:
@@ -109,8 +116,8 @@ class Launcher:
             shapes, dtypes = shapes + list(map(shape_of, last)), dtypes + list(map(dtype_of, last))
             self.shapes, self.dtypes = [None] * count, [None] * count
             self.addresses, self.axes = (ctypes.c_void_p * count)(), (ctypes.c_int * count)()
-            self.shape_arrays = [None] * count
-            self.shape_pointers = (ctypes.POINTER(ctypes.c_int64) * count)()
+            self.shape_arrays: List[Any] = [None] * count
+            self.shape_pointers: Any = (ctypes.POINTER(ctypes.c_int64) * count)()
             self.dtype_names = (ctypes.c_char_p * count)()
         for i, (shape, dtype) in enumerate(zip(shapes, dtypes)):
             if shape != self.shapes[i]:
@@ -121,7 +128,7 @@ class Launcher:
                 self.dtype_names[i] = str(dtype).lower().encode()
         self.shapes, self.dtypes = shapes[: len(changing)], dtypes[: len(changing)]
 
-    def __call__(self, tensors):
+    def __call__(self, tensors: Sequence[ms.Tensor]) -> int:
         """Calls the function; `describe` and `settle` must have been called.
 
         Returns:

@@ -9,15 +9,18 @@ function is a method, since the parser decides `if self.option` at once, but mak
 branches for an argument (1.5 times).
 """
 
+from typing import Any, Optional, Sequence
+
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.compat import InplaceCopy, bfloat16
+from ms_adam.options import Execution, Formula
 from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
-from ms_adam.state import compute_dtype
+from ms_adam.state import WeightKind, compute_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
@@ -27,7 +30,7 @@ _equal, _select = P.Equal(), P.Select()
 class OperatorBackend(nn.Cell):
     """Carries out one step, one batch of weights after the other.
 
-    Subclasses declare `capabilities` and `batch`, the subclass of `Batch` that updates the weights
+    Subclasses declare `capabilities`, and name in `batch_for` the `Batch` that updates the weights
     of a formula.
 
     Args:
@@ -53,25 +56,26 @@ class OperatorBackend(nn.Cell):
     capabilities: Capabilities
 
     @classmethod
-    def batch_for(cls, formula):
+    def batch_for(cls, formula: Formula) -> type:
         """Returns the subclass of Batch that updates the weights."""
         raise NotImplementedError  # abstract: Primitive and Composite name theirs
 
     @classmethod
-    def obstacle(cls, formula, execution, weights, device_target):
+    def obstacle(
+        cls,
+        formula: Formula,
+        execution: Execution,
+        weights: Sequence[WeightKind],
+        device_target: str,
+    ) -> Optional[str]:
         """Returns why this backend cannot run; None if it can."""
         return cls.capabilities.obstacle(formula, execution, weights, device_target)
-
-    @staticmethod
-    def kernel_rate(beta):
-        """Returns the decay rate that the backend's arithmetic applies for beta."""
-        return beta
 
     def __init__(self, formula, execution, parameters, state, groups, device_target):
         super().__init__(auto_prefix=False)
         dtype, weights = scalar_dtype(device_target), state.weights
         self.count = UpdateCount(formula, state.numbers, dtype)
-        self.scalars = StepScalars(groups.formulas, self.kernel_rate, dtype)
+        self.scalars = StepScalars(groups.formulas, self.capabilities.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
             # Nothing is updated where there are no elements, and 2.7.0 cannot copy such a tensor.
@@ -320,7 +324,7 @@ class MastersOfOneDtype(nn.Cell):
         return self.store(parameter, _cast(weight, self.dtype))
 
 
-def store_operator(dtype, device_target):
+def store_operator(dtype: Any, device_target: str) -> ops.Primitive:
     """Returns the operator that sets a parameter; `Assign` has no bfloat16 on the CPU."""
     return InplaceCopy() if dtype == bfloat16 and device_target == "CPU" else P.Assign()
 

@@ -9,9 +9,11 @@ row), with `begin` and `size` in elements of the parameter, and the last in elem
     unpack(parameters, pieces)         a Cell: sets the pieces from concatenated rows
 """
 
+from typing import Any, Dict, List, Tuple
+
 import mindspore as ms
 import numpy as np
-from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.fused import kernel_library
@@ -19,6 +21,7 @@ from ms_adam.backends.launch import AVAILABLE, Launcher, settle
 from ms_adam.backends.operators import store_operator
 from ms_adam.compat import bfloat16
 
+Place = Tuple[int, int, int, int]  # a piece, see above
 _cast, _reshape, _slice = P.Cast(), P.Reshape(), P.Slice()
 
 
@@ -36,7 +39,7 @@ class OperatorPacking:
         self.dtype, self.device_target, self.masters = dtype, device_target, masters
 
     @staticmethod
-    def sent_as(dtype):
+    def sent_as(dtype: Any) -> Any:
         """Returns the dtype of the row for parameters of a dtype.
 
         Messages on the CPU have no bfloat16 (MindSpore 2.10); float32 holds it without rounding.
@@ -44,7 +47,7 @@ class OperatorPacking:
         return ms.float32 if dtype == bfloat16 else dtype
 
     @staticmethod
-    def cannot_read(dtype, has_masters, device_target):
+    def cannot_read(dtype: Any, has_masters: bool, device_target: str) -> bool:
         """Returns whether a parameter cannot be read exactly after the step that has updated it.
 
         A graph that reads a parameter, sets it and reads it again copies the first value, by
@@ -56,14 +59,14 @@ class OperatorPacking:
         )
 
     @staticmethod
-    def length(parameter, size):
+    def length(parameter: Parameter, size: int) -> int:
         return size
 
-    def pack(self, parameters, pieces, length):
+    def pack(self, parameters: List[Parameter], pieces: List[Place], length: int) -> nn.Cell:
         return _PackByOperators([self.masters[i] for i, *_ in pieces], length, self.dtype)
 
-    def unpack(self, parameters, pieces):
-        alike = {}
+    def unpack(self, parameters: List[Parameter], pieces: List[Place]) -> nn.Cell:
+        alike: Dict[Any, list] = {}
         for i, _, _, at in pieces:
             alike.setdefault(parameters[i].dtype, []).append((parameters[i], at))
         return _Each(
@@ -132,15 +135,15 @@ class KernelPacking:
     """
 
     @staticmethod
-    def length(parameter, size):
+    def length(parameter: Parameter, size: int) -> int:
         return -(-size * parameter.itemsize // 4)
 
     @staticmethod
-    def pack(parameters, pieces, length):
+    def pack(parameters: List[Parameter], pieces: List[Place], length: int) -> nn.Cell:
         return _PackByKernel(parameters, pieces, length)
 
     @staticmethod
-    def unpack(parameters, pieces):
+    def unpack(parameters: List[Parameter], pieces: List[Place]) -> nn.Cell:
         return _UnpackByKernel(parameters, pieces)
 
 

@@ -1,13 +1,16 @@
 """MindSpore's own fused Adam kernel, one launch a weight, fed with folded scalars."""
 
+from typing import Optional, Sequence
+
 import mindspore as ms
-import numpy as np
 from mindspore import Tensor
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.operators import Batch, OperatorBackend
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, RELEASE
+from ms_adam.options import Execution, Formula
+from ms_adam.state import WeightKind
 
 _mul, _assign = P.Mul(), P.Assign()
 
@@ -49,15 +52,25 @@ class Primitive(OperatorBackend):
     """Runs for float32 weights; arguments, inputs and outputs are those of `OperatorBackend`."""
 
     capabilities = Capabilities(
-        kernel="MindSpore's Adam kernel", weight_dtypes=(ms.float32,), lazy=False
+        kernel="MindSpore's Adam kernel",
+        weight_dtypes=(ms.float32,),
+        float32_betas=True,
+        infinity_norm=False,
+        lazy=False,
     )
 
     @classmethod
-    def batch_for(cls, formula):
+    def batch_for(cls, formula: Formula) -> type:
         return PrimitiveBatch
 
     @classmethod
-    def obstacle(cls, formula, execution, weights, device_target):
+    def obstacle(
+        cls,
+        formula: Formula,
+        execution: Execution,
+        weights: Sequence[WeightKind],
+        device_target: str,
+    ) -> Optional[str]:
         obstacle = super().obstacle(formula, execution, weights, device_target)
         if obstacle is not None or not formula.amsgrad:
             return obstacle
@@ -72,8 +85,3 @@ class Primitive(OperatorBackend):
         if formula.nesterov:
             return "MindSpore's AMSGrad kernel has no Nesterov momentum"
         return None
-
-    @staticmethod
-    def kernel_rate(beta):
-        """The kernel takes beta in float32 and subtracts it from 1."""
-        return float(np.float32(beta))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ms_adam.reference.adamax import AdaMax
 from ms_adam.reference.correction import bias_correction
 
 # Unit roundoff u: rounding to nearest changes x by at most u * |x|, and by at most half the
@@ -150,7 +151,7 @@ def step_bounds(
     moment.
 
     Args:
-        adam: A `reference.Adam` with the numbers that the implementation was given.
+        adam: A `reference.Adam` or `AdaMax` with the numbers that the implementation was given.
         gradient: The gradient, exact.
         before: The reference's state before the step.
         after: The reference's state after the step, exact, from `before`.
@@ -171,10 +172,12 @@ def step_bounds(
     beta1, beta2 = adam.beta1, adam.beta2
     one_minus_beta1, one_minus_beta2 = 1 - beta1, 1 - beta2
     off1, off2 = abs(arithmetic.beta1 - beta1), abs(arithmetic.beta2 - beta2)
+    maximum = isinstance(adam, AdaMax)
+    decoupled = not maximum and adam.decoupled
 
     # g: 1 / loss_scale, times it, weight_decay, times w, their sum, and one more where the decay
     # was multiplied by the loss scale first: at most 6 in one path.
-    l2 = 0.0 if adam.decoupled else adam.weight_decay
+    l2 = 0.0 if decoupled else adam.weight_decay
     size = np.abs(gradient / adam.loss_scale) + np.abs(l2 * weight)
     error_g = 6 * (u_scalar * size + tiny) + gradient_error
     if adam.centralize and size.ndim >= 2 and size.size:
@@ -201,8 +204,11 @@ def step_bounds(
         + 2 * tiny
     )
 
+    if maximum:  # max(beta2 u, |g|): two roundings
+        error_v = error_g + (2 * u + off2) * np.abs(before.moment2) + tiny
+
     numerator, error_numerator = np.abs(after.moment1), error_m
-    if adam.nesterov:  # one more lerp
+    if not maximum and adam.nesterov:  # one more lerp
         numerator = beta1 * numerator + one_minus_beta1 * size
         error_numerator = (
             (1 + one_minus_beta1) * error_m
@@ -213,13 +219,17 @@ def step_bounds(
         )
 
     # update = step_size * numerator / (sqrt(v) + epsilon), and the error of its corrections.
-    v = after.vhat if adam.amsgrad else after.moment2
     gap = _gap(beta1, arithmetic.beta1, arithmetic, t)
-    gap = gap + _gap(beta2, arithmetic.beta2, arithmetic, t)
-    correction1 = bias_correction(beta1, t) if adam.bias_correction else 1.0
-    correction2 = np.sqrt(bias_correction(beta2, t)) if adam.bias_correction else 1.0
-    epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
-    root, least_root = np.sqrt(v), np.sqrt(np.maximum(v - error_v, 0.0))
+    if maximum:  # step_size * numerator / (u + epsilon)
+        correction1, correction2, epsilon = bias_correction(beta1, t), 1.0, adam.eps
+        root, least_root = after.moment2, np.maximum(after.moment2 - error_v, 0.0)
+    else:
+        v = after.vhat if adam.amsgrad else after.moment2
+        gap = gap + _gap(beta2, arithmetic.beta2, arithmetic, t)
+        correction1 = bias_correction(beta1, t) if adam.bias_correction else 1.0
+        correction2 = np.sqrt(bias_correction(beta2, t)) if adam.bias_correction else 1.0
+        epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
+        root, least_root = np.sqrt(v), np.sqrt(np.maximum(v - error_v, 0.0))
     divisor = root + epsilon
     least = least_root + max((1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0)
     step_size = adam.learning_rate * correction2 / correction1
@@ -234,7 +244,7 @@ def step_bounds(
         )
     # Decoupled decay is one factor (3 roundings); an implementation may store the product first.
     error_w = error_update + 2 * u * np.abs(weight_after) + u * np.abs(weight)
-    if adam.decoupled:
+    if decoupled:
         error_w = error_w + 4 * u * np.abs(weight)
     error_w = error_w + rounding(np.abs(weight_after) + error_w, dtype)
     second_order = 1.01

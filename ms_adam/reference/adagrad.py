@@ -1,5 +1,7 @@
 """AdaGrad (Duchi, Hazan & Singer 2011)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 

@@ -1,8 +1,10 @@
 """Adam (Kingma & Ba 2015) and its variants."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,7 +32,7 @@ class AdamState(NamedTuple):
     vhat: Optional[np.ndarray]  # the largest v so far, before correction; None unless amsgrad
 
 
-def regularize(method, w, g, decay):
+def regularize(method: Any, w: np.ndarray, g: np.ndarray, decay: float) -> np.ndarray:
     """Returns the gradient of the unscaled, regularized loss, centralized if the method says so."""
     g = g / method.loss_scale
     if method.maximize:

@@ -2,15 +2,18 @@
 
 import math
 from numbers import Real
+from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 
-AT_LEAST_0 = ("finite and at least 0", lambda x: 0.0 <= x < math.inf)
+Range = Tuple[str, Callable[[float], bool]]
+
+AT_LEAST_0: Range = ("finite and at least 0", lambda x: 0.0 <= x < math.inf)
 ABOVE_0 = ("finite and greater than 0", lambda x: 0.0 < x < math.inf)
 BELOW_1 = ("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)
 
 
-def number(name, value, allowed):
+def number(name: str, value: Any, allowed: Range) -> float:
     """Returns the value as a float; raises ValueError unless it is in the allowed range.
 
     A number between the largest float64 below 1 and 1 is in the range of beta, but its float is 1.
@@ -25,7 +28,7 @@ def number(name, value, allowed):
     return x
 
 
-def settle(method, allowed, *names):
+def settle(method: Any, allowed: Range, *names: str) -> None:
     """Checks numbers of a frozen method and converts them to floats.
 
     A float32 scalar would turn every product with a Python number into float32.
@@ -34,12 +37,12 @@ def settle(method, allowed, *names):
         object.__setattr__(method, name, number(name, getattr(method, name), allowed))
 
 
-def override(name, value, own):
+def override(name: str, value: Optional[float], own: float) -> float:
     """Returns the value given for one step, checked, or else the method's own."""
     return own if value is None else number(name, value, AT_LEAST_0)
 
 
-def check_one_of(method, name, *allowed):
+def check_one_of(method: Any, name: str, *allowed: Any) -> None:
     """Raises ValueError unless the method's attribute is one of the allowed values."""
     value = getattr(method, name)
     if value not in allowed:
@@ -47,12 +50,12 @@ def check_one_of(method, name, *allowed):
         raise ValueError(f"'{name}' must be one of {choices}, but got {value!r}.")
 
 
-def array(x):
+def array(x: Any) -> np.ndarray:
     """Returns a float64 array; of shape () for a number, which NumPy makes a scalar."""
     return np.asarray(x, dtype=np.float64)
 
 
-def arrays(parameter, **others):
+def arrays(parameter: Any, **others: Any) -> List[np.ndarray]:
     """Returns float64 arrays of the parameter and the others; raises ValueError if shapes differ.
 
     NumPy would broadcast a gradient of another shape, and return a parameter of another shape.

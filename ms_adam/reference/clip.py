@@ -1,5 +1,7 @@
 """Clipping by the global norm (Pascanu, Mikolov & Bengio 2013)."""
 
+from __future__ import annotations
+
 from typing import List, Sequence
 
 import numpy as np

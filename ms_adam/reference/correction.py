@@ -3,7 +3,7 @@
 import math
 
 
-def bias_correction(beta, t):
+def bias_correction(beta: float, t: float) -> float:
     """Returns 1 - beta^t, the sum of the weights in a moving average of t values.
 
     It is computed from the logarithm, because 1 - beta**t loses the digits that beta^t has in

@@ -1,5 +1,7 @@
 """The interface of every method of this package."""
 
+from __future__ import annotations
+
 from typing import Any, Optional, Tuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Momentum (Polyak 1964), in the forms in which it is published."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 

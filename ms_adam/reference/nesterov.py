@@ -1,5 +1,7 @@
 """Nesterov's accelerated gradient (Nesterov 1983; Sutskever et al. 2013)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 

@@ -1,5 +1,7 @@
 """RMSProp (Tieleman & Hinton 2012, lecture 6.5)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 

@@ -1,5 +1,7 @@
 """Stochastic gradient descent (Robbins & Monro 1951)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple, Optional, Tuple
 

@@ -1,7 +1,9 @@
 """The number of threads, and the reasons for which the kernel cannot run."""
 
 import pytest
+from mindspore import Parameter, Tensor
 
+import ms_adam
 from ms_adam.backends import fused, toolchain
 
 
@@ -40,7 +42,8 @@ def fresh(kernel, kernel_cache, monkeypatch):
 
 
 def obstacle(device_target="CPU"):
-    return fused.Fused.obstacle(None, (), device_target)
+    optimizer = ms_adam.Adam([Parameter(Tensor([1.0]), name="w")], backend="composite")
+    return fused.Fused.obstacle(optimizer.formula, optimizer.execution, (), device_target)
 
 
 def test_no_obstacle(fresh):
@@ -62,12 +65,12 @@ def test_a_library_that_cannot_be_loaded_is_an_obstacle(fresh, tmp_path):
     broken = tmp_path / "broken.so"
     broken.write_text("no library")
     fresh.setattr(fused.toolchain, "build", lambda source: broken)
-    assert obstacle().startswith("the kernel was built and can not be loaded: ")
+    assert obstacle().startswith("the kernel was built and cannot be loaded: ")
 
 
 def test_a_path_that_mindspore_rejects_is_an_obstacle(fresh, tmp_path):
     fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(tmp_path))
-    assert f"allows kernels in {tmp_path} alone" in obstacle()
+    assert f"only allows kernels in {tmp_path}, and ours is " in obstacle()
     fused.kernel_library.cache_clear()
     library = toolchain.build(fused.SOURCE)
     fresh.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(library.parent))

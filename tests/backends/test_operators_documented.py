@@ -52,6 +52,7 @@ for sparse in (False, True):
     step(ms_adam.AdamW, FLOATS, sparse, backend="composite", use_lazy=True, max_grad_norm=1.0,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", use_lazy=True, epsilon_hat=True)
+    step(ms_adam.AdaMax, FLOATS, sparse, backend="composite")
     step(ms_adam.AdamW, FLOATS[:2], sparse, backend="primitive", use_nesterov=True,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS[1:2], sparse, backend="primitive", use_amsgrad=True, weight_decay=0.1)

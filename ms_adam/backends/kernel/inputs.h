@@ -14,6 +14,7 @@ struct Formula {
   double epsilon_hat, bias_correction, nesterov, amsgrad, decoupled;  // 1 or 0
   double lazy;      // 1 if rows without a gradient are skipped
   double maximize;  // 1 if the step goes up the gradient
+  double infinity_norm;  // 1 for AdaMax
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

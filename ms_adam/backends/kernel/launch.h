@@ -229,7 +229,9 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
 
   *head.update_count = int32_t(t);
   *head.beta1_power = float(std::pow(formula.beta1, t));
-  *head.beta2_power = *head.counted_power = float(std::pow(formula.beta2, t));
+  // AdaMax has one power, which stands for both.
+  const double beta2 = formula.infinity_norm ? formula.beta1 : formula.beta2;
+  *head.beta2_power = *head.counted_power = float(std::pow(beta2, t));
   return 0;
 }
 

@@ -56,7 +56,8 @@ template <class Real> struct Rates {
 
 template <class Real> Rates<Real> rounded(const Step& step, const Task& task, double mean) {
   // An epsilon that the type rounds to 0 becomes its smallest number, to avoid 0 / 0.
-  const Real epsilon = std::max(Real(step.epsilon), std::numeric_limits<Real>::min());
+  const Real least = step.epsilon > 0 ? std::numeric_limits<Real>::min() : 0;
+  const Real epsilon = std::max(Real(step.epsilon), least);
   return {Real(step.gradient_scale), Real(step.one_minus_beta1), Real(step.one_minus_beta2),
           Real(step.step_size), epsilon, task.decoupled_decay ? Real(step.decay_factor) : Real(1),
           Real(step.weight_decay), Real(task.l2), Real(step.nesterov), Real(mean)};
@@ -91,6 +92,25 @@ template <bool amsgrad> struct Adam {
     if constexpr (amsgrad) vhat = (vhat > v || vhat != vhat) ? vhat : v;  // NaN is the largest
     const Real divisor = std::sqrt(amsgrad ? vhat : v) + rates.epsilon;
     return rates.step_size * update_numerator / divisor;
+  }
+};
+
+// Algorithm 2 of the same paper, with epsilon added to u, its second moment.
+struct AdaMax {
+  static constexpr int moments = 2;
+
+  static void correct_bias(const Formula& f, double t, Step& step) {
+    step.step_size /= -std::expm1(t * std::log(f.beta1));
+  }
+
+  template <class Real>
+  static Real update(const Rates<Real>& rates, Real g, Real& m, Real& u, Real&) {
+    m = lerp(m, g, rates.one_minus_beta1);
+    const Real decayed = lerp(u, Real(0), rates.one_minus_beta2), size = std::abs(g);
+    u = (decayed > size || decayed != decayed) ? decayed : size;  // NaN is the largest
+    // Without epsilon, an element whose gradients were all 0 has 0 / least = 0.
+    const Real divisor = u + rates.epsilon, least = std::numeric_limits<Real>::min();
+    return rates.step_size * m / (divisor < least ? least : divisor);
   }
 };
 
@@ -228,6 +248,7 @@ struct Method {
 template <class Rule> Method method_of() { return {Rule::moments, update_of<Rule>, scalars<Rule>}; }
 
 Method method_for(const Formula& formula) {
+  if (formula.infinity_norm) return method_of<AdaMax>();
   return formula.amsgrad ? method_of<Adam<true>>() : method_of<Adam<false>>();
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeVar
 
@@ -89,6 +89,13 @@ class StudyConfig(Section):
     @property
     def folder(self) -> Path:
         return self._folder
+
+
+def refuse_equal_names(configs: Iterable[StudyConfig]) -> None:
+    """Raises ConfigError if two configs have one name: results are written under it."""
+    names = [config.name for config in configs]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"each config needs a name of its own; there are {', '.join(names)}")
 
 
 AnySection = TypeVar("AnySection", bound=Section)

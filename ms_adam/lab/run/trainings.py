@@ -11,8 +11,8 @@ from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
-from ms_adam.lab.errors import ExperimentError, Interrupted
-from ms_adam.lab.run.config import InBatches
+from ms_adam.lab.errors import Interrupted
+from ms_adam.lab.run.config import InBatches, refuse_equal_names
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress, Session
@@ -61,11 +61,7 @@ class Trainings:
             ExperimentError: Two configs have one name, data are missing, or a worker failed.
             Interrupted: The user pressed Ctrl-C.
         """
-        names = [config.name for config in configs]
-        if len(set(names)) != len(names):
-            raise ExperimentError(
-                f"each config needs a name of its own; there are {', '.join(names)}"
-            )
+        refuse_equal_names(configs)
         data = [self.prepare(config) for config in configs]
         session.out.mkdir(parents=True, exist_ok=True)
         for old in ("results.json", "index.html"):

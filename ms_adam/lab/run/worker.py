@@ -26,7 +26,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 from ms_adam.lab.errors import UserError
 
@@ -63,24 +63,10 @@ class Events:
 def main() -> int:
     """Does one job; returns the exit status of the process."""
     events = Events()
-
-    def work() -> None:
+    try:
         given = json.loads(sys.stdin.readline())
         module, _, function = given["call"].partition(":")
         getattr(importlib.import_module(module), function or "work")(given["job"], events)
-
-    return _guarded(work, events)
-
-
-def serve(work: Callable[[dict, Events], None]) -> int:
-    """Does one job of a module that is itself the process; its exit status."""
-    events = Events()
-    return _guarded(lambda: work(json.load(sys.stdin), events), events)
-
-
-def _guarded(work: Callable[[], None], events: Events) -> int:
-    try:
-        work()
     except Exception as error:  # the boundary of the process: message to the parent, trace to log
         traceback.print_exc()
         events.send("failed", message=message_of(error))

@@ -64,6 +64,7 @@ class Formula(NamedTuple):
     decoupled: bool = False
     lazy: bool = False
     maximize: bool = False
+    infinity_norm: bool = False
 
 
 class Weight(NamedTuple):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import io
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, Optional
 
 import yaml
 from markdown_it import MarkdownIt
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from ms_adam.lab.report.html import data_uri, read_results, template
 from ms_adam.lab.report.studies import paper_plots, paper_words
@@ -59,10 +61,10 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
     Returns:
         The path of ``index.html``, one file that needs no other and no network, or of ``report.md``
         without it. Beside them: ``figures/``, which ``report.md`` shows, ``verdicts.csv``,
-        ``runs.csv`` and ``curves.csv``.
+        ``runs.csv`` and ``curves.csv``, which is compressed without the page.
 
     Example:
-        >>> write_report(Path("runs/paper"), Path("docs/paper"), page=False).name
+        >>> write_report(Path("runs/paper"), page=False).name  # doctest: +SKIP
         'report.md'
     """
     content = read_results(run)
@@ -82,40 +84,43 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
         "markdown": markdown,
         "cell": markdown_cell,
     }
-    files = {
+    curves = _csv(("hash", "epoch", "cost"), _curves(figures))
+    files: dict[str, Any] = {
         "verdicts.csv": _csv(_VERDICT_COLUMNS, _verdicts(figures)),
         "runs.csv": _csv(_RUN_COLUMNS, _runs(figures)),
-        "curves.csv": _csv(("hash", "epoch", "cost"), _curves(figures)),
     }
     report = template("paper.md.j2")
     if page:
+        files["curves.csv"] = curves
         body = _html(report.render(values, files=()), figures)
         files["index.html"] = template("paper.html.j2").render(body=body)
-    else:
-        (to / "index.html").unlink(missing_ok=True)  # that of an earlier run
+    else:  # compressed for a repository, and the same bytes for the same runs
+        files["curves.csv.gz"] = gzip.compress(curves, mtime=0)
+    for name in {"index.html", "curves.csv", "curves.csv.gz"} - set(files):
+        (to / name).unlink(missing_ok=True)  # that of an earlier run
     files["report.md"] = report.render(values, files=sorted(files))
-    for name, text in files.items():
-        (to / name).write_bytes(text.encode("utf-8"))
+    for name, content in files.items():
+        (to / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return to / ("index.html" if page else "report.md")
 
 
 def _html(report: str, figures: Sequence[dict]) -> Markup:
     """Renders the Markdown report as HTML, with its pictures inside and its verdicts in colour."""
-    html = MarkdownIt("commonmark").enable("table").render(report)
-    html = html.replace("<table>", '<div class="wide"><table>')
-    html = html.replace("</table>", "</table></div>")
+    page = MarkdownIt("commonmark", {"xhtmlOut": False}).enable("table").render(report)
+    page = page.replace("<table>", '<div class="wide"><table>')
+    page = page.replace("</table>", "</table></div>")
     for status in paper_words.STATUSES:
         look = f'class="status {status.replace(" ", "-")}"'
-        html = html.replace(f"<strong>{status}</strong>", f"<strong {look}>{status}</strong>")
-        html = html.replace(f"<h3>{status.capitalize()}: ", f"<h3 {look}>{status.capitalize()}: ")
+        page = page.replace(f"<strong>{status}</strong>", f"<strong {look}>{status}</strong>")
+        page = page.replace(f"<h3>{status.capitalize()}: ", f"<h3 {look}>{status.capitalize()}: ")
     for figure in figures:
-        name, title = figure["figure"], str(escape(figure["title"]))
-        html = html.replace(f"<td>{title}</td>", f'<td><a href="#{name}">{title}</a></td>')
-        html = html.replace(f"<h2>{title}</h2>", f'<h2 id="{name}">{title}</h2>')
+        name, title = figure["figure"], escape(figure["title"], quote=False)
+        page = page.replace(f"<td>{title}</td>", f'<td><a href="#{name}">{title}</a></td>')
+        page = page.replace(f"<h2>{title}</h2>", f'<h2 id="{name}">{title}</h2>')
         for plot in figure["plots"]:
             inside = f'src="{data_uri(plot["png"])}"'
-            html = html.replace(f'src="figures/{plot["file"]}"', inside)
-    return Markup(html.replace("<p><img", '<p class="wide"><img'))
+            page = page.replace(f'src="figures/{plot["file"]}"', inside)
+    return Markup(page.replace("<p><img", '<p class="wide"><img'))
 
 
 def _figure(entry: dict, folder: Path) -> dict[str, Any]:
@@ -235,12 +240,12 @@ def _run_table(entry: dict) -> Table:
     return table(columns, entry["runs"])
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return stream.getvalue()
+    return stream.getvalue().encode()
 
 
 def _verdicts(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:

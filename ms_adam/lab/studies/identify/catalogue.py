@@ -19,9 +19,11 @@ ADAMS = (
     ("ms_adam.Adam", {"epsilon_hat": True}),
     ("ms_adam.AdamW", {}),
     ("ms_adam.AdamW", {"eps": 1e-6, "bias_correction": False}),
+    ("ms_adam.AdaMax", {}),
     ("ms_adam.reference.Adam", {}),
     ("ms_adam.reference.Adam", {"epsilon": "hat"}),
     ("ms_adam.reference.Adam", {"epsilon": "inside"}),
     ("ms_adam.reference.Adam", {"bias_correction": False}),
     ("ms_adam.reference.Adam", {"decoupled": True}),
+    ("ms_adam.reference.AdaMax", {}),
 )

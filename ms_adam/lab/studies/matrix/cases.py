@@ -40,9 +40,9 @@ class Case(NamedTuple):
 
     Attributes:
         name: Of the case.
-        optimizer: "Adam" or "AdamW".
+        optimizer: "Adam", "AdamW" or "AdaMax".
         options: Keyword arguments of the optimizer.
-        expected: Keyword arguments of `reference.Adam` for the same formula.
+        expected: Keyword arguments of the reference for the same formula.
         groups: Keys and values of parameter groups; parameter i is in group i modulo their number.
             Empty: the parameters are given as a list.
         reordered: Whether "order_params" turns the order of the parameters round.
@@ -117,6 +117,8 @@ CASES = (
     _case("AdamW", "AdamW", weight_decay=0.1),
     _case("AdamW default", "AdamW", learning_rate=0.01),
     _case("AdamW all", "AdamW", epsilon_hat=True, **_ALL),
+    _case("AdaMax", "AdaMax", weight_decay=0.1, loss_scale=3.0),
+    _case("AdaMax large epsilon", "AdaMax", eps=1e-2),
 )
 
 
@@ -181,7 +183,7 @@ COLUMNS = (
 )
 
 
-def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Adam:
+def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Method:
     """The float64 reference of a case, for one of its parameters and one step.
 
     Learning rate and weight decay are rounded to float32 first, as `nn.Optimizer` keeps them.
@@ -201,7 +203,7 @@ def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Ad
             value = numbers[name]
             value = value.values[step] if isinstance(value, PerStep) else value
             numbers[name] = float(np.float32(value))
-    return reference.Adam(**numbers)
+    return (reference.AdaMax if case.optimizer == "AdaMax" else reference.Adam)(**numbers)
 
 
 def with_epsilon_hat(case: Case) -> Case:

@@ -15,6 +15,7 @@ from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 import ms_adam
 from ms_adam import reference
+from ms_adam.backends import BACKENDS
 from ms_adam.lab import targets
 from ms_adam.lab.measure import UNIT, Arithmetic, share_of_bound, step_bounds
 from ms_adam.lab.studies.matrix.cases import (
@@ -84,7 +85,7 @@ def make_nn_adam(case: Case, parameters: list) -> nn.Optimizer:
         LookupError: It cannot compute the case.
     """
     if case.optimizer != "Adam":
-        raise LookupError("nn.Adam has no decoupled weight decay")
+        raise LookupError(f"nn.Adam is not {case.optimizer}")
     options = {name: value for name, value in case.options.items() if name != "epsilon_hat"}
     return _make(nn.Adam, case, options, parameters)
 
@@ -207,15 +208,13 @@ ArithmeticOf = Callable[[reference.Adam], Arithmetic]
 def our_arithmetic(backend: str, dtype: str) -> ArithmeticOf:
     """The arithmetic of a backend of ours for weights of a dtype.
 
-    Moments are float32, or float64 for float64. MindSpore's kernel takes betas in float32.
+    Moments are float32, or float64 for float64.
     """
     moments = "float64" if dtype == "float64" else "float32"
 
     def of(adam):
-        betas = adam.beta1, adam.beta2
-        if backend == "primitive":
-            betas = tuple(float(np.float32(beta)) for beta in betas)
-        return Arithmetic(moments, *betas)
+        rate = BACKENDS[backend].capabilities.kernel_rate
+        return Arithmetic(moments, rate(adam.beta1), rate(adam.beta2))
 
     return of
 

@@ -12,6 +12,7 @@ from typing import Any, Optional
 import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted
+from ms_adam.lab.run.config import refuse_equal_names
 from ms_adam.lab.run.processes import Job, run_jobs
 from ms_adam.lab.run.progress import duration
 from ms_adam.lab.run.results import results, write_json
@@ -47,9 +48,7 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
         ExperimentError: Two figures have one name, data are missing, or a worker failed.
         Interrupted: The user pressed Ctrl-C; finished runs stay in the cache.
     """
-    names = [figure.name for figure in figures]
-    if len(set(names)) != len(names):
-        raise ExperimentError(f"each config needs a name of its own; there are {', '.join(names)}")
+    refuse_equal_names(figures)
     scale = session.options.get("scale", "standard")
     jobs = session.options.get("jobs") or len(os.sched_getaffinity(0))
     event_files = None

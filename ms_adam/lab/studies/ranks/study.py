@@ -13,6 +13,7 @@ import numpy as np
 
 from ms_adam.lab.claims import Claim, Measured, Verdict, judge, short
 from ms_adam.lab.errors import Interrupted
+from ms_adam.lab.run.config import refuse_equal_names
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress, Session, Study
 from ms_adam.lab.studies.ranks.config import RanksConfig
@@ -33,9 +34,11 @@ def run(configs: Sequence[RanksConfig], session: Session) -> dict[str, Any]:
         The content of ``results.json``.
 
     Raises:
+        ConfigError: Two configs have one name.
         RankError: A rank failed or was killed; the checkpoints stay.
         Interrupted: The user pressed Ctrl-C; the checkpoints stay.
     """
+    refuse_equal_names(configs)
     entries, targets = [], set()
     for config in configs:
         out = session.out if len(configs) == 1 else session.out / config.name

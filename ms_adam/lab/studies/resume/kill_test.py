@@ -1,4 +1,4 @@
-"""Kills a training at random moments, resumes it, and compares its curve with an undisturbed one."""
+"""Kills a training at random moments, resumes it, and compares its curves with undisturbed ones."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class StepLog:
 
     def __init__(self, path: Path, columns: tuple[str, ...], step: int):
         self._header = ",".join(columns).encode() + b"\n"
-        self._file = open(path, "a+b", buffering=0)
+        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self._file.seek(0)
         self.last_step, end = self._sound(self._file.read(), step)
         self._file.truncate(end)

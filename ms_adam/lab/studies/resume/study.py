@@ -6,7 +6,6 @@ with it, it is killed so many times.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional
 
@@ -80,7 +79,6 @@ def run(configs: Sequence[TrainingRun], session: Session) -> dict[str, Any]:
         config = config.model_copy(update={"checkpoints": checkpoints})
         seed = options.get("seed", 0)
         return kill_test.kill_test(config, mode, session.out, options["kills"], seed, session.tell)
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
     # Imported last, for it takes seconds.
     from ms_adam.lab.run.worker import enter
     from ms_adam.lab.studies.resume import training

@@ -30,7 +30,7 @@ from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress
 from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.studies.resume.step_log import StepLog
-from ms_adam.lab.studies.resume.study import OptimizerSettings, TrainingRun
+from ms_adam.lab.studies.resume.study import TrainingRun
 from ms_adam.lab.train import Step, TrainStep, fused_loss, train
 
 LOSS = "loss.csv"
@@ -103,10 +103,10 @@ def train_run(
         # Under the present names: TrainStep, a Cell that owns both, puts its own before them.
         state = {**model.parameters_dict(), **optimizer.parameters_dict()}
         first = done = _restore(files, model, optimizer, description, tell) if resume else 0
-        losses, accuracies = (
+        losses, accuracies = logs = [
             stack.enter_context(StepLog(out / name, ("step", "epoch", column), first))
             for name, column in ((LOSS, "loss"), (ACCURACY, "test_accuracy"))
-        )
+        ]
         if losses.last_step < first:
             tell(
                 f"{out / LOSS} lacks the steps from {losses.last_step + 1} to {first}: they are in "
@@ -122,12 +122,14 @@ def train_run(
                 accuracies.write(done, epoch, np.float32(accuracy(model, split.test)))
             progress(run.name, mode, done, run.steps)
 
-        every, logs = run.checkpoints.every_steps, [losses, accuracies]
+        every = run.checkpoints.every_steps
         save = SaveCheckpoints(files, every, run.steps, lambda: state, description, logs)
-        observers = [refuse_infinite_loss, write, save]
+        arrays, schedule = (split.train.inputs, split.train.targets), run.training
+        batches = Batches(arrays, schedule.batch_size, schedule.seed, independent=True)
         step = TrainStep(model, optimizer, fused_loss())
         try:
-            train(step, _batches(run, split.train).steps(first, run.steps), observers, first)
+            observers = [refuse_infinite_loss, write, save]
+            train(step, batches.steps(first, run.steps), observers, first)
         except KeyboardInterrupt:
             kept = files.paths()
             raise Interrupted(
@@ -150,11 +152,6 @@ def train_run(
         content = results([entry], [mindspore.get_context("device_target")])
         write_json(out / RESULT, content)
     return content
-
-
-def _batches(run: TrainingRun, images) -> Batches:
-    arrays = (images.inputs, images.targets)
-    return Batches(arrays, run.training.batch_size, run.training.seed, independent=True)
 
 
 def describe(run: TrainingRun, mode: str, images_sha256: str) -> dict[str, Any]:
@@ -181,16 +178,16 @@ def _locked(out: Path) -> Iterator[None]:
 def _build_optimizer(run: TrainingRun, model: nn.Cell) -> ms_adam.Adam:
     options = run.optimizer.model_dump(exclude={"name", "learning_rate_decay"})
     if run.optimizer.learning_rate_decay == "cosine":
-        options["learning_rate"] = cosine(run.optimizer, run.steps)
+        options["learning_rate"] = cosine(run.optimizer.learning_rate, run.steps)
     try:
         return getattr(ms_adam, run.optimizer.name)(model.trainable_params(), **options)
     except ValueError as error:  # options that are each allowed, but not together or not here
         raise ConfigError(f"this optimizer cannot be made: {error}") from error
 
 
-def cosine(settings: OptimizerSettings, steps: int) -> list[float]:
+def cosine(learning_rate: float, steps: int) -> list[float]:
     """Learning rates that fall to 0 along half a cosine (Loshchilov & Hutter 2017, equation 5)."""
-    return nn.cosine_decay_lr(0.0, settings.learning_rate, steps, 1, steps)
+    return nn.cosine_decay_lr(0.0, learning_rate, steps, 1, steps)
 
 
 def _restore(
@@ -223,7 +220,7 @@ def _restore(
 
 
 def _refuse_another_training(checkpoint: Checkpoint, description: dict[str, Any]) -> None:
-    there, here = (_leaves(every) for every in (checkpoint.description, description))
+    there, here = (dict(_leaves(one)) for one in (checkpoint.description, description))
     lines = [
         f"\n  {key.removeprefix('config.')} = {there.get(key)} there, {here.get(key)} here"
         for key in sorted({*there, *here})
@@ -236,12 +233,10 @@ def _refuse_another_training(checkpoint: Checkpoint, description: dict[str, Any]
         )
 
 
-def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a.b": value} of nested mappings."""
+def _leaves(value: Any, *keys: str) -> Iterator[tuple[str, Any]]:
+    """Yields ("a.b", value) for each value of nested mappings."""
     if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        name: leaf
-        for key, inner in value.items()
-        for name, leaf in _leaves(inner, f"{prefix}.{key}" if prefix else key).items()
-    }
+        yield ".".join(keys), value
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, *keys, key)

@@ -10,10 +10,9 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict, short
-from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.functions import FUNCTIONS, Function
-from ms_adam.lab.run.config import ConfigError
+from ms_adam.lab.run.config import ConfigError, refuse_equal_names
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.trajectories import following
@@ -39,9 +38,7 @@ def run(configs: Sequence[Comparison], session: Session) -> dict[str, Any]:
     Returns:
         The content of ``trajectories.json``; of several, with the rows of all.
     """
-    names = [config.name for config in configs]
-    if len(set(names)) != len(names):
-        raise ExperimentError(f"each config needs a name of its own; there are {', '.join(names)}")
+    refuse_equal_names(configs)
     plans = [_plan(config) for config in configs]  # before anything runs: configs may be refused
     contents = []
     for config, plan in zip(configs, plans):

@@ -7,8 +7,10 @@ from lab.run.changed_configs import changed, write
 from lab.studies.ranks.small_ranks import ranks_config
 
 from ms_adam.lab.run.config import ConfigError, load
+from ms_adam.lab.run.study import Session
 from ms_adam.lab.studies import find
 from ms_adam.lab.studies.ranks.config import RanksConfig
+from ms_adam.lab.studies.ranks.study import STUDY
 
 IMAGES = {"name": "images", "train": 300, "hidden": [16]}
 ADAM = {"name": "Adam", "learning_rate": 0.001, "weight_decay": 0.0}
@@ -74,3 +76,9 @@ def test_no_key_may_be_missing(tmp_path, key):
     del content[key]
     with pytest.raises(ConfigError, match=f"'{key}'"):
         load(write(tmp_path, content), RanksConfig)
+
+
+def test_two_configs_of_one_name_are_refused(tmp_path):
+    config = RanksConfig.model_validate(ranks_config())
+    with pytest.raises(ConfigError, match="a name of its own; there are few, few"):
+        STUDY.run([config, config], Session(tmp_path, print, print))

@@ -6,7 +6,7 @@ import pytest
 from lab.studies.resume.training_config import small_run
 
 from ms_adam.lab.errors import ExperimentError
-from ms_adam.lab.studies.resume.kill_test import Kill, refuse_another_start, differing, kill_test
+from ms_adam.lab.studies.resume.kill_test import Kill, differing, kill_test, refuse_another_start
 
 
 def test_three_kills(tmp_path):

@@ -1,0 +1,66 @@
+"""What the options of `reproduce` mean for a training, and what a kill test comes to."""
+
+import pytest
+from lab.studies.resume.training_config import small_run
+
+from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.run.study import Session
+from ms_adam.lab.studies.resume import kill_test, study
+
+
+def session(folder, **options):
+    return Session(folder, lambda *_: None, print, options)
+
+
+@pytest.mark.parametrize(
+    "options, given",
+    [
+        ({"kills": 3}, ("graph", 3, 0, 5)),
+        ({"kills": 1, "every": 7, "seed": 2, "mode": "pynative"}, ("pynative", 1, 2, 7)),
+    ],
+)
+def test_options_of_a_kill_test(tmp_path, monkeypatch, options, given):
+    def stand_in(run, mode, out, kills, seed, tell):
+        assert out == tmp_path
+        return mode, kills, seed, run.checkpoints.every_steps
+
+    monkeypatch.setattr(kill_test, "kill_test", stand_in)
+    assert study.run([small_run(tmp_path)], session(tmp_path, **options)) == given
+
+
+def test_one_training_has_one_folder(tmp_path):
+    run = small_run(tmp_path)
+    with pytest.raises(ExperimentError, match="so name one config; there are 2"):
+        study.run([run, run], session(tmp_path))
+
+
+def killed(*differing):
+    kills = [{"half_written": True, "resumed_after": 5}, {"half_written": False,
+             "resumed_after": None}]  # fmt: skip
+    trainings = [{"differing": list(names)} for names in differing]
+    return {"results": [{"steps": 24, "kills": kills, "trainings": trainings}]}
+
+
+@pytest.mark.parametrize(
+    "content, status, measured, summary",
+    [
+        (killed((), ()), "held", "2 of 2 curves are equal", "2 of 2 curves are those of"),
+        (killed((), ("loss.csv",)), "not held", "these differ: killed-2", "1 of 2 curves"),
+    ],
+)
+def test_a_curve_that_differs_is_named(content, status, measured, summary):
+    (verdict,) = study.verdicts(content)
+    assert (verdict["status"], verdict["measured"]) == (status, measured)
+    said = study.summary(content)
+    assert "2 kills in 2 trainings of 24 steps; 1 while" in said and "1 times" in said
+    assert summary in said
+
+
+def test_a_training_claims_nothing():
+    result = {"steps": 24, "backend": "fused", "first_loss": 2.43, "last_loss": 0.03,
+              "test_accuracy": 0.921}  # fmt: skip
+    content = {"results": [result]}
+    assert study.verdicts(content) == []
+    assert "24 steps, backend fused: loss 2.43 at first, 0.03 at last; 92.1%" in study.summary(
+        content
+    )
