@@ -119,7 +119,7 @@ def train(
 
     Example:
         >>> losses = Record(loss)  # doctest: +SKIP
-        >>> train(TrainStep(model, optimizer, fused_loss()), batches.steps(0, 100), [losses])
+        >>> train(step, batches.steps(0, 100), [losses])  # doctest: +SKIP
     """
     number = first
     for number, batch in enumerate(batches, first + 1):
