@@ -101,7 +101,7 @@ class LazyBatch(CompositeBatch):
     def __init__(self, formula, execution, state, *rest):
         super().__init__(formula, execution, state, *rest)
         self.places = tuple(range(len(state.weights))) if self.members is None else self.members
-        self.step_one = when_known(self.step_any, "Tuple", *("Tensor",) * 5)
+        self.step_one = when_known(self.step_any, *("Tensor",) * 10)
 
     def construct(self, of_groups, gradient_scale, gradients, gradient_dtype, indices):
         scalars = self.own_scalars(of_groups, gradient_scale)
@@ -111,12 +111,14 @@ class LazyBatch(CompositeBatch):
             self.map_(step, self.weights, self.moment1, self.moment2, gradients)
         else:
             indices = self.map_(ops.partial(pick, indices), self.places)
-            step = ops.partial(self.step_one, scalars)
+            s1, s2, s3, s4, s5 = scalars  # see `Batch.construct`
+            step = ops.partial(self.step_one, s1, s2, s3, s4, s5)
             self.map_(step, self.weights, self.moment1, self.moment2, gradients, indices)
         return True
 
-    def step_any(self, scalars, weight, moment1, moment2, values, indices):
+    def step_any(self, s1, s2, s3, s4, s5, weight, moment1, moment2, values, indices):
         """Makes a step of a weight with a gradient of either kind."""
+        scalars = (s1, s2, s3, s4, s5)
         if indices.ndim == 0:
             return self.step_whole(scalars, weight, moment1, moment2, values)
         return self.step_rows(scalars, weight, moment1, moment2, values, indices)

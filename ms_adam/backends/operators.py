@@ -155,14 +155,16 @@ class Batch(nn.Cell):
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
         self.map_ = ops.HyperMap()
-        self.densified = when_known(self.step_densified, "Tuple", *("Tensor",) * 5)
+        self.densified = when_known(self.step_densified, *("Tensor",) * 10)
 
     def construct(self, of_groups, gradient_scale, gradients, gradient_dtype, indices):
         scalars = self.own_scalars(of_groups, gradient_scale)
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
-            step = ops.partial(self.densified, scalars)
+            # One by one: of a tuple, an overloaded function is given zeros (MindSpore 2.10).
+            s1, s2, s3, s4, s5 = scalars
+            step = ops.partial(self.densified, s1, s2, s3, s4, s5)
             self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
             return True
         if self.changed or gradient_dtype != self.dtype:
@@ -191,8 +193,9 @@ class Batch(nn.Cell):
             _cast(weight_decays[self.group], self.dtype),
         )
 
-    def step_densified(self, scalars, weight, moment1, moment2, vhat, gradient):
+    def step_densified(self, s1, s2, s3, s4, s5, weight, moment1, moment2, vhat, gradient):
         """Makes a step of a weight with a gradient that has become dense."""
+        scalars = (s1, s2, s3, s4, s5)
         gradient = self.prepare(scalars, weight, gradient)
         return self.update(scalars, weight, moment1, moment2, vhat, gradient)
 

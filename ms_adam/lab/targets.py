@@ -104,7 +104,9 @@ def kind(value: Any) -> str:
 
 def one_line(error: BaseException) -> str:
     """The type of an error and the first line of its message that is not empty or a rule."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" -=")]
+    # A KeyError's text is the representation of its message.
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in message.splitlines() if line.strip(" -=")]
     text = lines[0] if lines else ""
     return f"{type(error).__name__}: {text[:160]}".rstrip(": ")
 

@@ -1,8 +1,12 @@
 """AdaMax (Kingma & Ba 2015, section 7.1)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ms_adam.reference.adam import AdamState, regularize
 from ms_adam.reference.checks import ABOVE_0, AT_LEAST_0, BELOW_1, array, arrays, override, settle
@@ -48,11 +52,19 @@ class AdaMax(Method):
         settle(self, BELOW_1, "beta1", "beta2")
         settle(self, ABOVE_0, "loss_scale")
 
-    def init(self, parameter):
+    def init(self, parameter: ArrayLike) -> AdamState:
         """Returns an `AdamState`; its moment2 is u."""
         return AdamState(0, np.zeros(np.shape(parameter)), np.zeros(np.shape(parameter)), None)
 
-    def step(self, parameter, gradient, state, *, learning_rate=None, weight_decay=None):
+    def step(
+        self,
+        parameter: ArrayLike,
+        gradient: ArrayLike,
+        state: AdamState,
+        *,
+        learning_rate: Optional[float] = None,
+        weight_decay: Optional[float] = None,
+    ) -> Tuple[np.ndarray, AdamState]:
         """Makes one step, as `Method.step`; weight_decay can be given for this step too."""
         alpha = override("learning_rate", learning_rate, self.learning_rate)
         decay = override("weight_decay", weight_decay, self.weight_decay)

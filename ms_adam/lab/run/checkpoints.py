@@ -109,7 +109,7 @@ def _read(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: is damaged: it does not end with a CRC")
     parameters = read(path)
     if _DESCRIPTION not in parameters:
-        raise ValueError(f"{path}: is no checkpoint of ms-adam train")
+        raise ValueError(f"{path}: is no checkpoint of ms-adam reproduce")
     description = json.loads(parameters.pop(_DESCRIPTION).asnumpy().tobytes())
     return Checkpoint(path, _step_of(path), parameters, description)
 

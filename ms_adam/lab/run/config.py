@@ -123,6 +123,13 @@ class Training(Section):
     batch_size: Count
 
 
+class Checkpoints(Section):
+    """The steps between checkpoints, and the number of files that are kept."""
+
+    every_steps: Count
+    keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
+
+
 class AdamSettings(Section):
     """Settings of both optimizers, under the names of ``mindspore.nn.Adam``."""
 

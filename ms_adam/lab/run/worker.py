@@ -35,7 +35,7 @@ _HEADING = re.compile(r"^-{10,}\n- .*\n-{10,}$", re.MULTILINE)
 
 
 class Events:
-    """Standard output, for events only; whatever else prints, C++ included, goes to the log."""
+    """Standard output, for events only; other output, that of C++ too, goes to the log."""
 
     def __init__(self):
         kept = os.dup(sys.stdout.fileno())
@@ -75,15 +75,16 @@ def main() -> int:
 
 
 def message_of(error: BaseException) -> str:
-    """Returns an error's message; a UserError needs no name of its class before it."""
-    return told(error) if isinstance(error, UserError) else f"{type(error).__name__}: {told(error)}"
+    """Returns an error's class and message; of a UserError only the message."""
+    message = short_message(error)
+    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
 
 
-def told(error: BaseException) -> str:
-    """Returns what an error says, without the sections that MindSpore adds.
+def short_message(error: BaseException) -> str:
+    """Returns an error's message without the sections that MindSpore adds.
 
-    A section is a heading between two lines of hyphens, and what follows it: call stacks, which the
-    log has.
+    A section is a heading between two lines of hyphens and the text below it, such as a call stack.
+    The log has them.
     """
     before, *sections = _HEADING.split(str(error))
     return (before.strip() or "".join(sections[:1]).strip()) or type(error).__name__
@@ -94,7 +95,7 @@ def enter(mode: str, options: Optional[dict] = None) -> None:
 
     Args:
         mode: "graph" or "pynative".
-        options: Of ``mindspore.set_context``, in place of what is set here.
+        options: Of ``mindspore.set_context``; they replace those that are set here.
     """
     import mindspore
 

@@ -145,4 +145,4 @@ def test_a_checkpoint_of_something_else_is_named(files):
         crc_check=True,
     )
     checkpoint, (message,) = files.newest_good()
-    assert checkpoint.step == 20 and "is no checkpoint of ms-adam train" in message
+    assert checkpoint.step == 20 and "is no checkpoint of ms-adam reproduce" in message

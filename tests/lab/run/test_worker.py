@@ -3,7 +3,7 @@
 import pytest
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.worker import message_of, told
+from ms_adam.lab.run.worker import message_of, short_message
 
 LINE = "-" * 20
 
@@ -18,7 +18,7 @@ LINE = "-" * 20
     ],
 )
 def test_errors_are_told_without_call_stacks(text, says):
-    assert told(ValueError(text)) == says
+    assert short_message(ValueError(text)) == says
 
 
 def test_only_a_fault_of_ours_is_told_with_its_class():

@@ -18,7 +18,7 @@ from ms_adam.lab.errors import UserError
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.images import Split, load_split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
-from ms_adam.lab.run.worker import told
+from ms_adam.lab.run.worker import short_message
 from ms_adam.lab.studies.compare.config import REFERENCE, Side
 from ms_adam.lab.targets import (
     MindSporeOptimizer,
@@ -166,7 +166,7 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Op
         made = target.make(list(parameters))
     except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         # A KeyError's text is the representation of its message.
-        message = str(error.args[0]) if isinstance(error, KeyError) else told(error)
+        message = str(error.args[0]) if isinstance(error, KeyError) else short_message(error)
         raise UserError(
             f"{where} refused its options {options}: {message.rstrip('. ')}. Its arguments: "
             f"{target.arguments()}"

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.worker import Events, enter, told
+from ms_adam.lab.run.worker import Events, enter, short_message
 from ms_adam.lab.studies.compare.config import Comparison
 from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.noise import Noise, Sampler, of_both, sampled_steps
@@ -50,7 +50,7 @@ def work(job: dict, events: Events) -> None:
         enter(side.mode, side.context)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise UserError(
-            f"side '{name}': the context {side.context} is refused: {told(error)}"
+            f"side '{name}': the context {side.context} is refused: {short_message(error)}"
         ) from error
 
     def start() -> _Pass:

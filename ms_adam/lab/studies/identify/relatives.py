@@ -79,21 +79,14 @@ class _AdamLike(Method):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class AdaMax(_AdamLike):
-    """Kingma & Ba 2015, Algorithm 2, which has no epsilon.
-
-    MindSpore's kernel adds one to u when it divides, torch one to |g| in the maximum.
-    """
-
-    epsilon: str = "to u"
+class AdaMaxOfTorch(_AdamLike):
+    """Kingma & Ba 2015, Algorithm 2, with torch's epsilon: in the maximum and not beside it."""
 
     def moment2(self, v, g):
-        return np.maximum(self.beta2 * v, np.abs(g) + (self.eps if self.epsilon == "to |g|" else 0))
+        return np.maximum(self.beta2 * v, np.abs(g) + self.eps)
 
     def update(self, t, m, v, g):
-        u = v + (self.eps if self.epsilon == "to u" else 0)
-        return m / bias_correction(self.beta1, t) / u
+        return m / bias_correction(self.beta1, t) / v
 
 
 @dataclass(frozen=True)
@@ -161,8 +154,8 @@ def relatives(values: dict[str, float]) -> list[Relative]:
         found[f"{title}, mean square starts at 1"] = reference.RMSProp(
             rate, rho, eps, "inside", centered, 1.0
         )
-    found["AdaMax"] = AdaMax(*given)
-    found["AdaMax, epsilon in the maximum"] = AdaMax(*given, epsilon="to |g|")
+    found["AdaMax"] = reference.AdaMax(*given)
+    found["AdaMax, epsilon in the maximum"] = AdaMaxOfTorch(*given)
     found["NAdam"] = NAdam(*given, values.get("momentum_decay", 4e-3))
     if beta2 > 0.6:  # below, its limit is too short for the rectification to have a value
         found["RAdam"] = RAdam(*given)

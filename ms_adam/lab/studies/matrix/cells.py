@@ -448,4 +448,5 @@ def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
 
 def shortened(error: Exception) -> str:
     """The type and the first line of an error, in at most 160 characters."""
-    return targets.one_line(error)[:160]
+    text = targets.one_line(error)
+    return text if len(text) <= 160 else text[:157] + "..."

@@ -7,7 +7,16 @@ from typing import Annotated, Literal, Union
 import pydantic
 from pydantic import Field
 
-from ms_adam.lab.run.config import Count, Mode, Number, Once, Section, Seed, StudyConfig
+from ms_adam.lab.run.config import (
+    Checkpoints,
+    Count,
+    Mode,
+    Number,
+    Once,
+    Section,
+    Seed,
+    StudyConfig,
+)
 
 
 class Images(Section):
@@ -36,13 +45,6 @@ class Optimizer(Section):
     name: Literal["Adam", "AdamW"]
     learning_rate: Annotated[Number, Field(gt=0)]
     weight_decay: Annotated[Number, Field(ge=0)]
-
-
-class Checkpoints(Section):
-    """The steps between checkpoints, and the number of files that are kept."""
-
-    every_steps: Count
-    keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
 
 
 class RanksConfig(StudyConfig):

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict
 from ms_adam.lab.errors import ExperimentError
-from ms_adam.lab.run.config import Count, Data, InBatches, Model, Number, Section, Seed
+from ms_adam.lab.run.config import Checkpoints, Count, Data, InBatches, Model, Number, Section, Seed
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.resume import kill_test
 
@@ -21,7 +21,7 @@ Decay = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Schedule(Section):
-    """How long, in batches of how many images, and from which seed."""
+    """Number of epochs, of images in a batch, and the seed of weights and batches."""
 
     epochs: Count
     batch_size: Count
@@ -45,13 +45,6 @@ class OptimizerSettings(Section):
     bias_correction: bool
     backend: Literal["auto", "fused", "primitive", "composite"]
     flat_state: bool
-
-
-class Checkpoints(Section):
-    """How often the training is saved, and how many files are kept."""
-
-    every_steps: Count
-    keep: Annotated[Count, Field(ge=2)]  # a damaged newest file must leave another
 
 
 class TrainingRun(InBatches):
@@ -89,7 +82,7 @@ def run(configs: Sequence[TrainingRun], session: Session) -> dict[str, Any]:
 
 
 def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """The verdict of a kill test; a training claims nothing."""
+    """Returns the verdict of a kill test; a training claims nothing."""
     trainings = content["results"][0].get("trainings")
     if trainings is None:
         return []
@@ -108,7 +101,7 @@ def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def summary(content: dict[str, Any]) -> str:
-    """What a training or a kill test came to."""
+    """Returns the result of a training or a kill test in words."""
     (result,) = content["results"]
     if "trainings" not in result:
         return (

@@ -15,7 +15,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 import ms_adam
-from ms_adam.lab.run.worker import told
+from ms_adam.lab.run.worker import short_message
 from ms_adam.lab.studies.ranks.rank import serve
 from ms_adam.lab.train import TrainStep
 
@@ -247,7 +247,7 @@ def steps(backend, mode, ranks):
                 words = Tensor(random.integers(0, 30, 5), ms.int32)
                 step(words, Tensor(random.standard_normal((5, 3)), ms.float32))
         except ValueError as error:
-            return "ValueError: " + told(error).strip("'")
+            return "ValueError: " + short_message(error).strip("'")
         found.append({str(i): bits(parameter) for i, parameter in enumerate(parameters)})
     return different(*found)
 
