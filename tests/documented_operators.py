@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from typing import Dict, NamedTuple, Tuple
+from typing import NamedTuple
 
 EVERYWHERE = ("Ascend", "GPU", "CPU")
 
@@ -17,7 +17,7 @@ class Operator(NamedTuple):
     """
 
     page: str
-    platforms: Tuple[str, ...] = EVERYWHERE
+    platforms: tuple[str, ...] = EVERYWHERE
 
 
 # Of MindSpore 2.10.0. By the name under `mindspore.ops`: classes are what a compiled graph holds,
@@ -165,7 +165,7 @@ def launched_in(graph):
     Returns:
         {operator: how many of them}.
     """
-    counts: Dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name in re.findall(r"^ +%\w+(?:\([^)]*\))? = (?:PrimFunc_)?(\w+)\(", graph, re.MULTILINE):
         if name not in STRUCTURE:
             counts[name] = counts.get(name, 0) + 1

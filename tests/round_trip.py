@@ -5,10 +5,12 @@ kept. load: a fresh network and optimizer, the checkpoint, 10 steps, and their e
 object: the cases, and with load those that end elsewhere.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, NamedTuple
 
 import mindspore as ms
 import numpy as np
@@ -85,8 +87,8 @@ LAYOUTS = (
 class Run(NamedTuple):
     name: str
     case: Case
-    layout: Dict[str, Any]
-    dtypes: Tuple[str, ...]  # in one optimizer: one compilation
+    layout: dict[str, Any]
+    dtypes: tuple[str, ...]  # in one optimizer: one compilation
 
 
 def runs():

@@ -1,4 +1,4 @@
-"""The launch by address: right whatever MindSpore is still computing, and for every kind of tensor."""
+"""The launch by address: right while MindSpore still computes, and for every kind of tensor."""
 
 import copy
 import pickle
@@ -86,9 +86,9 @@ def test_a_hook_is_called():
 def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
     """Long chains before and after each of 2,000 calls; every value is a small whole number.
 
-    With beta1 = 0, eps = 1 and no bias correction, zero second moment decay (beta2 = 0), the step of
-    a gradient g >= 0 is g / (g + 1): with g = 1 exactly 0.5. A gradient that is read before its
-    chain is done is not 1, and the weight that a chain reads after step t is -t / 2 exactly.
+    With beta1 = beta2 = 0, eps = 1 and no bias correction, the step of a gradient g >= 0 is
+    g / (g + 1): with g = 1 exactly 0.5. A gradient that is read before its chain is done is not 1,
+    and the weight that a chain reads after step t is -t / 2 exactly.
     """
     ms.set_context(mode=ms.PYNATIVE_MODE, pynative_synchronize=not asynchronous)
     size = 64
@@ -487,7 +487,7 @@ def test_an_optimizer_for_each_thread():
 
 
 def test_addresses_are_asked_for_in_each_call(monkeypatch):
-    """Memory is given back and taken anew between calls; an address that was kept would be wrong."""
+    """Memory is freed and allocated again between calls, which makes a stored address wrong."""
     ms.set_context(mode=ms.PYNATIVE_MODE)
     called, compiled, step = pair([(64, 64)])
     for i in range(30):

@@ -16,7 +16,8 @@ from ms_adam import compat
 def true_iff(holds, error, action):
     """An action fails with an error if and only if something does not hold."""
     if holds:
-        return action()
+        action()
+        return
     with pytest.raises(error):
         action()
 

@@ -257,7 +257,10 @@ def test_groups(optimizer_class, backend, mode):
     assert [p.name for p in optimizer.parameters] == [p.name for p in (head, scale, bias, conv)]
     fed = run(optimizer)
     decoupled = optimizer_class is ms_adam.AdamW
-    f32 = lambda x: float(np.float32(x))
+
+    def f32(x):
+        return float(np.float32(x))
+
     methods = [
         reference.Adam(f32(0.1), weight_decay=f32(0.01), decoupled=decoupled),
         reference.Adam(f32(0.02)),

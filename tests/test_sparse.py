@@ -1,4 +1,4 @@
-"""Row-sparse gradients and lazy updates: against float64, against nn.Adam, in both modes, both ways."""
+"""Row-sparse gradients, exact and lazy: against float64, against nn.Adam, in both modes."""
 
 import mindspore as ms
 import numpy as np

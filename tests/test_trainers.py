@@ -42,8 +42,8 @@ class _Holder(nn.Cell):
         self.parameter = parameter
 
 
-# A graph in PyNative mode goes on with the memory that it saw first (MindSpore 2.10), and no optimizer
-# in it can tell (docs/formulas.md): there only what writes into that memory is seen.
+# A graph in PyNative mode keeps using the memory that it saw first (MindSpore 2.10), and an
+# optimizer in it cannot notice a change (docs/formulas.md). It sees only values written there.
 LATE_WAYS = [
     (name, backend, compiled, setter)
     for name in ("graph", "pynative")
