@@ -10,6 +10,7 @@ A cell has one or two results, each a dict of ``against``, ``status``, ``share``
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import itertools
 import math
@@ -32,7 +33,7 @@ STATUSES = (HELD, FELL_SHORT, NN_ADAM_CANNOT, NN_ADAM_DIFFERS, NOT_OFFERED, NOT_
 REFERENCE = "reference"
 NN_ADAM = "nn.Adam"
 
-_PATIENCE = 300  # seconds for one cell, which needs one; then the process writes its stack and ends
+_PATIENCE = 300  # seconds for one cell, which needs one
 
 
 def work(job: dict, events: Events) -> None:
@@ -43,14 +44,23 @@ def work(job: dict, events: Events) -> None:
             those of one case and dtype stand together.
         events: Where to report.
     """
-    faulthandler.dump_traceback_later(_PATIENCE, exit=True)
     device_target = job["device_target"]
     with tempfile.TemporaryDirectory() as scratch:
-        enter(job["mode"], {"device_target": device_target, "save_graphs_path": scratch})
-        events.send("ready", device_target=_compute_on(device_target))
+        with _ends_if_stuck():
+            enter(job["mode"], {"device_target": device_target, "save_graphs_path": scratch})
+            events.send("ready", device_target=_compute_on(device_target))
         if job["cells"]:
             _judge_all(job["cells"], device_target, events)
-    faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _ends_if_stuck():
+    """Ends the process, with its stack on standard error, if this takes longer than `_PATIENCE`."""
+    faulthandler.dump_traceback_later(_PATIENCE, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _compute_on(device_target: str) -> str:
@@ -81,14 +91,14 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
     for (name, dtype), members in itertools.groupby(cells, key=lambda cell: cell[:2]):
         theirs = None
         for _, _, backend in members:
-            faulthandler.dump_traceback_later(_PATIENCE, exit=True)
             print(f"cell: {name}, {dtype}, {backend}", file=sys.stderr, flush=True)
             obstacle = obstacles[backend, dtype]
             if obstacle is not None:
                 results = [result(REFERENCE, NOT_AVAILABLE, note=obstacle)]
             else:
-                theirs = theirs or run_nn_adam(cases[name], dtype)
-                results = judge(cases[name], dtype, columns[backend], theirs)
+                with _ends_if_stuck():
+                    theirs = theirs or run_nn_adam(cases[name], dtype)
+                    results = judge(cases[name], dtype, columns[backend], theirs)
             events.send("cell", cell=[name, dtype, backend], results=results)
 
 

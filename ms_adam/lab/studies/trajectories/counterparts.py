@@ -147,9 +147,21 @@ def _rmsprop(method: reference.RMSProp) -> Found:
     )
 
 
-# Arguments of ms_adam.Adam that have the same name there and in the reference, or another one.
-_ADAM = ("learning_rate", "beta1", "beta2", "eps", "bias_correction", "weight_decay", "loss_scale")
-_ADAM_RENAMED = {"use_nesterov": "nesterov", "use_amsgrad": "amsgrad"}
+# Arguments of ms_adam.AdaMax and ms_adam.Adam that the reference has too, under these names.
+_ADAMAX = {
+    name: name
+    for name in ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "loss_scale", "maximize")
+}
+_ADAM = {
+    **_ADAMAX,
+    "bias_correction": "bias_correction",
+    "use_nesterov": "nesterov",
+    "use_amsgrad": "amsgrad",
+}
+
+
+def _arguments(method: reference.Method, names: dict[str, str]) -> dict[str, Any]:
+    return {argument: getattr(method, name) for argument, name in names.items()}
 
 
 def _adam(method: reference.Adam) -> Found:
@@ -159,16 +171,25 @@ def _adam(method: reference.Adam) -> Found:
         differences = "its epsilon stands outside the root"
     if method.centralize:  # a vector has nothing to centralize, in either
         computes = dataclasses.replace(computes, centralize=False)
-    arguments = {name: getattr(method, name) for name in _ADAM}
-    arguments.update({name: getattr(method, ours) for name, ours in _ADAM_RENAMED.items()})
     # The moments as above: m's error against its largest recent value, v's halved by the root.
     # Then both corrections, epsilon, root, rate, product, quotient, and weight decay's two.
     return Counterpart(
         "ms_adam.AdamW" if method.decoupled else "ms_adam.Adam",
-        {**arguments, "epsilon_hat": method.epsilon == "hat"},
+        {**_arguments(method, _ADAM), "epsilon_hat": method.epsilon == "hat"},
         computes,
         lambda t: 10 + 4 * _kept(method.beta1, t) + (4 + method.beta2) * _kept(method.beta2, t) / 2,
         differences,
+    )
+
+
+def _adamax(method: reference.AdaMax) -> Found:
+    # m as in Adam. The norm is off by beta2 in float32 and a product in each step in which no
+    # gradient exceeds it. Then correction, epsilon, rate, product, quotient, and weight decay's.
+    return Counterpart(
+        "ms_adam.AdaMax",
+        _arguments(method, _ADAMAX),
+        dataclasses.replace(method, centralize=False),  # a vector has nothing to centralize
+        lambda t: 10 + 4 * _kept(method.beta1, t) + 2 * t,
     )
 
 
@@ -184,4 +205,5 @@ _FINDERS: dict[type, Callable[[Any], Found]] = {
     reference.AdaGrad: _adagrad,
     reference.RMSProp: _rmsprop,
     reference.Adam: _adam,
+    reference.AdaMax: _adamax,
 }

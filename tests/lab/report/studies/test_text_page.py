@@ -88,8 +88,8 @@ def test_epochs_to_the_least_accuracy(curves, epochs):
     runs = [row("lazy", seed) for seed in range(2)]
     entry = {"runs": runs, "config": {"compare": {"least_accuracy": 0.7}}}
     runs_of = [{"test_accuracy": np.array(curve)} for curve in curves]
-    (row,) = text.side_table(entry, runs_of).rows
-    assert row[7] == ("–" if epochs is None else epochs)
+    (cells,) = text.side_table(entry, runs_of).rows
+    assert cells[7] == ("–" if epochs is None else epochs)
 
 
 def test_plot_has_a_line_for_each_drawn_side():

@@ -216,6 +216,18 @@ def test_a_backend_that_must_run_everything_may_not_refuse():
     assert result["status"] == FELL_SHORT and "float32" in result["note"]
 
 
+def test_the_timer_of_a_cell_ends_with_it(monkeypatch):
+    """Left running in a test, it ended the tests five minutes later."""
+    running = []
+    timer = cell_worker.faulthandler
+    monkeypatch.setattr(timer, "dump_traceback_later", lambda after, exit: running.append(after))
+    monkeypatch.setattr(timer, "cancel_dump_traceback_later", running.clear)
+    with pytest.raises(ValueError), cell_worker._ends_if_stuck():
+        assert running == [300]
+        raise ValueError
+    assert not running
+
+
 def test_a_dtype_that_a_device_lacks_is_not_available_there():
     """Judged as on a GPU, where no cell of bfloat16 can run."""
 

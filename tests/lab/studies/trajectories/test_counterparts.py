@@ -34,6 +34,8 @@ SAME = [
     reference.Adam(0.1, nesterov=True),
     reference.Adam(0.1, weight_decay=0.1, loss_scale=8.0),
     reference.Adam(0.1, weight_decay=0.1, decoupled=True, centralize=True),
+    reference.AdaMax(0.1, 0.9, 0.99, 1e-7),
+    reference.AdaMax(0.1, eps=0.0, weight_decay=0.1, centralize=True),
 ]
 
 
@@ -203,7 +205,7 @@ def test_every_method_has_a_word_said_about_it():
         and issubclass(cls, reference.Method)
         and cls is not reference.Method
     ]
-    assert len(methods) == 6
+    assert len(methods) == 7
     assert all(isinstance(counterpart(method()), Counterpart) for method in methods)
 
 
