@@ -22,10 +22,10 @@ MODULES = {
 MUTANTS = [
     ("Adam", "t = state.step + 1", "t = state.step + 2"),
     ("Adam", "t = state.step + 1", "t = 1"),
-    ("Adam", "g = g / self.loss_scale", "g = g * self.loss_scale"),
+    ("Adam", "g = g / method.loss_scale", "g = g * method.loss_scale"),
     ("Adam", "g = g + decay * w", "g = g - decay * w"),
-    ("Adam", "g = g + decay * w", "g = g + decay * w / self.loss_scale"),
-    ("Adam", "if decay and not self.decoupled", "if decay"),
+    ("Adam", "g = g + decay * w", "g = g + decay * w / method.loss_scale"),
+    ("Adam", "0.0 if self.decoupled else decay", "decay"),
     ("Adam", "axis=tuple(range(1, g.ndim))", "axis=tuple(range(g.ndim))"),
     ("Adam", "axis=tuple(range(1, g.ndim))", "axis=tuple(range(g.ndim - 1))"),
     ("Adam", "m = array(self.beta1 * m + (1 - self.beta1) * g)", "m = array(self.beta1 * m + g)"),
