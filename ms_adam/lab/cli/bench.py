@@ -44,7 +44,7 @@ def bench(
         False, "--all", help="Also contenders that compile for minutes."
     ),
     markdown: bool = typer.Option(
-        False, "--markdown", help="Print the table of ratios for README."
+        False, "--markdown", help="Print the table of ratios for docs/results.md."
     ),
     json_file: Optional[Path] = json_copy("bench.json"),
     debug: bool = DEBUG,
