@@ -975,6 +975,7 @@ def resume(optimizer, path):
 
 def assert_converts(source, path, options, count=None, **keywords):
     """A trainer's resume from the converted file goes on as after load_state, bit for bit."""
+    count = len(SHAPES) if count is None else count
 
     def make():
         return ms_adam.AdamW(make_parameters(SHAPES[:count], "float32"), 0.1, **options)
