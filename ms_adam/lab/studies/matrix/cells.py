@@ -85,7 +85,8 @@ def make_nn_adam(case: Case, parameters: list) -> nn.Optimizer:
         LookupError: It cannot compute the case.
     """
     if case.optimizer != "Adam":
-        raise LookupError(f"nn.Adam is not {case.optimizer}")
+        lacks = {"AdamW": "decoupled weight decay", "AdaMax": "infinity norm"}
+        raise LookupError(f"nn.Adam has no {lacks[case.optimizer]}")
     options = {name: value for name, value in case.options.items() if name != "epsilon_hat"}
     return _make(nn.Adam, case, options, parameters)
 
