@@ -109,7 +109,7 @@ read_arguments() {
     [[ -z $clients || -z $mindspore ]] || fail '--clients has a release of its own: no --mindspore'
 }
 
-# Sets python to a full path; refuses one that can not work.
+# Sets python to a full path; refuses one that cannot work.
 choose_python() {
     local candidate version
     if [[ -n $python ]]; then

@@ -94,7 +94,7 @@ def _jobs(target: Optional[str], settings: list[str], everything: bool) -> list:
         raise UserError("give one optimizer, as in: ms-adam identify mindspore.nn.Adam; or --all")
     if everything:
         if settings:
-            raise UserError("--set is for one optimizer; it can not be given with --all")
+            raise UserError("--set is for one optimizer; it cannot be given with --all")
         from ms_adam.lab.studies.identify.catalogue import ADAMS
 
         return list(ADAMS)

@@ -1,4 +1,4 @@
-"""The pictures show the paths that they are given, and say where one can not be seen."""
+"""The pictures show the paths that they are given, and say where one cannot be seen."""
 
 import io
 import json
