@@ -238,7 +238,7 @@ def _check_combination(class_name, arguments):
     )
     given = f"but got use_lazy={lazy}, use_offload={offload}, use_amsgrad={amsgrad}."
     if lazy and offload:
-        raise ValueError(
+        raise ValueError(  # the words of nn.Adam, which MindSpore's own tests expect
             f"For '{class_name}', 'use_lazy' and 'use_offload' can not both be True, {given}"
         )
     if (lazy or offload) and amsgrad:

@@ -29,8 +29,8 @@ JOB, EVENTS = "job.json", "events.jsonl"
 DONE = "done"  # a rank's last word after its job
 SCHEDULER = "scheduler"
 _PR_SET_PDEATHSIG = 1  # of Linux, <sys/prctl.h>
-# Runs a command that the kernel kills when this process ends. Popen's preexec_fn would fork, and
-# MindSpore's fork handlers can crash a process that has computed.
+# Runs a command that the kernel kills when this process ends. Popen's preexec_fn is not
+# safe in a process with threads (Python's documentation of subprocess), and MindSpore has many.
 _RUN_WITH_PARENT = f"""
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGKILL)

@@ -329,7 +329,7 @@ def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
         build_method(name, options, tmp_path)
 
 
-# --- configs that can not be used ----------------------------------------------------------------
+# --- configs that cannot be used -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
