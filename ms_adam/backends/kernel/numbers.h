@@ -64,24 +64,13 @@ template <> inline Float16 narrow(float x) {
 
 // ---- Master weights -----------------------------------------------------------------------------
 
-// Returns 0 if the parameter is the master's rounding. For NaN either answer serves.
-inline uint16_t mismatch(float master, Bfloat16 parameter) {
-  return upper_half(master) ^ uint16_t(parameter);
+// Returns the master, or the parameter if that is not the master's rounding: then a script has set
+// the parameter since the last step (load_param_into_net, set_data, assign). For NaN both serve.
+inline float follow(float master, Bfloat16 parameter) {
+  return upper_half(master) == uint16_t(parameter) ? master : widen(parameter);
 }
-inline uint16_t mismatch(float master, Float16 parameter) {
-  return uint16_t(narrow<Float16>(master)) ^ uint16_t(parameter);
-}
-
-// Sets each master whose parameter is not its rounding to the parameter: a script has set the
-// parameter since the last step (load_param_into_net, set_data, assign). The first loop costs half as
-// much as the second, which is seldom needed.
-template <class Parameter>
-void follow(float* __restrict master, const Parameter* __restrict parameter, int64_t count) {
-  uint16_t any = 0;
-  for (int64_t i = 0; i < count; ++i) any |= mismatch(master[i], parameter[i]);
-  if (!any) return;
-  for (int64_t i = 0; i < count; ++i)
-    master[i] = mismatch(master[i], parameter[i]) ? widen(parameter[i]) : master[i];
+inline float follow(float master, Float16 parameter) {
+  return uint16_t(narrow<Float16>(master)) == uint16_t(parameter) ? master : widen(parameter);
 }
 
 // ---- Types by name ------------------------------------------------------------------------------

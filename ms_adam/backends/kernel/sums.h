@@ -41,8 +41,9 @@ double sum_weight(const Task& task, int64_t first, int64_t count) {
     for (const int64_t end = first + count; first < end; first += block) {
       float followed[block];
       const int64_t n = std::min(block, end - first);
-      std::copy_n(at<Weight>(task.weight, first), n, followed);
-      follow(followed, at<Parameter>(task.parameter, first), n);
+      const Weight* const master = at<Weight>(task.weight, first);
+      const Parameter* const parameter = at<Parameter>(task.parameter, first);
+      for (int64_t i = 0; i < n; ++i) followed[i] = follow(master[i], parameter[i]);
       total += sum<float, false>(reinterpret_cast<const char*>(followed), 0, n);
     }
     return total;

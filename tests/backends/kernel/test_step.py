@@ -236,8 +236,13 @@ MUTANTS = {
         "std::sqrt(amsgrad ? vhat : v) + rates.epsilon",
         "std::sqrt((amsgrad ? vhat : v) + rates.epsilon)",
     ),
-    "master": (check_mixture, "upper_half(master) ^", "1 ^"),
-    "following": (lambda mutant: check_following(mutant, "bfloat16", {}), "if (!any)", "if (any)"),
+    "master": (check_mixture, "upper_half(master) == uint16_t(parameter)", "false"),
+    "following": (
+        lambda mutant: check_following(mutant, "bfloat16", {}),
+        "upper_half(master) == uint16_t(parameter)",
+        "true",
+    ),
+    "plain": (check_mixture, "rates.l2 == 0 && ", ""),
     "rounding": (
         lambda mutant: check_rounding(mutant, "bfloat16"),
         "0x8000 - (high & 1)",
