@@ -19,6 +19,7 @@ import ctypes
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import mindspore as ms
+import numpy as np
 
 from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_for_queued
 
@@ -115,7 +116,7 @@ class Launcher:
             last = tensors[count - fixed :]
             shapes, dtypes = shapes + list(map(shape_of, last)), dtypes + list(map(dtype_of, last))
             self.shapes, self.dtypes = [None] * count, [None] * count
-            self.addresses, self.axes = (ctypes.c_void_p * count)(), (ctypes.c_int * count)()
+            self.axes = (ctypes.c_int * count)()
             self.shape_arrays: List[Any] = [None] * count
             self.shape_pointers: Any = (ctypes.POINTER(ctypes.c_int64) * count)()
             self.dtype_names = (ctypes.c_char_p * count)()
@@ -134,10 +135,10 @@ class Launcher:
         Returns:
             int, the result of the function: 0, or the number of a failure.
         """
-        self.addresses[:] = list(map(address_of, tensors))
+        addresses = np.fromiter(map(address_of, tensors), np.uintp, len(tensors))
         return self.function(
             len(tensors),
-            self.addresses,
+            ctypes.c_void_p(addresses.ctypes.data),
             self.axes,
             self.shape_pointers,
             self.dtype_names,
