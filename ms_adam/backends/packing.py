@@ -128,32 +128,40 @@ class _UnpackByOperators(nn.Cell):
         return self.store(parameter, _cast(_reshape(piece, parameter.shape), self.dtype))
 
 
-class KernelPacking:
-    """By one launch of a copying kernel on the CPU; parameters of all dtypes share a row of int32.
+class _ByKernel(nn.Cell):
+    """A launch of a copying kernel over the parameters that have pieces.
 
-    At 400 parameters of 5,000 the operators take 22 ms to unpack and 10 s to compile, this 1 ms.
+    Args:
+        function: of the kernel's library.
+        length: of the launch's output, int32.
     """
 
-    @staticmethod
-    def length(parameter: Parameter, size: int) -> int:
-        return -(-size * parameter.itemsize // 4)
-
-    @staticmethod
-    def pack(parameters: List[Parameter], pieces: List[Place], length: int) -> nn.Cell:
-        return _PackByKernel(parameters, pieces, length)
-
-    @staticmethod
-    def unpack(parameters: List[Parameter], pieces: List[Place]) -> nn.Cell:
-        return _UnpackByKernel(parameters, pieces)
-
-
-class _PackByKernel(nn.Cell):
-    def __init__(self, parameters, pieces, length):
+    def __init__(self, function, parameters, pieces, length):
         super().__init__(auto_prefix=False)
-        self.parameters, self.plan = _plan(parameters, pieces)
+        members = sorted({i for i, *_ in pieces})
+        self.parameters = ParameterTuple(tuple(parameters[i] for i in members))
+        plan = []  # `struct Piece` of the kernel for each piece
+        for i, begin, size, at in pieces:
+            width = parameters[i].itemsize
+            plan += [members.index(i), begin * width, 4 * at, size * width]
+        self.plan = Tensor(plan, ms.int64)
+        library, _ = kernel_library()
+        self.launch = ops.Custom(f"{library}:{function}", [length], ms.int32, "aot")
+        self.launcher = Launcher(library, function) if AVAILABLE else None
+
+    def launch_now(self, *tensors):
+        """Launches by address, with the plan before the tensors."""
+        tensors = (self.plan, *tensors)
+        self.launcher.describe(tensors)
+        settle()
+        if self.launcher(tensors):
+            raise RuntimeError(f"{self.launcher.name} refuses the parameters that it was made for")
+
+
+class _PackByKernel(_ByKernel):
+    def __init__(self, parameters, pieces, length):
+        super().__init__("MsAdamPack", parameters, pieces, length)
         self.length, self.fill = length, P.BroadcastTo((length,))
-        self.launch = _launcher("MsAdamPack", [length])
-        self.launcher = Launcher(kernel_library()[0], "MsAdamPack") if AVAILABLE else None
 
     def construct(self, filler):
         if len(self.parameters) == 0:
@@ -164,17 +172,14 @@ class _PackByKernel(nn.Cell):
         """Packs the row by address."""
         row = Tensor(np.zeros(self.length, np.int32))
         if len(self.parameters) > 0:
-            _launch_now(self.launcher, (self.plan, *self.parameters, row))
+            self.launch_now(*self.parameters, row)
         return row
 
 
-class _UnpackByKernel(nn.Cell):
+class _UnpackByKernel(_ByKernel):
     def __init__(self, parameters, pieces):
-        super().__init__(auto_prefix=False)
-        self.parameters, self.plan = _plan(parameters, pieces)
-        self.launch = _launcher("MsAdamUnpack", [1])
+        super().__init__("MsAdamUnpack", parameters, pieces, 1)
         self.launch.add_prim_attr("side_effect_mem", True)
-        self.launcher = Launcher(kernel_library()[0], "MsAdamUnpack") if AVAILABLE else None
         self.output = Tensor([0], ms.int32)  # of a launch by address
 
     def construct(self, rows):
@@ -185,25 +190,17 @@ class _UnpackByKernel(nn.Cell):
     def now(self, rows):
         """Unpacks the rows by address."""
         if len(self.parameters) > 0:
-            _launch_now(self.launcher, (self.plan, rows, *self.parameters, self.output))
+            self.launch_now(rows, *self.parameters, self.output)
 
 
-def _launch_now(launcher, tensors):
-    launcher.describe(tensors)
-    settle()
-    if launcher(tensors):
-        raise RuntimeError(f"{launcher.name} refuses the parameters that it was made for")
+class KernelPacking:
+    """By one launch of a copying kernel on the CPU; parameters of all dtypes share a row of int32.
 
+    At 400 parameters of 5,000 the operators take 22 ms to unpack and 10 s to compile, this 1 ms.
+    """
 
-def _plan(parameters, pieces):
-    """Returns the parameters that have pieces, and `struct Piece` of the kernel for each piece."""
-    members = sorted({i for i, *_ in pieces})
-    plan = []
-    for i, begin, size, at in pieces:
-        width = parameters[i].itemsize
-        plan += [members.index(i), begin * width, 4 * at, size * width]
-    return ParameterTuple(tuple(parameters[i] for i in members)), Tensor(plan, ms.int64)
+    pack, unpack = _PackByKernel, _UnpackByKernel
 
-
-def _launcher(function, shape):
-    return ops.Custom(f"{kernel_library()[0]}:{function}", shape, ms.int32, "aot")
+    @staticmethod
+    def length(parameter: Parameter, size: int) -> int:
+        return -(-size * parameter.itemsize // 4)

@@ -73,17 +73,16 @@ def find_compiler() -> Compiler:
         if program is None:
             continue
         command = (program, *words[1:])
-        answer = subprocess.run(
-            [*command, "--version"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        answer = _run([*command, "--version"], stderr=subprocess.DEVNULL)
         if answer.returncode == 0:
             return Compiler(command, answer.stdout.decode(errors="replace"))
     given = f"$CXX ({wanted[0]})" if wanted[0] else "$CXX (not set)"
     raise BuildError(f"no C++ compiler was found; looked for {given}, c++, g++ and clang++ in PATH")
+
+
+def _run(command, **options):
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    return subprocess.run(command, stdout=pipe, stdin=nothing, check=False, **options)
 
 
 def build(source: Union[str, Path]) -> Path:
@@ -122,7 +121,7 @@ def build(source: Union[str, Path]) -> Path:
             return library
         except OSError as error:
             _log.info("%s cannot be used: %s.", directory, error)
-    library = _private_directory() / name
+    library = Path(_private_directory().name) / name
     if not _is_intact(library):
         _compile(compiler, files, library)
     return library
@@ -151,12 +150,9 @@ def _cpu() -> Dict[str, str]:
 def _cache_directory() -> Optional[Path]:
     """Returns the cache directory, which only this user can enter; None if there is none."""
     given, xdg = os.environ.get("MS_ADAM_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
-    if given:
-        directory = Path(given).expanduser().absolute()
-    elif os.path.isabs(xdg):  # the XDG specification ignores relative paths
-        directory = Path(xdg, "ms_adam")
-    else:
-        directory = Path(os.path.expanduser("~"), ".cache", "ms_adam")
+    # The XDG specification ignores relative paths.
+    home = xdg if os.path.isabs(xdg) else "~/.cache"
+    directory = Path(given or f"{home}/ms_adam").expanduser().absolute()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
@@ -172,13 +168,9 @@ def _cache_directory() -> Optional[Path]:
 
 
 @functools.lru_cache(maxsize=None)
-def _private() -> tempfile.TemporaryDirectory:
-    return tempfile.TemporaryDirectory(prefix="ms_adam-")  # mode 0700
-
-
-def _private_directory() -> Path:
+def _private_directory() -> tempfile.TemporaryDirectory:
     """Returns a directory of this process, removed when the process ends."""
-    return Path(_private().name)
+    return tempfile.TemporaryDirectory(prefix="ms_adam-")  # mode 0700
 
 
 @contextlib.contextmanager
@@ -215,13 +207,10 @@ def _compile(compiler: Compiler, files: Dict[str, str], library: Path) -> None:
         (unit,) = (str(Path(scratch, name)) for name in files if name.endswith(".cc"))
         output = Path(scratch, "library.so")
         for flags in ((*FLAGS, *NATIVE), FLAGS):
-            run = subprocess.run(
+            run = _run(
                 [*compiler.command, *flags, unit, "-o", str(output)],
-                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
                 env={**os.environ, "LC_ALL": "C"},
-                check=False,
             )
             if run.returncode == 0:
                 break

@@ -293,19 +293,9 @@ def test_a_build_logs_one_line(source, cache, caplog):
 
 def test_the_kernel_builds_without_warnings():
     flags = [flag for flag in toolchain.FLAGS if flag not in ("-shared", "-O3")]
-    unit = next(KERNEL.glob("*.cc"))
-    done = subprocess.run(
-        [
-            *toolchain.find_compiler().command,
-            *flags,
-            "-Wall",
-            "-Wextra",
-            "-fsyntax-only",
-            str(unit),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [*toolchain.find_compiler().command, *flags, "-Wall", "-Wextra", "-fsyntax-only"]
+    command.append(str(next(KERNEL.glob("*.cc"))))
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0 and done.stderr == ""
 
 
