@@ -1,5 +1,7 @@
 """Row-sparse gradients, exact and lazy: against float64, against nn.Adam, in both modes."""
 
+import functools
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -26,6 +28,10 @@ def bias(dtype="float32"):
     return Parameter(Tensor(np.linspace(-1.0, 1.0, 3), getattr(ms, dtype)), name="bias")
 
 
+def adam(dtype="float32", **options):
+    return ms_adam.Adam([table(dtype), bias(dtype)], 0.01, **options)
+
+
 def named_rows(steps=STEPS, dtype=np.float32, scale=1.0, seed=1):
     """For each step indices, with repetitions and without the last rows, and values."""
     rng = np.random.default_rng(seed)
@@ -47,14 +53,13 @@ def dense(indices, values):
 
 
 def given(kind, indices, values, dtype="float32"):
-    values_given = Tensor(values, getattr(ms, dtype))
-    if kind == "pair":
-        return Tensor(indices), values_given
-    if kind == "int64":
-        return Tensor(indices.astype(np.int64)), values_given
+    if kind == "dense":
+        return Tensor(dense(indices, values), getattr(ms, dtype))
+    indices = Tensor(indices.astype(np.int64) if kind == "int64" else indices)
+    values = Tensor(values, getattr(ms, dtype))
     if kind == "RowTensor":
-        return RowTensor(Tensor(indices), values_given, (ROWS, *values.shape[1:]))
-    return Tensor(dense(indices, values), getattr(ms, dtype))
+        return RowTensor(indices, values, (ROWS, *values.shape[1:]))
+    return indices, values
 
 
 def run(optimizer, kind, steps=None, dtype="float32"):
@@ -110,9 +115,7 @@ OPTIONS = {
 def test_lazy_is_an_adam_for_each_row(options, backend, dtype, kind, mode):
     ours, theirs = OPTIONS[options]
     rate = float(np.float32(0.01))
-    optimizer = ms_adam.Adam(
-        [table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend, **ours
-    )
+    optimizer = adam(dtype, use_lazy=True, backend=backend, **ours)
     start = to_numpy(optimizer.parameters[0]).astype(np.float64)
     steps = named_rows(dtype=dtype)
     weight, _, moment1, _, moment2, _ = run(optimizer, kind, steps, dtype)
@@ -143,11 +146,7 @@ def test_the_reference_tells_lazy_from_exact():
 def test_lazy_in_low_precision(dtype, kind, mode):
     """Both backends compute in float32 and round once: the same bits, in every step."""
     states = [
-        run(
-            ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_lazy=True, backend=backend),
-            kind,
-            dtype=dtype,
-        )
+        run(adam(dtype, use_lazy=True, backend=backend), kind, dtype=dtype)
         for backend in LAZY_BACKENDS
     ]
     for state, other in zip(*states):
@@ -183,10 +182,7 @@ def test_rows_that_are_not_named_stay_as_they_are(optimizer, backend, kind, mode
 def test_not_lazy_equals_the_dense_gradient(backend, options, mode):
     """Every moment decays, and the bits are those of the gradient as a whole table."""
     options = {"backend": backend, **options}
-    states = [
-        run(ms_adam.Adam([table(), bias()], 0.01, **options), kind)
-        for kind in ("dense", "pair", "RowTensor")
-    ]
+    states = [run(adam(**options), kind) for kind in ("dense", "pair", "RowTensor")]
     assert_same_bits(states[0], states[1])
     assert_same_bits(states[0], states[2])
 
@@ -199,27 +195,22 @@ def test_both_ways_leave_the_same_bits(options, backend, mode):
     if "flat_state" in options and not BACKENDS[backend].capabilities.flat_state:
         backend = "auto"
     states = [
-        run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend, **options), kind)
-        for kind in ("pair", "dense")
+        run(adam(use_lazy=True, backend=backend, **options), kind) for kind in ("pair", "dense")
     ]
     assert_same_bits(*states)
 
 
-def centralizing(params, **options):
-    group = {"params": params, "grad_centralization": True}
-    return ms_adam.Adam([group], 0.01, **options)
-
-
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
 def test_rows_are_centralized_as_in_a_table(backend, mode):
-    states = [
-        run(centralizing([table(), bias()], use_lazy=lazy, backend=backend), kind)
-        for lazy, kind in ((True, "pair"), (True, "dense"))
-    ]
+    def centralizing():
+        group = {"params": [table(), bias()], "grad_centralization": True}
+        return ms_adam.Adam([group], 0.01, use_lazy=True, backend=backend)
+
+    states = [run(centralizing(), kind) for kind in ("pair", "dense")]
     # the sum over a row of 5 in another order: 5 roundings, which the update repeats at its size
     for state, other in zip(*states):
         assert np.abs(state - other).max() <= 1e-6
-    plain = run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=True, backend=backend), "pair")
+    plain = run(adam(use_lazy=True, backend=backend), "pair")
     assert np.abs(plain[0] - states[0][0]).max() > 1e-3
 
 
@@ -234,7 +225,7 @@ def test_lazy_equals_dense_where_every_row_is_named(backend, mode):
         for _ in range(STEPS)
     ]
     states = [
-        run(ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend=backend), kind, steps)
+        run(adam(use_lazy=lazy, backend=backend), kind, steps)
         for lazy, kind in ((True, "pair"), (False, "dense"))
     ]
     assert_same_bits(*states)
@@ -279,34 +270,22 @@ def test_a_table_of_numbers(mode):
 
 # --- errors -------------------------------------------------------------------------------------
 
-VALUES = Tensor(np.ones((2, WIDTH)), ms.float32)
+VALUES, TWO = Tensor(np.ones((2, WIDTH)), ms.float32), Tensor([1, 2], ms.int32)
 BAD_GRADIENTS = {
-    "malformed": (
-        ValueError,
-        VALUES,
-        "'table' must have the parameter's shape .*PyNative.*Embedding",
-    ),
+    "malformed": (ValueError, VALUES, "'table' must have the parameter's shape .*PyNative.*Embed"),
     "float indices": (TypeError, (Tensor([1.0, 2.0], ms.float32), VALUES), "'table' must be int32"),
     "two axes": (ValueError, (Tensor([[1, 2]], ms.int32), VALUES), r"'table' names rows.*\(1, 2\)"),
     "too few": (ValueError, (Tensor([1], ms.int32), VALUES), r"\(n, \.\.\.\), but got \(1,\)"),
-    "width": (
-        ValueError,
-        (Tensor([1, 2], ms.int32), Tensor(np.ones((2, 3)), ms.float32)),
-        "'table'",
-    ),
-    "integers": (
-        TypeError,
-        (Tensor([1, 2], ms.int32), Tensor(np.ones((2, WIDTH)), ms.int32)),
-        "'table' must be float16",
-    ),
-    "one part": (ValueError, (Tensor([1, 2], ms.int32),), "pair.*'table' has 1 parts"),
+    "width": (ValueError, (TWO, Tensor(np.ones((2, 3)), ms.float32)), "'table'"),
+    "integers": (TypeError, (TWO, VALUES.astype(ms.int32)), "'table' must be float16"),
+    "one part": (ValueError, (TWO,), "pair.*'table' has 1 parts"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_GRADIENTS)
 def test_bad_gradients_are_refused_and_change_nothing(name, mode):
     error, gradient, message = BAD_GRADIENTS[name]
-    optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=True)
+    optimizer = adam(use_lazy=True)
     before = state_of(optimizer)
     with pytest.raises(error, match=message):
         optimizer((gradient, Tensor([1.0, 1.0, 1.0], ms.float32)))
@@ -315,7 +294,7 @@ def test_bad_gradients_are_refused_and_change_nothing(name, mode):
 
 @pytest.mark.parametrize("row, lazy", [(-1, True), (ROWS, False)])
 def test_a_row_that_is_not_there(row, lazy, mode, capfd):
-    optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend="fused")
+    optimizer = adam(use_lazy=lazy, backend="fused")
     before = state_of(optimizer)
     rows = (np.array([1, row], np.int32), np.ones((2, WIDTH), np.float32))
     with pytest.raises(RuntimeError) as error:
@@ -340,10 +319,8 @@ class Words(nn.Cell):
 
     def __init__(self, sparse):
         super().__init__()
-        if sparse:
-            self.embedding = nn.EmbeddingLookup(ROWS, WIDTH, sparse=True)
-        else:
-            self.embedding = nn.Embedding(ROWS, WIDTH)
+        lookup = nn.EmbeddingLookup(ROWS, WIDTH, sparse=True)
+        self.embedding = lookup if sparse else nn.Embedding(ROWS, WIDTH)
         self.dense = nn.Dense(WIDTH, 2)
         rng = np.random.default_rng(0)
         for parameter in self.trainable_params():
@@ -396,14 +373,14 @@ def test_equal_to_nn_adam_where_that_is_right(nesterov, backend):
 def test_nn_adam_does_not_sum_repeated_rows_by_default():
     """Ours is the same under every target."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    theirs = [
-        train(lambda p: nn.Adam(p, 0.01, use_lazy=True), True, target) for target in ("CPU", None)
-    ]
+    theirs, ours = (
+        [
+            train(functools.partial(make, learning_rate=0.01, use_lazy=True), True, to)
+            for to in ("CPU", None)
+        ]
+        for make in (nn.Adam, ms_adam.Adam)
+    )
     assert max(np.abs(a - b).max() for a, b in zip(*theirs)) > 1e-3
-    ours = [
-        train(lambda p: ms_adam.Adam(p, 0.01, use_lazy=True), True, target)
-        for target in ("CPU", None)
-    ]
     assert_same_bits(*ours)
 
 
@@ -439,17 +416,11 @@ class HandedRows(nn.Cell):
 @pytest.mark.parametrize("backend", LAZY_BACKENDS)
 def test_a_row_tensor_made_in_a_graph(backend, lazy):
     ms.set_context(mode=ms.GRAPH_MODE)
-    states = []
-    for whole in (True, False):
-        optimizer = ms_adam.Adam([table(), bias()], 0.01, use_lazy=lazy, backend=backend)
-        if whole:
-            states.append(run(optimizer, "pair"))
-            continue
-        step = HandedRows(optimizer)
-        for indices, values in named_rows():
-            step(Tensor(indices), Tensor(values), Tensor([0.2, -2.0, 3.0], ms.float32))
-        states.append(state_of(optimizer))
-    assert_same_bits(*states)
+    handed, made = (adam(use_lazy=lazy, backend=backend) for _ in range(2))
+    step = HandedRows(made)
+    for indices, values in named_rows():
+        step(Tensor(indices), Tensor(values), Tensor([0.2, -2.0, 3.0], ms.float32))
+    assert_same_bits(run(handed, "pair"), state_of(made))
 
 
 def test_row_sparse_gradients_of_pynative_are_right_or_refused():
@@ -470,22 +441,14 @@ def test_row_sparse_gradients_of_pynative_are_right_or_refused():
 @pytest.mark.parametrize("backend", ["fused", "primitive", "composite"])
 @pytest.mark.parametrize("kind", ["dense", "pair"])
 def test_offload_leaves_the_same_bits(kind, backend, mode):
-    states = [
-        run(ms_adam.Adam([table(), bias()], 0.01, use_offload=offload, backend=backend), kind)
-        for offload in (False, True)
-    ]
+    states = [run(adam(use_offload=offload, backend=backend), kind) for offload in (False, True)]
     assert_same_bits(*states)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_offload_in_every_dtype(dtype, mode):
     states = [
-        run(
-            ms_adam.Adam([table(dtype), bias(dtype)], 0.01, use_offload=offload),
-            "pair",
-            dtype=dtype,
-        )
-        for offload in (False, True)
+        run(adam(dtype, use_offload=offload), "pair", dtype=dtype) for offload in (False, True)
     ]
     assert_same_bits(*states)
 
