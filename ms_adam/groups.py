@@ -216,15 +216,9 @@ def split_groups(
         A `Groups` and a `GroupValues`.
     """
     count = len(optimizer.parameters)
-    rates = (
-        tuple(optimizer.learning_rate)
-        if optimizer.is_group_lr
-        else (optimizer.learning_rate,) * count
-    )
-    rates = tuple(_fixed(rate) for rate in rates)
-    decays = (
-        tuple(optimizer.weight_decay) if optimizer.is_group else (optimizer.weight_decay,) * count
-    )
+    rates, decays = optimizer.learning_rate, optimizer.weight_decay
+    rates = map(_fixed, rates if optimizer.is_group_lr else [rates] * count)
+    decays = decays if optimizer.is_group else [decays] * count
     members: Dict[tuple, tuple] = {}
     index: List[int] = []
     for parameter, rate, decay in zip(optimizer.parameters, rates, decays):
@@ -233,15 +227,9 @@ def split_groups(
         members.setdefault(key, (len(members), rate, decay, own))
         index.append(members[key][0])
     _, group_rates, group_decays, formulas = zip(*members.values())
-    groups = Groups(
-        index=tuple(index),
-        formulas=formulas,
-        decayed=tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags),
-        centralized=(
-            optimizer.grad_centralization_flags if optimizer.is_group else (False,) * count
-        ),
-        owned=tuple(owned),
-    )
+    decayed = tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags)
+    centralized = optimizer.grad_centralization_flags if optimizer.is_group else (False,) * count
+    groups = Groups(tuple(index), formulas, decayed, centralized, tuple(owned))
     return groups, GroupValues(group_rates, group_decays)
 
 
@@ -278,27 +266,23 @@ class Rates:
                 f"{len(values)}."
             )
         wanted: Dict[int, tuple] = {}
+        begin = f"For '{self.class_name}', "
         for place, (source, rate) in enumerate(zip(self.sources, values)):
             if isinstance(rate, bool) or not isinstance(rate, (int, float, np.number)):
-                raise TypeError(
-                    f"For '{self.class_name}', 'lr' must be a number, but got {rate!r}."
-                )
+                raise TypeError(f"{begin}'lr' must be a number, but got {rate!r}.")
             if not 0.0 <= rate < math.inf:
-                raise ValueError(
-                    f"For '{self.class_name}', 'lr' must be finite and not negative, "
-                    f"but got {rate!r}."
-                )
+                raise ValueError(f"{begin}'lr' must be finite and not negative, but got {rate!r}.")
             if not isinstance(source, Parameter):
+                group = f" of group {place}" if self.has_groups else ""
                 raise ValueError(
-                    f"For '{self.class_name}', 'lr' cannot be set: the learning rate"
-                    f"{f' of group {place}' if self.has_groups else ''} comes from "
+                    f"{begin}'lr' cannot be set: the learning rate{group} comes from "
                     f"{type(source).__name__}."
                 )
             other, where = wanted.setdefault(id(source), (rate, place))
             if other != rate:
                 raise ValueError(
-                    f"For '{self.class_name}', groups {where} and {place} share the "
-                    f"argument 'learning_rate', but got 'lr' {other!r} and {rate!r}."
+                    f"{begin}groups {where} and {place} share the argument 'learning_rate', but "
+                    f"got 'lr' {other!r} and {rate!r}."
                 )
         for source, rate in zip(self.sources, values):
             # In its own memory, where a compiled step reads it.
