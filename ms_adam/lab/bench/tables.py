@@ -75,12 +75,6 @@ def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
     return cases, rows
 
 
-def markdown(header, rows) -> str:
-    """A table for README."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _figure(value) -> str:
     # A step of a few elements can be lost in what a call costs, and come out negative.
     return (

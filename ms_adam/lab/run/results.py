@@ -1,11 +1,11 @@
-"""What runs write for others to read: JSON with the same outermost keys in every file."""
+"""What runs write: JSON with the same outermost keys in every file, and tables in Markdown."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -48,3 +48,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def markdown(
+    head: Sequence[Any], rows: Iterable[Sequence[Any]], rules: Optional[Sequence[str]] = None
+) -> str:
+    """Writes a table in Markdown; a bar or line break in a cell ends neither cell nor row.
+
+    Args:
+        head: The title of each column.
+        rows: The cells of each row.
+        rules: What stands below each title: "---", or "---:" to align a column to the right.
+    """
+    lines = [head, rules or ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: Any) -> str:
+    return str(text).replace("|", "\\|").replace("\n", "<br>")

@@ -97,7 +97,6 @@ def test_rows_are_sorted_and_say_bytes_for_each_element():
     assert first[tables.COLUMNS.index("peak B")] == "10.0"
     assert first[tables.COLUMNS.index("state B")] == "8.0"
     assert first[tables.COLUMNS.index("on")] == "CPU"
-    assert tables.markdown(["a"], [("1",)]) == "| a |\n| --- |\n| 1 |"
 
 
 def test_who_can_not_take_part_is_said():
