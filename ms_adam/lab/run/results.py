@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.run.environment import environment
 
 SCHEMA = 1
@@ -28,15 +28,14 @@ def results(entries: list[Any], device_targets: Iterable[Optional[str]] = ()) ->
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is complete or not there at all.
+    """Writes a file that is complete or not there at all; makes its folder.
 
     Raises:
         ValueError: A number is not finite; `plain` makes words of such numbers.
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with atomic_write(path.parent) as writing:
+        (writing / path.name).write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
