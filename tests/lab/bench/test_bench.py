@@ -159,7 +159,7 @@ def test_a_run_writes_and_prints_everything(invoke, tmp_path):
 
 
 def test_rows_of_a_table_are_timed(monkeypatch):
-    monkeypatch.setattr(contenders, "_free_memory", lambda: 1e15)
+    monkeypatch.setattr(contenders, "memory_of", lambda *_: 1e15)
     content = runner.bench(
         [(cases.Case("rows", ((50_000, 16),), rows=5_000), ("fused, lazy", "nn.Adam, lazy"))],
         1,
