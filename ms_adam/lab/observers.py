@@ -15,6 +15,7 @@ from ms_adam import reference
 from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.measure import relative_distance
 from ms_adam.lab.run.checkpoints import CheckpointFiles
+from ms_adam.lab.targets import NumpyOptimizer
 from ms_adam.lab.train import Step
 
 Measure = Callable[[Step], dict[str, Any]]
@@ -93,24 +94,18 @@ class Shadow:
     """
 
     def __init__(self, adam: reference.Adam, initial: np.ndarray):
-        self._adam = adam
-        self._initial = self._position = initial.astype(np.float64)
-        self._state = adam.init(self._initial)
+        self._optimizer = NumpyOptimizer(adam, [initial])
+        self._initial = initial.astype(np.float64)
 
     def follow(self, gradient: np.ndarray, position: np.ndarray) -> float:
-        """Takes one step.
+        """Takes one step; returns max |position - shadow| / max |shadow - initial|.
 
         Args:
             gradient: What the run's optimizer was given, shape (n,).
             position: The run's parameters after its step, shape (n,).
-
-        Returns:
-            max |position - shadow| / max |shadow - initial|.
         """
-        self._position, self._state = self._adam.step(
-            self._position, gradient.astype(np.float64), self._state
-        )
-        return relative_distance(position, self._position, self._initial)
+        self._optimizer.step([gradient])
+        return relative_distance(position, *self._optimizer.weights(), self._initial)
 
 
 class SaveCheckpoints:

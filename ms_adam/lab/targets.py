@@ -382,10 +382,7 @@ def _signature(factory):
             # Of the function within: inspect does not look behind MindSpore's decorators.
             within = _stand_in(_signature(factory.func))
             return inspect.signature(functools.partial(within, *factory.args, **factory.keywords))
-        if not inspect.isclass(factory):
-            return inspect.signature(factory)
-        signature = _of_class(factory)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        return _of_class(factory) if inspect.isclass(factory) else inspect.signature(factory)
     except (TypeError, ValueError) as error:
         raise UserError(f"the arguments of {factory} cannot be read: {error}") from error
 
@@ -404,21 +401,25 @@ def _of_class(factory):
     A metaclass may have a __call__, and a class a __new__ that returns something else.
     """
     for method in (type(factory).__call__, factory.__new__):
-        if inspect.isfunction(method):
-            signature = inspect.signature(method)
-            if not _is_open(list(signature.parameters.values())[1:]):
-                return signature
-    return inspect.signature(_unwrapped(factory.__init__))
+        if inspect.isfunction(method) and not _is_open(_of_method(method)):
+            return _of_method(method)
+    return _of_method(_unwrapped(factory.__init__))
 
 
-def _is_open(parameters):
-    """Whether parameters are *args and **kwargs only, or none."""
-    return {parameter.kind for parameter in parameters} <= _OPEN
+def _of_method(method):
+    """The signature of a method without self or cls."""
+    signature = inspect.signature(method)
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
+def _is_open(signature):
+    """Whether a signature has *args and **kwargs only, or nothing."""
+    return {parameter.kind for parameter in signature.parameters.values()} <= _OPEN
 
 
 def _unwrapped(init):
     """The __init__ within MindSpore's decorators, which hide its arguments behind *args."""
-    if inspect.isfunction(init) and _is_open(list(inspect.signature(init).parameters.values())[1:]):
+    if inspect.isfunction(init) and _is_open(_of_method(init)):
         for cell in init.__closure__ or ():
             inner = cell.cell_contents
             if inspect.isfunction(inner) and _unwrapped(inner).__name__ == "__init__":

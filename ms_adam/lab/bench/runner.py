@@ -69,8 +69,7 @@ def bench(
         passes: How often all cases come.
         progress: Called while it goes on.
 
-    Raises:
-        UserError: A contender cannot be built.
+    Raises UserError if a contender cannot be built.
     """
     cases = list(cases)
     total = passes * sum(len(names) for _, names in cases) * (1 + rounds)

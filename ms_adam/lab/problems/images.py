@@ -116,11 +116,9 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
 def packaged(package: str, file: str, missing: str) -> Path:
     """Returns the path of a file in an installed package.
 
-    find_spec does not import the package, which would need others (pandas, SciPy, spaCy ...).
-
-    Raises:
-        DataError: The package is not installed; the message ends with `missing`.
+    Raises DataError with `missing` at its end if the package is not installed.
     """
+    # This does not import the package, which would need others (pandas, SciPy, spaCy ...).
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise DataError(f"the package {package}, which ships the {missing}")
@@ -197,11 +195,8 @@ def _find(directory: Path, names: tuple[str, ...], kind: str) -> Optional[Path]:
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, plain or gzipped: 3 dimensions of images, 1 of labels.
 
-    Returns:
-        uint8, with the shape that the file states.
-
-    Raises:
-        DataError: The file cannot be read, is not IDX, or is shorter or longer than it states.
+    Returns uint8 of the shape that the file states. Raises DataError if the file cannot be read, is
+    not IDX, or is shorter or longer than it states.
     """
     try:
         content = path.read_bytes()

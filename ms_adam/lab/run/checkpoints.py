@@ -72,9 +72,7 @@ class CheckpointFiles:
 
     def paths(self) -> list[Path]:
         """Returns the finished files, the newest first."""
-        if not self.folder.is_dir():
-            return []
-        found = (path for path in self.folder.iterdir() if _NAME.match(path.name))
+        found = (path for path in self.folder.glob("step-*") if _NAME.match(path.name))
         return sorted(found, key=_step_of, reverse=True)
 
     def newest_good(self) -> tuple[Optional[Checkpoint], list[str]]:

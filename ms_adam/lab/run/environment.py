@@ -14,11 +14,9 @@ from typing import Optional
 def environment(device_target: Optional[str] = None) -> dict[str, object]:
     """Describes the environment that a program runs in, in plain values for JSON.
 
-    ``commit`` is None outside a git checkout of this project; ``uncommitted_changes`` says whether
-    the checkout had changes on top of it.
-
-    Args:
-        device_target: What MindSpore computed on ("CPU", "GPU", "Ascend"), if it did.
+    ``device_target`` is what MindSpore computed on ("CPU", "GPU", "Ascend"), if it did. ``commit``
+    is None outside a git checkout of this project; ``uncommitted_changes`` says whether the
+    checkout had changes on top of it.
 
     Example:
         >>> environment("CPU")["device_target"]

@@ -57,9 +57,7 @@ def _send(process: subprocess.Popen, content: Any) -> None:
 class Worker:
     """A process that does one job. Use as a context manager, which ends it whatever happens.
 
-    Args:
-        job: What it does.
-        asked: Whether more requests follow by `ask`; otherwise its standard input is closed.
+    Its standard input is closed, unless it will be `asked` for more.
     """
 
     def __init__(self, job: Job, asked: bool = False):
@@ -88,21 +86,13 @@ class Worker:
         return self.event()
 
     def event(self) -> dict[str, Any]:
-        """Waits for the next event.
-
-        Raises:
-            WorkerError: The worker failed, died, or ended.
-        """
+        """Waits for the next event; raises WorkerError if the worker failed, died, or ended."""
         for event in self.events():
             return event
         raise self._error("ended too early")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yields the events until the worker has ended.
-
-        Raises:
-            WorkerError: It failed or died.
-        """
+        """Yields the events until the worker has ended; raises WorkerError if it failed or died."""
         for line in iter(self._process.stdout.readline, ""):
             event = json.loads(line)
             if event["event"] == "failed":

@@ -24,11 +24,7 @@ _LEAST_SHARE = 0.02  # the first steps, which compile, say nothing about the tim
 
 
 class ProgressDisplay:
-    """Shows how far runs are. Use as a context manager; call it as `study.Progress`.
-
-    Args:
-        console: Where to show it.
-    """
+    """Shows how far runs are. Use as a context manager; call it as `study.Progress`."""
 
     def __init__(self, console: Console):
         self._console = console

@@ -17,14 +17,11 @@ SCHEMA = 1
 def results(entries: list[Any], device_targets: Iterable[Optional[str]] = ()) -> dict[str, Any]:
     """Returns the content of a results file: ``schema``, ``environment`` and ``results``.
 
-    Args:
-        entries: The results, a dict each; numbers that are not finite become words, see `plain`.
-        device_targets: What MindSpore computed on in each run, if it did.
+    Numbers in the entries that are not finite become words, see `plain`. The targets are what
+    MindSpore computed on in each run, if it did.
     """
-    targets = ", ".join(sorted({target for target in device_targets if target}))
-    return plain(
-        {"schema": SCHEMA, "environment": environment(targets or None), "results": entries}
-    )
+    targets = ", ".join(sorted({target for target in device_targets if target})) or None
+    return plain({"schema": SCHEMA, "environment": environment(targets), "results": entries})
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -91,11 +91,9 @@ def short_message(error: BaseException) -> str:
 
 
 def enter(mode: str, options: Optional[dict] = None) -> None:
-    """Puts the process into a mode, once, on the device that MindSpore chooses.
+    """Puts the process into mode "graph" or "pynative", once, on the device that MindSpore chooses.
 
-    Args:
-        mode: "graph" or "pynative".
-        options: Of ``mindspore.set_context``; they replace those that are set here.
+    The options are those of ``mindspore.set_context``; they replace the ones that are set here.
     """
     import mindspore
 

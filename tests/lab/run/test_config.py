@@ -74,7 +74,6 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     "content, part",
     [
         ("a: [1", "not valid YAML"),
-        ("- 1\n", "the key 'study' is missing"),
         ("", "the key 'study'"),
         (QUICK.read_text() + "\nname: again\n", "the key 'name' stands twice"),
         (None, "there is no such file"),
