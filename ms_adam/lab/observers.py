@@ -5,6 +5,7 @@ An observer is any function of a `train.Step`. `Record` keeps what such function
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Optional
@@ -108,35 +109,22 @@ class Shadow:
         return relative_distance(position, *self._optimizer.weights(), self._initial)
 
 
+@dataclasses.dataclass
 class SaveCheckpoints:
-    """Saves checkpoints every few steps and after the last one.
+    """Saves checkpoints every few steps and after the last one."""
 
-    Args:
-        files: Where to save.
-        every: Steps between checkpoints.
-        last: The number of the last step.
-        state: Returns {name: Parameter} of model and optimizer.
-        description: Describes the training; see `CheckpointFiles.save`.
-        logs: Synced to disk first, so that a checkpoint never knows a step that a log lacks.
-    """
-
-    def __init__(
-        self,
-        files: CheckpointFiles,
-        every: int,
-        last: int,
-        state: Callable[[], Optional[dict[str, Any]]],
-        description: dict[str, Any],
-        logs: Sequence[Any] = (),
-    ):
-        self._files, self._every, self._last = files, every, last
-        self._state, self._description, self._logs = state, description, logs
+    files: CheckpointFiles
+    every: int  # steps between checkpoints
+    last: int  # the number of the last step
+    state: Callable[[], Optional[dict[str, Any]]]  # {name: Parameter} of model and optimizer
+    description: dict[str, Any]  # of the training; see `CheckpointFiles.save`
+    logs: Sequence[Any] = ()  # synced first: a checkpoint never knows a step that a log lacks
 
     def __call__(self, step: Step) -> None:
-        if step.number % self._every and step.number != self._last:
+        if step.number % self.every and step.number != self.last:
             return
-        for log in self._logs:
+        for log in self.logs:
             log.sync()
-        state = self._state()
+        state = self.state()
         if state is not None:  # of several ranks, only one saves
-            self._files.save(step.number, state, self._description)
+            self.files.save(step.number, state, self.description)

@@ -475,6 +475,11 @@ class Optimizer:
         """The classes of the framework's optimizers."""
         return ()
 
+    @classmethod
+    def runs(cls, made: Any) -> bool:
+        """Whether an object is an optimizer of the framework."""
+        return cls.name in sys.modules and isinstance(made, cls.classes())
+
     def step(self, gradients) -> None:
         """Makes one step; gradients are arrays, which are rounded to the parameters' dtypes."""
         raise NotImplementedError
@@ -636,15 +641,10 @@ class TorchOptimizer(Optimizer):
 
         return (torch.optim.Optimizer,)
 
-    @classmethod
-    def runs(cls, made: Any) -> bool:
-        return "torch" in sys.modules and isinstance(made, cls.classes())
-
     @staticmethod
-    def parameter(values, dtype: str, name: str = "weight"):
+    def parameter(values, dtype: str):
         import torch
 
-        del name
         return torch.nn.Parameter(torch.tensor(values, dtype=getattr(torch, dtype)))
 
     def step(self, gradients) -> None:
@@ -699,8 +699,8 @@ class NumpyOptimizer(Optimizer):
         return not inspect.isclass(made) and _is_method(made)
 
     @staticmethod
-    def parameter(values, dtype: str, name: str = "weight"):
-        del dtype, name
+    def parameter(values, dtype: str):
+        del dtype
         return np.array(values, np.float64)
 
     def step(self, gradients) -> None:

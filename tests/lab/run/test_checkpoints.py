@@ -49,8 +49,7 @@ def test_the_newest_are_kept(files):
     assert set(checkpoint.parameters) == {"w", "b"}
     np.testing.assert_array_equal(checkpoint.parameters["w"].asnumpy(), np.full(5, 20))
 
-
-def test_a_file_is_an_ordinary_checkpoint(files):
+    # A file is an ordinary checkpoint.
     loaded = ms.load_checkpoint(str(files.paths()[0]))
     np.testing.assert_array_equal(loaded["b"].asnumpy(), np.full(5, 20))
 
@@ -124,10 +123,7 @@ def test_stopped_while_saving(files, monkeypatch, moment):
 
 
 def test_a_checkpoint_of_something_else_is_named(files):
-    ms.save_checkpoint(
-        [{"name": "w", "data": Tensor([1.0])}],
-        str(files.folder / "step-00000030.ckpt"),
-        crc_check=True,
-    )
+    path = str(files.folder / "step-00000030.ckpt")
+    ms.save_checkpoint([{"name": "w", "data": Tensor([1.0])}], path, crc_check=True)
     checkpoint, (message,) = files.newest_good()
     assert checkpoint.step == 20 and "is no checkpoint of ms-adam reproduce" in message

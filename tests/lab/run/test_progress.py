@@ -47,12 +47,12 @@ def test_runs_share_the_bar_of_their_slot():
         for number in range(5):
             display("figure", f"run {number}", 1, 2, slot=0, whole=(number, 10.0))
         display("quick", "graph", 3, 12)
-        assert [task.description for task in display._bars.tasks] == [
+        assert [task.description for task in display.tasks] == [
             "all runs, now figure",
             "run 4",
             "quick, graph",
         ]
-        assert [task.percentage for task in display._bars.tasks] == [40, 50, 25]
+        assert [task.percentage for task in display.tasks] == [40, 50, 25]
     assert "all runs, now figure" in stream.getvalue()
 
 
