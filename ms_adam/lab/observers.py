@@ -5,6 +5,7 @@ An observer is any function of a `train.Step`. `Record` keeps what such function
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Optional
@@ -15,6 +16,7 @@ from ms_adam import reference
 from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.measure import relative_distance
 from ms_adam.lab.run.checkpoints import CheckpointFiles
+from ms_adam.lab.targets import NumpyOptimizer
 from ms_adam.lab.train import Step
 
 Measure = Callable[[Step], dict[str, Any]]
@@ -93,55 +95,36 @@ class Shadow:
     """
 
     def __init__(self, adam: reference.Adam, initial: np.ndarray):
-        self._adam = adam
-        self._initial = self._position = initial.astype(np.float64)
-        self._state = adam.init(self._initial)
+        self._optimizer = NumpyOptimizer(adam, [initial])
+        self._initial = initial.astype(np.float64)
 
     def follow(self, gradient: np.ndarray, position: np.ndarray) -> float:
-        """Takes one step.
+        """Takes one step; returns max |position - shadow| / max |shadow - initial|.
 
         Args:
             gradient: What the run's optimizer was given, shape (n,).
             position: The run's parameters after its step, shape (n,).
-
-        Returns:
-            max |position - shadow| / max |shadow - initial|.
         """
-        self._position, self._state = self._adam.step(
-            self._position, gradient.astype(np.float64), self._state
-        )
-        return relative_distance(position, self._position, self._initial)
+        self._optimizer.step([gradient])
+        return relative_distance(position, *self._optimizer.weights(), self._initial)
 
 
+@dataclasses.dataclass
 class SaveCheckpoints:
-    """Saves checkpoints every few steps and after the last one.
+    """Saves checkpoints every few steps and after the last one."""
 
-    Args:
-        files: Where to save.
-        every: Steps between checkpoints.
-        last: The number of the last step.
-        state: Returns {name: Parameter} of model and optimizer.
-        description: Describes the training; see `CheckpointFiles.save`.
-        logs: Synced to disk first, so that a checkpoint never knows a step that a log lacks.
-    """
-
-    def __init__(
-        self,
-        files: CheckpointFiles,
-        every: int,
-        last: int,
-        state: Callable[[], Optional[dict[str, Any]]],
-        description: dict[str, Any],
-        logs: Sequence[Any] = (),
-    ):
-        self._files, self._every, self._last = files, every, last
-        self._state, self._description, self._logs = state, description, logs
+    files: CheckpointFiles
+    every: int  # steps between checkpoints
+    last: int  # the number of the last step
+    state: Callable[[], Optional[dict[str, Any]]]  # {name: Parameter} of model and optimizer
+    description: dict[str, Any]  # of the training; see `CheckpointFiles.save`
+    logs: Sequence[Any] = ()  # synced first: a checkpoint never knows a step that a log lacks
 
     def __call__(self, step: Step) -> None:
-        if step.number % self._every and step.number != self._last:
+        if step.number % self.every and step.number != self.last:
             return
-        for log in self._logs:
+        for log in self.logs:
             log.sync()
-        state = self._state()
+        state = self.state()
         if state is not None:  # of several ranks, only one saves
-            self._files.save(step.number, state, self._description)
+            self.files.save(step.number, state, self.description)

@@ -3,7 +3,6 @@
 cases        lists of parameters, only shapes
 contenders   optimizers, and the limit that memory sets
 steps        the timed steps of MindSpore optimizers
-worker       the process of one contender in one case; times steps on request
-runner       lets the workers take turns; medians, ratios, drift
+runner       a process for each contender, which take turns; medians, ratios, drift
 tables       bench.json as rows of text
 """

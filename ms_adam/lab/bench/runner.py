@@ -1,22 +1,65 @@
-"""Lets contenders take turns, and takes medians, ratios and drift of their times."""
+"""Lets contenders take turns, and takes medians, ratios and drift of their times.
+
+Each contender of a case has a process, which runs `work`. Its requests: [shapes, rows], upon which
+it builds and compiles; then numbers of steps to time, again and again. Its events:
+
+    {"event": "ready"}                                              imports are done
+    {"event": "built", "compile_s", "peak_bytes", "state_bytes", "state_on", "device_target"}
+    {"event": "timed", "ms": [...], "empty_ms": ...}
+"""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ms_adam.lab.bench.cases import Case
-from ms_adam.lab.bench.contenders import CONTENDERS
+from ms_adam.lab.bench.contenders import CONTENDERS, memory_of
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.run.processes import Job, Worker, WorkerError
 from ms_adam.lab.run.results import results
+from ms_adam.lab.run.worker import Events
 
 # Called with: the current activity, steps done, steps in all.
 Progress = Callable[[str, int, int], None]
+
+
+def work(job: dict, events: Events) -> None:
+    """Builds, compiles and times one contender, ``job["contender"]``."""
+    contender = CONTENDERS[job["contender"]]
+    __import__("torch" if contender.way == "torch" else "mindspore")
+    events.send("ready")
+    requests = events.requests()
+    shapes, rows = next(requests)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins at VmRSS
+    before = memory_of("/proc/self/status", "VmRSS")
+    built = contender.build(Case("", tuple(map(tuple, shapes)), rows))
+    compile_s = _seconds(built.step)
+    built.empty_step()
+    built.step()
+    events.send(
+        "built",
+        compile_s=compile_s,
+        state_bytes=built.state_bytes(),
+        state_on=built.state_on,
+        device_target=built.device_target,
+        peak_bytes=memory_of("/proc/self/status", "VmHWM") - before,
+    )
+    for steps in requests:
+        milliseconds = [1e3 * _seconds(built.step) for _ in range(steps)]
+        empty = statistics.median(1e3 * _seconds(built.empty_step) for _ in range(20))
+        events.send("timed", ms=milliseconds, empty_ms=empty)
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
 
 
 class Lane(contextlib.ExitStack):
@@ -27,7 +70,7 @@ class Lane(contextlib.ExitStack):
         self.name, self.built, self.steps = name, {}, 1
         self.rounds: list[list[float]] = []
         log = Path(self.enter_context(tempfile.TemporaryDirectory())) / "log"
-        job = Job("ms_adam.lab.bench.worker", name, {"contender": name}, log)
+        job = Job("ms_adam.lab.bench.runner", name, {"contender": name}, log)
         self._worker = self.enter_context(Worker(job, asked=True))
         self._log = log
 
@@ -56,7 +99,7 @@ class Lane(contextlib.ExitStack):
 def bench(
     cases: Iterable[tuple[Case, tuple[str, ...]]], rounds: int, passes: int, progress: Progress
 ) -> dict:
-    """Times contenders in cases.
+    """Times contenders in cases; returns the content of `bench.json`.
 
     All contenders of a case are alive at once and take turns, in an order that is reversed from
     round to round; between rounds the machine may change, within one it hardly does. Then all
@@ -69,11 +112,7 @@ def bench(
         passes: How often all cases come.
         progress: Called while it goes on.
 
-    Returns:
-        The content of `bench.json`.
-
-    Raises:
-        UserError: A contender cannot be built.
+    Raises UserError if a contender cannot be built.
     """
     cases = list(cases)
     total = passes * sum(len(names) for _, names in cases) * (1 + rounds)
@@ -142,10 +181,7 @@ def ratio(
     """The time of a contender over that of another one in the same case.
 
     Steps are compared round by round, and the median of these ratios is given: a machine that is
-    slow for some seconds slows both.
-
-    Returns:
-        The ratio; None if one of the two did not take part.
+    slow for some seconds slows both. None if one of the two did not take part.
     """
     found = {row["contender"]: row for row in results if row["case"] == case}
     if contender not in found or to not in found:

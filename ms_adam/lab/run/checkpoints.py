@@ -7,6 +7,7 @@ an ordinary checkpoint, which `mindspore.load_checkpoint` reads too.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +21,6 @@ from ms_adam.checkpoint import crc, read
 from ms_adam.lab.errors import ExperimentError
 
 _NAME = re.compile(r"^step-(\d{8,})\.ckpt$")
-_UNFINISHED = "unfinished"
 _DESCRIPTION = "training_run"  # an entry: JSON as uint8, which every version of MindSpore keeps
 
 
@@ -37,17 +37,12 @@ class Checkpoint(NamedTuple):
     description: dict[str, Any]
 
 
+@dataclasses.dataclass
 class CheckpointFiles:
-    """The checkpoints in one folder; one process at a time may write them.
+    """The checkpoints in one folder; one process at a time may write them."""
 
-    Args:
-        folder: Made when something is saved.
-        keep: Number of files kept; older ones are removed after a newer one is on the disk.
-    """
-
-    def __init__(self, folder: Path, keep: int):
-        self.folder = folder
-        self._keep = keep
+    folder: Path  # made when something is saved
+    keep: int  # number of files; older ones are removed after a newer one is on the disk
 
     def save(self, step: int, parameters: dict[str, Any], description: dict[str, Any]) -> Path:
         """Writes a checkpoint, which is complete on the disk when this returns.
@@ -61,21 +56,19 @@ class CheckpointFiles:
         entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
         text = np.frombuffer(json.dumps(description).encode(), np.uint8).copy()
         entries.append({"name": _DESCRIPTION, "data": mindspore.Tensor(text)})
-        unfinished = self.folder / f"{_UNFINISHED}.ckpt"
+        unfinished = self.folder / "unfinished.ckpt"
         mindspore.save_checkpoint(entries, str(unfinished), crc_check=True)
         _to_disk(unfinished)
         path = self.folder / f"step-{step:08d}.ckpt"
         os.replace(unfinished, path)
         _to_disk(self.folder)  # the new name too
-        for old in self.paths()[self._keep :]:
+        for old in self.paths()[self.keep :]:
             old.unlink()
         return path
 
     def paths(self) -> list[Path]:
         """Returns the finished files, the newest first."""
-        if not self.folder.is_dir():
-            return []
-        found = (path for path in self.folder.iterdir() if _NAME.match(path.name))
+        found = (path for path in self.folder.glob("step-*") if _NAME.match(path.name))
         return sorted(found, key=_step_of, reverse=True)
 
     def newest_good(self) -> tuple[Optional[Checkpoint], list[str]]:

@@ -23,40 +23,29 @@ _SPEED_OVER_SECONDS = 600  # slow and quick runs take turns
 _LEAST_SHARE = 0.02  # the first steps, which compile, say nothing about the time left
 
 
-class ProgressDisplay:
-    """Shows how far runs are. Use as a context manager; call it as `study.Progress`.
-
-    Args:
-        console: Where to show it.
-    """
+class ProgressDisplay(Progress):
+    """Shows how far runs are. Use as a context manager; call it as `study.Progress`."""
 
     def __init__(self, console: Console):
-        self._console = console
-        self._tasks: dict[Hashable, TaskID] = {}
+        description = Column(max_width=_LONGEST, no_wrap=True, overflow="ellipsis")
+        super().__init__(
+            TextColumn("{task.description}", table_column=description),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
+            console=console,
+            speed_estimate_period=_SPEED_OVER_SECONDS,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[Hashable, TaskID] = {}
         self._in_slot: dict[int, tuple[str, str]] = {}
-        self._last_line, self._started = 0.0, time.monotonic()
-        self._bars: Optional[Progress] = None
-        if console.is_terminal:
-            description = Column(max_width=_LONGEST, no_wrap=True, overflow="ellipsis")
-            self._bars = Progress(
-                TextColumn("{task.description}", table_column=description),
-                BarColumn(bar_width=12),
-                TextColumn("{task.fields[amount]}"),
-                TimeElapsedColumn(),
-                TextColumn("left:"),
-                TimeRemainingColumn(),
-                console=console,
-                speed_estimate_period=_SPEED_OVER_SECONDS,
-            )
+        self._last_line, self._began = 0.0, time.monotonic()
 
-    def __enter__(self) -> ProgressDisplay:
-        if self._bars:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._bars:
-            self._bars.stop()
+    def stop(self) -> None:
+        if not self.disable:  # rich 13 prints an empty line
+            super().stop()
 
     def __call__(
         self,
@@ -78,36 +67,36 @@ class ProgressDisplay:
             slot: For many short runs: the number of the bar that these runs share.
             whole: The work done and in all of all runs, in seconds by an estimate.
         """
-        if self._bars is None:
-            self._line(f"{name}, {running}: {done:,} of {total:,} steps", done in (0, total), whole)
+        share = None if whole is None else whole[0] / max(whole[1], 1e-9)
+        if self.disable:
+            line = f"{name}, {running}: {done:,} of {total:,} steps"
+            self._line(line, share, always=done in (0, total) and share is None)
             return
-        if whole is not None:
-            share = whole[0] / max(whole[1], 1e-9)
+        if share is not None:
             self._bar("all runs", f"all runs, now {name}", *whole, f"{share:.0%}")
         if slot is not None and self._in_slot.get(slot) != (name, running):
             self._in_slot[slot] = (name, running)
-            if slot in self._tasks:
-                self._bars.reset(self._tasks[slot], total=total)
+            if slot in self._bars:
+                self.reset(self._bars[slot], total=total)
         key = (name, running) if slot is None else slot
         description = f"{name}, {running}" if slot is None else running
         self._bar(key, description, done, total, f"{done:,}/{total:,} steps")
 
     def _bar(self, key: Hashable, description: str, done: float, total: float, amount: str) -> None:
-        if key not in self._tasks:
-            self._tasks[key] = self._bars.add_task(description, total=total, amount=amount)
-        self._bars.update(self._tasks[key], completed=done, description=description, amount=amount)
+        if key not in self._bars:
+            self._bars[key] = self.add_task(description, total=total, amount=amount)
+        self.update(self._bars[key], completed=done, description=description, amount=amount)
 
-    def _line(self, line: str, always: bool, whole: Optional[tuple[float, float]]) -> None:
+    def _line(self, line: str, share: Optional[float], always: bool) -> None:
         now = time.monotonic()
-        if now - self._last_line < _SECONDS_BETWEEN_LINES and not (always and whole is None):
+        if now - self._last_line < _SECONDS_BETWEEN_LINES and not always:
             return
         self._last_line = now
-        if whole is not None:
-            share = whole[0] / max(whole[1], 1e-9)
+        if share is not None:
             line += f"; all runs: {share:.0%}"
             if share >= _LEAST_SHARE:
-                line += f", {duration((1 - share) * (now - self._started) / share)} left"
-        self._console.print(line)
+                line += f", {duration((1 - share) * (now - self._began) / share)} left"
+        self.console.print(line)
 
 
 def duration(seconds: float) -> str:

@@ -76,8 +76,8 @@ def main() -> int:
 
 def message_of(error: BaseException) -> str:
     """Returns an error's class and message; of a UserError only the message."""
-    message = short_message(error)
-    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+    name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return name + short_message(error)
 
 
 def short_message(error: BaseException) -> str:
@@ -91,17 +91,14 @@ def short_message(error: BaseException) -> str:
 
 
 def enter(mode: str, options: Optional[dict] = None) -> None:
-    """Puts the process into a mode, once, on the device that MindSpore chooses.
+    """Puts the process into mode "graph" or "pynative", once, on the device that MindSpore chooses.
 
-    Args:
-        mode: "graph" or "pynative".
-        options: Of ``mindspore.set_context``; they replace those that are set here.
+    The options are those of ``mindspore.set_context``; they replace the ones that are set here.
     """
     import mindspore
 
-    if mode == "graph":
-        settings = {"mode": mindspore.GRAPH_MODE}
-    else:
+    settings = {"mode": mindspore.GRAPH_MODE}
+    if mode == "pynative":
         # On two cores, launching operators one after the other in the calling thread is ten times
         # quicker than handing each small one to another thread and waiting; the numbers are equal.
         settings = {"mode": mindspore.PYNATIVE_MODE, "pynative_synchronize": True}

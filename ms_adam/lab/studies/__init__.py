@@ -30,9 +30,7 @@ def study(name: str) -> Study:
 def find(path: Path) -> tuple[Study, Any]:
     """Finds the study of a config, and reads and checks the config.
 
-    Raises:
-        ConfigError: The file is not a config, names no study that there is, or is refused by
-            `config.load`.
+    Raises ConfigError if the file names no study that there is, or is refused by `config.load`.
     """
     from ms_adam.lab.run import config
 

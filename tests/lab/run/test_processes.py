@@ -1,6 +1,7 @@
 """Worker processes: what they report, how they die, and that none is left."""
 
 import contextlib
+import itertools
 import os
 import re
 import time
@@ -51,11 +52,8 @@ ENDS = [
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch):
+def job(tmp_path, importable):
     """Makes jobs of the functions above."""
-    tests = str(Path(__file__).parents[2])
-    before = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", f"{tests}:{before}" if before else tests)
 
     def make(function, name="a", **content):
         return Job(f"{HERE}:{function.__name__}", name, content, tmp_path / f"{name}.log")
@@ -64,11 +62,7 @@ def job(tmp_path, monkeypatch):
 
 
 def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    return not Path(f"/proc/{pid}").exists()
 
 
 def test_events_of_a_job(job):
@@ -118,20 +112,18 @@ def test_jobs_wait_for_each_other(job):
     """No more run at once than allowed."""
     pids = []
     for _, event in run_jobs([job(reports, name) for name in "abc"]):
-        assert all(is_gone(pid) for pid in pids)
+        assert all(map(is_gone, pids))
         pids.append(event["pid"])
     assert len(set(pids)) == 3
 
 
 @pytest.mark.parametrize("function, part", ENDS[:2])
 def test_one_that_fails_ends_those_beside_it(job, function, part):
-    seen = []
-    started = time.monotonic()
+    seen, started = [], time.monotonic()
     with pytest.raises(WorkerError, match=re.escape(f"the bad worker {part}")):
         for _, event in run_jobs([job(waits, "good"), job(function, "bad")], at_a_time=2):
             seen.append(event["pid"])
-    assert time.monotonic() - started < 30
-    assert all(is_gone(pid) for pid in seen)
+    assert time.monotonic() - started < 30 and all(map(is_gone, seen))
 
 
 @pytest.mark.parametrize("function, part", ENDS)
@@ -142,10 +134,6 @@ def test_others_go_on_if_they_are_to(job, function, part):
 
 
 def test_who_stops_listening_ends_them_all(job):
-    seen = []
     with contextlib.closing(run_jobs([job(waits, "a"), job(waits, "b")], 2)) as events:
-        for _, event in events:
-            seen.append(event["pid"])
-            if len(seen) == 2:
-                break
-    assert all(is_gone(pid) for pid in seen)
+        seen = [event["pid"] for _, event in itertools.islice(events, 2)]
+    assert all(map(is_gone, seen))

@@ -32,33 +32,25 @@ def a_study(name="stand_in"):
     return Study(name, Config, run, f"{__name__}:write_page", ("seed",))
 
 
-def config(name, study="stand_in"):
-    return Config(study=study, name=name, title="A title")
+def run_all(*names, out, tell=print):
+    """Runs configs of the named studies."""
+    found = [(a_study(name), Config(study=name, name="a", title="A title")) for name in names]
+    return run_studies(found, Session(out, lambda *_: None, tell, {"seed": 1}))
 
 
-@pytest.fixture
-def session(tmp_path):
-    told = []
-    session = Session(tmp_path / "out", lambda *_: None, told.append, {"seed": 1})
-    return session, told
-
-
-def test_configs_of_one_study_run_together(session):
-    session, told = session
-    study = a_study()
-    (done,) = run_studies([(study, config("a")), (study, config("b"))], session)
+def test_configs_of_one_study_run_together(tmp_path):
+    out, told = tmp_path / "out", []
+    (done,) = run_all("stand_in", "stand_in", out=out, tell=told.append)
     assert told == ["2 configs, {'seed': 1}"]
-    assert done.folder == session.out
-    assert (session.out / "results.json").exists()
-    assert done.page == session.out / "index.html" and PAGES[-1] == session.out
-    assert len(study.verdicts(done.content)) == 2
-    assert study.summary(done.content) == ""
+    assert done.folder == out and (out / "results.json").exists()
+    assert done.page == out / "index.html" and PAGES[-1] == out
+    assert len(done.study.verdicts(done.content)) == 2
+    assert done.study.summary(done.content) == ""
 
 
-def test_several_studies_write_to_folders_of_their_own(session):
-    session, _ = session
-    found = [(a_study(), config("a")), (a_study("other"), config("b", "other"))]
-    assert [done.folder.name for done in run_studies(found, session)] == ["stand_in", "other"]
+def test_several_studies_write_to_folders_of_their_own(tmp_path):
+    done = run_all("stand_in", "other", out=tmp_path)
+    assert [each.folder for each in done] == [tmp_path / "stand_in", tmp_path / "other"]
 
 
 @pytest.mark.parametrize(
