@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import re
 import shutil
 import signal
-import subprocess
+import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import yaml
 
@@ -19,12 +18,10 @@ from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.run.config import InBatches
 from ms_adam.lab.run.processes import Job, start
 from ms_adam.lab.run.results import results, write_json
+from ms_adam.lab.studies.resume import ACCURACY, CHECKPOINTS, LOSS, RESULT, TRAINING
 
-_CURVES = ("loss.csv", "accuracy.csv")
-_SECONDS_BETWEEN_LOOKS = 0.002
+_CURVES = (LOSS, ACCURACY)
 _MOST_TRAININGS = 1000  # one that is over before the kill makes room for the next
-
-Tell = Callable[[str], None]
 
 
 @dataclasses.dataclass
@@ -48,7 +45,7 @@ class Kill:
 
 
 def kill_test(
-    run: InBatches, mode: str, out: Path, kills: int, seed: int, tell: Tell
+    run: InBatches, mode: str, out: Path, kills: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Trains once undisturbed, then again and again with kill -9 and a resume.
 
@@ -72,43 +69,40 @@ def kill_test(
         ExperimentError: A training ended by itself before its last step, or did not go on from a
             checkpoint that was there.
     """
-    _clear(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for pattern in ("undisturbed*", "killed-*", "config.yaml", "kills.json"):  # nothing else
+        for path in out.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     config = run.model_dump(mode="json")
     (out / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    job = {"config": config, "mode": mode, "resume": True}
     tell("the undisturbed training")
-    undisturbed, started = _Training(config, mode, out / "undisturbed"), time.monotonic()
-    undisturbed.wait_for_a_step()
-    start_up = time.monotonic() - started
-    undisturbed.wait_for_the_end()
-    steps = time.monotonic() - started - start_up
-    moments = random.Random(seed)
+    undisturbed, moments = out / "undisturbed", random.Random(seed)
+    whole = _train(job, undisturbed)
     done: list[Kill] = []
     trainings: list[list[str]] = []  # of each finished one, the curves that differ
     while len(done) < kills or done[-1].training > len(trainings):
         number = len(trainings) + 1
         if number > _MOST_TRAININGS:
             raise ExperimentError(f"{len(trainings)} trainings were over before their kill")
-        training = _Training(config, mode, out / f"killed-{number}")
-        killed = False
+        folder = out / f"killed-{number}"
         if len(done) == kills:  # the last training may go on to its end
-            training.process.wait()
+            process = _train(job, folder)
         elif len(done) % 4 == 3:
-            killed = training.kill_after(moments.uniform(0, start_up + steps / 2))
+            process = _train(job, folder, moments.uniform(0, whole.start_up + whole.steps / 2))
         else:
-            training.wait_for_a_step()
-            killed = training.kill_after(moments.uniform(0, steps / 2))
+            process = _train(job, folder, moments.uniform(0, whole.steps / 2), from_start=False)
         if done and done[-1].training == number:
-            done[-1].resumed_after = training.resumed_after()
-            refuse_another_start(done[-1], killed, training.folder)
-        if killed:
-            done.append(training.as_killed(number))
-            tell(_sentence(done, kills, run.steps))
+            done[-1].resumed_after = process.resumed_after
+            refuse_another_start(done[-1], process.killed, folder)
+        if process.killed:
+            done.append(_found(number, folder))
+            tell(f"kill {len(done)} of {kills}: {_sentence(done[-1], run.steps)}")
         else:
-            training.wait_for_the_end()
-            trainings.append(differing(training.folder, undisturbed.folder))
+            trainings.append(differing(folder, undisturbed))
             if not trainings[-1]:
-                shutil.rmtree(training.folder)
-    finished = json.loads((undisturbed.folder / "train.json").read_text(encoding="utf-8"))
+                shutil.rmtree(folder)
+    finished = json.loads((undisturbed / RESULT).read_text(encoding="utf-8"))
     entry = {
         "experiment": run.name,
         "mode": mode,
@@ -123,80 +117,73 @@ def kill_test(
     return content
 
 
-class _Training:
-    """A process that trains in a folder, from what is there."""
+class _Process(NamedTuple):
+    """A process that has ended: how, what it said, and the seconds to its first step and after."""
 
-    def __init__(self, config: dict[str, Any], mode: str, folder: Path):
-        self.folder, self._log = folder, folder.with_suffix(".log")
-        content = {"config": config, "mode": mode, "folder": str(folder)}
-        job = Job("ms_adam.lab.studies.resume.training:work", folder.name, content, self._log)
-        self.process = start(job, events_to_log=True)
+    killed: bool
+    resumed_after: Optional[int]
+    start_up: float
+    steps: float
 
-    def wait_for_a_step(self) -> None:
-        """Returns when the process has written a line of its own, or has ended."""
-        before = self._size()
-        while self.process.poll() is None:
-            now = self._size()
-            # It first cuts off the lines after its checkpoint; a line more is a step.
-            if now > before:
-                return
-            before = now
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-    def wait_for_the_end(self) -> None:
-        if self.process.wait() != 0:
-            raise ExperimentError(
-                f"the training '{self.folder.name}' ended with exit status "
-                f"{self.process.returncode}; its messages: {self._log}"
-            )
+def _train(
+    job: dict[str, Any],
+    folder: Path,
+    kill_after: float = threading.TIMEOUT_MAX,
+    *,
+    from_start: bool = True,
+) -> _Process:
+    """Trains from what is in a folder, until the end or a kill -9.
 
-    def kill_after(self, seconds: float) -> bool:
-        """Kills the process unless it ends before that; whether it was killed."""
-        try:
-            self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-        return self.process.returncode == -signal.SIGKILL
-
-    def as_killed(self, number: int) -> Kill:
-        lines, checkpoints = self.folder / _CURVES[0], self.folder / "checkpoints"
-        names = checkpoints.glob("step-*.ckpt")
-        return Kill(
-            number,
-            max(0, lines.read_bytes().count(b"\n") - 1) if lines.exists() else 0,
-            max((int(path.stem[len("step-") :]) for path in names), default=None),
-            any(checkpoints.glob("unfinished*")),
+    Args:
+        job: That of `training.work`, without the folder.
+        folder: Its log has the same name.
+        kill_after: Seconds.
+        from_start: Whether they count from the start of the process, or from its first step.
+    """
+    log = folder.with_suffix(".log")
+    content = {**job, "folder": str(folder)}
+    began, first_step, resumed_after = time.monotonic(), None, None
+    with start(Job(TRAINING, folder.name, content, log)) as process:
+        killer = threading.Timer(kill_after, process.kill)
+        killer.daemon = True  # Ctrl-C does not wait for it
+        if from_start:
+            killer.start()
+        for line in process.stdout:
+            event = json.loads(line)
+            resumed_after = event.get("resumed_after", resumed_after)
+            if event["event"] == "progress" and first_step is None:
+                first_step = time.monotonic()
+                if not from_start:
+                    killer.start()
+        killer.cancel()
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise ExperimentError(
+            f"the training '{folder.name}' ended with exit status {process.returncode}; its "
+            f"messages: {log}"
         )
-
-    def resumed_after(self) -> Optional[int]:
-        said = self._log.read_text(errors="replace")
-        match = re.search(r'"message": "goes on after step (\d+),', said)
-        return int(match[1]) if match else None
-
-    def _size(self) -> int:
-        try:
-            return (self.folder / _CURVES[0]).stat().st_size
-        except FileNotFoundError:
-            return 0
+    ended = time.monotonic()
+    first_step = first_step or ended
+    killed = process.returncode != 0
+    return _Process(killed, resumed_after, first_step - began, ended - first_step)
 
 
-def _clear(out: Path) -> None:
-    """Removes an earlier kill test, and nothing else."""
-    out.mkdir(parents=True, exist_ok=True)
-    for pattern in ("undisturbed*", "killed-*", "config.yaml", "kills.json"):
-        for path in out.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _found(training: int, folder: Path) -> Kill:
+    """Looks at what a killed process left."""
+    losses, checkpoints = folder / LOSS, folder / CHECKPOINTS
+    steps = (int(path.stem[len("step-") :]) for path in checkpoints.glob("step-*.ckpt"))
+    return Kill(
+        training,
+        max(0, losses.read_bytes().count(b"\n") - 1) if losses.exists() else 0,
+        max(steps, default=None),
+        any(checkpoints.glob("unfinished*")),
+    )
 
 
-def _sentence(done: list[Kill], kills: int, steps: int) -> str:
-    kill = done[-1]
+def _sentence(kill: Kill, steps: int) -> str:
     newest = "no checkpoint" if kill.checkpoint is None else f"checkpoint {kill.checkpoint}"
     half = ", one half written" if kill.half_written else ""
-    return (
-        f"kill {len(done)} of {kills}: training {kill.training}, after step {kill.lines} of "
-        f"{steps}, {newest}{half}"
-    )
+    return f"training {kill.training}, after step {kill.lines} of {steps}, {newest}{half}"
 
 
 def refuse_another_start(kill: Kill, killed: bool, folder: Path) -> None:
