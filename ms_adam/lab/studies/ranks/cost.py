@@ -72,8 +72,7 @@ def state_bytes(parameters: int, ranks: int, sharded: bool) -> float:
 
 def sent_bytes(parameters: int, ranks: int, sharded: bool) -> float:
     """Returns the bytes that a rank sends in a step."""
-    messages = 3 if sharded else 2
-    return messages * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
+    return (3 if sharded else 2) * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
 
 
 def step_seconds(
@@ -91,11 +90,9 @@ def step_seconds(
     """
     parameters = sum(sizes)
     update = UPDATE_BYTES * memory_byte * parameters / (ranks if sharded else 1)
-    seconds = alone / ranks + update
-    if wire.cores:
-        seconds *= ranks
+    seconds = (alone / ranks + update) * (ranks if wire.cores else 1)
     if ranks > 1:
         seconds += sum(wire.all_reduce(PARAMETER_BYTES * size, ranks) for size in sizes)
-    if ranks > 1 and sharded:
-        seconds += wire.all_gather(PARAMETER_BYTES * parameters, ranks)
+        if sharded:
+            seconds += wire.all_gather(PARAMETER_BYTES * parameters, ranks)
     return seconds

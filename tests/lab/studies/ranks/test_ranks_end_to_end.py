@@ -14,7 +14,7 @@ from lab.studies.ranks.processes import left_of, paths_of_tests
 from lab.studies.ranks.small_ranks import ranks_config
 
 from ms_adam.lab.run.study import Session
-from ms_adam.lab.studies.ranks.config import RanksConfig
+from ms_adam.lab.studies.ranks.study import RanksConfig
 from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END
 from ms_adam.lab.studies.ranks.study import STUDY
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lab.studies.ranks.small_ranks import ranks_config
 
-from ms_adam.lab.studies.ranks.config import RanksConfig
+from ms_adam.lab.studies.ranks.study import RanksConfig
 from ms_adam.lab.studies.ranks.study import _distance, verdicts
 
 CONFIG = RanksConfig.model_validate(ranks_config())
