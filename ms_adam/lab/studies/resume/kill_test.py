@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import shutil
@@ -24,46 +23,22 @@ _CURVES = (LOSS, ACCURACY)
 _MOST_TRAININGS = 1000  # one that is over before the kill makes room for the next
 
 
-@dataclasses.dataclass
-class Kill:
-    """One kill -9.
-
-    Attributes:
-        training: The number of the training, from 1.
-        lines: Whole lines in its loss.csv.
-        checkpoint: The step of its newest checkpoint; None if there was none.
-        half_written: Whether a checkpoint was being written.
-        resumed_after: The step after which the next process said it goes on; None if it said
-            nothing: it started at the first step, or was itself killed before.
-    """
-
-    training: int
-    lines: int
-    checkpoint: Optional[int]
-    half_written: bool
-    resumed_after: Optional[int] = None
-
-
 def kill_test(
     run: InBatches, mode: str, out: Path, kills: int, seed: int, tell: Callable[[str], None]
 ) -> dict[str, Any]:
     """Trains once undisturbed, then again and again with kill -9 and a resume.
 
     Three kills in four come while steps are made, the fourth at any moment since the process
-    started, when it reads its data or its checkpoint. A training that gets to its end is compared
-    with the undisturbed one, and the next begins.
+    started, when it reads its data or its checkpoint. The seed decides the moments. A training that
+    gets to its end is compared with the undisturbed one, and the next begins. Many checkpoints make
+    more kills meet the writing of one.
 
-    Args:
-        run: What to train; many checkpoints make more kills meet the writing of one.
-        mode: "graph" or "pynative".
-        out: Gets ``undisturbed``, ``killed-1`` and so on, ``config.yaml`` and ``kills.json``. Those
-            of an earlier test are removed.
-        kills: How many.
-        seed: Decides the moments.
-        tell: Is given a line about each kill.
+    The folder gets ``undisturbed``, ``killed-1`` and so on, ``config.yaml`` and ``kills.json``;
+    those of an earlier test are removed.
 
     Returns:
-        The content of ``kills.json``: ``kills``; and ``trainings``, with what differs in each.
+        The content of ``kills.json``: ``kills``, see `_found`; and ``trainings``, with what differs
+        in each.
 
     Raises:
         ExperimentError: A training ended by itself before its last step, or did not go on from a
@@ -79,9 +54,9 @@ def kill_test(
     tell("the undisturbed training")
     undisturbed, moments = out / "undisturbed", random.Random(seed)
     whole = _train(job, undisturbed)
-    done: list[Kill] = []
+    done: list[dict[str, Any]] = []
     trainings: list[list[str]] = []  # of each finished one, the curves that differ
-    while len(done) < kills or done[-1].training > len(trainings):
+    while len(done) < kills or done[-1]["training"] > len(trainings):
         number = len(trainings) + 1
         if number > _MOST_TRAININGS:
             raise ExperimentError(f"{len(trainings)} trainings were over before their kill")
@@ -92,12 +67,16 @@ def kill_test(
             process = _train(job, folder, moments.uniform(0, whole.start_up + whole.steps / 2))
         else:
             process = _train(job, folder, moments.uniform(0, whole.steps / 2), from_start=False)
-        if done and done[-1].training == number:
-            done[-1].resumed_after = process.resumed_after
+        if done and done[-1]["training"] == number:
+            done[-1]["resumed_after"] = process.resumed_after
             refuse_another_start(done[-1], process.killed, folder)
         if process.killed:
-            done.append(_found(number, folder))
-            tell(f"kill {len(done)} of {kills}: {_sentence(done[-1], run.steps)}")
+            done.append(kill := _found(number, folder))
+            newest = f"checkpoint {kill['checkpoint']}" if kill["checkpoint"] else "no checkpoint"
+            tell(
+                f"kill {len(done)} of {kills}: training {number}, after step {kill['lines']} of "
+                f"{run.steps}, {newest}{', one half written' if kill['half_written'] else ''}"
+            )
         else:
             trainings.append(differing(folder, undisturbed))
             if not trainings[-1]:
@@ -109,7 +88,7 @@ def kill_test(
         "steps": run.steps,
         "steps_between_checkpoints": config["checkpoints"]["every_steps"],
         "seed": seed,
-        "kills": [dataclasses.asdict(kill) for kill in done],
+        "kills": done,
         "trainings": [{"differing": names} for names in trainings],
     }
     content = results([entry], [finished["environment"]["device_target"]])
@@ -133,13 +112,10 @@ def _train(
     *,
     from_start: bool = True,
 ) -> _Process:
-    """Trains from what is in a folder, until the end or a kill -9.
+    """Trains from what is in a folder, until the end or a kill -9 after so many seconds.
 
-    Args:
-        job: That of `training.work`, without the folder.
-        folder: Its log has the same name.
-        kill_after: Seconds.
-        from_start: Whether they count from the start of the process, or from its first step.
+    They count from the start of the process, or else from its first step. The job is that of
+    `training.work`, without the folder.
     """
     log = folder.with_suffix(".log")
     content = {**job, "folder": str(folder)}
@@ -168,31 +144,33 @@ def _train(
     return _Process(killed, resumed_after, first_step - began, ended - first_step)
 
 
-def _found(training: int, folder: Path) -> Kill:
-    """Looks at what a killed process left."""
+def _found(training: int, folder: Path) -> dict[str, Any]:
+    """Looks at what the kill of a training left.
+
+    Returns:
+        ``training``, its number, from 1; ``lines``, whole ones in its loss.csv; ``checkpoint``, the
+        step of its newest one, or None; ``half_written``, whether another was being written; and
+        ``resumed_after``, the step after which the next process says that it goes on, None until
+        then: it may start at the first step, or be killed before it says anything.
+    """
     losses, checkpoints = folder / LOSS, folder / CHECKPOINTS
     steps = (int(path.stem[len("step-") :]) for path in checkpoints.glob("step-*.ckpt"))
-    return Kill(
-        training,
-        max(0, losses.read_bytes().count(b"\n") - 1) if losses.exists() else 0,
-        max(steps, default=None),
-        any(checkpoints.glob("unfinished*")),
-    )
+    return {
+        "training": training,
+        "lines": max(0, losses.read_bytes().count(b"\n") - 1) if losses.exists() else 0,
+        "checkpoint": max(steps, default=None),
+        "half_written": any(checkpoints.glob("unfinished*")),
+        "resumed_after": None,
+    }
 
 
-def _sentence(kill: Kill, steps: int) -> str:
-    newest = "no checkpoint" if kill.checkpoint is None else f"checkpoint {kill.checkpoint}"
-    half = ", one half written" if kill.half_written else ""
-    return f"training {kill.training}, after step {kill.lines} of {steps}, {newest}{half}"
-
-
-def refuse_another_start(kill: Kill, killed: bool, folder: Path) -> None:
+def refuse_another_start(kill: dict[str, Any], killed: bool, folder: Path) -> None:
     """Refuses a process that ignored its checkpoint: it would have the same curve anyway."""
-    said_nothing_yet = killed and kill.resumed_after is None
-    if kill.resumed_after != kill.checkpoint and not said_nothing_yet:
+    there, after = kill["checkpoint"], kill["resumed_after"]
+    said_nothing_yet = killed and after is None
+    if after != there and not said_nothing_yet:
         raise ExperimentError(
-            f"{folder}: had checkpoint {kill.checkpoint}, but the training went on after "
-            f"{kill.resumed_after}"
+            f"{folder}: had checkpoint {there}, but the training went on after {after}"
         )
 
 

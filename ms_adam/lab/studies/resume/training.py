@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,15 @@ def work(job: dict[str, Any], events: Events) -> None:
     started = time.perf_counter()
     enter(job["mode"])
     run, out = TrainingRun.model_validate(job["config"]), Path(job["folder"])
-    with _locked(out), contextlib.ExitStack() as stack:
+    out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        lock = stack.enter_context(open(out / ".lock", "w"))
+        try:
+            # Two processes would mix their lines and files. The lock ends with the process, however
+            # that ends.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExperimentError(f"{out}: another process trains in this folder") from None
         files = CheckpointFiles(out / CHECKPOINTS, run.checkpoints.keep)
         if not job["resume"] and (files.paths() or (out / LOSS).exists()):
             raise ExperimentError(
@@ -116,19 +123,6 @@ def work(job: dict[str, Any], events: Events) -> None:
             "seconds": time.perf_counter() - started,  # of this process
         }
         write_json(out / RESULT, results([entry], [mindspore.get_context("device_target")]))
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second process out of the folder: the two would mix their lines and files."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".lock", "w") as lock:
-        try:
-            # The lock ends with the process, however that ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExperimentError(f"{out}: another process trains in this folder") from None
-        yield
 
 
 def _build_optimizer(run: TrainingRun, model: nn.Cell) -> ms_adam.Adam:

@@ -27,14 +27,10 @@ def follow(method: Any, gradient: Callable, start: Any, steps: int) -> np.ndarra
 
     Args:
         method: As `ms_adam.reference.Method`.
-        gradient: Takes weights, a float64 array, and the number of steps made; returns the gradient
-            there.
-        start: The first weights.
-        steps: Number of steps.
+        gradient: Takes weights and the number of steps made; returns the gradient there.
 
     Returns:
-        The weights before each step and after the last: float64, shape (steps + 1, number of
-        weights).
+        The weights before each step and after the last, shape (steps + 1, number of weights).
     """
     weights = np.array(start, dtype=np.float64)
     points = np.empty((steps + 1, *weights.shape))
@@ -224,13 +220,8 @@ def compare(
 ) -> dict[str, Any]:
     """Measures how far a MindSpore path is from float64 methods that are given its gradients.
 
-    The steps count as long as every number is finite.
-
-    Args:
-        counterpart: The optimizer that made the path.
-        asked: The method that a config asks for, which it may not compute.
-        points: The path, shape (steps + 1, 2).
-        gradients: The gradients that it was given, shape (steps, 2).
+    The counterpart made the path, and may not compute the method that a config asks for. The steps
+    count as long as every number is finite.
 
     Returns:
         ``optimizer``, ``same_formula`` and ``differences`` of the counterpart; ``distance``, the

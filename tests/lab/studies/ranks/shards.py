@@ -21,51 +21,41 @@ from ms_adam.lab.train import TrainStep
 
 SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
 STEPS = 3
+MASTERS = {"dtypes": ["float16", "bfloat16", "float32"], "master_weights": True}
+LAZY = {"use_lazy": True, "sparse": True}
+TABLE = {"shapes": [(300, 4), (3,), (2, 2)]}
+CLIPPED, COMPOSITE = {"max_grad_norm": 0.5}, {"backend": "composite"}
 CASES = {
     "Adam": {},
     "AdamW": {"optimizer": "AdamW", "weight_decay": 0.1},
     "AMSGrad": {"use_amsgrad": True},
     "Nesterov, L2": {"use_nesterov": True, "weight_decay": 0.1},
-    "clipping": {"max_grad_norm": 0.5},
-    "clipping, composite": {"max_grad_norm": 0.5, "backend": "composite"},
+    "clipping": CLIPPED,
+    "clipping, composite": {**CLIPPED, **COMPOSITE},
     "flat": {"flat_state": True},
-    "flat, clipping, AMSGrad": {"flat_state": True, "max_grad_norm": 0.5, "use_amsgrad": True},
+    "flat, clipping, AMSGrad": {"flat_state": True, **CLIPPED, "use_amsgrad": True},
     "primitive": {"backend": "primitive"},
-    "composite": {"backend": "composite"},
+    "composite": COMPOSITE,
     "float16": {"dtypes": ["float16"]},
     "dtypes": {"dtypes": ["float16", "float32", "bfloat16", "float64"]},
-    "dtypes, composite": {"dtypes": ["float16", "float32"], "backend": "composite"},
-    "master weights, composite": {
-        "dtypes": ["float16", "bfloat16", "float32"],
-        "master_weights": True,
-        "backend": "composite",
-    },
-    "master weights": {"dtypes": ["float16", "bfloat16", "float32"], "master_weights": True},
-    "master weights, clipping": {
-        "dtypes": ["float16", "bfloat16", "float32"],
-        "master_weights": True,
-        "max_grad_norm": 0.5,
-    },
+    "dtypes, composite": {"dtypes": ["float16", "float32"], **COMPOSITE},
+    "master weights, composite": {**MASTERS, **COMPOSITE},
+    "master weights": MASTERS,
+    "master weights, clipping": {**MASTERS, **CLIPPED},
     "groups": {"groups": True},
-    "groups, clipping": {"groups": True, "max_grad_norm": 0.5},
+    "groups, clipping": {"groups": True, **CLIPPED},
     "one parameter": {"shapes": [(6, 2)]},
     "one number": {"shapes": [()]},
-    "one parameter, composite": {"shapes": [(6, 2)], "backend": "composite"},
-    "one large table": {"shapes": [(300, 4), (3,), (2, 2)]},
-    "one large table, composite": {"shapes": [(300, 4), (3,), (2, 2)], "backend": "composite"},
+    "one parameter, composite": {"shapes": [(6, 2)], **COMPOSITE},
+    "one large table": TABLE,
+    "one large table, composite": {**TABLE, **COMPOSITE},
     "empty": {"shapes": [(0, 3), (4,), (2,)]},
-    "large": {"shapes": [(900, 90), (70000,), (33, 7)], "max_grad_norm": 0.5},
-    "lazy": {"use_lazy": True, "sparse": True},
-    "lazy, flat, master weights": {
-        "use_lazy": True,
-        "sparse": True,
-        "dtypes": ["float16"],
-        "flat_state": True,
-        "master_weights": True,
-    },
+    "large": {"shapes": [(900, 90), (70000,), (33, 7)], **CLIPPED},
+    "lazy": LAZY,
+    "lazy, flat, master weights": {**LAZY, **MASTERS, "dtypes": ["float16"], "flat_state": True},
     "lazy, groups": {"use_lazy": True, "groups": True},
-    "lazy, clipping": {"use_lazy": True, "sparse": True, "max_grad_norm": 0.5},
-    "lazy, composite": {"use_lazy": True, "sparse": True, "backend": "composite"},
+    "lazy, clipping": {**LAZY, **CLIPPED},
+    "lazy, composite": {**LAZY, **COMPOSITE},
     "sparse": {"sparse": True},
 }
 
@@ -95,14 +85,11 @@ def make(case, sharded):
 
 
 def gradient(parameter, random, sparse):
-    dtype = parameter.dtype
-    if sparse and parameter.ndim == 2 and parameter.shape[0] > 4:
-        rows = random.integers(0, parameter.shape[0], 4)
-        return (
-            Tensor(rows, ms.int32),
-            Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype),
-        )
-    return Tensor(np.asarray(random.standard_normal(parameter.shape)), dtype)
+    dtype, shape = parameter.dtype, parameter.shape
+    if sparse and parameter.ndim == 2 and shape[0] > 4:
+        rows = Tensor(random.integers(0, shape[0], 4), ms.int32)
+        return rows, Tensor(random.standard_normal((4, *shape[1:])), dtype)
+    return Tensor(np.asarray(random.standard_normal(shape)), dtype)
 
 
 def run(optimizer, steps, seed, sparse):
@@ -139,10 +126,6 @@ def held(optimizer):
     return sum(value.nbytes for value in own)
 
 
-def weights(optimizer):
-    return {parameter.name: parameter for parameter in optimizer.parameters}
-
-
 def tag(name):
     """The name of a case's files."""
     return name.replace(" ", "_").replace(",", "")
@@ -150,13 +133,14 @@ def tag(name):
 
 def go(optimizer, sparse):
     """Makes steps, then one more, restores the state before it, and goes on; returns all bits."""
+    weights = {parameter.name: parameter for parameter in optimizer.parameters}
     run(optimizer, STEPS, 1, sparse)
     state = ms_adam.gather_state(optimizer)
-    found = {"after steps": bits_of(weights(optimizer)), "state": bits_of(state)}
+    found = {"after steps": bits_of(weights), "state": bits_of(state)}
     run(optimizer, 1, 3, sparse)
     ms_adam.load_state(optimizer, state)
     run(optimizer, 2, 2, sparse)
-    found["gone on"] = bits_of(weights(optimizer))
+    found["gone on"] = bits_of(weights)
     found["state gone on"] = bits_of(ms_adam.gather_state(optimizer))
     return found
 

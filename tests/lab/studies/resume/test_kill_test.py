@@ -9,7 +9,7 @@ from lab.studies.resume.training_config import small_run
 
 from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.studies.resume import kill_test as killing
-from ms_adam.lab.studies.resume.kill_test import Kill, differing, kill_test, refuse_another_start
+from ms_adam.lab.studies.resume.kill_test import differing, kill_test, refuse_another_start
 
 
 def killed(run, folder, kills):
@@ -46,10 +46,10 @@ def test_a_training_that_fails_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_start_from_elsewhere_is_an_error(tmp_path):
-    kill = Kill(1, 12, checkpoint=10, half_written=False, resumed_after=5)
+    kill = {"checkpoint": 10, "resumed_after": 5}
     with pytest.raises(ExperimentError, match="had checkpoint 10, but .* went on after 5"):
         refuse_another_start(kill, True, tmp_path)
-    kill.resumed_after = None
+    kill["resumed_after"] = None
     refuse_another_start(kill, True, tmp_path)  # killed before it said anything
     with pytest.raises(ExperimentError, match="had checkpoint 10, but .* after None"):
         refuse_another_start(kill, False, tmp_path)
