@@ -26,17 +26,11 @@ PARAMETER_BYTES, STATE_BYTES, UPDATE_BYTES = 4, 8, 28
 
 
 class Wire(NamedTuple):
-    """The speed of messages.
+    """The speed of messages."""
 
-    Attributes:
-        hop: Seconds for an empty message from one rank to the next.
-        byte: Seconds for a byte.
-        cores: Cores of the machine that the ranks share; None if each has its own.
-    """
-
-    hop: float
-    byte: float
-    cores: Optional[int] = None
+    hop: float  # seconds for an empty message from one rank to the next
+    byte: float  # seconds for a byte
+    cores: Optional[int] = None  # of the machine that the ranks share; None if each has its own
 
     def all_reduce(self, size: float, ranks: int) -> float:
         """Returns the seconds for the sum of `size` bytes from each rank."""

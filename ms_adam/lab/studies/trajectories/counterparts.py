@@ -31,21 +31,13 @@ ROUNDING = 2.0**-24  # half the distance of neighbouring float32, relative
 
 @dataclasses.dataclass(frozen=True)
 class Counterpart:
-    """A MindSpore optimizer.
+    """A MindSpore optimizer."""
 
-    Attributes:
-        name: Its class, with the options that make it another optimizer.
-        arguments: Its arguments besides the parameters.
-        computes: The method that it really computes.
-        roundings: K_t of step t, counted from 1.
-        differences: How its formula differs from the one that was asked for; empty if it does not.
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
-    computes: reference.Method
-    roundings: Callable[[int], float]
-    differences: str = ""
+    name: str  # its class, with the options that make it another optimizer
+    arguments: Mapping[str, Any]  # besides the parameters
+    computes: reference.Method  # what it really computes
+    roundings: Callable[[int], float]  # K_t of step t, counted from 1
+    differences: str = ""  # of its formula to the one that was asked for
 
     def build(self, parameters: list) -> Any:
         """Returns the optimizer of a list of parameters."""
@@ -55,19 +47,13 @@ class Counterpart:
 
 
 class _Row(NamedTuple):
-    """The MindSpore optimizer of a method.
-
-    Attributes:
-        name: As `Counterpart.name`.
-        arguments: Of the method.
-        roundings: Of the method and t.
-        instead: Attributes of the method that it lacks: (name, the value in whose place it has
-            another, or None for any, that other value, the difference in words).
-    """
+    """The `Counterpart` of any method of a class, as functions of the method."""
 
     name: str
     arguments: Callable[[Any], dict[str, Any]]
     roundings: Callable[[Any, int], float]
+    # What it lacks: an attribute of the method; the value in whose place it has another, or None
+    # for any; that other value; the difference in words.
     instead: tuple[tuple[str, Any, Any, str], ...] = ()
 
 
