@@ -26,17 +26,11 @@ PARAMETER_BYTES, STATE_BYTES, UPDATE_BYTES = 4, 8, 28
 
 
 class Wire(NamedTuple):
-    """The speed of messages.
+    """The speed of messages."""
 
-    Attributes:
-        hop: Seconds for an empty message from one rank to the next.
-        byte: Seconds for a byte.
-        cores: Cores of the machine that the ranks share; None if each has its own.
-    """
-
-    hop: float
-    byte: float
-    cores: Optional[int] = None
+    hop: float  # seconds for an empty message from one rank to the next
+    byte: float  # seconds for a byte
+    cores: Optional[int] = None  # of the machine that the ranks share; None if each has its own
 
     def all_reduce(self, size: float, ranks: int) -> float:
         """Returns the seconds for the sum of `size` bytes from each rank."""
@@ -72,8 +66,7 @@ def state_bytes(parameters: int, ranks: int, sharded: bool) -> float:
 
 def sent_bytes(parameters: int, ranks: int, sharded: bool) -> float:
     """Returns the bytes that a rank sends in a step."""
-    messages = 3 if sharded else 2
-    return messages * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
+    return (3 if sharded else 2) * PARAMETER_BYTES * parameters * (ranks - 1) / ranks
 
 
 def step_seconds(
@@ -91,11 +84,9 @@ def step_seconds(
     """
     parameters = sum(sizes)
     update = UPDATE_BYTES * memory_byte * parameters / (ranks if sharded else 1)
-    seconds = alone / ranks + update
-    if wire.cores:
-        seconds *= ranks
+    seconds = (alone / ranks + update) * (ranks if wire.cores else 1)
     if ranks > 1:
         seconds += sum(wire.all_reduce(PARAMETER_BYTES * size, ranks) for size in sizes)
-    if ranks > 1 and sharded:
-        seconds += wire.all_gather(PARAMETER_BYTES * parameters, ranks)
+        if sharded:
+            seconds += wire.all_gather(PARAMETER_BYTES * parameters, ranks)
     return seconds

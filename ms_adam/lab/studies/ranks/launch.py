@@ -21,27 +21,29 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
+
+import psutil  # which msrun needs too
 
 from ms_adam.lab.errors import ExperimentError
 
 JOB, EVENTS = "job.json", "events.jsonl"
 DONE = "done"  # a rank's last word after its job
 SCHEDULER = "scheduler"
-_PR_SET_PDEATHSIG = 1  # of Linux, <sys/prctl.h>
-# Runs a command that the kernel kills when this process ends. Popen's preexec_fn is not
-# safe in a process with threads (Python's documentation of subprocess), and MindSpore has many.
-_RUN_WITH_PARENT = f"""
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.argv[2], sys.argv[2:])
-"""
 SECONDS_TO_END = 5  # at most, after a rank is lost; mostly a margin for a busy machine
 _SECONDS_BETWEEN_LOOKS = 0.1
 # An environment variable of msrun and of every process that it starts, by which they are found:
 # msrun's ranks lead sessions of their own, and have no parent any more when msrun is killed.
 _MARK = "MS_ADAM_LAUNCH"
+# Popen's preexec_fn could call `end_with_parent` too, but is not safe in a process with threads
+# (Python's documentation of subprocess), and MindSpore has many.
+_MSRUN = """
+import os, runpy, sys
+from ms_adam.lab.studies.ranks.launch import end_with_parent
+end_with_parent()
+if os.getppid() == int(sys.argv.pop(1)):
+    runpy.run_module("mindspore.parallel.cluster.run", run_name="__main__")
+"""
 
 
 class RankError(ExperimentError):
@@ -76,8 +78,7 @@ def launch(
     with open(folder / "msrun.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-c", _RUN_WITH_PARENT, str(os.getpid())),
-                *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
+                *(sys.executable, "-c", _MSRUN, str(os.getpid())),
                 f"--worker_num={workers}",
                 f"--local_worker_num={workers}",
                 f"--master_port={free_port()}",
@@ -92,56 +93,57 @@ def launch(
             env=variables,
             start_new_session=True,
         )
-    with _all_ended(process, mark), open(folder / EVENTS, encoding="utf-8") as events:
-        running, failure = True, None
-        while running and failure is None:
-            running = process.poll() is None
-            for line in _complete_lines(events):
-                yield json.loads(line)
-            failure = _failure(folder, workers)
-            if running:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if failure is None and process.returncode != 0:
-        failure = f"msrun ended with status {process.returncode}"
+    try:
+        with open(folder / EVENTS, encoding="utf-8") as events:
+            running, failure, unread = True, None, ""
+            while running and failure is None:
+                running = process.poll() is None
+                *lines, unread = (unread + events.read()).split("\n")
+                yield from map(json.loads, lines)
+                failure = _failure(folder, workers)
+                if running:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+    finally:
+        process.kill()  # first, so that it starts no more
+        status = process.wait()
+        while left := _marked(mark):  # killed processes take a moment to end
+            for one in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    if failure is None and status != 0:
+        failure = f"msrun ended with status {status}"
     if failure is not None:
         raise RankError(f"{failure}; all ranks were ended\n  their logs: {folder}")
 
 
-def _complete_lines(stream) -> Iterator[str]:
-    while True:
-        at = stream.tell()
-        line = stream.readline()
-        if not line.endswith("\n"):
-            stream.seek(at)
-            return
-        yield line
+def _marked(mark: str) -> list[psutil.Process]:
+    """Returns the processes of a launch."""
+    found = psutil.process_iter(["environ"])  # None of those that it may not read
+    return [one for one in found if (one.info["environ"] or {}).get(_MARK) == mark]
 
 
 def _failure(folder: Path, workers: int) -> Optional[str]:
     """Returns the first failure in words; None if nothing has failed so far."""
-    names = [SCHEDULER, *range(workers)]
-    gone = [name for name in names if _is_gone(folder / f"process_{name}")]
+    titles = {str(rank): f"rank {rank} of {workers}" for rank in range(workers)}
+    titles = {SCHEDULER: "the scheduler", **titles}
+    gone = [name for name in titles if _is_gone(folder / f"process_{name}")]
     # Read after `gone`: a process that ends in order reports it first, the scheduler after all
     # ranks.
-    ended = {name: folder / f"ended_{name}.json" for name in names}
-    reports = {name: path for name, path in ended.items() if path.exists()}
-    for name in sorted(reports, key=lambda name: reports[name].stat().st_mtime_ns):
-        message = json.loads(reports[name].read_text(encoding="utf-8"))
+    paths = sorted(folder.glob("ended_*.json"), key=lambda path: path.stat().st_mtime_ns)
+    reports = {path.stem[len("ended_") :]: json.loads(path.read_text("utf-8")) for path in paths}
+    for name, message in reports.items():
         if message != DONE:
-            return f"{_title(name, workers)} failed: {message}"
-    if all(rank in reports for rank in range(workers)):
+            return f"{titles[name]} failed: {message}"
+    if reports.keys() >= titles.keys() - {SCHEDULER}:
         return None
     for name in gone:
         if name not in reports:
-            return f"{_title(name, workers)} was killed or crashed"
+            return f"{titles[name]} was killed or crashed"
     log = (folder / "msrun.log").read_text(encoding="utf-8", errors="replace")
     if "exit with exception" in log:
         return f"a rank of {workers} ended before it could tell why"
     return None
-
-
-def _title(name: Union[str, int], workers: int) -> str:
-    return "the scheduler" if name == SCHEDULER else f"rank {name} of {workers}"
 
 
 def _is_gone(path: Path) -> bool:
@@ -149,45 +151,18 @@ def _is_gone(path: Path) -> bool:
     if not path.exists():
         return False
     try:
-        status = Path("/proc", path.read_text(encoding="utf-8"), "stat").read_text(encoding="utf-8")
-    except OSError:
+        status = psutil.Process(int(path.read_text(encoding="utf-8"))).status()
+    except psutil.NoSuchProcess:
         return True
-    return status.rpartition(")")[2].split()[0] in "ZX"  # its parent has not noticed yet
+    return status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)  # its parent has not noticed yet
 
 
 def free_port() -> int:
     """Returns a port that nobody listens at now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
 
 
 def end_with_parent() -> None:
     """Has the kernel kill this process when its parent ends, even if that is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _all_ended(process: subprocess.Popen, mark: str) -> Iterator[None]:
-    """Ends msrun, the ranks and the scheduler at the end of the block, however that ends."""
-    try:
-        yield
-    finally:
-        process.kill()  # first, so that it starts no more
-        process.wait()
-        while left := _marked(mark):  # killed processes take a moment to end
-            for number in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(number, signal.SIGKILL)
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-def _marked(mark: str) -> list[int]:
-    """Returns the processes of a launch."""
-    wanted, found = f"{_MARK}={mark}".encode(), []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it has just ended, or belongs to another user
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of Linux, <sys/prctl.h>

@@ -14,23 +14,26 @@ from ms_adam.lab.studies.ranks.launch import DONE, EVENTS, JOB, SCHEDULER, end_w
 
 
 class Ranks:
-    """This rank among the others.
+    """This rank among the others, which it joins; its number, and how many ranks there are."""
 
-    Attributes:
-        rank, count: Its number, and how many ranks there are.
-        folder: The folder of the launch.
-    """
+    def __init__(self, folder: Path, mode: str):
+        enter(mode)
+        import mindspore
+        from mindspore import communication, ops
 
-    def __init__(self, folder: Path, rank: int, count: int):
-        self.folder, self.rank, self.count = folder, rank, count
+        communication.init()
+        self.folder = folder
+        self.rank, self.count = communication.get_rank(), communication.get_group_size()
+        mindspore.set_auto_parallel_context(
+            parallel_mode="data_parallel", gradients_mean=True, device_num=self.count
+        )
+        self._all_reduce = ops.AllReduce()
+        self._one = mindspore.Tensor([1.0], mindspore.float32)
 
     def meet(self) -> None:
         """Waits until all ranks have come here."""
-        import mindspore
-        from mindspore import ops
-
         if self.count > 1:
-            ops.AllReduce()(mindspore.Tensor([1.0], mindspore.float32)).asnumpy()
+            self._all_reduce(self._one).asnumpy()
 
     def tell(self, event: str, **values) -> None:
         """Sends an event to the launching process; only rank 0 does."""
@@ -46,15 +49,13 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
     """
     end_with_parent()  # msrun, which ends with the launching process
     folder = Path(sys.argv[1])
-    # msrun runs the module once more as its scheduler, which stays in `_join`, and calls it rank 0.
+    # msrun runs the module once more as its scheduler, which stays in communication.init(), and
+    # calls it rank 0.
     name = SCHEDULER if os.environ["MS_ROLE"] == "MS_SCHED" else os.environ["RANK_ID"]
     _write(folder / f"process_{name}", str(os.getpid()))
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     try:
-        _join(job["mode"])
-        from mindspore import communication
-
-        work(job, Ranks(folder, communication.get_rank(), communication.get_group_size()))
+        work(job, Ranks(folder, job["mode"]))
     # The boundary of the process: the message goes to the launching process, the trace to the log.
     except Exception as error:
         traceback.print_exc()
@@ -64,19 +65,6 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
         os._exit(1)  # at once: MindSpore would first wait 30 s for ranks that wait for this one
     _write(folder / f"ended_{name}.json", json.dumps(DONE))
     return 0
-
-
-def _join(mode: str) -> None:
-    enter(mode)
-    import mindspore
-    from mindspore import communication
-
-    communication.init()
-    mindspore.set_auto_parallel_context(
-        parallel_mode="data_parallel",
-        gradients_mean=True,
-        device_num=communication.get_group_size(),
-    )
 
 
 def _write(path: Path, text: str) -> None:

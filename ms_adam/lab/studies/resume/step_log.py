@@ -21,13 +21,22 @@ class StepLog:
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], step: int):
-        self._header = ",".join(columns).encode() + b"\n"
+        header = ",".join(columns).encode() + b"\n"
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 (closed by __exit__)
         self._file.seek(0)
-        self.last_step, end = self._sound(self._file.read(), step)
-        self._file.truncate(end)
-        if end == 0:
-            self._file.write(self._header)
+        first, *lines = self._file.read().splitlines(keepends=True) or [b""]
+        self.last_step, end = 0, len(header)
+        for line in lines if first == header else ():
+            number, *others = line.split(b",")
+            whole = line.endswith(b"\n") and len(others) == len(columns) - 1
+            if not (whole and number.isdigit() and self.last_step < int(number) <= step):
+                break
+            self.last_step, end = int(number), end + len(line)
+        if first == header:
+            self._file.truncate(end)
+        else:
+            self._file.truncate(0)
+            self._file.write(header)
 
     def __enter__(self) -> StepLog:
         return self
@@ -41,17 +50,3 @@ class StepLog:
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
-
-    def _sound(self, content: bytes, step: int) -> tuple[int, int]:
-        """The last step up to `step` before the first fault, and the end of its line."""
-        last, end = 0, 0
-        if not content.startswith(self._header):
-            return last, end
-        end = len(self._header)
-        for line in content[end:].splitlines(keepends=True):
-            number, *others = line.split(b",")
-            whole = line.endswith(b"\n") and len(others) == self._header.count(b",")
-            if not (whole and number.isdigit() and last < int(number) <= step):
-                break
-            last, end = int(number), end + len(line)
-        return last, end

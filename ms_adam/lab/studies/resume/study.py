@@ -1,21 +1,24 @@
 """One training that can be stopped at any moment, and the test that kills it.
 
-Without the option ``kills`` it trains in the mode that the option ``mode`` says, in this process;
-with it, it is killed so many times.
+Without the option ``kills`` it trains in the mode that the option ``mode`` says; with it, it is
+killed so many times.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional
 
 from pydantic import Field
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict
-from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.run.config import Checkpoints, Count, Data, InBatches, Model, Number, Section, Seed
+from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.study import Session, Study
-from ms_adam.lab.studies.resume import kill_test
+from ms_adam.lab.studies.resume import CHECKPOINTS, RESULT, TRAINING, kill_test
 
 Decay = Annotated[Number, Field(ge=0, lt=1)]
 
@@ -59,26 +62,43 @@ class TrainingRun(InBatches):
 
 
 def run(configs: Sequence[TrainingRun], session: Session) -> dict[str, Any]:
-    """Trains, or kills a training; returns the content of train.json or kills.json."""
+    """Trains, or kills a training; returns the content of train.json or kills.json.
+
+    Raises:
+        ExperimentError: There are several configs, or the training refuses or fails.
+        Interrupted: Ctrl-C.
+    """
     if len(configs) > 1:
         raise ExperimentError(
             f"a training has a folder of its own, so name one config; there are {len(configs)}"
         )
-    (config,), options = configs, session.options
+    (config,), options, out = configs, session.options, session.out
     mode = options.get("mode", "graph")
     if "kills" in options:
         changes = {"every_steps": options.get("every", 5)}  # few, so that kills meet the writing
         checkpoints = config.checkpoints.model_copy(update=changes)
         config = config.model_copy(update={"checkpoints": checkpoints})
         seed = options.get("seed", 0)
-        return kill_test.kill_test(config, mode, session.out, options["kills"], seed, session.tell)
-    # Imported last, for it takes seconds.
-    from ms_adam.lab.run.worker import enter
-    from ms_adam.lab.studies.resume import training
-
-    enter(mode)
-    resume = options.get("resume", False)
-    return training.train_run(config, mode, session.out, resume, session.tell, session.progress)
+        return kill_test.kill_test(config, mode, out, options["kills"], seed, session.tell)
+    job = {"config": config.model_dump(mode="json"), "mode": mode, "folder": str(out)}
+    job["resume"] = options.get("resume", False)
+    out.mkdir(parents=True, exist_ok=True)
+    done = 0
+    try:
+        with contextlib.closing(work(TRAINING, mode, job, out / f"worker_{mode}.log")) as events:
+            for event in events:
+                if event["event"] == "told":
+                    session.tell(event["message"])
+                else:
+                    done = event["done"]
+                    session.progress(config.name, mode, done, config.steps)
+    except KeyboardInterrupt:
+        newest = max((out / CHECKPOINTS).glob("step-*.ckpt"), default=None)
+        raise Interrupted(
+            f"stopped after step {done} of {config.steps}; "
+            + (f"--resume goes on from {newest}" if newest else "there is no checkpoint yet")
+        ) from None
+    return json.loads((out / RESULT).read_text(encoding="utf-8"))
 
 
 def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -86,13 +106,12 @@ def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
     trainings = content["results"][0].get("trainings")
     if trainings is None:
         return []
-    differing = [i for i, training in enumerate(trainings, 1) if training["differing"]]
+    names = [f"killed-{i}" for i, training in enumerate(trainings, 1) if training["differing"]]
+    equal = f"{len(trainings)} of {len(trainings)} curves are equal"
     verdict = Verdict(
         "A killed training that is resumed has the losses and accuracies of an undisturbed one",
-        NOT_HELD if differing else HELD,
-        f"these differ: {', '.join(f'killed-{i}' for i in differing)}"
-        if differing
-        else f"{len(trainings)} of {len(trainings)} curves are equal",
+        NOT_HELD if names else HELD,
+        f"these differ: {', '.join(names)}" if names else equal,
         "no byte differs",
         "A step follows from parameters, state and batch; a checkpoint holds the first two, and "
         "the batches of an epoch follow from the seed and the epoch's number.",

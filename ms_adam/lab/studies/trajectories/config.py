@@ -1,7 +1,7 @@
 """The config of a comparison of optimizers, checked before anything runs.
 
-With ``functions`` it describes paths over functions of the plane; with ``linear_fit``, a linear
-model of two weights on mini-batches.
+With ``functions`` and ``figure`` it describes paths over functions of the plane; with
+``linear_fit``, a linear model of two weights on mini-batches.
 """
 
 from __future__ import annotations
@@ -27,17 +27,10 @@ Range = Annotated[Pair, pydantic.AfterValidator(_rising)]
 
 
 class Place(Section):
-    """A function, where the paths start on it, and what part of the plane is shown.
+    """A function of the plane, where the paths start on it, and what part of it is shown.
 
-    Attributes:
-        function: A name of `functions.FUNCTIONS`, or ``module:callable``, which is called with x
-            and y, arrays of one shape, and returns f(x, y) of that shape.
-        gradient: ``module:callable``, which returns (df/dx, df/dy). Without it, a callable's
-            gradient is taken by central differences.
-        name: Its name in files and pictures; `function` if not given.
-        scale: How heights are coloured and drawn: f, or the logarithm of f less its least value.
-        learning_rates: By the optimizer's name: in place of its own on this function.
-        seen_from: In 3-D: degrees above the plane, and around the z axis from x.
+    `function` and `gradient` are names for `methods.load_function`; learning rates stand by the
+    optimizer's name. `seen_from` is for 3-D: degrees above the plane, and around the z axis from x.
     """
 
     function: Text
@@ -71,15 +64,9 @@ class Place(Section):
 
 
 class Optimizer(Section):
-    """An optimizer.
+    """An optimizer: its name in files and pictures, and what `methods.method_at` makes it of.
 
-    Attributes:
-        name: Its name in files and pictures.
-        method: A name of `ms_adam.reference`, or ``module:callable``, which is called with
-            `options` and returns an object with `init` and `step` as those have; or a class of
-            ``mindspore.nn.Optimizer``, called with parameters and `options`.
-        options: Its keyword arguments.
-        steps: Number of steps over a function; a linear fit says it by its epochs.
+    A linear fit says the number of steps by its epochs.
     """
 
     name: Text
@@ -96,13 +83,7 @@ class Animation(Section):
 
 
 class Figure(Section):
-    """The layout.
-
-    Attributes:
-        panels: Whether each optimizer or each function has a panel of its own over contours.
-        columns: Number of panels side by side.
-        animation: None for no 3-D pictures.
-    """
+    """What has a panel of its own over contours, and how many panels stand side by side."""
 
     panels: Literal["optimizers", "functions"]
     columns: Annotated[Count, Field(le=8)]
@@ -110,13 +91,7 @@ class Figure(Section):
 
 
 class LinearFit(Section):
-    """Points x from a normal distribution in the plane, y = weights . x + noise.
-
-    Attributes:
-        noise: The noise is uniform from -noise to noise.
-        batch_size: The last batch of an epoch is smaller if the points do not divide evenly.
-        start: The weights before the first step.
-    """
+    """Points x from a normal distribution in the plane, y = weights . x + noise."""
 
     points: Count
     weights: Pair
@@ -126,11 +101,6 @@ class LinearFit(Section):
     seed: Seed
     start: Pair
 
-    @property
-    def steps(self) -> int:
-        """Number of batches in all epochs."""
-        return self.epochs * -(-self.points // self.batch_size)
-
     @pydantic.model_validator(mode="after")
     def _batch_fits(self) -> LinearFit:
         if self.batch_size > self.points:
@@ -139,12 +109,7 @@ class LinearFit(Section):
 
 
 class Comparison(StudyConfig):
-    """A comparison; see ``configs/trajectories/sphere.yaml`` and ``linear.yaml``.
-
-    Attributes:
-        mindspore: Whether what MindSpore has for each method of `ms_adam.reference` runs too.
-        functions: Where the paths lie; with `figure`, and without `linear_fit`.
-    """
+    """A comparison. ``sphere.yaml``, ``surfaces.yaml`` and ``linear.yaml`` describe each key."""
 
     study: Literal["trajectories"]
     mindspore: bool
@@ -163,45 +128,33 @@ class Comparison(StudyConfig):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Comparison:
-        if (self.linear_fit is None) == (self.functions is None):
-            raise ValueError("give either functions and figure, or linear_fit")
+        fit, places, figure = self.linear_fit, self.functions or [], self.figure
         names = [entry.name for entry in self.optimizers]
-        _different("optimizers", names)
-        if self.linear_fit:
-            self._fits_linear()
-        else:
-            self._fits_functions(names)
-        return self
-
-    def _fits_linear(self) -> None:
-        if self.figure is not None:
+        if (fit is None) == (self.functions is None):
+            raise ValueError("give either functions and figure, or linear_fit")
+        if fit and figure:
             raise ValueError("figure is for functions; a linear fit has one layout")
-        for entry in self.optimizers:
-            if entry.steps is not None:
-                raise ValueError(f"optimizers, {entry.name}: steps follow from linear_fit.epochs")
-
-    def _fits_functions(self, names: list[str]) -> None:
-        if self.figure is None:
+        if places and not figure:
             raise ValueError("the key 'figure' is missing; functions need it")
-        for entry in self.optimizers:
-            if entry.steps is None:
-                raise ValueError(f"optimizers, {entry.name}: the key 'steps' is missing")
-        _different("functions", [place.label for place in self.functions])
-        for place in self.functions:
-            unknown = ", ".join(sorted(set(place.learning_rates) - set(names)))
-            if unknown:
+        for key, labels in (("optimizers", names), ("functions", [it.label for it in places])):
+            if twice := sorted({label for label in labels if labels.count(label) > 1}):
                 raise ValueError(
-                    f"functions, {place.label}: learning_rates names {unknown}; "
+                    f"{key}: each needs a name of its own; twice there: {', '.join(twice)}"
+                )
+        for entry in self.optimizers:
+            if fit and entry.steps is not None:
+                raise ValueError(f"optimizers, {entry.name}: steps follow from linear_fit.epochs")
+            if places and entry.steps is None:
+                raise ValueError(f"optimizers, {entry.name}: the key 'steps' is missing")
+        for place in places:
+            if unknown := sorted(set(place.learning_rates) - set(names)):
+                raise ValueError(
+                    f"functions, {place.label}: learning_rates names {', '.join(unknown)}; "
                     f"the optimizers are {', '.join(names)}"
                 )
-        if self.figure.panels == "optimizers" and len(self.functions) > 1:
+        if figure and figure.panels == "optimizers" and len(places) > 1:
             raise ValueError(
                 "figure.panels = 'optimizers': a panel for each optimizer is for one function, but "
-                f"there are {len(self.functions)}"
+                f"there are {len(places)}"
             )
-
-
-def _different(what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{what}: each needs a name of its own; twice there: {', '.join(twice)}")
+        return self

@@ -19,9 +19,10 @@ It counts the roundings of each optimizer by itself, so it is tighter than a bou
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 from collections.abc import Mapping
-from typing import Any, Callable, Union
+from typing import Any, Callable, NamedTuple, Union
 
 from ms_adam import reference
 
@@ -30,26 +31,13 @@ ROUNDING = 2.0**-24  # half the distance of neighbouring float32, relative
 
 @dataclasses.dataclass(frozen=True)
 class Counterpart:
-    """A MindSpore optimizer.
+    """A MindSpore optimizer."""
 
-    Attributes:
-        name: Its class, with the options that make it another optimizer.
-        arguments: Its arguments besides the parameters.
-        computes: The method that it really computes.
-        roundings: K_t of step t, counted from 1.
-        differences: How its formula differs from the one that was asked for; empty if it does not.
-    """
-
-    name: str
-    arguments: Mapping[str, Any]
-    computes: reference.Method
-    roundings: Callable[[int], float]
-    differences: str = ""
-
-    @property
-    def same_formula(self) -> bool:
-        """Whether it computes the method that was asked for."""
-        return not self.differences
+    name: str  # its class, with the options that make it another optimizer
+    arguments: Mapping[str, Any]  # besides the parameters
+    computes: reference.Method  # what it really computes
+    roundings: Callable[[int], float]  # K_t of step t, counted from 1
+    differences: str = ""  # of its formula to the one that was asked for
 
     def build(self, parameters: list) -> Any:
         """Returns the optimizer of a list of parameters."""
@@ -58,139 +46,15 @@ class Counterpart:
         return getattr(importlib.import_module(module), cls)(parameters, **self.arguments)
 
 
-@dataclasses.dataclass(frozen=True)
-class NoCounterpart:
-    """Why a method has no counterpart in MindSpore."""
+class _Row(NamedTuple):
+    """The `Counterpart` of any method of a class, as functions of the method."""
 
-    reason: str
-
-
-Found = Union[Counterpart, NoCounterpart]
-
-
-def counterpart(method: Any) -> Found:
-    """Finds the MindSpore optimizer for a method of `ms_adam.reference`."""
-    find = _FINDERS.get(type(method))
-    if find is None:
-        return NoCounterpart("it is no method of ms_adam.reference")
-    return find(method)
-
-
-def _sgd(method: reference.SGD) -> Found:
-    # the rate in float32, the product
-    arguments = {"learning_rate": method.learning_rate}
-    return Counterpart("mindspore.nn.SGD", arguments, method, lambda t: 2)
-
-
-def _momentum(method: reference.Momentum) -> Found:
-    if method.form == "ema":
-        return NoCounterpart("MindSpore has no momentum that is a moving average")
-    # The velocity: rho in float32, product, sum in each step, and a share rho of it stays.
-    return Counterpart(
-        "mindspore.nn.Momentum",
-        {"learning_rate": method.learning_rate, "momentum": method.rho},
-        method,
-        lambda t: 2 + 3 * _kept(method.rho, t),
-    )
-
-
-def _nesterov(method: reference.Nesterov) -> Found:
-    if method.form == "sutskever":
-        return NoCounterpart("nn.SGD(nesterov=True) has the form 'torch'")
-    if method.rho == 0:
-        return _sgd(reference.SGD(method.learning_rate))
-    # Not nn.Momentum(use_nesterov=True), which ignores that argument and computes plain momentum.
-    # Roundings as for momentum, and once more rho v + g.
-    return Counterpart(
-        "mindspore.nn.SGD(nesterov=True)",
-        {"learning_rate": method.learning_rate, "momentum": method.rho, "nesterov": True},
-        method,
-        lambda t: 5 + 3 * _kept(method.rho, t),
-    )
-
-
-def _adagrad(method: reference.AdaGrad) -> Found:
-    # Its page has no such argument; its kernel on the CPU has sqrt(s + 1e-8).
-    computes = dataclasses.replace(method, eps=1e-8, epsilon="inside")
-    # The sum: a square and an addition in each step, all positive; the root halves that. Then
-    # epsilon, root, rate, product, quotient.
-    return Counterpart(
-        "mindspore.nn.Adagrad",
-        {"accum": method.initial_accumulator, "learning_rate": method.learning_rate},
-        computes,
-        lambda t: 5 + (1 + t) / 2,
-        "" if method == computes else "its epsilon is 1e-8, inside the root",
-    )
-
-
-def _rmsprop(method: reference.RMSProp) -> Found:
-    if method.eps == 0:
-        return NoCounterpart("nn.RMSProp refuses an epsilon of 0")
-    if method.centered:
-        return NoCounterpart(
-            "the variance is a difference of float32 numbers near each other: "
-            "there is no limit to what its roundings do"
-        )
-    differences = []
-    if method.initial_mean_square != 1:
-        differences.append("its mean square starts at 1")
-    if method.epsilon != "inside":
-        differences.append("its epsilon stands inside the root")
-    # The mean square, all positive: 1 - beta in float32 is off by beta / (1 - beta); square, two
-    # products, sum. The root halves that. Then root, epsilon, rate, product, quotient.
-    return Counterpart(
-        "mindspore.nn.RMSProp",
-        {"learning_rate": method.learning_rate, "decay": method.beta, "epsilon": method.eps},
-        dataclasses.replace(method, initial_mean_square=1.0, epsilon="inside"),
-        lambda t: 5 + (4 + method.beta) * _kept(method.beta, t) / 2,
-        ", ".join(differences),
-    )
-
-
-# Arguments of ms_adam.AdaMax and ms_adam.Adam that the reference has too, under these names.
-_ADAMAX = {
-    name: name
-    for name in ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "loss_scale", "maximize")
-}
-_ADAM = {
-    **_ADAMAX,
-    "bias_correction": "bias_correction",
-    "use_nesterov": "nesterov",
-    "use_amsgrad": "amsgrad",
-}
-
-
-def _arguments(method: reference.Method, names: dict[str, str]) -> dict[str, Any]:
-    return {argument: getattr(method, name) for argument, name in names.items()}
-
-
-def _adam(method: reference.Adam) -> Found:
-    computes, differences = method, ""
-    if method.epsilon == "inside":
-        computes = dataclasses.replace(method, epsilon="outside")
-        differences = "its epsilon stands outside the root"
-    if method.centralize:  # a vector has nothing to centralize, in either
-        computes = dataclasses.replace(computes, centralize=False)
-    # The moments as above: m's error against its largest recent value, v's halved by the root.
-    # Then both corrections, epsilon, root, rate, product, quotient, and weight decay's two.
-    return Counterpart(
-        "ms_adam.AdamW" if method.decoupled else "ms_adam.Adam",
-        {**_arguments(method, _ADAM), "epsilon_hat": method.epsilon == "hat"},
-        computes,
-        lambda t: 10 + 4 * _kept(method.beta1, t) + (4 + method.beta2) * _kept(method.beta2, t) / 2,
-        differences,
-    )
-
-
-def _adamax(method: reference.AdaMax) -> Found:
-    # m as in Adam. The norm is off by beta2 in float32 and a product in each step in which no
-    # gradient exceeds it. Then correction, epsilon, rate, product, quotient, and weight decay's.
-    return Counterpart(
-        "ms_adam.AdaMax",
-        _arguments(method, _ADAMAX),
-        dataclasses.replace(method, centralize=False),  # a vector has nothing to centralize
-        lambda t: 10 + 4 * _kept(method.beta1, t) + 2 * t,
-    )
+    name: str
+    arguments: Callable[[Any], dict[str, Any]]
+    roundings: Callable[[Any, int], float]
+    # What it lacks: an attribute of the method; the value in whose place it has another, or None
+    # for any; that other value; the difference in words.
+    instead: tuple[tuple[str, Any, Any, str], ...] = ()
 
 
 def _kept(beta: float, t: int) -> float:
@@ -198,12 +62,107 @@ def _kept(beta: float, t: int) -> float:
     return (1 - beta**t) / (1 - beta)
 
 
-_FINDERS: dict[type, Callable[[Any], Found]] = {
-    reference.SGD: _sgd,
-    reference.Momentum: _momentum,
-    reference.Nesterov: _nesterov,
-    reference.AdaGrad: _adagrad,
-    reference.RMSProp: _rmsprop,
-    reference.Adam: _adam,
-    reference.AdaMax: _adamax,
+def _arguments_of_adamax(method: Any) -> dict[str, Any]:
+    """Returns the arguments of ms_adam.AdaMax that the reference has under the same names."""
+    names = ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "loss_scale", "maximize")
+    return {name: getattr(method, name) for name in names}
+
+
+_ONE_EPSILON = "its epsilon is 1e-8, inside the root"
+_VECTOR = ("centralize", None, False, "")  # a vector has nothing to centralize, in either
+_ROWS = {
+    # The rate in float32, the product.
+    reference.SGD: _Row(
+        "mindspore.nn.SGD", lambda m: {"learning_rate": m.learning_rate}, lambda m, t: 2
+    ),
+    # The velocity: rho in float32, product, sum in each step, and a share rho of it stays.
+    reference.Momentum: _Row(
+        "mindspore.nn.Momentum",
+        lambda m: {"learning_rate": m.learning_rate, "momentum": m.rho},
+        lambda m, t: 2 + 3 * _kept(m.rho, t),
+    ),
+    # Not nn.Momentum(use_nesterov=True), which ignores that argument and computes plain momentum.
+    # Roundings as for momentum, and once more rho v + g.
+    reference.Nesterov: _Row(
+        "mindspore.nn.SGD(nesterov=True)",
+        lambda m: {"learning_rate": m.learning_rate, "momentum": m.rho, "nesterov": True},
+        lambda m, t: 5 + 3 * _kept(m.rho, t),
+    ),
+    # Its page has no argument for epsilon; its kernel on the CPU has sqrt(s + 1e-8).
+    # The sum: a square and an addition in each step, all positive; the root halves that. Then
+    # epsilon, root, rate, product, quotient.
+    reference.AdaGrad: _Row(
+        "mindspore.nn.Adagrad",
+        lambda m: {"accum": m.initial_accumulator, "learning_rate": m.learning_rate},
+        lambda m, t: 5 + (1 + t) / 2,
+        (("eps", None, 1e-8, _ONE_EPSILON), ("epsilon", None, "inside", _ONE_EPSILON)),
+    ),
+    # The mean square, all positive: 1 - beta in float32 is off by beta / (1 - beta); square, two
+    # products, sum. The root halves that. Then root, epsilon, rate, product, quotient.
+    reference.RMSProp: _Row(
+        "mindspore.nn.RMSProp",
+        lambda m: {"learning_rate": m.learning_rate, "decay": m.beta, "epsilon": m.eps},
+        lambda m, t: 5 + (4 + m.beta) * _kept(m.beta, t) / 2,
+        (
+            ("initial_mean_square", None, 1.0, "its mean square starts at 1"),
+            ("epsilon", None, "inside", "its epsilon stands inside the root"),
+        ),
+    ),
+    # The moments as above: m's error against its largest recent value, v's halved by the root.
+    # Then both corrections, epsilon, root, rate, product, quotient, and weight decay's two.
+    reference.Adam: _Row(
+        "ms_adam.Adam",
+        lambda m: {
+            **_arguments_of_adamax(m),
+            "bias_correction": m.bias_correction,
+            "use_nesterov": m.nesterov,
+            "use_amsgrad": m.amsgrad,
+            "epsilon_hat": m.epsilon == "hat",
+        },
+        lambda m, t: 10 + 4 * _kept(m.beta1, t) + (4 + m.beta2) * _kept(m.beta2, t) / 2,
+        (_VECTOR, ("epsilon", "inside", "outside", "its epsilon stands outside the root")),
+    ),
+    # m as in Adam. The norm is off by beta2 in float32 and a product in each step in which no
+    # gradient exceeds it. Then correction, epsilon, rate, product, quotient, and weight decay's.
+    reference.AdaMax: _Row(
+        "ms_adam.AdaMax",
+        _arguments_of_adamax,
+        lambda m, t: 10 + 4 * _kept(m.beta1, t) + 2 * t,
+        (_VECTOR,),
+    ),
 }
+_LACKING = (  # a method, its attribute and value, and why there is no counterpart
+    (reference.Momentum, "form", "ema", "MindSpore has no momentum that is a moving average"),
+    (reference.Nesterov, "form", "sutskever", "nn.SGD(nesterov=True) has the form 'torch'"),
+    (reference.RMSProp, "eps", 0, "nn.RMSProp refuses an epsilon of 0"),
+    (
+        *(reference.RMSProp, "centered", True),
+        "the variance is a difference of float32 numbers near each other: "
+        "there is no limit to what its roundings do",
+    ),
+)
+
+
+def counterpart(method: Any) -> Union[Counterpart, str]:
+    """Finds the MindSpore optimizer for a method of `ms_adam.reference`, or why there is none."""
+    for cls, attribute, value, reason in _LACKING:
+        if type(method) is cls and getattr(method, attribute) == value:
+            return reason
+    if type(method) is reference.Nesterov and method.rho == 0:
+        method = reference.SGD(method.learning_rate)
+    row = _ROWS.get(type(method))
+    if row is None:
+        return "it is no method of ms_adam.reference"
+    changes, differences = {}, {}
+    for attribute, of, value, words in row.instead:
+        asked = getattr(method, attribute)
+        if asked != value and of in (None, asked):
+            changes[attribute] = value
+            differences[words] = True
+    return Counterpart(
+        "ms_adam.AdamW" if getattr(method, "decoupled", False) else row.name,
+        row.arguments(method),
+        dataclasses.replace(method, **changes),
+        functools.partial(row.roundings, method),
+        ", ".join(filter(None, differences)),
+    )

@@ -1,57 +1,60 @@
-"""What a config names: methods of `ms_adam.reference`, and Python callables as module:callable."""
+"""What a config names: methods and functions by name, and Python callables as module:callable."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
+
+import numpy as np
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies.trajectories.config import Optimizer, Place
 from ms_adam.lab.targets import load_callable
 
-METHODS = {
-    name: cls
-    for name, cls in vars(reference).items()
-    if isinstance(cls, type) and issubclass(cls, reference.Method) and cls is not reference.Method
-}
+METHODS = {cls.__name__: cls for cls in reference.Method.__subclasses__()}
 
 
-@dataclasses.dataclass(frozen=True)
-class MindSporeOptimizer:
-    """A class of MindSpore optimizers and its arguments besides the parameters."""
+class MindSporeOptimizer(NamedTuple):
+    """A MindSpore optimizer: its class by name, and what makes it from a list of parameters."""
 
     name: str
-    factory: Callable[..., Any]
-    options: dict[str, Any]
-
-    def build(self, parameters: list) -> Any:
-        """Returns the optimizer of a list of parameters."""
-        return self.factory(parameters, **self.options)
+    build: Callable[[list], Any]
 
 
-def build_method(name: str, options: dict[str, Any], folder: Path) -> Any:
-    """Builds the optimizer that a config describes.
+def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None) -> Any:
+    """Builds the optimizer of a config, with the learning rate that is meant for this function.
 
     Returns:
         An object with `init` and `step`, as `ms_adam.reference.Method`; or a `MindSporeOptimizer`
-        if the name is that of such a class.
+        if the config names such a class.
 
     Raises:
-        UserError: There is no such method, or it refuses its options.
+        ConfigError: There is no such method, or it refuses its options.
     """
+    options = dict(entry.options)
+    if place is not None and entry.name in place.learning_rates:
+        options["learning_rate"] = place.learning_rates[entry.name]
+    try:
+        return _build(entry.method, options, folder)
+    except UserError as error:
+        raise ConfigError(f"optimizers, {entry.name}: {error}") from error
+
+
+def _build(name: str, options: dict[str, Any], folder: Path) -> Any:
     if ":" in name:
         factory = load_callable(name, [folder])
-        if _is_mindspore_optimizer(factory):
-            return MindSporeOptimizer(name.replace(":", "."), factory, options)
+        mindspore = sys.modules.get("mindspore")  # a module with an optimizer of it imports it
+        if mindspore and isinstance(factory, type) and issubclass(factory, mindspore.nn.Optimizer):
+            return MindSporeOptimizer(name.replace(":", "."), lambda ps: factory(ps, **options))
     elif name in METHODS:
         factory = METHODS[name]
         allowed = [field.name for field in dataclasses.fields(factory)]
-        unknown = ", ".join(sorted(map(str, set(options) - set(allowed))))
-        if unknown:
+        if unknown := ", ".join(sorted(map(str, set(options) - set(allowed)))):
             raise ConfigError(f"{name} has no option {unknown}; it has {', '.join(allowed)}")
     else:
         raise ConfigError(
@@ -68,22 +71,30 @@ def build_method(name: str, options: dict[str, Any], folder: Path) -> Any:
     return method
 
 
-def _is_mindspore_optimizer(factory: Callable) -> bool:
-    # The module of an optimizer of MindSpore has imported MindSpore.
-    mindspore = sys.modules.get("mindspore")
-    return (
-        mindspore is not None
-        and isinstance(factory, type)
-        and issubclass(factory, mindspore.nn.Optimizer)
-    )
+def load_function(place: Place, folder: Path) -> Function:
+    """Loads the function of a config, and tries it once, at its start, in an array of three.
 
-
-def method_at(entry: Optimizer, folder: Path, place: Optional[Place] = None) -> Any:
-    """Builds the optimizer of a config, with the learning rate that is meant for this function."""
-    options = dict(entry.options)
-    if place is not None and entry.name in place.learning_rates:
-        options["learning_rate"] = place.learning_rates[entry.name]
+    Raises:
+        UserError: There is none of that name, or it does not return what it must.
+    """
+    if ":" not in place.function:
+        if place.function not in FUNCTIONS:
+            raise ConfigError(
+                f"there is no function '{place.function}'; there are "
+                f"{', '.join(FUNCTIONS)}, and module:callable"
+            )
+        return FUNCTIONS[place.function]
+    value = load_callable(place.function, [folder])
+    slopes = load_callable(place.gradient, [folder]) if place.gradient else None
+    function = Function(place.label, value, slopes)
+    x, y = (np.full(3, coordinate, dtype=np.float64) for coordinate in place.start)
+    called = f"'{place.function}': at three points at once, x = {x} and y = {y}"
     try:
-        return build_method(entry.method, options, folder)
-    except UserError as error:
-        raise ConfigError(f"optimizers, {entry.name}: {error}") from error
+        values, gradients = np.asarray(value(x, y), dtype=np.float64), function.gradient(x, y)
+    except Exception as error:  # the user's own code, which may raise anything
+        raise ConfigError(f"{called}: {type(error).__name__}: {error}") from error
+    if values.shape != (3,) or not np.isfinite(values).all():
+        raise ConfigError(f"{called}, it must give three finite numbers, but gave {values}")
+    if gradients.shape != (2, 3):
+        raise ConfigError(f"'{place.gradient}': must give (df/dx, df/dy), each of the shape of x")
+    return function

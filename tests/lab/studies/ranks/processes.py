@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import psutil
+
 import ms_adam
 
 
@@ -18,12 +20,5 @@ def paths_of_tests():
 
 def left_of(folder):
     """The commands that have a folder among their arguments."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has just ended
-            continue
-        if any(str(folder) in argument for argument in command):
-            found.append(command)
-    return found
+    commands = (one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"]))
+    return [command for command in commands if any(str(folder) in part for part in command)]

@@ -14,7 +14,7 @@ def ranks_config(**changes):
             {"name": "words", "train": 200, "words": 300, "width": 4},
         ],
         "optimizers": [{"name": "AdamW", "learning_rate": 0.001, "weight_decay": 0.01}],
-        "steps": 60,
+        "steps": 30,
         "batch_size": 20,
         "seed": 0,
         "checkpoints": {"every_steps": 5, "keep": 2},

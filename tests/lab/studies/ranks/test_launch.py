@@ -34,29 +34,22 @@ def folder_of(path, processes, reports, msrun=""):
     return path
 
 
+DONE_0, DONE_1 = (0, "done"), (1, "done")
+LOST = [(1, "no page 7"), ("scheduler", "1 timed out"), (0, "rank 1 is lost")]
+EXIT = "Worker process 7 exit with exception. Error code: 1."
+
+
 @pytest.mark.parametrize(
     "alive, gone, reports, msrun, wanted",
     [
         ([], [], [], "", None),
         (["scheduler", 0, 1], [], [], "", None),
-        (["scheduler", 1], [0], [(0, "done")], "", None),  # one is done before the other
-        ([], ["scheduler", 0, 1], [(1, "done"), (0, "done")], "", None),
-        (
-            ["scheduler", 0],
-            [1],
-            [(1, "no page 7"), ("scheduler", "1 timed out"), (0, "rank 1 is lost")],
-            "",
-            "rank 1 of 2 failed: no page 7",
-        ),
+        (["scheduler", 1], [0], [DONE_0], "", None),  # one is done before the other
+        ([], ["scheduler", 0, 1], [DONE_1, DONE_0], "", None),
+        (["scheduler", 0], [1], LOST, "", "rank 1 of 2 failed: no page 7"),
         (["scheduler", 0], [1], [], "", "rank 1 of 2 was killed or crashed"),
         ([0], ["scheduler"], [], "", "the scheduler was killed or crashed"),
-        (
-            ["scheduler"],
-            [],
-            [],
-            "Worker process 7 exit with exception. Error code: 1.",
-            "a rank of 2 ended before it could tell why",
-        ),
+        (["scheduler"], [], [], EXIT, "a rank of 2 ended before it could tell why"),
     ],
 )
 def test_the_first_failure_is_found(tmp_path, ended, alive, gone, reports, msrun, wanted):
@@ -65,13 +58,10 @@ def test_the_first_failure_is_found(tmp_path, ended, alive, gone, reports, msrun
 
 
 def test_a_rank_has_failed_before_its_parent_notices(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    try:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and not waited for
         folder = folder_of(tmp_path, {"scheduler": os.getpid(), 0: process.pid}, [])
         assert launching._failure(folder, 1) == "rank 0 of 1 was killed or crashed"
-    finally:
-        process.wait()
 
 
 def events_of(folder, workers, raises):
@@ -126,26 +116,25 @@ LAUNCH = """
 import sys
 from pathlib import Path
 from lab.studies.ranks.test_launch import events_of
-for event in events_of(Path(sys.argv[1]), 2, raises="nobody"):
+for event in events_of(Path(sys.argv[1]), 1, raises="nobody"):
     print(event["event"], flush=True)
 """
 
 
 def test_a_killed_launch_leaves_no_process(tmp_path):
     folder = tmp_path / "ranks"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", LAUNCH, str(folder)],
         text=True,
         stdout=subprocess.PIPE,
         env={**os.environ, **paths_of_tests()},
-    )
-    try:
-        assert process.stdout.readline() == "met\n"
-        # the launch, msrun, its scheduler, two ranks
-        assert len(left_of(folder)) == 5, left_of(folder)
-    finally:
-        process.kill()
-        process.communicate()
+    ) as process:
+        try:
+            assert process.stdout.readline() == "met\n"
+            # the launch, msrun, its scheduler, the rank
+            assert len(left_of(folder)) == 4, left_of(folder)
+        finally:
+            process.kill()
     deadline = time.monotonic() + SECONDS_TO_END
     while left_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)

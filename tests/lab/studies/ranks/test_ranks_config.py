@@ -9,8 +9,7 @@ from lab.studies.ranks.small_ranks import ranks_config
 from ms_adam.lab.run.config import ConfigError, load
 from ms_adam.lab.run.study import Session
 from ms_adam.lab.studies import find
-from ms_adam.lab.studies.ranks.config import RanksConfig
-from ms_adam.lab.studies.ranks.study import STUDY
+from ms_adam.lab.studies.ranks.study import STUDY, RanksConfig
 
 IMAGES = {"name": "images", "train": 300, "hidden": [16]}
 ADAM = {"name": "Adam", "learning_rate": 0.001, "weight_decay": 0.0}

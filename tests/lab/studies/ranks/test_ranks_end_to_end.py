@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,14 @@ from lab.studies.ranks.processes import left_of, paths_of_tests
 from lab.studies.ranks.small_ranks import ranks_config
 
 from ms_adam.lab.run.study import Session
-from ms_adam.lab.studies.ranks.config import RanksConfig
-from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END
-from ms_adam.lab.studies.ranks.study import STUDY
+from ms_adam.lab.studies.ranks import launch, study
+from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END, RankError
 
-CONFIG = ranks_config()
-STEPS, EVERY = CONFIG["steps"], CONFIG["checkpoints"]["every_steps"]
+KEYS = ranks_config()
+CONFIG = study.RanksConfig.model_validate(KEYS)
+STEPS, EVERY = CONFIG.steps, CONFIG.checkpoints.every_steps
 # SIGINT may be ignored in the process that started the tests, such as a shell's background job.
-START = (
+COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     "from ms_adam.lab.cli import main; main()"
 )
@@ -32,25 +33,22 @@ def undisturbed(tmp_path_factory):
     """The folder, the content of results.json, and the reports of progress."""
     out, reports = tmp_path_factory.mktemp("not disturbed"), []
     session = Session(out, lambda *values: reports.append(values), reports.append)
-    return out, STUDY.run([RanksConfig.model_validate(CONFIG)], session), reports
+    return out, study.run([CONFIG], session), reports
 
 
-def by_case(content):
-    return {
-        (row["workers"], row["problem"], row["state"]): row
-        for row in content["results"][0]["trainings"]
-    }
+def by_case(rows):
+    return {(row["workers"], row["problem"], row["state"]): row for row in rows}
 
 
 def test_all_claims_hold(undisturbed):
-    verdicts = STUDY.verdicts(undisturbed[1])
+    verdicts = study.STUDY.verdicts(undisturbed[1])
     assert [verdict["status"] for verdict in verdicts] == ["held"] * 4, verdicts
 
 
 def test_results_are_complete(undisturbed):
-    out, content, _ = undisturbed
+    out, content, reports = undisturbed
     assert json.loads((out / "results.json").read_text()) == content
-    rows = by_case(content)
+    rows = by_case(content["results"][0]["trainings"])
     assert sorted(rows) == sorted(
         (workers, problem, state)
         for workers, state in ((1, "whole"), (2, "whole"), (2, "sharded"))
@@ -63,9 +61,11 @@ def test_results_are_complete(undisturbed):
     assert {(message["message"], message["numbers"]) for message in messages} == {
         (name, size)
         for name in ("AllReduce", "AllGather", "Broadcast")
-        for size in CONFIG["message_sizes"]
+        for size in CONFIG.message_sizes
     }
     assert all(message["ms"] > 0 for message in messages)
+    assert {running for _, running, _, _ in reports} == {"graph, 1 worker", "graph, 2 workers"}
+    assert reports[-1] == ("few", "graph, 2 workers", 4 * STEPS, 4 * STEPS)
 
 
 def test_it_has_learned(undisturbed):
@@ -79,94 +79,63 @@ def test_it_has_learned(undisturbed):
         assert max(np.abs(arrays[name]).max() for name in arrays.files if "bias" in name) > 1e-3
 
 
-def test_progress_is_reported(undisturbed):
-    reports = undisturbed[2]
-    assert {running for _, running, _, _ in reports} == {"graph, 1 worker", "graph, 2 workers"}
-    assert reports[-1] == ("few", "graph, 2 workers", 4 * STEPS, 4 * STEPS)
-
-
-class Command:
-    """``ms-adam reproduce`` as a process of its own."""
-
-    def __init__(self, config, out, *more):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "reproduce", str(config), "--out", str(out), *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **paths_of_tests()},
-        )
-
-    def until(self, folder, done):
-        """Waits until rank 0 has reported this number of steps."""
-        while self.process.poll() is None:
-            path = folder / "events.jsonl"
-            lines = path.read_text().splitlines() if path.exists() else []
-            if len(lines) >= done:  # one for each step
-                return
-            time.sleep(0.002)
-        pytest.fail(f"it ended before {done} steps were made: {self.process.stdout.read()}")
-
-    def end(self):
-        """Its exit status and output."""
-        return self.process.wait(), self.process.stdout.read()
+def test_ctrl_c_ends_the_command_in_order_and_leaves_no_process(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "reproduce", str(write(tmp_path, KEYS)), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **paths_of_tests()},
+    )
+    events = out / "graph-1" / "events.jsonl"
+    while process.poll() is None and not (events.exists() and events.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130, output
+    assert "--resume goes on from the newest checkpoints" in " ".join(output.split())
+    assert "Traceback" not in output and left_of(out) == []
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory):
-    """A training stopped by Ctrl-C, then with a rank killed, then completed."""
-    base = tmp_path_factory.mktemp("disturbed")
-    config, out, found = write(base, CONFIG), base / "out", {}
+def resumed(tmp_path_factory, undisturbed):
+    """What two workers found after one was killed: their rows, and what was seen of the kill."""
+    out = tmp_path_factory.mktemp("disturbed")
+    shutil.copytree(undisturbed[0] / "graph-1", out / "graph-1")
+    folder, seen = out / "graph-2", {}
 
-    command = Command(config, out)
-    command.until(out / "graph-1", EVERY + 1)
-    command.process.send_signal(signal.SIGINT)
-    found["stopped"] = (*command.end(), left_of(out))
+    def kill(name, running, done, total):
+        # In the second training of the launch, the one with shards, past a checkpoint.
+        if done > STEPS + EVERY and not seen:
+            os.kill(int((folder / "process_1").read_text()), signal.SIGKILL)
+            seen["at"] = time.monotonic()
 
-    command = Command(config, out, "--resume")
-    # In the second training of the launch, the one with shards, past a checkpoint.
-    command.until(out / "graph-2", STEPS + EVERY + 1)
-    os.kill(int((out / "graph-2" / "process_1").read_text()), signal.SIGKILL)
-    killed_at = time.monotonic()
-    status = command.end()
-    found["seconds"] = time.monotonic() - killed_at
-    found["killed"] = (*status, left_of(out))
-
-    found["resumed"] = (*Command(config, out, "--resume").end(), left_of(out))
-    found["content"] = json.loads((out / "results.json").read_text())
-    return found
+    session = Session(out, kill, print, {"resume": True})
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RankError) as error:
+        patch.setattr(launch, "_SECONDS_BETWEEN_LOOKS", 0.01)  # so that few steps are enough
+        study._launch(CONFIG, "graph", 2, folder, session)
+    seen.update(seconds=time.monotonic() - seen["at"], error=str(error.value), left=left_of(out))
+    ranks = study._launch(CONFIG, "graph", 2, folder, session)
+    return list(study._rows(out, "graph", 2, [rank["trainings"] for rank in ranks])), seen
 
 
-@pytest.mark.parametrize(
-    "what, status, words",
-    [
-        ("stopped", 130, "--resume"),
-        ("killed", 2, "rank 1 of 2 was killed or crashed"),
-        ("resumed", 0, "4 of 4 claims held"),
-    ],
-)
-def test_each_command_ends_in_order_and_leaves_no_process(disturbed, what, status, words):
-    found, output, left = disturbed[what]
-    assert found == status, output
-    assert words in output and "Traceback" not in output
-    assert left == []
+def test_all_end_soon_after_a_rank_is_killed(resumed):
+    _, seen = resumed
+    assert "rank 1 of 2 was killed or crashed" in seen["error"]
+    assert seen["seconds"] < SECONDS_TO_END and seen["left"] == []
 
 
-def test_all_end_soon_after_a_rank_is_killed(disturbed):
-    assert disturbed["seconds"] < SECONDS_TO_END
-
-
-def test_resumed_it_ends_like_the_undisturbed(undisturbed, disturbed):
-    expected, found = by_case(undisturbed[1]), by_case(disturbed["content"])
+def test_resumed_it_ends_like_the_undisturbed(undisturbed, resumed):
+    found, expected = by_case(resumed[0]), by_case(undisturbed[1]["results"][0]["trainings"])
     assert {key: row["digests"] for key, row in found.items()} == {
-        key: row["digests"] for key, row in expected.items()
+        key: row["digests"] for key, row in expected.items() if key[0] == 2
     }
+    assert [verdict.status for verdict in study.verdicts(CONFIG, resumed[0])] == ["held"] * 4
 
 
-def test_it_continued_from_checkpoints(disturbed):
-    rows = by_case(disturbed["content"])
-    resumed = {key: row["resumed_after"] for key, row in rows.items()}
-    assert resumed[1, "images", "whole"] == resumed[2, "images", "whole"] == STEPS
-    middle = resumed[2, "images", "sharded"]
+def test_it_continued_from_checkpoints(resumed):
+    after = {key: row["resumed_after"] for key, row in by_case(resumed[0]).items()}
+    middle = after[2, "images", "sharded"]
     assert EVERY <= middle < STEPS and middle % EVERY == 0
-    assert resumed[2, "words", "whole"] is None
+    assert (after[2, "images", "whole"], after[2, "words", "whole"]) == (STEPS, None)

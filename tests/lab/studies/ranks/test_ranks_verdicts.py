@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from lab.studies.ranks.small_ranks import ranks_config
 
-from ms_adam.lab.studies.ranks.config import RanksConfig
-from ms_adam.lab.studies.ranks.study import _distance, verdicts
+from ms_adam.lab.studies.ranks.study import RanksConfig, _distance, verdicts
 
 CONFIG = RanksConfig.model_validate(ranks_config())
 CLAIMS = ["all ranks end", "those of one process", "sharded state gives", "divide the state"]

@@ -1,43 +1,64 @@
-"""The kill test itself, in short: three kills of a small training."""
+"""The kill test itself, in short."""
 
 import json
+from pathlib import Path
 
 import pytest
+from lab.studies.ranks.processes import paths_of_tests
 from lab.studies.resume.training_config import small_run
 
 from ms_adam.lab.errors import ExperimentError
-from ms_adam.lab.studies.resume.kill_test import Kill, differing, kill_test, refuse_another_start
+from ms_adam.lab.studies.resume import kill_test as killing
+from ms_adam.lab.studies.resume.kill_test import differing, kill_test, refuse_another_start
 
 
-def test_three_kills(tmp_path):
-    # So many epochs that the steps take about a second.
-    run = small_run(tmp_path, training={"epochs": 150}, checkpoints={"every_steps": 5})
+def killed(run, folder, kills):
+    """The result of a kill test, looked through."""
     told = []
-    content = kill_test(run, "graph", tmp_path / "kills", 3, seed=1, tell=told.append)
-    result = content["results"][0]
-    assert len(result["kills"]) == 3 and len(told) == 4
+    content = kill_test(run, "graph", folder, kills, seed=1, tell=told.append)
+    (result,) = content["results"]
+    assert len(result["kills"]) == kills and len(told) == kills + 1
     assert all(training == {"differing": []} for training in result["trainings"])
     assert any(kill["resumed_after"] for kill in result["kills"])  # and went on where it was
     for kill in result["kills"]:
         assert kill["checkpoint"] is None or kill["checkpoint"] <= kill["lines"] <= run.steps
-    assert json.loads((tmp_path / "kills/kills.json").read_text()) == content
+    assert json.loads((folder / "kills.json").read_text()) == content
+
+
+def test_a_kill(tmp_path):
+    # So many epochs that the steps take about a second.
+    killed(small_run(tmp_path, training={"epochs": 150}), tmp_path / "kills", 1)
+
+
+def test_nine_kills(tmp_path, monkeypatch):
+    """Two of them at any moment since the start of a process."""
+    monkeypatch.setattr(killing, "TRAINING", "lab.studies.resume.pretended_training")
+    monkeypatch.setenv("PYTHONPATH", paths_of_tests()["PYTHONPATH"])
+    killed(small_run(tmp_path, training={"epochs": 25}), tmp_path / "kills", 9)
+
+
+def test_a_training_that_fails_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(killing, "TRAINING", "lab.studies.resume.nowhere")
+    with pytest.raises(ExperimentError, match="'undisturbed' ended with exit status 1") as caught:
+        killed(small_run(tmp_path), tmp_path, 1)
+    log = str(caught.value).partition("its messages: ")[2]
+    assert "No module named" in Path(log).read_text()
 
 
 def test_a_start_from_elsewhere_is_an_error(tmp_path):
-    kill = Kill(1, 12, checkpoint=10, half_written=False, resumed_after=5)
+    kill = {"checkpoint": 10, "resumed_after": 5}
     with pytest.raises(ExperimentError, match="had checkpoint 10, but .* went on after 5"):
         refuse_another_start(kill, True, tmp_path)
-    kill.resumed_after = None
+    kill["resumed_after"] = None
     refuse_another_start(kill, True, tmp_path)  # killed before it said anything
     with pytest.raises(ExperimentError, match="had checkpoint 10, but .* after None"):
         refuse_another_start(kill, False, tmp_path)
 
 
 def test_one_bit_of_a_curve_is_seen(tmp_path):
-    for name in ("a", "b"):
+    for name, loss in (("a", b"0.5"), ("b", b"0.50000006")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "loss.csv").write_bytes(b"step,epoch,loss\n1,1,0.5\n")
+        (tmp_path / name / "loss.csv").write_bytes(b"step,epoch,loss\n1,1,%s\n" % loss)
         (tmp_path / name / "accuracy.csv").write_bytes(b"")
-    assert differing(tmp_path / "a", tmp_path / "b") == []
-    (tmp_path / "b/loss.csv").write_bytes(b"step,epoch,loss\n1,1,0.50000006\n")
+    assert differing(tmp_path / "a", tmp_path / "a") == []
     assert differing(tmp_path / "a", tmp_path / "b") == ["loss.csv"]

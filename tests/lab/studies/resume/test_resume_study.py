@@ -8,10 +8,6 @@ from ms_adam.lab.run.study import Session
 from ms_adam.lab.studies.resume import kill_test, study
 
 
-def session(folder, **options):
-    return Session(folder, lambda *_: None, print, options)
-
-
 @pytest.mark.parametrize(
     "options, given",
     [
@@ -25,18 +21,16 @@ def test_options_of_a_kill_test(tmp_path, monkeypatch, options, given):
         return mode, kills, seed, run.checkpoints.every_steps
 
     monkeypatch.setattr(kill_test, "kill_test", stand_in)
-    assert study.run([small_run(tmp_path)], session(tmp_path, **options)) == given
-
-
-def test_one_training_has_one_folder(tmp_path):
+    session = Session(tmp_path, lambda *_: None, print, options)
     run = small_run(tmp_path)
+    assert study.run([run], session) == given
     with pytest.raises(ExperimentError, match="so name one config; there are 2"):
-        study.run([run, run], session(tmp_path))
+        study.run([run, run], session)
 
 
 def killed(*differing):
-    kills = [{"half_written": True, "resumed_after": 5}, {"half_written": False,
-             "resumed_after": None}]  # fmt: skip
+    halves = ((True, 5), (False, None))
+    kills = [{"half_written": half, "resumed_after": after} for half, after in halves]
     trainings = [{"differing": list(names)} for names in differing]
     return {"results": [{"steps": 24, "kills": kills, "trainings": trainings}]}
 
@@ -57,10 +51,8 @@ def test_a_curve_that_differs_is_named(content, status, measured, summary):
 
 
 def test_a_training_claims_nothing():
-    result = {"steps": 24, "backend": "fused", "first_loss": 2.43, "last_loss": 0.03,
-              "test_accuracy": 0.921}  # fmt: skip
-    content = {"results": [result]}
+    result = {"steps": 24, "backend": "fused", "first_loss": 2.43, "last_loss": 0.03}
+    content = {"results": [{**result, "test_accuracy": 0.921}]}
     assert study.verdicts(content) == []
-    assert "24 steps, backend fused: loss 2.43 at first, 0.03 at last; 92.1%" in study.summary(
-        content
-    )
+    said = study.summary(content)
+    assert "24 steps, backend fused: loss 2.43 at first, 0.03 at last; 92.1%" in said

@@ -13,7 +13,8 @@ from ms_adam.lab.problems.functions import FUNCTIONS
 from ms_adam.lab.run.config import ConfigError, load
 from ms_adam.lab.studies.trajectories import study
 from ms_adam.lab.studies.trajectories.config import Comparison
-from ms_adam.lab.studies.trajectories.methods import METHODS, build_method, method_at
+from ms_adam.lab.studies.trajectories.following import Fit
+from ms_adam.lab.studies.trajectories.methods import METHODS, method_at
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "trajectories"
 U = 2.0**-53  # a rounding of float64
@@ -31,10 +32,6 @@ def of_project(name):
 
 
 # --- the configs of the project ------------------------------------------------------------------
-
-
-def methods_of(config):
-    return {entry.name: (method_at(entry, CONFIGS), entry.steps) for entry in config.optimizers}
 
 
 ADAM = reference.Adam(0.2, 0.9, 0.99, 1e-7, "inside")
@@ -66,16 +63,17 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_configs_have_the_published_settings(name):
     config = of_project(name)
-    assert methods_of(config) == PUBLISHED[name]
+    methods = {entry.name: (method_at(entry, CONFIGS), entry.steps) for entry in config.optimizers}
+    assert methods == PUBLISHED[name]
     if name == "linear":
         fit = config.linear_fit
         assert (fit.points, fit.weights, fit.noise) == (1000, [0.5, 0.8], 0.01)
-        assert (fit.batch_size, fit.epochs, fit.steps) == (64, 30, 480)
-        return
-    (place,) = config.functions
-    start = {"sphere": [3, 4], "valley": [-7, 2]}[name]
-    assert (place.function, place.start) == (name, start)
-    assert config.figure.columns == {"sphere": 3, "valley": 2}[name]
+        assert (fit.batch_size, fit.epochs, Fit(fit).steps) == (64, 30, 480)
+    else:
+        (place,) = config.functions
+        start, columns = {"sphere": ([3, 4], 3), "valley": ([-7, 2], 2)}[name]
+        assert (place.function, place.start) == (name, start)
+        assert config.figure.columns == columns
 
 
 def test_surfaces_has_every_function_and_six_optimizers():
@@ -139,17 +137,15 @@ def test_the_gradient_is_taken_where_nesterov_looks_ahead(run):
 
 
 def test_learning_rate_for_one_function(run):
-    place = PLACE
-    slow = {**place, "name": "slow", "learning_rates": {"SGD": 0.1}}
-    usual, slower = run(functions=[place, slow])["results"]
+    slow = {**PLACE, "name": "slow", "learning_rates": {"SGD": 0.1}}
+    usual, slower = run(functions=[PLACE, slow])["results"]
     assert usual["points"][1] == [pytest.approx(2.76), pytest.approx(0.8)]
     assert slower["points"][1] == [pytest.approx(2.88), pytest.approx(2.4)]
 
 
 def test_a_divergent_path_is_kept_with_nulls(run):
     place = {**PLACE, "function": "cubic", "start": [0, -2]}
-    entry = {**ENTRY, "steps": 40}
-    content = run(functions=[place], optimizers=[entry])
+    content = run(functions=[place], optimizers=[{**ENTRY, "steps": 40}])
     row = json.loads(json.dumps(content["results"][0], allow_nan=False))
     first = row["not_finite_from"]
     assert 0 < row["outside_from"] < first < 40
@@ -275,61 +271,50 @@ def test_own_function_and_optimizer(run, own):
 
 
 def test_a_mindspore_optimizer_of_ones_own(run):
-    entries = [
-        {
-            "name": "theirs",
-            "method": "mindspore.nn:SGD",
-            "options": {"learning_rate": 0.2},
-            "steps": 4,
-        }
-    ]
-    (row,) = run(optimizers=entries)["results"]
+    entry = {**ENTRY, "method": "mindspore.nn:SGD", "steps": 4}
+    (row,) = run(optimizers=[entry])["results"]
     assert row["computed_by"] == "mindspore.nn.SGD, float32"
     assert row["points"][1] == pytest.approx([2.76, 0.8], rel=4 * 2.0**-24)
     assert row["mindspore"] is None
 
 
 @pytest.mark.parametrize(
-    "attribute, word",
+    "changes, word",
     [
-        ("plain", "has no 'plain'"),
-        ("no_callable", "not a class or function"),
-        ("scalar", "must give three finite numbers"),
-        ("hole", "must give three finite numbers"),
+        ({"function": "ball"}, "no function 'ball'; there are sphere, valley"),
+        ({"function": "{own}:plain"}, "has no 'plain'"),
+        ({"function": "{own}:no_callable"}, "not a class or function"),
+        ({"function": "{own}:scalar"}, "must give three finite numbers"),
+        ({"function": "{own}:hole"}, "must give three finite numbers"),
+        ({"function": "{own}:plane", "gradient": "{own}:wrong_slopes"}, "must give .df/dx, df/dy."),
     ],
 )
-def test_a_function_that_can_not_be_used(run, own, attribute, word):
-    place = {**PLACE, "function": f"{own}:{attribute}"}
+def test_a_function_that_can_not_be_used(run, own, changes, word):
+    place = {**PLACE, **{key: name.format(own=own) for key, name in changes.items()}}
     with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
         run(functions=[place])
 
 
-def test_a_gradient_of_the_wrong_shape(run, own):
-    place = {**PLACE, "function": f"{own}:plane", "gradient": f"{own}:wrong_slopes"}
-    with pytest.raises(ConfigError, match="must give .df/dx, df/dy."):
-        run(functions=[place])
-
-
-def test_a_step_that_changes_the_shape(run, own):
-    with pytest.raises(ExperimentError, match="must return weights of shape"):
-        run(optimizers=[{"name": "s", "method": f"{own}:shrinking", "steps": 2}])
-
-
 @pytest.mark.parametrize(
-    "name, options, word",
+    "method, options, error, word",
     [
-        ("Adamm", {}, "no method 'Adamm'; there are AdaGrad, AdaMax, Adam, Momentum"),
-        ("Adam", {"lr": 1}, "Adam has no option lr; it has learning_rate"),
-        ("Adam", {"beta1": 1.5}, "'beta1' must be a number, at least 0 and less than 1"),
-        ("builtins:dict", {}, "has no init"),
+        ("Adamm", {}, ConfigError, "no method 'Adamm'; there are AdaGrad, AdaMax, Adam, Momentum"),
+        ("Adam", {"lr": 1}, ConfigError, "Adam has no option lr; it has learning_rate"),
+        ("Adam", {"beta1": 1.5}, ConfigError, "'beta1' must be a number, at least 0 and less than"),
+        ("builtins:dict", {}, ConfigError, "optimizers, SGD: .* has no init"),
+        ("{own}:shrinking", {}, ExperimentError, "must return weights of shape"),
     ],
 )
-def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
-    with pytest.raises(ConfigError, match=word):
-        build_method(name, options, tmp_path)
+def test_an_optimizer_that_can_not_be_used(run, own, method, options, error, word):
+    entry = {**ENTRY, "method": method.format(own=own), "options": options}
+    with pytest.raises(error, match=word):
+        run(optimizers=[entry])
 
 
 # --- configs that cannot be used -----------------------------------------------------------------
+
+
+FIGURE = small()["figure"]
 
 
 @pytest.mark.parametrize(
@@ -341,12 +326,12 @@ def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
             "unknown key 'functions.0.z'; allowed here: function, gradient, name",
         ),
         ({"figure": {"panels": "functions"}}, "the key 'figure.columns' is missing"),
-        ({"figure": {"panels": "rows", "columns": 1}}, "figure.panels = 'rows'"),
+        ({"figure": {**FIGURE, "panels": "rows"}}, "figure.panels = 'rows'"),
         ({"functions": []}, "functions = "),
         ({"figure": None}, "the key 'figure' is missing"),
         ({"functions": None}, "give either functions and figure, or linear_fit"),
         ({"optimizers": [{**ENTRY, "steps": None}]}, "the key 'steps' is missing"),
-        ({**linear(), "figure": small()["figure"], "functions": None}, "figure is for functions"),
+        ({**linear(), "figure": FIGURE, "functions": None}, "figure is for functions"),
         (
             {**linear(), "optimizers": [ENTRY], "functions": None, "figure": None},
             "steps follow from linear_fit.epochs",
@@ -361,18 +346,12 @@ def test_build_method_says_what_is_wrong(name, options, word, tmp_path):
         (
             {
                 "functions": [PLACE, {**PLACE, "name": "b"}],
-                "figure": {"panels": "optimizers", "columns": 1},
+                "figure": {**FIGURE, "panels": "optimizers"},
             },
             "there are 2",
         ),
         (
-            {
-                "figure": {
-                    "panels": "functions",
-                    "columns": 1,
-                    "animation": {"frames": 1, "seconds": 1},
-                }
-            },
+            {"figure": {**FIGURE, "animation": {"frames": 1, "seconds": 1}}},
             "figure.animation.frames = 1",
         ),
     ],
@@ -383,65 +362,44 @@ def test_a_config_that_can_not_be_used(tmp_path, changes, word):
     assert word in str(caught.value) and "config.yaml" in str(caught.value)
 
 
-def test_a_function_that_is_not_there(run):
-    with pytest.raises(ConfigError, match="no function 'ball'; there are sphere, valley"):
-        run(functions=[{**PLACE, "function": "ball"}])
-
-
-@pytest.mark.parametrize(
-    "text, word",
-    [("- a", "must be a mapping"), ("a: [", "not valid YAML"), ("3", "must be a mapping")],
-)
-def test_a_file_that_is_no_config(tmp_path, text, word):
-    (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=word):
-        load(tmp_path / "c.yaml", Comparison)
-    with pytest.raises(ConfigError, match="no such file"):
-        load(tmp_path / "nowhere.yaml", Comparison)
-
-
 # --- the linear fit ------------------------------------------------------------------------------
 
 
 def small_fit(tmp_path, **changes):
-    return study.Fit(load_keys(tmp_path, linear(**changes)).linear_fit)
+    return Fit(load_keys(tmp_path, linear(**changes)).linear_fit)
 
 
 def test_points_are_a_line_and_noise(tmp_path):
-    points = small_fit(tmp_path, points=20000)
-    noise = points.targets - points.inputs @ [0.5, 0.8]
+    fit = small_fit(tmp_path, points=20000)
+    inputs, targets = fit.batches[-1]
+    noise = targets - inputs @ [0.5, 0.8]
     assert np.abs(noise).max() <= 0.01 + 2.0**-24 * 10  # targets are rounded to float32
     assert noise.std() == pytest.approx(0.01 / np.sqrt(3), rel=0.02)
     # sums of n numbers of standard deviation 1 are within 5 / sqrt(n) of theirs
-    assert np.abs(points.inputs.mean(axis=0)).max() < 5 / np.sqrt(20000)
-    assert np.abs(np.cov(points.inputs.T) - np.eye(2)).max() < 5 * np.sqrt(2 / 20000)
-    assert points.least_loss == pytest.approx(0.01**2 / 3, rel=0.05)
-    assert np.array_equal(points.inputs, np.float32(points.inputs))
+    assert np.abs(inputs.mean(axis=0)).max() < 5 / np.sqrt(20000)
+    assert np.abs(np.cov(inputs.T) - np.eye(2)).max() < 5 * np.sqrt(2 / 20000)
+    assert fit.least_loss == pytest.approx(0.01**2 / 3, rel=0.05)
+    assert np.array_equal(inputs, np.float32(inputs))
 
 
 def test_every_point_is_in_each_epoch_once(tmp_path):
-    fit = points = small_fit(tmp_path)
-    plan = list(fit.batches())
-    assert [len(targets) for _, targets in plan] == [32, 32, 32, 4] * 3 and fit.steps == 12
+    *plan, (inputs, targets) = small_fit(tmp_path).batches
+    assert [len(of_batch) for _, of_batch in plan] == [32, 32, 32, 4] * 3
     epochs = [np.concatenate([t for _, t in plan[i : i + 4]]) for i in (0, 4, 8)]
-    assert all(sorted(epoch) == sorted(points.targets) for epoch in epochs)
+    assert all(sorted(epoch) == sorted(targets) for epoch in epochs)
     assert not np.array_equal(epochs[0], epochs[1])
     assert {tuple(x): y for xs, ys in plan for x, y in zip(xs, ys)} == {
-        tuple(x): y for x, y in zip(points.inputs, points.targets)
+        tuple(x): y for x, y in zip(inputs, targets)
     }
 
 
 def test_the_gradient_of_the_error_against_differences(tmp_path):
-    points = small_fit(tmp_path)
+    fit = small_fit(tmp_path)
     w, h = np.array([0.3, -0.2]), 2.0**-20
-
-    def loss(weights):
-        return study.mean_squared_error(weights, points.inputs, points.targets)
-
-    differences = [(loss(w + h * e) - loss(w - h * e)) / (2 * h) for e in np.eye(2)]
-    gradient = study.error_gradient(w, points.inputs, points.targets)
-    # a quadratic: central differences are exact but for roundings of the loss, 100 terms near 1
-    np.testing.assert_allclose(differences, gradient, atol=100 * U / h)
+    for t in (0, 3, fit.steps):
+        ways = [(fit.value(w + h * e, t) - fit.value(w - h * e, t)) / (2 * h) for e in np.eye(2)]
+        # a quadratic: central differences are exact but for roundings of the loss, terms near 1
+        np.testing.assert_allclose(ways, fit.gradient(w, t), atol=100 * U / h)
 
 
 @pytest.fixture(scope="module")
@@ -456,16 +414,17 @@ def fitted(tmp_path_factory):
 def test_the_linear_fit_through_mindspore(fitted):
     rows = fitted["results"]
     assert len(rows) == 10 and json.dumps(fitted, allow_nan=False)
-    points = study.Fit(of_project("linear").linear_fit)
-    plan = list(points.batches())
+    fit = Fit(of_project("linear").linear_fit)
     for ours, theirs in zip(rows[::2], rows[1::2]):
         assert ours["computed_by"] == "NumPy float64"
         assert theirs["optimizer"].startswith(ours["optimizer"] + " (")
         assert theirs["mindspore"]["within_limit"] and theirs["mindspore"]["steps_compared"] == 48
         for row in (ours, theirs):
             assert len(row["points"]) == len(row["values"]) == 48 and len(row["epoch_values"]) == 4
-            assert row["epoch_values"][-1] == row["end_value"] == points.loss(np.array(row["end"]))
-        for weights, loss, (inputs, targets) in zip(theirs["points"], theirs["values"], plan):
+            assert row["epoch_values"][-1] == row["end_value"] == fit.value(np.array(row["end"]))
+        for weights, loss, (inputs, targets) in zip(
+            theirs["points"], theirs["values"], fit.batches
+        ):
             residual = np.abs(inputs @ weights - targets)
             # w . x - y makes 3 roundings of numbers up to |w.x| + |y|, squared: twice the residual;
             # the mean of 64 makes 65 more of the loss
@@ -478,16 +437,14 @@ def test_the_linear_fit_in_float64_is_what_the_formula_says(fitted):
     """SGD once more, as a matrix that is applied to the weights."""
     row = fitted["results"][0]
     w = np.zeros(2)
-    for (x, y), found in zip(study.Fit(of_project("linear").linear_fit).batches(), row["points"]):
+    for (x, y), found in zip(Fit(of_project("linear").linear_fit).batches, row["points"]):
         np.testing.assert_allclose(found, w, atol=48 * 64 * U)
         w = (np.eye(2) - 0.02 * x.T @ x / len(y)) @ w + 0.02 * x.T @ y / len(y)
 
 
 def test_where_the_linear_fit_is_not_the_same_formula(fitted):
     facts = {row["optimizer"].split(" (")[0]: row["mindspore"] for row in fitted["results"][1::2]}
-    assert {name for name, fact in facts.items() if not fact["same_formula"]} == {
-        "AdaGrad",
-        "RMSprop",
-    }
+    other = {name for name, fact in facts.items() if not fact["same_formula"]}
+    assert other == {"AdaGrad", "RMSprop"}
     assert facts["RMSprop"]["distance_to_method"] > 0.3  # it starts at 1
     assert facts["AdaGrad"]["distance_to_method"] < 1e-5  # epsilon does not weigh here
