@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, thousands
 from ms_adam.lab.report.plots import legend_below, panels, picture
-from ms_adam.lab.report.tables import Column, markdown, table
+from ms_adam.lab.report.tables import Column, rendered, table
 from ms_adam.lab.studies.ranks.cost import (
     UPDATE_BYTES,
     Wire,
@@ -107,7 +107,7 @@ def tables(entry: dict, cores: int) -> str:
     )
     rows = [(model, ranks) for model in MODELS for ranks in RANKS]
     both = (table(here, measured(entry, cores)), table(there, rows))
-    return "\n\n".join(map(markdown, both)) + "\n"
+    return "\n\n".join(map(rendered, both)) + "\n"
 
 
 @picture

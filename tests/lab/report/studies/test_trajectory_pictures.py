@@ -4,7 +4,7 @@ import io
 import json
 
 import numpy as np
-import pytest
+from lab.report.studies.report_entries import line
 from PIL import Image
 
 from ms_adam.lab.report import plots
@@ -62,18 +62,6 @@ def make_config(panels="functions", animation=None):
             "figure": {"panels": panels, "columns": 2, "animation": animation},
         }
     ).described()
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Keeps each figure for a look at what is drawn in it."""
-    kept = []
-    monkeypatch.setattr(plots, "png", lambda figure: kept.append(figure) or b"")
-    return kept
-
-
-def line(axis, label):
-    return next(line for line in axis.lines if line.get_label() == label)
 
 
 def test_contours_of_a_function_show_each_path_but_mindspores(figures):
