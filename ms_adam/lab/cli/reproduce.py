@@ -126,7 +126,7 @@ def reproduce(
 
     ours = ("configs", "out", "json_file", "debug")  # the others are for the studies
     options = {
-        name: value
+        name: getattr(value, "value", value)  # of a Mode
         for name, value in context.params.items()
         if name not in ours and value is not None and value is not False
     }
