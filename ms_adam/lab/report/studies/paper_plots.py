@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Callable
 
 import matplotlib
 import numpy as np
@@ -26,8 +26,11 @@ _LOOK = {
     "AdaDelta": (plots.ORANGE, (0, (5, 1, 1, 1, 1, 1)), "v"),
     "AdaMax": (plots.SKY, (0, (1, 1)), "P"),
 }
-# Of figure 4, the curves of a panel.
-_PAIR = {"with bias correction": (plots.BLUE, "-", "o"), "without": (plots.VERMILION, "--", "s")}
+# Of figure 4, the curves of a panel: with bias correction and without.
+_PAIR = {
+    True: ("with bias correction", (plots.BLUE, "-", "o")),
+    False: ("without", (plots.VERMILION, "--", "s")),
+}
 
 
 def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
@@ -106,19 +109,18 @@ def _panels(entry: dict) -> list[list[tuple[str, list[tuple]]]]:
         variants = [variant["label"] for variant in config["variants"]]
         return [[(v, [curve for curve in curves if curve[2]["variant"] == v])] for v in variants]
     by_name = {line["optimizer"]: line for line in lines}
-    found: dict[tuple, Any] = {}
+    pairs: dict[tuple[float, float], dict[bool, dict]] = {}
     for contender in config["optimizers"]:
-        beta1, beta2, corrected = (
-            contender["settings"][name] for name in ("beta1", "beta2", "bias_correction")
-        )
-        found[beta1, beta2, bool(corrected)] = by_name[contender["label"] or contender["name"]]
-    beta1s, beta2s = (sorted({key[i] for key in found}) for i in (0, 1))
+        settings, line = contender["settings"], by_name[contender["label"] or contender["name"]]
+        pair = pairs.setdefault((settings["beta1"], settings["beta2"]), {})
+        pair[bool(settings["bias_correction"])] = line
 
-    def pair(*betas: float) -> list[tuple]:
-        looks = zip((True, False), _PAIR.items())
-        return [(*look, found[(*betas, corrected)]) for corrected, look in looks]
+    def panel(beta1: float, beta2: float) -> tuple[str, list[tuple]]:
+        curves = [(*look, pairs[beta1, beta2][which]) for which, look in _PAIR.items()]
+        return f"β1 {beta1:g}, β2 {beta2:g}", curves
 
-    return [[(f"β1 {one:g}, β2 {two:g}", pair(one, two)) for two in beta2s] for one in beta1s]
+    beta1s, beta2s = (sorted({betas[i] for betas in pairs}) for i in (0, 1))
+    return [[panel(beta1, beta2) for beta2 in beta2s] for beta1 in beta1s]
 
 
 def _plot(

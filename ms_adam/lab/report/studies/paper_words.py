@@ -192,16 +192,12 @@ def _network(network: dict, width: float) -> str:
 
 
 def _regularisation(variant: dict, variants: int) -> str:
-    found = [
-        words.format(*(variant[name] * times for times in (1, 100)))
-        for name, words in (
-            ("l2", "L2 {0:g} (half of it times the sum of the squared weights)"),
-            ("input_dropout", "dropout of {1:g}% of the inputs"),
-            ("dropout", "dropout of {1:g}% of the hidden units"),
-        )
-        if variant[name]
-    ]
-    text = ", ".join(found) or "none"
+    words = {
+        "l2": f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)",
+        "input_dropout": f"dropout of {100 * variant['input_dropout']:g}% of the inputs",
+        "dropout": f"dropout of {100 * variant['dropout']:g}% of the hidden units",
+    }
+    text = ", ".join(words[name] for name in words if variant[name]) or "none"
     return f"{variant['label']}: {text}" if variants > 1 else text
 
 

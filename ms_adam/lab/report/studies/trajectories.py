@@ -150,16 +150,13 @@ def contour_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
             _bar(figure, axis, scene, filled)
         axis.plot(*rows[0]["points"][0], zorder=6, **_START)
         axis.plot(*scene.minima.T, zorder=5, **_MINIMUM)
+    marks = {"start": _START, "minimum": _MINIMUM}
     if by_optimizer:
         _bar(figure, axes, scenes[0], filled)
-        handles = [
-            Line2D([], [], label=label, **look)
-            for label, look in ((REFERENCE, _OURS), ("MindSpore, float32", _MINDSPORE))
-        ]
+        handles, marks = [], {REFERENCE: _OURS, "MindSpore, float32": _MINDSPORE, **marks}
     else:
         handles, _ = axes[0].get_legend_handles_labels()
-    marks = (("start", _START), ("minimum", _MINIMUM))
-    _legend(figure, [*handles, *(Line2D([], [], label=label, **look) for label, look in marks)])
+    _legend(figure, [*handles, *(Line2D([], [], label=n, **look) for n, look in marks.items())])
     figure.suptitle(config["title"])
     return figure
 
