@@ -37,11 +37,6 @@ _RUN_COLUMNS = [
 _VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test", "measured")
 
 
-def write_page(folder: Path) -> Path:
-    """Writes the report of a finished run beside it."""
-    return write_report(folder)
-
-
 def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> Path:
     """Writes the report of finished figures.
 
