@@ -58,7 +58,6 @@ def bench(
 
     Exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
-    # Imported here, so that --help is quick.
     from ms_adam.lab.bench import cases, contenders, runner
     from ms_adam.lab.report.studies.bench import write_plots
     from ms_adam.lab.run.results import write_json
@@ -81,33 +80,21 @@ def bench(
         for reason in dict.fromkeys(reasons):
             status.print(f"left out: {reason}", highlight=False)
         out.mkdir(parents=True, exist_ok=True)
-        with _bar(status) as bar:
+        remaining = (TextColumn("left:"), TimeRemainingColumn())
+        shown = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), *remaining)
+        with Progress(*shown, console=status) as bar:
             task = bar.add_task("bench")
-            content = runner.bench(
-                work,
-                rounds,
-                passes,
-                lambda what, done, total: bar.update(
-                    task, description=what, completed=done, total=total
-                ),
-            )
+
+            def progress(what: str, done: float, total: float) -> None:
+                bar.update(task, description=what, completed=done, total=total)
+
+            content = runner.bench(work, rounds, passes, progress)
         content["left_out"] = reasons
         write_json(out / "bench.json", content)
         write_copy(json_file, content)
         plots = write_plots(content["results"], out) if curves and not case else []
     _show(content["results"], chosen, markdown)
     print("Written:", *(str(path) for path in (out / "bench.json", *plots)))
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _show(results: list[dict], chosen: list, markdown: bool) -> None:

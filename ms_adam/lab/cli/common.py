@@ -25,11 +25,8 @@ INTERRUPTED = 130  # what shells give for Ctrl-C
 DEBUG = typer.Option(False, "--debug", help="Show the stack trace of an error.")
 
 _COLOURS = {
-    "held": "green",
-    "equal": "green",
-    "reproduced": "green",
-    "not held": "red",
-    "not reproduced": "red",
+    **dict.fromkeys(("held", "equal", "reproduced"), "green"),
+    **dict.fromkeys(("not held", "not reproduced"), "red"),
 }
 
 
@@ -78,7 +75,6 @@ def write_copy(path: Optional[Path], content: dict[str, Any]) -> None:
     if path is not None:
         from ms_adam.lab.run.results import write_json
 
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
 
 
@@ -101,11 +97,8 @@ def show_verdicts(verdicts: Sequence[dict[str, Any]]) -> None:
     """Prints the table of verdicts and how many claims held."""
     if not verdicts:
         return
-    shown = [
-        name
-        for name in ("figure", "claim", "measured", "limit")
-        if any(isinstance(verdict.get(name), str) for verdict in verdicts)
-    ]
+    names = ("figure", "claim", "measured", "limit")
+    shown = [n for n in names if any(isinstance(verdict.get(n), str) for verdict in verdicts)]
     rows = (
         [status_text(verdict["status"]), *(verdict.get(name) or "" for name in shown)]
         for verdict in verdicts

@@ -10,24 +10,13 @@ from typing import Optional
 import typer
 from rich.console import Console
 
-from ms_adam.lab.cli.common import (
-    DEBUG,
-    NOT_HELD,
-    errors_told,
-    json_copy,
-    show_verdicts,
-    write_copy,
-)
+from ms_adam.lab.cli import common
 
-
-class Mode(str, enum.Enum):
-    """MindSpore's modes."""
-
-    graph = "graph"
-    pynative = "pynative"
+Mode = enum.Enum("Mode", {"graph": "graph", "pynative": "pynative"}, type=str)
 
 
 def reproduce(
+    context: typer.Context,
     configs: list[Path] = typer.Argument(
         ...,
         metavar="CONFIG...",
@@ -40,7 +29,7 @@ def reproduce(
         help="Where to write; results in it are replaced. Default: runs/NAME, with the name in "
         "CONFIG, if there is one.",
     ),
-    json_file: Optional[Path] = json_copy("results.json"),
+    json_file: Optional[Path] = common.json_copy("results.json"),
     scale: Optional[str] = typer.Option(
         None,
         "--scale",
@@ -85,7 +74,7 @@ def reproduce(
     seed: Optional[int] = typer.Option(
         None, "--seed", min=0, help="resume --kills: decides the moments; 0 if not given."
     ),
-    debug: bool = DEBUG,
+    debug: bool = common.DEBUG,
 ) -> None:
     """Run studies and write their reports: verdicts, plots, tables, environment.
 
@@ -129,30 +118,24 @@ def reproduce(
     error, such as a lost rank, 130 after Ctrl-C. A figure of the paper that is not reproduced is a
     finding: 0.
     """
-    # Imported here, so that --help is quick.
     from ms_adam.lab import studies
     from ms_adam.lab.claims import all_held
     from ms_adam.lab.run.config import ConfigError
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.run.study import Session, run_studies
 
-    given = {
-        "scale": scale,
-        "jobs": jobs,
-        "tensorboard": tensorboard or None,
-        "resume": resume or None,
-        "mode": mode and mode.value,
-        "kills": kills,
-        "every": every,
-        "seed": seed,
+    ours = ("configs", "out", "json_file", "debug")  # the others are for the studies
+    options = {
+        name: getattr(value, "value", value)  # of a Mode
+        for name, value in context.params.items()
+        if name not in ours and value is not None and value is not False
     }
-    options = {name: value for name, value in given.items() if value is not None}
     console = Console(stderr=True)
 
     def tell(message: str) -> None:
         console.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    with errors_told(debug):
+    with common.errors_told(debug):
         os.environ.setdefault("GLOG_v", "3")  # MindSpore's errors, not its advice
         found = [studies.find(path) for path in configs]
         studies.refuse_unknown_options([study for study, _ in found], options)
@@ -163,18 +146,15 @@ def reproduce(
         with ProgressDisplay(console) as progress:
             done = run_studies(found, Session(out, progress, tell, options))
         contents = {of.study.name: of.content for of in done}
-        write_copy(json_file, done[0].content if len(done) == 1 else {"studies": contents})
+        common.write_copy(json_file, done[0].content if len(done) == 1 else {"studies": contents})
     verdicts = [verdict for of in done for verdict in of.study.verdicts(of.content)]
-    show_verdicts(verdicts)
+    common.show_verdicts(verdicts)
     for of in done:
         summary = of.study.summary(of.content)
         if summary:
             print(summary)
-        print(f"{'The report' if of.page else 'Written'}: {of.page or _written(of.folder)}")
+        names = sorted(path.name for path in of.folder.iterdir() if path.name[0] != ".")
+        written = f"Written: {of.folder}: {', '.join(names)}"
+        print(f"The report: {of.page}" if of.page else written)
     if not all_held(verdicts):
-        raise typer.Exit(NOT_HELD)
-
-
-def _written(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    return f"{folder}: {', '.join(names)}"
+        raise typer.Exit(common.NOT_HELD)

@@ -10,8 +10,10 @@ from typing import Any, Callable
 
 import jinja2
 import markupsafe
+import numpy as np
 
 from ms_adam.lab.claims import short
+from ms_adam.lab.run.results import markdown
 
 _FOLDER = Path(__file__).parent
 
@@ -22,19 +24,39 @@ def read_results(folder: Path, name: str = "results.json") -> dict[str, Any]:
 
 
 def write_page(folder: Path, name: str, **values: Any) -> Path:
-    """Writes ``index.html``, one file that needs no other file and no network.
+    """Writes ``index.html``, one file that needs no other file and no network; returns its path.
 
     Args:
         folder: Where to write.
         name: The template in ``studies``.
         values: The template's variables; ``environment`` is one of them.
-
-    Returns:
-        The path of the page.
     """
     path = folder / "index.html"
     path.write_text(template(name).render(values), encoding="utf-8")
     return path
+
+
+def write_claims_page(
+    folder: Path, name: str, blocks: Callable[[dict, list[dict]], dict[str, Any]], **values: Any
+) -> Path:
+    """Writes the page of a study with claims on seeded trainings; see claims.html.j2.
+
+    Args:
+        folder: Holds ``results.json`` and, for each experiment, a folder of ``.npz`` files.
+        name: The template in ``studies``.
+        blocks: Takes an entry and the arrays of each of its runs; returns what the template shows
+            besides the entry.
+        values: More variables of the template.
+    """
+    content = read_results(folder)
+    entries = []
+    for entry in content["results"]:
+        arrays = []
+        for row in entry["runs"]:
+            with np.load(folder / entry["experiment"] / row["file"]) as of_run:
+                arrays.append(dict(of_run.items()))
+        entries.append({**entry, **blocks(entry, arrays)})
+    return write_page(folder, name, environment=content["environment"], entries=entries, **values)
 
 
 def template(name: str) -> jinja2.Template:
@@ -47,8 +69,9 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        unbroken=unbroken, title_of=title_of, data_uri=data_uri, inline=inline, percent=percent
+        unbroken=unbroken, data_uri=data_uri, inline=inline, percent=percent, thousands=thousands
     )
+    environment.globals["markdown"] = markdown
     if environment.autoescape:
         environment.globals["blocks"] = environment.get_template("blocks.html.j2").module
     return environment.get_template(name)
@@ -89,8 +112,3 @@ def inline(text: Any) -> markupsafe.Markup:
     html = str(markupsafe.escape(text)).replace("\n", "<br>")
     html = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html)
     return markupsafe.Markup(re.sub("`(.+?)`", r"<code>\1</code>", html))
-
-
-def title_of(key: str) -> str:
-    """Returns the words of a key of the environment."""
-    return key if key == "ms_adam" else key.replace("_", " ")

@@ -78,6 +78,28 @@ def band(axis: Axes, curves: Sequence[np.ndarray], label: str, x=None, **look: A
     axis.plot(x, values.mean(axis=0), label=label, solid_capstyle="round", **look)
 
 
+def bands(axis: Axes, runs: Sequence[dict], curves: Sequence, look: Callable[..., dict]) -> None:
+    """Draws a line and a band over the seeds for each label of runs.
+
+    Args:
+        axis: Where to draw.
+        runs: Rows with a label, in the order in which they are drawn.
+        curves: Of each run, None if it has none.
+        look: Takes a row, the label's place and the number of labels; returns options of `band`.
+    """
+    groups: dict[str, list] = {}
+    for row, curve in zip(runs, curves):
+        if curve is not None:
+            groups.setdefault(row["label"], [row]).append(curve)
+    for place, (label, (row, *own)) in enumerate(groups.items()):
+        band(axis, own, label, **look(row, place, len(groups)))
+
+
+def epoch_means(losses: np.ndarray, epochs: int) -> np.ndarray:
+    """Returns the mean of each epoch's losses."""
+    return losses.reshape(epochs, -1).mean(axis=1)
+
+
 def nested(place: int, count: int, step: float = 0.9) -> float:
     """Returns the line width of a curve, less for each: coinciding curves stay visible."""
     return 0.9 + step * (count - 1 - place)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-from ms_adam.lab.report.html import power
+from ms_adam.lab.report.html import percent, power
+from ms_adam.lab.run.results import markdown
 
 ABSENT = "–"
 
@@ -54,29 +55,45 @@ def table(columns: Sequence[Column], rows: Iterable[Any], note: str = "") -> Tab
     return Table(columns, [[column.cell(row) for column in columns] for row in rows], note)
 
 
-def markdown(filled: Table) -> str:
+def rendered(filled: Table) -> str:
     """Renders a table as Markdown, without its note."""
     rules = ["---:" if column.kind == "number" else "---" for column in filled.columns]
-    lines = [[column.title for column in filled.columns], rules, *filled.rows]
-    return "\n".join("| " + " | ".join(map(markdown_cell, line)) + " |" for line in lines)
+    return markdown([column.title for column in filled.columns], filled.rows, rules)
 
 
-def markdown_cell(text: Any) -> str:
-    """Returns text that cannot end a cell of a Markdown table."""
-    return str(text).replace("|", "\\|").replace("\n", "<br>")
+def grouped(rows: Iterable[dict], key: str) -> dict[Any, list[dict]]:
+    """Returns rows by their value of a key, such as those of all seeds of a label, in order."""
+    groups: dict[Any, list[dict]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
 
 
-def distances(labels: Sequence[str], pairs: Iterable[dict], note: str) -> Table:
-    """Returns the table of all pairs' distances, its columns named by the rows' numbers."""
-    found = {frozenset((pair["a"], pair["b"])): pair["distance"] for pair in pairs}
-    columns = [number("", "number"), Column("Parameters at the end", "label", None, "name")]
+def over_seeds(statistic: Callable, key: str) -> Callable[[list[dict]], Any]:
+    """Returns the value of a column: a statistic of rows' numbers, None if they have none."""
+
+    def value(rows: list[dict]) -> Any:
+        numbers = [float(row[key]) for row in rows if row[key] is not None]  # "nan" too
+        return statistic(numbers) if numbers else None
+
+    return value
+
+
+def percent_range(shares: Sequence[float]) -> str:
+    """Writes the range of shares."""
+    return f"{percent(min(shares))} to {percent(max(shares))}"
+
+
+def distances(rows: Iterable[dict], pairs: Iterable[dict], note: str) -> Table:
+    """Returns the distances of all pairs of rows' labels; the rows' numbers name the columns."""
+    found = {frozenset((pair["a"], pair["b"])): power(pair["distance"]) for pair in pairs}
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    columns = [
+        number("", lambda row: row[0]),
+        Column("Parameters at the end", lambda row: row[1], None, "name"),
+    ]
     columns += [
-        number(str(place), lambda row, b=b: found.get(frozenset((row["label"], b)), "·"), _distance)
+        number(str(place), lambda row, b=b: found.get(frozenset((row[1], b)), "·"))
         for place, b in enumerate(labels, start=1)
     ]
-    rows = [{"number": place, "label": label} for place, label in enumerate(labels, start=1)]
-    return table(columns, rows, note)
-
-
-def _distance(value: Any) -> str:
-    return value if value == "·" else power(value)
+    return table(columns, enumerate(labels, start=1), note)

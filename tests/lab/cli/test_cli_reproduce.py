@@ -189,22 +189,16 @@ def test_an_option_of_another_study_is_refused(invoke, tmp_path, config, option,
 # --- a training that is stopped ------------------------------------------------------------------
 
 
-def run(folder, *arguments):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+def run(folder, *arguments, command=COMMAND):
+    command = [*command, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
 def test_ctrl_c_and_on(tmp_path):
     """In real processes: progress, Ctrl-C, --resume, a damaged file, and every message."""
     config = write_config(tmp_path, training={"epochs": 2000})
-    process = subprocess.Popen(
-        [*COMMAND, str(config)],
-        cwd=tmp_path,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*COMMAND, str(config)], cwd=tmp_path, **pipes)
     checkpoints = tmp_path / "runs/small/checkpoints"
     lines = iter(process.stderr)
     assert "small, graph: 1 of 8,000 steps" in next(lines)
@@ -266,15 +260,14 @@ def names(folder: Path):
 
 
 def test_without_mindspore_it_is_not_imported(tmp_path):
-    file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(small()))
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(small()))
     program = (
         "import sys; from ms_adam.lab import cli\n"
         "try: cli.main()\n"
         "finally: assert 'mindspore' not in sys.modules\n"
     )
-    command = [sys.executable, "-c", program, "reproduce", str(file), "--out", str(tmp_path / "o")]
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    arguments = ("reproduce", "c.yaml", "--out", "o")
+    done = run(tmp_path, *arguments, command=(sys.executable, "-c", program))
     assert done.returncode == 0, done.stderr
     assert "trajectories.json" in names(tmp_path / "o")
 

@@ -144,7 +144,7 @@ def test_markdown(invoke):
     table = support_table(results)
     assert table.splitlines() == [
         "|  | fused | primitive | nn.Adam |",
-        "|---|---|---|---|",
+        "| --- | --- | --- | --- |",
         "| default | all | f32 | differs: f16; f32 |",
         "| other | **fell short**: f32 | not available here | - |",
         "| mixed | f32 f64; not available here: bf16 | - | - |",

@@ -1,7 +1,7 @@
 """How numbers and tables are written."""
 
 from ms_adam.lab.report.html import inline, percent, power, unbroken
-from ms_adam.lab.report.tables import Column, distances, markdown, number, table
+from ms_adam.lab.report.tables import Column, distances, number, rendered, table
 
 
 def test_numbers():
@@ -13,7 +13,7 @@ def test_numbers():
 def test_a_table_as_markdown():
     columns = (Column("a|b", "text"), number("n", lambda row: row["n"], "{:.1f}".format))
     filled = table(columns, [{"text": "x\ny", "n": 1.25}, {"text": "|", "n": None}])
-    assert markdown(filled).splitlines() == [
+    assert rendered(filled).splitlines() == [
         "| a\\|b | n |",
         "| --- | ---: |",
         "| x<br>y | 1.2 |",
@@ -27,7 +27,7 @@ def test_a_cell_as_html():
 
 def test_distances_are_shown_both_ways():
     pairs = [{"a": "A", "b": "B", "distance": 3.25e-3}]
-    assert distances(["A", "B"], pairs, "").rows == [
+    assert distances([{"label": "A"}, {"label": "B"}], pairs, "").rows == [
         [1, "A", "·", "3.2e-3"],
         [2, "B", "3.2e-3", "·"],
     ]

@@ -35,18 +35,15 @@ _PLOTS = {
 
 
 def write_plots(results: Sequence[dict], out: Path) -> list[Path]:
-    """Draws the cost against the number of parameters and against their size.
+    """Draws the cost against the number of parameters and against their size; returns the paths.
 
     Args:
         results: The rows of ``bench.json``.
         out: The folder to write to.
-
-    Returns:
-        The paths of the files.
     """
-    for name, (cases, x_of, title, label) in _PLOTS.items():
+    for name, (cases, *along) in _PLOTS.items():
         rows = [row for row in results if row["case"] in cases]
-        (out / name).write_bytes(cost_plot(rows, x_of, title, label))
+        (out / name).write_bytes(cost_plot(rows, *along))
     return [out / name for name in _PLOTS]
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
-from ms_adam.lab.report.html import fixed, percent, power, read_results
-from ms_adam.lab.report.html import write_page as write_html
-from ms_adam.lab.report.plots import (
-    band,
-    legend_below,
-    nested,
-    note,
-    panels,
-    picture,
-    whole_numbers,
+from ms_adam.lab.report.html import fixed, percent, power, write_claims_page
+from ms_adam.lab.report.plots import bands, nested, note, panels, picture
+from ms_adam.lab.report.tables import (
+    Column,
+    Table,
+    distances,
+    grouped,
+    number,
+    over_seeds,
+    percent_range,
+    table,
 )
-from ms_adam.lab.report.tables import Column, Table, distances, number, table
 from ms_adam.lab.run.trainings import REFERENCE
 
 # Graph mode has a tint of its optimizer's colour.
@@ -45,127 +45,73 @@ _PAIRS_NOTE = (
 
 
 def write_page(folder: Path) -> Path:
-    """Writes the page of a finished run.
-
-    Args:
-        folder: Holds ``results.json`` and, for each experiment, a folder of ``.npz`` files.
-
-    Returns:
-        The path of ``index.html``.
-    """
-    content = read_results(folder)
-    return write_html(
-        folder,
-        "images.html.j2",
-        environment=content["environment"],
-        entries=[_entry(folder, entry) for entry in content["results"]],
-        data_name="images",
-    )
+    """Writes the page of a finished run; returns the path of ``index.html``."""
+    return write_claims_page(folder, "images.html.j2", _blocks, data_name="images")
 
 
-def _entry(folder: Path, entry: dict) -> dict[str, Any]:
+def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
     runs = entry["runs"]
-    arrays = read_arrays(folder / entry["experiment"], runs)
-    labels = list(dict.fromkeys(row["label"] for row in runs))
     return {
-        **entry,
         "data_sha256": entry["images_sha256"],
         "errors": error_plot(runs, arrays),
         "training": training_plot(runs, arrays),
         "drift": drift_plot(runs, arrays),
         "table": run_table(runs),
-        "distances": distances(labels, entry["pairs"], _PAIRS_NOTE),
-        "minutes": sum(row["seconds"] for row in runs) / 60,
+        "distances": distances(runs, entry["pairs"], _PAIRS_NOTE),
     }
-
-
-def read_arrays(folder: Path, runs: Sequence[dict]) -> list[dict[str, np.ndarray]]:
-    """Reads the arrays of each run."""
-    found = []
-    for row in runs:
-        with np.load(folder / row["file"]) as arrays:
-            found.append(dict(arrays.items()))
-    return found
 
 
 def run_table(runs: Sequence[dict]) -> Table:
     """Returns the table with a row for each optimizer and mode, over its seeds."""
-    groups: dict[str, list[dict]] = {}
-    for row in runs:
-        groups.setdefault(row["label"], []).append(row)
-    accuracy = "test_accuracy"
     columns = (
         Column("Run", lambda rows: rows[0]["label"], None, "name"),
         Column("Backend", lambda rows: rows[0]["backend"]),
-        number("Loss", _over(np.mean, "final_loss"), fixed(4)),
-        number("Training accuracy", _over(np.mean, "train_accuracy"), percent),
-        number("Test accuracy", _over(np.mean, accuracy), percent),
-        number("Least to most over seeds", lambda rows: percent_range(_values(rows, accuracy))),
-        number("To Algorithm 1", _over(np.max, "error_algorithm1"), power),
-        number("To epsilon-hat", _over(np.max, "error_epsilon_hat"), power),
-        number("Limit", _over(np.max, "rounding_bound"), power),
+        number("Loss", over_seeds(np.mean, "final_loss"), fixed(4)),
+        number("Training accuracy", over_seeds(np.mean, "train_accuracy"), percent),
+        number("Test accuracy", over_seeds(np.mean, "test_accuracy"), percent),
+        number("Least to most over seeds", over_seeds(percent_range, "test_accuracy")),
+        number("To Algorithm 1", over_seeds(np.max, "error_algorithm1"), power),
+        number("To epsilon-hat", over_seeds(np.max, "error_epsilon_hat"), power),
+        number("Limit", over_seeds(np.max, "rounding_bound"), power),
     )
-    return table(columns, groups.values(), _NOTE)
+    return table(columns, grouped(runs, "label").values(), _NOTE)
 
 
-def percent_range(values: Sequence[float]) -> str:
-    """Writes the range of shares over seeds."""
-    return f"{percent(min(values))} to {percent(max(values))}"
-
-
-def _over(statistic: Callable, name: str) -> Callable[[list[dict]], Optional[float]]:
-    """Returns a function of rows: a statistic of their numbers, None if they have none."""
-
-    def of_rows(rows: list[dict]) -> Optional[float]:
-        values = _values(rows, name)
-        return float(statistic(values)) if values else None
-
-    return of_rows
-
-
-def _values(rows: list[dict], name: str) -> list[float]:
-    return [float(row[name]) for row in rows if row[name] is not None]  # float("nan") is NaN
+# All plots draw a line and a band over the seeds for each optimizer and mode. They take the rows of
+# ``runs`` in ``results.json`` and the arrays of each, in the same order.
 
 
 @picture
 def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
-    """Draws the distance to the two float64 shadows over the steps, with the rounding bound.
-
-    Args:
-        runs: The rows of ``runs`` in ``results.json``.
-        arrays: The arrays of each, in the same order.
-    """
+    """Draws the distance to the two float64 shadows over the steps, with the rounding bound."""
     bounds = [row["rounding_bound"] for row in runs if isinstance(row["rounding_bound"], float)]
     figure, axes = panels(1, 2, (10, 3.8), sharey=True)
-    for axis, name, title in zip(
-        axes.flat,
-        ("error_algorithm1", "error_epsilon_hat"),
-        ("Distance to Algorithm 1", "Distance to the epsilon-hat form"),
-    ):
-        _draw(axis, runs, arrays, name)
+    titles = {
+        "error_algorithm1": "Distance to Algorithm 1",
+        "error_epsilon_hat": "Distance to the epsilon-hat form",
+    }
+    for axis, (name, title) in zip(axes.flat, titles.items()):
+        _draw(axis, runs, [of_run.get(name) for of_run in arrays])
         if bounds:
             axis.axhline(max(bounds), color="black", linewidth=0.8, linestyle=":")
             words = "limit: rounding alone explains this much at the last step"
             note(axis, words, 0.01, max(bounds))
         axis.set(title=title, xlabel="step", xscale="log", yscale="log")
     axes[0, 0].set_ylabel("relative error of the parameters")
-    _legend(figure)
-    return figure
+    return _with_legend(figure)
 
 
 @picture
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
-    """Draws loss and accuracy over the epochs: the mean over seeds in a band from least to most."""
+    """Draws loss and accuracy over the epochs."""
     epochs = len(arrays[0]["test_accuracy"])
-    figure, axes = panels(1, 2, (10, 3.8))
-    left, right = axes.flat
-    _draw(left, runs, arrays, "loss", lambda curve: curve.reshape(epochs, -1).mean(axis=1))
-    _draw(right, runs, arrays, "test_accuracy", lambda accuracy: 100 * accuracy)
+    figure, ((left, right),) = panels(1, 2, (10, 3.8))
+    _draw(left, runs, [plots.epoch_means(of_run["loss"], epochs) for of_run in arrays])
+    _draw(right, runs, [100 * of_run["test_accuracy"] for of_run in arrays])
     left.set(title="Training loss, mean of the epoch", xlabel="epoch", yscale="log")
     right.set(title="Accuracy on the test images, %", xlabel="epoch")
-    whole_numbers(left, right)
-    _legend(figure)
-    return figure
+    plots.whole_numbers(left, right)
+    return _with_legend(figure)
 
 
 @picture
@@ -178,33 +124,31 @@ def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     pairs = list(zip(runs, arrays))
     loss = {row["seed"]: of_run["loss"] for row, of_run in pairs if row["optimizer"] == REFERENCE}
     differences = [
-        {"drift": plots.positive(np.abs(of_run["loss"] - loss[row["seed"]]))}
-        if row["optimizer"] != REFERENCE
-        else {}
+        None
+        if row["optimizer"] == REFERENCE
+        else plots.positive(np.abs(of_run["loss"] - loss[row["seed"]]))
         for row, of_run in pairs
     ]
     figure, ((axis,),) = panels(1, 1, (10, 3.4))
-    _draw(axis, runs, differences, "drift")
+    _draw(axis, runs, differences)
     title = "Difference of the batch loss to that of the float64 reference"
     axis.set(title=title, xlabel="step", xscale="log", yscale="log")
-    _legend(figure)
-    return figure
+    return _with_legend(figure)
 
 
-def _draw(axis, runs: Sequence[dict], arrays: Sequence[dict], name: str, shape=np.asarray) -> None:
-    """Draws a line and a band for each optimizer and mode, over its seeds."""
-    groups: dict[str, list] = {}
-    for row, of_run in sorted(
-        zip(runs, arrays), key=lambda pair: pair[0]["optimizer"] != REFERENCE
-    ):
-        if name in of_run:
-            groups.setdefault(row["label"], [row]).append(shape(of_run[name]))
-    for place, (label, (row, *curves)) in enumerate(groups.items()):
+def _draw(axis, runs: Sequence[dict], curves: Sequence) -> None:
+    """Draws the reference first, and each curve thinner than those before."""
+    first = sorted(zip(runs, curves), key=lambda pair: pair[0]["optimizer"] != REFERENCE)
+
+    def look(row: dict, place: int, count: int) -> dict:
         colour = _COLOURS.get((row["optimizer"], row["mode"]), _REFERENCE_COLOUR)
-        band(axis, curves, label, color=colour, linewidth=nested(place, len(groups)))
+        return {"color": colour, "linewidth": nested(place, count)}
+
+    bands(axis, *zip(*first), look)
 
 
-def _legend(figure: Figure) -> None:
+def _with_legend(figure: Figure) -> Figure:
     lines, _ = figure.axes[0].get_legend_handles_labels()
     lines.sort(key=lambda line: line.get_label() == REFERENCE)  # last: each optimizer has a column
-    legend_below(figure, lines, ncols=math.ceil(len(lines) / 2), handlelength=3)
+    plots.legend_below(figure, lines, ncols=math.ceil(len(lines) / 2), handlelength=3)
+    return figure

@@ -11,6 +11,8 @@ import argparse
 import csv
 import gzip
 import io
+import math
+import statistics
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -24,29 +26,15 @@ from ms_adam.lab.report.html import data_uri, read_results, template
 from ms_adam.lab.report.studies import paper_plots, paper_words
 from ms_adam.lab.report.studies.paper_words import duration, spread
 from ms_adam.lab.report.studies.paper_words import number as four_digits
-from ms_adam.lab.report.tables import Column, Table, markdown, markdown_cell, number, table
+from ms_adam.lab.report.tables import Column, Table, number, rendered, table
 
 # Wide enough for a page of 1,000 px, and for a code-hosting page.
 _PAGE_PIXELS, _FILE_PIXELS = 1350, 900
-_RUN_COLUMNS = (
-    "figure",
-    "variant",
-    "optimizer",
-    "purpose",
-    "learning_rate",
-    "seed",
-    "epochs",
-    "steps",
-    "final_cost",
-    "seconds",
-    "hash",
-)
+_RUN_COLUMNS = [
+    *("figure", "variant", "optimizer", "purpose", "learning_rate", "seed"),
+    *("epochs", "steps", "final_cost", "seconds", "hash"),
+]
 _VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test", "measured")
-
-
-def write_page(folder: Path) -> Path:
-    """Writes the report of a finished run beside it."""
-    return write_report(folder)
 
 
 def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> Path:
@@ -75,14 +63,11 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
         "environment": content["environment"],
         "scale": content["scale"],
         "figures": figures,
+        "verdicts": _verdict_table(figures),
         "cuts": _cut_table(figures),
-        "counts": paper_words.counts(figures),
         "words": paper_words,
-        "training": duration(sum(figure["seconds"] for figure in figures)),
         "runs": sum(len(figure["runs"]) for figure in figures),
-        "configs": " ".join(f"configs/paper/{figure['figure']}.yaml" for figure in figures),
-        "markdown": markdown,
-        "cell": markdown_cell,
+        "rendered": rendered,
     }
     curves = _csv(("hash", "epoch", "cost"), _curves(figures))
     files: dict[str, Any] = {
@@ -138,9 +123,8 @@ def _figure(entry: dict, folder: Path) -> dict[str, Any]:
         "facts": paper_words.facts(entry),
         "cuts": paper_words.cuts(entry),
         "verdicts": [
-            {**verdict, "edges": paper_words.edges(lines), "at_edge": paper_words.short(lines)}
+            {**verdict, **paper_words.at_edge(entry, claim)}
             for verdict, claim in zip(entry["verdicts"], config["claims"])
-            for lines in [paper_words.at_edge(entry, claim)]
         ],
         "number_table": _number_table(entry),
         "grid_tables": _grid_tables(entry),
@@ -150,21 +134,30 @@ def _figure(entry: dict, folder: Path) -> dict[str, Any]:
     }
 
 
-def _cut_table(figures: Sequence[dict]) -> Table:
-    def size(what: str) -> Column:
-        def words(figure: dict) -> Optional[str]:
-            cut = figure["cuts"].get(what)
-            if cut is None:
-                return None
-            return f"**{cut['here']}** of {cut['full']}" if cut["cut"] else cut["here"]
-
-        return Column(what.capitalize(), words)
+def _verdict_table(figures: Sequence[dict]) -> Table:
+    def status(verdict: dict) -> str:
+        at_edge = verdict["at_edge"]
+        note = f"\nBest learning rate at the edge of its grid: {at_edge}" if at_edge else ""
+        return f"**{verdict['status']}**{note}"
 
     columns = (
-        Column("Figure", "title"),
-        *(size(w) for w in ("examples", "widths", "epochs", "first epochs", "learning rates")),
-        Column("Training", "seconds", duration),
+        Column("Figure", "figure"),
+        Column("The paper's claim", "claim"),
+        Column("Verdict", status),
     )
+    verdicts = ({**v, "figure": figure["title"]} for figure in figures for v in figure["verdicts"])
+    return table(columns, verdicts)
+
+
+def _cut_table(figures: Sequence[dict]) -> Table:
+    def size(what: str) -> Column:
+        def words(cut: dict) -> str:
+            return f"**{cut['here']}** of {cut['full']}" if cut["cut"] else cut["here"]
+
+        return Column(what.capitalize(), lambda figure: figure["cuts"].get(what), words)
+
+    sizes = map(size, ("examples", "widths", "epochs", "first epochs", "learning rates"))
+    columns = (Column("Figure", "title"), *sizes, Column("Training", "seconds", duration))
     return table(columns, figures)
 
 
@@ -181,20 +174,19 @@ def _number_table(entry: dict) -> Table:
 
     def steps(line: dict) -> str:
         found = [float(epochs) * entry["steps_per_epoch"] for epochs in line["epochs_to_target"]]
-        return "never" if float("inf") in found else f"{sum(found) / len(found):,.0f}"
+        return "never" if math.inf in found else f"{statistics.fmean(found):,.0f}"
 
-    def seconds(line: dict) -> str:
-        found = [run["seconds"] for run in paper_plots.best_runs(entry, line)]
-        return f"{sum(found) / len(found):.3g}"
+    def seconds(line: dict) -> float:
+        return statistics.fmean(run["seconds"] for run in paper_plots.best_runs(entry, line))
 
     columns = (
         *_who(entry),
         Column("Best learning rate", best),
         number("Cost at the end", "final", spread),
-        number("Epochs to the target", lambda line: spread(line["epochs_to_target"], "never")),
+        number("Epochs to the target", "epochs_to_target", lambda found: spread(found, "never")),
         number("Steps to it", steps),
         number("Target", "target", four_digits),
-        number("Seconds a run", seconds),
+        number("Seconds a run", seconds, "{:.3g}".format),
     )
     return table(columns, entry["lines"])
 
@@ -205,34 +197,33 @@ def _grid_tables(entry: dict) -> list[tuple[int, Table]]:
     def cost(place: int, name: str) -> Column:
         def words(line: dict) -> str:
             tried = line["tried"][place]
-            text = four_digits(tried[name])
-            if name == "mean" and tried["learning_rate"] == line["best"]:
-                text = f"**{text}**"
-            return f"{tried['learning_rate']:g}: {text}"
+            best = name == "mean" and tried["learning_rate"] == line["best"]
+            bold = "**" if best else ""
+            return f"{tried['learning_rate']:g}: {bold}{four_digits(tried[name])}{bold}"
 
         return Column(f"Rate {place + 1}", words)
 
+    def of_epoch(name: str, *more: Column) -> Table:
+        rates = range(len(entry["lines"][0]["tried"]))
+        costs = (cost(place, name) for place in rates)
+        return table([*_who(entry), *costs, *more], entry["lines"])
+
+    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
     edge = Column("At the edge", lambda line: paper_words.edge(line) or "no")
-    rates = range(len(entry["lines"][0]["tried"]))
-    found = []
-    for name, epoch in (("early", entry["scale"]["early"]), ("mean", entry["scale"]["epochs"])):
-        if epoch is not None:
-            columns = [*_who(entry), *(cost(place, name) for place in rates)]
-            columns += [edge] if name == "mean" else []
-            found.append((epoch, table(columns, entry["lines"])))
-    return found
+    of_early = [] if early is None else [(early, of_epoch("early"))]
+    return [*of_early, (last, of_epoch("mean", edge))]
 
 
 def _run_table(entry: dict) -> Table:
+    def end(run: dict) -> str:
+        return "diverged" if run["diverged"] else f"{run['costs'][-1]:.4g}"
+
     columns = (
         *_who(entry),
         Column("For", "purpose"),
         number("Learning rate", "learning_rate", "{:g}".format),
         number("Seed", "seed"),
-        number(
-            "Cost at the end",
-            lambda run: "diverged" if run["diverged"] else f"{run['costs'][-1]:.4g}",
-        ),
+        number("Cost at the end", end),
         number("Steps", "steps"),
         number("Seconds", "seconds", "{:.1f}".format),
         Column("Hash", "hash", "`{}`".format),
@@ -240,45 +231,43 @@ def _run_table(entry: dict) -> Table:
     return table(columns, entry["runs"])
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+def _csv(columns: Sequence[str], rows: Iterable[dict]) -> bytes:
+    """Writes these columns of rows."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
+    writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue().encode()
 
 
-def _verdicts(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+def _verdicts(figures: Sequence[dict]) -> Iterable[dict]:
     for figure in figures:
         for verdict in figure["verdicts"]:
-            yield (
-                figure["figure"],
-                figure["scale"]["name"],
-                verdict["claim"],
-                verdict["status"],
-                "; ".join(verdict["edges"]),
-                verdict["test"],
-                "; ".join(verdict["measured"]),
-            )
+            yield {
+                **verdict,
+                "figure": figure["figure"],
+                "scale": figure["scale"]["name"],
+                "verdict": verdict["status"],
+                "best_rates_at_edge": "; ".join(verdict["edges"]),
+                "measured": "; ".join(verdict["measured"]),
+            }
 
 
-def _runs(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+def _runs(figures: Sequence[dict]) -> Iterable[dict]:
     for figure in figures:
         more = {"figure": figure["figure"], "epochs": figure["scale"]["epochs"]}
         for run in figure["runs"]:
-            row = {**run, **more, "final_cost": run["costs"][-1]}
-            yield [row[name] for name in _RUN_COLUMNS]
+            yield {**run, **more, "final_cost": run["costs"][-1]}
 
 
-def _curves(figures: Sequence[dict]) -> Iterable[Sequence[Any]]:
+def _curves(figures: Sequence[dict]) -> Iterable[dict]:
     """Yields the costs of every run, an epoch a line; a run is named by its hash."""
-    written = set()  # a run that two figures share, or a trial that is judged, is there once
-    for figure in figures:
-        for run in figure["runs"]:
-            if run["hash"] not in written:
-                written.add(run["hash"])
-                for epoch, cost in enumerate(run["costs"]):
-                    yield run["hash"], epoch, cost if cost == "inf" else f"{cost:.6g}"
+    # A run that two figures share, or a trial that is judged, is there once.
+    costs = {run["hash"]: run["costs"] for figure in figures for run in figure["runs"]}
+    for name, of_run in costs.items():
+        for epoch, cost in enumerate(of_run):
+            text = cost if cost == "inf" else f"{cost:.6g}"
+            yield {"hash": name, "epoch": epoch, "cost": text}
 
 
 def main() -> None:
@@ -290,12 +279,12 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="the folder that ms-adam reproduce wrote to")
     parser.add_argument("to", type=Path, help="such as docs/paper")
-    given = parser.parse_args()
-    if not (given.run / "results.json").is_file():
+    run, to = vars(parser.parse_args()).values()
+    if not (run / "results.json").is_file():
         parser.error(
-            f"{given.run}: has no results.json; ms-adam reproduce writes it when all runs are done"
+            f"{run}: has no results.json; ms-adam reproduce writes it when all runs are done"
         )
-    print(f"The report: {write_report(given.run, given.to, page=False)}")
+    print(f"The report: {write_report(run, to, page=False)}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+import itertools
+from collections.abc import Sequence
+from typing import Callable
 
 import matplotlib
 import numpy as np
@@ -25,8 +26,11 @@ _LOOK = {
     "AdaDelta": (plots.ORANGE, (0, (5, 1, 1, 1, 1, 1)), "v"),
     "AdaMax": (plots.SKY, (0, (1, 1)), "P"),
 }
-# Of figure 4, the curves of a panel.
-_PAIR = {"with bias correction": (plots.BLUE, "-", "o"), "without": (plots.VERMILION, "--", "s")}
+# Of figure 4, the curves of a panel: with bias correction and without.
+_PAIR = {
+    True: ("with bias correction", (plots.BLUE, "-", "o")),
+    False: ("without", (plots.VERMILION, "--", "s")),
+}
 
 
 def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
@@ -94,7 +98,111 @@ def best_runs(entry: dict, line: dict) -> list[dict]:
     return [run for run in entry["runs"] if all(run[key] == value for key, value in wanted.items())]
 
 
-def _draw_costs(axis: Axes, entry: dict, line: dict, look: tuple, label: str, epochs) -> None:
+def _panels(entry: dict) -> list[list[tuple[str, list[tuple]]]]:
+    """Returns rows of panels: a title, and of each curve its label, look and line of the entry.
+
+    A row has the panel of one variant. In figure 4 it has those of one beta1, one for each beta2.
+    """
+    config, lines = entry["config"], entry["lines"]
+    if config["design"] == "tuned":
+        curves = [(line["optimizer"], _LOOK[line["optimizer"]], line) for line in lines]
+        variants = [variant["label"] for variant in config["variants"]]
+        return [[(v, [curve for curve in curves if curve[2]["variant"] == v])] for v in variants]
+    by_name = {line["optimizer"]: line for line in lines}
+    pairs: dict[tuple[float, float], dict[bool, dict]] = {}
+    for contender in config["optimizers"]:
+        settings, line = contender["settings"], by_name[contender["label"] or contender["name"]]
+        pair = pairs.setdefault((settings["beta1"], settings["beta2"]), {})
+        pair[bool(settings["bias_correction"])] = line
+
+    def panel(beta1: float, beta2: float) -> tuple[str, list[tuple]]:
+        curves = [(*look, pairs[beta1, beta2][which]) for which, look in _PAIR.items()]
+        return f"β1 {beta1:g}, β2 {beta2:g}", curves
+
+    beta1s, beta2s = (sorted({betas[i] for betas in pairs}) for i in (0, 1))
+    return [[panel(beta1, beta2) for beta2 in beta2s] for beta1 in beta1s]
+
+
+def _plot(
+    entry: dict,
+    rows: Sequence[Sequence[tuple]],
+    draw: Callable[..., None],
+    size: tuple[float, float],
+    labels: tuple[str, str],
+    **scales: str,
+) -> Figure:
+    """Draws rows of panels.
+
+    Args:
+        entry: Of ``results.json``. The panels of a grid share their axes.
+        rows: Of each panel its title, its curves as in `_panels`, and what else `draw` takes.
+        draw: Takes the axis, the entry, a curve's label, look and line, and what else.
+        size: Of the figure, in inches.
+        labels: Of the axes.
+        scales: Of the axes.
+    """
+    shared = entry["config"]["design"] == "grid"
+    figure, axes = panels(len(rows), len(rows[0]), size, sharex=shared, sharey=shared)
+    for axis, (title, curves, *more) in zip(axes.flat, itertools.chain(*rows)):
+        axis.set_title(title, **({"fontsize": 9.5} if shared else {}))
+        for curve in curves:
+            draw(axis, entry, *curve, *more)
+    for axis in axes.flat:
+        axis.set(**scales)
+        if labels[0] == "epoch":
+            whole_numbers(axis)
+        _plain_ticks(axis)
+        if axis.get_subplotspec().is_last_row() or not shared:
+            axis.set_xlabel(labels[0])
+    for axis in axes[:, 0]:
+        axis.set_ylabel(labels[1])
+    handles, _ = axes[0, 0].get_legend_handles_labels()
+    columns = min(len(handles), 5)
+    legend_below(figure, handles, ncols=columns, handlelength=3, columnspacing=1.2, fontsize=9)
+    return figure
+
+
+def _curves(entry: dict) -> Figure:
+    """A row for each variant; where there is an early epoch, a column up to there before all."""
+    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
+    rows = []
+    for ((title, curves),) in _panels(entry):
+        whole = (title, curves, slice(1, last + 1))
+        first = (f"{title}, to epoch {early}", curves, slice(0, (early or 0) + 1))
+        rows.append([first, whole] if early is not None else [whole])
+    size = (max(8.0, 5.0 * len(rows[0])), 0.6 + 3.2 * len(rows))
+    labels = ("epoch", "training cost, nats an example")
+    return _plot(entry, rows, _draw_costs, size, labels, yscale="log")
+
+
+def _sensitivity(entry: dict) -> Figure:
+    row = [panel for (panel,) in _panels(entry)]
+    labels = ("learning rate", f"cost of epoch {entry['scale']['epochs']}, nats")
+    size = (max(8.0, 5.0 * len(row)), 3.8)
+    return _plot(entry, [row], _draw_tried, size, labels, xscale="log", yscale="log")
+
+
+def _pair_curves(entry: dict) -> Figure:
+    rows = [[(*panel, slice(1, None)) for panel in row] for row in _panels(entry)]
+    labels = ("epoch", "cost, nats an image")
+    return _plot(
+        entry, rows, _draw_costs, (3.6 * len(rows[0]), 2.6 * len(rows)), labels, yscale="log"
+    )
+
+
+def _grid(entry: dict) -> Figure:
+    """The paper's figure 4: the cost at each epoch that is looked at, over the step size."""
+    epochs = [epoch for epoch in (entry["scale"]["early"], entry["scale"]["epochs"]) if epoch]
+    rows = [
+        [(f"{title}, epoch {epoch}", curves, epoch) for title, curves in row]
+        for epoch in epochs
+        for row in _panels(entry)
+    ]
+    size, labels = (3.6 * len(rows[0]), 2.5 * len(rows)), ("step size", "cost, nats an image")
+    return _plot(entry, rows, _draw_grid, size, labels, xscale="log", yscale="log")
+
+
+def _draw_costs(axis: Axes, entry: dict, label: str, look: tuple, line: dict, epochs) -> None:
     """Draws the costs of a line's best runs after these epochs."""
     costs = np.array([[float(cost) for cost in run["costs"]] for run in best_runs(entry, line)])
     costs[:, ~np.isfinite(costs).all(axis=0)] = np.nan  # a run that had diverged leaves a gap
@@ -103,51 +211,14 @@ def _draw_costs(axis: Axes, entry: dict, line: dict, look: tuple, label: str, ep
     band(axis, costs[:, epochs], label, x, color=colour, linestyle=style, linewidth=1.7)
 
 
-def _curves(entry: dict) -> Figure:
-    """A row for each variant; where there is an early epoch, a column up to there before all."""
-    variants = [variant["label"] for variant in entry["config"]["variants"]]
-    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
-    columns = [last] if early is None else [early, last]
-    size = (max(8.0, 5.0 * len(columns)), 0.6 + 3.2 * len(variants))
-    figure, axes = panels(len(variants), len(columns), size)
-    for variant, row in zip(variants, axes):
-        for until, axis in zip(columns, row):
-            epochs = slice(0 if until == early else 1, until + 1)
-            for line in entry["lines"]:
-                if line["variant"] == variant:
-                    name = line["optimizer"]
-                    _draw_costs(axis, entry, line, _LOOK[name], name, epochs)
-            title = variant if until != early else f"{variant}, to epoch {early}"
-            axis.set(title=title, xlabel="epoch", yscale="log")
-            whole_numbers(axis)
-            _plain_ticks(axis)
-        row[0].set_ylabel("training cost, nats an example")
-    _legend(figure)
-    return figure
-
-
-def _sensitivity(entry: dict) -> Figure:
-    variants = [variant["label"] for variant in entry["config"]["variants"]]
-    figure, (axes,) = panels(1, len(variants), (max(8.0, 5.0 * len(variants)), 3.8))
-    for axis, variant in zip(axes, variants):
-        axis.set(title=variant, xlabel="learning rate", xscale="log", yscale="log")
-        for line in entry["lines"]:
-            if line["variant"] == variant:
-                _sensitivity_of(axis, line)
-        _plain_ticks(axis)
-    axes[0].set_ylabel(f"cost of epoch {entry['scale']['epochs']}, nats")
-    _legend(figure)
-    return figure
-
-
-def _sensitivity_of(axis: Axes, line: dict) -> None:
-    name = line["optimizer"]
-    colour, style, marker = _LOOK[name]
+def _draw_tried(axis: Axes, _: dict, label: str, look: tuple, line: dict) -> None:
+    """Draws the cost of a line at each learning rate tried."""
+    colour, style, marker = look
     rates = np.array([tried["learning_rate"] for tried in line["tried"]])
     means = np.array([float(tried["mean"]) for tried in line["tried"]])
     there = np.isfinite(means)
     look = {"color": colour, "marker": marker, "markersize": 4.5}
-    axis.plot(rates[there], means[there], linestyle=style, label=name, **look)
+    axis.plot(rates[there], means[there], linestyle=style, label=label, **look)
     best = there & (rates == line["best"])
     ring = {"markersize": 11, "markerfacecolor": "none", "markeredgecolor": colour}
     axis.plot(rates[best], means[best], "o", **ring)
@@ -156,85 +227,22 @@ def _sensitivity_of(axis: Axes, line: dict) -> None:
         axis.plot(rate, 1, "x", color=colour, transform=at_edge, clip_on=False)
 
 
-def _pair_panels(
-    entry: dict, epochs: Sequence[int], height: float
-) -> tuple[Figure, Iterator[tuple[Axes, int, str, tuple, str, str]]]:
-    """Returns figure 4's panels: a row for each epoch and beta1, a column for each beta2.
-
-    Returns:
-        The figure, and for each curve its axis, epoch, optimizer, look, label and panel title.
-    """
-    pairs: dict[tuple[float, float], list[str]] = {}
-    for contender in entry["config"]["optimizers"]:
-        settings = contender["settings"]
-        pair = pairs.setdefault((settings["beta1"], settings["beta2"]), ["", ""])
-        label = contender["label"] or contender["name"]
-        pair[0 if settings["bias_correction"] else 1] = label
-    beta1s, beta2s = (sorted({betas[i] for betas in pairs}) for i in (0, 1))
-    rows = [(epoch, beta1) for epoch in epochs for beta1 in beta1s]
-    size = (3.6 * len(beta2s), height * len(rows))
-    figure, axes = panels(len(rows), len(beta2s), size, sharex=True, sharey=True)
-    for row in axes:
-        row[0].set_ylabel("cost, nats an image")
-
-    def curves():
-        for (epoch, beta1), row in zip(rows, axes):
-            for beta2, axis in zip(beta2s, row):
-                for optimizer, (label, look) in zip(pairs[beta1, beta2], _PAIR.items()):
-                    yield axis, epoch, optimizer, look, label, f"β1 {beta1:g}, β2 {beta2:g}"
-
-    return figure, curves()
-
-
-def _finish_pairs(figure: Figure, xlabel: str, scales: dict[str, Any]) -> Figure:
-    for axis in figure.axes:
-        axis.set(**scales)
-        _plain_ticks(axis)
-        if axis.get_subplotspec().is_last_row():
-            axis.set_xlabel(xlabel)
-    _legend(figure)
-    return figure
-
-
-def _grid(entry: dict) -> Figure:
-    """The paper's figure 4: the cost at each epoch that is looked at, over the step size."""
-    epochs = [epoch for epoch in (entry["scale"]["early"], entry["scale"]["epochs"]) if epoch]
-    figure, curves = _pair_panels(entry, epochs, 2.5)
-    for axis, epoch, optimizer, look, label, title in curves:
-        runs = [run for run in entry["runs"] if run["optimizer"] == optimizer]
-        _over_rates(axis, runs, epoch, look, label)
-        axis.set_title(f"{title}, epoch {epoch}", fontsize=9.5)
-    return _finish_pairs(figure, "step size", {"xscale": "log", "yscale": "log"})
-
-
-def _over_rates(axis: Axes, runs: list[dict], epoch: int, look: tuple, label: str) -> None:
+def _draw_grid(axis: Axes, entry: dict, label: str, look: tuple, line: dict, epoch: int) -> None:
+    """Draws the costs of an optimizer's runs at an epoch over their learning rates."""
     colour, style, marker = look
-    rates = np.array(sorted({run["learning_rate"] for run in runs}))
-
-    def costs(of_epoch: int) -> np.ndarray:
-        found = [
-            [float(run["costs"][of_epoch]) for run in runs if run["learning_rate"] == rate]
-            for rate in rates
-        ]
-        return np.array(found).T
-
-    after, before = costs(epoch), costs(0)
+    by_rate: dict[float, list] = {}
+    for run in entry["runs"]:
+        if run["optimizer"] == line["optimizer"]:
+            by_rate.setdefault(run["learning_rate"], []).append(run["costs"])
+    rates = np.array(sorted(by_rate))
+    costs = np.array([by_rate[rate] for rate in rates], dtype=float)  # [rate, seed, epoch]
+    after, before = costs[..., epoch].T, costs[..., 0].T
     lost = ~(after < before).all(axis=0)
     # A cost above that before training is drawn there: a cross, for it is not a cost to be read.
     shown = np.fmin(after, before)
     band(axis, shown, label, rates, color=colour, linestyle=style, linewidth=1.7)
     for where, mark in ((~lost, marker), (lost, "x")):
         axis.plot(rates[where], shown.mean(axis=0)[where], mark, color=colour, markersize=5)
-
-
-def _pair_curves(entry: dict) -> Figure:
-    best = {line["optimizer"]: line for line in entry["lines"]}
-    figure, curves = _pair_panels(entry, [entry["scale"]["epochs"]], 2.6)
-    for axis, _, optimizer, look, label, title in curves:
-        _draw_costs(axis, entry, best[optimizer], look, label, slice(1, None))
-        axis.set_title(title, fontsize=9.5)
-    whole_numbers(*figure.axes)
-    return _finish_pairs(figure, "epoch", {"yscale": "log"})
 
 
 def _plain_ticks(axis: Axes) -> None:
@@ -250,10 +258,3 @@ def _plain_ticks(axis: Axes) -> None:
     axis.yaxis.set_minor_formatter(plain)
     axis.tick_params(axis="y", which="both", labelsize=8.5)
     axis.grid(True, axis="y", which="both")
-
-
-def _legend(figure: Figure) -> None:
-    handles, _ = figure.axes[0].get_legend_handles_labels()
-    legend_below(
-        figure, handles, ncols=min(len(handles), 5), handlelength=3, columnspacing=1.2, fontsize=9
-    )

@@ -75,37 +75,36 @@ def edge(line: dict) -> str:
     return f"the {which} of {len(rates)} tried"
 
 
-def at_edge(entry: dict, claim: dict) -> list[dict]:
-    """Returns the lines of a claim whose best learning rate is at the edge of its grid.
+def at_edge(entry: dict, claim: dict) -> dict[str, Any]:
+    """Names the lines of a claim whose best learning rate is at the edge of its grid.
 
     Claims of figure 4 that hold at given step sizes depend on no best one.
+
+    Returns:
+        ``edges``: variant, optimizer, learning rate and which edge, of each. ``at_edge``: only the
+        optimizers, or how many lines there are if these are many.
     """
     panels = claim.get("variants") or [variant["label"] for variant in entry["config"]["variants"]]
+    named = set()
     if claim["form"] == "ordering":
         named = {name for test in claim["comparisons"] for name in (test["first"], test["second"])}
     elif claim["test"] == "not worse at best":
         named = {line["optimizer"] for line in entry["lines"]}
-    else:
-        named = set()
-    return [
+    lines = [
         line
         for line in entry["lines"]
         if line["at_edge"] and line["optimizer"] in named and line["variant"] in panels
     ]
-
-
-def edges(lines: Sequence[dict]) -> list[str]:
-    """Describes lines at the edge: variant, optimizer, learning rate, which edge."""
-    return [
-        f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
-        for line in lines
-    ]
-
-
-def short(lines: Sequence[dict]) -> str:
-    """Names the optimizers of lines at the edge, or counts them if there are many."""
     names = list(dict.fromkeys(line["optimizer"] for line in lines))
-    return ", ".join(names) if len(names) <= 5 else f"{len(names)} of the settings, named below"
+    return {
+        "edges": [
+            f"{line['optimizer']} with {line['variant']}: {line['best']:g}, {edge(line)}"
+            for line in lines
+        ],
+        "at_edge": ", ".join(names)
+        if len(names) <= 5
+        else f"{len(names)} of the settings, named below",
+    }
 
 
 # What the scale cuts: its key in a scale, and how it is written.
@@ -130,68 +129,50 @@ def cuts(entry: dict) -> dict[str, dict[str, Any]]:
     if entry["examples"] < scale["examples"]:  # the data have no more
         here, most = f"{entry['examples']:,}, all there are", f"up to {full['examples']:,}"
         found["examples"] = {"here": here, "full": most, "cut": False}
-    if not _layers(config["network"]):
+    if config["network"]["kind"] == "logistic":  # has no layer of a width
         del found["widths"]
     return found
 
 
 def cut_words(entry: dict) -> str:
     """Returns a sentence with what the scale cuts."""
-    name = entry["scale"]["name"]
-    found = [
-        f"{what} to {cut['here']} of {cut['full']}"
-        for what, cut in cuts(entry).items()
-        if cut["cut"]
-    ]
-    return (
-        f"The {name} scale cuts {', '.join(found)}."
-        if found
-        else f"The {name} scale cuts nothing of the full scale."
-    )
+    sizes = cuts(entry).items()
+    found = [f"{what} to {cut['here']} of {cut['full']}" for what, cut in sizes if cut["cut"]]
+    words = ", ".join(found) or "nothing of the full scale"
+    return f"The {entry['scale']['name']} scale cuts {words}."
 
 
-def facts(entry: dict) -> list[tuple[str, list[str]]]:
+def facts(entry: dict) -> list[tuple[str, str]]:
     """Summarizes the config: what is fixed and what is searched, with the numbers."""
     config, scale = entry["config"], entry["scale"]
-    seeds = ", ".join(map(str, config["seeds"]))
-    rate = (
-        "the learning rate of step t divided by sqrt(t)"
-        if config["decay"] == "inverse sqrt"
-        else "a constant learning rate"
-    )
-    trained = (
-        f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
-        f"{config['batch_size']}, {rate}"
-    )
+    seeds, tuning_seeds = (", ".join(map(str, config[key])) for key in ("seeds", "tuning_seeds"))
+    rate = "a constant learning rate"
+    if config["decay"] == "inverse sqrt":
+        rate = "the learning rate of step t divided by sqrt(t)"
     if config["design"] == "grid":
-        searched = [
+        searched = (
             f"Nothing: each of {scale['trials']} step sizes runs on each of the seeds {seeds}."
-        ]
+        )
     else:
-        searched = [
+        searched = (
             f"The learning rate alone, {scale['trials']} for each optimizer, on seed "
-            f"{', '.join(map(str, config['tuning_seeds']))}; the best of each then runs "
-            f"on the judged seeds {seeds}."
-        ]
-    searched += [f"{names}: {rates}" for names, rates in _grids(entry)]
+            f"{tuning_seeds}; the best of each then runs on the judged seeds {seeds}."
+        )
+    variants = config["variants"]
     return [
-        ("Data", [f"{entry['examples']:,} examples; {entry['source']}"]),
-        ("Network", [_network(config["network"], scale["width"])]),
-        ("Training", [trained]),
+        ("Data", f"{entry['examples']:,} examples; {entry['source']}"),
+        ("Network", _network(config["network"], scale["width"])),
+        (
+            "Training",
+            f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
+            f"{config['batch_size']}, {rate}",
+        ),
         (
             "Fixed: regularisation",
-            [_regularisation(variant, len(config["variants"])) for variant in config["variants"]],
+            "\n".join(_regularisation(variant, len(variants)) for variant in variants),
         ),
-        ("Fixed: optimizers", _settings(config["optimizers"])),
-        ("Searched", searched),
-    ]
-
-
-def _layers(network: dict) -> list[int]:
-    return [
-        *network.get("channels", ()),
-        *network.get("hidden", ()),
-        *(network[name] for name in ("units", "latent") if name in network),
+        ("Fixed: optimizers", "\n".join(_settings(config["optimizers"]))),
+        ("Searched", "\n".join([searched, *_grids(entry)])),
     ]
 
 
@@ -203,59 +184,50 @@ def _network(network: dict, width: float) -> str:
         "connected ReLU layer: {} filters and units",
         "autoencoder": "Variational auto-encoder: {} softplus units and latent variables",
     }[network["kind"]]
-    paper = _layers(network)
+    paper = [*network.get("channels", ()), *network.get("hidden", ())]
+    paper += [network[name] for name in ("units", "latent") if name in network]
     here = [max(1, round(units * width)) for units in paper]
     text = words.format(_and(f"{units:,}" for units in here))
     return text if here == paper else f"{text} (the paper's {_and(f'{u:,}' for u in paper)})"
 
 
 def _regularisation(variant: dict, variants: int) -> str:
-    found = (
-        [f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)"]
-        if variant["l2"]
-        else []
-    )
-    found += [
-        f"dropout of {100 * variant[name]:g}% of the {what}"
-        for name, what in (("input_dropout", "inputs"), ("dropout", "hidden units"))
-        if variant[name]
-    ]
-    text = ", ".join(found) or "none"
+    words = {
+        "l2": f"L2 {variant['l2']:g} (half of it times the sum of the squared weights)",
+        "input_dropout": f"dropout of {100 * variant['input_dropout']:g}% of the inputs",
+        "dropout": f"dropout of {100 * variant['dropout']:g}% of the hidden units",
+    }
+    text = ", ".join(words[name] for name in words if variant[name]) or "none"
     return f"{variant['label']}: {text}" if variants > 1 else text
 
 
 def _settings(contenders: Sequence[dict]) -> list[str]:
     """Returns a line for each optimizer, with all values that a setting has in the figure."""
-    by_name: dict[str, dict[str, list]] = {}
+    by_name: dict[str, dict[str, dict]] = {}
     for contender in contenders:
         values = by_name.setdefault(contender["name"], {})
         for name, value in contender["settings"].items():
-            if value not in values.setdefault(name, []):
-                values[name].append(value)
+            values.setdefault(name, {})[value] = None
     return [
         f"{optimizer}: " + ", ".join(_setting(name, values) for name, values in found.items())
         for optimizer, found in by_name.items()
     ]
 
 
-def _setting(name: str, values: Sequence[float]) -> str:
+def _setting(name: str, values: Iterable[float]) -> str:
     if name == "bias_correction":
-        words = [{1.0: "with", 0.0: "without"}[float(value)] for value in values]
+        words = ["with" if value else "without" for value in values]
         return f"{' and '.join(words)} bias correction"
     return f"{name} {' or '.join(f'{value:g}' for value in values)}"
 
 
-def _grids(entry: dict) -> list[tuple[str, str]]:
-    """Returns of each grid its optimizers and its learning rates."""
-    found: dict[str, list[str]] = {}
+def _grids(entry: dict) -> list[str]:
+    """Returns a line for each grid: its optimizers and its learning rates."""
+    found: dict[str, dict[str, None]] = {}
     for line in entry["lines"]:
         rates = ", ".join(f"{tried['learning_rate']:g}" for tried in line["tried"])
-        names = found.setdefault(rates, [])
-        if line["optimizer"] not in names:
-            names.append(line["optimizer"])
-    if len(found) == 1:
-        return [("All", rates) for rates in found]
-    return [(_and(names), rates) for rates, names in found.items()]
+        found.setdefault(rates, {})[line["optimizer"]] = None
+    return [f"{'All' if len(found) == 1 else _and(n)}: {rates}" for rates, n in found.items()]
 
 
 def _and(words: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, thousands
 from ms_adam.lab.report.plots import legend_below, panels, picture
-from ms_adam.lab.report.tables import Column, markdown, table
+from ms_adam.lab.report.tables import Column, rendered, table
 from ms_adam.lab.studies.ranks.cost import (
     UPDATE_BYTES,
     Wire,
@@ -56,19 +57,15 @@ def measured(entry: dict, cores: int) -> list[dict]:
     for row in entry["trainings"]:
         if row["step_ms"] is None or row["mode"] != "graph":
             continue
-        update = UPDATE_BYTES * MEMORY_BYTE * row["parameters"]
-        gradients = alone[row["problem"]]["step_ms"] / 1e3 - update
-        sharded = row["state"] == "sharded"
-        model = step_seconds(wire, gradients, MEMORY_BYTE, row["sizes"], row["workers"], sharded)
-        same = ("problem", "workers", "state", "parameters", "step_ms")
-        rows.append(
-            {
-                **{key: row[key] for key in same},
-                "model_ms": 1e3 * model,
-                "state_bytes": max(row["state_bytes"]),
-                "model_state_bytes": state_bytes(row["parameters"], row["workers"], sharded),
-            }
-        )
+        numbers, workers, sharded = row["parameters"], row["workers"], row["state"] == "sharded"
+        gradients = alone[row["problem"]]["step_ms"] / 1e3 - UPDATE_BYTES * MEMORY_BYTE * numbers
+        model = step_seconds(wire, gradients, MEMORY_BYTE, row["sizes"], workers, sharded)
+        beside = {
+            "state_bytes": max(row["state_bytes"]),
+            "model_ms": 1e3 * model,
+            "model_state_bytes": state_bytes(numbers, workers, sharded),
+        }
+        rows.append({**row, **beside})
     return rows
 
 
@@ -88,11 +85,12 @@ def tables(entry: dict, cores: int) -> str:
         Column("model", "model_ms", fixed(1)),
     )
 
-    def of_devices(title: str, function: Callable, unit: float) -> list[Column]:
-        def column(heading: str, sharded: bool) -> Column:
-            return Column(heading, lambda row: f"{function(*row, sharded) * unit:.3g}")
-
-        return [column(title, False), column("sharded", True)]
+    def pair(title: str, function: Callable, unit: float) -> list[Column]:
+        """Returns the columns of whole and of sharded state."""
+        return [
+            Column(heading, lambda row, sharded=sharded: f"{function(*row, sharded) * unit:.3g}")
+            for heading, sharded in ((title, False), ("sharded", True))
+        ]
 
     def update(model: Model, ranks: int, sharded: bool) -> float:
         sizes = [model.parameters // model.tensors] * model.tensors
@@ -101,13 +99,12 @@ def tables(entry: dict, cores: int) -> str:
     there = (
         Column("network", lambda row: row[0].name),
         Column("N", lambda row: row[1], thousands),
-        *of_devices("state, GB", lambda model, *of: state_bytes(model.parameters, *of), 1e-9),
-        *of_devices("sent a step, GB", lambda model, *of: sent_bytes(model.parameters, *of), 1e-9),
-        *of_devices("update and messages, ms", update, 1e3),
+        *pair("state, GB", lambda model, *of: state_bytes(model.parameters, *of), 1e-9),
+        *pair("sent a step, GB", lambda model, *of: sent_bytes(model.parameters, *of), 1e-9),
+        *pair("update and messages, ms", update, 1e3),
     )
-    rows = [(model, ranks) for model in MODELS for ranks in RANKS]
-    both = (table(here, measured(entry, cores)), table(there, rows))
-    return "\n\n".join(map(markdown, both)) + "\n"
+    both = (table(here, measured(entry, cores)), table(there, itertools.product(MODELS, RANKS)))
+    return "\n\n".join(map(rendered, both)) + "\n"
 
 
 @picture
@@ -116,20 +113,18 @@ def draw(entry: dict, cores: int) -> Figure:
     rows = measured(entry, cores)
     figure, (axes,) = panels(1, 2, (8.0, 3.4))
     for state, colour, marker in (("whole", plots.VERMILION, "s"), ("sharded", plots.BLUE, "o")):
-        own = [row for row in rows if row["state"] == state]
-        if state == "sharded":  # one worker has all of it
-            own = [row for row in rows if row["workers"] == 1] + own
+        # One worker has all of the sharded state.
+        own = [row for row in rows if row["workers"] == 1 and state == "sharded"]
+        own += [row for row in rows if row["state"] == state]
         workers = [row["workers"] for row in own]
-        for axis, key, model, unit in (
+        model = {"color": colour, "label": f"{state}, model", "linewidth": 1.2, "linestyle": "--"}
+        point = {"color": colour, "label": f"{state}, measured", "linestyle": "none"}
+        for axis, here, there, unit in (
             (axes[0], "state_bytes", "model_state_bytes", 1e6),
             (axes[1], "step_ms", "model_ms", 1.0),
         ):
-            for name, label, look in (
-                (model, "model", {"linewidth": 1.2, "linestyle": "--"}),
-                (key, "measured", {"linestyle": "none", "marker": marker}),
-            ):
-                numbers = [row[name] / unit for row in own]
-                axis.plot(workers, numbers, color=colour, label=f"{state}, {label}", **look)
+            axis.plot(workers, [row[there] / unit for row in own], **model)
+            axis.plot(workers, [row[here] / unit for row in own], marker=marker, **point)
     for axis, words in zip(axes, ("a rank's state, MB", "a step, ms")):
         on = "two cores" if cores == 2 else f"{cores} cores"
         ticks = sorted({row["workers"] for row in rows})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ms_adam.lab.report.tables import grouped
+from ms_adam.lab.run.results import markdown
 from ms_adam.lab.studies.matrix.cell_worker import (
     FELL_SHORT,
     HELD,
@@ -25,30 +27,22 @@ def support_table(results: list[dict]) -> str:
         results: ``results`` of validate.json.
     """
     backends = list(dict.fromkeys(result["backend"] for result in results))
-    lines = ["| " + " | ".join(["", *backends, NN_ADAM]) + " |", "|---" * (len(backends) + 2) + "|"]
-    for case in dict.fromkeys(result["case"] for result in results):
-        own = [result for result in results if result["case"] == case]
-        columns = [
-            [
-                result
-                for result in own
-                if (result["backend"], result["against"]) == (backend, REFERENCE)
-            ]
-            for backend in backends
-        ]
-        columns.append([result for result in own if result["against"] == NN_ADAM])
-        lines.append("| " + " | ".join([case, *map(_entry, columns)]) + " |")
-    return "\n".join(lines)
+    rows = []
+    for case, own in grouped(results, "case").items():
+        against = grouped(own, "against")
+        of_backend = grouped(against.get(REFERENCE, []), "backend")
+        columns = [*(of_backend.get(name, []) for name in backends), against.get(NN_ADAM, [])]
+        rows.append([case, *map(_entry, columns)])
+    return markdown(["", *backends, NN_ADAM], rows)
 
 
 def _entry(results: list[dict]) -> str:
     """Returns the dtypes by status; the worst of a dtype's results is its status."""
     worst_first = (FELL_SHORT, NN_ADAM_DIFFERS, NN_ADAM_CANNOT, NOT_AVAILABLE, NOT_OFFERED, HELD)
     by_status: dict[str, list[str]] = {}
-    dtypes = list(dict.fromkeys(result["dtype"] for result in results))
-    for dtype in dtypes:
-        found = {result["status"] for result in results if result["dtype"] == dtype}
-        status = next(status for status in worst_first if status in found)
+    dtypes = grouped(results, "dtype")
+    for dtype, own in dtypes.items():
+        status = min((result["status"] for result in own), key=worst_first.index)
         by_status.setdefault(status, []).append(_SHORT[dtype])
     words = {HELD: "", NN_ADAM_DIFFERS: "differs: ", FELL_SHORT: "**fell short**: "}
     parts = [

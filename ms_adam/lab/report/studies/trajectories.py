@@ -39,13 +39,8 @@ from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS, 
 
 _LOOKS = tuple(zip(plots.CYCLE, "os^vDPX*"))
 _OURS = {"color": plots.BLUE, "linewidth": 1.3, "marker": "o", "markersize": 3}
-_MINDSPORE = {
-    "color": plots.VERMILION,
-    "linewidth": 0.7,
-    "marker": "o",
-    "markersize": 6.5,
-    "fillstyle": "none",
-}
+_MINDSPORE = {"color": plots.VERMILION, "linewidth": 0.7, "marker": "o", "markersize": 6.5}
+_MINDSPORE["fillstyle"] = "none"
 _EDGED = {"linestyle": "none", "markeredgecolor": "black"}
 _START = {**_EDGED, "marker": "o", "color": "white", "markersize": 8}
 _MINIMUM = {**_EDGED, "marker": "*", "color": plots.YELLOW, "markersize": 14}
@@ -61,11 +56,6 @@ class Scene:
         place: The function's entry in the config.
         heights: f at [row of y, column of x], NaN where f is not finite.
         rows: Its rows.
-
-    Attributes:
-        minima: Where f is least, shape (m, 2), of the places that the picture shows.
-        least: f there; None if it is not known, as that of a user's own function.
-        lines: A row for each optimizer: that of the config, not that of its counterpart.
     """
 
     def __init__(self, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):
@@ -74,10 +64,11 @@ class Scene:
         self.name = place["name"] or place["function"].replace(":", ".")
         function = FUNCTIONS.get(place["function"], Function("", np.add))
         self.title = f"{self.name}: {function.formula}" if function.formula else self.name
-        self.least = function.least
+        self.least = function.least  # None if it is not known, as that of a user's own function
         minima = np.array(function.minima).reshape(-1, 2)
         low, high = np.array([place["x"], place["y"]]).T
-        self.minima = minima[((minima >= low) & (minima <= high)).all(axis=1)]
+        self.minima = minima[((minima >= low) & (minima <= high)).all(axis=1)]  # that can be seen
+        # A row for each optimizer: that of the config, not that of its counterpart.
         self.lines = [row for row in rows if "distance" not in (row["mindspore"] or {})]
 
     def drawn(self, values: np.ndarray) -> np.ndarray:
@@ -95,6 +86,12 @@ class Scene:
             return "f"
         return "log10(1 + f)" if self.least == 0 else "log10(1 + f - least f)"
 
+    def lifted(self, row: dict) -> np.ndarray:
+        """Returns a path as (x, y, height), cut where it first leaves the picture."""
+        path = np.column_stack([_points(row), self.drawn(_values(row))])
+        gone = [step for step in (row["outside_from"], row["not_finite_from"]) if step is not None]
+        return np.where(np.arange(len(path))[:, None] < min(gone, default=len(path)), path, np.nan)
+
 
 def write_page(folder: Path) -> None:
     """Draws what the configs of a finished run ask for, beside their results.
@@ -104,35 +101,27 @@ def write_page(folder: Path) -> None:
     for of_config in folders(folder):
         content = read_results(of_config, RESULTS)
         with atomic_write(of_config) as writing:
-            if "linear_fit" in content["comparison"]:
-                name = content["comparison"]["name"]
-                (writing / f"{name}_losses.png").write_bytes(loss_plot(content))
-            else:
-                with np.load(of_config / HEIGHTS) as heights:
-                    write_pictures(content, dict(heights.items()), writing)
+            for name, drawn in _pictures(content, of_config):
+                (writing / f"{content['comparison']['name']}_{name}").write_bytes(drawn)
 
 
-def write_pictures(content: dict, heights: dict[str, np.ndarray], out: Path) -> None:
-    """Draws paths over functions.
-
-    Args:
-        content: Of ``trajectories.json``.
-        heights: Of each function, by its name.
-        out: The folder to write to.
-    """
-    config = content["comparison"]
-    rows = content["results"]
-    scenes = [
-        Scene(place, heights[name], [row for row in rows if row["function"] == name])
-        for place, name in zip(config["functions"], heights)
-    ]
-    (out / f"{config['name']}_contours.png").write_bytes(contour_plot(config, scenes))
-    (out / f"{config['name']}_values.png").write_bytes(value_plot(config, scenes))
+def _pictures(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Draws the pictures of one config; yields the end of each file's name and the file."""
+    config, rows = content["comparison"], content["results"]
+    if "linear_fit" in config:
+        yield "losses.png", loss_plot(content)
+        return
+    with np.load(folder / HEIGHTS) as heights:
+        scenes = [
+            Scene(place, heights[name], [row for row in rows if row["function"] == name])
+            for place, name in zip(config["functions"], heights)
+        ]
+    yield "contours.png", contour_plot(config, scenes)
+    yield "values.png", value_plot(config, scenes)
     animation = config["figure"]["animation"]
     for scene in scenes if animation else ():
-        stem = f"{config['name']}_{scene.name}_3d"
-        (out / f"{stem}.png").write_bytes(surface_plot(scene))
-        (out / f"{stem}.gif").write_bytes(surface_animation(scene, **animation))
+        yield f"{scene.name}_3d.png", surface_plot(scene)
+        yield f"{scene.name}_3d.gif", surface_animation(scene, **animation)
 
 
 @picture(style=NO_GRID)
@@ -161,16 +150,13 @@ def contour_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
             _bar(figure, axis, scene, filled)
         axis.plot(*rows[0]["points"][0], zorder=6, **_START)
         axis.plot(*scene.minima.T, zorder=5, **_MINIMUM)
+    marks = {"start": _START, "minimum": _MINIMUM}
     if by_optimizer:
         _bar(figure, axes, scenes[0], filled)
-        handles = [
-            Line2D([], [], label=label, **look)
-            for label, look in ((REFERENCE, _OURS), ("MindSpore, float32", _MINDSPORE))
-        ]
+        handles, marks = [], {REFERENCE: _OURS, "MindSpore, float32": _MINDSPORE, **marks}
     else:
         handles, _ = axes[0].get_legend_handles_labels()
-    marks = (("start", _START), ("minimum", _MINIMUM))
-    _legend(figure, [*handles, *(Line2D([], [], label=label, **look) for label, look in marks)])
+    _legend(figure, [*handles, *(Line2D([], [], label=n, **look) for n, look in marks.items())])
     figure.suptitle(config["title"])
     return figure
 
@@ -204,34 +190,21 @@ def surface_plot(scene: Scene) -> Figure:
     """Draws all optimizers' paths on the surface."""
     figure, axis = _surface(scene)
     for place, line in enumerate(scene.lines):
-        _draw_path(axis, _lifted(scene, line), place, line["optimizer"], zorder=10)
+        _draw_path(axis, scene.lifted(line), place, line["optimizer"], zorder=10)
     _surface_legend(figure, axis, scene)
     return figure
 
 
 def surface_animation(scene: Scene, frames: int, seconds: float) -> bytes:
-    """Draws all optimizers at once, step by step on the surface.
-
-    Returns:
-        A GIF that starts again at its end.
-    """
-    palette = _palette()
+    """Draws all optimizers at once, step by step on the surface: a GIF that starts again."""
+    none, palette = Image.Dither.NONE, _palette()
     with matplotlib.rc_context(_ANIMATION_STYLE):
-        indexed = [
-            frame.quantize(palette=palette, dither=Image.Dither.NONE)
-            for frame in _frames(scene, frames)
-        ]
+        first, *others = [f.quantize(palette=palette, dither=none) for f in _frames(scene, frames)]
     each = round(1000 * seconds / frames)
+    times = [each] * (frames - 1) + [each + 1500]
+    options = {"save_all": True, "append_images": others, "loop": 0, "duration": times}
     memory = io.BytesIO()
-    indexed[0].save(
-        memory,
-        format="GIF",
-        save_all=True,
-        append_images=indexed[1:],
-        loop=0,
-        duration=[each] * (frames - 1) + [each + 1500],
-        optimize=False,
-    )
+    first.save(memory, format="GIF", optimize=False, **options)
     return memory.getvalue()
 
 
@@ -246,14 +219,10 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     figure, ((batches, epochs),) = panels(1, 2, (12, 5.2), sharey=True)
     for place, entry in enumerate(config["optimizers"]):
         for line in _of_optimizer(rows, entry["name"]):
-            look = _look(place, 1, 1)
-            if (
-                line["computed_by"] == REFERENCE
-            ):  # a broad pale band, on which MindSpore's line lies
-                look.update(linewidth=5, alpha=0.3, marker="")
-                look.update(label=f"{line['optimizer']}, {REFERENCE}")
-            else:
-                look.update(linewidth=1.1, label=_with_differences(line))
+            look = {**_look(place, 1, 1), "linewidth": 1.1, "label": _with_differences(line)}
+            if line["computed_by"] == REFERENCE:  # a broad pale band, with MindSpore's line on it
+                label = f"{line['optimizer']}, {REFERENCE}"
+                look.update(linewidth=5, alpha=0.3, marker="", label=label)
             losses = floats(line["values"])
             batches.plot(np.arange(1, len(losses) + 1), losses, **{**look, "marker": ""})
             epochs.plot(floats(line["epoch_values"]), **{**look, "markevery": 3})
@@ -275,7 +244,7 @@ def loss_plot(content: dict[str, Any]) -> Figure:
 def _frames(scene: Scene, count: int) -> Iterator[Image.Image]:
     """Draws the surface once; each frame draws the paths on a copy of that."""
     figure, axis = _surface(scene)
-    paths = [_lifted(scene, line) for line in scene.lines]
+    paths = [scene.lifted(line) for line in scene.lines]
     lines, dots = [], []
     for place, row in enumerate(scene.lines):
         look = _look(place, 1, 1)
@@ -370,13 +339,6 @@ def _values(row: dict) -> np.ndarray:
     return floats([*row["values"], row["end_value"]])
 
 
-def _lifted(scene: Scene, row: dict) -> np.ndarray:
-    """Returns a path as (x, y, height), cut where it first leaves the picture."""
-    path = np.column_stack([_points(row), scene.drawn(_values(row))])
-    gone = [step for step in (row["outside_from"], row["not_finite_from"]) if step is not None]
-    return np.where(np.arange(len(path))[:, None] < min(gone, default=len(path)), path, np.nan)
-
-
 def _contours(axis: Axes, scene: Scene) -> Any:
     heights = scene.drawn(scene.heights)
     levels = np.linspace(np.nanmin(heights), np.nanmax(heights), 19)
@@ -444,20 +406,15 @@ def _last_shown(path: np.ndarray) -> np.ndarray:
 def _look(place: int, points: int, markers: int) -> dict[str, Any]:
     """Returns how the path at this place in the list looks, with about so many markers on it."""
     colour, marker = _LOOKS[place % len(_LOOKS)]
-    return {
-        "color": colour,
-        "marker": marker,
-        "markersize": 4.5,
-        "markevery": max(1, math.ceil(points / markers)),
-        "linewidth": 1.6,
-        "linestyle": "-" if place < len(_LOOKS) else "--",
-    }
+    every, style = max(1, math.ceil(points / markers)), "-" if place < len(_LOOKS) else "--"
+    look = {"color": colour, "marker": marker, "markersize": 4.5, "markevery": every}
+    return {**look, "linewidth": 1.6, "linestyle": style}
 
 
 def _last_look(place: int) -> dict[str, Any]:
-    colour, marker = _LOOKS[place % len(_LOOKS)]
-    look = {"color": colour, "marker": marker, "markersize": 8, "markeredgecolor": "white"}
-    return {**look, "linestyle": "none", "zorder": 12}
+    """Returns how the last point of the path at this place looks."""
+    edge = {"markeredgecolor": "white", "linestyle": "none", "zorder": 12}
+    return {**dict(zip(("color", "marker"), _LOOKS[place % len(_LOOKS)])), "markersize": 8, **edge}
 
 
 def _legend(figure: Figure, handles: Sequence) -> None:
@@ -476,12 +433,12 @@ def _grid(config: dict, count: int, height: float, single: float = 0.0) -> tuple
 
 def _of_optimizer(rows: Sequence[dict], name: str) -> list[dict]:
     """Returns the rows of one optimizer: its own, and its counterpart's if there is one."""
-    return [
-        row
-        for row in rows
-        if row["optimizer"] == name
-        or (row["optimizer"].startswith(f"{name} (") and row["mindspore"] is not None)
-    ]
+
+    def is_of(row: dict) -> bool:
+        counterpart = row["mindspore"] is not None and row["optimizer"].startswith(f"{name} (")
+        return row["optimizer"] == name or counterpart
+
+    return list(filter(is_of, rows))
 
 
 def _with_differences(row: dict) -> str:

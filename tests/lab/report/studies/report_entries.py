@@ -1,4 +1,4 @@
-"""Results of studies made by hand, for the tests of their pages."""
+"""Results of studies made by hand, for the tests of their pages, and a look into plots."""
 
 import json
 
@@ -39,3 +39,8 @@ def write_entry(out, entry):
     environment = {"ms_adam": "0.1.0", "commit": None, "mindspore": "2.10.0", "cores": 2}
     content = {"schema": 1, "environment": environment, "results": [entry]}
     (out / "results.json").write_text(json.dumps(content))
+
+
+def line(axis, label):
+    """The line of a plot with this label."""
+    return next(line for line in axis.lines if line.get_label() == label)

@@ -4,9 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from lab.report.studies.report_entries import write, write_entry
+from lab.report.studies.report_entries import line, write, write_entry
 
-from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import unbroken
 from ms_adam.lab.report.studies import images
 
@@ -14,7 +13,7 @@ ADAM, THEIRS, REFERENCE = "ms_adam.Adam", "mindspore.nn.Adam", "float64 referenc
 PLOTS = (images.error_plot, images.training_plot, images.drift_plot)
 
 
-def row(optimizer, mode, seed, **changes):
+def row(optimizer, mode, seed):
     reference = optimizer == REFERENCE
     return {
         "optimizer": optimizer,
@@ -22,7 +21,7 @@ def row(optimizer, mode, seed, **changes):
         "seed": seed,
         "label": REFERENCE if reference else f"{optimizer}, {mode}",
         "file": f"{optimizer.replace(' ', '-')}_{mode}_seed{seed}.npz",
-        "backend": "primitive" if optimizer == "ms_adam.Adam" else None,
+        "backend": "primitive" if optimizer == ADAM else None,
         "seconds": 3.0,
         "steps": 4,
         "final_loss": 0.1234,
@@ -31,27 +30,38 @@ def row(optimizer, mode, seed, **changes):
         "error_algorithm1": None if reference else 1.5e-6 * (1 + seed),
         "error_epsilon_hat": None if reference else 2.5e-2,
         "rounding_bound": None if reference else 4.5e-4,
-        **changes,
     }
 
 
 @pytest.fixture
-def entry(tmp_path):
-    """The entry of two optimizers in two modes and the reference, whose files are in tmp_path."""
+def drawn():
+    """The rows of two optimizers in two modes and the reference, and arrays that are known."""
     runs = [row(o, m, s) for o in (ADAM, THEIRS) for m in ("graph", "pynative") for s in (0, 1)]
     runs += [row(REFERENCE, "graph", s) for s in (0, 1)]
-    random, arrays = np.random.default_rng(0), []
+    arrays = []
     for run in runs:
-        arrays.append({"loss": random.uniform(0.1, 1, 4), "test_accuracy": np.array([0.5, 0.9])})
-        if run["optimizer"] != REFERENCE:
-            arrays[-1].update(error_algorithm1=random.random(4), error_epsilon_hat=random.random(4))
+        reference, seed = run["optimizer"] == REFERENCE, run["seed"]
+        of_run = {
+            "loss": np.array([4.0, 2.0, 1.0, 1.0]) + seed + (0 if reference else 0.5),
+            "test_accuracy": np.array([0.5, 0.75]) + 0.1 * seed,
+        }
+        if not reference:
+            of_run["error_algorithm1"] = np.full(4, 1e-6 * (1 + seed))
+            of_run["error_epsilon_hat"] = np.full(4, 1e-2)
+        arrays.append(of_run)
+    return runs, arrays
+
+
+@pytest.fixture
+def entry(tmp_path, drawn):
+    """The entry of these runs, whose files are in tmp_path."""
     config = {
         "data": {"idx_directory": None, "train": 4000, "test": 1000, "split_seed": 0},
         "model": {"hidden": [128, 64]},
         "training": {"epochs": 2, "batch_size": 100},
         "compare": {"optimizers": [], "modes": [], "seeds": [0, 1], "least_accuracy": 0.88},
     }
-    return write(tmp_path, runs, arrays, config, images_sha256="abc123", parameters=109386)
+    return write(tmp_path, *drawn, config, images_sha256="abc123", parameters=109386)
 
 
 @pytest.fixture
@@ -65,35 +75,26 @@ def page_of(entry, tmp_path):
     return written
 
 
-def test_every_verdict_is_told(page_of):
+def test_the_page_shows_verdicts_and_the_numbers_of_the_runs(page_of):
     page = page_of()
-    assert "1 of 3 claims held" in page
-    assert '<td class="status held">held</td>' in page
-    assert '<td class="status not-held">not held</td>' in page
-    assert '<td class="status not-measured">not measured</td>' in page
-    for text in ("It is right", "It is wrong", "Who knows", unbroken("7.0e-2"), "no run"):
-        assert text in page
-
-
-def test_numbers_are_those_of_the_runs(page_of):
-    page = page_of()
+    for wanted in (
+        "1 of 3 claims held",
+        *(f'<td class="status {s.replace(" ", "-")}">{s}</td>' for s in ("held", "not held")),
+        '<td class="status not-measured">not measured</td>',
+        *("It is right", "It is wrong", "Who knows", unbroken("7.0e-2"), "no run"),
+        *("90.50%", "90.00% to 91.00%"),  # mean and range over seeds
+        *("109,386 parameters", "abc123", "2.10.0"),
+        "Cats &lt;b&gt;&amp; dogs",  # text of a config is not HTML
+    ):
+        assert wanted in page
+    assert "<b>" not in page
     assert page.count("<td>primitive</td>") == 2  # one line for each mode
     assert "3.0e-6" in page and "1.5e-6" not in page  # the worst seed is shown
-    assert "90.50%" in page and "90.00% to 91.00%" in page  # mean and range over seeds
     assert page.count("3.2e-3") == 5 * 4  # every pair, both ways
-    assert "109,386 parameters" in page and "abc123" in page and "2.10.0" in page
-
-
-def test_page_needs_no_other_file_and_no_network(page_of):
-    page = page_of()
+    # The page needs no other file and no network.
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) == 3
     assert all(source.startswith("data:image/png;base64,") for source in sources)
-
-
-def test_text_of_a_config_is_not_html(page_of):
-    page = page_of()
-    assert "Cats &lt;b&gt;&amp; dogs" in page and "<b>" not in page
 
 
 def test_numbers_that_are_not_finite_are_shown(page_of, entry):
@@ -112,90 +113,43 @@ def test_folder_of_images_is_named(page_of, entry):
 # --- plots --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """Keeps each figure for a look at what is drawn in it."""
-    kept = []
-    monkeypatch.setattr(plots, "png", lambda figure: kept.append(figure) or b"")
-    return kept
-
-
-def runs_and_arrays():
-    runs, arrays = [], []
-    groups = [(ADAM, "graph"), (ADAM, "pynative"), (THEIRS, "graph"), (REFERENCE, "graph")]
-    for optimizer, mode in groups:
-        for seed in (0, 1):
-            reference = optimizer == REFERENCE
-            runs.append(
-                {
-                    "optimizer": optimizer,
-                    "mode": mode,
-                    "seed": seed,
-                    "label": REFERENCE if reference else f"{optimizer}, {mode}",
-                    "rounding_bound": None if reference else 1e-4,
-                }
-            )
-            of_run = {
-                "loss": np.array([4.0, 2.0, 1.0, 1.0]) + seed + (0 if reference else 0.5),
-                "test_accuracy": np.array([0.5, 0.75]) + 0.1 * seed,
-            }
-            if not reference:
-                of_run.update(
-                    error_algorithm1=np.full(4, 1e-6 * (1 + seed)),
-                    error_epsilon_hat=np.full(4, 1e-2),
-                )
-            arrays.append(of_run)
-    return runs, arrays
-
-
-def line(axis, label):
-    return next(line for line in axis.lines if line.get_label() == label)
-
-
-def test_training_plot_shows_means_over_seeds(figures):
-    images.training_plot(*runs_and_arrays())
+def test_training_plot_shows_means_over_seeds_in_nested_lines(drawn, figures):
+    images.training_plot(*drawn)
     loss, accuracy = figures[0].axes
     # Epoch means of seed 0: 3.5, 1.5; of seed 1: one more; the mean lies between.
     np.testing.assert_allclose(line(loss, f"{ADAM}, graph").get_ydata(), [4.0, 2.0])
     np.testing.assert_allclose(line(accuracy, REFERENCE).get_ydata(), [55, 80])
-    assert len(loss.lines) == 4
+    assert len(loss.lines) == 5
     band = loss.collections[0].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == (1.0, 4.0)  # the reference comes first
-
-
-def test_error_plot_shows_both_formulas_and_the_limit(figures):
-    images.error_plot(*runs_and_arrays())
-    one, hat = figures[0].axes
-    np.testing.assert_allclose(line(one, f"{THEIRS}, graph").get_ydata(), 1.5e-6)
-    np.testing.assert_allclose(line(hat, f"{ADAM}, graph").get_ydata(), 1e-2)
-    assert any(np.allclose(shown.get_ydata(), 1e-4) for shown in one.lines)
-
-
-def test_drift_plot_shows_differences_and_leaves_zero_out(figures):
-    runs, arrays = runs_and_arrays()
-    for of_run, reference in zip(arrays[:2], arrays[-2:]):
-        of_run["loss"][1] = reference["loss"][1]
-    images.drift_plot(runs, arrays)
-    drawn = np.ma.filled(line(figures[0].axes[0], f"{ADAM}, graph").get_ydata(), np.nan)
-    np.testing.assert_allclose(drawn, [0.5, np.nan, 0.5, 0.5])
-
-
-def test_coinciding_lines_are_nested(figures):
-    images.training_plot(*runs_and_arrays())
-    widths = [line.get_linewidth() for line in figures[0].axes[0].lines]
+    widths = [line.get_linewidth() for line in loss.lines]  # coinciding lines are all seen
     assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths)
 
 
+def test_error_plot_shows_both_formulas_and_the_limit(drawn, figures):
+    images.error_plot(*drawn)
+    one, hat = figures[0].axes
+    np.testing.assert_allclose(line(one, f"{THEIRS}, graph").get_ydata(), 1.5e-6)
+    np.testing.assert_allclose(line(hat, f"{ADAM}, graph").get_ydata(), 1e-2)
+    assert any(np.allclose(shown.get_ydata(), 4.5e-4) for shown in one.lines)
+
+
+def test_drift_plot_shows_differences_and_leaves_zero_out(drawn, figures):
+    runs, arrays = drawn
+    for of_run, reference in zip(arrays[:2], arrays[-2:]):
+        of_run["loss"][1] = reference["loss"][1]
+    images.drift_plot(runs, arrays)
+    shown = np.ma.filled(line(figures[0].axes[0], f"{ADAM}, graph").get_ydata(), np.nan)
+    np.testing.assert_allclose(shown, [0.5, np.nan, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("diverged", [False, True])
 @pytest.mark.parametrize("draw", PLOTS)
-def test_plots_are_png_and_repeatable(draw):
-    first, again = (draw(*runs_and_arrays()) for _ in range(2))
+def test_plots_are_png_and_repeatable_of_a_run_that_diverged_too(drawn, draw, diverged):
+    runs, arrays = drawn
+    if diverged:
+        for name in ("loss", "error_algorithm1", "error_epsilon_hat"):
+            arrays[0][name] = np.array([1.0, np.inf, np.nan, np.nan])
+        runs[0]["rounding_bound"] = "nan"
+    first, again = (draw(runs, arrays) for _ in range(2))
     assert first.startswith(b"\x89PNG") and first == again
-
-
-def test_training_that_diverged_is_still_drawn():
-    runs, arrays = runs_and_arrays()
-    for name in ("loss", "error_algorithm1", "error_epsilon_hat"):
-        arrays[0][name] = np.array([1.0, np.inf, np.nan, np.nan])
-    runs[0]["rounding_bound"] = "nan"
-    for draw in PLOTS:
-        assert draw(runs, arrays).startswith(b"\x89PNG")

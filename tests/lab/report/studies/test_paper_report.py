@@ -7,6 +7,7 @@ import csv
 import gzip
 import html
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,18 +66,17 @@ def finish(figure, out):
     return STUDY.run([figure], session(out, nothing_is_trained, scale="standard"))
 
 
+def publish(run, to):
+    command = [sys.executable, "-m", "ms_adam.lab.report.studies.paper", str(run), str(to)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run, and its report in another folder, with the page."""
     run, to = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("published")
     finish(small(), run)
-    ended = subprocess.run(
-        [sys.executable, "-m", "ms_adam.lab.report.studies.paper", str(run), str(to)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = publish(run, to)
     assert ended.returncode == 0, ended.stderr
     assert not (to / "index.html").exists()
     write_report(run, to)
@@ -95,33 +95,16 @@ def anew(folder, figures):
     costs = {}
     for row in rows(folder / "curves.csv"):
         costs.setdefault(row["hash"], []).append(float(row["cost"]))
+    keys = ("figure", "variant", "optimizer", "learning_rate", "seed")
     runs = {
-        (
-            row["figure"],
-            row["variant"],
-            row["optimizer"],
-            float(row["learning_rate"]),
-            int(row["seed"]),
-        ): costs[row["hash"]]
-        for row in rows(folder / "runs.csv")
+        tuple(row[key] for key in keys): costs[row["hash"]] for row in rows(folder / "runs.csv")
     }
     found = []
     for figure, scale in figures:
 
-        def get(spec, figure=figure):
-            return Outcome(
-                np.array(
-                    runs[
-                        figure.name,
-                        spec.variant.label,
-                        spec.contender.called,
-                        spec.learning_rate,
-                        spec.seed,
-                    ]
-                ),
-                0,
-                0.0,
-            )
+        def get(spec, name=figure.name):
+            of_run = (spec.variant.label, spec.contender.called, spec.learning_rate, spec.seed)
+            return Outcome(np.array(runs[(name, *map(str, of_run))]), 0, 0.0)
 
         verdicts = judge(figure, scale, sweep(figure, scale, get))
         found += [(figure.name, verdict.claim, verdict.status) for verdict in verdicts]
@@ -139,11 +122,7 @@ def check(folder, figures):
     for row in told:
         heading = f"{row['verdict'].capitalize()}: {row['claim']}"
         assert all(heading in page for page in pages)
-        (line,) = [
-            line
-            for line in text.splitlines()
-            if line.startswith("|") and f"| {row['claim']} |" in line
-        ]
+        (line,) = re.findall(rf"^\|.*\| {re.escape(row['claim'])} \|.*", text, re.MULTILINE)
         assert f"**{row['verdict']}**" in line
         assert bool(row["best_rates_at_edge"]) == ("at the edge of its grid" in line)
     links = re.findall(r"\]\(([^)]+)\)", text)
@@ -173,11 +152,7 @@ def test_the_report_says_what_its_numbers_say(made):
 
 def test_the_check_notices_another_verdict(made, tmp_path):
     _, to = made
-    for path in to.rglob("*"):
-        if path.is_file():
-            target = tmp_path / path.relative_to(to)
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(path.read_bytes())
+    shutil.copytree(to, tmp_path, dirs_exist_ok=True)
     figure = small()
     for name in ("verdicts.csv", "report.md", "index.html"):
         before = (tmp_path / name).read_text()
@@ -195,10 +170,8 @@ if PUBLISHED.exists():  # made by python -m ms_adam.lab.report.studies.paper RUN
         told = rows(PUBLISHED / "verdicts.csv")
         names = dict.fromkeys((row["figure"], row["scale"]) for row in told)
         assert {name for name, _ in names} == set(figures)
-        check(
-            PUBLISHED,
-            [(figures[name], getattr(figures[name].scales, scale)) for name, scale in names],
-        )
+        scales = [(figures[name], getattr(figures[name].scales, scale)) for name, scale in names]
+        check(PUBLISHED, scales)
 
 
 def test_markdown_and_page_say_what_is_searched_fixed_and_cut(made):
@@ -230,13 +203,7 @@ def test_a_published_report_names_its_page_and_has_none(made, tmp_path):
 
 
 def test_a_folder_without_results_is_named(tmp_path):
-    ended = subprocess.run(
-        [sys.executable, "-m", "ms_adam.lab.report.studies.paper", str(tmp_path), "x"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = publish(tmp_path, "x")
     assert ended.returncode == 2
     assert "has no results.json" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -4,7 +4,8 @@ import io
 import json
 
 import numpy as np
-import pytest
+from lab.report.studies.report_entries import line
+from lab.studies.trajectories.small_comparison import small
 from PIL import Image
 
 from ms_adam.lab.report import plots
@@ -51,29 +52,15 @@ def make_scene(rows=ROWS, scale="linear", function="sphere"):
 
 def make_config(panels="functions", animation=None):
     names = ("SGD", "away", "lost")
-    return Comparison.model_validate(
-        {
-            "study": "trajectories",
-            "name": "c",
-            "title": "t",
-            "mindspore": True,
-            "functions": [PLACE],
-            "optimizers": [{"name": name, "method": "SGD", "steps": 2} for name in names],
-            "figure": {"panels": panels, "columns": 2, "animation": animation},
-        }
-    ).described()
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Keeps each figure for a look at what is drawn in it."""
-    kept = []
-    monkeypatch.setattr(plots, "png", lambda figure: kept.append(figure) or b"")
-    return kept
-
-
-def line(axis, label):
-    return next(line for line in axis.lines if line.get_label() == label)
+    content = small(
+        name="c",
+        title="t",
+        mindspore=True,
+        functions=[PLACE],
+        optimizers=[{"name": name, "method": "SGD", "steps": 2} for name in names],
+        figure={"panels": panels, "columns": 2, "animation": animation},
+    )
+    return Comparison.model_validate(content).described()
 
 
 def test_contours_of_a_function_show_each_path_but_mindspores(figures):
@@ -187,14 +174,8 @@ def test_the_same_paths_give_the_same_bytes():
 
 def test_losses(figures):
     def fit(optimizer, computed_by, losses, epochs, facts):
-        return {
-            "optimizer": optimizer,
-            "computed_by": computed_by,
-            "values": losses,
-            "epoch_values": epochs,
-            "least_value": 0.25,
-            "mindspore": facts,
-        }
+        numbers = {"values": losses, "epoch_values": epochs, "least_value": 0.25}
+        return {"optimizer": optimizer, "computed_by": computed_by, "mindspore": facts, **numbers}
 
     content = {
         "comparison": {"title": "t", "optimizers": [{"name": "SGD"}]},
