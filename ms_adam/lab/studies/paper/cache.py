@@ -17,7 +17,7 @@ import numpy as np
 
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
-from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, lines_of, sweep_line
+from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, sweep
 
 _PACKAGE = Path(__file__).parents[3]
 # The code that decides a run's numbers. Code that only reads them does not make runs stale.
@@ -38,13 +38,10 @@ DEVICE_TARGET = "CPU"
 
 
 class Cache:
-    """A folder of runs.
+    """A folder of runs, which is created if it is missing.
 
     A file is written under another name and renamed when it is complete. So a file with a run's
     name is a complete run, whenever the process was ended.
-
-    Args:
-        folder: Created if it is missing.
     """
 
     def __init__(self, folder: Path):
@@ -62,17 +59,14 @@ class Cache:
     def store(self, digest: str, outcome: Outcome) -> None:
         unfinished = self.folder / f"{digest}.{os.getpid()}.unfinished"
         with open(unfinished, "wb") as stream:
-            np.savez(stream, costs=outcome.costs, steps=outcome.steps, seconds=outcome.seconds)
+            np.savez(stream, **outcome._asdict())
         unfinished.replace(self.folder / f"{digest}.npz")
 
     @contextlib.contextmanager
     def taken(self, digest: str) -> Iterator[bool]:
-        """Locks some of the runs for this process, so that no other makes them too.
+        """Locks runs for this process, so that no other makes them too.
 
         The kernel releases the locks of a process that died.
-
-        Args:
-            digest: Names the runs.
 
         Yields:
             Whether this process has the lock; False if another process has it.
@@ -92,11 +86,7 @@ class Cache:
 
 
 class CachedFigure:
-    """A figure at a scale, its examples, and its finished runs.
-
-    Attributes:
-        figure, scale, examples: What the runs are made of.
-        steps: Steps of a run.
+    """A figure at a scale, its examples, the steps of each run, and its finished runs.
 
     Raises:
         ConfigError: There is no such scale, or the data have less examples than a batch needs.
@@ -107,22 +97,22 @@ class CachedFigure:
         self.figure, self.scale, self._cache = figure, scale_of(figure, scale_name), cache
         self.examples = load_examples(figure, self.scale.examples)
         self.steps = len(self.examples) // figure.batch_size * self.scale.epochs
-        self._around = surroundings(self.examples.fingerprint)
+        self._surroundings = {
+            "examples": self.examples.fingerprint,
+            "code": code_digest(),
+            "mindspore": importlib.metadata.version("mindspore"),
+        }
 
     def digest(self, spec: Spec) -> str:
-        return spec.digest(self.figure, self.scale, self._around)
+        return spec.digest(self.figure, self.scale, self._surroundings)
 
-    def line(self, variant: Variant, contender: Contender, make: Get) -> Line:
-        """Gets the runs of a line: finished ones from the cache, the others by `make`."""
-
-        def get(spec: Spec) -> Outcome:
-            return self._cache.load(self.digest(spec)) or make(spec)
-
-        return sweep_line(self.figure, self.scale, variant, contender, get)
+    def finished(self, make: Get) -> Get:
+        """Returns a function that gets a run from the cache, or by `make` if it is missing."""
+        return lambda spec: self._cache.load(self.digest(spec)) or make(spec)
 
     def lines(self, make: Get) -> list[Line]:
-        """Gets all lines of the figure, in their order."""
-        return [self.line(*of, make) for of in lines_of(self.figure)]
+        """Gets all lines of the figure, in their order: finished runs, the others by `make`."""
+        return sweep(self.figure, self.scale, self.finished(make))
 
     def store(self, spec: Spec, outcome: Outcome) -> None:
         self._cache.store(self.digest(spec), outcome)
@@ -146,16 +136,3 @@ def code_digest() -> str:
             is_python = path.suffix == ".py"
             digest.update(ast.dump(ast.parse(content)).encode() if is_python else content)
     return digest.hexdigest()
-
-
-def surroundings(fingerprint: str) -> dict[str, str]:
-    """Returns what a run depends on besides its config: examples, code, version of MindSpore.
-
-    Args:
-        fingerprint: That of the examples.
-    """
-    return {
-        "examples": fingerprint,
-        "code": code_digest(),
-        "mindspore": importlib.metadata.version("mindspore"),
-    }

@@ -15,9 +15,8 @@ import pytest
 import yaml
 from lab.studies.paper.paper_figures import content, figure, scales, session
 
-from ms_adam.lab.errors import ExperimentError, Interrupted
+from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
 from ms_adam.lab.studies.paper.study import STUDY
-from ms_adam.lab.studies.paper.tensorboard import EventFiles
 from ms_adam.lab.studies.ranks.study import STUDY as RANKS
 
 RUNS = 2 * (2 + 3)
@@ -211,8 +210,8 @@ def test_the_event_files_have_the_costs_of_all_runs(finished):
 
 def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(Exception, match=r"pip install 'ms_adam\[tensorboard\]'"):
-        EventFiles(tmp_path)
+    with pytest.raises(UserError, match=r"pip install 'ms_adam\[tensorboard\]'"):
+        STUDY.run([figure()], session(tmp_path, Watcher(), tensorboard=True))
 
 
 def test_two_figures_of_one_name_are_refused(tmp_path):
