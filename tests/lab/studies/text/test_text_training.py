@@ -101,6 +101,7 @@ def test_follower_tells_the_formulas_apart(epsilon_hat, monkeypatch):
     side = side._replace(options={"use_lazy": True, "epsilon_hat": epsilon_hat})
     monkeypatch.setitem(text_training.SIDES, "lazy_epsilon_hat", side)
     experiment = TextExperiment.model_validate(text_config())
-    training = text_training.TextTraining(experiment, load_data(experiment), "lazy_epsilon_hat", 0)
+    split = load_data(experiment)
+    training = text_training.training(experiment, split, "lazy_epsilon_hat", 0)
     training.epoch(lambda step: None)
     assert (training.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat
