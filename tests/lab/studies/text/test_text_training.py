@@ -2,31 +2,23 @@
 
 import html
 import json
-import subprocess
-import sys
 
+import mindspore as ms
 import numpy as np
 import pytest
-import yaml
-from lab.studies.text.text_example import SIDES as NAMES
-from lab.studies.text.text_example import text_config
+from lab.studies.reproduced import reproduce
+from lab.studies.text.test_text_study import text_config
 
-COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
+from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
+from ms_adam.lab.studies.text.sides import SIDES
+from ms_adam.lab.studies.text.study import TextExperiment, load_data
+from ms_adam.lab.studies.text.training import training
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text")
-    (folder / "few.yaml").write_text(yaml.safe_dump(text_config()))
-    done = subprocess.run(
-        [*COMMAND, "few.yaml", "--out", "out"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return done, folder / "out"
+    return reproduce(folder, text_config()), folder / "out"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +42,7 @@ def test_claims_about_numbers_hold_in_a_few_steps(finished, entry):
 
 
 def test_every_side_trained_from_every_seed(finished, entry, arrays):
-    assert list(arrays) == [(side, seed) for side in NAMES for seed in (0, 1)]
+    assert list(arrays) == [(side, seed) for side in SIDES for seed in (0, 1)]
     for of_run in arrays.values():
         assert len(of_run["loss"]) == len(of_run["step_ms"]) == 20
         assert len(of_run["test_accuracy"]) == 2
@@ -62,7 +54,7 @@ def test_every_side_trained_from_every_seed(finished, entry, arrays):
 def test_sides_of_a_seed_start_alike_and_see_the_same_batches(arrays):
     for seed in (0, 1):
         first = arrays[("exact", seed)]
-        for side in NAMES:
+        for side in SIDES:
             np.testing.assert_array_equal(arrays[(side, seed)]["initial"], first["initial"])
             np.testing.assert_array_equal(arrays[(side, seed)]["named_first"], first["named_first"])
             assert arrays[(side, seed)]["loss"][0] == first["loss"][0]
@@ -90,18 +82,11 @@ def test_page_tells_all(finished, entry):
 
 @pytest.mark.parametrize("epsilon_hat", [True, False])
 def test_follower_tells_the_formulas_apart(epsilon_hat, monkeypatch):
-    import mindspore as ms
-
-    from ms_adam.lab.studies.text import training as text_training
-    from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
-    from ms_adam.lab.studies.text.study import TextExperiment, load_data
-
     ms.set_context(mode=ms.GRAPH_MODE)
-    side = text_training.SIDES["lazy_epsilon_hat"]
-    side = side._replace(options={"use_lazy": True, "epsilon_hat": epsilon_hat})
-    monkeypatch.setitem(text_training.SIDES, "lazy_epsilon_hat", side)
+    options = {"use_lazy": True, "epsilon_hat": epsilon_hat}
+    side = SIDES["lazy_epsilon_hat"]._replace(options=options)
+    monkeypatch.setitem(SIDES, "lazy_epsilon_hat", side)
     experiment = TextExperiment.model_validate(text_config())
-    split = load_data(experiment)
-    training = text_training.training(experiment, split, "lazy_epsilon_hat", 0)
-    training.epoch(lambda step: None)
-    assert (training.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat
+    one = training(experiment, load_data(experiment), "lazy_epsilon_hat", 0)
+    one.epoch(lambda step: None)
+    assert (one.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat
