@@ -1,7 +1,7 @@
 """Sides: trainings of one problem that are compared, such as two optimizers in two modes.
 
-A study builds a `Training` for each side and seed, its worker lets them take turns by `take_turns`,
-and `trains` and `same_accuracy` measure claims that every such study makes.
+A study builds a `Training` for each side and seed, which `take_turns` trains in a worker. `trains`
+and `same_accuracy` measure claims that every such study makes.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.claims import Measured
+from ms_adam.lab.claims import Claim, Measured, judge
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.run.config import InBatches
-from ms_adam.lab.run.trainings import report_run
-from ms_adam.lab.run.worker import Events
+from ms_adam.lab.run.trainings import Result, Share, Trainings, report_run
+from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.train import Observer, train
 
 SEED_SPREAD = (
@@ -32,10 +32,9 @@ class Training:
 
     Args:
         config: What to train, and how.
-        examples: NumPy arrays with one example a row.
-        seed: Decides the order of the batches.
+        examples: NumPy arrays with one example a row; the seed decides the order of the batches.
         step: Called with the Tensors of each batch; see `train`.
-        position: Copies all parameters into one array.
+        position: Copies all parameters into one array, kept as ``initial`` and ``final``.
         observers: Called after each step. What those with a method `arrays` return is kept.
         facts: ``optimizer``, ``backend`` and others; kept as JSON.
     """
@@ -63,7 +62,6 @@ class Training:
         self._seconds += time.perf_counter() - started
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what is kept as .npz: what observers measured, ``initial`` and ``final``."""
         kept = [one.arrays() for one in self._observers if hasattr(one, "arrays")]
         ends = {"initial": self._initial, "final": self._position()}
         return {name: array for arrays in (*kept, ends) for name, array in arrays.items()}
@@ -72,24 +70,33 @@ class Training:
         return {**self._facts, "seconds": self._seconds}
 
 
+def trainings(study: str, load_data: Callable, sides: Callable, evaluate: Callable) -> Trainings:
+    """Returns how a study trains its configs, of which `sides` returns {mode: sides}."""
+
+    def shares(config: InBatches) -> list[Share]:
+        seeds, of = len(config.compare.seeds), sides(config)
+        return [Share(mode, seeds * len(names), {"sides": names}) for mode, names in of.items()]
+
+    return Trainings(f"ms_adam.lab.studies.{study}.training:work", load_data, shares, evaluate)
+
+
 def take_turns(
     job: dict[str, Any],
     events: Events,
-    config: InBatches,
-    sides: dict[str, Callable[[int], Training]],
+    form: type[InBatches],
+    load_data: Callable[[Any], Any],
+    build: Callable[[Any, Any, str, int], Training],
+    file: str = "{side}",
 ) -> None:
-    """Trains sides from each seed of the config, and reports their runs.
+    """Does a worker's job: trains its sides from each seed of the config, and reports the runs.
 
     The sides of a seed take turns, an epoch each: changes of the machine's speed then meet all of
-    them, and their times can be compared.
-
-    Args:
-        job: The worker's, as `Trainings` has it.
-        events: Where to report.
-        config: What is trained.
-        sides: Builds the training from a seed, by the name that files start with.
+    them, and their times can be compared. `build` takes config, data, side and seed; `file` is what
+    a run's file is called before the seed.
     """
-    done = 0
+    enter(job["mode"])
+    config = form.model_validate(job["config"])
+    data, done = load_data(config), 0
 
     def progress(_) -> None:
         nonlocal done
@@ -97,13 +104,31 @@ def take_turns(
         events.progress(done)
 
     for seed in config.compare.seeds:
-        trainings = {name: build(seed) for name, build in sides.items()}
+        of_seed = {side: build(config, data, side, seed) for side in job["sides"]}
         for _ in range(config.training.epochs):
-            for training in trainings.values():
+            for training in of_seed.values():
                 training.epoch(progress)
-        for name, training in trainings.items():
-            file, arrays = f"{name}_seed{seed}", training.arrays()
-            report_run(events, job, done, file, arrays, **training.facts())
+        for side, training in of_seed.items():
+            of_side = file.format(side=side.replace(" ", "-"), mode=job["mode"])
+            name, arrays = f"{of_side}_seed{seed}", training.arrays()
+            report_run(events, job, done, name, arrays, **training.facts())
+
+
+def evaluated(claims: Iterable[Claim], entry: dict[str, Any]) -> dict[str, Any]:
+    """Adds to a config's entry in ``results.json`` the verdicts on claims that measure it."""
+    return {**entry, "verdicts": [verdict.as_dict() for verdict in judge(claims, entry)]}
+
+
+def common(config: InBatches, result: Result) -> dict[str, Any]:
+    """Makes the first columns of the row of a run; the loss is the last epoch's mean."""
+    losses = result.arrays["loss"]
+    final_loss = float(np.mean(losses[-config.steps_per_epoch :]))
+    return {**result.columns, "steps": len(losses), "final_loss": final_loss}
+
+
+def runs_of(entry: dict[str, Any], key: str, value: str) -> list[dict]:
+    """Returns the rows of a side."""
+    return [row for row in entry["runs"] if row[key] == value]
 
 
 def trains(rows: Sequence[dict], least: float, where: str, why: Optional[str] = None):

@@ -1,37 +1,20 @@
-"""The claims of the study on images."""
+"""The claims of the study on images. They measure a config's entry in ``results.json``."""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import numpy as np
 
 from ms_adam.lab.claims import Claim, Measured, short
 from ms_adam.lab.measure import memory, path_bounds
 from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.sides import SEED_SPREAD, same_accuracy, trains
+from ms_adam.lab.sides import SEED_SPREAD, runs_of, same_accuracy, trains
 
 OURS = "ms_adam.Adam"
 MINDSPORES = "mindspore.nn.Adam"
-
-
-class Found(NamedTuple):
-    """What the claims are judged by.
-
-    Attributes:
-        runs: The rows of `study.summarize`.
-        modes: The rows of `study.compare_modes`.
-        least_accuracy: What a network that trains must reach on the test images.
-    """
-
-    runs: list[dict]
-    modes: list[dict]
-    least_accuracy: float
-
-    def of(self, optimizer: str) -> list[dict]:
-        return [row for row in self.runs if row["optimizer"] == optimizer]
 
 
 def rounding_bound(
@@ -61,10 +44,10 @@ def rounding_bound(
     return float(steps * of_a_step / np.max(np.abs(final - initial)))
 
 
-def explains(optimizer: str, own: str, other: str, found: Found) -> Optional[Measured]:
+def explains(optimizer: str, own: str, other: str, entry: dict) -> Optional[Measured]:
     """Measures whether one of the two formulas explains every run, and the other one none."""
     columns = {"Algorithm 1": "error_algorithm1", "epsilon-hat": "error_epsilon_hat"}
-    rows = found.of(optimizer)
+    rows = runs_of(entry, "optimizer", optimizer)
     if not rows:
         return None
 
@@ -90,10 +73,10 @@ def explains(optimizer: str, own: str, other: str, found: Found) -> Optional[Mea
     )
 
 
-def same_bits(optimizer: str, found: Found) -> Optional[Measured]:
+def same_bits(optimizer: str, entry: dict) -> Optional[Measured]:
     """Measures whether both modes give the same bits as long as their gradients have the same."""
     held, measured = [], []
-    for row in found.modes:
+    for row in entry["modes"]:
         if row["optimizer"] != optimizer:
             continue
         comparable = row["steps"] if row["gradients_part"] is None else row["gradients_part"] - 1
@@ -116,6 +99,16 @@ def same_bits(optimizer: str, found: Found) -> Optional[Measured]:
         ", ".join(measured),
         "no bit differs",
     )
+
+
+def all_train(entry: dict) -> Optional[Measured]:
+    least = entry["config"]["compare"]["least_accuracy"]
+    return trains(entry["runs"], least, "on test images")
+
+
+def as_accurate(entry: dict) -> Optional[Measured]:
+    both = (runs_of(entry, "optimizer", name) for name in (OURS, MINDSPORES))
+    return same_accuracy(*both, "test accuracy")
 
 
 _FORMULA = (
@@ -156,12 +149,12 @@ CLAIMS = [
         "Every optimizer trains the network, in every mode and from every seed",
         "The config's limit; a linear classifier reaches 88.0% on MNIST (LeCun et al. 1998).",
         "no run",
-        lambda found: trains(found.runs, found.least_accuracy, "on test images"),
+        all_train,
     ),
     Claim(
         f"{OURS} trains as well as {MINDSPORES}",
         SEED_SPREAD,
         "needs both optimizers and two seeds",
-        lambda found: same_accuracy(found.of(OURS), found.of(MINDSPORES), "test accuracy"),
+        as_accurate,
     ),
 ]

@@ -14,7 +14,7 @@ from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
 from ms_adam.lab.problems.images import Split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
 from ms_adam.lab.run.trainings import REFERENCE
-from ms_adam.lab.run.worker import Events, enter
+from ms_adam.lab.run.worker import Events
 from ms_adam.lab.sides import Training, take_turns
 from ms_adam.lab.studies.images.study import Experiment, load_data
 from ms_adam.lab.targets import load_callable
@@ -24,23 +24,8 @@ SHADOWS = {"error_algorithm1": "outside", "error_epsilon_hat": "hat"}  # where e
 
 
 def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs of one mode.
-
-    Args:
-        job: As `Trainings` has it, and ``reference``: whether to do the float64 runs too.
-        events: Where to report.
-    """
-    enter(job["mode"])
-    experiment = Experiment.model_validate(job["config"])
-    split = load_data(experiment)
-    optimizers = [*experiment.compare.optimizers, *([REFERENCE] if job["reference"] else [])]
-    sides = {
-        f"{name.replace(' ', '-')}_{job['mode']}": functools.partial(
-            training, experiment, split, name
-        )
-        for name in optimizers
-    }
-    take_turns(job, events, experiment, sides)
+    """Does all runs of one mode."""
+    take_turns(job, events, Experiment, load_data, training, "{side}_{mode}")
 
 
 def training(experiment: Experiment, split: Split, optimizer: str, seed: int) -> Training:

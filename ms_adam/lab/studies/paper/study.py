@@ -22,7 +22,7 @@ from ms_adam.lab.run.progress import duration
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.paper import claims
-from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, Cache, CachedFigure
+from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, CachedFigure
 from ms_adam.lab.studies.paper.config import PaperFigure
 from ms_adam.lab.studies.paper.sweep import (
     Line,
@@ -58,15 +58,16 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
             "--tensorboard: tensorboardX, which writes the event files, is not "
             "installed: pip install 'ms_adam[tensorboard]'"
         )
-    cache = Cache(session.out / "cache")
-    cache.tidy()
+    cache = session.out / "cache"
+    for half_written in cache.glob("*.unfinished"):  # when an earlier process was ended
+        half_written.unlink()
     cached = [CachedFigure(figure, scale, cache) for figure in figures]
     try:
         _make_runs(cached, scale, session)
     except KeyboardInterrupt:
         total, done = (sum(numbers) for numbers in zip(*map(_count, cached)))
         raise Interrupted(
-            f"stopped: {done} of {total} runs are done and kept in {cache.folder}; the same "
+            f"stopped: {done} of {total} runs are done and kept in {cache}; the same "
             "command goes on from there"
         ) from None
     entries = [_entry(one, scale, event_files) for one in cached]

@@ -23,7 +23,7 @@ from ms_adam.lab.problems import networks
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.studies.paper import optimizers
-from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, Cache, CachedFigure
+from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, CachedFigure
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Scale, Variant
 from ms_adam.lab.studies.paper.data import Examples
 from ms_adam.lab.studies.paper.sweep import Outcome, Spec, lines_of, sweep_line
@@ -42,10 +42,10 @@ def work(job: dict[str, Any], events: Events) -> None:
     # number of cores does not decide how a sum is split.
     threads = {"inter_op_parallel_num": 1, "runtime_num_threads": 1}
     enter("graph", {"device_target": DEVICE_TARGET, **threads})
-    cache = Cache(Path(job["cache"]))
     for content in job["figures"]:
-        cached = CachedFigure(PaperFigure.model_validate(content), job["scale"], cache)
-        for line in lines_of(cached.figure):
+        figure = PaperFigure.model_validate(content)
+        cached = CachedFigure(figure, job["scale"], Path(job["cache"]))
+        for line in lines_of(figure):
             with cached.taken(*line) as taken:
                 if taken:
                     _make_line(cached, *line, events)

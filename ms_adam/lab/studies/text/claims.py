@@ -1,4 +1,4 @@
-"""The claims of the study on text."""
+"""The claims of the study on text. They measure a config's entry in ``results.json``."""
 
 from __future__ import annotations
 
@@ -6,39 +6,18 @@ import functools
 import math
 import statistics
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from ms_adam.lab.claims import Claim, Measured, short
-from ms_adam.lab.sides import SEED_SPREAD, same_accuracy, trains
+from ms_adam.lab.sides import SEED_SPREAD, runs_of, same_accuracy, trains
 from ms_adam.lab.studies.text.sides import SIDES
 
 FOLLOWER_LIMIT = 1e-5  # relative
 
 
-class Found(NamedTuple):
-    """What the claims are judged by.
-
-    Attributes:
-        runs: The rows of `study.summarize`.
-        bits: The rows of `study.compare_bits`.
-        duplicates: The rows of `study.compare_first_step`.
-        least_accuracy: What a model that trains must reach on the held-out snippets.
-        commonest: The accuracy there of always naming the commoner verdict.
-    """
-
-    runs: list[dict]
-    bits: list[dict]
-    duplicates: list[dict]
-    least_accuracy: float
-    commonest: float
-
-    def of(self, side: str) -> list[dict]:
-        return [row for row in self.runs if row["side"] == side]
-
-
-def same_bits(side: str, found: Found) -> Optional[Measured]:
+def same_bits(side: str, entry: dict) -> Optional[Measured]:
     """Measures whether the sides that are compared with `side` have its bits after every epoch."""
-    rows = [row for row in found.bits if row["a"] == side]
+    rows = [row for row in entry["bits"] if row["a"] == side]
     if not rows:
         return None
     parted = [row for row in rows if row["part"] is not None or row["distance"] != 0]
@@ -51,9 +30,9 @@ def same_bits(side: str, found: Found) -> Optional[Measured]:
     return Measured(not parted, measured or equal, "no bit differs")
 
 
-def follows_nn(found: Found) -> Optional[Measured]:
+def follows_nn(entry: dict) -> Optional[Measured]:
     """Measures the largest distance to the nn.Adam that was fed a run's own gradients."""
-    distances = [row["follower"] for row in found.runs if row["follower"] is not None]
+    distances = [row["follower"] for row in entry["runs"] if row["follower"] is not None]
     if not distances:
         return None
     worst = max(distances, key=lambda value: math.inf if math.isnan(value) else value)
@@ -61,24 +40,27 @@ def follows_nn(found: Found) -> Optional[Measured]:
     return Measured(worst <= FOLLOWER_LIMIT, measured, f"at most {short(FOLLOWER_LIMIT)}")
 
 
-def ours_trains(found: Found) -> Optional[Measured]:
-    ours = [row for row in found.runs if SIDES[row["side"]].is_ours]
-    why = f"naming the commoner verdict alone is right in {found.commonest:.1%}"
+def ours_trains(entry: dict) -> Optional[Measured]:
+    ours = [row for row in entry["runs"] if SIDES[row["side"]].is_ours]
+    why = f"naming the commoner verdict alone is right in {entry['commonest']:.1%}"
     where = "held-out accuracy"
-    return trains(ours, found.least_accuracy, where, f"The config's limit; {why}.")
+    return trains(
+        ours, entry["config"]["compare"]["least_accuracy"], where, f"The config's limit; {why}."
+    )
 
 
-def as_accurate(side: str, other: str, found: Found) -> Optional[Measured]:
-    return same_accuracy(found.of(side), found.of(other), "held-out accuracy")
+def as_accurate(side: str, other: str, entry: dict) -> Optional[Measured]:
+    both = (runs_of(entry, "side", name) for name in (side, other))
+    return same_accuracy(*both, "held-out accuracy")
 
 
-def as_quick(other: str, found: Found) -> Optional[Measured]:
+def as_quick(other: str, entry: dict) -> Optional[Measured]:
     """Measures the time of a lazy step as a share of that of another side."""
-    ratio = time_ratio(found.runs, "lazy", other)
+    ratio = time_ratio(entry["runs"], "lazy", other)
     if ratio is None:
         return None
     own, others = (
-        statistics.median(t for row in found.of(name) for t in row["step_ms"] or ())
+        statistics.median(t for row in runs_of(entry, "side", name) for t in row["step_ms"] or ())
         for name in ("lazy", other)
     )
     measured = f"{own:.2f} ms and {others:.2f} ms, {ratio:.2f} of it"
@@ -95,12 +77,12 @@ def time_ratio(runs: Sequence[dict], side: str, other: str) -> Optional[float]:
     return statistics.median(ratios) if ratios else None
 
 
-def wrong_only_for_duplicates(found: Found) -> Optional[Measured]:
+def wrong_only_for_duplicates(entry: dict) -> Optional[Measured]:
     """Counts the words that nn.Adam's default target moves by another distance."""
-    if not found.duplicates:
+    if not entry["duplicates"]:
         return None
     once, often = (
-        [sum(row[name] for row in found.duplicates) for name in (kind, f"{kind}_unlike")]
+        [sum(row[name] for row in entry["duplicates"]) for name in (kind, f"{kind}_unlike")]
         for kind in ("once", "often")
     )
     return Measured(

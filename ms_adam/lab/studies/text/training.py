@@ -15,7 +15,7 @@ from ms_adam.lab.observers import Record, digest, flat, loss, step_ms
 from ms_adam.lab.problems.networks import BagOfWords
 from ms_adam.lab.problems.text import TextSplit
 from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.run.worker import Events, enter
+from ms_adam.lab.run.worker import Events
 from ms_adam.lab.sides import Training, take_turns
 from ms_adam.lab.studies.text.sides import SIDES, Side
 from ms_adam.lab.studies.text.study import TextExperiment, load_data
@@ -26,15 +26,8 @@ _FOLLOWER = SIDES["nn_lazy"]
 
 
 def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs of one mode; the job is as `Trainings` has it."""
-    enter(job["mode"])
-    experiment = TextExperiment.model_validate(job["config"])
-    split = load_data(experiment)
-    sides = {
-        side: functools.partial(training, experiment, split, side)
-        for side in experiment.sides_of(job["mode"])
-    }
-    take_turns(job, events, experiment, sides)
+    """Does all runs of one mode."""
+    take_turns(job, events, TextExperiment, load_data, training)
 
 
 def training(experiment: TextExperiment, split: TextSplit, side: str, seed: int) -> Training:

@@ -3,7 +3,7 @@
 import pytest
 
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
-from ms_adam.lab.studies.images.claims import CLAIMS, MINDSPORES, OURS, Found
+from ms_adam.lab.studies.images.claims import CLAIMS, MINDSPORES, OURS
 
 NAN = float("nan")
 
@@ -34,7 +34,8 @@ FORMULA, HAT, BITS, _, TRAIN, ACCURACY = CLAIMS
 
 
 def verdict(claim, runs=(), modes=(), least_accuracy=0.88):
-    return judge([claim], Found(runs, modes, least_accuracy))[0]
+    config = {"compare": {"least_accuracy": least_accuracy}}
+    return judge([claim], {"config": config, "runs": runs, "modes": modes})[0]
 
 
 @pytest.mark.parametrize(

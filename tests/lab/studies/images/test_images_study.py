@@ -5,7 +5,7 @@ import pytest
 from lab.run.test_trainings import result
 
 from ms_adam.lab.run.trainings import REFERENCE
-from ms_adam.lab.studies.images.study import Experiment, compare_modes, shares, summarize
+from ms_adam.lab.studies.images.study import Experiment, compare_modes, sides, summarize
 
 
 def small_config():
@@ -56,11 +56,11 @@ def test_row_of_a_run():
 )
 def test_the_reference_is_run_once(modes, reference_mode):
     compare = EXPERIMENT.compare.model_copy(update={"modes": modes})
-    found = shares(EXPERIMENT.model_copy(update={"compare": compare}))
-    assert [share.mode for share in found] == modes
-    for mode, runs, more in found:
-        assert more == {"reference": mode == reference_mode}
-        assert runs == 2 * (3 if mode == reference_mode else 2)
+    found = sides(EXPERIMENT.model_copy(update={"compare": compare}))
+    both = ["ms_adam.Adam", "mindspore.nn.Adam"]
+    assert list(found) == modes
+    for mode, names in found.items():
+        assert names == (both + [REFERENCE] if mode == reference_mode else both)
 
 
 def test_modes_part_where_bits_do():

@@ -4,16 +4,13 @@ import csv
 import html
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import yaml
 from lab.studies.paper.paper_figures import content, figure, scales, session
+from lab.studies.reproduced import interrupt, write
+from lab.studies.reproduced import reproduce as by_command
 
 from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
 from ms_adam.lab.studies.paper.study import STUDY
@@ -48,12 +45,6 @@ def reproduce(out, watcher, jobs=2):
     return STUDY.run([figure()], session(out, watcher, watcher.tell, jobs=jobs))
 
 
-def command(config, out, *options):
-    start = "from ms_adam.lab.cli import main; main()"
-    arguments = ["reproduce", str(config), "--out", str(out), "--scale", "quick", *options]
-    return [sys.executable, "-c", start, *arguments]
-
-
 def costs(found):
     return {run["hash"]: run["costs"] for run in found["results"][0]["runs"]}
 
@@ -62,12 +53,10 @@ def costs(found):
 def finished(tmp_path_factory):
     """A complete run by the command: folder, output folder, ended process, entry of the figure."""
     folder = tmp_path_factory.mktemp("paper")
-    config, out = folder / "small.yaml", folder / "out"
-    config.write_text(yaml.safe_dump(content()))
-    arguments = command(config, out, "--tensorboard", "--json", str(folder / "copy.json"))
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return folder, out, ended, json.loads((out / "results.json").read_text())
+    options = ("--scale", "quick", "--tensorboard", "--json", "copy.json")
+    ended = by_command(folder, content(), *options)
+    assert ended.returncode == 0
+    return folder, folder / "out", ended, json.loads((folder / "out/results.json").read_text())
 
 
 def test_the_command_writes_results_and_a_copy(finished):
@@ -111,23 +100,11 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
         assert np.allclose(costs_, wanted[digest], rtol=1e-5)
 
 
-def test_ctrl_c_ends_the_command_with_a_message_and_no_trace(tmp_path):
-    config = tmp_path / "small.yaml"
-    config.write_text(yaml.safe_dump(content(scales=scales(epochs=400))))
-    process = subprocess.Popen(
-        command(config, tmp_path / "out"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("cache/*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode == 130
+def test_ctrl_c_ends_the_command_with_a_message(tmp_path):
+    config, out = write(tmp_path, content(scales=scales(epochs=400))), tmp_path / "out"
+    arguments = [config, "--out", out, "--scale", "quick"]
+    words = interrupt(arguments, lambda line: list(out.glob("cache/*.npz")))
     assert "the same command goes on from there" in words
-    assert "Traceback" not in words
 
 
 class Page(HTMLParser):
@@ -220,8 +197,7 @@ def test_two_figures_of_one_name_are_refused(tmp_path):
 
 
 def test_an_unknown_scale_is_refused(invoke, tmp_path):
-    config = tmp_path / "figure.yaml"
-    config.write_text(yaml.safe_dump(content()))
+    config = write(tmp_path, content())
     ended = invoke("reproduce", config, "--scale", "huge", "--out", tmp_path / "out")
     assert ended.exit_code == 2
     assert "--scale huge: must be one of quick, standard, full" in " ".join(ended.output.split())

@@ -6,7 +6,7 @@ import pytest
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
 from ms_adam.lab.problems.text import Bags, TextSplit
 from ms_adam.lab.run.trainings import Result
-from ms_adam.lab.studies.text.claims import CLAIMS, Found, time_ratio
+from ms_adam.lab.studies.text.claims import CLAIMS, time_ratio
 from ms_adam.lab.studies.text.study import compare_bits, compare_first_step, telling_words
 
 NAN = float("nan")
@@ -14,7 +14,9 @@ BITS, EXACT_BITS, FOLLOWS, TRAINS, ACCURACY, _, QUICK, _, DEFAULT_TARGET = CLAIM
 
 
 def verdict(claim, runs=(), bits=(), duplicates=()):
-    return judge([claim], Found(runs, bits, duplicates, 0.7, 0.59))[0]
+    config = {"compare": {"least_accuracy": 0.7}}
+    found = {"runs": runs, "bits": bits, "duplicates": duplicates}
+    return judge([claim], {"config": config, "commonest": 0.59, **found})[0]
 
 
 def row(side, seed=0, **changes):

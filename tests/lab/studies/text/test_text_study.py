@@ -8,7 +8,7 @@ from lab.run.changed_configs import changed, write
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies import find
 from ms_adam.lab.studies.text.sides import SIDES
-from ms_adam.lab.studies.text.study import STUDY, TextExperiment
+from ms_adam.lab.studies.text.study import STUDY, TextExperiment, sides
 
 CONFIGS = Path(__file__).parents[4] / "configs"
 
@@ -33,7 +33,7 @@ def test_published_config_is_sound():
     assert study is STUDY and isinstance(experiment, TextExperiment)
     assert experiment.compare.sides == list(SIDES)  # all of them
     assert experiment.steps == 1200
-    assert experiment.sides_of("pynative") == ["exact_pynative", "lazy_pynative"]
+    assert sides(experiment)["pynative"] == ["exact_pynative", "lazy_pynative"]
 
 
 @pytest.mark.parametrize(
