@@ -38,17 +38,9 @@ from ms_adam.lab.studies.paper.sweep import (
 def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
     """Makes the runs that ``cache/`` lacks, judges all claims and writes ``results.json``.
 
-    Args:
-        figures: The figures, run one after the other.
-        session: Of its options, ``scale`` is "quick", "standard" or "full", ``jobs`` the number of
-            runs at a time, one on each core, and ``tensorboard`` whether to write event files.
-
-    Returns:
-        The content of ``results.json``.
-
-    Raises:
-        ExperimentError: Two figures have one name, data are missing, or a worker failed.
-        Interrupted: The user pressed Ctrl-C; finished runs stay in the cache.
+    Of the session's options, ``scale`` is "quick", "standard" or "full", ``jobs`` the number of
+    runs at a time, one on each core, and ``tensorboard`` whether to write event files. After Ctrl-C
+    finished runs stay in the cache.
     """
     refuse_equal_names(figures)
     scale = session.options.get("scale", "standard")
@@ -95,8 +87,8 @@ def _count(cached: CachedFigure) -> tuple[int, int]:
 
 def _make_runs(figures: Sequence[CachedFigure], scale: str, session: Session) -> None:
     """Has workers make the runs that the cache lacks. Times are estimates."""
-    jobs = session.options.get("jobs") or len(os.sched_getaffinity(0))
-    workers = min(jobs, sum(len(list(lines_of(one.figure))) for one in figures))
+    at_a_time = session.options.get("jobs") or len(os.sched_getaffinity(0))
+    workers = min(at_a_time, sum(len(list(lines_of(one.figure))) for one in figures))
     counts = [_count(one) for one in figures]
     run_seconds = {one.figure.name: one.steps * one.scale.step_ms / 1e3 for one in figures}
     missing = [total - done for total, done in counts]
@@ -114,13 +106,11 @@ def _make_runs(figures: Sequence[CachedFigure], scale: str, session: Session) ->
         "scale": scale,
         "cache": str(session.out / "cache"),
     }
-    work, names = "ms_adam.lab.studies.paper.training:work", range(1, workers + 1)
-    workers_jobs = [
-        Job(work, f"worker_{number}", content, session.out / f"worker_{number}.log")
-        for number in names
-    ]
+    work = "ms_adam.lab.studies.paper.training:work"
+    names = [f"worker_{number}" for number in range(1, workers + 1)]
+    jobs = [Job(work, name, content, session.out / f"{name}.log") for name in names]
     made: dict[tuple[str, str], float] = {}  # seconds of each run
-    with contextlib.closing(run_jobs(workers_jobs, workers)) as events:
+    with contextlib.closing(run_jobs(jobs, workers)) as events:
         for slot, event in events:
             figure, label, done, steps = map(event.get, ("figure", "label", "done", "steps"))
             made[figure, label] = run_seconds[figure] * done / steps

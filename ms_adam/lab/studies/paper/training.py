@@ -33,10 +33,8 @@ from ms_adam.lab.train import EndOfTraining, Step, TrainStep, train
 def work(job: dict[str, Any], events: Events) -> None:
     """Makes all runs of figures that no other worker makes.
 
-    Args:
-        job: ``figures`` (the configs as plain values), ``scale`` (its name), ``cache`` (the
-            folder).
-        events: Reports progress.
+    The job is ``figures`` (the configs as plain values), ``scale`` (its name) and ``cache`` (the
+    folder).
     """
     # One thread: two runs at a time on two cores take less time than two in turn on both, and the
     # number of cores does not decide how a sum is split.

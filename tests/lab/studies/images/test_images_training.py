@@ -1,6 +1,5 @@
 """One small experiment through the real command: every process, both modes, report and all."""
 
-import json
 import re
 from pathlib import Path
 
@@ -19,42 +18,35 @@ QUICK = Path(__file__).parents[4] / "configs" / "quick.yaml"
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
     write_part(folder, "train", 120)
-    return reproduce(folder, small_config(), "--json", "copy.json"), folder
+    return reproduce(folder, small_config(), "--json", "copy.json")
 
 
 @pytest.fixture(scope="module")
-def content(finished):
-    return json.loads((finished[1] / "out" / "results.json").read_text())
+def results(finished):
+    return [read(finished.out / "small", run) for run in finished.entry["runs"]]
 
 
-@pytest.fixture(scope="module")
-def results(finished, content):
-    folder = finished[1] / "out" / "small"
-    return [read(folder, run) for run in content["results"][0]["runs"]]
-
-
-def test_exit_status_is_the_verdicts(finished, content):
-    statuses = [verdict["status"] for verdict in content["results"][0]["verdicts"]]
-    assert finished[0].returncode == (0 if set(statuses) == {"held"} else 1)
+def test_exit_status_is_the_verdicts(finished):
+    assert finished.ended.returncode == (0 if set(finished.statuses) == {"held"} else 1)
     # The claims about formulas and bits hold in a few steps; accuracy needs a real training.
-    assert statuses[:4] == ["held"] * 4
+    assert finished.statuses[:4] == ["held"] * 4
 
 
 def test_command_told_where_the_report_is(finished):
-    done, folder = finished
+    done = finished.ended
     assert "The report: out/index.html" in done.stdout
     assert "small, pynative: 16 of 16" not in done.stdout  # progress is not output
     assert "small, pynative: 32 of 32 steps" in done.stderr
-    assert (folder / "out" / "index.html").stat().st_size > 50_000  # three plots are in it
+    assert (finished.out / "index.html").stat().st_size > 50_000  # three plots are in it
 
 
-def test_json_holds_everything_and_no_path(finished, content):
-    text = (finished[1] / "out" / "results.json").read_text()
-    assert (finished[1] / "copy.json").read_text() == text
+def test_json_holds_everything_and_no_path(finished):
+    content, text = finished.content, (finished.out / "results.json").read_text()
+    assert (finished.out.parent / "copy.json").read_text() == text
     assert content["schema"] == 1
     assert content["environment"]["device_target"] == "CPU"
-    assert len(content["results"][0]["runs"]) == 2 * 2 * 2 + 2
-    assert str(finished[1]) not in text
+    assert len(finished.entry["runs"]) == 2 * 2 * 2 + 2
+    assert str(finished.out.parent) not in text
 
 
 def test_all_runs_of_a_seed_start_alike_and_see_the_same_batches(results):
