@@ -17,7 +17,7 @@ FLOORS = (
     ("targets",),
     ("run", "claims"),
     ("problems", "train"),
-    ("observers",),
+    ("observers", "sides"),
     ("bench", "studies"),
     ("report",),
     ("cli",),

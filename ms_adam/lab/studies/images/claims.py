@@ -1,35 +1,20 @@
-"""The claims of the study on images."""
+"""The claims of the study on images. They measure a config's entry in ``results.json``."""
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, Optional
+import math
+from typing import Optional
 
 import numpy as np
 
 from ms_adam.lab.claims import Claim, Measured, short
-from ms_adam.lab.measure import UNIT
+from ms_adam.lab.measure import memory, path_bounds
 from ms_adam.lab.run.config import AdamSettings
+from ms_adam.lab.sides import SEED_SPREAD, runs_of, same_accuracy, trains
 
 OURS = "ms_adam.Adam"
 MINDSPORES = "mindspore.nn.Adam"
-
-
-class Found(NamedTuple):
-    """What the claims are judged by.
-
-    Attributes:
-        runs: The rows of `study.summarize`.
-        modes: The rows of `study.compare_modes`.
-        least_accuracy: What a network that trains must reach on the test images.
-    """
-
-    runs: list[dict]
-    modes: list[dict]
-    least_accuracy: float
-
-    def of(self, optimizer: str) -> list[dict]:
-        return [row for row in self.runs if row["optimizer"] == optimizer]
 
 
 def rounding_bound(
@@ -37,45 +22,42 @@ def rounding_bound(
 ) -> float:
     """Returns how far float32 roundings alone can take a run from its float64 shadow.
 
-    This is the theory of `measure.path_bounds` with constant terms. Let u = 2^-24, w the largest
-    parameter, T the number of steps. A step rounds
+    This is `measure.path_bounds` with constant terms: w, the largest parameter, and the learning
+    rate, which is about the size of an update (Kingma & Ba 2015, section 2.1). A step rounds
 
-    - the new parameter once: u w;
+    - the new parameter once;
     - the first moment 4 times (two products, one sum, its coefficients), which it remembers for
       1 / (1 - beta1) steps; the second moment likewise, and the square root halves what it passes
       on; 8 more roundings are in the bias corrections, the root, the sum, the quotient and the
-      product. An update is about the learning rate in size (Kingma & Ba 2015, section 2.1), so
-      together they make u lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8).
+      product.
 
     With all of them at their largest, in one direction, at every step, and relative to the distance
-    d that the parameters went, the bound is
+    d that the parameters went, the bound after T steps is, with u = 2^-24,
 
         u T (w + lr (4 / (1 - beta1) + 2 / (1 - beta2) + 8)) / d
 
     Real roundings partly cancel, so a sound optimizer stays well below it.
     """
     largest = max(np.max(np.abs(initial)), np.max(np.abs(final)))
-    way = np.max(np.abs(final - initial))
-    roundings = 4 / (1 - settings.beta1) + 2 / (1 - settings.beta2) + 8
-    per_step = largest + settings.learning_rate * roundings
-    return float(UNIT["float32"] * steps * per_step / way)
+    roundings = 4 * memory(settings.beta1) + 2 * memory(settings.beta2) + 8
+    (of_a_step,) = path_bounds(largest, settings.learning_rate, roundings)
+    return float(steps * of_a_step / np.max(np.abs(final - initial)))
 
 
-def explains(optimizer: str, own: str, other: str, found: Found) -> Optional[Measured]:
+def explains(optimizer: str, own: str, other: str, entry: dict) -> Optional[Measured]:
     """Measures whether one of the two formulas explains every run, and the other one none."""
     columns = {"Algorithm 1": "error_algorithm1", "epsilon-hat": "error_epsilon_hat"}
-    rows = found.of(optimizer)
+    rows = runs_of(entry, "optimizer", optimizer)
     if not rows:
         return None
 
-    def ratio(row: dict, formula: str) -> float:
-        error, bound = row[columns[formula]], row["rounding_bound"]
-        ratio = error / bound if bound else float("inf")
-        return float("inf") if ratio != ratio else ratio  # NaN fits worst of all
+    def share(row: dict, formula: str) -> float:
+        share = row[columns[formula]] / (row["rounding_bound"] or float("nan"))
+        return float("inf") if math.isnan(share) else share  # NaN fits worst of all
 
     # The claim is about every run, so the one that fits worst decides.
-    worst = max(rows, key=lambda row: ratio(row, own))
-    nearest = min(rows, key=lambda row: ratio(row, other))
+    worst = max(rows, key=lambda row: share(row, own))
+    nearest = min(rows, key=lambda row: share(row, other))
     error, distance = worst[columns[own]], nearest[columns[other]]
     held: Optional[bool] = None
     if not error <= worst["rounding_bound"]:
@@ -91,10 +73,10 @@ def explains(optimizer: str, own: str, other: str, found: Found) -> Optional[Mea
     )
 
 
-def same_bits(optimizer: str, found: Found) -> Optional[Measured]:
+def same_bits(optimizer: str, entry: dict) -> Optional[Measured]:
     """Measures whether both modes give the same bits as long as their gradients have the same."""
     held, measured = [], []
-    for row in found.modes:
+    for row in entry["modes"]:
         if row["optimizer"] != optimizer:
             continue
         comparable = row["steps"] if row["gradients_part"] is None else row["gradients_part"] - 1
@@ -119,33 +101,14 @@ def same_bits(optimizer: str, found: Found) -> Optional[Measured]:
     )
 
 
-def all_train(found: Found) -> Measured:
-    """Measures the accuracy of the worst run."""
-    worst = min(found.runs, key=lambda row: row["test_accuracy"])
-    return Measured(
-        all(row["test_accuracy"] >= found.least_accuracy for row in found.runs),
-        f"{worst['test_accuracy']:.1%} on test images at worst "
-        f"({worst['label']}, seed {worst['seed']})",
-        f"at least {found.least_accuracy:.1%}",
-    )
+def all_train(entry: dict) -> Optional[Measured]:
+    least = entry["config"]["compare"]["least_accuracy"]
+    return trains(entry["runs"], least, "on test images")
 
 
-def same_accuracy(found: Found) -> Optional[Measured]:
-    """Measures the difference between the mean accuracies of the two optimizers."""
-    ours, theirs = (
-        [row["test_accuracy"] for row in found.of(optimizer)] for optimizer in (OURS, MINDSPORES)
-    )
-    seeds = {row["seed"] for row in found.runs}
-    if not ours or not theirs or len(seeds) < 2:
-        return None
-    mean, other = (sum(values) / len(values) for values in (ours, theirs))
-    difference = abs(mean - other)
-    spread = max(max(values) - min(values) for values in (ours, theirs))
-    return Measured(
-        difference <= spread,
-        f"mean test accuracy {mean:.2%} and {other:.2%}, {100 * difference:.2f} points apart",
-        f"at most {100 * spread:.2f} points, the spread over {len(seeds)} seeds",
-    )
+def as_accurate(entry: dict) -> Optional[Measured]:
+    both = (runs_of(entry, "optimizer", name) for name in (OURS, MINDSPORES))
+    return same_accuracy(*both, "test accuracy")
 
 
 _FORMULA = (
@@ -190,9 +153,8 @@ CLAIMS = [
     ),
     Claim(
         f"{OURS} trains as well as {MINDSPORES}",
-        "Seeds differ only in first weights and batch order. A difference between the means that "
-        "is smaller than what the seed alone makes is no difference between the optimizers.",
+        SEED_SPREAD,
         "needs both optimizers and two seeds",
-        same_accuracy,
+        as_accurate,
     ),
 ]

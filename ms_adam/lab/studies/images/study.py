@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
-from ms_adam.lab.claims import judge
 from ms_adam.lab.problems.images import Split, load_split
 from ms_adam.lab.run.config import (
     AdamSettings,
@@ -22,9 +20,10 @@ from ms_adam.lab.run.config import (
     Training,
 )
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import REFERENCE, Result, Share, Trainings, compare_pairs
+from ms_adam.lab.run.trainings import REFERENCE, Result, compare_pairs
 from ms_adam.lab.run.trainings import first_difference as differs
-from ms_adam.lab.studies.images.claims import CLAIMS, Found, rounding_bound
+from ms_adam.lab.sides import common, evaluated, trainings
+from ms_adam.lab.studies.images.claims import CLAIMS, rounding_bound
 
 OptimizerName = Literal["ms_adam.Adam", "mindspore.nn.Adam"]
 
@@ -55,52 +54,43 @@ def load_data(experiment: Experiment) -> Split:
     return load_split(data.idx_directory, data.train, data.test, data.split_seed)
 
 
-def shares(experiment: Experiment) -> list[Share]:
+def sides(experiment: Experiment) -> dict[str, list[str]]:
     """Each mode trains with every optimizer; the reference's gradients come from one of them."""
     compare = experiment.compare
     reference_mode = "graph" if "graph" in compare.modes else compare.modes[0]  # the quicker one
-    return [
-        Share(
-            mode,
-            len(compare.seeds) * (len(compare.optimizers) + (mode == reference_mode)),
-            {"reference": mode == reference_mode},
-        )
+    return {
+        mode: [*compare.optimizers, *([REFERENCE] if mode == reference_mode else [])]
         for mode in compare.modes
-    ]
+    }
 
 
 def evaluate(experiment: Experiment, split: Split, results: list[Result]) -> dict[str, Any]:
     """Makes the config's entry in ``results.json``."""
     order = [*experiment.compare.optimizers, REFERENCE]
     results = sorted(results, key=lambda run: order.index(run.optimizer))  # modes keep their order
-    runs = [summarize(experiment, result) for result in results]
-    modes = compare_modes(results)
-    verdicts = judge(CLAIMS, Found(runs, modes, experiment.compare.least_accuracy))
-    return {
+    entry = {
         "experiment": experiment.name,
         "config": experiment.public(),
         "images_sha256": split.fingerprint,
         "parameters": int(results[0].arrays["final"].size),
-        "runs": runs,
+        "runs": [summarize(experiment, result) for result in results],
         "pairs": compare_pairs(results),
-        "modes": modes,
-        "verdicts": [verdict.as_dict() for verdict in verdicts],
+        "modes": compare_modes(results),
     }
+    return evaluated(CLAIMS, entry)
 
 
 def summarize(experiment: Experiment, result: Result) -> dict[str, Any]:
     """Makes the row of one run.
 
     Returns:
-        ``final_loss`` is the mean over the last epoch's batches. ``error_algorithm1`` and
-        ``error_epsilon_hat`` are distances to the run's float64 shadows after the last step, and
-        ``rounding_bound`` is what roundings alone explain; all three are None for the reference.
+        The columns of every study, both accuracies, ``error_algorithm1`` and ``error_epsilon_hat``
+        (distances to the run's float64 shadows after the last step), and ``rounding_bound``, what
+        roundings alone explain; the last three are None for the reference.
     """
     arrays = result.arrays
     row = {
-        **result.columns,
-        "steps": len(arrays["loss"]),
-        "final_loss": float(np.mean(arrays["loss"][-experiment.steps_per_epoch :])),
+        **common(experiment, result),
         "train_accuracy": float(arrays["train_accuracy"][-1]),
         "test_accuracy": float(arrays["test_accuracy"][-1]),
         "rounding_bound": None,
@@ -136,5 +126,5 @@ def compare_modes(results: list[Result]) -> list[dict[str, Any]]:
     ]
 
 
-TRAININGS = Trainings("ms_adam.lab.studies.images.training:work", load_data, shares, evaluate)
+TRAININGS = trainings("images", load_data, sides, evaluate)
 STUDY = Study("images", Experiment, TRAININGS.run, "ms_adam.lab.report.studies.images:write_page")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import time
+import functools
 from typing import Any
 
 import mindspore
@@ -12,59 +11,35 @@ from mindspore import nn
 
 from ms_adam import reference
 from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
-from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.images import Split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
-from ms_adam.lab.run.trainings import REFERENCE, report_run
-from ms_adam.lab.run.worker import Events, enter
+from ms_adam.lab.run.trainings import REFERENCE
+from ms_adam.lab.run.worker import Events
+from ms_adam.lab.sides import Training, take_turns
 from ms_adam.lab.studies.images.study import Experiment, load_data
 from ms_adam.lab.targets import load_callable
-from ms_adam.lab.train import Observer, TrainStep, fused_loss, train
+from ms_adam.lab.train import Step, TrainStep, fused_loss
 
 SHADOWS = {"error_algorithm1": "outside", "error_epsilon_hat": "hat"}  # where epsilon stands
 
 
 def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs of one mode.
-
-    Args:
-        job: As `Trainings` has it, and ``reference``: whether to do the float64 runs too.
-        events: Where to report.
-    """
-    enter(job["mode"])
-    experiment = Experiment.model_validate(job["config"])
-    split = load_data(experiment)
-    optimizers = [*experiment.compare.optimizers, *([REFERENCE] if job["reference"] else [])]
-    runs = itertools.product(optimizers, experiment.compare.seeds)
-    for before, (optimizer, seed) in zip(itertools.count(0, experiment.steps), runs):
-
-        def progress(step, before: int = before) -> None:
-            events.progress(before + step.number)
-
-        arrays, facts = train_once(experiment, split, optimizer, seed, progress)
-        name = f"{optimizer.replace(' ', '-')}_{job['mode']}_seed{seed}"
-        done = before + experiment.steps
-        report_run(events, job, done, name, arrays, optimizer=optimizer, seed=seed, **facts)
+    """Does all runs of one mode."""
+    take_turns(job, events, Experiment, load_data, training, "{side}_{mode}")
 
 
-def train_once(
-    experiment: Experiment, split: Split, optimizer: str, seed: int, progress: Observer
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Trains once, in the mode that the process is in.
+def training(experiment: Experiment, split: Split, optimizer: str, seed: int) -> Training:
+    """Builds a training in the mode that the process is in.
+
+    Per step it keeps ``loss`` (before the update), ``gradient_digest`` and ``parameter_digest``
+    (uint64), ``error_algorithm1`` and ``error_epsilon_hat`` (distance to the two shadows after the
+    update; not of the reference). Per epoch: ``train_accuracy`` and ``test_accuracy``.
 
     Args:
         experiment: What to train, and how.
         split: The images.
         optimizer: One of ``compare.optimizers``, or `REFERENCE`.
         seed: Decides the first weights and the order of the batches.
-        progress: Called after each step.
-
-    Returns:
-        The arrays. Per step: ``loss`` (before the update), ``gradient_digest`` and
-        ``parameter_digest`` (uint64), ``error_algorithm1`` and ``error_epsilon_hat`` (distance to
-        the two shadows after the update; not of the reference). Per epoch: ``train_accuracy`` and
-        ``test_accuracy``. Once: ``initial`` and ``final``, all parameters one after the other. And
-        the facts ``seconds`` and ``backend``.
     """
     sizes = [split.train.pixels.shape[1], *experiment.model.hidden, split.classes]
     model = MultiLayerPerceptron(sizes, seed)
@@ -73,41 +48,34 @@ def train_once(
     shadows, backend = {}, None
     if optimizer == REFERENCE:
         step = ReferenceStep(model, parameters, reference.Adam(**settings, epsilon="outside"))
-        position = initial = step.position
+        position = step.where
     else:
         adam = load_callable(optimizer)(parameters, **settings)
         backend = getattr(adam, "backend", None)
         step = TrainStep(model, adam, fused_loss(), with_gradients=True)
-        position = initial = flat(parameters)
+        position = functools.partial(flat, parameters)
         shadows = {
-            name: Shadow(reference.Adam(**settings, epsilon=place), initial)
+            name: Shadow(reference.Adam(**settings, epsilon=place), position())
             for name, place in SHADOWS.items()
         }
 
-    def after_step(done) -> dict[str, Any]:
-        nonlocal position
-        gradient = flat(done.gradients)
-        position = step.position if optimizer == REFERENCE else flat(parameters)
+    def after_step(done: Step) -> dict[str, Any]:
+        gradient, now = flat(done.gradients), position()
         return {
             **loss(done),
             "gradient_digest": digest(gradient),
-            "parameter_digest": digest(position),
-            **{name: shadow.follow(gradient, position) for name, shadow in shadows.items()},
+            "parameter_digest": digest(now),
+            **{name: shadow.follow(gradient, now) for name, shadow in shadows.items()},
         }
 
     def after_epoch(_) -> dict[str, Any]:
-        return {
-            "train_accuracy": accuracy(model, split.train),
-            "test_accuracy": accuracy(model, split.test),
-        }
+        of_parts = {"train_accuracy": split.train, "test_accuracy": split.test}
+        return {name: accuracy(model, images) for name, images in of_parts.items()}
 
-    steps, epochs = Record(after_step), Record(after_epoch, experiment.steps_per_epoch)
-    arrays = (split.train.inputs, split.train.targets)
-    batches = Batches(arrays, experiment.training.batch_size, seed)
-    started = time.perf_counter()
-    train(step, batches.steps(0, experiment.steps), [steps, epochs, progress])
-    facts = {"seconds": time.perf_counter() - started, "backend": backend}
-    return {**steps.arrays(), **epochs.arrays(), "initial": initial, "final": position}, facts
+    observers = [Record(after_step), Record(after_epoch, experiment.steps_per_epoch)]
+    examples = (split.train.inputs, split.train.targets)
+    facts = {"optimizer": optimizer, "backend": backend}
+    return Training(experiment, examples, seed, step, position, observers, **facts)
 
 
 class ReferenceStep:
@@ -115,25 +83,26 @@ class ReferenceStep:
 
     The gradients are MindSpore's, at the float32 rounding of the float64 parameters. Parameters and
     moments are never rounded.
-
-    Attributes:
-        position: All parameters one after the other, float64.
     """
 
     def __init__(self, model: nn.Cell, parameters: list, adam: reference.Adam):
         self._parameters, self._adam = parameters, adam
         wanted = mindspore.ParameterTuple(parameters)
         self._gradients = TrainStep(model, None, fused_loss(), parameters=wanted)
-        self.position = flat(parameters).astype(np.float64)
-        self._state = adam.init(self.position)
+        self._position = flat(parameters).astype(np.float64)
+        self._state = adam.init(self._position)
+
+    def where(self) -> np.ndarray:
+        """Returns all parameters one after the other, float64."""
+        return self._position
 
     def __call__(self, *batch) -> tuple:
         loss, gradients = self._gradients(*batch)
         gradient = flat(gradients).astype(np.float64)
-        self.position, self._state = self._adam.step(self.position, gradient, self._state)
+        self._position, self._state = self._adam.step(self._position, gradient, self._state)
         start = 0
         for parameter in self._parameters:
-            part = self.position[start : start + parameter.size].reshape(parameter.shape)
+            part = self._position[start : start + parameter.size].reshape(parameter.shape)
             parameter.set_data(mindspore.Tensor(part.astype(np.float32)))
             start += parameter.size
         return loss, gradients

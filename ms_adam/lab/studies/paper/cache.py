@@ -11,13 +11,12 @@ import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
-from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, lines_of, sweep_line
+from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, sweep
 
 _PACKAGE = Path(__file__).parents[3]
 # The code that decides a run's numbers. Code that only reads them does not make runs stale.
@@ -37,100 +36,76 @@ CODE = (
 DEVICE_TARGET = "CPU"
 
 
-class Cache:
-    """A folder of runs.
+class CachedFigure:
+    """A figure at a scale, its examples, the steps of each run, and a folder of finished runs.
 
     A file is written under another name and renamed when it is complete. So a file with a run's
     name is a complete run, whenever the process was ended.
-
-    Args:
-        folder: Created if it is missing.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def load(self, digest: str) -> Optional[Outcome]:
-        """Returns a finished run, or None."""
-        path = self.folder / f"{digest}.npz"
-        if not path.exists():
-            return None
-        with np.load(path) as arrays:
-            return Outcome(arrays["costs"], int(arrays["steps"]), float(arrays["seconds"]))
-
-    def store(self, digest: str, outcome: Outcome) -> None:
-        unfinished = self.folder / f"{digest}.{os.getpid()}.unfinished"
-        with open(unfinished, "wb") as stream:
-            np.savez(stream, costs=outcome.costs, steps=outcome.steps, seconds=outcome.seconds)
-        unfinished.replace(self.folder / f"{digest}.npz")
-
-    @contextlib.contextmanager
-    def taken(self, digest: str) -> Iterator[bool]:
-        """Locks some of the runs for this process, so that no other makes them too.
-
-        The kernel releases the locks of a process that died.
-
-        Args:
-            digest: Names the runs.
-
-        Yields:
-            Whether this process has the lock; False if another process has it.
-        """
-        with open(self.folder / f"{digest}.taken", "wb") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-
-    def tidy(self) -> None:
-        """Removes files that were being written when an earlier process was ended."""
-        for path in self.folder.glob("*.unfinished"):
-            path.unlink()
-
-
-class CachedFigure:
-    """A figure at a scale, its examples, and its finished runs.
-
-    Attributes:
-        figure, scale, examples: What the runs are made of.
-        steps: Steps of a run.
 
     Raises:
         ConfigError: There is no such scale, or the data have less examples than a batch needs.
         DataError: The data are missing or damaged.
     """
 
-    def __init__(self, figure: PaperFigure, scale_name: str, cache: Cache):
-        self.figure, self.scale, self._cache = figure, scale_of(figure, scale_name), cache
+    def __init__(self, figure: PaperFigure, scale_name: str, folder: Path):
+        self.figure, self.scale, self._folder = figure, scale_of(figure, scale_name), folder
         self.examples = load_examples(figure, self.scale.examples)
         self.steps = len(self.examples) // figure.batch_size * self.scale.epochs
-        self._around = surroundings(self.examples.fingerprint)
+        self._surroundings = {
+            "examples": self.examples.fingerprint,
+            "code": code_digest(),
+            "mindspore": importlib.metadata.version("mindspore"),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
 
     def digest(self, spec: Spec) -> str:
-        return spec.digest(self.figure, self.scale, self._around)
+        """Names a run by all that its outcome depends on."""
+        return spec.digest(self.figure, self.scale, self._surroundings)
 
-    def line(self, variant: Variant, contender: Contender, make: Get) -> Line:
-        """Gets the runs of a line: finished ones from the cache, the others by `make`."""
+    def finished(self, make: Get) -> Get:
+        """Returns a function that gets a run from the folder, or by `make` if it is missing."""
 
         def get(spec: Spec) -> Outcome:
-            return self._cache.load(self.digest(spec)) or make(spec)
+            path = self._folder / f"{self.digest(spec)}.npz"
+            if not path.exists():
+                return make(spec)
+            with np.load(path) as arrays:
+                return Outcome(arrays["costs"], int(arrays["steps"]), float(arrays["seconds"]))
 
-        return sweep_line(self.figure, self.scale, variant, contender, get)
+        return get
 
     def lines(self, make: Get) -> list[Line]:
-        """Gets all lines of the figure, in their order."""
-        return [self.line(*of, make) for of in lines_of(self.figure)]
+        """Gets all lines of the figure, in their order: finished runs, the others by `make`."""
+        return sweep(self.figure, self.scale, self.finished(make))
 
     def store(self, spec: Spec, outcome: Outcome) -> None:
-        self._cache.store(self.digest(spec), outcome)
+        digest = self.digest(spec)
+        unfinished = self._folder / f"{digest}.{os.getpid()}.unfinished"
+        with open(unfinished, "wb") as stream:
+            np.savez(stream, **outcome._asdict())
+        unfinished.replace(self._folder / f"{digest}.npz")
 
     def taken(self, variant: Variant, contender: Contender) -> contextlib.AbstractContextManager:
-        """Locks a line for this process, as `Cache.taken` does."""
+        """Locks a line, as `locked` does, so that no other process makes its runs too."""
         rate = contender.trials(self.scale.trials)[0]
-        return self._cache.taken(self.digest(Spec(variant, contender, rate, self.figure.seeds[0])))
+        first = self.digest(Spec(variant, contender, rate, self.figure.seeds[0]))
+        return locked(self._folder / f"{first}.taken")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Locks a file for this process. The kernel releases the locks of a process that died.
+
+    Yields:
+        Whether this process has the lock; False if another process has it.
+    """
+    with open(path, "wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @functools.cache
@@ -146,16 +121,3 @@ def code_digest() -> str:
             is_python = path.suffix == ".py"
             digest.update(ast.dump(ast.parse(content)).encode() if is_python else content)
     return digest.hexdigest()
-
-
-def surroundings(fingerprint: str) -> dict[str, str]:
-    """Returns what a run depends on besides its config: examples, code, version of MindSpore.
-
-    Args:
-        fingerprint: That of the examples.
-    """
-    return {
-        "examples": fingerprint,
-        "code": code_digest(),
-        "mindspore": importlib.metadata.version("mindspore"),
-    }

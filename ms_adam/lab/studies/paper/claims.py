@@ -12,13 +12,15 @@ max B / min A. A claim permits an interval of ratios:
 It is reproduced if all of the measured interval is permitted, not reproduced if none of it is, and
 inconclusive otherwise. With three seeds each, two optimizers that do not differ have bands that
 lie apart, in one given direction, once in 20 times (3! 3! / 6!).
+
+`interval`, `decide` and `overall` are this rule; the other functions measure and put into words.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Callable, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -37,34 +39,21 @@ NOT_REPRODUCED = "not reproduced"
 INCONCLUSIVE = "inconclusive"
 
 Interval = tuple[float, float]
-Pair = tuple[Line, Line]  # with bias correction and without
+Pairs = dict[tuple[float, float], tuple[Line, Line]]  # by betas: with bias correction and without
 Finding = tuple[str, str]  # the measured numbers in words, and the status that they give
 
 
-def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Verdict]:
-    """Judges every claim of a figure."""
-    return [
-        _ordering(claim, figure, scale, lines)
-        if isinstance(claim, Ordering)
-        else _BIAS_CORRECTION[claim.test](
-            claim, scale.early if claim.measure == "early" else scale.epochs, _pairs(lines)
-        )
-        for claim in figure.claims
-    ]
+# --- the rule ------------------------------------------------------------------------------------
 
 
-def overall(statuses: Iterable[str]) -> str:
-    """Status of a claim with several tests: one that fails decides, then one that is open."""
-    found = set(statuses)
-    return next(
-        (status for status in (NOT_REPRODUCED, INCONCLUSIVE) if status in found), REPRODUCED
-    )
-
-
-def allowed(relation: str, factor: float) -> Interval:
-    """Returns the interval of ratios second / first that a relation permits."""
-    low, high, _ = _RELATIONS[relation](factor)
-    return low, high
+def allowed(relation: str, factor: float) -> tuple[float, float, str]:
+    """Returns the least and the largest ratio second / first of a relation, and both in words."""
+    return {
+        "ahead of": (1.0, np.inf, "above 1"),
+        "far ahead of": (factor, np.inf, f"above {factor:g}"),
+        "about as": (1 / factor, factor, f"from {1 / factor:.2g} to {factor:g}"),
+        "not behind": (1 / factor, np.inf, f"above {1 / factor:.2g}"),
+    }[relation]
 
 
 def interval(first: Sequence[float], second: Sequence[float]) -> Interval:
@@ -93,61 +82,80 @@ def decide(measured: Interval, permitted: Interval) -> str:
     return INCONCLUSIVE
 
 
-_MEASURES = {
-    "speed": "epochs until the cost is for the first time that of the slower one's best epoch",
-    "early": "mean cost of epoch {early}",
-    "end": "mean cost of epoch {epochs}, the last",
-}
-# The least and the largest ratio that a relation permits, and both in words.
-_RELATIONS: dict[str, Callable[[float], tuple[float, float, str]]] = {
-    "ahead of": lambda f: (1.0, np.inf, "above 1"),
-    "far ahead of": lambda f: (f, np.inf, f"above {f:g}"),
-    "about as": lambda f: (1 / f, f, f"from {1 / f:.2g} to {f:g}"),
-    "not behind": lambda f: (1 / f, np.inf, f"above {1 / f:.2g}"),
-}
-
-
-def _ordering(claim: Ordering, figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> Verdict:
-    by_name = {(line.variant.label, line.contender.called): line for line in lines}
-    panels = claim.variants or [variant.label for variant in figure.variants]
-    findings = []
-    for panel, test in itertools.product(panels, claim.comparisons):
-        first, second = by_name[panel, test.first], by_name[panel, test.second]
-        words, status = _compare(claim.measure, test, scale, first, second)
-        findings.append((f"{panel}: {words}" if len(figure.variants) > 1 else words, status))
-    rules = dict.fromkeys(
-        f"{test.first} {test.relation} {test.second}: the ratio is "
-        f"{_RELATIONS[test.relation](test.factor)[2]} for any pair of seeds"
-        for test in claim.comparisons
+def overall(statuses: Iterable[str]) -> str:
+    """Status of a claim with several tests: one that fails decides, then one that is open."""
+    found = set(statuses)
+    return next(
+        (status for status in (NOT_REPRODUCED, INCONCLUSIVE) if status in found), REPRODUCED
     )
-    measure = _MEASURES[claim.measure].format(early=scale.early, epochs=scale.epochs)
-    test = f"Compared: {measure}; the second's divided by the first's. {'; '.join(rules)}."
-    return _verdict(claim.words, test, findings)
 
 
-def _verdict(words: str, test: str, findings: list[Finding]) -> Verdict:
+def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Verdict]:
+    """Judges every claim of a figure."""
+    verdicts = []
+    for claim in figure.claims:
+        epoch = scale.early if claim.measure == "early" else scale.epochs
+        if isinstance(claim, Ordering):
+            verdicts.append(_ordering(claim, epoch, figure, lines))
+        else:
+            measure = _unstable if claim.test == "unstable without" else _not_worse
+            verdicts.append(measure(claim, epoch, _pairs(lines)))
+    return verdicts
+
+
+def _verdict(words: str, test: str, findings: Sequence[Finding]) -> Verdict:
     measured = [f"{found}: {status}" for found, status in findings]
     return Verdict(words, overall(status for _, status in findings), measured, test=test)
 
 
-def _compare(measure: str, test: Comparison, scale: Scale, first: Line, second: Line) -> Finding:
-    a, b = curves(first.judged), curves(second.judged)
+# --- orderings -----------------------------------------------------------------------------------
+
+
+def _ordering(claim: Ordering, epoch: int, figure: PaperFigure, lines: Sequence[Line]) -> Verdict:
+    by_name = {(line.variant.label, line.contender.called): line for line in lines}
+    panels = claim.variants or [variant.label for variant in figure.variants]
+    findings = []
+    for panel, test in itertools.product(panels, claim.comparisons):
+        of_panel = by_name[panel, test.first], by_name[panel, test.second]
+        words, status = _compare(claim.measure, epoch, test, *of_panel)
+        findings.append((f"{panel}: {words}" if len(figure.variants) > 1 else words, status))
+    rules = dict.fromkeys(
+        f"{test.first} {test.relation} {test.second}: the ratio is "
+        f"{allowed(test.relation, test.factor)[2]} for any pair of seeds"
+        for test in claim.comparisons
+    )
+    compared = {
+        "speed": "epochs until the cost is for the first time that of the slower one's best epoch",
+        "early": f"mean cost of epoch {epoch}",
+        "end": f"mean cost of epoch {epoch}, the last",
+    }[claim.measure]
+    test = f"Compared: {compared}; the second's divided by the first's. {'; '.join(rules)}."
+    return _verdict(claim.words, test, findings)
+
+
+def _compare(measure: str, epoch: int, test: Comparison, first: Line, second: Line) -> Finding:
+    both = [curves(line.judged) for line in (first, second)]
     goal = unit = ""
     if measure == "speed":
         # Both reach it on every seed on which they did not diverge.
-        target = max(a.min(axis=1).max(), b.min(axis=1).max())
+        target = max(of_line.min(axis=1).max() for of_line in both)
         goal, unit = f" (to a cost of {_number(target)})", " epochs"
-        found = [[steps_to(costs, target) for costs in curve] for curve in (a, b)]
+        found = [[steps_to(costs, target) for costs in of_line] for of_line in both]
     else:
-        epoch = scale.early if measure == "early" else scale.epochs
-        found = [list(curve[:, epoch]) for curve in (a, b)]
+        found = [list(of_line[:, epoch]) for of_line in both]
     ratios = interval(*found)
-    status = decide(ratios, allowed(test.relation, test.factor))
+    status = decide(ratios, allowed(test.relation, test.factor)[:2])
+    least, largest = ("any" if np.isinf(ratio) else _number(ratio) for ratio in ratios)
     words = (
         f"{test.first} {_band(found[0])}{unit}, {test.second} {_band(found[1])}{unit}{goal}: "
-        f"ratio {_ratio(ratios[0])} to {_ratio(ratios[1])}"
+        f"ratio {least} to {largest}"
     )
-    behind = _decisive(test, status, ratios, first, second)
+    # At the edge of its grid, a line may be behind only because better rates were not tried.
+    behind: Optional[Line] = None  # the line whose lesser result decided
+    if status == REPRODUCED and test.relation != "about as":
+        behind = second
+    elif status == NOT_REPRODUCED:
+        behind = second if test.relation == "about as" and ratios[0] > test.factor else first
     if behind is not None and behind.at_edge:
         status = INCONCLUSIVE
         words += (
@@ -157,22 +165,10 @@ def _compare(measure: str, test: Comparison, scale: Scale, first: Line, second: 
     return words, status
 
 
-def _decisive(
-    test: Comparison, status: str, ratios: Interval, first: Line, second: Line
-) -> Optional[Line]:
-    """Returns the line whose lesser result decided.
-
-    At the edge of its grid, a line may be behind only because better rates were not tried.
-    """
-    if status == REPRODUCED:
-        return None if test.relation == "about as" else second
-    if status == NOT_REPRODUCED:
-        return second if test.relation == "about as" and ratios[0] > test.factor else first
-    return None
+# --- bias correction -----------------------------------------------------------------------------
 
 
-def _pairs(lines: Sequence[Line]) -> dict[tuple[float, float], Pair]:
-    """Maps each (beta1, beta2) to its line with bias correction and its line without."""
+def _pairs(lines: Sequence[Line]) -> Pairs:
     found: dict[tuple[float, float], dict[bool, Line]] = {}
     for line in lines:
         settings = line.contender.settings
@@ -181,26 +177,34 @@ def _pairs(lines: Sequence[Line]) -> dict[tuple[float, float], Pair]:
     return {betas: (both[True], both[False]) for betas, both in sorted(found.items())}
 
 
-def _unstable(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Verdict:
+def _unstable(claim: BiasCorrection, epoch: int, pairs: Pairs) -> Verdict:
     """Counts, for each seed, the step sizes whose cost is no lower than before training."""
+
+    def broken(line: Line) -> list[int]:
+        return [
+            sum(not outcome.costs[epoch] < outcome.costs[0] for outcome in of_seed)
+            for of_seed in zip(*line.trials.values())
+        ]
+
     findings = []
     for beta1 in dict.fromkeys(beta1 for beta1, _ in pairs):
-        # {beta2: (with correction, without)}, each a count for every seed
-        broken = {
-            beta2: [_broken(line, epoch) for line in pair]
+        counts = {
+            beta2: [broken(line) for line in pair]
             for (other, beta2), pair in pairs.items()
             if other == beta1
         }
-        corrected, uncorrected = broken[max(broken)]
-        status = overall(
-            decide(_differences(uncorrected, others), (0.5, np.inf))
-            for others in (corrected, broken[min(broken)][1])
+        corrected, uncorrected = counts[max(counts)]
+        more = [
+            [a - b for a, b in zip(uncorrected, others)]
+            for others in (corrected, counts[min(counts)][1])
+        ]
+        status = overall(decide((min(each), max(each)), (0.5, np.inf)) for each in more)
+        words = "; ".join(
+            f"beta2 {beta2:g}: {', '.join(map(str, without))} without, "
+            f"{', '.join(map(str, with_it))} with"
+            for beta2, (with_it, without) in counts.items()
         )
-        counts = "; ".join(
-            f"beta2 {beta2:g}: {_each(without)} without, {_each(with_it)} with"
-            for beta2, (with_it, without) in broken.items()
-        )
-        findings.append((f"beta1 {beta1:g}, unstable step sizes by seed: {counts}", status))
+        findings.append((f"beta1 {beta1:g}, unstable step sizes by seed: {words}", status))
     test = (
         f"A step size is unstable where the cost of epoch {epoch} is not below that before "
         "training. Without correction at the largest beta2 more of them are unstable than with "
@@ -210,85 +214,43 @@ def _unstable(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Ve
     return _verdict(claim.words, test, findings)
 
 
-def _broken(line: Line, epoch: int) -> list[int]:
-    return [
-        sum(not outcome.costs[epoch] < outcome.costs[0] for outcome in of_seed)
-        for of_seed in zip(*line.trials.values())
-    ]
-
-
-def _differences(more: Sequence[int], less: Sequence[int]) -> Interval:
-    differences = [a - b for a, b in zip(more, less)]
-    return min(differences), max(differences)
-
-
-def _each(counts: Sequence[int]) -> str:
-    return ", ".join(map(str, counts))
-
-
-def _at_best(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Verdict:
-    findings = []
+def _not_worse(claim: BiasCorrection, epoch: int, pairs: Pairs) -> Verdict:
+    """Compares costs with and without correction, at the best step size of each or at every one."""
+    anywhere = claim.test == "not worse anywhere"
+    found = []
     for (beta1, beta2), pair in pairs.items():
-        rates = [
+        best = [
             min(line.trials, key=lambda rate, line=line: mean_cost(line.trials[rate], epoch))
             for line in pair
         ]
-        bands, _, status = _at_rates(claim, epoch, pair, rates)
-        findings.append(
-            (
-                f"beta1 {beta1:g}, beta2 {beta2:g}: with {bands[0]} at {rates[0]:g}, "
-                f"without {bands[1]} at {rates[1]:g}",
-                status,
-            )
-        )
-    test = (
-        f"At the best step size of each, the cost of epoch {epoch} without correction divided "
-        f"by that with it: at least {1 / claim.factor:.3g} for any pair of seeds, at every "
-        "beta1 and beta2."
+        for rates in [(rate, rate) for rate in pair[0].trials] if anywhere else [best]:
+            costs = [list(curves(line.trials[rate])[:, epoch]) for line, rate in zip(pair, rates)]
+            ratios = interval(*costs)
+            least = np.inf if np.isinf(max(costs[0] + costs[1])) else ratios[0]
+            with_it, without = map(_band, costs)
+            words = f"beta1 {beta1:g}, beta2 {beta2:g}"
+            if anywhere:
+                words += f", step size {rates[0]:g}: with {with_it}, without {without}"
+            else:
+                words += f": with {with_it} at {rates[0]:g}, without {without} at {rates[1]:g}"
+            found.append((least, (words, decide(ratios, (1 / claim.factor, np.inf)))))
+    findings = [finding for _, finding in found]
+    ratio = (
+        f"the cost of epoch {epoch} without correction divided by that with it: at least "
+        f"{1 / claim.factor:.3g} for any pair of seeds"
     )
-    return _verdict(claim.words, test, findings)
-
-
-def _anywhere(claim: BiasCorrection, epoch: int, pairs: dict[tuple, Pair]) -> Verdict:
-    statuses, worst = [], (np.inf, "")
-    for (beta1, beta2), pair in pairs.items():
-        for rate in pair[0].trials:
-            bands, least, status = _at_rates(claim, epoch, pair, (rate, rate))
-            statuses.append(status)
-            where = f"beta1 {beta1:g}, beta2 {beta2:g}, step size {rate:g}"
-            words = f"{where}: with {bands[0]}, without {bands[1]}"
-            worst = min(worst, (least, words), key=lambda found: found[0])
-    measured = [
+    if not anywhere:
+        test = f"At the best step size of each, {ratio}, at every beta1 and beta2."
+        return _verdict(claim.words, test, findings)
+    statuses = [status for _, status in findings]
+    _, (worst, _) = min(found, key=lambda one: one[0])
+    measured = (
         f"{statuses.count(REPRODUCED)} of {len(statuses)} settings hold, "
         f"{statuses.count(NOT_REPRODUCED)} do not, {statuses.count(INCONCLUSIVE)} are open; "
-        f"furthest against it: {worst[1]}"
-    ]
-    test = (
-        f"At every beta1, beta2 and step size, the cost of epoch {epoch} without correction "
-        f"divided by that with it: at least {1 / claim.factor:.3g} for any pair of seeds."
+        f"furthest against it: {worst}"
     )
-    return Verdict(claim.words, overall(statuses), measured, test=test)
-
-
-def _at_rates(
-    claim: BiasCorrection, epoch: int, pair: Pair, rates: Sequence[float]
-) -> tuple[list[str], float, str]:
-    """Compares costs at one step size each.
-
-    Returns:
-        Both bands of costs; the least ratio, infinite where a cost is; and the status.
-    """
-    found = [list(curves(line.trials[rate])[:, epoch]) for line, rate in zip(pair, rates)]
-    ratios = interval(*found)
-    least = np.inf if np.isinf(max(found[0] + found[1])) else ratios[0]
-    return [_band(costs) for costs in found], least, decide(ratios, (1 / claim.factor, np.inf))
-
-
-_BIAS_CORRECTION = {
-    "unstable without": _unstable,
-    "not worse at best": _at_best,
-    "not worse anywhere": _anywhere,
-}
+    test = f"At every beta1, beta2 and step size, {ratio}."
+    return Verdict(claim.words, overall(statuses), [measured], test=test)
 
 
 def _band(values: Sequence[float]) -> str:
@@ -298,7 +260,3 @@ def _band(values: Sequence[float]) -> str:
 
 def _number(value: float) -> str:
     return "never" if np.isinf(value) else f"{value:.4g}"
-
-
-def _ratio(value: float) -> str:
-    return "any" if np.isinf(value) else _number(value)

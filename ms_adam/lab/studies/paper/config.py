@@ -1,8 +1,12 @@
-"""A figure of the paper as a YAML file describes it; checked before anything runs."""
+"""A figure of the paper as a YAML file describes it; checked before anything runs.
+
+``configs/paper/figure1_logistic.yaml`` describes each key, ``figure4_bias_correction.yaml`` the
+claims about bias correction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Optional, Union
 
 import pydantic
@@ -19,8 +23,6 @@ from ms_adam.lab.run.config import (
     StudyConfig,
     Text,
 )
-
-SCALES = ("quick", "standard", "full")
 
 Positive = Annotated[Number, Field(gt=0)]
 Rate = Annotated[Number, Field(ge=0, lt=1)]
@@ -42,11 +44,22 @@ _TAKES = {
     "convolution": ("input_dropout", "dropout"),
     "autoencoder": (),
 }
-OptimizerName = Literal["Adam", "SGD Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "AdaMax"]
-Relation = Literal["ahead of", "far ahead of", "about as", "not behind"]
 
 
-class FigureData(Section):
+class Checked(Section):
+    """A section that is refused for the first of its faults."""
+
+    def faults(self) -> Iterator[str]:
+        raise NotImplementedError
+
+    @pydantic.model_validator(mode="after")
+    def _sound(self) -> Checked:
+        for fault in self.faults():
+            raise ValueError(fault)
+        return self
+
+
+class FigureData(Checked):
     """The training data.
 
     ``mnist``: the IDX files of ``idx_directory`` if that folder exists, otherwise the 5,000 images
@@ -59,13 +72,11 @@ class FigureData(Section):
     cifar_directory: Optional[Folder] = None
     words: Optional[Count] = None
 
-    @pydantic.model_validator(mode="after")
-    def _fits(self) -> FigureData:
+    def faults(self) -> Iterator[str]:
         if (self.source == "reviews") != (self.words is not None):
-            raise ValueError("words belongs to the source 'reviews', and only to it")
+            yield "words belongs to the source 'reviews', and only to it"
         if self.source == "reviews" and (self.idx_directory or self.cifar_directory):
-            raise ValueError("the source 'reviews' takes no directory")
-        return self
+            yield "the source 'reviews' takes no directory"
 
 
 class Logistic(Section):
@@ -111,32 +122,24 @@ class Variant(Section):
     dropout: Rate = 0.0
 
 
-class Contender(Section):
-    """An optimizer, its settings and its grid of learning rates.
+class Contender(Checked):
+    """An optimizer, its settings and its grid of learning rates."""
 
-    Attributes:
-        label: The optimizer's name in reports; `name` if it is None.
-        learning_rates: In ascending order. A scale with fewer trials takes those in the middle.
-    """
-
-    name: OptimizerName
+    name: Literal[tuple(SETTINGS)]
     label: Optional[str] = None
     settings: dict[str, Number]
     learning_rates: Annotated[list[Positive], Field(min_length=1), Once]
 
-    @pydantic.model_validator(mode="after")
-    def _complete(self) -> Contender:
-        if set(self.settings) != set(SETTINGS[self.name]):
-            raise ValueError(
-                f"the settings of {self.name} are {', '.join(SETTINGS[self.name])}, not "
-                f"{', '.join(self.settings) or 'none'}"
-            )
+    def faults(self) -> Iterator[str]:
+        wanted, given = SETTINGS[self.name], ", ".join(self.settings) or "none"
+        if set(self.settings) != set(wanted):
+            yield f"the settings of {self.name} are {', '.join(wanted)}, not {given}"
         if sorted(self.learning_rates) != self.learning_rates:
-            raise ValueError("learning_rates must ascend")
-        return self
+            yield "learning_rates must ascend"
 
     @property
     def called(self) -> str:
+        """The optimizer's name in reports."""
         return self.label or self.name
 
     def trials(self, count: int) -> list[float]:
@@ -145,17 +148,8 @@ class Contender(Section):
         return self.learning_rates[first : first + count]
 
 
-class Scale(Section):
-    """A size of the figure.
-
-    Attributes:
-        examples: Largest number of training examples.
-        width: Factor for the layers' units; 1 is the paper's network.
-        epochs: Passes over the examples.
-        early: The earlier epoch at which costs are also compared.
-        trials: Number of learning rates that each optimizer tries.
-        step_ms: Estimated time of a step on one core; only used to estimate the time left.
-    """
+class Scale(Checked):
+    """A size of the figure."""
 
     examples: Count
     width: Annotated[Number, Field(gt=0, le=1)] = 1.0
@@ -164,11 +158,9 @@ class Scale(Section):
     trials: Count
     step_ms: Positive
 
-    @pydantic.model_validator(mode="after")
-    def _early_is_early(self) -> Scale:
+    def faults(self) -> Iterator[str]:
         if self.early is not None and self.early >= self.epochs:
-            raise ValueError(f"early = {self.early} must be less than epochs = {self.epochs}")
-        return self
+            yield f"early = {self.early} must be less than epochs = {self.epochs}"
 
 
 class Scales(Section):
@@ -179,33 +171,27 @@ class Scales(Section):
     full: Scale
 
 
-class Comparison(Section):
+SCALES = tuple(Scales.model_fields)
+
+
+class Comparison(Checked):
     """States that ``first`` is ``relation`` ``second``; ``factor`` quantifies the relation."""
 
     first: str
-    relation: Relation
+    relation: Literal["ahead of", "far ahead of", "about as", "not behind"]
     second: str
     factor: Annotated[Number, Field(ge=1)] = 1.0
 
-    @pydantic.model_validator(mode="after")
-    def _factor_means_something(self) -> Comparison:
+    def faults(self) -> Iterator[str]:
         if (self.relation == "ahead of") != (self.factor == 1):
-            raise ValueError(
+            yield (
                 f"relation = {self.relation!r} with factor = {self.factor}: 'ahead of' takes none, "
                 "the others need one above 1"
             )
-        return self
 
 
 class Ordering(Section):
-    """A claim about which optimizer is ahead.
-
-    Attributes:
-        words: The paper's claim.
-        measure: The compared quantity: "speed" is the number of epochs to a common cost; "early"
-            and "end" are the costs at those epochs.
-        variants: Labels of the variants that the claim is about; all if None.
-    """
+    """A claim about which optimizer is ahead, in some variants or in all."""
 
     form: Literal["ordering"]
     words: Text
@@ -214,17 +200,8 @@ class Ordering(Section):
     comparisons: Annotated[list[Comparison], Field(min_length=1)]
 
 
-class BiasCorrection(Section):
-    """A claim about figure 4. `claims` has the tests.
-
-    Attributes:
-        words: The paper's claim.
-        test: "unstable without": without correction more step sizes are unstable, the nearer beta2
-            is to 1. "not worse at best": with it, the cost at the best step size is at most
-            ``factor`` times that without. "not worse anywhere": the same at every step size.
-        measure: The epoch that is compared.
-        factor: Used by the last two tests.
-    """
+class BiasCorrection(Checked):
+    """A claim about figure 4. `claims` has the tests."""
 
     form: Literal["bias correction"]
     words: Text
@@ -232,28 +209,19 @@ class BiasCorrection(Section):
     measure: Literal["early", "end"]
     factor: Optional[Annotated[Number, Field(ge=1)]] = None
 
-    @pydantic.model_validator(mode="after")
-    def _factor_where_it_counts(self) -> BiasCorrection:
+    def faults(self) -> Iterator[str]:
         if (self.test == "unstable without") != (self.factor is None):
-            raise ValueError(
+            yield (
                 f"test = {self.test!r} with factor = {self.factor}: 'unstable "
                 "without' takes none, the others need one"
             )
-        return self
 
 
 AnyClaim = Annotated[Union[Ordering, BiasCorrection], Field(discriminator="form")]
 
 
-class PaperFigure(StudyConfig):
-    """A figure of Kingma & Ba 2015. ``configs/paper/`` describes each key.
-
-    Attributes:
-        design: "tuned": each optimizer gets the same number of learning rates on the tuning seeds,
-            and the best of them runs on the judged seeds. "grid": every learning rate runs on the
-            judged seeds.
-        decay: "inverse sqrt": the learning rate of step t is divided by sqrt(t).
-    """
+class PaperFigure(Checked, StudyConfig):
+    """A figure of Kingma & Ba 2015."""
 
     study: Literal["paper"]
     paper: Text
@@ -270,65 +238,62 @@ class PaperFigure(StudyConfig):
     claims: Annotated[list[AnyClaim], Field(min_length=1)]
     scales: Scales
 
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> PaperFigure:
+    def faults(self) -> Iterator[str]:
         labels = [contender.called for contender in self.optimizers]
         panels = [variant.label for variant in self.variants]
         if _repeats(labels):
-            raise ValueError(f"two optimizers are called the same: {', '.join(labels)}")
+            yield f"two optimizers are called the same: {', '.join(labels)}"
         if len({len(contender.learning_rates) for contender in self.optimizers}) != 1:
-            raise ValueError("every optimizer needs the same number of learning_rates")
+            yield "every optimizer needs the same number of learning_rates"
         if (self.design == "tuned") != bool(self.tuning_seeds):
-            raise ValueError("tuning_seeds belong to the design 'tuned', which needs at least one")
+            yield "tuning_seeds belong to the design 'tuned', which needs at least one"
         if set(self.tuning_seeds) & set(self.seeds):
-            raise ValueError(
-                "a tuning seed cannot be a judged seed: the best rate was chosen on it"
-            )
+            yield "a tuning seed cannot be a judged seed: the best rate was chosen on it"
         if _repeats(panels):
-            raise ValueError(f"two variants have one label: {', '.join(panels)}")
+            yield f"two variants have one label: {', '.join(panels)}"
         for name in SCALES:
-            self._check_scale(f"scales.{name}", getattr(self.scales, name))
+            yield from self._faults_of_scale(f"scales.{name}", getattr(self.scales, name))
         for claim in self.claims:
             if isinstance(claim, Ordering):
-                _check_known([c.first for c in claim.comparisons], labels)
-                _check_known([c.second for c in claim.comparisons], labels)
-                _check_known(claim.variants or (), panels)
+                named = [(c.first, labels) for c in claim.comparisons]
+                named += [(c.second, labels) for c in claim.comparisons]
+                named += [(panel, panels) for panel in claim.variants or ()]
+                for name, known in named:
+                    if name not in known:
+                        yield f"a claim names {name!r}; there are {', '.join(known)}"
             elif self.design != "grid" or not _has_pairs(self.optimizers):
-                raise ValueError(
+                yield (
                     "a claim about bias correction needs the design 'grid' and, for Adam at each "
                     "beta1 and beta2, one with correction and one without, on the same "
                     "learning_rates"
                 )
-        self._check_network()
-        return self
+        yield from self._faults_of_network()
 
-    def _check_scale(self, where: str, scale: Scale) -> None:
+    def _faults_of_scale(self, where: str, scale: Scale) -> Iterator[str]:
         rates = len(self.optimizers[0].learning_rates)
         if scale.trials > rates:
-            raise ValueError(
-                f"{where}.trials = {scale.trials}: there are only {rates} learning rates"
-            )
+            yield f"{where}.trials = {scale.trials}: there are only {rates} learning rates"
         if scale.examples < self.batch_size:
-            raise ValueError(
+            yield (
                 f"{where}.examples = {scale.examples} is less than "
                 f"batch_size = {self.batch_size}: there would be no batch"
             )
         if scale.early is None and any(claim.measure == "early" for claim in self.claims):
-            raise ValueError(f"{where}.early is missing: a claim is measured there")
+            yield f"{where}.early is missing: a claim is measured there"
         if self.network.kind == "logistic" and scale.width != 1:
-            raise ValueError(f"{where}.width: logistic regression has no units")
+            yield f"{where}.width: logistic regression has no units"
 
-    def _check_network(self) -> None:
+    def _faults_of_network(self) -> Iterator[str]:
         kind, text = self.network.kind, self.data.source == "reviews"
         if text and kind != "logistic":
-            raise ValueError("the source 'reviews' goes with the network 'logistic'")
+            yield "the source 'reviews' goes with the network 'logistic'"
         if kind == "autoencoder" and self.data.cifar_directory is not None:
-            raise ValueError("the auto-encoder needs binary images; cifar_directory has none")
+            yield "the auto-encoder needs binary images; cifar_directory has none"
         takes = _TAKES["words" if text else kind]
         for variant in self.variants:
             for name, value in variant.model_dump(exclude={"label"}).items():
                 if value and name not in takes:
-                    raise ValueError(
+                    yield (
                         f"variant {variant.label!r}: {name} = {value}: this network takes "
                         f"{' and '.join(takes) or 'no regularisation'}"
                     )
@@ -336,12 +301,6 @@ class PaperFigure(StudyConfig):
 
 def _repeats(names: Sequence) -> bool:
     return len(set(names)) < len(names)
-
-
-def _check_known(names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"a claim names {name!r}; there are {', '.join(known)}")
 
 
 def _has_pairs(contenders: Sequence[Contender]) -> bool:

@@ -4,76 +4,67 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
+import re
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 
-from ms_adam.lab.errors import ExperimentError, Interrupted
+from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
 from ms_adam.lab.run.config import refuse_equal_names
 from ms_adam.lab.run.processes import Job, run_jobs
 from ms_adam.lab.run.progress import duration
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.paper import claims
-from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, Cache, CachedFigure
+from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, CachedFigure
 from ms_adam.lab.studies.paper.config import PaperFigure
 from ms_adam.lab.studies.paper.sweep import (
     Line,
     Outcome,
-    Run,
     Spec,
     curves,
     lines_of,
     mean_cost,
     steps_to,
 )
-from ms_adam.lab.studies.paper.tensorboard import EventFiles
 
 
 def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
     """Makes the runs that ``cache/`` lacks, judges all claims and writes ``results.json``.
 
-    Args:
-        figures: The figures, run one after the other.
-        session: Of its options, ``scale`` is "quick", "standard" or "full", ``jobs`` the number of
-            runs at a time, one on each core, and ``tensorboard`` whether to write event files.
-
-    Returns:
-        The content of ``results.json``.
-
-    Raises:
-        ExperimentError: Two figures have one name, data are missing, or a worker failed.
-        Interrupted: The user pressed Ctrl-C; finished runs stay in the cache.
+    Of the session's options, ``scale`` is "quick", "standard" or "full", ``jobs`` the number of
+    runs at a time, one on each core, and ``tensorboard`` whether to write event files. After Ctrl-C
+    finished runs stay in the cache.
     """
     refuse_equal_names(figures)
     scale = session.options.get("scale", "standard")
-    jobs = session.options.get("jobs") or len(os.sched_getaffinity(0))
-    event_files = None
-    if session.options.get("tensorboard"):
-        event_files = EventFiles(session.out / "tensorboard")
-    cache = Cache(session.out / "cache")
-    cache.tidy()
+    event_files = session.out / "tensorboard" if session.options.get("tensorboard") else None
+    if event_files is not None and importlib.util.find_spec("tensorboardX") is None:
+        raise UserError(
+            "--tensorboard: tensorboardX, which writes the event files, is not "
+            "installed: pip install 'ms_adam[tensorboard]'"
+        )
+    cache = session.out / "cache"
+    for half_written in cache.glob("*.unfinished"):  # when an earlier process was ended
+        half_written.unlink()
     cached = [CachedFigure(figure, scale, cache) for figure in figures]
     try:
-        _make_runs(cached, scale, min(jobs, sum(len(list(lines_of(f))) for f in figures)), session)
+        _make_runs(cached, scale, session)
     except KeyboardInterrupt:
         total, done = (sum(numbers) for numbers in zip(*map(_count, cached)))
         raise Interrupted(
-            f"stopped: {done} of {total} runs are done and kept in {cache.folder}; the same "
+            f"stopped: {done} of {total} runs are done and kept in {cache}; the same "
             "command goes on from there"
         ) from None
-    entries = []
-    for one in cached:
-        lines = _finished(one)
-        if event_files is not None:
-            for spec, _, outcome in _runs(lines):
-                event_files.write(one.figure, spec, outcome)
-        entries.append(_entry(one, scale, lines))
+    entries = [_entry(one, scale, event_files) for one in cached]
     if event_files is not None:
-        session.tell(f"Event files: tensorboard --logdir {event_files.folder}")
+        session.tell(f"Event files: tensorboard --logdir {event_files}")
     content = {"study": "paper", "scale": scale, **results(entries, [DEVICE_TARGET])}
     write_json(session.out / "results.json", content)
     return content
@@ -90,79 +81,60 @@ def _count(cached: CachedFigure) -> tuple[int, int]:
         missing.append(spec)
         return Outcome(np.array([np.inf]), 0, 0.0)  # the worst cost, so that the sweep goes on
 
-    total = len(_runs(cached.lines(make)))
+    total = sum(len(line.runs) for line in cached.lines(make))
     return total, total - len(missing)
 
 
-def _runs(lines: Sequence[Line]) -> list[Run]:
-    return [run for line in lines for run in line.runs]
-
-
-def _make_runs(figures: Sequence[CachedFigure], scale: str, workers: int, session: Session) -> None:
+def _make_runs(figures: Sequence[CachedFigure], scale: str, session: Session) -> None:
     """Has workers make the runs that the cache lacks. Times are estimates."""
+    at_a_time = session.options.get("jobs") or len(os.sched_getaffinity(0))
+    workers = min(at_a_time, sum(len(list(lines_of(one.figure))) for one in figures))
     counts = [_count(one) for one in figures]
-    seconds = [
-        (total - done) * one.steps * one.scale.step_ms / 1e3
-        for one, (total, done) in zip(figures, counts)
-    ]
+    run_seconds = {one.figure.name: one.steps * one.scale.step_ms / 1e3 for one in figures}
+    missing = [total - done for total, done in counts]
+    seconds = sum(count * of_run for count, of_run in zip(missing, run_seconds.values()))
     total, done = (sum(numbers) for numbers in zip(*counts))
     session.tell(
         f"{total} runs, of which {done} are done already; about "
-        f"{duration(sum(seconds) / workers)}, {workers} at a time"
+        f"{duration(seconds / workers)}, {workers} at a time"
     )
-    unfinished = [one for one, (total, done) in zip(figures, counts) if done < total]
+    unfinished = [one for one, count in zip(figures, missing) if count]
     if not unfinished:
         return
-    step_seconds = {one.figure.name: one.scale.step_ms / 1e3 for one in unfinished}
     content = {
         "figures": [one.figure.model_dump(mode="json") for one in unfinished],
         "scale": scale,
         "cache": str(session.out / "cache"),
     }
-    jobs = [
-        Job(
-            "ms_adam.lab.studies.paper.worker",
-            f"worker_{number}",
-            content,
-            session.out / f"worker_{number}.log",
-        )
-        for number in range(1, workers + 1)
-    ]
+    work = "ms_adam.lab.studies.paper.training:work"
+    names = [f"worker_{number}" for number in range(1, workers + 1)]
+    jobs = [Job(work, name, content, session.out / f"{name}.log") for name in names]
     made: dict[tuple[str, str], float] = {}  # seconds of each run
     with contextlib.closing(run_jobs(jobs, workers)) as events:
-        for number, event in events:
-            figure, label = event["figure"], event["label"]
-            made[figure, label] = event["done"] * step_seconds[figure]
-            session.progress(
-                figure,
-                label,
-                event["done"],
-                event["steps"],
-                slot=number,
-                whole=(sum(made.values()), sum(seconds)),
-            )
+        for slot, event in events:
+            figure, label, done, steps = map(event.get, ("figure", "label", "done", "steps"))
+            made[figure, label] = run_seconds[figure] * done / steps
+            whole = sum(made.values()), seconds
+            session.progress(figure, label, done, steps, slot=slot, whole=whole)
 
 
-def _finished(cached: CachedFigure) -> list[Line]:
-    """Returns the lines of a figure, all runs of which must be in the cache."""
+def _entry(cached: CachedFigure, scale_name: str, event_files: Optional[Path]) -> dict[str, Any]:
+    """Returns the figure's entry in ``results.json``, and writes the event files of its runs."""
+    figure, scale = cached.figure, cached.scale
 
     def refuse(spec: Spec) -> Outcome:
         raise ExperimentError(
-            f"{cached.figure.name}: the run '{spec.label}' is not in the cache although the "
+            f"{figure.name}: the run '{spec.label}' is not in the cache although the "
             "workers have finished; was the code or the data changed while they ran, or does "
             "another command use the same folder?"
         )
 
-    return cached.lines(refuse)
-
-
-def _entry(cached: CachedFigure, scale_name: str, lines: list[Line]) -> dict[str, Any]:
-    """Returns the figure's entry in ``results.json``."""
-    figure, scale = cached.figure, cached.scale
-    config = figure.model_dump(mode="json")
-    for name in ("idx_directory", "cifar_directory"):  # without the paths of this machine
-        directory = getattr(figure.data, name)
-        config["data"][name] = None if directory is None else directory.name
+    lines = cached.lines(refuse)
+    runs = [run for line in lines for run in line.runs]
+    if event_files is not None:
+        for spec, _, outcome in runs:
+            _write_events(event_files / _file_name(figure.name), spec, outcome)
+    config = figure.public()
     all_runs = [
         {
             "variant": spec.variant.label,
@@ -176,7 +148,7 @@ def _entry(cached: CachedFigure, scale_name: str, lines: list[Line]) -> dict[str
             "hash": cached.digest(spec),
             "costs": outcome.costs.tolist(),
         }
-        for spec, purpose, outcome in _runs(lines)
+        for spec, purpose, outcome in runs
     ]
     text = json.dumps(config, sort_keys=True)
     return {
@@ -194,6 +166,24 @@ def _entry(cached: CachedFigure, scale_name: str, lines: list[Line]) -> dict[str
         "runs": all_runs,
         "verdicts": [verdict.as_dict() for verdict in claims.judge(figure, scale, lines)],
     }
+
+
+def _write_events(folder: Path, spec: Spec, outcome: Outcome) -> None:
+    """Writes a run's finite costs for TensorBoard, in the place of earlier files."""
+    from tensorboardX import SummaryWriter
+
+    run = f"lr {spec.learning_rate:g} seed {spec.seed}"
+    parts = (spec.variant.label, spec.contender.called, run)
+    folder = folder.joinpath(*map(_file_name, parts))
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder), write_to_disk=True) as writer:
+        for epoch, cost in enumerate(outcome.costs):
+            if np.isfinite(cost):
+                writer.add_scalar("training cost", float(cost), epoch)
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.,-]+", "_", text)
 
 
 def _row(line: Line, lines: Sequence[Line], early: Optional[int]) -> dict[str, Any]:
@@ -233,10 +223,10 @@ def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 STUDY = Study(
-    name="paper",
-    config=PaperFigure,
-    run=run,
-    page="ms_adam.lab.report.studies.paper:write_report",
+    "paper",
+    PaperFigure,
+    run,
+    "ms_adam.lab.report.studies.paper:write_report",
     options=("scale", "jobs", "tensorboard"),
     verdicts=verdicts,
 )

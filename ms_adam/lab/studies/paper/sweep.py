@@ -6,7 +6,6 @@ cost at the end then runs on the judged seeds, which had no part in the choice.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -18,8 +17,7 @@ import numpy as np
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Scale, Variant
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of a run.
 
     Attributes:
@@ -54,13 +52,7 @@ class Spec(NamedTuple):
         )
 
     def digest(self, figure: PaperFigure, scale: Scale, surroundings: dict[str, str]) -> str:
-        """Hashes everything that the outcome depends on.
-
-        Args:
-            figure: The figure of the run.
-            scale: Its size.
-            surroundings: Dependencies outside of the config: see `cache.surroundings`.
-        """
+        """Hashes everything that the outcome depends on, the code and the examples among it."""
         content = {
             "network": figure.network.model_dump(mode="json"),
             "batch_size": figure.batch_size,
@@ -89,8 +81,7 @@ class Run(NamedTuple):
     outcome: Outcome
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """One optimizer in one variant.
 
     Attributes:
@@ -134,9 +125,8 @@ def sweep_line(
 
     def outcomes(purpose: str, rate: float, seeds: Sequence[int]) -> list[Outcome]:
         specs = [Spec(variant, contender, rate, seed) for seed in seeds]
-        made = [Run(spec, purpose, get(spec)) for spec in specs]
-        runs.extend(made)
-        return [run.outcome for run in made]
+        runs.extend(Run(spec, purpose, get(spec)) for spec in specs)
+        return [run.outcome for run in runs[-len(specs) :]]
 
     grid = figure.design == "grid"
     purpose, seeds = ("grid", figure.seeds) if grid else ("trial", figure.tuning_seeds)

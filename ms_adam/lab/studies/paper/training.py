@@ -1,29 +1,80 @@
-"""A run: a network trained by one optimizer at one learning rate from one seed.
+"""The worker that trains. Its job is some figures at one scale.
 
-A `Trainer` compiles its step once. Each run replaces the first weights, the optimizer's state and
-the learning rate, which are all Parameters, so a grid of runs needs no further compilation.
+Other workers may have the same job. Each takes a line of a figure, an optimizer in a variant, that
+no other has taken, and makes those runs of it that the cache lacks, in the order of
+`sweep.sweep_line`. Each run is stored in the cache when it is finished. Its events, besides those
+of `ms_adam.lab.run.worker`:
+
+    {"event": "progress", "figure", "label", "done", "steps"}    steps of the current run
+    {"event": "run", "figure", "label", "done", "steps"}         it is finished and in the cache
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Callable
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import numpy as np
 from mindspore import Tensor
 
 from ms_adam.lab.problems import networks
 from ms_adam.lab.problems.batches import Batches
+from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.studies.paper import optimizers
+from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, CachedFigure
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Scale, Variant
 from ms_adam.lab.studies.paper.data import Examples
-from ms_adam.lab.studies.paper.sweep import Outcome
+from ms_adam.lab.studies.paper.sweep import Outcome, Spec, lines_of, sweep_line
 from ms_adam.lab.train import EndOfTraining, Step, TrainStep, train
 
 
+def work(job: dict[str, Any], events: Events) -> None:
+    """Makes all runs of figures that no other worker makes.
+
+    The job is ``figures`` (the configs as plain values), ``scale`` (its name) and ``cache`` (the
+    folder).
+    """
+    # One thread: two runs at a time on two cores take less time than two in turn on both, and the
+    # number of cores does not decide how a sum is split.
+    threads = {"inter_op_parallel_num": 1, "runtime_num_threads": 1}
+    enter("graph", {"device_target": DEVICE_TARGET, **threads})
+    for content in job["figures"]:
+        figure = PaperFigure.model_validate(content)
+        cached = CachedFigure(figure, job["scale"], Path(job["cache"]))
+        for line in lines_of(figure):
+            with cached.taken(*line) as taken:
+                if taken:
+                    _make_line(cached, *line, events)
+
+
+def _make_line(
+    cached: CachedFigure, variant: Variant, contender: Contender, events: Events
+) -> None:
+    figure, scale = cached.figure, cached.scale
+    trainer: Optional[Trainer] = None  # compiled only if a run is missing
+
+    def make(spec: Spec) -> Outcome:
+        nonlocal trainer
+        trainer = trainer or Trainer(figure, scale, variant, contender, cached.examples)
+        told = {"figure": figure.name, "label": spec.label, "steps": cached.steps}
+        outcome = trainer.run(
+            spec.learning_rate, spec.seed, lambda done: events.progress(done, **told)
+        )
+        cached.store(spec, outcome)
+        events.send("run", done=cached.steps, **told)
+        return outcome
+
+    sweep_line(figure, scale, variant, contender, cached.finished(make))
+
+
 class Trainer:
-    """Trains one variant of a figure with one optimizer, any number of times."""
+    """Trains one variant of a figure with one optimizer, any number of times.
+
+    The step is compiled once. Each run replaces the first weights, the optimizer's state and the
+    learning rate, which are all Parameters, so a grid of runs needs no further compilation.
+    """
 
     def __init__(
         self,
@@ -69,9 +120,8 @@ class Trainer:
         self.optimizer.set_learning_rate(learning_rate)
         batches = Batches(self._examples.arrays, self._figure.batch_size, seed)
         steps = batches.per_epoch * self._scale.epochs
-        made = train(
-            self._step, self._batches(batches.steps(0, steps), learning_rate, seed), [keep]
-        )
+        with_noise = self._batches(batches.steps(0, steps), learning_rate, seed)
+        made = train(self._step, with_noise, [keep])
         costs = np.where(np.isfinite(costs), costs, np.inf)
         costs = np.append(costs, np.full(steps - made, np.inf))
         means = costs.reshape(-1, batches.per_epoch).mean(axis=1)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Optional
 import numpy as np
 from pydantic import Field
 
-from ms_adam.lab.claims import judge
 from ms_adam.lab.problems.text import CLASSES, PADDING, TextSplit, load_text_split
 from ms_adam.lab.run.config import (
     AdamSettings,
@@ -20,8 +19,9 @@ from ms_adam.lab.run.config import (
     Training,
 )
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import Result, Share, Trainings, compare_pairs, first_difference
-from ms_adam.lab.studies.text.claims import CLAIMS, Found
+from ms_adam.lab.run.trainings import Result, compare_pairs, first_difference
+from ms_adam.lab.sides import common, evaluated, trainings
+from ms_adam.lab.studies.text.claims import CLAIMS
 from ms_adam.lab.studies.text.sides import SIDES
 
 # Sides that must have the same bits: one formula, fed with one gradient in several forms.
@@ -68,10 +68,6 @@ class TextExperiment(InBatches):
     adam: AdamSettings
     compare: TextCompare
 
-    def sides_of(self, mode: str) -> list[str]:
-        """The sides that train in a mode."""
-        return [side for side in self.compare.sides if SIDES[side].mode == mode]
-
 
 def load_data(experiment: TextExperiment) -> TextSplit:
     """Loads the snippets of a config."""
@@ -79,54 +75,48 @@ def load_data(experiment: TextExperiment) -> TextSplit:
     return load_text_split(data.words, data.train, data.test, data.split_seed)
 
 
-def shares(experiment: TextExperiment) -> list[Share]:
+def sides(experiment: TextExperiment) -> dict[str, list[str]]:
     """Each mode trains its sides."""
-    modes = dict.fromkeys(SIDES[side].mode for side in experiment.compare.sides)
-    seeds = len(experiment.compare.seeds)
-    return [Share(mode, seeds * len(experiment.sides_of(mode))) for mode in modes]
+    by_mode: dict[str, list[str]] = {}
+    for side in experiment.compare.sides:
+        by_mode.setdefault(SIDES[side].mode, []).append(side)
+    return by_mode
 
 
 def evaluate(experiment: TextExperiment, split: TextSplit, results: list[Result]) -> dict[str, Any]:
     """Makes the config's entry in ``results.json``."""
     order = experiment.compare.sides
     results = sorted(results, key=lambda run: order.index(run.facts["side"]))
-    runs = [summarize(result, experiment.training.epochs) for result in results]
-    bits = [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)]
-    duplicates = compare_first_step(results, "nn_lazy", "nn_lazy_default")
-    commonest = split.test.commonest
-    found = Found(runs, bits, duplicates, experiment.compare.least_accuracy, commonest)
-    return {
+    entry = {
         "experiment": experiment.name,
         "config": experiment.public(),
         "bags_sha256": split.fingerprint,
         "words_each": split.train.words_each,
-        "commonest": commonest,
+        "commonest": split.test.commonest,
         "parameters": int(results[0].arrays["final"].size),
-        "runs": runs,
+        "runs": [summarize(experiment, result) for result in results],
         "pairs": compare_pairs(results),
-        "bits": bits,
-        "duplicates": duplicates,
+        "bits": [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)],
+        "duplicates": compare_first_step(results, "nn_lazy", "nn_lazy_default"),
         "telling_words": telling_words(split, results[0], experiment.model.width),
-        "verdicts": [verdict.as_dict() for verdict in judge(CLAIMS, found)],
     }
+    return evaluated(CLAIMS, entry)
 
 
-def summarize(result: Result, epochs: int) -> dict[str, Any]:
+def summarize(experiment: TextExperiment, result: Result) -> dict[str, Any]:
     """Makes the row of one run.
 
     Returns:
-        ``final_loss`` is the mean over the last epoch's batches; ``step_ms`` the median of each
-        epoch's steps, in milliseconds, or None where nn.Adam took part of the time by following;
-        ``follower`` the largest distance to it at the end of an epoch, or None.
+        Besides the columns of every study, ``step_ms`` is the median of each epoch's steps, in
+        milliseconds, or None where nn.Adam took part of the time by following, and ``follower`` the
+        largest distance to it at the end of an epoch, or None.
     """
     arrays, side = result.arrays, result.facts["side"]
     follower: Optional[np.ndarray] = arrays.get("follower")
-    by_epoch = np.median(arrays["step_ms"].reshape(epochs, -1), axis=1)
+    by_epoch = np.median(arrays["step_ms"].reshape(-1, experiment.steps_per_epoch), axis=1)
     return {
         "side": side,
-        **result.columns,
-        "steps": len(arrays["loss"]),
-        "final_loss": float(np.mean(arrays["loss"].reshape(epochs, -1)[-1])),
+        **common(experiment, result),
         "test_loss": float(arrays["test_loss"][-1]),
         "test_accuracy": float(arrays["test_accuracy"][-1]),
         "step_ms": None if SIDES[side].followed else by_epoch.tolist(),
@@ -207,5 +197,5 @@ def telling_words(split: TextSplit, result: Result, width: int) -> dict[str, lis
     return {name: [split.vocabulary[place] for place in places] for name, places in ends.items()}
 
 
-TRAININGS = Trainings("ms_adam.lab.studies.text.training:work", load_data, shares, evaluate)
+TRAININGS = trainings("text", load_data, sides, evaluate)
 STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.studies.text:write_page")

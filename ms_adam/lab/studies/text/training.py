@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import time
+import functools
 from typing import Any
 
 import mindspore
@@ -13,129 +12,86 @@ from mindspore import nn
 import ms_adam
 from ms_adam.lab.measure import relative_distance
 from ms_adam.lab.observers import Record, digest, flat, loss, step_ms
-from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.networks import BagOfWords
 from ms_adam.lab.problems.text import TextSplit
 from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.run.trainings import report_run
-from ms_adam.lab.run.worker import Events, enter
+from ms_adam.lab.run.worker import Events
+from ms_adam.lab.sides import Training, take_turns
 from ms_adam.lab.studies.text.sides import SIDES, Side
 from ms_adam.lab.studies.text.study import TextExperiment, load_data
-from ms_adam.lab.train import Observer, Step, TrainStep, fused_loss, train
+from ms_adam.lab.train import Step, TrainStep, fused_loss
 
 # What is compared with the sides that are followed, on their own gradients.
 _FOLLOWER = SIDES["nn_lazy"]
 
 
 def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs of one mode.
+    """Does all runs of one mode."""
+    take_turns(job, events, TextExperiment, load_data, training)
 
-    The sides of a seed take turns, an epoch each: changes of the machine's speed then meet all of
-    them, and their times can be compared.
 
-    Args:
-        job: As `Trainings` has it.
-        events: Where to report.
+def training(experiment: TextExperiment, split: TextSplit, side: str, seed: int) -> Training:
+    """Builds the training of one side from one seed.
+
+    Per step it keeps ``loss`` (before the update) and ``step_ms``. Per epoch ``test_accuracy``,
+    ``test_loss``, ``digest`` (uint64; equal for equal bits in parameters and moments) and, where
+    nn.Adam follows, ``follower``: max |p - nn.Adam's p| / max |nn.Adam's p - first p|. Per row of
+    the table, which comes first of the parameters, the arrays of `FirstStep`.
     """
-    enter(job["mode"])
-    experiment = TextExperiment.model_validate(job["config"])
-    split = load_data(experiment)
-    steps = itertools.count(1)
-    done = 0
+    one, settings = SIDES[side], experiment.adam
+    model = BagOfWords(split.rows, experiment.model.width, one.gradients == "rows", seed)
+    parameters = list(model.trainable_params())
+    optimizer = make_optimizer(one, parameters, settings)
+    initial, follower = flat(parameters), None
+    if one.followed:
+        followed_by = [
+            mindspore.Parameter(mindspore.Tensor(np.array(p.asnumpy())), name=f"own.{p.name}")
+            for p in parameters
+        ]
+        follower = make_optimizer(_FOLLOWER, followed_by, settings)
+    step = TrainStep(model, optimizer, fused_loss(), follower=follower)
 
-    def progress(_) -> None:
-        nonlocal done
-        done = next(steps)
-        events.progress(done)
-
-    for seed in experiment.compare.seeds:
-        sides = experiment.sides_of(job["mode"])
-        trainings = [TextTraining(experiment, split, side, seed) for side in sides]
-        for _ in range(experiment.training.epochs):
-            for training in trainings:
-                training.epoch(progress)
-        for side, training in zip(sides, trainings):
-            facts = {"side": side, "optimizer": SIDES[side].title, "seed": seed}
-            name, arrays = f"{side}_seed{seed}", training.arrays()
-            report_run(events, job, done, name, arrays, **facts, **training.facts())
-
-
-class TextTraining:
-    """The training of one side from one seed; it goes on epoch by epoch."""
-
-    def __init__(self, experiment: TextExperiment, split: TextSplit, side: str, seed: int):
-        self._split = split
-        one, settings = SIDES[side], experiment.adam
-        row_sparse = one.gradients == "rows"
-        self._model = BagOfWords(split.rows, experiment.model.width, row_sparse, seed)
-        self._parameters = list(self._model.trainable_params())
-        self._optimizer = make_optimizer(one, self._parameters, settings)
-        self._initial = flat(self._parameters)
-        self._followed_by, follower = [], None
-        if one.followed:
-            self._followed_by = [
-                mindspore.Parameter(mindspore.Tensor(np.array(p.asnumpy())), name=f"own.{p.name}")
-                for p in self._parameters
-            ]
-            follower = make_optimizer(_FOLLOWER, self._followed_by, settings)
-        self._step = TrainStep(self._model, self._optimizer, fused_loss(), follower=follower)
-        bags, self._per_epoch = split.train, experiment.steps_per_epoch
-        arrays = (bags.words, bags.shares, bags.labels)
-        self._batches = Batches(arrays, experiment.training.batch_size, seed).steps()
-        self._steps = Record(lambda step: {**loss(step), **step_ms(step)})
-        self._epochs = Record(self._after_epoch, self._per_epoch)
-        self._first: dict[str, np.ndarray] = {}
-        self._done, self._seconds = 0, 0.0
-
-    def epoch(self, progress: Observer) -> None:
-        """Trains for an epoch and tests; `progress` is called after each step."""
-        started = time.perf_counter()
-        batches = itertools.islice(self._batches, self._per_epoch)
-        observers = [self._steps, self._after_first_step, self._epochs, progress]
-        self._done = train(self._step, batches, observers, self._done)
-        self._seconds += time.perf_counter() - started
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns what is kept as .npz.
-
-        Per step ``loss`` (before the update) and ``step_ms``. Per epoch ``test_accuracy``,
-        ``test_loss``, ``digest`` (uint64; equal for equal bits in parameters and moments) and,
-        where nn.Adam follows, ``follower``: max |p - nn.Adam's p| / max |nn.Adam's p - first p|.
-        Per row of the table ``named_first``, how often the first batch names it, and
-        ``moved_first``, how far the first step moves it. ``initial`` and ``final``: all parameters,
-        the table first.
-        """
-        ends = {"initial": self._initial, "final": flat(self._parameters)}
-        return {**self._steps.arrays(), **self._epochs.arrays(), **self._first, **ends}
-
-    def facts(self) -> dict[str, Any]:
-        """Returns what is kept as JSON."""
-        return {"seconds": self._seconds, "backend": getattr(self._optimizer, "backend", None)}
-
-    def _after_first_step(self, step: Step) -> None:
-        if step.number == 1:
-            table = self._parameters[0]
-            way = table.asnumpy() - self._initial[: table.size].reshape(table.shape)
-            self._first = {
-                "named_first": np.bincount(step.batch[0].ravel(), minlength=len(way)),
-                "moved_first": np.linalg.norm(way, axis=1),
-            }
-
-    def _after_epoch(self, _) -> dict[str, Any]:
-        bags = self._split.test
-        inputs = (mindspore.Tensor(bags.words), mindspore.Tensor(bags.shares))
-        logits = self._model(*inputs).asnumpy().astype(np.float64)
+    def after_epoch(_) -> dict[str, Any]:
+        bags = split.test
+        logits = model(mindspore.Tensor(bags.words), mindspore.Tensor(bags.shares))
+        logits = logits.asnumpy().astype(np.float64)
         chosen = logits[np.arange(len(bags)), bags.labels]
-        state = [*self._parameters, *self._optimizer.moment1, *self._optimizer.moment2]
         found = {
             "test_accuracy": np.mean(np.argmax(logits, axis=1) == bags.labels),
             "test_loss": np.mean(np.logaddexp.reduce(logits, axis=1) - chosen),
-            "digest": digest(flat(state)),
+            "digest": digest(flat([*parameters, *optimizer.moment1, *optimizer.moment2])),
         }
-        if self._followed_by:
-            own, other = flat(self._parameters), flat(self._followed_by)
-            found["follower"] = relative_distance(own, other, self._initial)
+        if follower is not None:
+            now = flat(parameters), flat(followed_by)
+            found["follower"] = relative_distance(*now, initial)
         return found
+
+    observers = [
+        Record(lambda step: {**loss(step), **step_ms(step)}),
+        Record(after_epoch, experiment.steps_per_epoch),
+        FirstStep(parameters[0]),
+    ]
+    examples = (split.train.words, split.train.shares, split.train.labels)
+    facts = {"side": side, "optimizer": one.title, "backend": getattr(optimizer, "backend", None)}
+    position = functools.partial(flat, parameters)
+    return Training(experiment, examples, seed, step, position, observers, **facts)
+
+
+class FirstStep:
+    """Keeps how often the first batch names each row of a table, and how far its step moves it."""
+
+    def __init__(self, table: mindspore.Parameter):
+        self._table, self._initial = table, table.asnumpy().copy()
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __call__(self, step: Step) -> None:
+        if step.number == 1:
+            way = self._table.asnumpy() - self._initial
+            named = np.bincount(step.batch[0].ravel(), minlength=len(way))
+            self._arrays = {"named_first": named, "moved_first": np.linalg.norm(way, axis=1)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self._arrays
 
 
 def make_optimizer(side: Side, parameters: list, settings: AdamSettings) -> nn.Optimizer:

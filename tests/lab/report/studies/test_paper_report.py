@@ -20,7 +20,7 @@ from PIL import Image
 from ms_adam.lab.report.studies import paper_words
 from ms_adam.lab.report.studies.paper import write_report
 from ms_adam.lab.run.config import load
-from ms_adam.lab.studies.paper.cache import Cache, CachedFigure
+from ms_adam.lab.studies.paper.cache import CachedFigure
 from ms_adam.lab.studies.paper.claims import judge
 from ms_adam.lab.studies.paper.config import PaperFigure
 from ms_adam.lab.studies.paper.study import STUDY
@@ -52,7 +52,7 @@ def small():
 
 def finish(figure, out):
     """A run of which all is in the cache, with costs that are known."""
-    cached = CachedFigure(figure, "standard", Cache(out / "cache"))
+    cached = CachedFigure(figure, "standard", out / "cache")
 
     def get(spec):
         adam = spec.contender.name == "Adam"

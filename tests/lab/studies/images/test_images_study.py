@@ -3,10 +3,30 @@
 import numpy as np
 import pytest
 from lab.run.test_trainings import result
-from lab.studies.images.small_config import small_config
 
 from ms_adam.lab.run.trainings import REFERENCE
-from ms_adam.lab.studies.images.study import Experiment, compare_modes, shares, summarize
+from ms_adam.lab.studies.images.study import Experiment, compare_modes, sides, summarize
+
+
+def small_config():
+    """An experiment of a few steps on the images of idx_files."""
+    return {
+        "study": "images",
+        "name": "small",
+        "title": "Four quarters",
+        "data": {"idx_directory": ".", "train": 80, "test": 40, "split_seed": 0},
+        "model": {"hidden": [8]},
+        "training": {"epochs": 2, "batch_size": 20},
+        # A large eps, so that a few steps show where it stands.
+        "adam": {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-4},
+        "compare": {
+            "optimizers": ["ms_adam.Adam", "mindspore.nn.Adam"],
+            "modes": ["graph", "pynative"],
+            "seeds": [0, 1],
+            "least_accuracy": 0.25,
+        },
+    }
+
 
 EXPERIMENT = Experiment.model_validate(
     {
@@ -26,23 +46,21 @@ def test_row_of_a_run():
     # 2^-24 * 4 * (4 + 0.01 * (4 / 0.1 + 2 / 0.001 + 8)) / 4
     assert row["rounding_bound"] == pytest.approx(2**-24 * 24.48)
 
+    row = summarize(EXPERIMENT, result(REFERENCE))
+    assert row["label"] == REFERENCE
+    assert row["error_algorithm1"] is row["error_epsilon_hat"] is row["rounding_bound"] is None
+
 
 @pytest.mark.parametrize(
     "modes, reference_mode", [(["pynative", "graph"], "graph"), (["pynative"], "pynative")]
 )
 def test_the_reference_is_run_once(modes, reference_mode):
     compare = EXPERIMENT.compare.model_copy(update={"modes": modes})
-    found = shares(EXPERIMENT.model_copy(update={"compare": compare}))
-    assert [share.mode for share in found] == modes
-    for mode, runs, more in found:
-        assert more == {"reference": mode == reference_mode}
-        assert runs == 2 * (3 if mode == reference_mode else 2)
-
-
-def test_row_of_the_reference():
-    row = summarize(EXPERIMENT, result(REFERENCE))
-    assert row["label"] == REFERENCE
-    assert row["error_algorithm1"] is row["error_epsilon_hat"] is row["rounding_bound"] is None
+    found = sides(EXPERIMENT.model_copy(update={"compare": compare}))
+    both = ["ms_adam.Adam", "mindspore.nn.Adam"]
+    assert list(found) == modes
+    for mode, names in found.items():
+        assert names == (both + [REFERENCE] if mode == reference_mode else both)
 
 
 def test_modes_part_where_bits_do():

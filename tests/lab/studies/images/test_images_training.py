@@ -1,71 +1,52 @@
 """One small experiment through the real command: every process, both modes, report and all."""
 
-import json
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from lab.problems.idx_files import write_part
-from lab.studies.images.small_config import small_config
+from lab.studies.images.test_images_study import small_config
+from lab.studies.reproduced import interrupt, reproduce
 
 from ms_adam.lab.run.trainings import read
 
 QUICK = Path(__file__).parents[4] / "configs" / "quick.yaml"
-COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experiment")
     write_part(folder, "train", 120)
-    (folder / "small.yaml").write_text(yaml.safe_dump(small_config()))
-    arguments = ["small.yaml", "--out", "out", "--json", "copy.json"]
-    done = subprocess.run(
-        [*COMMAND, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return done, folder
+    return reproduce(folder, small_config(), "--json", "copy.json")
 
 
 @pytest.fixture(scope="module")
-def content(finished):
-    return json.loads((finished[1] / "out" / "results.json").read_text())
+def results(finished):
+    return [read(finished.out / "small", run) for run in finished.entry["runs"]]
 
 
-@pytest.fixture(scope="module")
-def results(finished, content):
-    folder = finished[1] / "out" / "small"
-    return [read(folder, run) for run in content["results"][0]["runs"]]
-
-
-def test_exit_status_is_the_verdicts(finished, content):
-    statuses = [verdict["status"] for verdict in content["results"][0]["verdicts"]]
-    assert finished[0].returncode == (0 if set(statuses) == {"held"} else 1)
+def test_exit_status_is_the_verdicts(finished):
+    assert finished.ended.returncode == (0 if set(finished.statuses) == {"held"} else 1)
     # The claims about formulas and bits hold in a few steps; accuracy needs a real training.
-    assert statuses[:4] == ["held"] * 4
+    assert finished.statuses[:4] == ["held"] * 4
 
 
 def test_command_told_where_the_report_is(finished):
-    done, folder = finished
+    done = finished.ended
     assert "The report: out/index.html" in done.stdout
     assert "small, pynative: 16 of 16" not in done.stdout  # progress is not output
     assert "small, pynative: 32 of 32 steps" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert (folder / "out" / "index.html").stat().st_size > 50_000  # three plots are in it
+    assert (finished.out / "index.html").stat().st_size > 50_000  # three plots are in it
 
 
-def test_json_holds_everything_and_no_path(finished, content):
-    text = (finished[1] / "out" / "results.json").read_text()
-    assert (finished[1] / "copy.json").read_text() == text
+def test_json_holds_everything_and_no_path(finished):
+    content, text = finished.content, (finished.out / "results.json").read_text()
+    assert (finished.out.parent / "copy.json").read_text() == text
     assert content["schema"] == 1
     assert content["environment"]["device_target"] == "CPU"
-    assert len(content["results"][0]["runs"]) == 2 * 2 * 2 + 2
-    assert str(finished[1]) not in text
+    assert len(finished.entry["runs"]) == 2 * 2 * 2 + 2
+    assert str(finished.out.parent) not in text
 
 
 def test_all_runs_of_a_seed_start_alike_and_see_the_same_batches(results):
@@ -93,20 +74,11 @@ def test_reference_was_never_rounded(results):
 
 
 def test_interrupt_ends_everything(tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, str(QUICK), "--out", str(tmp_path)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stderr:  # wait until a worker has trained for some steps
-        if "graph:" in line and "graph: 0 of" not in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert re.search(r"stopped: \d+ of 15 runs are kept", rest)
-    assert "Traceback" not in rest
+    def trained(line):  # a worker, for some steps
+        return "graph:" in line and "graph: 0 of" not in line
+
+    words = interrupt([QUICK, "--out", tmp_path], trained)
+    assert re.search(r"stopped: \d+ of 15 runs are kept", words)
     assert not (tmp_path / "index.html").exists()
     assert (tmp_path / "quick" / "worker_graph.log").exists()
     assert not (tmp_path / "quick" / "worker_pynative.log").exists()

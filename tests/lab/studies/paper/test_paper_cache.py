@@ -5,45 +5,47 @@ import sys
 
 import numpy as np
 import pytest
-from lab.studies.paper.paper_figures import outcome
+from lab.studies.paper.paper_figures import figure, outcome
 
 from ms_adam.lab.studies.paper import cache as caching
-from ms_adam.lab.studies.paper.cache import Cache, code_digest
+from ms_adam.lab.studies.paper.cache import CachedFigure, code_digest, locked
+from ms_adam.lab.studies.paper.sweep import Spec, lines_of
 
 
 def test_a_cached_run_is_unchanged(tmp_path):
-    cache = Cache(tmp_path)
-    assert cache.load("a") is None
-    cache.store("a", outcome(3, 2, np.inf))
-    found = cache.load("a")
+    cached = CachedFigure(figure(), "quick", tmp_path)
+    variant, contender = next(lines_of(cached.figure))
+    spec = Spec(variant, contender, 0.1, 1)
+    get = cached.finished(lambda spec: None)
+    assert get(spec) is None
+    cached.store(spec, outcome(3, 2, np.inf))
+    found = get(spec)
     assert np.array_equal(found.costs, [3, 2, np.inf])
     assert (found.steps, found.seconds, found.diverged) == (10, 0.5, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{cached.digest(spec)}.npz"]
 
 
-def test_one_process_takes_runs_and_its_death_releases_them(tmp_path):
-    cache = Cache(tmp_path)
-    other = (
-        "import sys, time; from pathlib import Path\n"
-        "from ms_adam.lab.studies.paper.cache import Cache\n"
-        "with Cache(Path(sys.argv[1])).taken('a') as taken:\n"
-        "    print(taken, flush=True)\n"
-        "    time.sleep(600 if taken else 0)\n"
-    )
+OTHER = """
+import sys, time; from pathlib import Path
+from ms_adam.lab.studies.paper.cache import locked
+with locked(Path(sys.argv[1])) as taken:
+    print(taken, flush=True)
+    time.sleep(600 if taken else 0)
+"""
 
+
+def test_one_process_has_a_lock_and_its_death_releases_it(tmp_path):
     def start():
-        return subprocess.Popen(
-            [sys.executable, "-c", other, str(tmp_path)], text=True, stdout=subprocess.PIPE
-        )
+        arguments = [sys.executable, "-c", OTHER, str(tmp_path / "a")]
+        return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE)
 
     with start() as first:
         assert first.stdout.readline() == "True\n"
-        with cache.taken("a") as taken:
-            assert not taken
-        with cache.taken("b") as taken:
-            assert taken
+        for name, free in (("a", False), ("b", True)):
+            with locked(tmp_path / name) as taken:
+                assert taken == free
         first.kill()
-    with cache.taken("a") as taken:
+    with locked(tmp_path / "a") as taken:
         assert taken
         with start() as second:
             assert second.stdout.readline() == "False\n"

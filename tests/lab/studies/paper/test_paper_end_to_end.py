@@ -1,23 +1,19 @@
 """A small figure through the command: its runs, what a stop leaves, the report, event files."""
 
+import copy
 import csv
 import html
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import yaml
 from lab.studies.paper.paper_figures import content, figure, scales, session
+from lab.studies.reproduced import interrupt, write
+from lab.studies.reproduced import reproduce as by_command
 
-from ms_adam.lab.errors import ExperimentError, Interrupted
+from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
 from ms_adam.lab.studies.paper.study import STUDY
-from ms_adam.lab.studies.paper.tensorboard import EventFiles
 from ms_adam.lab.studies.ranks.study import STUDY as RANKS
 
 RUNS = 2 * (2 + 3)
@@ -49,52 +45,40 @@ def reproduce(out, watcher, jobs=2):
     return STUDY.run([figure()], session(out, watcher, watcher.tell, jobs=jobs))
 
 
-def command(config, out, *options):
-    start = "from ms_adam.lab.cli import main; main()"
-    arguments = ["reproduce", str(config), "--out", str(out), "--scale", "quick", *options]
-    return [sys.executable, "-c", start, *arguments]
-
-
 def costs(found):
     return {run["hash"]: run["costs"] for run in found["results"][0]["runs"]}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A complete run by the command: folder, output folder, ended process, entry of the figure."""
-    folder = tmp_path_factory.mktemp("paper")
-    config, out = folder / "small.yaml", folder / "out"
-    config.write_text(yaml.safe_dump(content()))
-    arguments = command(config, out, "--tensorboard", "--json", str(folder / "copy.json"))
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
-    return folder, out, ended, json.loads((out / "results.json").read_text())
+    """A complete run by the command."""
+    options = ("--scale", "quick", "--tensorboard", "--json", "copy.json")
+    return by_command(tmp_path_factory.mktemp("paper"), content(), *options)
 
 
 def test_the_command_writes_results_and_a_copy(finished):
-    folder, out, ended, found = finished
+    ended, out, found = finished
+    assert ended.returncode == 0
     assert f"{RUNS} runs, of which 0 are done already" in ended.stderr
     assert "reproduced" in ended.stdout or "inconclusive" in ended.stdout
     assert "tensorboard --logdir" in ended.stdout + ended.stderr
     assert found["schema"] == 1
-    assert found == json.loads((folder / "copy.json").read_text())
-    (entry,) = found["results"]
-    assert len(entry["runs"]) == RUNS
-    assert entry["examples"] == 60
-    assert str(folder) not in (out / "index.html").read_text()
+    assert found == json.loads((out.parent / "copy.json").read_text())
+    assert len(finished.entry["runs"]) == RUNS
+    assert finished.entry["examples"] == 60
+    assert str(out.parent) not in (out / "index.html").read_text()
 
 
 def test_a_second_call_trains_nothing(finished):
-    _, out, _, before = finished
     watcher = Watcher()
-    after = reproduce(out, watcher)
+    after = reproduce(finished.out, watcher)
     assert watcher.cached == RUNS
     assert watcher.done == []
-    assert costs(after) == costs(before)
+    assert costs(after) == costs(finished.content)
 
 
 def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
-    wanted = costs(finished[3])
+    wanted = costs(finished.content)
     with pytest.raises(Interrupted, match=rf"[4-9] of {RUNS} runs are done"):
         reproduce(tmp_path, Watcher(stop_after=4), jobs=1)
     assert not (tmp_path / "results.json").exists()
@@ -112,55 +96,31 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
         assert np.allclose(costs_, wanted[digest], rtol=1e-5)
 
 
-def test_ctrl_c_ends_the_command_with_a_message_and_no_trace(tmp_path):
-    config = tmp_path / "small.yaml"
-    config.write_text(yaml.safe_dump(content(scales=scales(epochs=400))))
-    process = subprocess.Popen(
-        command(config, tmp_path / "out"),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("cache/*.npz")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode == 130
+def test_ctrl_c_ends_the_command_with_a_message(tmp_path):
+    config, out = write(tmp_path, content(scales=scales(epochs=400))), tmp_path / "out"
+    arguments = [config, "--out", out, "--scale", "quick"]
+    words = interrupt(arguments, lambda line: list(out.glob("cache/*.npz")))
     assert "the same command goes on from there" in words
-    assert "Traceback" not in words
 
 
-class Page(HTMLParser):
-    """Collects the references of a page and the ids of its elements."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.sources, self.ids, self.open = [], set(), []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.sources += [found[name] for name in ("src", "href") if name in found]
-        self.ids.add(found.get("id"))
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-
-def test_the_page_needs_no_other_file(finished):
-    page = Page((finished[1] / "index.html").read_text())
-    assert page.open == []
-    for source in page.sources:
-        assert source.startswith("data:image/png;base64,") or source[1:] in page.ids
-    assert sum(source.startswith("data:") for source in page.sources) == 2
+def test_the_page_is_whole_and_needs_no_other_file(finished):
+    page = (finished.out / "index.html").read_text()
+    ids = re.findall(r' id="([^"]*)"', page)
+    sources = re.findall(r' (?:src|href)="([^"]*)"', page)
+    pictures = [source for source in sources if source.startswith("data:image/png;base64,")]
+    assert len(pictures) == 2
+    assert all(source[1:] in ids for source in sources if source not in pictures)
+    stack = []
+    for end, tag in re.findall(r"<(/?)(\w+)", page):
+        if end:
+            assert stack.pop() == tag
+        elif tag not in ("meta", "img", "br"):
+            stack.append(tag)
+    assert stack == []
 
 
 def test_the_report_has_claim_test_verdict_and_all_runs(finished):
-    _, out, _, found = finished
-    (entry,) = found["results"]
+    out, entry = finished.out, finished.entry
     (verdict,) = entry["verdicts"]
     page, report = html.unescape((out / "index.html").read_text()), (out / "report.md").read_text()
     for key in ("claim", "test", "status"):
@@ -176,7 +136,7 @@ def test_the_report_has_claim_test_verdict_and_all_runs(finished):
 
 
 def test_the_report_shows_a_run_that_diverged(finished, tmp_path):
-    found = json.loads((finished[1] / "results.json").read_text())
+    found = copy.deepcopy(finished.content)
     (entry,) = found["results"]
     for run in entry["runs"]:
         if run["optimizer"] == "AdaGrad":
@@ -194,8 +154,7 @@ def test_the_report_shows_a_run_that_diverged(finished, tmp_path):
 def test_the_event_files_have_the_costs_of_all_runs(finished):
     from tensorboardX.proto.event_pb2 import Event
 
-    _, out, _, found = finished
-    files = sorted((out / "tensorboard").rglob("events.out.tfevents.*"))
+    files = sorted((finished.out / "tensorboard").rglob("events.out.tfevents.*"))
     assert len(files) == RUNS
     events = set()
     for path in files:
@@ -206,13 +165,13 @@ def test_the_event_files_have_the_costs_of_all_runs(finished):
             values += [value.simple_value for value in event.summary.value]
             at += length + 16
         events.add(tuple(np.round(values, 3)))
-    assert events == {tuple(np.round(run["costs"], 3)) for run in found["results"][0]["runs"]}
+    assert events == {tuple(np.round(run["costs"], 3)) for run in finished.entry["runs"]}
 
 
 def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(Exception, match=r"pip install 'ms_adam\[tensorboard\]'"):
-        EventFiles(tmp_path)
+    with pytest.raises(UserError, match=r"pip install 'ms_adam\[tensorboard\]'"):
+        STUDY.run([figure()], session(tmp_path, Watcher(), tensorboard=True))
 
 
 def test_two_figures_of_one_name_are_refused(tmp_path):
@@ -221,8 +180,7 @@ def test_two_figures_of_one_name_are_refused(tmp_path):
 
 
 def test_an_unknown_scale_is_refused(invoke, tmp_path):
-    config = tmp_path / "figure.yaml"
-    config.write_text(yaml.safe_dump(content()))
+    config = write(tmp_path, content())
     ended = invoke("reproduce", config, "--scale", "huge", "--out", tmp_path / "out")
     assert ended.exit_code == 2
     assert "--scale huge: must be one of quick, standard, full" in " ".join(ended.output.split())

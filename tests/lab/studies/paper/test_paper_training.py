@@ -1,5 +1,6 @@
 """A run is the paper's, and one compiled step serves all runs."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 from lab.studies.paper.paper_figures import DROPOUT, SETTINGS, contender, figure
@@ -12,7 +13,10 @@ from ms_adam.lab.studies.paper.training import Trainer
 
 ROWS, INPUTS, CLASSES = 60, 5, 3
 
-pytestmark = pytest.mark.usefixtures("graph")
+
+@pytest.fixture(autouse=True)
+def graph():
+    ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def examples():

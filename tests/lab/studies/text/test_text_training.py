@@ -1,68 +1,53 @@
 """A small experiment on text through the real command; and what its training measures."""
 
 import html
-import json
-import subprocess
-import sys
 
+import mindspore as ms
 import numpy as np
 import pytest
-import yaml
-from lab.studies.text.text_example import SIDES as NAMES
-from lab.studies.text.text_example import text_config
+from lab.studies.reproduced import reproduce
+from lab.studies.text.test_text_study import text_config
 
-COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
+from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
+from ms_adam.lab.studies.text.sides import SIDES
+from ms_adam.lab.studies.text.study import TextExperiment, load_data
+from ms_adam.lab.studies.text.training import training
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("text")
-    (folder / "few.yaml").write_text(yaml.safe_dump(text_config()))
-    done = subprocess.run(
-        [*COMMAND, "few.yaml", "--out", "out"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return done, folder / "out"
+    return reproduce(tmp_path_factory.mktemp("text"), text_config())
 
 
 @pytest.fixture(scope="module")
-def entry(finished):
-    return json.loads((finished[1] / "results.json").read_text())["results"][0]
-
-
-@pytest.fixture(scope="module")
-def arrays(finished, entry):
+def arrays(finished):
     return {
-        (row["side"], row["seed"]): np.load(finished[1] / "few" / row["file"])
-        for row in entry["runs"]
+        (row["side"], row["seed"]): np.load(finished.out / "few" / row["file"])
+        for row in finished.entry["runs"]
     }
 
 
-def test_claims_about_numbers_hold_in_a_few_steps(finished, entry):
-    statuses = [verdict["status"] for verdict in entry["verdicts"]]
-    assert finished[0].returncode == (0 if set(statuses) == {"held"} else 1)
+def test_claims_about_numbers_hold_in_a_few_steps(finished):
+    statuses = finished.statuses
+    assert finished.ended.returncode == (0 if set(statuses) == {"held"} else 1)
     assert statuses[:3] == ["held"] * 3 and statuses[-1] == "held"
     assert "not measured" not in statuses  # accuracy and time need a longer training to be held
 
 
-def test_every_side_trained_from_every_seed(finished, entry, arrays):
-    assert list(arrays) == [(side, seed) for side in NAMES for seed in (0, 1)]
+def test_every_side_trained_from_every_seed(finished, arrays):
+    assert list(arrays) == [(side, seed) for side in SIDES for seed in (0, 1)]
     for of_run in arrays.values():
         assert len(of_run["loss"]) == len(of_run["step_ms"]) == 20
         assert len(of_run["test_accuracy"]) == 2
         assert of_run["loss"][-10:].mean() < of_run["loss"][:10].mean()
-    assert "few, graph: 240 of 240 steps" in finished[0].stderr
-    assert "few, pynative: 80 of 80 steps" in finished[0].stderr
+    assert "few, graph: 240 of 240 steps" in finished.ended.stderr
+    assert "few, pynative: 80 of 80 steps" in finished.ended.stderr
 
 
 def test_sides_of_a_seed_start_alike_and_see_the_same_batches(arrays):
     for seed in (0, 1):
         first = arrays[("exact", seed)]
-        for side in NAMES:
+        for side in SIDES:
             np.testing.assert_array_equal(arrays[(side, seed)]["initial"], first["initial"])
             np.testing.assert_array_equal(arrays[(side, seed)]["named_first"], first["named_first"])
             assert arrays[(side, seed)]["loss"][0] == first["loss"][0]
@@ -76,8 +61,8 @@ def test_lazy_is_another_algorithm_than_exact(arrays):
         assert np.max(np.abs(finals[a] - finals[b])) > 0.01
 
 
-def test_page_tells_all(finished, entry):
-    page = html.unescape((finished[1] / "index.html").read_text())
+def test_page_tells_all(finished):
+    entry, page = finished.entry, html.unescape((finished.out / "index.html").read_text())
     for verdict in entry["verdicts"]:
         assert verdict["claim"] in page
     assert entry["bags_sha256"] in page and "A few snippets" in page
@@ -85,22 +70,16 @@ def test_page_tells_all(finished, entry):
     assert page.count("data:image/png;base64,") == 1
     for words in entry["telling_words"].values():
         assert ", ".join(words) in page
-    assert str(finished[1]) not in (finished[1] / "results.json").read_text()
+    assert str(finished.out) not in (finished.out / "results.json").read_text()
 
 
 @pytest.mark.parametrize("epsilon_hat", [True, False])
 def test_follower_tells_the_formulas_apart(epsilon_hat, monkeypatch):
-    import mindspore as ms
-
-    from ms_adam.lab.studies.text import training as text_training
-    from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
-    from ms_adam.lab.studies.text.study import TextExperiment, load_data
-
     ms.set_context(mode=ms.GRAPH_MODE)
-    side = text_training.SIDES["lazy_epsilon_hat"]
-    side = side._replace(options={"use_lazy": True, "epsilon_hat": epsilon_hat})
-    monkeypatch.setitem(text_training.SIDES, "lazy_epsilon_hat", side)
+    options = {"use_lazy": True, "epsilon_hat": epsilon_hat}
+    side = SIDES["lazy_epsilon_hat"]._replace(options=options)
+    monkeypatch.setitem(SIDES, "lazy_epsilon_hat", side)
     experiment = TextExperiment.model_validate(text_config())
-    training = text_training.TextTraining(experiment, load_data(experiment), "lazy_epsilon_hat", 0)
-    training.epoch(lambda step: None)
-    assert (training.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat
+    one = training(experiment, load_data(experiment), "lazy_epsilon_hat", 0)
+    one.epoch(lambda step: None)
+    assert (one.arrays()["follower"][0] <= FOLLOWER_LIMIT) == epsilon_hat
