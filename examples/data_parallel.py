@@ -27,7 +27,7 @@ points = np.random.default_rng(0).standard_normal((64, 8)).astype(np.float32)
 labels = points[:, :3].argmax(axis=1).astype(np.int32)
 mine = slice(rank, None, ranks)  # each rank takes its share of the batch
 x, y = Tensor(points[mine]), Tensor(labels[mine])
-for _ in range(100):
+for _ in range(20):
     value, gradients = step(x, y)
     optimizer(average(gradients))
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from collections import Counter
 from typing import NamedTuple
 
 EVERYWHERE = ("Ascend", "GPU", "CPU")
@@ -20,58 +21,33 @@ class Operator(NamedTuple):
     platforms: tuple[str, ...] = EVERYWHERE
 
 
-# Of MindSpore 2.10.0. By the name under `mindspore.ops`: classes are what a compiled graph holds,
-# functions are what our code calls besides.
+# Of MindSpore 2.10.0, by the name under `mindspore.ops`: classes are what a compiled graph holds,
+# functions are what our code calls besides. Most stand on a page of their own name, or on that of
+# their function: `AssignAdd` on `assign_add`.
+# fmt: off
+_ON_THEIR_OWN_PAGE = [
+    "Adam", "AddN", "ApplyAdamWithAmsgradV2", "Cast", "Custom", "Div", "RealDiv", "ReduceAny",
+    "ReduceMean", "ReduceSum", "ScatterUpdate", "Slice", "Sub", "TensorScatterUpdate", "Unique",
+    "addn", "any", "assign", "cast", "depend", "select", "sqrt", "tanh", "where",
+]
+_ON_THE_PAGE_OF_THEIR_FUNCTION = [
+    "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "Gather", "Greater", "Lerp",
+    "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select", "Sqrt", "Square", "Tanh",
+    "UnsortedSegmentSum",
+]
+# fmt: on
 OPERATORS = {
-    "Abs": Operator("mindspore.ops.abs"),
-    "Adam": Operator("mindspore.ops.Adam"),
-    "Add": Operator("mindspore.ops.add"),
-    "AddN": Operator("mindspore.ops.AddN"),
-    "addn": Operator("mindspore.ops.addn"),
+    **{name: Operator(f"mindspore.ops.{name}") for name in _ON_THEIR_OWN_PAGE},
+    **{
+        name: Operator("mindspore.ops." + re.sub(r"\B(?=[A-Z])", "_", name).lower())
+        for name in _ON_THE_PAGE_OF_THEIR_FUNCTION
+    },
     "AllGather": Operator("mindspore.ops.AllGather", ("Ascend", "GPU")),
-    "any": Operator("mindspore.ops.any"),
-    "ApplyAdamWithAmsgradV2": Operator("mindspore.ops.ApplyAdamWithAmsgradV2"),
-    "Assign": Operator("mindspore.ops.assign"),
-    "assign": Operator("mindspore.ops.assign"),
-    "AssignAdd": Operator("mindspore.ops.assign_add"),
     "Broadcast": Operator("mindspore.ops.Broadcast", ("Ascend", "GPU")),
-    "BroadcastTo": Operator("mindspore.ops.broadcast_to"),
-    "Cast": Operator("mindspore.ops.Cast"),
-    "cast": Operator("mindspore.ops.cast"),
     "Concat": Operator("mindspore.ops.cat"),
-    "Custom": Operator("mindspore.ops.Custom"),
-    "depend": Operator("mindspore.ops.depend"),
-    "Div": Operator("mindspore.ops.Div"),
-    "Equal": Operator("mindspore.ops.equal"),
-    "Gather": Operator("mindspore.ops.gather"),
-    "Greater": Operator("mindspore.ops.greater"),
     # The operator has no page of its own; that of the method which calls it names Ascend, and says
     # in its text that it copies from CPU to CPU where shapes and dtypes are equal, as ours are.
     "InplaceCopy": Operator("mindspore.Tensor.copy_", ("Ascend",)),
-    "Lerp": Operator("mindspore.ops.lerp"),
-    "Maximum": Operator("mindspore.ops.maximum"),
-    "Mul": Operator("mindspore.ops.mul"),
-    "Neg": Operator("mindspore.ops.neg"),
-    "NotEqual": Operator("mindspore.ops.not_equal"),
-    "RealDiv": Operator("mindspore.ops.RealDiv"),
-    "ReduceAny": Operator("mindspore.ops.ReduceAny"),
-    "ReduceMean": Operator("mindspore.ops.ReduceMean"),
-    "ReduceSum": Operator("mindspore.ops.ReduceSum"),
-    "Reshape": Operator("mindspore.ops.reshape"),
-    "ScatterUpdate": Operator("mindspore.ops.ScatterUpdate"),
-    "Select": Operator("mindspore.ops.select"),
-    "select": Operator("mindspore.ops.select"),
-    "Slice": Operator("mindspore.ops.Slice"),
-    "Sqrt": Operator("mindspore.ops.sqrt"),
-    "sqrt": Operator("mindspore.ops.sqrt"),
-    "Square": Operator("mindspore.ops.square"),
-    "Sub": Operator("mindspore.ops.Sub"),
-    "Tanh": Operator("mindspore.ops.tanh"),
-    "tanh": Operator("mindspore.ops.tanh"),
-    "TensorScatterUpdate": Operator("mindspore.ops.TensorScatterUpdate"),
-    "Unique": Operator("mindspore.ops.Unique"),
-    "UnsortedSegmentSum": Operator("mindspore.ops.unsorted_segment_sum"),
-    "where": Operator("mindspore.ops.where"),
 }
 
 # Chosen by device target: Custom, which launches our kernels for the CPU, and what stores bfloat16.
@@ -81,15 +57,12 @@ ON_THE_CPU_ALONE = ("Custom", "InplaceCopy")
 EXCHANGE = ("AllGather", "Broadcast", "BroadcastTo", "Concat", "Slice")
 
 # Build graphs, and are gone when one is compiled: nothing of them runs on a device.
+# fmt: off
 BUILDERS = (
-    "HyperMap",
-    "Map",
-    "MultitypeFuncGraph",
-    "Primitive",
-    "PrimitiveWithInfer",
-    "constexpr",
+    "HyperMap", "Map", "MultitypeFuncGraph", "Primitive", "PrimitiveWithInfer", "constexpr",
     "partial",
 )
+# fmt: on
 
 # What holds a compiled graph together. TensorMove is MindSpore's own: a copy of what is read before
 # it is overwritten, on any device and with any optimizer.
@@ -165,11 +138,8 @@ def launched_in(graph):
     Returns:
         {operator: how many of them}.
     """
-    counts: dict[str, int] = {}
-    for name in re.findall(r"^ +%\w+(?:\([^)]*\))? = (?:PrimFunc_)?(\w+)\(", graph, re.MULTILINE):
-        if name not in STRUCTURE:
-            counts[name] = counts.get(name, 0) + 1
-    return counts
+    line = r"^ +%\w+(?:\([^)]*\))? = (?:PrimFunc_)?(\w+)\("
+    return Counter(name for name in re.findall(line, graph, re.MULTILINE) if name not in STRUCTURE)
 
 
 def refusals(names):

@@ -1,6 +1,7 @@
 """Runs a case of the matrix and looks at what it leaves."""
 
 import mindspore as ms
+import numpy as np
 
 from ms_adam.backends import BACKENDS
 from ms_adam.compat import FLOATS, HAS_AMSGRAD_KERNEL, has_shape
@@ -44,3 +45,38 @@ def runs(backend, case, dtype, shapes):
 
 
 ALL_BACKENDS = tuple(BACKENDS)
+
+
+def whole_state(optimizer):
+    """What a step changes: weights, moments and counters, for `np.testing.assert_equal`."""
+    return snapshot(optimizer), int(optimizer.global_step), int(optimizer.update_count)
+
+
+def run(optimizer, steps=3, scale=1.0, seed=0, compiled=False):
+    """Makes steps with random gradients; returns those gradients as float64 arrays."""
+    step, fed = CompiledStep(optimizer) if compiled else optimizer, []
+    dtype = str(optimizer.parameters[0].dtype).lower()
+    for arrays in cases.gradients([p.shape for p in optimizer.parameters], steps, scale, seed):
+        tensors, exact = as_tensors(arrays, dtype)
+        step(tensors)
+        fed.append(exact)
+    return fed
+
+
+def follow(method, start, fed, part=slice(None), **per_step):
+    """The reference's weights, or a part of them, after the same gradients.
+
+    `per_step` lists the arguments of each step that override the method's own.
+    """
+    weights = list(start[part])
+    states = [method.init(weight) for weight in weights]
+    for t, exact in enumerate(fed):
+        overrides = {name: values[t] for name, values in per_step.items()}
+        for i, gradient in enumerate(exact[part]):
+            weights[i], states[i] = method.step(weights[i], gradient, states[i], **overrides)
+    return weights
+
+
+def float32(x):
+    """The float64 number that `x` is in float32."""
+    return float(np.float32(x))

@@ -73,10 +73,14 @@ def test_the_backend_is_the_one_that_the_table_names(row):
     assert chosen(dtype, options, "Ascend") == on_ascend
 
 
+def plugin():
+    """The bytes of MindSpore's plugin for GPUs."""
+    return (Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6").read_bytes()
+
+
 def test_the_gpu_plugin_has_no_bfloat16_kernel():
     """A kernel's symbol contains its dtype, as for float16; bfloat16 appears in constants only."""
-    plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
-    content = plugin.read_bytes()
+    content = plugin()
     assert len(set(re.findall(rb"_Z\w*6__half\w*", content))) > 100
     found = set(re.findall(rb"\w*bfloat16\w*", content, re.IGNORECASE))
     assert {name for name in found if name.startswith(b"_Z")} == {
@@ -129,19 +133,10 @@ def test_the_commands_are_commands():
 
 def test_a_gpu_without_cuda_home_is_answered_as_the_page_says(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_HOME"}
+    main = "from ms_adam.lab.cli import main; main()"
+    options = ["--device-target", "GPU", "--only", "locking float32 graph", "--out", str(tmp_path)]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from ms_adam.lab.cli import main; main()",
-            "validate",
-            "--device-target",
-            "GPU",
-            "--only",
-            "locking float32 graph",
-            "--out",
-            str(tmp_path),
-        ],
+        [sys.executable, "-c", main, "validate", *options],
         env=environment,
         capture_output=True,
         text=True,
@@ -187,8 +182,7 @@ def test_what_is_not_a_refusal_has_no_advice():
 
 def test_the_plugin_needs_the_libraries_of_the_table():
     """The plugin names exactly these libraries of CUDA and of the driver."""
-    plugin = Path(ms.__file__).parent / "lib" / "plugin" / "libmindspore_gpu.so.11.6"
-    strings = set(re.findall(rb"\0(lib(?:cu|nv)\w*\.so\.[\d.]+)(?=\0)", plugin.read_bytes()))
+    strings = set(re.findall(rb"\0(lib(?:cu|nv)\w*\.so\.[\d.]+)(?=\0)", plugin()))
     ours = {b"libcuda_ops.so.11"}  # is in the wheel
     assert {name.encode() for name in (row[0].strip("`") for row in rows(section("A GPU")))} == (
         strings - ours

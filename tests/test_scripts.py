@@ -166,12 +166,13 @@ def test_checks_run_in_order(project):
     assert done.returncode == 2 and "unknown check 'spelling': lint, types or docs" in done.stderr
 
 
-@pytest.mark.parametrize("tool", ["ruff", "mypy", "sphinx"])
-def test_ci_fails_where_a_check_does(project, tool):
+def test_ci_fails_where_a_check_does(project):
     project.run("scripts/check")
-    project.let_fail(".venv", tool)
-    done = project.run(".ci/run")
-    assert done.returncode == 1 and PYTEST not in done.stdout
+    for tool, before in (("sphinx", "lint types"), ("mypy", "lint"), ("ruff", "")):
+        project.let_fail(".venv", tool)
+        done = project.run(".ci/run")
+        passed = checks(project, *before.split()) if before else ""
+        assert done.returncode == 1 and done.stdout == passed
 
 
 def test_commits_run_the_checks_of_ci():
@@ -205,13 +206,14 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
     )
 
 
-@pytest.mark.parametrize("fails", [".venv", ".venv-clients", ".venv-2.0.0"])
-def test_ci_fails_where_tests_do(project, fails):
+def test_ci_fails_where_tests_do(project):
     project.python("python3.8", (3, 8))
     project.run(".ci/run")
-    project.let_fail(fails, "pytest")
-    done = project.run(".ci/run")
-    assert done.returncode == 1 and "tests ran on" not in done.stdout
+    for runs, environment in ((2, ".venv-2.0.0"), (1, ".venv-clients"), (0, ".venv")):
+        project.let_fail(environment, "pytest")
+        done = project.run(".ci/run")
+        assert done.returncode == 1 and done.stdout.count(PYTEST) == runs
+        assert "tests ran on" not in done.stdout
 
 
 def test_another_release_has_an_environment_of_its_own(project):
@@ -244,16 +246,6 @@ def test_other_packages_have_an_environment_of_their_own(project):
     done = project.run("scripts/test", "--clients", "tests/clients")
     assert done.stdout == f"{PYTEST} tests/clients in {project.root}\n"
     assert len(project.installed) == 2
-
-
-def test_other_packages_need_a_python_of_their_own(project):
-    python = project.python("other", (3, 12))
-    done = project.run("scripts/test", "--clients", "--python", python)
-    assert done.returncode == 2
-    assert done.stderr == (
-        f"scripts/test: --python {python} is Python 3.12, but what tests/clients imports can only "
-        "be installed for Python 3.11\n"
-    )
 
 
 @pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])
@@ -297,9 +289,12 @@ def test_every_file_of_the_optimizers_suite_is_there():
         ("scripts/bench", ["--clients"], 2, "is for scripts/test alone"),
         ("scripts/test", ["--clients", "--mindspore", "2.9.0"], 2, "has a release of its own"),
         ("scripts/test", ["--clients", "--python", "/usr/bin/env"], 2, "is not a working Python"),
+        ("scripts/test", ["--python", "/nowhere/python"], 2, "there is no such command"),
+        ("scripts/test", ["--python", "/bin/false"], 2, "is not a working Python"),
+        ("scripts/test", ["--python"], 2, "needs the path of a Python"),
     ],
 )
-def test_release_that_cannot_be_tested_is_refused(project, script, arguments, status, words):
+def test_arguments_that_are_refused(project, script, arguments, status, words):
     done = project.run(script, *arguments)
     assert done.returncode == status and words in done.stderr
 
@@ -321,41 +316,39 @@ def test_scripts_work_through_a_link(project, tmp_path):
     assert done.stdout == f"{PYTEST} in {project.root}\n" and project.installations == 1
 
 
-@pytest.mark.parametrize("version", [(2, 7), (3, 8), (3, 13)])
-def test_python_without_mindspore_is_refused(project, version):
+@pytest.mark.parametrize(
+    "version, arguments, needs",
+    [
+        ((2, 7), [], "MindSpore can only be installed for Python 3.9, 3.10, 3.11 or 3.12"),
+        ((3, 8), [], "MindSpore can only be installed for Python 3.9, 3.10, 3.11 or 3.12"),
+        ((3, 13), [], "MindSpore can only be installed for Python 3.9, 3.10, 3.11 or 3.12"),
+        (
+            (3, 12),
+            ["--clients"],
+            "what tests/clients imports can only be installed for Python 3.11",
+        ),
+    ],
+)
+def test_python_without_the_packages_is_refused(project, version, arguments, needs):
     python = project.python("other", version)
-    for arguments in (["--python", python], [f"--python={python}"]):
-        done = project.run("scripts/test", *arguments)
+    for named in (["--python", python], [f"--python={python}"]):
+        done = project.run("scripts/test", *arguments, *named)
         assert done.returncode == 2
         assert done.stderr == (
-            f"scripts/test: --python {python} is Python {version[0]}.{version[1]}, but MindSpore "
-            "can only be installed for Python 3.9, 3.10, 3.11 or 3.12\n"
+            f"scripts/test: --python {python} is Python {version[0]}.{version[1]}, but {needs}\n"
         )
     assert not (project.root / ".venv").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        (["--python", "/nowhere/python"], "there is no such command"),
-        (["--python", "/bin/false"], "is not a working Python"),
-        (["--python"], "needs the path of a Python"),
-    ],
-)
-def test_python_that_does_not_work_is_refused(project, arguments, words):
-    done = project.run("scripts/test", *arguments)
-    assert done.returncode == 2 and words in done.stderr
-
-
-@pytest.mark.parametrize("version", [(3, 9), (3, 10), (3, 12)])
-def test_other_python_makes_another_environment(project, version):
+def test_other_python_makes_another_environment(project):
     project.run("scripts/test")
-    python = project.python("other", version)
-    done = project.run("scripts/test", "--python", python)
-    assert done.returncode == 0 and project.installations == 2
+    for made, version in enumerate([(3, 9), (3, 10), (3, 12)], 2):
+        python = project.python(f"other{made}", version)
+        done = project.run("scripts/test", "--python", python)
+        assert done.returncode == 0 and project.installations == made
     assert project.run("scripts/test", "--python", python).returncode == 0
     assert project.run("scripts/test").returncode == 0  # without --python, the environment stays
-    assert project.installations == 2
+    assert project.installations == made
 
 
 def test_first_python_that_works_is_chosen(project):
