@@ -104,6 +104,7 @@ NUMBERS = (
     # See `scalars.UpdateCount`.
     Number("counted_power", ms.float32, 1.0, _always, lambda f, t: _last_beta(f) ** t),
     Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, None),
+    Number("skipped", ms.int32, [0], lambda _, e: e.skips, None),
 )
 ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
@@ -160,6 +161,10 @@ class State:
             number.name: _parameter(Tensor(number.initial, number.dtype), number.name)
             for number in numbers
         }
+        if execution.scaler is not None:  # Parameters of the scaler, not of the optimizer
+            self.numbers["scale_value"] = execution.scaler.scale
+            if execution.scaler.counter is not None:
+                self.numbers["scale_counter"] = execution.scaler.counter
         self.after = {number.name: number.after for number in numbers if number.after is not None}
 
     def moments_here(self) -> Dict[str, ParameterTuple]:

@@ -24,7 +24,8 @@ from ms_adam.state import WeightKind, compute_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
-_equal, _select = P.Equal(), P.Select()
+_all, _isfinite = P.ReduceAll(), P.IsFinite()
+_equal, _select, _maximum, _reshape = P.Equal(), P.Select(), P.Maximum(), P.Reshape()
 
 
 class OperatorBackend(nn.Cell):
@@ -50,7 +51,7 @@ class OperatorBackend(nn.Cell):
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
-        A value that depends on the whole step.
+        int32 tensor of shape (1,): 1 if the step was made, 0 if it was skipped.
     """
 
     capabilities: Capabilities
@@ -91,6 +92,8 @@ class OperatorBackend(nn.Cell):
             auto_prefix=False,
         )
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
+        self.skips, self.one = execution.skips, Tensor([1], ms.int32)
+        self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
         self.lazy = formula.lazy
         self.weights = weights
         self.map_ = ops.HyperMap()
@@ -101,14 +104,20 @@ class OperatorBackend(nn.Cell):
     ):
         if len(indices) > 0 and not self.lazy:
             gradients = self.map_(densify, self.weights, gradients, indices)
+        gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
+        if self.skips:
+            made = self.judge(gradients)
+            if made[0] == 0:
+                return made
+        else:
+            made = self.one
         t = self.count(global_step)
         of_groups = self.scalars(t, learning_rates, weight_decays)
-        gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
         self.masters.follow()
         for batch in self.batches:
             batch(of_groups, gradient_scale, gradients, gradient_dtype, indices)
         self.masters.round()
-        return t  # a rank that updates no weight has no other use of it, and would not count
+        return ops.depend(made, t)  # a rank without weights has no other use of t: it must count
 
 
 class Batch(nn.Cell):
@@ -149,7 +158,8 @@ class Batch(nn.Cell):
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
         self.maximize = formula.maximize
         clips = execution.max_grad_norm is not None
-        self.scaled = execution.loss_scale != 1.0 or clips or formula.maximize
+        scales = execution.loss_scale != 1.0 or execution.scaler is not None
+        self.scaled = scales or clips or formula.maximize
         self.l2 = decayed and not formula.decoupled
         self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
@@ -242,23 +252,77 @@ class GradientScale(nn.Cell):
         super().__init__(auto_prefix=False)
         self.dtype = dtype
         self.clips, self.norm = norm is not None, norm
-        self.reciprocal_scale = Tensor(1.0 / execution.loss_scale, dtype)
+        self.fixed_scale = Tensor(1.0 / execution.loss_scale, dtype)
+        self.scale = None if execution.scaler is None else execution.scaler.scale
+        self.is_fixed = execution.scaler is None
         self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
         self.max_norm = Tensor(execution.max_grad_norm if self.clips else 0.0, dtype)
         self.map_ = ops.HyperMap()
 
     def construct(self, gradients, indices):
+        reciprocal_scale = self.fixed_scale
+        if not self.is_fixed:
+            reciprocal_scale = self.one / _cast(self.scale, self.dtype)
         if not self.clips:
-            return self.reciprocal_scale
+            return reciprocal_scale
         if len(indices) == 0:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients)
         else:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients, indices)
-        norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
+        norm = ops.sqrt(ops.addn(squares)) * reciprocal_scale
         _assign(self.norm, _cast(norm, ms.float32))
         # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
-        return self.reciprocal_scale * factor
+        return reciprocal_scale * factor
+
+
+class JudgeGradients(nn.Cell):
+    """Finds whether all gradients are finite, counts steps that are skipped, moves the loss scale.
+
+    Args:
+        execution: an `Execution`.
+        numbers: those of a `State`; `skipped` and the scale are set.
+
+    Outputs:
+        int32 tensor of shape (1,): 1 if all are finite, else 0.
+    """
+
+    def __init__(self, execution, numbers):
+        super().__init__(auto_prefix=False)
+        self.skipped = numbers["skipped"]
+        self.moves = "scale_counter" in numbers
+        self.scale, self.counter = numbers.get("scale_value"), numbers.get("scale_counter")
+        if self.moves:
+            self.factor = Tensor(execution.scaler.factor, ms.float32)
+            self.window = Tensor(execution.scaler.window, ms.int32)
+            self.least = Tensor(1.0, ms.float32)
+            self.unit = Tensor(1, ms.int32)
+        self.map_ = ops.HyperMap()
+        self.one = Tensor([1], ms.int32)
+
+    def construct(self, gradients):
+        finite = _all(ops.stack(self.map_(_is_finite, gradients)))
+        made = _reshape(_cast(finite, ms.int32), (1,))
+        _assign(self.skipped, self.skipped + self.one - made)
+        if self.moves:
+            self.adjust(finite, _reshape(made, ()))
+        return made
+
+    def adjust(self, finite, made):
+        """Adjusts the scale, as `mindspore.amp.DynamicLossScaler.adjust` does."""
+        larger, smaller = self.scale * self.factor, _maximum(self.least, self.scale / self.factor)
+        grows = ops.logical_and(self.counter == self.window - self.unit, ops.isfinite(larger))
+        scale = _select(finite, _select(grows, larger, self.scale), smaller)
+        counter = (self.counter + self.unit) % self.window * made
+        _assign(self.scale, scale)
+        _assign(self.counter, counter)
+        return True
+
+
+def _is_finite(gradient):
+    if gradient.dtype != ms.float64:  # of which float32 would make Inf
+        gradient = _cast(gradient, ms.float32)
+    return _all(_isfinite(gradient))
 
 
 class Masters(nn.Cell):

@@ -15,6 +15,10 @@ struct Formula {
   double lazy;      // 1 if rows without a gradient are skipped
   double maximize;  // 1 if the step goes up the gradient
   double infinity_norm;  // 1 for AdaMax
+  double skips;  // 1 if a step with a gradient that is not finite changes nothing
+  // Of a loss scaler: the scale is then an input, and loss_scale is not read. A window of 0 keeps
+  // the scale as it is; a window of -1 stands for no scaler.
+  double scale_factor, scale_window;
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

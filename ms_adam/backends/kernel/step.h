@@ -115,9 +115,10 @@ struct AdaMax {
 };
 
 template <class Rule>
-Step scalars(const Formula& f, double t, double learning_rate, double weight_decay) {
+Step scalars(const Formula& f, double loss_scale, double t, double learning_rate,
+             double weight_decay) {
   Step step;
-  step.gradient_scale = (f.maximize ? -1.0 : 1.0) / f.loss_scale;
+  step.gradient_scale = (f.maximize ? -1.0 : 1.0) / loss_scale;
   step.one_minus_beta1 = 1.0 - f.beta1;
   step.one_minus_beta2 = 1.0 - f.beta2;
   step.step_size = learning_rate;
@@ -247,7 +248,8 @@ SumOfWeight sum_weight_of(Kind weight, Kind parameter) {
 struct Method {
   int moments;  // how many each weight has
   Update (*update_of)(Kind weight, Kind parameter, Kind gradient);
-  Step (*scalars)(const Formula& formula, double t, double learning_rate, double weight_decay);
+  Step (*scalars)(const Formula& formula, double loss_scale, double t, double learning_rate,
+                  double weight_decay);
 };
 
 template <class Rule> Method method_of() { return {Rule::moments, update_of<Rule>, scalars<Rule>}; }

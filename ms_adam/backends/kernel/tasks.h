@@ -16,7 +16,7 @@ struct Step;
 using Update = void (*)(const Task&, const Step&, int64_t first, int64_t count, double mean);
 using Sum = double (*)(const char* x, int64_t first, int64_t count);
 using SumOfWeight = double (*)(const Task&, int64_t first, int64_t count);
-using IsZero = bool (*)(const char* x, int64_t first, int64_t count);
+using Holds = bool (*)(const char* x, int64_t first, int64_t count);  // of all elements
 
 struct Task {
   int64_t begin = 0;  // its first element in the row of all elements
@@ -33,7 +33,7 @@ struct Task {
   Update update = nullptr;
   Sum sum_gradient = nullptr, squares = nullptr;
   SumOfWeight sum_weight = nullptr;
-  IsZero is_zero = nullptr;
+  Holds is_zero = nullptr, is_finite = nullptr;
   int64_t bytes = 0;  // to prefetch: of a row that a sparse gradient names, else 0
 
   // Sparse rows lie anywhere in a table, where the hardware cannot predict them.
