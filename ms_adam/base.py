@@ -73,9 +73,9 @@ class Optimizer(nn.Optimizer):
         self.state = State(self.parameters, self.formula, self.execution, owned)
         if self.state.layout is not None:
             self.layout, self.flat_layout = self.state.layout, layout_entry(self.state.layout)
+        self.grad_norm = self.skipped = self.ema = None
         for name, moments in self.state.moments_here().items():
             setattr(self, name, moments)
-        self.grad_norm = self.skipped = None
         for name, number in self.state.numbers.items():
             setattr(self, name, number)
         if self.execution.masters:

@@ -27,6 +27,8 @@ class Formula(NamedTuple):
         lazy: whether rows of tables without a gradient are skipped, moments and weight.
         infinity_norm: whether the decayed maximum of |gradient| takes the place of the root of the
             second moment (AdaMax); eps may then be 0.
+        ema_decay: decay rate of the averages of the weights, in [0, 1); None: there are none.
+        ema_debias: whether the averages are free of the bias towards their start.
     """
 
     beta1: float
@@ -40,6 +42,8 @@ class Formula(NamedTuple):
     maximize: bool
     lazy: bool
     infinity_norm: bool
+    ema_decay: Optional[float]
+    ema_debias: bool
 
 
 class Scaler(NamedTuple):
@@ -109,6 +113,7 @@ _SWITCHES = (
     "bias_correction",
     "maximize",
     "skip_nonfinite",
+    "ema_debias",
     "master_weights",
     "flat_state",
     "shard_state",
@@ -171,6 +176,9 @@ def resolve(
     for name in ("beta1", "beta2"):
         check_decay_rate(class_name, name, arguments[name])
     check_eps(class_name, arguments["eps"], infinity_norm)
+    if arguments["ema_decay"] is not None:
+        arguments["ema_decay"] = _as_float(arguments["ema_decay"])
+        check_decay_rate(class_name, "ema_decay", arguments["ema_decay"])
     loss_scale = arguments["loss_scale"]
     if scaler_of(loss_scale) is None:
         if not isinstance(loss_scale, float):
@@ -200,6 +208,8 @@ def formula_of(arguments: Dict[str, Any], decoupled: bool, infinity_norm: bool) 
         maximize=arguments["maximize"],
         lazy=arguments["use_lazy"],
         infinity_norm=infinity_norm,
+        ema_decay=arguments["ema_decay"],
+        ema_debias=arguments["ema_debias"],
     )
 
 

@@ -49,8 +49,8 @@ class UpdateCount(nn.Cell):
         self.update_count, self.counted_power = numbers["update_count"], numbers["counted_power"]
         self.beta1_power, self.has_second = numbers["beta1_power"], "beta2_power" in numbers
         self.last_power = numbers["beta2_power" if self.has_second else "beta1_power"]
-        self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
-        self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
+        self.half_log_beta1 = Tensor(half_log(formula.beta1), dtype)
+        self.half_log_beta2 = Tensor(half_log(formula.beta2), dtype)
         self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
         self.unit = Tensor(1.0, dtype)
         self.no_update = Tensor(1.0, ms.float32)
@@ -154,10 +154,10 @@ class BiasCorrection(nn.Cell):
         self.epsilon_hat, self.infinity_norm = formula.epsilon_hat, formula.infinity_norm
         self.exact1 = kernel_beta1 == formula.beta1
         self.exact2 = kernel_beta2 == formula.beta2
-        self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
-        self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
-        self.half_log_kernel_beta1 = Tensor(_half_log(kernel_beta1), dtype)
-        self.half_log_kernel_beta2 = Tensor(_half_log(kernel_beta2), dtype)
+        self.half_log_beta1 = Tensor(half_log(formula.beta1), dtype)
+        self.half_log_beta2 = Tensor(half_log(formula.beta2), dtype)
+        self.half_log_kernel_beta1 = Tensor(half_log(kernel_beta1), dtype)
+        self.half_log_kernel_beta2 = Tensor(half_log(kernel_beta2), dtype)
         self.eps = Tensor(formula.eps, dtype)
         self.one = Tensor(1.0, dtype)
 
@@ -190,7 +190,8 @@ def correction(t, half_log_beta, one):
     return (tanh + tanh) / (tanh - one)
 
 
-def _half_log(beta):
+def half_log(beta: float) -> float:
+    """Returns log(beta) / 2, for `correction`."""
     return 0.5 * math.log(beta) if beta > 0.0 else -math.inf
 
 

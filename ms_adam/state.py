@@ -90,6 +90,7 @@ ENTRIES = (
     Entry("moment1", _always, compute_dtype, compute_dtype, True),
     Entry("moment2", _always, compute_dtype, compute_dtype, True),
     Entry("vhat", lambda formula, _: formula.amsgrad, compute_dtype, compute_dtype, True),
+    Entry("ema", lambda f, _: f.ema_decay is not None, compute_dtype, compute_dtype, True),
     Entry(
         "master_weight", lambda _, execution: execution.masters, master_dtype, compute_dtype, False
     ),

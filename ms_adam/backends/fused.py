@@ -177,6 +177,8 @@ def _formula_row(formula, execution):
         execution.skips,
         1 if scaler is None else scaler.factor,
         -1 if scaler is None else scaler.window,
+        -1 if formula.ema_decay is None else formula.ema_decay,
+        formula.ema_debias,
     ]
 
 

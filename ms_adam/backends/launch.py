@@ -55,7 +55,7 @@ def settle() -> None:
 
 
 def number_of(tensor: ms.Tensor) -> Any:
-    """Returns the memory of a tensor of one number, as an object of ctypes; call `settle` before."""
+    """Returns the memory of a tensor of one number, as an object of ctypes. Call `settle` first."""
     return _NUMBERS[str(tensor.dtype).lower()].from_address(address_of(tensor))
 
 

@@ -18,7 +18,7 @@ from mindspore.ops import operations as P
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.compat import InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
-from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
+from ms_adam.scalars import StepScalars, UpdateCount, correction, half_log, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import WeightKind, compute_dtype
 
@@ -94,7 +94,8 @@ class OperatorBackend(nn.Cell):
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
         self.skips, self.one = execution.skips, Tensor([1], ms.int32)
         self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
-        self.lazy = formula.lazy
+        self.lazy, self.averages = formula.lazy, formula.ema_decay is not None
+        self.average = Averages(formula, execution, state, dtype) if self.averages else None
         self.weights = weights
         self.map_ = ops.HyperMap()
         self.masters = Masters(parameters, weights, device_target)
@@ -114,8 +115,12 @@ class OperatorBackend(nn.Cell):
         t = self.count(global_step)
         of_groups = self.scalars(t, learning_rates, weight_decays)
         self.masters.follow()
+        if self.averages:
+            self.average.begin(t)
         for batch in self.batches:
             batch(of_groups, gradient_scale, gradients, gradient_dtype, indices)
+        if self.averages:
+            self.average.move(t)
         self.masters.round()
         return ops.depend(made, t)  # a rank without weights has no other use of t: it must count
 
@@ -274,6 +279,71 @@ class GradientScale(nn.Cell):
         # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
         return reciprocal_scale * factor
+
+
+class Averages(nn.Cell):
+    """The averages of the weights: section 7.2 of Kingma & Ba 2015, with decay rate d.
+
+    The paper averages a <- d a + (1 - d) w from 0 on, and divides by 1 - d^t what it uses. That
+    quotient is kept here: it moves by (1 - d) / (1 - d^t), at first by 1. With ema_debias=False
+    averages begin at the weights before the first update, and move by 1 - d.
+
+    Args:
+        formula: a `Formula`.
+        execution: an `Execution`.
+        state: a `State`.
+        dtype: in which the rate is computed.
+    """
+
+    def __init__(self, formula, execution, state, dtype):
+        super().__init__(auto_prefix=False)
+        self.debias, self.dtype = formula.ema_debias, dtype
+        self.half_log_decay = Tensor(half_log(formula.ema_decay), dtype)
+        self.step, self.one = Tensor(1.0 - formula.ema_decay, dtype), Tensor(1.0, dtype)
+        alike = {}
+        for weight, average in zip(state.weights, state.moments["ema"]):
+            if average is not None and weight.size > 0:
+                alike.setdefault(average.dtype, []).append((weight, average))
+        self.alike = nn.CellList(
+            [AveragesOfOneDtype(pairs, execution.on_host) for pairs in alike.values()],
+            auto_prefix=False,
+        )
+
+    def begin(self, t):
+        if not self.debias:
+            first = _cast(_equal(t, self.one), self.dtype)
+            for averages in self.alike:
+                averages.move(first)
+        return True
+
+    def move(self, t):
+        rate = self.step
+        if self.debias:
+            rate = rate / correction(t, self.half_log_decay, self.one)
+        for averages in self.alike:
+            averages.move(rate)
+        return True
+
+
+class AveragesOfOneDtype(nn.Cell):
+    """The averages that are kept in one dtype."""
+
+    def __init__(self, pairs, on_host):
+        super().__init__(auto_prefix=False)
+        weights, averages = zip(*pairs)
+        self.weights, self.averages = ParameterTuple(weights), ParameterTuple(averages)
+        self.dtype, self.map_ = averages[0].dtype, ops.HyperMap()
+        for name, operator in (("add", P.Add), ("sub", P.Sub), ("mul", P.Mul), ("store", P.Assign)):
+            setattr(self, name, operator().set_device("CPU") if on_host else operator())
+
+    def move(self, rate):
+        """Moves each average by a rate, a scalar tensor from 0 to 1, towards its weight."""
+        rate = _cast(rate, self.dtype)
+        return self.map_(ops.partial(self.move_one, rate), self.averages, self.weights)
+
+    def move_one(self, rate, average, weight):
+        apart = self.sub(_cast(weight, self.dtype), average)
+        return self.store(average, self.add(average, self.mul(rate, apart)))
 
 
 class JudgeGradients(nn.Cell):

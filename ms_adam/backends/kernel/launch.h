@@ -18,7 +18,7 @@
 //                                              int32 or int64; one axis, or none if it is dense
 //   weights                                    one for each weight
 //   parameters                                 one for each master weight
-//   moment1, moment2, vhat (AMSGrad)           one for each weight that is updated here, of that
+//   moment1, moment2, vhat (AMSGrad), ema      one for each weight that is updated here, of that
 //                                              size; or the flat buffers
 // Output: int32, 1 if the step was made and 0 if it was skipped.
 #pragma once
@@ -167,8 +167,10 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     task.parameter = parameter.data;
 
     const Kind stored = moment_kind(weight.kind), computed = computed_kind(weight.kind);
-    char** const pointers[] = {&task.moment1, &task.moment2, &task.vhat};
-    for (int k = 0; k < method.moments && owns; ++k) {
+    std::vector<char**> pointers = {&task.moment1, &task.moment2, &task.vhat};
+    pointers.resize(method.moments);
+    if (formula.ema_decay >= 0) pointers.push_back(&task.ema);
+    for (size_t k = 0; k < pointers.size() && owns; ++k) {
       const Tensor* const moments = &tensors.moments[k * tensors.stride];
       if (!find_moment(moments, nth, head.plan.buffers, layout, stored, *pointers[k]))
         return unfit_state;
@@ -178,6 +180,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
 
     task.update = method.update_of(weight.kind, parameter.kind, gradient.kind);
     if (!task.update) return unfit_gradient;
+    task.average = average_of(weight.kind, parameter.kind);
     task.sum_gradient = sum_of<false>(gradient.kind);
     task.sum_weight = sum_weight_of(weight.kind, parameter.kind);
     task.squares = sum_of<true>(gradient.kind);
@@ -217,7 +220,8 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   const Formula& formula = head.formula();
   const Method method = method_for(formula);
   Tensors tensors;
-  if (const int failure = read_tensors(inputs, head, method.moments, tensors)) return failure;
+  const int moments = method.moments + (formula.ema_decay >= 0);
+  if (const int failure = read_tensors(inputs, head, moments, tensors)) return failure;
 
   static thread_local Tasks tasks;  // keeps its memory: the system is slow to give new memory
   tasks.clear();

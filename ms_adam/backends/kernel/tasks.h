@@ -26,11 +26,12 @@ struct Task {
   int64_t own_begin = 0, own_end = 0;       // the elements to update; only these have moments
   bool centralized = false;                 // the gradient of a row loses its mean
   bool lazy = false;                        // a row without a gradient is skipped
+  bool skipped = false;                     // such a row: only its average moves
   bool l2 = false, decoupled_decay = false;  // how weight decay acts
   char *gradient = nullptr, *weight = nullptr;
   char* parameter = nullptr;  // holds the weight's rounding if the weight is a master
-  char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr;
-  Update update = nullptr;
+  char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr, *ema = nullptr;
+  Update update = nullptr, average = nullptr;
   Sum sum_gradient = nullptr, squares = nullptr;
   SumOfWeight sum_weight = nullptr;
   Holds is_zero = nullptr, is_finite = nullptr;
