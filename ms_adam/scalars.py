@@ -180,6 +180,41 @@ class BiasCorrection(nn.Cell):
         return factor, epsilon
 
 
+class AverageRates(nn.Cell):
+    """How far the averages of the weights move in a step; with d the formula's `ema_decay`.
+
+    Section 7.2 of Kingma & Ba 2015 averages a <- d a + (1 - d) w from 0 on, and divides by 1 - d^t
+    what it uses. That quotient is kept here: it moves by (1 - d) / (1 - d^t), at first by 1. With
+    ema_debias=False averages begin at the weights before the first update, and move by 1 - d.
+
+    Args:
+        formula: a `Formula`.
+        dtype: in which the rates are computed.
+
+    Inputs:
+        t: the number of this update, 1 for the first; of `dtype` and shape ().
+
+    Outputs:
+        Two tensors of `dtype` and shape (): the rates before and after the update of the weights;
+        () if there are no averages.
+    """
+
+    def __init__(self, formula, dtype):
+        super().__init__(auto_prefix=False)
+        self.decay, self.debias, self.dtype = formula.ema_decay, formula.ema_debias, dtype
+        if self.decay is not None:
+            self.half_log_decay = Tensor(half_log(self.decay), dtype)
+            self.rate = Tensor(1.0 - self.decay, dtype)
+            self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
+
+    def construct(self, t):
+        if self.decay is None:
+            return ()
+        if self.debias:
+            return self.zero, self.rate / correction(t, self.half_log_decay, self.one)
+        return _cast(_equal(t, self.one), self.dtype), self.rate
+
+
 def correction(t, half_log_beta, one):
     """Returns 1 - beta^t without cancellation: -expm1(2x) = -2 tanh(x) / (1 - tanh(x)).
 

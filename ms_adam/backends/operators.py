@@ -18,7 +18,7 @@ from mindspore.ops import operations as P
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.compat import InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
-from ms_adam.scalars import StepScalars, UpdateCount, correction, half_log, scalar_dtype
+from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import WeightKind, compute_dtype
 
@@ -94,8 +94,8 @@ class OperatorBackend(nn.Cell):
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
         self.skips, self.one = execution.skips, Tensor([1], ms.int32)
         self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
-        self.lazy, self.averages = formula.lazy, formula.ema_decay is not None
-        self.average = Averages(formula, execution, state, dtype) if self.averages else None
+        self.lazy = formula.lazy
+        self.average_rates = AverageRates(formula, dtype)
         self.weights = weights
         self.map_ = ops.HyperMap()
         self.masters = Masters(parameters, weights, device_target)
@@ -115,12 +115,9 @@ class OperatorBackend(nn.Cell):
         t = self.count(global_step)
         of_groups = self.scalars(t, learning_rates, weight_decays)
         self.masters.follow()
-        if self.averages:
-            self.average.begin(t)
+        average_rates = self.average_rates(t)
         for batch in self.batches:
-            batch(of_groups, gradient_scale, gradients, gradient_dtype, indices)
-        if self.averages:
-            self.average.move(t)
+            batch(of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices)
         self.masters.round()
         return ops.depend(made, t)  # a rank without weights has no other use of t: it must count
 
@@ -169,25 +166,39 @@ class Batch(nn.Cell):
         self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
+        self.averages = formula.ema_decay is not None
+        self.begins = self.averages and not formula.ema_debias
+        if self.averages:
+            self.average = Averages(_take(state.moments["ema"], members), execution.on_host)
         self.map_ = ops.HyperMap()
         self.densified = when_known(self.step_densified, *("Tensor",) * 10)
 
-    def construct(self, of_groups, gradient_scale, gradients, gradient_dtype, indices):
+    def construct(
+        self, of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices
+    ):
         scalars = self.own_scalars(of_groups, gradient_scale)
+        if not self.averages:
+            return self.step(scalars, gradients, gradient_dtype, indices)
+        starts = self.average.averages
+        if self.begins:
+            starts = self.average(average_rates[0], starts, self.weights)
+        weights = self.step(scalars, gradients, gradient_dtype, indices)
+        return self.average.set(self.average(average_rates[1], starts, weights))
+
+    def step(self, scalars, gradients, gradient_dtype, indices):
+        """Makes the steps of all weights; returns their new values."""
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
             # One by one: of a tuple, an overloaded function is given zeros (MindSpore 2.10).
             s1, s2, s3, s4, s5 = scalars
             step = ops.partial(self.densified, s1, s2, s3, s4, s5)
-            self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
-            return True
+            return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         if self.changed or gradient_dtype != self.dtype:
             prepare = ops.partial(self.prepare, scalars)
             gradients = self.map_(prepare, self.weights, gradients)
         step = ops.partial(self.update, scalars)
-        self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
-        return True
+        return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
 
     def own_scalars(self, of_groups, gradient_scale):
         """Returns the scalars of this batch, in the dtype of the step and of shape ().
@@ -209,7 +220,7 @@ class Batch(nn.Cell):
         )
 
     def step_densified(self, s1, s2, s3, s4, s5, weight, moment1, moment2, vhat, gradient):
-        """Makes a step of a weight with a gradient that has become dense."""
+        """Makes a step of a weight with a gradient that has become dense; returns the weight."""
         scalars = (s1, s2, s3, s4, s5)
         gradient = self.prepare(scalars, weight, gradient)
         return self.update(scalars, weight, moment1, moment2, vhat, gradient)
@@ -228,7 +239,7 @@ class Batch(nn.Cell):
         return gradient
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
-        """Makes one step of one weight.
+        """Makes one step of one weight; returns its new value.
 
         Args:
             scalars: see `own_scalars`.
@@ -282,68 +293,34 @@ class GradientScale(nn.Cell):
 
 
 class Averages(nn.Cell):
-    """The averages of the weights: section 7.2 of Kingma & Ba 2015, with decay rate d.
-
-    The paper averages a <- d a + (1 - d) w from 0 on, and divides by 1 - d^t what it uses. That
-    quotient is kept here: it moves by (1 - d) / (1 - d^t), at first by 1. With ema_debias=False
-    averages begin at the weights before the first update, and move by 1 - d.
+    """The averages of the weights of a batch; see `scalars.AverageRates`.
 
     Args:
-        formula: a `Formula`.
-        execution: an `Execution`.
-        state: a `State`.
-        dtype: in which the rate is computed.
+        averages: ParameterTuple.
+        on_host: as in `Execution`.
     """
 
-    def __init__(self, formula, execution, state, dtype):
+    def __init__(self, averages, on_host):
         super().__init__(auto_prefix=False)
-        self.debias, self.dtype = formula.ema_debias, dtype
-        self.half_log_decay = Tensor(half_log(formula.ema_decay), dtype)
-        self.step, self.one = Tensor(1.0 - formula.ema_decay, dtype), Tensor(1.0, dtype)
-        alike = {}
-        for weight, average in zip(state.weights, state.moments["ema"]):
-            if average is not None and weight.size > 0:
-                alike.setdefault(average.dtype, []).append((weight, average))
-        self.alike = nn.CellList(
-            [AveragesOfOneDtype(pairs, execution.on_host) for pairs in alike.values()],
-            auto_prefix=False,
-        )
-
-    def begin(self, t):
-        if not self.debias:
-            first = _cast(_equal(t, self.one), self.dtype)
-            for averages in self.alike:
-                averages.move(first)
-        return True
-
-    def move(self, t):
-        rate = self.step
-        if self.debias:
-            rate = rate / correction(t, self.half_log_decay, self.one)
-        for averages in self.alike:
-            averages.move(rate)
-        return True
-
-
-class AveragesOfOneDtype(nn.Cell):
-    """The averages that are kept in one dtype."""
-
-    def __init__(self, pairs, on_host):
-        super().__init__(auto_prefix=False)
-        weights, averages = zip(*pairs)
-        self.weights, self.averages = ParameterTuple(weights), ParameterTuple(averages)
-        self.dtype, self.map_ = averages[0].dtype, ops.HyperMap()
+        self.averages, self.dtype, self.map_ = averages, averages[0].dtype, ops.HyperMap()
         for name, operator in (("add", P.Add), ("sub", P.Sub), ("mul", P.Mul), ("store", P.Assign)):
             setattr(self, name, operator().set_device("CPU") if on_host else operator())
 
-    def move(self, rate):
-        """Moves each average by a rate, a scalar tensor from 0 to 1, towards its weight."""
-        rate = _cast(rate, self.dtype)
-        return self.map_(ops.partial(self.move_one, rate), self.averages, self.weights)
+    def construct(self, rate, starts, weights):
+        """Returns starts moved by a rate, a scalar tensor from 0 to 1, towards the weights.
 
-    def move_one(self, rate, average, weight):
-        apart = self.sub(_cast(weight, self.dtype), average)
-        return self.store(average, self.add(average, self.mul(rate, apart)))
+        Arguments are values, not Parameters that were assigned before: arithmetic on a float64
+        Parameter after an Assign in the same graph is done in float32 (MindSpore 2.10.0, CPU).
+        """
+        return self.map_(ops.partial(self.move, _cast(rate, self.dtype)), starts, weights)
+
+    def move(self, rate, start, weight):
+        apart = self.sub(_cast(weight, self.dtype), start)
+        return self.add(start, self.mul(rate, apart))
+
+    def set(self, values):
+        """Sets the averages."""
+        return self.map_(self.store, self.averages, values)
 
 
 class JudgeGradients(nn.Cell):
