@@ -18,23 +18,14 @@ NOT_MEASURED = "not measured"
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One judged claim.
+    """One judged claim."""
 
-    Attributes:
-        claim: One sentence.
-        status: `HELD`, `NOT_HELD`, `NOT_MEASURED`, or a study's own word.
-        measured: The number that decides, in words; a list if there are several tests.
-        limit: The value of `measured` at which the claim holds, in words.
-        why: The source of the limit.
-        test: How a claim without a single limit was tested.
-    """
-
-    claim: str
-    status: str
-    measured: Union[str, list[str]]
-    limit: Optional[str] = None
-    why: Optional[str] = None
-    test: Optional[str] = None
+    claim: str  # one sentence
+    status: str  # `HELD`, `NOT_HELD`, `NOT_MEASURED`, or a study's own word
+    measured: Union[str, list[str]]  # the number that decides, in words; a list of several tests
+    limit: Optional[str] = None  # the value of `measured` at which the claim holds, in words
+    why: Optional[str] = None  # the source of the limit
+    test: Optional[str] = None  # how a claim without a single limit was tested
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the attributes that are None."""
@@ -42,35 +33,21 @@ class Verdict:
 
 
 class Measured(NamedTuple):
-    """What a claim's measurement found.
+    """What a claim's measurement found; see `Verdict`."""
 
-    Attributes:
-        held: Whether the claim holds; None if the measurement cannot decide it.
-        measured: As in `Verdict`.
-        limit: As in `Verdict`.
-        why: Replaces the claim's own `why` if the measurement determines it.
-    """
-
-    held: Optional[bool]
+    held: Optional[bool]  # None if the measurement cannot decide it
     measured: str
     limit: str = ""
-    why: Optional[str] = None
+    why: Optional[str] = None  # replaces the claim's own, if the measurement determines it
 
 
 class Claim(NamedTuple):
-    """One row of a study's table of claims.
+    """One row of a study's table of claims."""
 
-    Attributes:
-        claim: One sentence.
-        why: The source of the limit.
-        needs: What is missing if `measure` returns None, such as "needs two seeds".
-        measure: Takes what the study found; returns None if the runs that it needs are missing.
-    """
-
-    claim: str
-    why: str
-    needs: str
-    measure: Callable[[Any], Optional[Measured]]
+    claim: str  # one sentence
+    why: str  # the source of the limit
+    needs: str  # what is missing if `measure` returns None, such as "needs two seeds"
+    measure: Callable[[Any], Optional[Measured]]  # of what the study found
 
 
 def judge(claims: Iterable[Claim], found: Any) -> list[Verdict]:

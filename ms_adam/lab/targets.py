@@ -43,13 +43,9 @@ def load_callable(name: str, folders=()) -> Callable:
         my_script:make_optimizer    module:function, or module:Class.method
         folder/script.py:make       file.py:function
 
-    Importing a module runs it.
-
-    Args:
-        name: As above.
-        folders: Modules are searched for in these folders, then in the working directory, then
-            where Python searches for modules. The folders stay on ``sys.path``, since a function
-            may import its neighbours when it is called.
+    Importing a module runs it. Modules are searched for in the folders, then in the working
+    directory, then where Python searches for them. The folders stay on ``sys.path``, since a
+    function may import its neighbours when it is called.
 
     Raises:
         UserError: The module or attribute is missing, or it cannot be called. The message
@@ -71,12 +67,12 @@ def load_callable(name: str, folders=()) -> Callable:
             )
         found = _module(first, name)
     for attribute in attributes:
-        if not colon and inspect.ismodule(found) and attribute not in vars(found):
-            submodule = f"{found.__name__}.{attribute}"
-            if _exists(submodule):
-                found = _module(submodule, name)
-                continue
-        found = _attribute(found, attribute, name)
+        submodule = f"{getattr(found, '__name__', '')}.{attribute}"
+        unseen = not colon and inspect.ismodule(found) and attribute not in vars(found)
+        if unseen and _exists(submodule):
+            found = _module(submodule, name)
+        else:
+            found = _attribute(found, attribute, name)
     if not callable(found):
         raise UserError(f"{name} is a {type(found).__name__}, not a class or function")
     return found
@@ -140,7 +136,7 @@ def _module(module_name, name):
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"'{name}': there is no module '{module_name}'") from error
         raise _import_error(module_name, error) from error
-    except Exception as error:  # the user's own code, which may raise anything
+    except Exception as error:  # of the user's own code, which may raise anything
         raise _import_error(module_name, error) from error
 
 
@@ -204,34 +200,22 @@ DEFAULTS = {
 
 
 class Target(NamedTuple):
-    """An optimizer that can be built.
+    """An optimizer that can be built."""
 
-    Attributes:
-        name: As the caller gave it.
-        factory: A class, a function, or any other callable that returns an optimizer.
-        parameters: The arguments of its signature without the one for the optimized parameters.
-        optimizes: The name of that one; None if it has none.
-        options: Arguments that the caller sets.
-        by_keyword: Whether the optimized parameters can be given by keyword.
-        assumed: Arguments that stand where neither signature nor caller gives a value.
-    """
-
-    name: str
-    factory: Callable[..., Any]
-    parameters: dict[str, inspect.Parameter]
-    optimizes: Optional[str]
-    options: dict[str, Any]
-    by_keyword: bool = True
-    assumed: dict[str, Any] = {}
+    name: str  # as the caller gave it
+    factory: Callable[..., Any]  # a class, or any other callable that returns an optimizer
+    parameters: dict[str, inspect.Parameter]  # its arguments, without the optimized parameters
+    optimizes: Optional[str]  # the name of that argument, if there is one
+    options: dict[str, Any]  # arguments that the caller sets
+    by_keyword: bool = True  # whether the optimized parameters can be given by keyword
+    assumed: dict[str, Any] = {}  # arguments to which neither signature nor caller gives a value
 
     def argument(self, role: str) -> Optional[str]:
         """The name of the argument with a role; None if there is none."""
         for name in ROLES[role]:
-            parameter = self.parameters.get(name)
             # A string there has another meaning: epsilon="hat" of reference.Adam.
-            if name in self.options or (
-                parameter is not None and not isinstance(parameter.default, str)
-            ):
+            known = name in self.parameters and not isinstance(self.parameters[name].default, str)
+            if known or name in self.options:
                 return name
         return None
 
@@ -264,9 +248,7 @@ class Target(NamedTuple):
     def make(self, parameters, **values: Any) -> Any:
         """The framework's own optimizer of a list of parameters.
 
-        Args:
-            parameters: The parameters to optimize.
-            **values: By role, or else by the argument's name; they go before `options`.
+        The values are named by role, or else by the argument's name; they go before `options`.
         """
         options = {**self.assumed, **self.options}
         if self.argument("betas") is not None:
@@ -288,12 +270,8 @@ class Target(NamedTuple):
     def build(self, parameters, **values: Any) -> Optimizer:
         """The optimizer of a list of parameters, behind the one interface of all frameworks.
 
-        Args:
-            parameters: Parameters of the framework; of `ms_adam.reference`, also arrays.
-            **values: As in `make`.
-
-        Raises:
-            UserError: The target returns something else.
+        They are parameters of the framework; of `ms_adam.reference`, also arrays. The values are as
+        in `make`. Raises UserError if the target returns no optimizer.
         """
         parameters = list(parameters)
         return wrap(self.make(parameters, **values), parameters, self)
@@ -302,10 +280,7 @@ class Target(NamedTuple):
         """The subclass of `Optimizer` that runs this target.
 
         A class of optimizers is recognised by its bases. Any other callable has to be called, with
-        the parameters that it expects.
-
-        Raises:
-            UserError: It returns no optimizer.
+        the parameters that it expects. Raises UserError if it returns no optimizer.
         """
         factory = self.factory
         if inspect.isclass(factory):
@@ -335,11 +310,8 @@ class Target(NamedTuple):
 
     def check_complete(self) -> None:
         """Raises UserError if an argument has no value."""
-        missing = [
-            name
-            for name, parameter in self.parameters.items()
-            if parameter.default is parameter.empty and name not in {*self.options, *self.assumed}
-        ]
+        needed = (n for n, p in self.parameters.items() if p.default is p.empty)
+        missing = [name for name in needed if name not in {*self.options, *self.assumed}]
         if missing:
             raise UserError(
                 f"{self.name} needs {', '.join(missing)}: add "
@@ -356,37 +328,27 @@ class Target(NamedTuple):
         return self.name + (f"({options})" if options else "")
 
 
-def find(name: str, options=None, folders=()) -> Target:
-    """The target of a name, as `load_callable` takes it.
+_OPEN = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 
-    Raises:
-        UserError: The name is unknown, or the target does not take the options.
-    """
+
+def find(name: str, options=None, folders=()) -> Target:
+    """The target of a name, with the errors of `load_callable` and `describe`."""
     return describe(name, load_callable(name, folders), options)
 
 
 def describe(name: str, factory: Callable, options=None) -> Target:
-    """The `Target` of a class or function that is at hand.
-
-    Raises:
-        UserError: An option is not one of its arguments; the message suggests similar ones.
-    """
+    """The `Target` of a class or function; raises UserError if it lacks one of the options."""
     options = dict(options or {})
-    everything = _signature(factory).parameters.values()
-    any_option = any(parameter.kind is parameter.VAR_KEYWORD for parameter in everything)
-    any_position = [
-        parameter for parameter in everything if parameter.kind is parameter.VAR_POSITIONAL
-    ]
-    parameters = {
-        parameter.name: parameter
-        for parameter in everything
-        if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
+    everything = _signature(factory).parameters
+    open_names = {it.kind: name for name, it in everything.items() if it.kind in _OPEN}
+    any_option = inspect.Parameter.VAR_KEYWORD in open_names
+    parameters = {name: it for name, it in everything.items() if it.kind not in _OPEN}
     optimizes, by_keyword = _optimized(list(parameters.values())), True
     if optimizes is not None:
         by_keyword = parameters.pop(optimizes).kind is not inspect.Parameter.POSITIONAL_ONLY
-    elif any_position and not parameters:  # as a function that hands on *args and **kwargs
-        optimizes, by_keyword = any_position[0].name, False
+    elif not parameters:  # as a function that hands on *args and **kwargs
+        optimizes = open_names.get(inspect.Parameter.VAR_POSITIONAL)
+        by_keyword = optimizes is None
     for key in options:
         if key == optimizes:
             raise UserError(f"{name}: '{key}' is the optimized parameters; it cannot be set")
@@ -407,8 +369,8 @@ def _optimized(parameters):
     for name in ("params", "parameters"):
         if name in names:
             return name
-    known = {word for words in ROLES.values() for word in words}
-    if parameters and parameters[0].default is parameters[0].empty and names[0] not in known:
+    numbers = {word for words in ROLES.values() for word in words}
+    if parameters and parameters[0].default is parameters[0].empty and names[0] not in numbers:
         return names[0]
     return None
 
@@ -429,11 +391,11 @@ def _signature(factory):
 
 
 def _stand_in(signature):
-    def function():
-        """Has a signature, and is never called."""
+    def never_called():
+        pass
 
-    function.__signature__ = signature
-    return function
+    never_called.__signature__ = signature
+    return never_called
 
 
 def _of_class(factory):
@@ -451,8 +413,7 @@ def _of_class(factory):
 
 def _is_open(parameters):
     """Whether parameters are *args and **kwargs only, or none."""
-    open_kinds = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
-    return {parameter.kind for parameter in parameters} <= open_kinds
+    return {parameter.kind for parameter in parameters} <= _OPEN
 
 
 def _unwrapped(init):
@@ -499,26 +460,22 @@ STATE = {
 
 
 class Optimizer:
-    """An optimizer and the parameters that it updates.
+    """An optimizer of a framework, and the parameters that it updates."""
 
-    Attributes:
-        optimizer: The framework's own object.
-        parameters: Its parameters, in its own order, which is that of gradients and state.
-        backend: The backend that runs, if there are several.
-    """
-
-    name = ""
+    name = ""  # of the framework
 
     def __init__(self, optimizer, parameters):
-        self.optimizer, self.parameters = optimizer, list(parameters)
-        self.backend = getattr(optimizer, "backend", None)
+        self.optimizer = optimizer  # the framework's own object
+        self.parameters = list(parameters)  # in the optimizer's order, as gradients and state
+        self.backend = getattr(optimizer, "backend", None)  # the one that runs, of several
+
+    @staticmethod
+    def classes() -> tuple:
+        """The classes of the framework's optimizers."""
+        return ()
 
     def step(self, gradients) -> None:
-        """Makes one step.
-
-        Args:
-            gradients: Arrays, one for each parameter; they are rounded to the parameters' dtypes.
-        """
+        """Makes one step; gradients are arrays, which are rounded to the parameters' dtypes."""
         raise NotImplementedError
 
     def weights(self) -> list:
@@ -730,16 +687,11 @@ class NumpyOptimizer(Optimizer):
         undecayed = optimizer
         if getattr(optimizer, "weight_decay", 0.0) and dataclasses.is_dataclass(optimizer):
             undecayed = dataclasses.replace(optimizer, weight_decay=0.0)
-        self._methods = []
-        for parameter in self.parameters:
-            name = getattr(parameter, "name", "")
-            self._methods.append(undecayed if "beta" in name or "gamma" in name else optimizer)
+        names = (getattr(parameter, "name", "") for parameter in self.parameters)
+        bare = ("beta" in name or "gamma" in name for name in names)
+        self._methods = [undecayed if each else optimizer for each in bare]
         self._weights = [np.array(to_numpy(p), np.float64) for p in self.parameters]
         self._states = [m.init(w) for m, w in zip(self._methods, self._weights)]
-
-    @staticmethod
-    def classes() -> tuple:
-        return ()
 
     @staticmethod
     def runs(made: Any) -> bool:
@@ -776,7 +728,7 @@ class NumpyOptimizer(Optimizer):
         return None if any(array is None for array in found) else found
 
     def settings(self) -> tuple:
-        """Learning rates and weight decays of the coming step, a list of each by parameter."""
+        """As those of `MindSporeOptimizer`."""
         decays = [float(getattr(method, "weight_decay", 0.0)) for method in self._methods]
         return [self._rate()] * len(decays), decays
 
@@ -800,11 +752,7 @@ _FRAMEWORKS = (MindSporeOptimizer, TorchOptimizer, NumpyOptimizer)
 
 
 def wrap(made: Any, parameters=(), name: Any = "it") -> Optimizer:
-    """The `Optimizer` around an optimizer that is at hand.
-
-    Raises:
-        UserError: It is no optimizer.
-    """
+    """The `Optimizer` around an optimizer that is at hand; raises UserError if it is none."""
     for framework in _FRAMEWORKS:
         if framework.runs(made):
             return framework(made, parameters)
@@ -874,15 +822,10 @@ def _number(value):
 
 
 def _numbers(values):
-    return {
-        key: float(value)
-        for key, value in values.items()
-        if isinstance(value, Real) and not isinstance(value, bool)
-    }
+    real = {k: v for k, v in values.items() if isinstance(v, Real) and not isinstance(v, bool)}
+    return {key: float(value) for key, value in real.items()}
 
 
 def _of_each(value, count):
     """One number for each parameter, from one for all or a sequence."""
-    if isinstance(value, (tuple, list)):
-        return [_number(entry) for entry in value]
-    return [_number(value)] * count
+    return list(map(_number, value if isinstance(value, (tuple, list)) else [value] * count))

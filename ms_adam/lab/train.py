@@ -74,21 +74,13 @@ class TrainStep(nn.Cell):
 
 
 class Step(NamedTuple):
-    """One finished step, as observers see it.
+    """One finished step, as observers see it."""
 
-    Attributes:
-        number: From 1.
-        batch: The NumPy arrays that the step was given.
-        loss: Before the update, a NumPy scalar.
-        gradients: Tensors, or None if the step does not return them.
-        seconds: From the call until the loss was there.
-    """
-
-    number: int
-    batch: Sequence[np.ndarray]
-    loss: np.floating
-    gradients: Optional[Sequence[Tensor]]
-    seconds: float
+    number: int  # from 1
+    batch: Sequence[np.ndarray]  # what the step was given
+    loss: np.floating  # before the update
+    gradients: Optional[Sequence[Tensor]]  # None if the step does not return them
+    seconds: float  # from the call until the loss was there
 
 
 Observer = Callable[[Step], None]

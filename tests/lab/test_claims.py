@@ -11,35 +11,23 @@ def test_short_numbers():
 
 
 @pytest.mark.parametrize(
-    "measured, status",
+    "measured, verdict",
     [
-        (Measured(True, "1", "at most 2"), "held"),
-        (Measured(False, "3", "at most 2"), "not held"),
-        (Measured(None, "nan", "at most 2"), "not measured"),
+        (Measured(True, "1", "at most 2"), ("held", "1", "at most 2", "Because.")),
+        (Measured(False, "3", "at most 2"), ("not held", "3", "at most 2", "Because.")),
+        (Measured(None, "nan", "at most 2"), ("not measured", "nan", "at most 2", "Because.")),
+        (None, ("not measured", "two runs", "", "Because.")),  # without the runs that it needs
+        (Measured(True, "1", "", "So."), ("held", "1", "", "So.")),  # with a reason of its own
     ],
 )
-def test_a_measurement_decides(measured, status):
-    (verdict,) = judge([Claim("It is.", "Because.", "two runs", lambda found: measured)], None)
-    assert verdict == Verdict("It is.", status, measured.measured, "at most 2", "Because.")
-
-
-def test_a_claim_without_its_runs_is_not_measured():
-    (verdict,) = judge([Claim("It is.", "Because.", "two runs", lambda found: found)], None)
-    assert verdict == Verdict("It is.", "not measured", "two runs", "", "Because.")
-
-
-def test_a_measurement_can_replace_the_reason():
-    rows = [Claim("It is.", "Because.", "", lambda found: Measured(True, "1", "", found))]
-    assert judge(rows, "So.")[0].why == "So."
+def test_a_measurement_decides(measured, verdict):
+    claim = Claim("It is.", "Because.", "two runs", lambda found: found)
+    assert judge([claim], measured) == [Verdict("It is.", *verdict)]
 
 
 def test_only_attributes_that_a_verdict_has_are_written():
-    assert Verdict("It is.", "reproduced", ["1"], test="t").as_dict() == {
-        "claim": "It is.",
-        "status": "reproduced",
-        "measured": ["1"],
-        "test": "t",
-    }
+    written = {"claim": "It is.", "status": "reproduced", "measured": ["1"], "test": "t"}
+    assert Verdict("It is.", "reproduced", ["1"], test="t").as_dict() == written
 
 
 def test_a_figure_that_is_not_reproduced_fails_nothing():

@@ -1,5 +1,7 @@
 """Observers of a training; above all, that a shadow tells Algorithm 1 from its neighbours."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -108,18 +110,10 @@ def test_a_digest_is_of_bits():
 
 
 def test_checkpoints_come_every_few_steps_and_at_the_end_after_the_logs():
-    made = []
-
-    class Files:
-        def save(self, *given):
-            made.append(given)
-
-    class Log:
-        def sync(self):
-            made.append("synced")
-
-    state = {"w": 1}
-    save = SaveCheckpoints(Files(), 3, 7, lambda: state, {"mode": "graph"}, [Log()])
+    made, state = [], {"w": 1}
+    files = SimpleNamespace(save=lambda *given: made.append(given))
+    log = SimpleNamespace(sync=lambda: made.append("synced"))
+    save = SaveCheckpoints(files, 3, 7, lambda: state, {"mode": "graph"}, [log])
     for number in range(1, 8):
         save(step(number))
     saved = [(number, state, {"mode": "graph"}) for number in (3, 6, 7)]

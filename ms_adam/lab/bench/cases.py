@@ -10,17 +10,11 @@ from ms_adam.lab.errors import UserError
 
 
 class Case(NamedTuple):
-    """A list of parameters.
-
-    Attributes:
-        name: Of the case.
-        shapes: Of the parameters, in the order of the model.
-        rows: Number of rows of each parameter with a gradient; 0: the gradient is dense.
-    """
+    """A list of parameters."""
 
     name: str
-    shapes: tuple[tuple[int, ...], ...]
-    rows: int = 0
+    shapes: tuple[tuple[int, ...], ...]  # in the order of the model
+    rows: int = 0  # of each parameter, that have a gradient; 0: the gradient is dense
 
     @property
     def elements(self) -> int:
@@ -83,11 +77,7 @@ BY_SIZE = tuple(uniform(100, size) for size in (10, 1_000, 10_000, 100_000, 300_
 
 
 def find(name: str) -> Case:
-    """A case of `CASES`, or one named COUNTxSIZE.
-
-    Raises:
-        UserError: If there is none of this name.
-    """
+    """A case of `CASES`, or one named COUNTxSIZE; raises UserError if there is none."""
     for case in (*CASES.values(), *EAGER):
         if case.name.lower() == name.lower():
             return case

@@ -19,31 +19,17 @@ _RARE = 500  # parameters, with more of which a contender of many operators comp
 
 
 class Contender(NamedTuple):
-    """One contender.
-
-    Attributes:
-        target: The optimizer's name.
-        options: Its arguments.
-        dtype: Of parameters and gradients.
-        most_parameters: With more of them it compiles for minutes, and runs only on request.
-        rows: Whether it can take gradients of some rows, and is lazy then.
-        way: "compiled"; called from Python in "graph" or "pynative" mode; "torch"; or "memory".
-    """
+    """One contender."""
 
     target: str = "ms_adam.Adam"
     options: dict[str, Any] = {}
-    dtype: str = "float32"
-    most_parameters: int = 10_000
-    rows: bool = False
-    way: str = "compiled"
+    dtype: str = "float32"  # of parameters and gradients
+    most_parameters: int = 10_000  # with more it compiles for minutes, and runs only on request
+    rows: bool = False  # whether it can take gradients of some rows, and is lazy then
+    way: str = "compiled"  # or called from Python, "graph" or "pynative"; or "torch", "memory"
 
     def build(self, case: Case) -> Any:
-        """Builds it for a case, in its process.
-
-        Returns:
-            An object with `step`; `empty_step`, which costs the call; `state_bytes`; `state_on`,
-            the device whose memory they take; and `device_target`.
-        """
+        """Builds it for a case, in its process: a `Timed`."""
         if self.way == "memory":
             return MemoryLimit(case)
         target = find(self.target, self.options)
@@ -64,14 +50,17 @@ class Contender(NamedTuple):
         return form(build, case, self.dtype)
 
 
-class _OnCpu:
-    device_target = state_on = "CPU"
+class Timed:
+    """A step to be timed. A subclass has `step` and `state_bytes`."""
+
+    device_target = "CPU"
+    state_on = "CPU"  # the device whose memory the state takes
 
     def empty_step(self) -> None:
-        pass
+        """Costs the call of a step."""
 
 
-class TorchStep(_OnCpu):
+class TorchStep(Timed):
     """A step of torch.optim.Adam(fused=True)."""
 
     def __init__(self, build, case: Case):
@@ -85,7 +74,7 @@ class TorchStep(_OnCpu):
         self.step, self.state_bytes = optimizer.optimizer.step, optimizer.state_bytes
 
 
-class MemoryLimit(_OnCpu):
+class MemoryLimit(Timed):
     """A loop with Adam's traffic and without its arithmetic, over one array for each stream."""
 
     def __init__(self, case: Case):
@@ -108,10 +97,8 @@ def values(case: Case) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weights and gradients of normal distribution, of a size that keeps clear of subnormals."""
     rng = np.random.default_rng(0)
     for shape in case.shapes:
-        yield (
-            rng.standard_normal(shape, np.float32),
-            0.01 * rng.standard_normal(shape, np.float32),
-        )
+        weight, gradient = (rng.standard_normal(shape, np.float32) for _ in range(2))
+        yield weight, 0.01 * gradient
 
 
 NN_ADAM, LIMIT, TORCH = "nn.Adam", "memory limit", "torch fused"
@@ -170,18 +157,15 @@ def check_names(names: Iterable[str]) -> list[str]:
 def line_up(
     case: Case, names: Iterable[str], everything: bool = False, memory: Optional[float] = None
 ) -> tuple[tuple[str, ...], list[str]]:
-    """The contenders that can take part in a case, all at once.
+    """The contenders that can take part in a case, all at once, and why others cannot.
 
     Args:
         case: The case.
         names: Of contenders, the important ones first.
         everything: Also those that compile for minutes.
         memory: Free bytes; those of this machine if None.
-
-    Returns:
-        Their names, and a list of reasons why others cannot.
     """
-    memory = _free_memory() if memory is None else memory
+    memory = memory_of("/proc/meminfo", "MemAvailable") if memory is None else memory
     chosen, reasons = [], []
     for name in names:
         contender = CONTENDERS[name]
@@ -193,16 +177,16 @@ def line_up(
         elif len(case.shapes) > contender.most_parameters and not everything:
             reasons.append(f"{name}, {case.name}: compiles for minutes (--all has it run)")
         elif memory_left < 0:
-            reasons.append(
-                f"{name}, {case.name}: memory is too small for all at once (--contender chooses)"
-            )
+            why = "memory is too small for all at once (--contender chooses)"
+            reasons.append(f"{name}, {case.name}: {why}")
         else:
             chosen.append(name)
     return tuple(chosen), reasons
 
 
-def _free_memory() -> int:
-    for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("MemAvailable"):
+def memory_of(file: str, field: str) -> int:
+    """A figure of a file in /proc, in bytes."""
+    for line in Path(file).read_text(encoding="utf-8").splitlines():
+        if line.startswith(field):
             return 1024 * int(line.split()[1])
-    raise OSError("/proc/meminfo has no MemAvailable")
+    raise OSError(f"{file} has no {field}")

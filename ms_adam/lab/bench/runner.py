@@ -56,7 +56,7 @@ class Lane(contextlib.ExitStack):
 def bench(
     cases: Iterable[tuple[Case, tuple[str, ...]]], rounds: int, passes: int, progress: Progress
 ) -> dict:
-    """Times contenders in cases.
+    """Times contenders in cases; returns the content of `bench.json`.
 
     All contenders of a case are alive at once and take turns, in an order that is reversed from
     round to round; between rounds the machine may change, within one it hardly does. Then all
@@ -68,9 +68,6 @@ def bench(
         rounds: Turns of each contender in a pass.
         passes: How often all cases come.
         progress: Called while it goes on.
-
-    Returns:
-        The content of `bench.json`.
 
     Raises:
         UserError: A contender cannot be built.
@@ -142,10 +139,7 @@ def ratio(
     """The time of a contender over that of another one in the same case.
 
     Steps are compared round by round, and the median of these ratios is given: a machine that is
-    slow for some seconds slows both.
-
-    Returns:
-        The ratio; None if one of the two did not take part.
+    slow for some seconds slows both. None if one of the two did not take part.
     """
     found = {row["contender"]: row for row in results if row["case"] == case}
     if contender not in found or to not in found:

@@ -5,18 +5,6 @@ from __future__ import annotations
 from ms_adam.lab.bench import contenders as of
 from ms_adam.lab.bench.runner import ratio
 
-COLUMNS = (
-    "contender",
-    "ms",
-    "10-90%",
-    "/ nn.Adam",
-    "/ limit",
-    "compile s",
-    "peak B",
-    "state B",
-    "on",
-    "drift",
-)
 LEGEND = (
     "ms: median step, and from where to where 10-90% of the steps are. / nn.Adam, / limit: step "
     "for step in the same rounds. peak B, state B: memory that building, compiling and stepping "
@@ -44,24 +32,26 @@ RATIOS = (
 )
 
 
+# Title: what a row of `bench.json` has there; some need all rows.
+_COLUMNS = {
+    "contender": lambda row, _: row["contender"],
+    "ms": lambda row, _: f"{row['step_ms']:.3g}",
+    "10-90%": lambda row, _: f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
+    "/ nn.Adam": lambda row, rows: _figure(ratio(rows, row["case"], row["contender"], of.NN_ADAM)),
+    "/ limit": lambda row, rows: _figure(ratio(rows, row["case"], row["contender"], of.LIMIT)),
+    "compile s": lambda row, _: f"{row['compile_s']:.2f}",
+    "peak B": lambda row, _: f"{row['peak_bytes'] / row['elements']:.1f}",
+    "state B": lambda row, _: f"{row['state_bytes'] / row['elements']:.1f}",
+    "on": lambda row, _: row["state_on"],
+    "drift": lambda row, _: f"{row['drift']:.2f}",
+}
+COLUMNS = tuple(_COLUMNS)
+
+
 def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
     """One row of `COLUMNS` for each contender of a case, the quickest first."""
     rows = sorted((row for row in results if row["case"] == case), key=lambda row: row["step_ms"])
-    return [
-        (
-            row["contender"],
-            f"{row['step_ms']:.3g}",
-            f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
-            _figure(ratio(results, case, row["contender"], of.NN_ADAM)),
-            _figure(ratio(results, case, row["contender"], of.LIMIT)),
-            f"{row['compile_s']:.2f}",
-            f"{row['peak_bytes'] / row['elements']:.1f}",
-            f"{row['state_bytes'] / row['elements']:.1f}",
-            row["state_on"],
-            f"{row['drift']:.2f}",
-        )
-        for row in rows
-    ]
+    return [tuple(cell(row, results) for cell in _COLUMNS.values()) for row in rows]
 
 
 def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -75,14 +65,8 @@ def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
     return cases, rows
 
 
-def markdown(header, rows) -> str:
-    """A table for README."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _figure(value) -> str:
     # A step of a few elements can be lost in what a call costs, and come out negative.
-    return (
-        "" if value is None or value <= 0.0 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
-    )
+    if value is None or value <= 0.0:
+        return ""
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Callable
 
 from ms_adam.lab.bench.cases import Case
-from ms_adam.lab.bench.contenders import CONTENDERS
+from ms_adam.lab.bench.contenders import CONTENDERS, memory_of
 from ms_adam.lab.run.worker import Events
 
 
@@ -28,7 +28,7 @@ def work(job: dict, events: Events) -> None:
     requests = events.requests()
     shapes, rows = next(requests)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins at VmRSS
-    before = _memory("VmRSS")
+    before = memory_of("/proc/self/status", "VmRSS")
     built = contender.build(Case("", tuple(map(tuple, shapes)), rows))
     compile_s = _seconds(built.step)
     built.empty_step()
@@ -39,7 +39,7 @@ def work(job: dict, events: Events) -> None:
         state_bytes=built.state_bytes(),
         state_on=built.state_on,
         device_target=built.device_target,
-        peak_bytes=_memory("VmHWM") - before,
+        peak_bytes=memory_of("/proc/self/status", "VmHWM") - before,
     )
     for steps in requests:
         milliseconds = [1e3 * _seconds(built.step) for _ in range(steps)]
@@ -51,11 +51,3 @@ def _seconds(step: Callable[[], None]) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
-
-
-def _memory(field: str) -> int:
-    """A figure of this process's memory, in bytes."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(field):
-            return 1024 * int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {field}")

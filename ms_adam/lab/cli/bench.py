@@ -112,6 +112,7 @@ def _bar(console: Console) -> Progress:
 
 def _show(results: list[dict], chosen: list, markdown: bool) -> None:
     from ms_adam.lab.bench import tables
+    from ms_adam.lab.run.results import markdown as markdown_table
 
     console = Console(width=max(Console().width, 100))
     for one in chosen:
@@ -124,6 +125,6 @@ def _show(results: list[dict], chosen: list, markdown: bool) -> None:
     names = {one.name for one in chosen}
     header, rows = tables.ratio_rows([row for row in results if row["case"] in names])
     if markdown:
-        print(tables.markdown(["", *header], rows))
+        print(markdown_table(["", *header], rows))
     else:
         console.print(table(["ratio", *header], rows))

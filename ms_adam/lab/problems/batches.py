@@ -26,18 +26,11 @@ class Batches:
     """
 
     def __init__(
-        self,
-        arrays: Sequence[np.ndarray],
-        batch_size: int,
-        seed: int,
-        *,
-        independent: bool = False,
-        keep_last: bool = False,
+        self, arrays: Sequence, batch_size: int, seed: int, *, independent=False, keep_last=False
     ):
-        self._arrays, self._batch_size, self._seed = arrays, batch_size, seed
-        self._independent = independent
-        examples = len(arrays[0])
-        end = examples if keep_last else examples - batch_size + 1
+        self._arrays = arrays
+        self._batch_size, self._seed, self._independent = batch_size, seed, independent
+        end = len(arrays[0]) + 1 - (1 if keep_last else batch_size)
         self._starts = range(0, end, batch_size)
 
     @property
@@ -59,11 +52,10 @@ class Batches:
             skip = 0
 
     def _orders(self, first: int) -> Iterator[np.ndarray]:
-        examples = len(self._arrays[0])
         random = np.random.default_rng([self._seed, 1])
         for epoch in itertools.count(first if self._independent else 0):
             if self._independent:
                 random = np.random.default_rng([self._seed, 1, epoch])
-            order = random.permutation(examples)
+            order = random.permutation(len(self._arrays[0]))
             if epoch >= first:
                 yield order

@@ -19,19 +19,12 @@ _DIFFERENCE_STEP = 2.0**-18
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """A function of two real variables.
+    """A function of two real variables."""
 
-    Attributes:
-        formula: f(x, y) as a person writes it; matplotlib's mathtext.
-        value: f(x, y) of two numbers or arrays of one shape.
-        slopes: (df/dx, df/dy) of the same; None: `gradient` takes central differences.
-        minima: Where f has its least value on the whole plane; empty if it has none, or if none
-            is known.
-    """
-
-    formula: str
-    value: Callable
-    slopes: Optional[Callable] = None
+    formula: str  # f(x, y) as a person writes it; matplotlib's mathtext
+    value: Callable  # f(x, y) of two numbers or arrays of one shape
+    slopes: Optional[Callable] = None  # (df/dx, df/dy); None: `gradient` takes central differences
+    # Where f has its least value on the plane; empty if it has none, or if none is known.
     minima: tuple[tuple[float, float], ...] = ()
 
     def gradient(self, x, y) -> np.ndarray:
@@ -47,13 +40,9 @@ class Function:
         dy = _DIFFERENCE_STEP * np.maximum(1.0, np.abs(y))
         # the distance of the two points as they are in float64, not 2 dx as it was meant
         right, left, above, below = x + dx, x - dx, y + dy, y - dy
-        return np.array(
-            [
-                (self.value(right, y) - self.value(left, y)) / (right - left),
-                (self.value(x, above) - self.value(x, below)) / (above - below),
-            ],
-            dtype=np.float64,
-        )
+        along_x = (self.value(right, y) - self.value(left, y)) / (right - left)
+        along_y = (self.value(x, above) - self.value(x, below)) / (above - below)
+        return np.array([along_x, along_y], dtype=np.float64)
 
     @property
     def least(self) -> Optional[float]:

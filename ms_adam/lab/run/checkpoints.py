@@ -20,7 +20,6 @@ from ms_adam.checkpoint import crc, read
 from ms_adam.lab.errors import ExperimentError
 
 _NAME = re.compile(r"^step-(\d{8,})\.ckpt$")
-_UNFINISHED = "unfinished"
 _DESCRIPTION = "training_run"  # an entry: JSON as uint8, which every version of MindSpore keeps
 
 
@@ -61,7 +60,7 @@ class CheckpointFiles:
         entries = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
         text = np.frombuffer(json.dumps(description).encode(), np.uint8).copy()
         entries.append({"name": _DESCRIPTION, "data": mindspore.Tensor(text)})
-        unfinished = self.folder / f"{_UNFINISHED}.ckpt"
+        unfinished = self.folder / "unfinished.ckpt"
         mindspore.save_checkpoint(entries, str(unfinished), crc_check=True)
         _to_disk(unfinished)
         path = self.folder / f"step-{step:08d}.ckpt"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +15,6 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from ms_adam.lab.errors import ExperimentError
 
 Mode = Literal["graph", "pynative"]
-
-_ANY = "*"  # in a path of keys: any name of a mapping, any place in a list
 
 
 class ConfigError(ExperimentError):
@@ -72,12 +70,9 @@ class Section(pydantic.BaseModel):
 
 
 class StudyConfig(Section):
-    """The outermost section of a config that ``ms-adam reproduce`` takes.
+    """The outermost section of a config of `reproduce`, which names its study.
 
-    A form says which study it is for by ``study: Literal["images"]``.
-
-    Attributes:
-        folder: That of the YAML file, for what a config names relative to it; not a key.
+    A form does so by ``study: Literal["images"]``.
     """
 
     study: str
@@ -86,8 +81,12 @@ class StudyConfig(Section):
 
     _folder: Path = pydantic.PrivateAttr(default=Path())
 
+    def model_post_init(self, context: Optional[dict[str, Any]]) -> None:
+        self._folder = (context or {}).get("folder", Path())
+
     @property
     def folder(self) -> Path:
+        """That of the YAML file, for what a config names relative to it; not a key."""
         return self._folder
 
 
@@ -176,34 +175,21 @@ class _Loader(yaml.SafeLoader):
 
 
 def load(path: Path, form: type[AnySection]) -> AnySection:
-    """Reads and checks one config.
-
-    Args:
-        path: A YAML file with the keys of `form` and no other.
-        form: What the file describes.
-
-    Returns:
-        An object of `form`.
+    """Reads a YAML file, which must have the keys of `form` and no other.
 
     Raises:
         ConfigError: The file is not there, is not YAML, or a key is unknown, missing or has a
             value that is not allowed. The message names the file, the key and the value.
     """
-    content = read(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: must be a mapping with the keys {_keys(form)}")
     try:
-        config = form.model_validate(content, context={"folder": path.parent})
-        if isinstance(config, StudyConfig):
-            config._folder = path.parent
-        return config
+        return form.model_validate(read(path), context={"folder": path.parent})
     except pydantic.ValidationError as error:
-        lines = [f"  {_explain(problem, form)}" for problem in error.errors()]
-        raise ConfigError("\n".join([f"{path}: this config cannot be used:", *lines])) from None
+        lines = [f"\n  {_explain(problem, form)}" for problem in error.errors()]
+        raise ConfigError(f"{path}: this config cannot be used:{''.join(lines)}") from None
 
 
 def read(path: Path) -> Any:
-    """What a YAML file holds, unchecked.
+    """Returns what a YAML file holds, unchecked.
 
     Raises:
         ConfigError: The file is not there or is not YAML, or a key in it stands twice.
@@ -211,47 +197,42 @@ def read(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file") from None
+        problem = "there is no such file"
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; a YAML file is needed") from None
+        problem = "is a folder; a YAML file is needed"
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        problem = f"cannot be read: {error}"
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not valid YAML: {_one_line(error)}") from None
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    return " ".join(str(error).split())
-
-
-def _keys(section: type) -> str:
-    return ", ".join(section.model_fields)
+        problem = f"is not valid YAML: {' '.join(str(error).split())}"
+    raise ConfigError(f"{path}: {problem}")
 
 
 def _explain(problem: dict, form: type) -> str:
     """One line for a person: the key, its value, and what is allowed."""
     where = problem["loc"]
-    key = ".".join(str(part) for part in where)
-    if problem["type"] == "extra_forbidden":
-        allowed = _keys(_section_at(where[:-1], form))
+    key, kind = ".".join(map(str, where)), problem["type"]
+    if kind == "extra_forbidden":
+        allowed = _keys(where[:-1], form)
         return f"unknown key '{key}'; allowed here: {allowed}{_belongs(where, form)}"
-    if problem["type"] == "missing":
+    if kind == "missing":
         return f"the key '{key}' is missing"
     message = problem["msg"].replace("Value error, ", "")
-    if problem["type"] in ("model_type", "model_attributes_type"):
-        message = f"must be a mapping with the keys {_keys(_section_at(where, form))}"
+    if kind in ("model_type", "model_attributes_type"):
+        message = f"must be a mapping with the keys {_keys(where, form)}"
     if not key:
         return message
-    return f"{key} = {_shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+    value = repr(problem["input"])
+    value = value if len(value) <= 80 else value[:77] + "..."
+    return f"{key} = {value}: {message[0].lower()}{message[1:]}"
 
 
 def _belongs(where: tuple, form: type) -> str:
     """Where a key that is unknown in its place is known, as the end of an error message."""
     *above, key = where
     there = dict.fromkeys(
-        f"under '{'.'.join(_without_tags(path))}'" if path else "at the top level"
-        for path, section in _sections(form)
-        if key in section.model_fields and not _leads_to(path, above)
+        f"under '{'.'.join(path)}'" if path else "at the top level"
+        for path, pattern, section in _sections(form)
+        if key in section.model_fields and not _matches(pattern, above)
     )
     if not there:
         return ""
@@ -259,53 +240,35 @@ def _belongs(where: tuple, form: type) -> str:
     return f". '{key}' is not a key of {home}; it belongs {' or '.join(there)}"
 
 
-def _section_at(where: Sequence, form: type) -> type:
-    return next((one for path, one in _sections(form) if _leads_to(path, where)), form)
+def _keys(where: Sequence, form: type) -> str:
+    at = (section for _, pattern, section in _sections(form) if _matches(pattern, where))
+    return ", ".join(next(at, form).model_fields)
 
 
 def _sections(
-    annotation: Any, path: tuple = (), discriminator: Optional[str] = None
-) -> Iterator[tuple[tuple, type]]:
+    annotation: Any, path: tuple = (), pattern: str = "", discriminator: Optional[str] = None
+) -> Iterator[tuple[tuple, str, type]]:
     """All sections in the type of a key, each with the keys that lead to it.
 
-    Between them stand `_ANY` for what is in a mapping or list, and a tuple of the tags of one of
-    several sections that a discriminator tells apart.
+    They come as words, with "*" for any name of a mapping or place in a list, and as a pattern.
     """
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        if discriminator is not None:
+        if discriminator is not None:  # pydantic leaves the tag out if it found none
             tags = typing.get_args(annotation.model_fields[discriminator].annotation)
-            path = (*path, tags)
-        yield path, annotation
+            pattern += f"(\n({'|'.join(map(re.escape, tags))}))?"
+        yield path, pattern, annotation
         for name, field in annotation.model_fields.items():
-            yield from _sections(field.annotation, (*path, name), field.discriminator)
+            steps = (*path, name), f"{pattern}\n{name}"
+            yield from _sections(field.annotation, *steps, field.discriminator)
         return
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (dict, list):
-        path, parts = (*path, _ANY), parts[-1:]
+        path, pattern, parts = (*path, "*"), f"{pattern}\n[^\n]*", parts[-1:]
     elif origin is Annotated:
         discriminator, parts = getattr(parts[1], "discriminator", None), parts[:1]
     for part in parts:
-        yield from _sections(part, path, discriminator)
+        yield from _sections(part, path, pattern, discriminator)
 
 
-def _leads_to(path: tuple, where: Sequence) -> bool:
-    """Whether a path is that of an error; pydantic leaves tags out if it found none."""
-    return any(
-        len(steps) == len(where)
-        and all(
-            part in step if isinstance(step, tuple) else step in (str(part), _ANY)
-            for step, part in zip(steps, where)
-        )
-        for steps in (path, _without_tags(path))
-    )
-
-
-def _without_tags(path: tuple) -> tuple:
-    return tuple(step for step in path if not isinstance(step, tuple))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _matches(pattern: str, where: Sequence) -> bool:
+    return re.fullmatch(pattern, "".join(f"\n{step}" for step in where)) is not None

@@ -25,6 +25,9 @@ def environment(device_target: Optional[str] = None) -> dict[str, object]:
         'CPU'
     """
     commit, changed = _commit()
+    system = _field("/etc/os-release", "PRETTY_NAME", "=") or platform.system()
+    machine = platform.machine()
+    usable = getattr(os, "sched_getaffinity", None)  # the cores that this process may use
     return {
         "ms_adam": _version("ms_adam"),
         "commit": commit,
@@ -32,9 +35,9 @@ def environment(device_target: Optional[str] = None) -> dict[str, object]:
         "mindspore": _version("mindspore"),
         "numpy": _version("numpy"),
         "python": platform.python_version(),
-        "system": _system(),
-        "cpu": _cpu(),
-        "cores": _cores(),
+        "system": f"{system}, {machine}",
+        "cpu": _field("/proc/cpuinfo", "model name", ":") or platform.processor() or machine,
+        "cores": len(usable(0)) if usable else os.cpu_count() or 1,
         "device_target": device_target,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
@@ -62,21 +65,6 @@ def _git(*arguments: str) -> Optional[str]:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _system() -> str:
-    name = _field("/etc/os-release", "PRETTY_NAME", "=")
-    return f"{name or platform.system()}, {platform.machine()}"
-
-
-def _cpu() -> str:
-    return _field("/proc/cpuinfo", "model name", ":") or platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # those that this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _field(path: str, key: str, separator: str) -> Optional[str]:

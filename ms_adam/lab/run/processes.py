@@ -23,28 +23,16 @@ class WorkerError(ExperimentError):
 
 
 class Job(NamedTuple):
-    """What one worker does.
+    """What one worker does; see `ms_adam.lab.run.worker`."""
 
-    Attributes:
-        call: "module:function", or "module" for its function `work`; see `ms_adam.lab.run.worker`.
-        name: The worker's name in messages.
-        content: Plain values that the function is given.
-        log: The file for what the process prints.
-    """
-
-    call: str
-    name: str
-    content: dict[str, Any]
-    log: Path
+    call: str  # "module:function", or "module" for its function `work`
+    name: str  # the worker's name in messages
+    content: dict[str, Any]  # plain values that the function is given
+    log: Path  # the file for what the process prints
 
 
 def start(job: Job, *, events_to_log: bool = False) -> subprocess.Popen:
-    """Starts the process of a job.
-
-    Args:
-        job: What it does.
-        events_to_log: Whether its events go to the log too, for a parent that does not listen.
-    """
+    """Starts the process of a job; its events can go to the log, if the parent does not listen."""
     with open(job.log, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "ms_adam.lab.run.worker"],
@@ -107,9 +95,7 @@ class Worker:
         """
         for event in self.events():
             return event
-        raise WorkerError(
-            f"the {self._job.name} worker ended too early\n  its log: {self._job.log}"
-        )
+        raise self._error("ended too early")
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yields the events until the worker has ended.
@@ -123,8 +109,11 @@ class Worker:
                 raise self._error(f"failed: {event['message']}")
             yield event
         status = self._process.wait()
-        if status != 0:
-            raise self._error(f"{_how_it_ended(status)} before it was done")
+        if status < 0:
+            name = signal.Signals(-status).name
+            raise self._error(f"was ended by signal {-status} ({name}) before it was done")
+        if status > 0:
+            raise self._error(f"ended with exit status {status} before it was done")
 
     def _close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -134,28 +123,19 @@ class Worker:
         return WorkerError(f"the {self._job.name} worker {what}\n  its log: {self._job.log}")
 
 
-Found = Union[dict[str, Any], WorkerError]
-
-
 def run_jobs(
     jobs: Sequence[Job], at_a_time: int = 1, *, keep_going: bool = False
-) -> Iterator[tuple[int, Found]]:
+) -> Iterator[tuple[int, Union[dict[str, Any], WorkerError]]]:
     """Runs jobs in processes of their own, and yields their events as they come.
 
-    All processes are ended when the iteration ends, however it ends; use contextlib.closing if it
-    may be left early.
-
-    Args:
-        jobs: What to do; started in this order.
-        at_a_time: How many processes run at once.
-        keep_going: Whether the failure of a worker leaves the others running.
+    Jobs start in their order, `at_a_time` at once. All processes are ended when the iteration ends,
+    however it ends; use contextlib.closing if it may be left early.
 
     Yields:
-        The number of a job in `jobs`, and an event of its worker; or, under `keep_going`, its
-        WorkerError.
+        The number of a job, and an event of its worker; or, under `keep_going`, its WorkerError.
 
     Raises:
-        WorkerError: A worker failed or died; the others are ended.
+        WorkerError: A worker failed or died; the others are ended, unless `keep_going`.
     """
     told: queue.SimpleQueue = queue.SimpleQueue()
 
@@ -168,7 +148,7 @@ def run_jobs(
             error = raised
         told.put((number, error))
 
-    waiting, running = iter(list(enumerate(jobs))), 0
+    waiting = enumerate(jobs)
     # Processes are ended first: with them end the events that the threads wait for.
     with contextlib.ExitStack() as threads, contextlib.ExitStack() as processes:
 
@@ -198,9 +178,3 @@ def work(call: str, name: str, job: dict[str, Any], log: Path) -> Iterator[dict[
     """Runs one job in a process, yields its events, and ends it whatever happens here."""
     with Worker(Job(call, name, job, log)) as worker:
         yield from worker.events()
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit status {status}"
-    return f"was ended by signal {-status} ({signal.Signals(-status).name})"

@@ -78,11 +78,12 @@ class ProgressDisplay:
             slot: For many short runs: the number of the bar that these runs share.
             whole: The work done and in all of all runs, in seconds by an estimate.
         """
+        share = None if whole is None else whole[0] / max(whole[1], 1e-9)
         if self._bars is None:
-            self._line(f"{name}, {running}: {done:,} of {total:,} steps", done in (0, total), whole)
+            line = f"{name}, {running}: {done:,} of {total:,} steps"
+            self._line(line, share, always=done in (0, total) and share is None)
             return
-        if whole is not None:
-            share = whole[0] / max(whole[1], 1e-9)
+        if share is not None:
             self._bar("all runs", f"all runs, now {name}", *whole, f"{share:.0%}")
         if slot is not None and self._in_slot.get(slot) != (name, running):
             self._in_slot[slot] = (name, running)
@@ -97,13 +98,12 @@ class ProgressDisplay:
             self._tasks[key] = self._bars.add_task(description, total=total, amount=amount)
         self._bars.update(self._tasks[key], completed=done, description=description, amount=amount)
 
-    def _line(self, line: str, always: bool, whole: Optional[tuple[float, float]]) -> None:
+    def _line(self, line: str, share: Optional[float], always: bool) -> None:
         now = time.monotonic()
-        if now - self._last_line < _SECONDS_BETWEEN_LINES and not (always and whole is None):
+        if now - self._last_line < _SECONDS_BETWEEN_LINES and not always:
             return
         self._last_line = now
-        if whole is not None:
-            share = whole[0] / max(whole[1], 1e-9)
+        if share is not None:
             line += f"; all runs: {share:.0%}"
             if share >= _LEAST_SHARE:
                 line += f", {duration((1 - share) * (now - self._started) / share)} left"

@@ -1,14 +1,14 @@
-"""What runs write for others to read: JSON with the same outermost keys in every file."""
+"""What runs write: JSON with the same outermost keys in every file, and tables in Markdown."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.run.environment import environment
 
 SCHEMA = 1
@@ -28,15 +28,14 @@ def results(entries: list[Any], device_targets: Iterable[Optional[str]] = ()) ->
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is complete or not there at all.
+    """Writes a file that is complete or not there at all; makes its folder.
 
     Raises:
         ValueError: A number is not finite; `plain` makes words of such numbers.
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with atomic_write(path.parent) as writing:
+        (writing / path.name).write_text(text, encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
@@ -48,3 +47,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def markdown(
+    head: Sequence[Any], rows: Iterable[Sequence[Any]], rules: Optional[Sequence[str]] = None
+) -> str:
+    """Writes a table in Markdown; a bar or line break in a cell ends neither cell nor row.
+
+    Args:
+        head: The title of each column.
+        rows: The cells of each row.
+        rules: What stands below each title: "---", or "---:" to align a column to the right.
+    """
+    lines = [head, rules or ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: Any) -> str:
+    return str(text).replace("|", "\\|").replace("\n", "<br>")

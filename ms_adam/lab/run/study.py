@@ -17,19 +17,12 @@ Progress = Callable[..., None]
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What a run is given besides its configs.
+    """What a run is given besides its configs."""
 
-    Attributes:
-        out: The folder to write to. The study makes it, when its data are loaded.
-        progress: Called while runs go on.
-        tell: Shows a message to the user.
-        options: The command's options that the user gave, by their names without hyphens.
-    """
-
-    out: Path
+    out: Path  # the folder to write to; the study makes it, when its data are loaded
     progress: Progress
-    tell: Callable[[str], None]
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tell: Callable[[str], None]  # shows a message to the user
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # given, without hyphens
 
 
 def verdicts_of(content: dict[str, Any]) -> list[dict[str, Any]]:
@@ -39,28 +32,20 @@ def verdicts_of(content: dict[str, Any]) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study: what one value of a config's key ``study`` means.
+    """A study: what one value of a config's key ``study`` means."""
 
-    Attributes:
-        name: The value of the key.
-        config: The form of its configs.
-        run: Carries out all configs of this study, writes into `Session.out`, and returns the
-            content of the study's results file: ``schema``, ``environment``, ``results``.
-        page: "module:function"; called with the folder after the run, it writes the page or picture
-            and returns its path, or None if there is nothing to show. None: no page.
-        options: The command's options that it understands, of: scale, jobs, tensorboard, resume,
-            kills, every, seed, mode.
-        verdicts: Takes the content; returns the verdicts.
-        summary: Takes the content; returns a line for the user, or "".
-    """
-
-    name: str
-    config: type[Section]
+    name: str  # the value of the key
+    config: type[Section]  # the form of its configs
+    # Carries out all configs of this study, writes into `Session.out`, and returns the content of
+    # the study's results file: ``schema``, ``environment``, ``results``.
     run: Callable[[Sequence[Any], Session], dict[str, Any]]
+    # "module:function"; called with the folder after the run, it writes the page or picture and
+    # returns its path, or None if there is nothing to show. None: no page.
     page: Optional[str] = None
+    # That it understands, of: scale, jobs, tensorboard, resume, kills, every, seed, mode.
     options: tuple[str, ...] = ()
-    verdicts: Callable[[dict[str, Any]], list[dict[str, Any]]] = verdicts_of
-    summary: Callable[[dict[str, Any]], str] = lambda content: ""
+    verdicts: Callable[[dict[str, Any]], list[dict[str, Any]]] = verdicts_of  # of the content
+    summary: Callable[[dict[str, Any]], str] = lambda content: ""  # a line on it for the user
 
     def write_page(self, folder: Path) -> Optional[Path]:
         """Writes the page of a finished run; see `page`."""
@@ -71,28 +56,18 @@ class Study:
 
 
 class Done(NamedTuple):
-    """A study that was carried out.
-
-    Attributes:
-        study: The study.
-        folder: Where it wrote.
-        content: What its run returned.
-        page: The page that was written, if any.
-    """
+    """A study that was carried out."""
 
     study: Study
-    folder: Path
-    content: dict[str, Any]
+    folder: Path  # where it wrote
+    content: dict[str, Any]  # what its run returned
     page: Optional[Path]
 
 
 def run_studies(found: Sequence[tuple[Study, Any]], session: Session) -> list[Done]:
-    """Carries out configs, grouped by study.
+    """Carries out configs, each with its study from `studies.find`, grouped by study.
 
-    Args:
-        found: The study and the checked config of each file; see `studies.find`.
-        session: One study writes to `Session.out` itself, several write to folders of their names
-            in it.
+    One study writes to `Session.out` itself, several write to folders of their names in it.
     """
     groups: dict[str, tuple[Study, list[Any]]] = {}
     for study, config in found:

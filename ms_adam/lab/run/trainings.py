@@ -22,34 +22,23 @@ REFERENCE = "float64 reference"  # the run whose parameters and moments are neve
 
 
 class Share(NamedTuple):
-    """What the worker of one mode does.
+    """What the worker of one mode does."""
 
-    Attributes:
-        mode: "graph" or "pynative".
-        runs: Number of trainings.
-        more: What the worker is told besides the config, the mode and the folder.
-    """
-
-    mode: str
-    runs: int
-    more: dict[str, Any] = {}
+    mode: str  # "graph" or "pynative"
+    runs: int  # number of trainings
+    more: dict[str, Any] = {}  # for the worker, besides the config, the mode and the folder
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainings:
-    """How a study trains each of its configs.
+    """How a study trains each of its configs."""
 
-    Attributes:
-        work: "module:function" of the worker, which reports each run by `report_run`. Its job is
-            ``config``, ``mode``, ``folder`` and `Share.more`.
-        prepare: Loads a config's data, before anything runs.
-        shares: What a config asks of each mode.
-        evaluate: Takes the config, its data and its runs; returns its entry in ``results.json``.
-    """
-
+    # "module:function" of the worker, which reports each run by `report_run`. Its job is
+    # ``config``, ``mode``, ``folder`` and `Share.more`.
     work: str
-    prepare: Callable[[Any], Any]
-    shares: Callable[[Any], Sequence[Share]]
+    prepare: Callable[[Any], Any]  # loads a config's data, before anything runs
+    shares: Callable[[Any], Sequence[Share]]  # what a config asks of each mode
+    # Takes the config, its data and its runs; returns its entry in ``results.json``.
     evaluate: Callable[[Any, Any, list[Result]], dict[str, Any]]
 
     def run(self, configs: Sequence[InBatches], session: Session) -> dict[str, Any]:
@@ -107,12 +96,7 @@ class Trainings:
 
 
 def report_run(
-    events: Events,
-    job: dict[str, Any],
-    done: int,
-    name: str,
-    arrays: dict[str, np.ndarray],
-    **facts: Any,
+    events: Events, job: dict[str, Any], done: int, name: str, arrays: dict[str, Any], **facts: Any
 ) -> None:
     """Called by a worker: writes the arrays of a finished run and reports its facts.
 
@@ -121,16 +105,14 @@ def report_run(
         job: The worker's job.
         done: Steps of all runs so far.
         name: Of the file, unique in the config.
-        arrays: `compare_pairs` needs ``loss``, ``initial`` and ``final``.
+        arrays: NumPy's; `compare_pairs` needs ``loss``, ``initial`` and ``final``.
         facts: ``optimizer``, ``seed``, ``seconds``, ``backend``, and others.
     """
     import mindspore
 
-    np.savez(Path(job["folder"]) / f"{name}.npz", **arrays)
-    target = mindspore.get_context("device_target")
-    events.send(
-        "run", done=done, mode=job["mode"], file=f"{name}.npz", device_target=target, **facts
-    )
+    facts.update(mode=job["mode"], file=f"{name}.npz")
+    np.savez(Path(job["folder"]) / facts["file"], **arrays)
+    events.send("run", done=done, device_target=mindspore.get_context("device_target"), **facts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,14 +132,8 @@ class Result:
     @property
     def columns(self) -> dict[str, Any]:
         """The first columns of the row of any run."""
-        kept = {key: self.facts[key] for key in ("file", "backend", "seconds")}
-        return {
-            "optimizer": self.optimizer,
-            "mode": self.mode,
-            "seed": self.seed,
-            "label": self.label,
-            **kept,
-        }
+        own = {key: getattr(self, key) for key in ("optimizer", "mode", "seed", "label")}
+        return {**own, **{key: self.facts[key] for key in ("file", "backend", "seconds")}}
 
 
 def read(folder: Path, facts: dict[str, Any]) -> Result:

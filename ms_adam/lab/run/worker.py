@@ -76,8 +76,8 @@ def main() -> int:
 
 def message_of(error: BaseException) -> str:
     """Returns an error's class and message; of a UserError only the message."""
-    message = short_message(error)
-    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+    name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return name + short_message(error)
 
 
 def short_message(error: BaseException) -> str:
@@ -99,9 +99,8 @@ def enter(mode: str, options: Optional[dict] = None) -> None:
     """
     import mindspore
 
-    if mode == "graph":
-        settings = {"mode": mindspore.GRAPH_MODE}
-    else:
+    settings = {"mode": mindspore.GRAPH_MODE}
+    if mode == "pynative":
         # On two cores, launching operators one after the other in the calling thread is ten times
         # quicker than handing each small one to another thread and waiting; the numbers are equal.
         settings = {"mode": mindspore.PYNATIVE_MODE, "pynative_synchronize": True}

@@ -39,16 +39,12 @@ def test_cases_are_found_by_name_and_by_size():
 
 
 def test_the_traffic_is_three_streams_written_and_one_read():
-    library = ctypes.CDLL(
-        str(toolchain.build(contenders.Path(contenders.__file__).with_name("memory_limit.cc")))
-    )
+    source = contenders.Path(contenders.__file__).with_name("memory_limit.cc")
+    library = ctypes.CDLL(str(toolchain.build(source)))
     for size, threads in ((0, 2), (1, 2), (1001, 1), (1001, 3)):
         gradient, *written = (np.arange(size, dtype=np.float32) + k for k in range(4))
-        library.MsAdamTraffic(
-            ctypes.c_int64(size),
-            threads,
-            *(ctypes.c_void_p(a.ctypes.data) for a in (gradient, *written)),
-        )
+        addresses = (ctypes.c_void_p(a.ctypes.data) for a in (gradient, *written))
+        library.MsAdamTraffic(ctypes.c_int64(size), threads, *addresses)
         assert (gradient == np.arange(size)).all()
         for k, stream in enumerate(written, 1):
             assert (stream == 2 * np.arange(size) + k).all()
@@ -56,22 +52,10 @@ def test_the_traffic_is_three_streams_written_and_one_read():
 
 def row(case, contender, rounds, **values):
     times = [ms for turn in rounds for ms in turn]
-    return {
-        "case": case,
-        "contender": contender,
-        "rounds_ms": rounds,
-        "step_ms": np.median(times),
-        "step_ms_10": min(times),
-        "step_ms_90": max(times),
-        "parameters": 2,
-        "elements": 8,
-        "compile_s": 1.0,
-        "peak_bytes": 80,
-        "state_bytes": 64,
-        "state_on": "CPU",
-        "drift": 1.0,
-        **values,
-    }
+    what = dict(case=case, contender=contender, parameters=2, elements=8, state_on="CPU")
+    took = dict(step_ms=np.median(times), step_ms_10=min(times), step_ms_90=max(times), drift=1.0)
+    costs = dict(compile_s=1.0, peak_bytes=80, state_bytes=64)
+    return {**what, **took, **costs, "rounds_ms": rounds, **values}
 
 
 def test_ratios_are_taken_round_by_round():
@@ -92,12 +76,9 @@ def test_ratios_are_taken_round_by_round():
 
 def test_rows_are_sorted_and_say_bytes_for_each_element():
     results = [row("c", "nn.Adam", [[2.0]]), row("c", "fused", [[1.0]])]
-    first, second = tables.case_rows(results, "c")
-    assert first[0] == "fused" and second[0] == "nn.Adam"
-    assert first[tables.COLUMNS.index("peak B")] == "10.0"
-    assert first[tables.COLUMNS.index("state B")] == "8.0"
-    assert first[tables.COLUMNS.index("on")] == "CPU"
-    assert tables.markdown(["a"], [("1",)]) == "| a |\n| --- |\n| 1 |"
+    first, second = (dict(zip(tables.COLUMNS, it)) for it in tables.case_rows(results, "c"))
+    assert first["contender"] == "fused" and second["contender"] == "nn.Adam"
+    assert (first["peak B"], first["state B"], first["on"]) == ("10.0", "8.0", "CPU")
 
 
 def test_who_can_not_take_part_is_said():
@@ -160,23 +141,22 @@ def test_a_run_writes_and_prints_everything(invoke, tmp_path):
 
 
 def test_rows_of_a_table_are_timed(monkeypatch):
-    monkeypatch.setattr(contenders, "_free_memory", lambda: 1e15)
-    content = runner.bench(
-        [(cases.Case("rows", ((50_000, 16),), rows=5_000), ("fused, lazy", "nn.Adam, lazy"))],
-        1,
-        1,
-        lambda *_: None,
-    )
+    monkeypatch.setattr(contenders, "memory_of", lambda *_: 1e15)
+    table = cases.Case("rows", ((50_000, 16),), rows=5_000)
+    content = runner.bench([(table, ("fused, lazy", "nn.Adam, lazy"))], 1, 1, lambda *_: None)
     assert len(content["results"]) == 2
     assert runner.ratio(content["results"], "rows", "fused, lazy", "nn.Adam, lazy") > 0
 
 
-def test_wrong_names_are_one_message(invoke, tmp_path):
-    for arguments, message in (
-        (("--case", "resnet"), "there is no case 'resnet'"),
-        (("--contender", "adam"), "there is no contender 'adam'; there are 'nn.Adam'"),
-    ):
-        result = invoke(*arguments, "--out", tmp_path / "out")
-        assert result.exit_code == 2
-        assert message in result.output and "Traceback" not in result.output
-        assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    "option, name, message",
+    [
+        ("--case", "resnet", "there is no case 'resnet'"),
+        ("--contender", "adam", "there is no contender 'adam'; there are 'nn.Adam'"),
+    ],
+)
+def test_wrong_names_are_one_message(invoke, tmp_path, option, name, message):
+    result = invoke(option, name, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert message in result.output and "Traceback" not in result.output
+    assert not (tmp_path / "out").exists()

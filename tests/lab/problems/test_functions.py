@@ -40,12 +40,8 @@ def decimal_gradient(f, x, y):
     with localcontext() as context:
         context.prec = 60
         x, y, h = Decimal(x), Decimal(y), Decimal(10) ** -18
-        return np.array(
-            [
-                float((f(x + h, y) - f(x - h, y)) / (2 * h)),
-                float((f(x, y + h) - f(x, y - h)) / (2 * h)),
-            ]
-        )
+        differences = f(x + h, y) - f(x - h, y), f(x, y + h) - f(x, y - h)
+        return np.array([float(difference / (2 * h)) for difference in differences])
 
 
 def distance(function, name, x, y):
@@ -54,11 +50,8 @@ def distance(function, name, x, y):
     Every gradient here is a sum of at most 6 terms, each of at most 10 operations, of which few
     are inexact together; the largest term is bounded by evaluating on a circle of |x|, |y|.
     """
-    terms = max(
-        np.abs(function.gradient(sx * abs(x), sy * abs(y))).max()
-        for sx in (-1, 1)
-        for sy in (-1, 1)
-    )
+    corners = np.array([(sx * abs(x), sy * abs(y)) for sx in (-1, 1) for sy in (-1, 1)]).T
+    terms = np.abs(function.gradient(*corners)).max()
     wanted = decimal_gradient(DECIMAL[name], x, y)
     # 30: the constants of Beale and Himmelblau, which are there even at (0, 0), times 4 |x|
     allowed = 16 * 2.0**-53 * max(terms, 30 * (1 + abs(x) + abs(y)), 1)

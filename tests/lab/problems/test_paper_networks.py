@@ -6,14 +6,13 @@ import pytest
 from mindspore import Tensor, nn
 
 from ms_adam.lab.problems import networks
+from ms_adam.lab.targets import mindspore_context
 
 
 @pytest.fixture(autouse=True)
 def graph():
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE)
-    yield
-    ms.set_context(mode=before)
+    with mindspore_context(mode=ms.GRAPH_MODE):
+        yield
 
 
 def with_weights(network, seed=0):
@@ -95,12 +94,8 @@ def test_the_auto_encoder_gives_the_evidence_bound():
 
     units = softplus(dense("encoder", images))
     mean, log_variance = dense("mean", units), dense("log_variance", units)
-    p = 1 / (
-        1
-        + np.exp(
-            -dense("out", softplus(dense("decoder", mean + np.exp(log_variance / 2) * normal)))
-        )
-    )
+    sample = mean + np.exp(log_variance / 2) * normal
+    p = 1 / (1 + np.exp(-dense("out", softplus(dense("decoder", sample)))))
     likelihood = np.sum(images * np.log(p) + (1 - images) * np.log(1 - p), axis=1)
     divergence = 0.5 * np.sum(np.exp(log_variance) + mean**2 - 1 - log_variance, axis=1)
     found = network(Tensor(images), Tensor(normal)).asnumpy()

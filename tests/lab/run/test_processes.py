@@ -51,11 +51,8 @@ ENDS = [
 
 
 @pytest.fixture
-def job(tmp_path, monkeypatch):
+def job(tmp_path, importable):
     """Makes jobs of the functions above."""
-    tests = str(Path(__file__).parents[2])
-    before = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", f"{tests}:{before}" if before else tests)
 
     def make(function, name="a", **content):
         return Job(f"{HERE}:{function.__name__}", name, content, tmp_path / f"{name}.log")
@@ -64,11 +61,7 @@ def job(tmp_path, monkeypatch):
 
 
 def is_gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
+    return not Path(f"/proc/{pid}").exists()
 
 
 def test_events_of_a_job(job):

@@ -3,14 +3,13 @@
 import os
 import re
 import time
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from ms_adam.lab.errors import ExperimentError, Interrupted
-from ms_adam.lab.run.config import InBatches
+from ms_adam.lab.run.config import Data, InBatches, Training
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.run.study import Session
 from ms_adam.lab.run.trainings import (
@@ -66,12 +65,6 @@ def test_the_first_difference_is_a_step():
     assert first_difference(result(), other, "gradient_digest") is None
 
 
-class Numbers(NamedTuple):
-    batch_size: int = 1
-    epochs: int = 8
-    train: int = 1
-
-
 class Config(InBatches):
     """A config of 8 steps; `does` is what its worker does."""
 
@@ -79,8 +72,8 @@ class Config(InBatches):
     name: str = "small"
     title: str = "A stand-in"
     does: str = "reports"
-    training: Numbers = Numbers()
-    data: Numbers = Numbers()
+    training: Training = Training(epochs=8, batch_size=1)
+    data: Data = Data(idx_directory=None, train=1, test=1, split_seed=0)
 
 
 def worker(job, events):
@@ -114,10 +107,8 @@ TRAININGS = Trainings(
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, importable):
     """Runs configs; takes what they do."""
-    tests = str(Path(__file__).parents[2])
-    monkeypatch.setenv("PYTHONPATH", f"{tests}:{os.environ.get('PYTHONPATH', '')}")
 
     def run(*does, names="abc", progress=lambda *_: None):
         configs = [Config(name=name, does=what) for name, what in zip(names, does)]
@@ -136,8 +127,8 @@ def test_each_config_trains_in_each_mode(run):
     assert content["environment"]["device_target"] == "CPU"
     assert (run.out / "results.json").exists()
     assert told[:3] == [("a", "graph", 0, 8), ("a", "graph", 8, 8), ("a", "pynative", 0, 8)]
-    saved = read(run.out / "a", {**result().facts, "file": "graph_seed0.npz", "optimizer": "a",
-                                 "mode": "graph", "seed": 0})  # fmt: skip
+    facts = {"file": "graph_seed0.npz", "optimizer": "a", "mode": "graph", "seed": 0}
+    saved = read(run.out / "a", {**result().facts, **facts})
     assert set(saved.arrays) == {"loss", "initial", "final"} and saved.label == "a, graph"
     assert saved.columns["seconds"] == 1.5
 
