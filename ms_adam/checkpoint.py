@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import contextlib
 import os
 import zipfile
 from pathlib import Path
@@ -82,7 +83,8 @@ def load_state(
         >>> old, new = nn.Adam(params), ms_adam.Adam(params, flat_state=True)
         >>> ms_adam.load_state(new, old.parameters_dict())
     """
-    values = _read_state(optimizer, checkpoint, step, names).values
+    with _naming(optimizer):
+        values = _read_state(optimizer, checkpoint, step, names).values
     host = state.on_host(optimizer)
     for parameter, value in values:
         state.write(parameter, value, id(parameter) in host)
@@ -133,17 +135,17 @@ def convert_checkpoint(
         >>> ms_adam.convert_checkpoint("old.ckpt", "new.ckpt", new)  # doctest: +SKIP
         >>> ms.load_param_into_net(new, ms.load_checkpoint("new.ckpt"))  # doctest: +SKIP
     """
-    class_name = type(optimizer).__name__
-    kind = _check_target(class_name, source, target)
-    reading = _read_state(optimizer, source, step, names)
-    entries = _with_weights(class_name, reading.others, optimizer)
-    entries.update(
-        (parameter.name, Tensor(value, parameter.dtype)) for parameter, value in reading.values
-    )
-    for layout in (state.FLAT_LAYOUT, state.SHARD_LAYOUT):
-        if hasattr(optimizer, layout):
-            entries[getattr(optimizer, layout).name] = getattr(optimizer, layout)
-    entries = {name: _savable(class_name, name, value) for name, value in entries.items()}
+    with _naming(optimizer):
+        kind = _check_target(source, target)
+        reading = _read_state(optimizer, source, step, names)
+        entries = _with_weights(reading.others, optimizer)
+        entries.update(
+            (parameter.name, Tensor(value, parameter.dtype)) for parameter, value in reading.values
+        )
+        for layout in (state.FLAT_LAYOUT, state.SHARD_LAYOUT):
+            if hasattr(optimizer, layout):
+                entries[getattr(optimizer, layout).name] = getattr(optimizer, layout)
+        entries = {name: _savable(name, value) for name, value in entries.items()}
     target = Path(target)
     with atomic_write(target.parent) as writing:
         save_checkpoint(entries, str(writing / target.name), kind)
@@ -165,46 +167,48 @@ def _read_state(
     optimizer: nn.Optimizer, checkpoint: Any, step: Optional[int], names: Optional[Names]
 ) -> _Reading:
     """Reads a checkpoint for an optimizer, or raises; changes nothing."""
+    _check_step(step)
+    if isinstance(checkpoint, (list, tuple)):
+        content = forms.joined([_content(part, optimizer, names) for part in checkpoint])
+    else:
+        content = _content(checkpoint, optimizer, names)
+    wanted, every = _slots(optimizer), _all_entries(optimizer)
+    given = _comparable(content.entries, every)
+    if content.share is not None:
+        _check_share(content.share, optimizer)
+    else:
+        given = _own_rows(given, every, optimizer.shares.owned)
+    elsewhere = {entry.name for entry in every} - set(wanted)
+    whole = isinstance(checkpoint, (list, tuple))
+    problems = _differences(given, wanted, elsewhere, whole, content.spelled)
+    if problems:
+        raise ValueError("the checkpoint does not fit:\n  " + "\n  ".join(problems))
+    updates, global_step = _counts(optimizer, content.steps, step, given)
+
+    for name, slot in wanted.items():
+        slot.rows[...] = given[name]
+    # A buffer may hold many parameters, but is written once.
+    buffers = {id(slot.buffer): (slot.parameter, slot.buffer) for slot in wanted.values()}
+    return _Reading(
+        [*buffers.values(), (optimizer.global_step, np.array([global_step], np.int32))]
+        + state.numbers_after(optimizer, updates),
+        _renamed(content, optimizer),
+    )
+
+
+@contextlib.contextmanager
+def _naming(optimizer):
+    """Puts the name of an optimizer's class before errors; raises TypeError if it is not ours."""
     class_name = type(optimizer).__name__
     if not all(hasattr(optimizer, name) for name in ("state", "shares", "global_step")):
         raise TypeError(
             f"'optimizer' must be an Adam, AdamW or AdaMax of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
         )
-    _check_step(class_name, step)
-    whole = isinstance(checkpoint, (list, tuple))
     try:
-        contents = [
-            _content(part, optimizer, names) for part in (checkpoint if whole else [checkpoint])
-        ]
-        content = forms.joined(contents) if whole else contents[0]
+        yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"For '{class_name}', {error}") from error
-    wanted = _slots(optimizer)
-    every = _all_entries(optimizer)
-    given = _comparable(content.entries, every)
-    if content.share is not None:
-        _check_share(class_name, content.share, optimizer)
-    else:
-        given = _own_rows(given, every, optimizer.shares.owned)
-    elsewhere = {entry.name for entry in every} - set(wanted)
-    problems = _differences(given, wanted, elsewhere, whole, content.spelled)
-    if problems:
-        raise ValueError(
-            f"For '{class_name}', the checkpoint does not fit:\n  " + "\n  ".join(problems)
-        )
-    updates, global_step = _counts(class_name, content.steps, step, given)
-
-    for name, slot in wanted.items():
-        slot.fill(given[name])
-    # A buffer may hold many parameters, but is written once.
-    buffers = {id(slot.buffer): slot for slot in wanted.values()}.values()
-    return _Reading(
-        [(slot.parameter, slot.buffer) for slot in buffers]
-        + [(optimizer.global_step, np.array([global_step], np.int32))]
-        + state.numbers_after(optimizer, updates),
-        _renamed(content, optimizer),
-    )
 
 
 def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
@@ -227,7 +231,7 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
         ...         [{"name": name, "data": data} for name, data in state.items()], "adam.ckpt"
         ...     )
     """
-    values = {name: slot.value() for name, slot in _slots(optimizer).items()}
+    values = {name: slot.rows for name, slot in _slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
     for name in sorted(("global_step", *optimizer.state.after)):
@@ -240,41 +244,32 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
 
 def _from_all_ranks(mine, entries, shares):
     """Returns {name: array} of all entries, from each rank's rows, in one message."""
-    lengths, placed = [0] * shares.ranks, []
-    for entry in entries:
-        for piece in shares.pieces[entry.place]:
-            words = piece.size * entry.dtype.itemsize // 4
-            placed.append((entry, piece, slice(lengths[piece.owner], lengths[piece.owner] + words)))
-            lengths[piece.owner] += words
-    collect = Collect(lengths, shares.rank)
+
+    def words(i, size):
+        return size * entries[i].dtype.itemsize // 4
+
+    collect = Collect([shares.pieces[entry.place] for entry in entries], words, shares)
     row = np.zeros(collect.length, np.int32)
-    for entry, piece, place in placed:
-        if piece.owner == shares.rank:
-            row[place] = mine[entry.name].reshape(-1).view(np.int32)
-    rows = collect(Tensor(row)).asnumpy()
     found = {entry.name: np.zeros(entry.shape, entry.dtype) for entry in entries}
-    for entry, piece, place in placed:
-        words = rows[collect.begins[piece.owner] :][place]
-        end = piece.begin + piece.size
-        found[entry.name].reshape(-1)[piece.begin : end] = words.view(entry.dtype)
+    flat = [found[entry.name].reshape(-1) for entry in entries]
+    for i, begin, size, at in collect.mine:
+        flat[i][begin : begin + size] = mine[entries[i].name].reshape(-1)
+        row[at : at + words(i, size)] = flat[i][begin : begin + size].view(np.int32)
+    rows = collect(Tensor(row)).asnumpy()
+    for i, begin, size, at in collect.others:
+        flat[i][begin : begin + size] = rows[at : at + words(i, size)].view(flat[i].dtype)
     return found
 
 
-def _check_share(class_name, share, optimizer):
+def _check_share(share, optimizer):
     """Raises ValueError unless a share is that of this rank."""
-    here = state.ShardLayout.of(optimizer.parameters, optimizer.shares.owned)
-    here = here._replace(
-        names=[
-            optimizer.check.names[i]
-            for i, own in enumerate(optimizer.shares.owned)
-            if own is not None
-        ]
-    )
+    shares = optimizer.shares
+    names = [name for name, own in zip(optimizer.check.names, shares.owned) if own is not None]
+    here = state.ShardLayout.of(optimizer.parameters, shares.owned)._replace(names=names)
     if share != here:
         raise ValueError(
-            f"For '{class_name}', the checkpoint is the share of another rank or of "
-            f"another number of ranks, not of rank {optimizer.shares.rank} of "
-            f"{optimizer.shares.ranks}: give those of all ranks in a list."
+            "the checkpoint is the share of another rank or of another number of ranks, not of "
+            f"rank {shares.rank} of {shares.ranks}: give those of all ranks in a list."
         )
 
 
@@ -331,49 +326,35 @@ def _renamed(content, optimizer):
     return others
 
 
-def _with_weights(class_name, others, optimizer):
+def _with_weights(others, optimizer):
     """Returns a checkpoint's other entries and the weights that are missing there."""
-    missing = {
-        parameter.name: parameter
-        for parameter in optimizer.parameters
-        if parameter.name not in others
-    }
+    weights = {parameter.name: parameter for parameter in optimizer.parameters}
+    missing = [name for name in weights if name not in others]
     if missing:
         log.warning(
-            f"For '{class_name}', the checkpoint to convert lacks the weights of "
-            f"{len(missing)} of {len(optimizer.parameters)} parameters, the first of them "
-            f"'{next(iter(missing))}'. They are written as the optimizer has them now."
+            f"For '{type(optimizer).__name__}', the checkpoint to convert lacks the weights of "
+            f"{len(missing)} of {len(weights)} parameters, the first of them '{missing[0]}'. They "
+            "are written as the optimizer has them now."
         )
-    return {**others, **missing}
+    return {**others, **{name: weights[name] for name in missing}}
 
 
-def _check_target(class_name, source, target):
+def _check_target(source, target):
     """Returns the kind of file to write."""
     if not isinstance(target, (str, os.PathLike)):
-        raise TypeError(
-            f"For '{class_name}', 'target' must be a path, but got "
-            f"{type(target).__name__}: {target!r}."
-        )
-    suffix = os.path.splitext(os.fspath(target))[1]
+        raise TypeError(f"'target' must be a path, but got {type(target).__name__}: {target!r}.")
+    path = os.fspath(target)
+    suffix = os.path.splitext(path)[1]
     if suffix not in _KINDS:
-        raise ValueError(
-            f"For '{class_name}', 'target' must end in {' or '.join(_KINDS)}, but is "
-            f"{os.fspath(target)!r}."
-        )
+        raise ValueError(f"'target' must end in {' or '.join(_KINDS)}, but is {path!r}.")
     for part in source if isinstance(source, (list, tuple)) else (source,):
-        if (
-            isinstance(part, (str, os.PathLike))
-            and os.path.exists(part)
-            and (os.path.exists(target) and os.path.samefile(part, target))
-        ):
-            raise ValueError(
-                f"For '{class_name}', 'target' must be another file than 'source', "
-                f"but both are {os.fspath(target)!r}."
-            )
+        is_file = isinstance(part, (str, os.PathLike)) and os.path.exists(part)
+        if is_file and os.path.exists(path) and os.path.samefile(part, path):
+            raise ValueError(f"'target' must be another file than 'source', but both are {path!r}.")
     return _KINDS[suffix]
 
 
-def _savable(class_name, name, value):
+def _savable(name, value):
     """Returns an entry in a form that `mindspore.save_checkpoint` accepts."""
     if isinstance(value, (Tensor, str)):
         return value
@@ -381,8 +362,8 @@ def _savable(class_name, name, value):
         return Tensor(forms.array(value, name))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
-            f"For '{class_name}', the entry '{name}' must be a Parameter, Tensor, "
-            f"array or str to be saved, but is {type(value).__name__}: {value!r}."
+            f"the entry '{name}' must be a Parameter, Tensor, array or str to be saved, but is "
+            f"{type(value).__name__}: {value!r}."
         ) from error
 
 
@@ -457,42 +438,33 @@ def crc(path: Union[str, os.PathLike]) -> Optional[bool]:
     return value == int.from_bytes(end[len(_CRC_MARK) :], "big")
 
 
-class _Slot:
-    """One parameter's slice of a buffer of the optimizer; written when the buffer is."""
+class _Slot(NamedTuple):
+    """An entry of one parameter in the optimizer: `rows` is its part of a copy of a buffer."""
 
-    def __init__(self, parameter, array, offset, shape):
-        self.parameter, self.buffer, self.shape = parameter, array, tuple(shape)
-        self.slice = slice(offset, offset + int(np.prod(shape)))
-
-    def fill(self, value):
-        self.buffer.reshape(-1)[self.slice] = value.astype(self.buffer.dtype).reshape(-1)
-
-    def value(self):
-        return self.buffer.reshape(-1)[self.slice].reshape(self.shape)
+    parameter: Parameter
+    buffer: np.ndarray
+    rows: np.ndarray
 
 
 def _slots(optimizer):
     """Returns {entry name: slot} of the entries that this process keeps."""
     names, layout = optimizer.check.names, optimizer.state.layout
-    slots = {}
-
-    def add(prefix, name, parameter, array=None, offset=0, shape=None):
-        array = np.array(parameter.asnumpy()) if array is None else array
-        shape = parameter.shape if shape is None else shape
-        slots[f"{prefix}.{name}"] = _Slot(parameter, array, offset, shape)
-
-    for prefix, buffers in optimizer.state.moments.items():
-        if layout is not None:
-            of_dtype = {state.dtype_name(b.dtype): (b, np.array(b.asnumpy())) for b in buffers}
-            for name, shape, dtype, offset in zip(*layout):
-                add(prefix, name, *of_dtype[dtype], offset, shape)
-        else:
-            for name, buffer in zip(names, buffers):
-                if buffer is not None:
-                    add(prefix, name, buffer)
-    for name, weight, parameter in zip(names, optimizer.state.weights, optimizer.parameters):
-        if weight is not parameter:
-            add("master_weight", name, weight)
+    weights = zip(optimizer.state.weights, optimizer.parameters)
+    masters = [None if weight is parameter else weight for weight, parameter in weights]
+    whole, slots = {"master_weight": masters}, {}
+    if layout is None:
+        whole.update(optimizer.state.moments)
+    else:
+        for prefix, buffers in optimizer.state.moments.items():
+            copies = {state.dtype_name(b.dtype): (b, np.array(b.asnumpy())) for b in buffers}
+            rows = layout.split(prefix, {dtype: copy for dtype, (_, copy) in copies.items()})
+            for name, dtype in zip(rows, layout.dtypes):
+                slots[name] = _Slot(*copies[dtype], rows[name])
+    for prefix, buffers in whole.items():
+        for name, buffer in zip(names, buffers):
+            if buffer is not None:
+                copy = np.array(buffer.asnumpy())
+                slots[f"{prefix}.{name}"] = _Slot(buffer, copy, copy)
     return slots
 
 
@@ -529,42 +501,39 @@ def _differences(given, wanted, elsewhere, whole, spelled):
     ]
     for name in sorted(set(given) & set(wanted)):
         value, slot = given[name], wanted[name]
-        if value.shape != slot.shape:
-            problems.append(f"{spelled(name)} has shape {value.shape}, must be {slot.shape}")
+        if value.shape != slot.rows.shape:
+            problems.append(f"{spelled(name)} has shape {value.shape}, must be {slot.rows.shape}")
         elif str(value.dtype) not in _WIDENINGS[str(slot.buffer.dtype)]:
             problems.append(f"{spelled(name)} is {value.dtype}, must be {slot.buffer.dtype}")
     return problems
 
 
-def _check_step(class_name, step):
+def _check_step(step):
     if step is None:
         return
     if isinstance(step, bool) or not isinstance(step, (int, np.integer)):
-        raise TypeError(f"For '{class_name}', 'step' must be an int, but got {step!r}.")
+        raise TypeError(f"'step' must be an int, but got {step!r}.")
     if not 0 <= step < 2**31:
-        raise ValueError(f"For '{class_name}', 'step' must be in [0, 2^31), but got {step}.")
+        raise ValueError(f"'step' must be in [0, 2^31), but got {step}.")
 
 
-def _counts(class_name, steps, step, given):
+def _counts(optimizer, steps, step, given):
     """Returns the update count and the global step that a checkpoint and the caller agree on."""
     possible, why = steps.updates, steps.why
-    started = any(
-        value.any() for name, value in given.items() if name.partition(".")[0] in state.MOMENTS
-    )
-    if possible == (0,) and started:
+    moments = [value for name, value in given.items() if name.partition(".")[0] in state.MOMENTS]
+    if possible == (0,) and any(value.any() for value in moments):
         possible, why = (), "it counts 0 steps, but its moments are not zero"
     if step is not None:
         if possible and step not in possible:
-            shown = " or ".join(map(str, possible))
             raise ValueError(
-                f"For '{class_name}', step={step} contradicts the checkpoint, after "
-                f"which {shown} steps were made."
+                f"step={step} contradicts the checkpoint, after which "
+                f"{' or '.join(map(str, possible))} steps were made."
             )
         updates = int(step)
     elif steps.doubt:
         updates = possible[0]
         log.warning(
-            f"For '{class_name}', the checkpoint counts differently in two places: "
+            f"For '{type(optimizer).__name__}', the checkpoint counts differently in two places: "
             f"{steps.doubt}. Bias correction continues from {updates}, schedules from "
             f"{steps.global_step}. If it should continue from another count, load it with "
             f"step={' or step='.join(map(str, possible))}."
@@ -573,7 +542,6 @@ def _counts(class_name, steps, step, given):
         updates = possible[0]
     else:
         raise ValueError(
-            f"For '{class_name}', the checkpoint does not tell how many steps were "
-            f"made: {why}. Say it with step=."
+            f"the checkpoint does not tell how many steps were made: {why}. Say it with step=."
         )
     return updates, updates if steps.global_step is None else steps.global_step

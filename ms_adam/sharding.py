@@ -171,8 +171,9 @@ class Collect(nn.Cell):
     traffic, as with one large table, one Broadcast from each rank that has a row.
 
     Args:
-        lengths: of each rank's row, in elements.
-        rank: this process.
+        pieces: of each thing that is sent, its pieces.
+        length: maps the place of a thing and a number of its elements to a length in the row.
+        shares: a `Shares`; rank and count are read.
 
     Inputs:
         row: this rank's, of shape (length,); no constant of a graph.
@@ -182,16 +183,26 @@ class Collect(nn.Cell):
 
     Attributes:
         length: of the row of this rank, with padding; at least 1.
-        begins: where each rank's row begins in the output.
+        mine: (place of the thing, begin, size, begin in the row) of this rank's pieces.
+        others: the same of all other pieces, with their begin in the output.
     """
 
-    def __init__(self, lengths, rank):
+    def __init__(self, pieces, length, shares):
         super().__init__(auto_prefix=False)
+        lengths, placed, rank = [0] * shares.ranks, [], shares.rank
+        for i, of_one in enumerate(pieces):
+            for owner, begin, size in of_one:
+                placed.append((owner, (i, begin, size, lengths[owner])))
+                lengths[owner] += length(i, size)
         longest = max(lengths)
         self.gathers = longest * len(lengths) <= 2 * sum(lengths)
         sent = [longest] * len(lengths) if self.gathers else lengths
         self.length = max(1, sent[rank])  # an empty tensor cannot be sent
-        self.begins = tuple(int(begin) for begin in np.cumsum([0, *sent[:-1]]))
+        begins = np.cumsum([0, *sent])
+        self.mine = tuple(piece for owner, piece in placed if owner == rank)
+        self.others = tuple(
+            (*piece, int(begins[owner]) + at) for owner, (*piece, at) in placed if owner != rank
+        )
         self.rank = rank
         self.gather = P.AllGather() if self.gathers else None
         self.roots = tuple(root for root, length in enumerate(lengths) if length)
@@ -232,18 +243,11 @@ class Exchange(nn.Cell):
 
     def __init__(self, packings, parameters, shares):
         super().__init__(auto_prefix=False)
-        self.messages = nn.CellList(
-            [
-                Message(
-                    packing,
-                    [parameters[i] for i in members],
-                    [shares.pieces[i] for i in members],
-                    shares,
-                )
-                for packing, members in packings
-            ],
-            auto_prefix=False,
-        )
+        members = [
+            (packing, [parameters[i] for i in places], [shares.pieces[i] for i in places])
+            for packing, places in packings
+        ]
+        self.messages = nn.CellList([Message(*each, shares) for each in members], auto_prefix=False)
         self.zero = ms.Tensor([0], ms.int32)
 
     def construct(self, step, after):
@@ -274,30 +278,9 @@ class Message(nn.Cell):
 
     def __init__(self, packing, parameters, pieces, shares):
         super().__init__(auto_prefix=False)
-        lengths, placed = [0] * shares.ranks, []
-        for i, of_parameter in enumerate(pieces):
-            for piece in of_parameter:
-                placed.append((i, piece, lengths[piece.owner]))
-                lengths[piece.owner] += packing.length(parameters[i], piece.size)
-        self.collect = Collect(lengths, shares.rank)
-        begins = self.collect.begins
-        self.pack = packing.pack(
-            parameters,
-            [
-                (i, piece.begin, piece.size, at)
-                for i, piece, at in placed
-                if piece.owner == shares.rank
-            ],
-            self.collect.length,
-        )
-        self.unpack = packing.unpack(
-            parameters,
-            [
-                (i, piece.begin, piece.size, begins[piece.owner] + at)
-                for i, piece, at in placed
-                if piece.owner != shares.rank
-            ],
-        )
+        self.collect = Collect(pieces, lambda i, n: packing.length(parameters[i], n), shares)
+        self.pack = packing.pack(parameters, self.collect.mine, self.collect.length)
+        self.unpack = packing.unpack(parameters, self.collect.others)
 
     def construct(self, step, after):
         rows = self.collect(ops.depend(self.pack(step), after))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ms_adam.reference.checks import AT_LEAST_0, array, arrays, check_one_of, override, settle
+from ms_adam.reference.checks import AT_LEAST_0, one_of, within
 from ms_adam.reference.method import Method
 
 
@@ -43,28 +43,15 @@ class AdaGrad(Method):
             TensorFlow 2, and in MindSpore's nn.Adagrad, which has no epsilon: eps=0.
     """
 
-    learning_rate: float = 0.01
-    eps: float = 1e-10
-    epsilon: str = "outside"
-    initial_accumulator: float = 0.0
-
-    def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate", "eps", "initial_accumulator")
-        check_one_of(self, "epsilon", "outside", "inside")
+    learning_rate: float = within(AT_LEAST_0, 0.01)
+    eps: float = within(AT_LEAST_0, 1e-10)
+    epsilon: str = one_of("outside", "inside")
+    initial_accumulator: float = within(AT_LEAST_0, 0.0)
 
     def init(self, parameter: ArrayLike) -> AdaGradState:
         return AdaGradState(0, np.full(np.shape(parameter), self.initial_accumulator))
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: AdaGradState,
-        *,
-        learning_rate: Optional[float] = None,
-    ) -> Tuple[np.ndarray, AdaGradState]:
-        rate = override("learning_rate", learning_rate, self.learning_rate)
-        w, g, s = arrays(parameter, gradient=gradient, accumulator=state.accumulator)
-        s = array(s + np.square(g))
+    def update(self, w: np.ndarray, g: np.ndarray, state: AdaGradState) -> Tuple[Any, AdaGradState]:
+        s = state.accumulator + np.square(g)
         root = np.sqrt(s + self.eps) if self.epsilon == "inside" else np.sqrt(s) + self.eps
-        return array(w - rate * g / root), AdaGradState(state.step + 1, s)
+        return w - self.learning_rate * g / root, AdaGradState(state.step + 1, s)

@@ -9,16 +9,7 @@ from typing import Any, NamedTuple, Optional, Tuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ms_adam.reference.checks import (
-    ABOVE_0,
-    AT_LEAST_0,
-    BELOW_1,
-    array,
-    arrays,
-    check_one_of,
-    override,
-    settle,
-)
+from ms_adam.reference.checks import ABOVE_0, AT_LEAST_0, BELOW_1, one_of, within
 from ms_adam.reference.correction import bias_correction
 from ms_adam.reference.method import Method
 
@@ -96,34 +87,19 @@ class Adam(Method):
             MindSpore.
     """
 
-    learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    epsilon: str = "outside"
-    bias_correction: bool = True
-    nesterov: bool = False
-    amsgrad: bool = False
-    weight_decay: float = 0.0
-    decoupled: bool = False
-    loss_scale: float = 1.0
-    maximize: bool = False
-    centralize: bool = False
-
-    def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate", "eps", "weight_decay")
-        settle(self, BELOW_1, "beta1", "beta2")
-        settle(self, ABOVE_0, "loss_scale")
-        check_one_of(self, "epsilon", "outside", "hat", "inside")
-        for name in (
-            "bias_correction",
-            "nesterov",
-            "amsgrad",
-            "decoupled",
-            "maximize",
-            "centralize",
-        ):
-            check_one_of(self, name, False, True)
+    learning_rate: float = within(AT_LEAST_0, 1e-3)
+    beta1: float = within(BELOW_1, 0.9)
+    beta2: float = within(BELOW_1, 0.999)
+    eps: float = within(AT_LEAST_0, 1e-8)
+    epsilon: str = one_of("outside", "hat", "inside")
+    bias_correction: bool = one_of(True, False)
+    nesterov: bool = one_of(False, True)
+    amsgrad: bool = one_of(False, True)
+    weight_decay: float = within(AT_LEAST_0, 0.0)
+    decoupled: bool = one_of(False, True)
+    loss_scale: float = within(ABOVE_0, 1.0)
+    maximize: bool = one_of(False, True)
+    centralize: bool = one_of(False, True)
 
     def init(self, parameter: ArrayLike) -> AdamState:
         shape = np.shape(parameter)
@@ -131,41 +107,27 @@ class Adam(Method):
             0, np.zeros(shape), np.zeros(shape), np.zeros(shape) if self.amsgrad else None
         )
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: AdamState,
-        *,
-        learning_rate: Optional[float] = None,
-        weight_decay: Optional[float] = None,
-    ) -> Tuple[np.ndarray, AdamState]:
-        """Makes one step, as `Method.step`; weight_decay can be given for this step too."""
-        alpha = override("learning_rate", learning_rate, self.learning_rate)
-        decay = override("weight_decay", weight_decay, self.weight_decay)
-        w, g, m, v = arrays(
-            parameter, gradient=gradient, moment1=state.moment1, moment2=state.moment2
-        )
+    def update(self, w: np.ndarray, g: np.ndarray, state: AdamState) -> Tuple[Any, AdamState]:
         t = state.step + 1
-
+        decay = self.weight_decay
         g = regularize(self, w, g, 0.0 if self.decoupled else decay)
-        m = array(self.beta1 * m + (1 - self.beta1) * g)
+        m = self.beta1 * state.moment1 + (1 - self.beta1) * g
         # not g**2, which NumPy gives to pow for a number, and rounds otherwise than in an array
-        v = array(self.beta2 * v + (1 - self.beta2) * np.square(g))
+        v = self.beta2 * state.moment2 + (1 - self.beta2) * np.square(g)
         first = self.beta1 * m + (1 - self.beta1) * g if self.nesterov else m
         second, largest = v, None
         if self.amsgrad:
-            _, largest = arrays(w, vhat=state.vhat)
-            second = largest = array(np.maximum(largest, v))
+            assert state.vhat is not None
+            second = largest = np.maximum(state.vhat, v)
 
         correction1 = bias_correction(self.beta1, t) if self.bias_correction else 1.0
         correction2 = bias_correction(self.beta2, t) if self.bias_correction else 1.0
         if self.epsilon == "outside":
-            update = (first / correction1) / (np.sqrt(second / correction2) + self.eps)
+            step = (first / correction1) / (np.sqrt(second / correction2) + self.eps)
         elif self.epsilon == "inside":
-            update = (first / correction1) / np.sqrt(second / correction2 + self.eps)
+            step = (first / correction1) / np.sqrt(second / correction2 + self.eps)
         else:
-            update = math.sqrt(correction2) / correction1 * first / (np.sqrt(second) + self.eps)
+            step = math.sqrt(correction2) / correction1 * first / (np.sqrt(second) + self.eps)
         if decay and self.decoupled:
-            update = update + decay * w
-        return array(w - alpha * update), AdamState(t, m, v, largest)
+            step = step + decay * w
+        return w - self.learning_rate * step, AdamState(t, m, v, largest)

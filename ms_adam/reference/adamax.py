@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Any, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ms_adam.reference.adam import AdamState, regularize
-from ms_adam.reference.checks import ABOVE_0, AT_LEAST_0, BELOW_1, array, arrays, override, settle
+from ms_adam.reference.checks import ABOVE_0, AT_LEAST_0, BELOW_1, one_of, within
 from ms_adam.reference.correction import bias_correction
 from ms_adam.reference.method import Method
 
@@ -38,41 +38,23 @@ class AdaMax(Method):
         weight_decay, loss_scale, maximize, centralize: as in `Adam`, with L2 decay.
     """
 
-    learning_rate: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    loss_scale: float = 1.0
-    maximize: bool = False
-    centralize: bool = False
-
-    def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate", "eps", "weight_decay")
-        settle(self, BELOW_1, "beta1", "beta2")
-        settle(self, ABOVE_0, "loss_scale")
+    learning_rate: float = within(AT_LEAST_0, 1e-3)
+    beta1: float = within(BELOW_1, 0.9)
+    beta2: float = within(BELOW_1, 0.999)
+    eps: float = within(AT_LEAST_0, 1e-8)
+    weight_decay: float = within(AT_LEAST_0, 0.0)
+    loss_scale: float = within(ABOVE_0, 1.0)
+    maximize: bool = one_of(False, True)
+    centralize: bool = one_of(False, True)
 
     def init(self, parameter: ArrayLike) -> AdamState:
         """Returns an `AdamState`; its moment2 is u."""
         return AdamState(0, np.zeros(np.shape(parameter)), np.zeros(np.shape(parameter)), None)
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: AdamState,
-        *,
-        learning_rate: Optional[float] = None,
-        weight_decay: Optional[float] = None,
-    ) -> Tuple[np.ndarray, AdamState]:
-        """Makes one step, as `Method.step`; weight_decay can be given for this step too."""
-        alpha = override("learning_rate", learning_rate, self.learning_rate)
-        decay = override("weight_decay", weight_decay, self.weight_decay)
-        given = dict(gradient=gradient, moment1=state.moment1, moment2=state.moment2)
-        w, g, m, u = arrays(parameter, **given)
-        g, t = regularize(self, w, g, decay), state.step + 1
-        m = array(self.beta1 * m + (1 - self.beta1) * g)
-        u = array(np.maximum(self.beta2 * u, np.abs(g)))
+    def update(self, w: np.ndarray, g: np.ndarray, state: AdamState) -> Tuple[Any, AdamState]:
+        g, t = regularize(self, w, g, self.weight_decay), state.step + 1
+        m = self.beta1 * state.moment1 + (1 - self.beta1) * g
+        u = np.maximum(self.beta2 * state.moment2, np.abs(g))
         divisor = np.where(u + self.eps == 0, 1.0, u + self.eps)
-        w = array(w - alpha / bias_correction(self.beta1, t) * m / divisor)
+        w = w - self.learning_rate / bias_correction(self.beta1, t) * m / divisor
         return w, AdamState(t, m, u, None)

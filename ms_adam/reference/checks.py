@@ -1,16 +1,33 @@
-"""Checks of arguments: numbers in their range, arrays of one shape, all in float64."""
+"""Numbers in their range, declared beside their defaults, and arrays of one shape in float64."""
 
 import math
+from dataclasses import field
 from numbers import Real
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple
 
 import numpy as np
 
-Range = Tuple[str, Callable[[float], bool]]
 
-AT_LEAST_0: Range = ("finite and at least 0", lambda x: 0.0 <= x < math.inf)
-ABOVE_0 = ("finite and greater than 0", lambda x: 0.0 < x < math.inf)
-BELOW_1 = ("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)
+class Range(NamedTuple):
+    """The numbers that an argument may be: in words, and as a condition."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+AT_LEAST_0 = Range("finite and at least 0", lambda x: 0.0 <= x < math.inf)
+ABOVE_0 = Range("finite and greater than 0", lambda x: 0.0 < x < math.inf)
+BELOW_1 = Range("at least 0 and less than 1", lambda x: 0.0 <= x < 1.0)
+
+
+def within(allowed: Range, default: float) -> Any:
+    """Declares a number of a `Method`, which checks it and converts it to a float."""
+    return field(default=default, metadata={"allowed": allowed})
+
+
+def one_of(*allowed: Any) -> Any:
+    """Declares an argument of a `Method` with a few values, the first of them the default."""
+    return field(default=allowed[0], metadata={"allowed": allowed})
 
 
 def number(name: str, value: Any, allowed: Range) -> float:
@@ -18,36 +35,13 @@ def number(name: str, value: Any, allowed: Range) -> float:
 
     A number between the largest float64 below 1 and 1 is in the range of beta, but its float is 1.
     """
-    words, holds = allowed
     try:
         x = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     except OverflowError:
         x = math.inf
-    if not holds(x):
-        raise ValueError(f"'{name}' must be a number, {words}, but got {value!r}.")
+    if not allowed.holds(x):
+        raise ValueError(f"'{name}' must be a number, {allowed.words}, but got {value!r}.")
     return x
-
-
-def settle(method: Any, allowed: Range, *names: str) -> None:
-    """Checks numbers of a frozen method and converts them to floats.
-
-    A float32 scalar would turn every product with a Python number into float32.
-    """
-    for name in names:
-        object.__setattr__(method, name, number(name, getattr(method, name), allowed))
-
-
-def override(name: str, value: Optional[float], own: float) -> float:
-    """Returns the value given for one step, checked, or else the method's own."""
-    return own if value is None else number(name, value, AT_LEAST_0)
-
-
-def check_one_of(method: Any, name: str, *allowed: Any) -> None:
-    """Raises ValueError unless the method's attribute is one of the allowed values."""
-    value = getattr(method, name)
-    if value not in allowed:
-        choices = ", ".join(map(repr, allowed))
-        raise ValueError(f"'{name}' must be one of {choices}, but got {value!r}.")
 
 
 def array(x: Any) -> np.ndarray:

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ms_adam.reference.checks import (
-    AT_LEAST_0,
-    BELOW_1,
-    array,
-    arrays,
-    check_one_of,
-    override,
-    settle,
-)
+from ms_adam.reference.checks import AT_LEAST_0, BELOW_1, one_of, within
 from ms_adam.reference.correction import bias_correction
 from ms_adam.reference.method import Method
 
@@ -58,16 +50,13 @@ class Momentum(Method):
         bias_correction: only for form="ema".
     """
 
-    learning_rate: float = 0.01
-    rho: float = 0.9
-    form: str = "velocity"
-    bias_correction: bool = False
+    learning_rate: float = within(AT_LEAST_0, 0.01)
+    rho: float = within(BELOW_1, 0.9)
+    form: str = one_of("velocity", "scaled", "ema")
+    bias_correction: bool = one_of(False, True)
 
     def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate")
-        settle(self, BELOW_1, "rho")
-        check_one_of(self, "form", "velocity", "scaled", "ema")
-        check_one_of(self, "bias_correction", False, True)
+        super().__post_init__()
         if self.bias_correction and self.form != "ema":
             raise ValueError(
                 "'bias_correction' must be False unless form is 'ema', but got True "
@@ -77,20 +66,11 @@ class Momentum(Method):
     def init(self, parameter: ArrayLike) -> MomentumState:
         return MomentumState(0, np.zeros(np.shape(parameter)))
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: MomentumState,
-        *,
-        learning_rate: Optional[float] = None,
-    ) -> Tuple[np.ndarray, MomentumState]:
-        rate = override("learning_rate", learning_rate, self.learning_rate)
-        w, g, v = arrays(parameter, gradient=gradient, velocity=state.velocity)
+    def update(self, w: np.ndarray, g: np.ndarray, state: MomentumState) -> Tuple[Any, Any]:
         t = state.step + 1
         if self.form == "scaled":
-            v = array(self.rho * v - rate * g)
-            return array(w + v), MomentumState(t, v)
-        v = array(self.rho * v + ((1 - self.rho) * g if self.form == "ema" else g))
+            v = self.rho * state.velocity - self.learning_rate * g
+            return w + v, MomentumState(t, v)
+        v = self.rho * state.velocity + ((1 - self.rho) * g if self.form == "ema" else g)
         correction = bias_correction(self.rho, t) if self.bias_correction else 1.0
-        return array(w - rate * v / correction), MomentumState(t, v)
+        return w - self.learning_rate * v / correction, MomentumState(t, v)

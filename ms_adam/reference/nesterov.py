@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ms_adam.reference.checks import (
-    AT_LEAST_0,
-    BELOW_1,
-    array,
-    arrays,
-    check_one_of,
-    override,
-    settle,
-)
+from ms_adam.reference.checks import AT_LEAST_0, BELOW_1, array, arrays, one_of, within
 from ms_adam.reference.method import Method
 
 
@@ -53,14 +45,9 @@ class Nesterov(Method):
         form: "torch" or "sutskever".
     """
 
-    learning_rate: float = 0.01
-    rho: float = 0.9
-    form: str = "torch"
-
-    def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate")
-        settle(self, BELOW_1, "rho")
-        check_one_of(self, "form", "torch", "sutskever")
+    learning_rate: float = within(AT_LEAST_0, 0.01)
+    rho: float = within(BELOW_1, 0.9)
+    form: str = one_of("torch", "sutskever")
 
     def init(self, parameter: ArrayLike) -> NesterovState:
         return NesterovState(0, np.zeros(np.shape(parameter)))
@@ -70,19 +57,10 @@ class Nesterov(Method):
         w, v = arrays(parameter, velocity=state.velocity)
         return array(w + self.rho * v) if self.form == "sutskever" else w
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: NesterovState,
-        *,
-        learning_rate: Optional[float] = None,
-    ) -> Tuple[np.ndarray, NesterovState]:
-        rate = override("learning_rate", learning_rate, self.learning_rate)
-        w, g, v = arrays(parameter, gradient=gradient, velocity=state.velocity)
+    def update(self, w: np.ndarray, g: np.ndarray, state: NesterovState) -> Tuple[Any, Any]:
         t = state.step + 1
         if self.form == "sutskever":
-            v = array(self.rho * v - rate * g)
-            return array(w + v), NesterovState(t, v)
-        v = array(self.rho * v + g)
-        return array(w - rate * (g + self.rho * v)), NesterovState(t, v)
+            v = self.rho * state.velocity - self.learning_rate * g
+            return w + v, NesterovState(t, v)
+        v = self.rho * state.velocity + g
+        return w - self.learning_rate * (g + self.rho * v), NesterovState(t, v)

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ms_adam.reference.checks import (
-    AT_LEAST_0,
-    BELOW_1,
-    array,
-    arrays,
-    check_one_of,
-    override,
-    settle,
-)
+from ms_adam.reference.checks import AT_LEAST_0, BELOW_1, one_of, within
 from ms_adam.reference.method import Method
 
 
@@ -56,18 +48,12 @@ class RMSProp(Method):
             nn.RMSProp, which makes their first steps small where gradients are.
     """
 
-    learning_rate: float = 1e-3
-    beta: float = 0.9
-    eps: float = 1e-8
-    epsilon: str = "outside"
-    centered: bool = False
-    initial_mean_square: float = 0.0
-
-    def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate", "eps", "initial_mean_square")
-        settle(self, BELOW_1, "beta")
-        check_one_of(self, "epsilon", "outside", "inside")
-        check_one_of(self, "centered", False, True)
+    learning_rate: float = within(AT_LEAST_0, 1e-3)
+    beta: float = within(BELOW_1, 0.9)
+    eps: float = within(AT_LEAST_0, 1e-8)
+    epsilon: str = one_of("outside", "inside")
+    centered: bool = one_of(False, True)
+    initial_mean_square: float = within(AT_LEAST_0, 0.0)
 
     def init(self, parameter: ArrayLike) -> RMSPropState:
         shape = np.shape(parameter)
@@ -75,23 +61,15 @@ class RMSProp(Method):
             0, np.full(shape, self.initial_mean_square), np.zeros(shape) if self.centered else None
         )
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: RMSPropState,
-        *,
-        learning_rate: Optional[float] = None,
-    ) -> Tuple[np.ndarray, RMSPropState]:
-        rate = override("learning_rate", learning_rate, self.learning_rate)
-        w, g, s = arrays(parameter, gradient=gradient, mean_square=state.mean_square)
-        s = array(self.beta * s + (1 - self.beta) * np.square(g))
+    def update(self, w: np.ndarray, g: np.ndarray, state: RMSPropState) -> Tuple[Any, RMSPropState]:
+        s = self.beta * state.mean_square + (1 - self.beta) * np.square(g)
         square, n = s, None
         if self.centered:
-            _, n = arrays(w, mean=state.mean)
-            n = array(self.beta * n + (1 - self.beta) * g)
+            assert state.mean is not None
+            n = self.beta * state.mean + (1 - self.beta) * g
             square = np.maximum(s - np.square(n), 0.0)  # a variance; only rounding takes it below 0
-        root = (
-            np.sqrt(square + self.eps) if self.epsilon == "inside" else np.sqrt(square) + self.eps
-        )
-        return array(w - rate * g / root), RMSPropState(state.step + 1, s, n)
+        if self.epsilon == "inside":
+            root = np.sqrt(square + self.eps)
+        else:
+            root = np.sqrt(square) + self.eps
+        return w - self.learning_rate * g / root, RMSPropState(state.step + 1, s, n)

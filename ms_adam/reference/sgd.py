@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ms_adam.reference.checks import AT_LEAST_0, array, arrays, override, settle
+from ms_adam.reference.checks import AT_LEAST_0, within
 from ms_adam.reference.method import Method
 
 
@@ -33,22 +33,10 @@ class SGD(Method):
         learning_rate: at least 0. None is published; 0.01 as in Keras.
     """
 
-    learning_rate: float = 0.01
-
-    def __post_init__(self):
-        settle(self, AT_LEAST_0, "learning_rate")
+    learning_rate: float = within(AT_LEAST_0, 0.01)
 
     def init(self, parameter: ArrayLike) -> SGDState:
         return SGDState(0)
 
-    def step(
-        self,
-        parameter: ArrayLike,
-        gradient: ArrayLike,
-        state: SGDState,
-        *,
-        learning_rate: Optional[float] = None,
-    ) -> Tuple[np.ndarray, SGDState]:
-        rate = override("learning_rate", learning_rate, self.learning_rate)
-        w, g = arrays(parameter, gradient=gradient)
-        return array(w - rate * g), SGDState(state.step + 1)
+    def update(self, w: np.ndarray, g: np.ndarray, state: SGDState) -> Tuple[Any, SGDState]:
+        return w - self.learning_rate * g, SGDState(state.step + 1)
