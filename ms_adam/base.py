@@ -103,6 +103,7 @@ class Optimizer(nn.Optimizer):
         self.split_row_sparse = SplitRowSparse(class_name)
         self.one, self.done = Tensor([1], ms.int32), Tensor(True)
         self.divides_rows, self.called = self.capabilities.divides_rows, False
+        self.is_averaged = False  # within `averaged`
         self.memory = None  # of a compiled call in PyNative mode
 
     @property
@@ -141,6 +142,10 @@ class Optimizer(nn.Optimizer):
         self.rates.write(value)
 
     def __call__(self, gradients):
+        if self.is_averaged:
+            raise RuntimeError(
+                f"For '{self.check.class_name}', a step within averaged() would train the averages."
+            )
         gradients = normalize_gradients(self.check.class_name, self.check.names, gradients)
         if self.launch == "by address":
             return self._step_by_address(gradients)

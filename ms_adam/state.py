@@ -168,6 +168,11 @@ class State:
                 self.numbers["scale_counter"] = execution.scaler.counter
         self.after = {number.name: number.after for number in numbers if number.after is not None}
 
+    def carried(self) -> List[Parameter]:
+        """Returns the numbers that a checkpoint sets if it has them: skips and the loss scale."""
+        names = ("skipped", "scale_value", "scale_counter")
+        return [self.numbers[name] for name in names if name in self.numbers]
+
     def moments_here(self) -> Dict[str, ParameterTuple]:
         """Returns the moments that this process keeps, by name."""
         return {

@@ -150,8 +150,9 @@ class LazyBatch(CompositeBatch):
         gradient = self.prepare(scalars, w, rows_of(totals, place))
         w, m, v, _ = self.advance(scalars, w, m, v, v, gradient)
         new = weight
-        if self.averages and self.dtype == ms.float64:  # see `Averages`
-            new = _scatter_into(weight, indices.reshape((-1, 1)), w)
+        if self.averages:  # which need values; see `Averages`
+            whole, rows = _cast(weight, self.dtype), _cast(w, self.dtype)
+            new = _scatter_into(whole, indices.reshape((-1, 1)), rows)
         stored = (
             store_rows(_assign, moment1, indices, m),
             store_rows(_assign, moment2, indices, v),

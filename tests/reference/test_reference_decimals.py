@@ -79,11 +79,7 @@ MUTANTS = [
     ),
     ("Adam", "math.sqrt(correction2) / correction1 * first", "correction2 / correction1 * first"),
     ("Adam", "(np.sqrt(second) + self.eps)", "(np.sqrt(second) + self.eps * correction2**0.5)"),
-    (
-        "Adam",
-        "step = step + decay * w",
-        "step = step + decay * (w - self.learning_rate * step)",
-    ),
+    ("Adam", "step = step + decay * w", "step = step + decay * (w - self.learning_rate * step)"),
     ("Adam", "step = step + decay * w", "step = step + decay * w / self.learning_rate"),
     ("Adam", "w - self.learning_rate * step", "w + self.learning_rate * step"),
     ("SGD", "w - self.learning_rate * g", "w + self.learning_rate * g"),
