@@ -10,12 +10,21 @@ The public names are loaded on first use: `ms_adam.reference`, which only needs 
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["AdaMax", "Adam", "AdamW", "convert_checkpoint", "gather_state", "load_state"]
+__all__ = [
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "averaged",
+    "convert_checkpoint",
+    "gather_state",
+    "load_state",
+]
 
 _ROOMS = {
     "AdaMax": "ms_adam.optimizer",
     "Adam": "ms_adam.optimizer",
     "AdamW": "ms_adam.optimizer",
+    "averaged": "ms_adam.averages",
     "convert_checkpoint": "ms_adam.checkpoint",
     "gather_state": "ms_adam.checkpoint",
     "load_state": "ms_adam.checkpoint",

@@ -73,9 +73,9 @@ class Optimizer(nn.Optimizer):
         self.state = State(self.parameters, self.formula, self.execution, owned)
         if self.state.layout is not None:
             self.layout, self.flat_layout = self.state.layout, layout_entry(self.state.layout)
+        self.grad_norm = self.skipped = self.ema = None
         for name, moments in self.state.moments_here().items():
             setattr(self, name, moments)
-        self.grad_norm = None
         for name, number in self.state.numbers.items():
             setattr(self, name, number)
         if self.execution.masters:
@@ -103,6 +103,7 @@ class Optimizer(nn.Optimizer):
         self.split_row_sparse = SplitRowSparse(class_name)
         self.one, self.done = Tensor([1], ms.int32), Tensor(True)
         self.divides_rows, self.called = self.capabilities.divides_rows, False
+        self.is_averaged = False  # within `averaged`
         self.memory = None  # of a compiled call in PyNative mode
 
     @property
@@ -141,6 +142,10 @@ class Optimizer(nn.Optimizer):
         self.rates.write(value)
 
     def __call__(self, gradients):
+        if self.is_averaged:
+            raise RuntimeError(
+                f"For '{self.check.class_name}', a step within averaged() would train the averages."
+            )
         gradients = normalize_gradients(self.check.class_name, self.check.names, gradients)
         if self.launch == "by address":
             return self._step_by_address(gradients)
@@ -173,14 +178,15 @@ class Optimizer(nn.Optimizer):
         learning_rates, weight_decays = self.group_values.now(self.global_step)
         check = functools.partial(self.check.check_tensors, gradients)
         try:
-            self.update.now(step, learning_rates, weight_decays, values, indices, check)
+            made = self.update.now(step, learning_rates, weight_decays, values, indices, check)
         except IndexError as error:
             place, row, rows = error.args
             raise RuntimeError(
                 f"For '{self.check.class_name}', the gradient of '{self.check.names[place]}' names "
                 f"row {row}, but the parameter has {rows} rows."
             ) from None
-        launch.add_one(self.global_step)
+        if made:
+            launch.number_of(self.global_step).value += 1
         if self.exchanged:
             self.exchange.now()
         return self.done
@@ -210,9 +216,9 @@ class Optimizer(nn.Optimizer):
         if self.global_step.dtype != ms.int32:
             steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
         done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
+        made = done if self.execution.skips else self.one
         _assign_add(
-            self.global_step,
-            _cast(_reshape(self.one, self.global_step.shape), self.global_step.dtype),
+            self.global_step, _cast(_reshape(made, self.global_step.shape), self.global_step.dtype)
         )
         if self.exchanged:
             done = self.exchange(self.global_step, (gradients, indices, done))

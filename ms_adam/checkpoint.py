@@ -172,12 +172,14 @@ def _read_state(
         content = forms.joined([_content(part, optimizer, names) for part in checkpoint])
     else:
         content = _content(checkpoint, optimizer, names)
-    wanted, every = _slots(optimizer), _all_entries(optimizer)
+    wanted, every = slots(optimizer), _all_entries(optimizer)
     given = _comparable(content.entries, every)
     if content.share is not None:
         _check_share(content.share, optimizer)
     else:
         given = _own_rows(given, every, optimizer.shares.owned)
+    if not any(name.startswith("ema.") for name in given):
+        given.update(_weights_as_averages(optimizer, wanted, content.others))
     elsewhere = {entry.name for entry in every} - set(wanted)
     whole = isinstance(checkpoint, (list, tuple))
     problems = _differences(given, wanted, elsewhere, whole, content.spelled)
@@ -191,9 +193,37 @@ def _read_state(
     buffers = {id(slot.buffer): (slot.parameter, slot.buffer) for slot in wanted.values()}
     return _Reading(
         [*buffers.values(), (optimizer.global_step, np.array([global_step], np.int32))]
-        + state.numbers_after(optimizer, updates),
+        + state.numbers_after(optimizer, updates)
+        + _carried_numbers(optimizer, content),
         _renamed(content, optimizer),
     )
+
+
+def _carried_numbers(optimizer, content):
+    """Returns (Parameter, array) of the numbers that a checkpoint may lack: loss scale, skips."""
+    carried = []
+    for number in optimizer.state.carried():
+        value = content.others.get(content.prefix + number.name[len(_prefix(optimizer)) :])
+        if value is not None:
+            value = forms.array(value, number.name).astype(state.dtype_name(number.dtype))
+            carried.append((number, value.reshape(number.shape)))
+    return carried
+
+
+def _weights_as_averages(optimizer, wanted, others):
+    """Returns averages for a checkpoint without any: the weights there, or else those here."""
+    averages = {}
+    for name, parameter, own in zip(
+        optimizer.check.names, optimizer.parameters, optimizer.shares.owned
+    ):
+        if f"ema.{name}" in wanted:
+            rows = wanted[f"ema.{name}"].rows
+            weight = parameter.astype(state.compute_dtype(parameter.dtype)).asnumpy()
+            there = others.get(name)
+            if there is not None and tuple(there.shape) == parameter.shape:
+                weight = forms.array(there, name).astype(weight.dtype)
+            averages[f"ema.{name}"] = weight.reshape(-1)[own[0] : sum(own)].reshape(rows.shape)
+    return averages
 
 
 @contextlib.contextmanager
@@ -231,11 +261,13 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
         ...         [{"name": name, "data": data} for name, data in state.items()], "adam.ckpt"
         ...     )
     """
-    values = {name: slot.rows for name, slot in _slots(optimizer).items()}
+    values = {name: slot.rows for name, slot in slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
     for name in sorted(("global_step", *optimizer.state.after)):
         values[name] = getattr(optimizer, name).asnumpy()
+    for number in optimizer.state.carried():
+        values[number.name[len(_prefix(optimizer)) :]] = number.asnumpy()
     return {
         name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
         for name, value in values.items()
@@ -446,7 +478,7 @@ class _Slot(NamedTuple):
     rows: np.ndarray
 
 
-def _slots(optimizer):
+def slots(optimizer):
     """Returns {entry name: slot} of the entries that this process keeps."""
     names, layout = optimizer.check.names, optimizer.state.layout
     weights = zip(optimizer.state.weights, optimizer.parameters)

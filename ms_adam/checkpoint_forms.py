@@ -14,7 +14,7 @@ from ms_adam.state import FLAT_LAYOUT, MOMENTS, SHARD_LAYOUT, FlatLayout, ShardL
 
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 FORMS = (  # the names of moment1, moment2 and vhat, and the optimizers that write them
-    MOMENTS,  # nn.Adam, nn.LazyAdam, nn.AdamOffload, ms_adam
+    ("moment1", "moment2", "vhat"),  # nn.Adam, nn.LazyAdam, nn.AdamOffload, ms_adam
     ("adam_m", "adam_v", None),  # nn.AdamWeightDecay, MindCV, MindFormers AdamW
     _TORCH,  # mindspore.mint, mindspore.experimental, MindFormers FusedAdamW
 )
@@ -97,7 +97,9 @@ def named(checkpoint: Dict[str, Any], formula: Formula, prefix: str = "") -> Con
     form = next(form for form in FORMS if form[0] == first)
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
-    ours_of["master_weight"] = theirs_of["master_weight"] = "master_weight"
+    # Without averages in the optimizer, "ema.<parameter>" is another model's weight to it.
+    for entry in ("master_weight",) if formula.ema_decay is None else ("master_weight", "ema"):
+        ours_of[entry] = theirs_of[entry] = entry
     flat = tuple(f"flat_{moment}" for moment in MOMENTS)
 
     entries, used = {}, {name for name in checkpoint if name in _SINGLE}

@@ -48,8 +48,10 @@ class Adam(Optimizer):
         weight_decay (Union[float, int, Cell], optional): :math:`\lambda`. Without groups it acts
             on parameters without 'beta' or 'gamma' in their names, as in `nn.Adam`. A Cell is
             called with the number of steps already made. Default: ``0.0`` .
-        loss_scale (float, optional): The factor of the loss; gradients are divided by it first.
-            Default: ``1.0`` .
+        loss_scale (Union[float, amp.DynamicLossScaler, amp.StaticLossScaler], optional): The factor
+            of the loss; gradients are divided by it first. Of a scaler each step reads the present
+            value, does what `skip_nonfinite` says, and adjusts it as `DynamicLossScaler.adjust`
+            does: a training step only multiplies its loss. Default: ``1.0`` .
         use_amsgrad (bool, optional): Replaces :math:`v_t` in the update with the largest so far
             (Reddi et al. 2018). Default: ``False`` .
 
@@ -64,8 +66,15 @@ class Adam(Optimizer):
         bias_correction (bool): Whether moments are corrected. Default: ``True`` .
         maximize (bool): Go up the gradient. Its sign is changed after `loss_scale` is taken out of
             it, and before weight decay. Default: ``False`` .
+        skip_nonfinite (bool): Change nothing in a step of which a gradient has a NaN or an infinite
+            element, and count it in `skipped`; schedules wait. Costs one more reading of the
+            gradients, and nothing with `max_grad_norm`. Default: ``False`` .
         max_grad_norm (float): Clip the unscaled gradients to this global norm, as
             `ops.clip_by_global_norm` does. Default: ``None`` , no clipping.
+        ema_decay (float): Keep an average of each weight, updated in the same pass with this decay
+            rate, in [0, 1); see `averaged`. Default: ``None`` , no averages.
+        ema_debias (bool): Divide averages by 1 - ema_decay^t, as section 7.2 of the paper does;
+            False: let them begin at the weights before the first update. Default: ``True`` .
         master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
             parameter is its rounding. The copy follows a parameter that is set from outside.
             Default: ``False`` .
@@ -101,6 +110,10 @@ class Adam(Optimizer):
         update_count (Parameter): Number of updates, int32 of shape (1,), for the bias correction.
         grad_norm (Parameter): Global norm of the last gradients, unscaled, before clipping; float32
             of shape (). None without `max_grad_norm`.
+        skipped (Parameter): Number of skipped steps, int32 of shape (1,). None without
+            `skip_nonfinite` and without a scaler.
+        ema (ParameterTuple): The averages, in the dtype and layout of the moments. None without
+            `ema_decay`.
 
     Raises:
         KeyError: If an unknown keyword is given.
@@ -146,7 +159,7 @@ class Adam(Optimizer):
         use_locking: bool = False,
         use_nesterov: bool = False,
         weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        loss_scale: Any = 1.0,
         use_amsgrad: bool = False,
         *,
         use_lazy: bool = False,
@@ -154,7 +167,10 @@ class Adam(Optimizer):
         epsilon_hat: bool = False,
         bias_correction: bool = True,
         maximize: bool = False,
+        skip_nonfinite: bool = False,
         max_grad_norm: Optional[float] = None,
+        ema_decay: Optional[float] = None,
+        ema_debias: bool = True,
         master_weights: bool = False,
         backend: str = "auto",
         flat_state: bool = False,
@@ -203,7 +219,7 @@ class AdamW(Adam):
         use_locking: bool = False,
         use_nesterov: bool = False,
         weight_decay: Any = 1e-2,
-        loss_scale: float = 1.0,
+        loss_scale: Any = 1.0,
         use_amsgrad: bool = False,
         **keywords: Any,
     ):
@@ -254,12 +270,15 @@ class AdaMax(Optimizer):
         beta2: float = BETA2,
         eps: float = 1e-8,
         weight_decay: Any = 0.0,
-        loss_scale: float = 1.0,
+        loss_scale: Any = 1.0,
         *,
         use_lazy: bool = False,
         use_offload: bool = False,
         maximize: bool = False,
+        skip_nonfinite: bool = False,
         max_grad_norm: Optional[float] = None,
+        ema_decay: Optional[float] = None,
+        ema_debias: bool = True,
         master_weights: bool = False,
         backend: str = "auto",
         flat_state: bool = False,

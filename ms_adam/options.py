@@ -8,6 +8,8 @@ in [0, 1)), and so does ms_adam.
 import math
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
+from mindspore.amp import DynamicLossScaler, StaticLossScaler
+
 
 class Formula(NamedTuple):
     """The mathematics of the update, the same in every step. Groups may differ in it.
@@ -25,6 +27,8 @@ class Formula(NamedTuple):
         lazy: whether rows of tables without a gradient are skipped, moments and weight.
         infinity_norm: whether the decayed maximum of |gradient| takes the place of the root of the
             second moment (AdaMax); eps may then be 0.
+        ema_decay: decay rate of the averages of the weights, in [0, 1); None: there are none.
+        ema_debias: whether the averages are free of the bias towards their start.
     """
 
     beta1: float
@@ -38,6 +42,24 @@ class Formula(NamedTuple):
     maximize: bool
     lazy: bool
     infinity_norm: bool
+    ema_decay: Optional[float]
+    ema_debias: bool
+
+
+class Scaler(NamedTuple):
+    """A loss scaler of `mindspore.amp`, whose scale each step reads, and adjusts if it is dynamic.
+
+    Attributes:
+        scale: float32 Parameter of shape ().
+        counter: int32 Parameter of shape (), the finite steps in a row; None if the scale is fixed.
+        factor: by which the scale grows and shrinks.
+        window: the number of finite steps in a row after which the scale grows; 0 if it is fixed.
+    """
+
+    scale: Any
+    counter: Optional[Any]
+    factor: int
+    window: int
 
 
 class Execution(NamedTuple):
@@ -47,7 +69,9 @@ class Execution(NamedTuple):
     one number before any formula sees them, and no group can have its own.
 
     Attributes:
-        loss_scale: the factor that the gradients carry; greater than 0.
+        loss_scale: the factor that the gradients carry; greater than 0. 1 if there is a scaler.
+        scaler: the loss scaler that holds this factor; None: `loss_scale` is the factor.
+        skips: whether a step with a gradient that is not finite changes nothing.
         max_grad_norm: the global norm to which unscaled gradients are clipped; None: no clipping.
         use_locking: passed to those kernels of MindSpore that know it.
         on_host: whether moments stay in host memory, and are updated there, while the device is
@@ -59,6 +83,8 @@ class Execution(NamedTuple):
     """
 
     loss_scale: float
+    scaler: Optional[Scaler]
+    skips: bool
     max_grad_norm: Optional[float]
     use_locking: bool
     on_host: bool
@@ -86,6 +112,8 @@ _SWITCHES = (
     "epsilon_hat",
     "bias_correction",
     "maximize",
+    "skip_nonfinite",
+    "ema_debias",
     "master_weights",
     "flat_state",
     "shard_state",
@@ -148,9 +176,17 @@ def resolve(
     for name in ("beta1", "beta2"):
         check_decay_rate(class_name, name, arguments[name])
     check_eps(class_name, arguments["eps"], infinity_norm)
-    for name in ("loss_scale", "max_grad_norm"):
-        if arguments[name] is not None or name != "max_grad_norm":
-            check_positive(class_name, name, arguments[name])
+    if arguments["ema_decay"] is not None:
+        arguments["ema_decay"] = _as_float(arguments["ema_decay"])
+        check_decay_rate(class_name, "ema_decay", arguments["ema_decay"])
+    loss_scale = arguments["loss_scale"]
+    if scaler_of(loss_scale) is None:
+        if not isinstance(loss_scale, float):
+            allowed = "a float or a loss scaler of mindspore.amp"
+            raise TypeError(_wrong_type(class_name, "loss_scale", loss_scale, allowed))
+        check_positive(class_name, "loss_scale", loss_scale)
+    if arguments["max_grad_norm"] is not None:
+        check_positive(class_name, "max_grad_norm", arguments["max_grad_norm"])
     for name in _SWITCHES:
         check_bool(class_name, name, arguments[name])
     check_choice(class_name, "backend", arguments["backend"], backends)
@@ -172,13 +208,18 @@ def formula_of(arguments: Dict[str, Any], decoupled: bool, infinity_norm: bool) 
         maximize=arguments["maximize"],
         lazy=arguments["use_lazy"],
         infinity_norm=infinity_norm,
+        ema_decay=arguments["ema_decay"],
+        ema_debias=arguments["ema_debias"],
     )
 
 
 def execution_of(arguments: Dict[str, Any], device_target: str) -> Execution:
     """Returns how resolved arguments want steps to be carried out on a device."""
+    scaler = scaler_of(arguments["loss_scale"])
     return Execution(
-        loss_scale=arguments["loss_scale"],
+        loss_scale=arguments["loss_scale"] if scaler is None else 1.0,
+        scaler=scaler,
+        skips=arguments["skip_nonfinite"] or scaler is not None,
         max_grad_norm=arguments["max_grad_norm"],
         use_locking=arguments["use_locking"],
         on_host=arguments["use_offload"] and device_target != "CPU",
@@ -187,6 +228,20 @@ def execution_of(arguments: Dict[str, Any], device_target: str) -> Execution:
         sharded=arguments["shard_state"],
         masters=arguments["master_weights"],
     )
+
+
+def scaler_of(loss_scale: Any) -> Optional[Scaler]:
+    """Returns the loss scaler that an argument `loss_scale` is; None if it is no scaler."""
+    if isinstance(loss_scale, DynamicLossScaler):
+        return Scaler(
+            loss_scale.scale_value,
+            loss_scale.counter,
+            loss_scale.scale_factor,
+            loss_scale.scale_window,
+        )
+    if isinstance(loss_scale, StaticLossScaler):
+        return Scaler(loss_scale.scale_value, None, 1, 0)
+    return None
 
 
 def check_bool(class_name: str, name: str, value: Any) -> None:

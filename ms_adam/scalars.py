@@ -49,8 +49,8 @@ class UpdateCount(nn.Cell):
         self.update_count, self.counted_power = numbers["update_count"], numbers["counted_power"]
         self.beta1_power, self.has_second = numbers["beta1_power"], "beta2_power" in numbers
         self.last_power = numbers["beta2_power" if self.has_second else "beta1_power"]
-        self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
-        self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
+        self.half_log_beta1 = Tensor(half_log(formula.beta1), dtype)
+        self.half_log_beta2 = Tensor(half_log(formula.beta2), dtype)
         self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
         self.unit = Tensor(1.0, dtype)
         self.no_update = Tensor(1.0, ms.float32)
@@ -154,10 +154,10 @@ class BiasCorrection(nn.Cell):
         self.epsilon_hat, self.infinity_norm = formula.epsilon_hat, formula.infinity_norm
         self.exact1 = kernel_beta1 == formula.beta1
         self.exact2 = kernel_beta2 == formula.beta2
-        self.half_log_beta1 = Tensor(_half_log(formula.beta1), dtype)
-        self.half_log_beta2 = Tensor(_half_log(formula.beta2), dtype)
-        self.half_log_kernel_beta1 = Tensor(_half_log(kernel_beta1), dtype)
-        self.half_log_kernel_beta2 = Tensor(_half_log(kernel_beta2), dtype)
+        self.half_log_beta1 = Tensor(half_log(formula.beta1), dtype)
+        self.half_log_beta2 = Tensor(half_log(formula.beta2), dtype)
+        self.half_log_kernel_beta1 = Tensor(half_log(kernel_beta1), dtype)
+        self.half_log_kernel_beta2 = Tensor(half_log(kernel_beta2), dtype)
         self.eps = Tensor(formula.eps, dtype)
         self.one = Tensor(1.0, dtype)
 
@@ -180,6 +180,41 @@ class BiasCorrection(nn.Cell):
         return factor, epsilon
 
 
+class AverageRates(nn.Cell):
+    """How far the averages of the weights move in a step; with d the formula's `ema_decay`.
+
+    Section 7.2 of Kingma & Ba 2015 averages a <- d a + (1 - d) w from 0 on, and divides by 1 - d^t
+    what it uses. That quotient is kept here: it moves by (1 - d) / (1 - d^t), at first by 1. With
+    ema_debias=False averages begin at the weights before the first update, and move by 1 - d.
+
+    Args:
+        formula: a `Formula`.
+        dtype: in which the rates are computed.
+
+    Inputs:
+        t: the number of this update, 1 for the first; of `dtype` and shape ().
+
+    Outputs:
+        Two tensors of `dtype` and shape (): the rates before and after the update of the weights;
+        () if there are no averages.
+    """
+
+    def __init__(self, formula, dtype):
+        super().__init__(auto_prefix=False)
+        self.decay, self.debias, self.dtype = formula.ema_decay, formula.ema_debias, dtype
+        if self.decay is not None:
+            self.half_log_decay = Tensor(half_log(self.decay), dtype)
+            self.rate = Tensor(1.0 - self.decay, dtype)
+            self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
+
+    def construct(self, t):
+        if self.decay is None:
+            return ()
+        if self.debias:
+            return self.zero, self.rate / correction(t, self.half_log_decay, self.one)
+        return _cast(_equal(t, self.one), self.dtype), self.rate
+
+
 def correction(t, half_log_beta, one):
     """Returns 1 - beta^t without cancellation: -expm1(2x) = -2 tanh(x) / (1 - tanh(x)).
 
@@ -190,7 +225,8 @@ def correction(t, half_log_beta, one):
     return (tanh + tanh) / (tanh - one)
 
 
-def _half_log(beta):
+def half_log(beta: float) -> float:
+    """Returns log(beta) / 2, for `correction`."""
     return 0.5 * math.log(beta) if beta > 0.0 else -math.inf
 
 

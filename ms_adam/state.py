@@ -90,6 +90,7 @@ ENTRIES = (
     Entry("moment1", _always, compute_dtype, compute_dtype, True),
     Entry("moment2", _always, compute_dtype, compute_dtype, True),
     Entry("vhat", lambda formula, _: formula.amsgrad, compute_dtype, compute_dtype, True),
+    Entry("ema", lambda f, _: f.ema_decay is not None, compute_dtype, compute_dtype, True),
     Entry(
         "master_weight", lambda _, execution: execution.masters, master_dtype, compute_dtype, False
     ),
@@ -104,6 +105,7 @@ NUMBERS = (
     # See `scalars.UpdateCount`.
     Number("counted_power", ms.float32, 1.0, _always, lambda f, t: _last_beta(f) ** t),
     Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, None),
+    Number("skipped", ms.int32, [0], lambda _, e: e.skips, None),
 )
 ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
@@ -160,7 +162,16 @@ class State:
             number.name: _parameter(Tensor(number.initial, number.dtype), number.name)
             for number in numbers
         }
+        if execution.scaler is not None:  # Parameters of the scaler, not of the optimizer
+            self.numbers["scale_value"] = execution.scaler.scale
+            if execution.scaler.counter is not None:
+                self.numbers["scale_counter"] = execution.scaler.counter
         self.after = {number.name: number.after for number in numbers if number.after is not None}
+
+    def carried(self) -> List[Parameter]:
+        """Returns the numbers that a checkpoint sets if it has them: skips and the loss scale."""
+        names = ("skipped", "scale_value", "scale_counter")
+        return [self.numbers[name] for name in names if name in self.numbers]
 
     def moments_here(self) -> Dict[str, ParameterTuple]:
         """Returns the moments that this process keeps, by name."""

@@ -11,6 +11,7 @@ from ms_adam.options import Formula
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
 _cast, _assign, _mul, _sub = P.Cast(), P.Assign(), P.Mul(), P.Sub()
+_scatter_into = P.TensorScatterUpdate()
 _OPERATORS = {
     "square": P.Square,
     "sqrt": P.Sqrt,
@@ -54,7 +55,7 @@ class CompositeBatch(Batch):
         if self.amsgrad:
             self.assign(vhat, largest)
         self.store(weight, w)
-        return True
+        return w
 
     def advance(self, scalars, weight, moment1, moment2, vhat, gradient):
         """Returns weight, moments and vhat after the step; changes nothing."""
@@ -103,28 +104,25 @@ class LazyBatch(CompositeBatch):
         self.places = tuple(range(len(state.weights))) if self.members is None else self.members
         self.step_one = when_known(self.step_any, *("Tensor",) * 10)
 
-    def construct(self, of_groups, gradient_scale, gradients, gradient_dtype, indices):
-        scalars = self.own_scalars(of_groups, gradient_scale)
+    def step(self, scalars, gradients, gradient_dtype, indices):
         gradients = self.map_(ops.partial(pick, gradients), self.places)
         if len(indices) == 0:
             step = ops.partial(self.step_whole, scalars)
-            self.map_(step, self.weights, self.moment1, self.moment2, gradients)
-        else:
-            indices = self.map_(ops.partial(pick, indices), self.places)
-            s1, s2, s3, s4, s5 = scalars  # see `Batch.construct`
-            step = ops.partial(self.step_one, s1, s2, s3, s4, s5)
-            self.map_(step, self.weights, self.moment1, self.moment2, gradients, indices)
-        return True
+            return self.map_(step, self.weights, self.moment1, self.moment2, gradients)
+        indices = self.map_(ops.partial(pick, indices), self.places)
+        s1, s2, s3, s4, s5 = scalars  # see `Batch.step`
+        step = ops.partial(self.step_one, s1, s2, s3, s4, s5)
+        return self.map_(step, self.weights, self.moment1, self.moment2, gradients, indices)
 
     def step_any(self, s1, s2, s3, s4, s5, weight, moment1, moment2, values, indices):
-        """Makes a step of a weight with a gradient of either kind."""
+        """Makes a step of a weight with a gradient of either kind; returns the weight."""
         scalars = (s1, s2, s3, s4, s5)
         if indices.ndim == 0:
             return self.step_whole(scalars, weight, moment1, moment2, values)
         return self.step_rows(scalars, weight, moment1, moment2, values, indices)
 
     def step_whole(self, scalars, weight, moment1, moment2, gradient):
-        """Makes a step of a weight with a dense gradient."""
+        """Makes a step of a weight with a dense gradient; returns the weight."""
         prepared = self.prepare(scalars, weight, gradient)
         w, m, v, _ = self.advance(scalars, weight, moment1, moment2, moment2, prepared)
         if gradient.ndim > 1:  # noqa: SIM102  `and` is not decided while a graph is compiled
@@ -137,25 +135,30 @@ class LazyBatch(CompositeBatch):
         _assign(moment1, m)
         _assign(moment2, v)
         self.store(weight, w)
-        return True
+        return w
 
     def step_rows(self, scalars, weight, moment1, moment2, values, indices):
-        """Makes a step of the named rows of a weight.
+        """Makes a step of the named rows of a weight; returns the weight.
 
         A row that is named twice is computed twice, from its whole gradient, and written with
         equal values: the shapes are then known without a look at the indices.
         """
         if values.size == 0:
-            return True
+            return weight
         totals, place = sum_duplicates(values, indices, self.dtype)
         w, m, v = rows_of(weight, indices), rows_of(moment1, indices), rows_of(moment2, indices)
         gradient = self.prepare(scalars, w, rows_of(totals, place))
         w, m, v, _ = self.advance(scalars, w, m, v, v, gradient)
-        return (
+        new = weight
+        if self.averages:  # which need values; see `Averages`
+            whole, rows = _cast(weight, self.dtype), _cast(w, self.dtype)
+            new = _scatter_into(whole, indices.reshape((-1, 1)), rows)
+        stored = (
             store_rows(_assign, moment1, indices, m),
             store_rows(_assign, moment2, indices, v),
             store_rows(self.store, weight, indices, w),
         )
+        return ops.depend(new, stored)
 
 
 class Composite(OperatorBackend):

@@ -12,7 +12,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 
 from ms_adam.backends import toolchain
 from ms_adam.backends.capabilities import Capabilities
-from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, settle
+from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, number_of, settle
 from ms_adam.options import Execution, Formula
 from ms_adam.state import WeightKind
 
@@ -20,7 +20,16 @@ SOURCE = Path(__file__).with_name("kernel")
 FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
 
 # The order of these in the launch.
-_NUMBERS = ("update_count", "beta1_power", "beta2_power", "counted_power", "grad_norm")
+_NUMBERS = (
+    "update_count",
+    "beta1_power",
+    "beta2_power",
+    "counted_power",
+    "grad_norm",
+    "skipped",
+    "scale_value",
+    "scale_counter",
+)
 # The kernel's results; `enum Failure` there.
 _UNKNOWN_ROW = 4
 _REFUSALS = {
@@ -113,14 +122,18 @@ class Fused(nn.Cell):
     def construct(
         self, global_step, learning_rates, weight_decays, gradients, gradient_dtype, indices
     ):
-        self.launch(*self.inputs(global_step, learning_rates, weight_decays, gradients, indices))
-        return True
+        return self.launch(
+            *self.inputs(global_step, learning_rates, weight_decays, gradients, indices)
+        )
 
     def now(self, global_step, learning_rates, weight_decays, gradients, indices, check):
         """Makes the step at once, by address; inputs are those of `construct`.
 
         Args:
             check: called when shapes or dtypes are new; raises if gradients do not fit.
+
+        Returns:
+            int, 1 if the step was made, 0 if it was skipped.
 
         Raises:
             IndexError: If a row-sparse gradient names a row that its table lacks. The three
@@ -140,11 +153,13 @@ class Fused(nn.Cell):
             raise IndexError(*self.launcher.report)
         if failure:
             raise RuntimeError(f"the kernel refuses the tensors of the step: {_REFUSALS[failure]}")
+        return number_of(self.output).value
 
 
 def _formula_row(formula, execution):
     """Returns `struct Formula` of the kernel."""
     clip = math.inf if execution.max_grad_norm is None else execution.max_grad_norm
+    scaler = execution.scaler
     return [
         formula.beta1,
         formula.beta2,
@@ -159,6 +174,11 @@ def _formula_row(formula, execution):
         formula.lazy,
         formula.maximize,
         formula.infinity_norm,
+        execution.skips,
+        1 if scaler is None else scaler.factor,
+        -1 if scaler is None else scaler.window,
+        -1 if formula.ema_decay is None else formula.ema_decay,
+        formula.ema_debias,
     ]
 
 

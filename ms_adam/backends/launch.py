@@ -54,10 +54,9 @@ def settle() -> None:
     wait_for_queued()
 
 
-def add_one(parameter: ms.Parameter) -> None:
-    """Adds 1 to a Parameter of one number in place, without an operator; call it after `settle`."""
-    number = _NUMBERS[str(parameter.dtype).lower()].from_address(address_of(parameter))
-    number.value += 1
+def number_of(tensor: ms.Tensor) -> Any:
+    """Returns the memory of a tensor of one number, as an object of ctypes. Call `settle` first."""
+    return _NUMBERS[str(tensor.dtype).lower()].from_address(address_of(tensor))
 
 
 _NUMBERS: Dict[str, Any] = {

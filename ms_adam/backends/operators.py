@@ -18,13 +18,14 @@ from mindspore.ops import operations as P
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.compat import InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
-from ms_adam.scalars import StepScalars, UpdateCount, scalar_dtype
+from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
 from ms_adam.state import WeightKind, compute_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
-_equal, _select = P.Equal(), P.Select()
+_all, _isfinite = P.ReduceAll(), P.IsFinite()
+_equal, _select, _maximum, _reshape = P.Equal(), P.Select(), P.Maximum(), P.Reshape()
 
 
 class OperatorBackend(nn.Cell):
@@ -50,7 +51,7 @@ class OperatorBackend(nn.Cell):
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
-        A value that depends on the whole step.
+        int32 tensor of shape (1,): 1 if the step was made, 0 if it was skipped.
     """
 
     capabilities: Capabilities
@@ -91,7 +92,10 @@ class OperatorBackend(nn.Cell):
             auto_prefix=False,
         )
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
+        self.skips, self.one = execution.skips, Tensor([1], ms.int32)
+        self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
         self.lazy = formula.lazy
+        self.average_rates = AverageRates(formula, dtype)
         self.weights = weights
         self.map_ = ops.HyperMap()
         self.masters = Masters(parameters, weights, device_target)
@@ -101,14 +105,21 @@ class OperatorBackend(nn.Cell):
     ):
         if len(indices) > 0 and not self.lazy:
             gradients = self.map_(densify, self.weights, gradients, indices)
+        gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
+        if self.skips:
+            made = self.judge(gradients)
+            if made[0] == 0:
+                return made
+        else:
+            made = self.one
         t = self.count(global_step)
         of_groups = self.scalars(t, learning_rates, weight_decays)
-        gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
         self.masters.follow()
+        average_rates = self.average_rates(t)
         for batch in self.batches:
-            batch(of_groups, gradient_scale, gradients, gradient_dtype, indices)
+            batch(of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices)
         self.masters.round()
-        return t  # a rank that updates no weight has no other use of it, and would not count
+        return ops.depend(made, t)  # a rank without weights has no other use of t: it must count
 
 
 class Batch(nn.Cell):
@@ -149,30 +160,45 @@ class Batch(nn.Cell):
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
         self.maximize = formula.maximize
         clips = execution.max_grad_norm is not None
-        self.scaled = execution.loss_scale != 1.0 or clips or formula.maximize
+        scales = execution.loss_scale != 1.0 or execution.scaler is not None
+        self.scaled = scales or clips or formula.maximize
         self.l2 = decayed and not formula.decoupled
         self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
+        self.averages = formula.ema_decay is not None
+        self.begins = self.averages and not formula.ema_debias
+        if self.averages:
+            self.average = Averages(_take(state.moments["ema"], members), execution.on_host)
         self.map_ = ops.HyperMap()
         self.densified = when_known(self.step_densified, *("Tensor",) * 10)
 
-    def construct(self, of_groups, gradient_scale, gradients, gradient_dtype, indices):
+    def construct(
+        self, of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices
+    ):
         scalars = self.own_scalars(of_groups, gradient_scale)
+        if not self.averages:
+            return self.step(scalars, gradients, gradient_dtype, indices)
+        starts = self.average.averages
+        if self.begins:
+            starts = self.average(average_rates[0], starts, self.weights)
+        weights = self.step(scalars, gradients, gradient_dtype, indices)
+        return self.average.set(self.average(average_rates[1], starts, weights))
+
+    def step(self, scalars, gradients, gradient_dtype, indices):
+        """Makes the steps of all weights; returns their new values."""
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
             # One by one: of a tuple, an overloaded function is given zeros (MindSpore 2.10).
             s1, s2, s3, s4, s5 = scalars
             step = ops.partial(self.densified, s1, s2, s3, s4, s5)
-            self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
-            return True
+            return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         if self.changed or gradient_dtype != self.dtype:
             prepare = ops.partial(self.prepare, scalars)
             gradients = self.map_(prepare, self.weights, gradients)
         step = ops.partial(self.update, scalars)
-        self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
-        return True
+        return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
 
     def own_scalars(self, of_groups, gradient_scale):
         """Returns the scalars of this batch, in the dtype of the step and of shape ().
@@ -194,7 +220,7 @@ class Batch(nn.Cell):
         )
 
     def step_densified(self, s1, s2, s3, s4, s5, weight, moment1, moment2, vhat, gradient):
-        """Makes a step of a weight with a gradient that has become dense."""
+        """Makes a step of a weight with a gradient that has become dense; returns the weight."""
         scalars = (s1, s2, s3, s4, s5)
         gradient = self.prepare(scalars, weight, gradient)
         return self.update(scalars, weight, moment1, moment2, vhat, gradient)
@@ -213,7 +239,7 @@ class Batch(nn.Cell):
         return gradient
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
-        """Makes one step of one weight.
+        """Makes one step of one weight; returns its new value.
 
         Args:
             scalars: see `own_scalars`.
@@ -242,23 +268,108 @@ class GradientScale(nn.Cell):
         super().__init__(auto_prefix=False)
         self.dtype = dtype
         self.clips, self.norm = norm is not None, norm
-        self.reciprocal_scale = Tensor(1.0 / execution.loss_scale, dtype)
+        self.fixed_scale = Tensor(1.0 / execution.loss_scale, dtype)
+        self.scale = None if execution.scaler is None else execution.scaler.scale
+        self.is_fixed = execution.scaler is None
         self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
         self.max_norm = Tensor(execution.max_grad_norm if self.clips else 0.0, dtype)
         self.map_ = ops.HyperMap()
 
     def construct(self, gradients, indices):
+        reciprocal_scale = self.fixed_scale
+        if not self.is_fixed:
+            reciprocal_scale = self.one / _cast(self.scale, self.dtype)
         if not self.clips:
-            return self.reciprocal_scale
+            return reciprocal_scale
         if len(indices) == 0:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients)
         else:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients, indices)
-        norm = ops.sqrt(ops.addn(squares)) * self.reciprocal_scale
+        norm = ops.sqrt(ops.addn(squares)) * reciprocal_scale
         _assign(self.norm, _cast(norm, ms.float32))
         # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
-        return self.reciprocal_scale * factor
+        return reciprocal_scale * factor
+
+
+class Averages(nn.Cell):
+    """The averages of the weights of a batch; see `scalars.AverageRates`.
+
+    Args:
+        averages: ParameterTuple.
+        on_host: as in `Execution`.
+    """
+
+    def __init__(self, averages, on_host):
+        super().__init__(auto_prefix=False)
+        self.averages, self.dtype, self.map_ = averages, averages[0].dtype, ops.HyperMap()
+        for name, operator in (("add", P.Add), ("sub", P.Sub), ("mul", P.Mul), ("store", P.Assign)):
+            setattr(self, name, operator().set_device("CPU") if on_host else operator())
+
+    def construct(self, rate, starts, weights):
+        """Returns starts moved by a rate, a scalar tensor from 0 to 1, towards the weights.
+
+        Arguments are values, not Parameters that were assigned before: arithmetic on a float64
+        Parameter after an Assign in the same graph is done in float32 (MindSpore 2.10.0, CPU).
+        """
+        return self.map_(ops.partial(self.move, _cast(rate, self.dtype)), starts, weights)
+
+    def move(self, rate, start, weight):
+        apart = self.sub(_cast(weight, self.dtype), start)
+        return self.add(start, self.mul(rate, apart))
+
+    def set(self, values):
+        """Sets the averages."""
+        return self.map_(self.store, self.averages, values)
+
+
+class JudgeGradients(nn.Cell):
+    """Finds whether all gradients are finite, counts steps that are skipped, moves the loss scale.
+
+    Args:
+        execution: an `Execution`.
+        numbers: those of a `State`; `skipped` and the scale are set.
+
+    Outputs:
+        int32 tensor of shape (1,): 1 if all are finite, else 0.
+    """
+
+    def __init__(self, execution, numbers):
+        super().__init__(auto_prefix=False)
+        self.skipped = numbers["skipped"]
+        self.moves = "scale_counter" in numbers
+        self.scale, self.counter = numbers.get("scale_value"), numbers.get("scale_counter")
+        if self.moves:
+            self.factor = Tensor(execution.scaler.factor, ms.float32)
+            self.window = Tensor(execution.scaler.window, ms.int32)
+            self.least = Tensor(1.0, ms.float32)
+            self.unit = Tensor(1, ms.int32)
+        self.map_ = ops.HyperMap()
+        self.one = Tensor([1], ms.int32)
+
+    def construct(self, gradients):
+        finite = _all(ops.stack(self.map_(_is_finite, gradients)))
+        made = _reshape(_cast(finite, ms.int32), (1,))
+        _assign(self.skipped, self.skipped + self.one - made)
+        if self.moves:
+            self.adjust(finite, _reshape(made, ()))
+        return made
+
+    def adjust(self, finite, made):
+        """Adjusts the scale, as `mindspore.amp.DynamicLossScaler.adjust` does."""
+        larger, smaller = self.scale * self.factor, _maximum(self.least, self.scale / self.factor)
+        grows = ops.logical_and(self.counter == self.window - self.unit, ops.isfinite(larger))
+        scale = _select(finite, _select(grows, larger, self.scale), smaller)
+        counter = (self.counter + self.unit) % self.window * made
+        _assign(self.scale, scale)
+        _assign(self.counter, counter)
+        return True
+
+
+def _is_finite(gradient):
+    if gradient.dtype != ms.float64:  # of which float32 would make Inf
+        gradient = _cast(gradient, ms.float32)
+    return _all(_isfinite(gradient))
 
 
 class Masters(nn.Cell):

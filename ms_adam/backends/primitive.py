@@ -3,7 +3,7 @@
 from typing import Optional, Sequence
 
 import mindspore as ms
-from mindspore import Tensor
+from mindspore import Tensor, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
@@ -42,10 +42,10 @@ class PrimitiveBatch(Batch):
         no_power, beta1, beta2 = self.no_power, self.beta1, self.beta2
         rest = (no_power, no_power, step_size, beta1, beta2, epsilon, gradient)
         if self.amsgrad:
-            self.kernel(weight, moment1, moment2, vhat, *rest)
+            done = self.kernel(weight, moment1, moment2, vhat, *rest)
         else:
-            self.kernel(weight, moment1, moment2, *rest)
-        return True
+            done = self.kernel(weight, moment1, moment2, *rest)
+        return ops.depend(weight, done)
 
 
 class Primitive(OperatorBackend):

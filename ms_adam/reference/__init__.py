@@ -27,6 +27,7 @@ from ms_adam.reference.momentum import Momentum, MomentumState
 from ms_adam.reference.nesterov import Nesterov, NesterovState
 from ms_adam.reference.rmsprop import RMSProp, RMSPropState
 from ms_adam.reference.sgd import SGD, SGDState
+from ms_adam.reference.tail import Average, adjust_loss_scale, all_finite
 
 __all__ = [
     "AdaGrad",
@@ -34,6 +35,7 @@ __all__ = [
     "AdaMax",
     "Adam",
     "AdamState",
+    "Average",
     "Method",
     "Momentum",
     "MomentumState",
@@ -43,5 +45,7 @@ __all__ = [
     "RMSPropState",
     "SGD",
     "SGDState",
+    "adjust_loss_scale",
+    "all_finite",
     "clip_by_global_norm",
 ]

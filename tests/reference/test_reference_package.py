@@ -155,26 +155,6 @@ def test_a_learning_rate_that_is_none(method, rate):
         method.step(1.0, 1.0, method.init(1.0), learning_rate=rate)
 
 
-@pytest.mark.parametrize(
-    "method, end",
-    [
-        (reference.Momentum(0.6, 0.5), [0.007188, 0.002553]),
-        (reference.Momentum(0.6, 0.25), [-0.126340, -0.186632]),
-        (reference.AdaGrad(0.4, eps=1e-6, epsilon="inside"), [-2.382563, -0.158591]),
-        (reference.AdaGrad(2.0, eps=1e-6, epsilon="inside"), [-0.002295, 0.0]),
-        (reference.RMSProp(0.4, 0.9, 1e-6, "inside"), [-0.010599, 0.0]),
-    ],
-    ids=str,
-)
-def test_published_ends(method, end):
-    """Zhang et al., Dive into Deep Learning, sections 12.6 to 12.8: f(x) = 0.1 x1^2 + 2 x2^2 from
-    (-5, -2), 20 steps, printed with six digits."""
-    x, state = np.array([-5.0, -2.0]), method.init(np.zeros(2))
-    for _ in range(20):
-        x, state = method.step(x, [0.2, 4.0] * x, state)
-    assert x.round(6).tolist() == end
-
-
 NOT_ALLOWED = {
     "learning_rate": (-1.0, np.nan, np.inf, "0.1", True),
     "eps": (-1e-8, np.nan, np.inf),

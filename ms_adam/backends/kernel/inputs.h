@@ -15,6 +15,12 @@ struct Formula {
   double lazy;      // 1 if rows without a gradient are skipped
   double maximize;  // 1 if the step goes up the gradient
   double infinity_norm;  // 1 for AdaMax
+  double skips;  // 1 if a step with a gradient that is not finite changes nothing
+  // Of a loss scaler: the scale is then an input, and loss_scale is not read. A window of 0 keeps
+  // the scale as it is; a window of -1 stands for no scaler.
+  double scale_factor, scale_window;
+  double ema_decay;   // of the averages of weights, in [0, 1); -1 if there are none
+  double ema_debias;  // 1 if they are weighted means of the weights so far (section 7.2 of the paper)
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

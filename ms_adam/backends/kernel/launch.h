@@ -10,15 +10,17 @@
 //                                              loaded and global_step is its count
 //                                              (scalars.UpdateCount)
 //   norm                                       if gradients are clipped: float32, set to their norm
+//   skipped                                    if steps are skipped: int32, how many were
+//   scale, counter                             of a loss scaler: float32; int32, if the scale moves
 //   learning rates, weight decays              float32, one for each group
 //   gradients                                  one for each weight
 //   indices                                    if any gradient is row-sparse: one for each weight,
 //                                              int32 or int64; one axis, or none if it is dense
 //   weights                                    one for each weight
 //   parameters                                 one for each master weight
-//   moment1, moment2, vhat (AMSGrad)           one for each weight that is updated here, of that
+//   moment1, moment2, vhat (AMSGrad), ema      one for each weight that is updated here, of that
 //                                              size; or the flat buffers
-// Output: one element without a meaning.
+// Output: int32, 1 if the step was made and 0 if it was skipped.
 #pragma once
 
 #include <algorithm>
@@ -47,10 +49,14 @@ struct Head {
   const int32_t* global_step;
   int32_t* update_count;
   float *beta1_power, *beta2_power, *counted_power;
-  float* norm = nullptr;  // if gradients are clipped
+  float* norm = nullptr;       // if gradients are clipped
+  int32_t* skipped = nullptr;  // if steps are skipped
+  float* scale = nullptr;      // of a loss scaler
+  int32_t* counter = nullptr;  // of a loss scaler that moves its scale
   std::vector<double> learning_rates, weight_decays;
 
   const Formula& formula() const { return formulas[0]; }
+  double loss_scale() const { return scale ? *scale : formula().loss_scale; }
 };
 
 int read_head(Inputs& inputs, Head& head) {
@@ -70,6 +76,9 @@ int read_head(Inputs& inputs, Head& head) {
     *power = reinterpret_cast<float*>(inputs.next().data);
   if (head.formula().max_grad_norm < std::numeric_limits<double>::infinity())
     head.norm = reinterpret_cast<float*>(inputs.next().data);
+  if (head.formula().skips != 0) head.skipped = reinterpret_cast<int32_t*>(inputs.next().data);
+  if (head.formula().scale_window >= 0) head.scale = reinterpret_cast<float*>(inputs.next().data);
+  if (head.formula().scale_window > 0) head.counter = reinterpret_cast<int32_t*>(inputs.next().data);
   for (auto* values : {&head.learning_rates, &head.weight_decays})
     for (int64_t i = 0; i < head.plan.groups; ++i) {
       const Tensor value = inputs.next();
@@ -84,6 +93,7 @@ struct Tensors {
   std::vector<Tensor> gradients, indices, weights, parameters;
   std::vector<Tensor> moments;  // all first moments, then all second ones, ...
   int64_t stride = 0;           // how many there are of each
+  int32_t* made = nullptr;      // the output
 };
 
 int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors) {
@@ -101,7 +111,9 @@ int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors
   for (int64_t i = 0; i < weights; ++i) owned += layouts[i].own_size >= 0;
   tensors.stride = head.plan.buffers ? head.plan.buffers : owned;
   for (int64_t i = 0; i < moments * tensors.stride; ++i) tensors.moments.push_back(inputs.next());
-  return inputs.left() == 1 ? 0 : malformed;  // the output is left, which is not used
+  if (inputs.left() != 1) return malformed;
+  tensors.made = reinterpret_cast<int32_t*>(inputs.next().data);
+  return 0;
 }
 
 // Finds where a moment of a weight begins, given the first of the tensors of this moment and the
@@ -155,8 +167,10 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     task.parameter = parameter.data;
 
     const Kind stored = moment_kind(weight.kind), computed = computed_kind(weight.kind);
-    char** const pointers[] = {&task.moment1, &task.moment2, &task.vhat};
-    for (int k = 0; k < method.moments && owns; ++k) {
+    std::vector<char**> pointers = {&task.moment1, &task.moment2, &task.vhat};
+    pointers.resize(method.moments);
+    if (formula.ema_decay >= 0) pointers.push_back(&task.ema);
+    for (size_t k = 0; k < pointers.size() && owns; ++k) {
       const Tensor* const moments = &tensors.moments[k * tensors.stride];
       if (!find_moment(moments, nth, head.plan.buffers, layout, stored, *pointers[k]))
         return unfit_state;
@@ -166,10 +180,12 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
 
     task.update = method.update_of(weight.kind, parameter.kind, gradient.kind);
     if (!task.update) return unfit_gradient;
+    task.average = average_of(weight.kind, parameter.kind);
     task.sum_gradient = sum_of<false>(gradient.kind);
     task.sum_weight = sum_weight_of(weight.kind, parameter.kind);
     task.squares = sum_of<true>(gradient.kind);
     task.is_zero = is_zero_of(gradient.kind);
+    task.is_finite = is_finite_of(gradient.kind);
     if (!sparse) {
       tasks.add(task);
       continue;
@@ -178,6 +194,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     summed.update = method.update_of(weight.kind, parameter.kind, computed);
     summed.sum_gradient = sum_of<false>(computed);
     summed.squares = sum_of<true>(computed);
+    summed.is_finite = is_finite_of(computed);
     const SparseRows::Table table{task,          summed,         rows,   row,     weight.kind,
                                   parameter.kind, gradient.kind, stored, computed};
     if (row && !sparse_rows.split(table, indices, gradient, formula.lazy, tasks, report))
@@ -203,7 +220,8 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   const Formula& formula = head.formula();
   const Method method = method_for(formula);
   Tensors tensors;
-  if (const int failure = read_tensors(inputs, head, method.moments, tensors)) return failure;
+  const int moments = method.moments + (formula.ema_decay >= 0);
+  if (const int failure = read_tensors(inputs, head, moments, tensors)) return failure;
 
   static thread_local Tasks tasks;  // keeps its memory: the system is slow to give new memory
   tasks.clear();
@@ -214,14 +232,23 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   const int64_t t = count_of(head);
   std::vector<Step> steps;
   for (int64_t i = 0; i < head.plan.groups; ++i)
-    steps.push_back(method.scalars(head.formulas[1 + i], t, head.learning_rates[i],
-                                   head.weight_decays[i]));
+    steps.push_back(method.scalars(head.formulas[1 + i], head.loss_scale(), t,
+                                   head.learning_rates[i], head.weight_decays[i]));
+  bool finite = !head.skipped;  // known to be
   if (head.norm) {
-    const double norm = global_norm(tasks, head.plan.threads, formula.loss_scale);
+    const double norm = global_norm(tasks, head.plan.threads, head.loss_scale());
+    finite |= std::isfinite(norm);
     // A norm of NaN clips nothing, as in ops.clip_by_global_norm: a NaN reaches only its own weight.
     if (norm > formula.max_grad_norm)
       for (Step& step : steps) step.gradient_scale *= formula.max_grad_norm / norm;
     *head.norm = float(norm);
+  }
+  if (!finite) finite = all_finite(tasks, head.plan.threads);  // squares of float64 can overflow
+  if (head.counter) adjust_scale(formula, finite, *head.scale, *head.counter);
+  *tensors.made = finite;
+  if (!finite) {
+    ++*head.skipped;
+    return 0;
   }
   for_each_chunk(tasks.chunks(), head.plan.threads, [&, &tasks = tasks](int64_t chunk) {
     step_chunk(tasks, chunk, steps.data());

@@ -56,12 +56,13 @@ class SparseRows {
     }
     sort(named, table.rows);
 
+    const bool all = !lazy || table.whole.ema;  // or do rows without a gradient stay as they are?
     const AddRow add = add_row_of(table.gradient, table.computed);
     int64_t next = 0;  // the first row without a task
     for (size_t i = 0, end; i < named.size(); i = end) {
       const int64_t row = named[i].row;
       for (end = i + 1; end < named.size() && named[end].row == row; ++end) {}
-      if (!lazy) add_zeros(table, next, row, tasks);
+      if (all) add_zeros(table, next, row, lazy, tasks);
       next = row + 1;
       if (end == i + 1) {
         Task task = rows_of(table, table.whole, row, 1);
@@ -75,7 +76,7 @@ class SparseRows {
         tasks.add(task);
       }
     }
-    if (!lazy) add_zeros(table, next, table.rows, tasks);
+    if (all) add_zeros(table, next, table.rows, lazy, tasks);
     return true;
   }
 
@@ -104,7 +105,8 @@ class SparseRows {
     const auto move = [at](char*& data, Kind kind) { if (data) data += at * width(kind); };
     move(task.weight, table.weight);
     move(task.parameter, table.parameter);
-    for (char** moment : {&task.moment1, &task.moment2, &task.vhat}) move(*moment, table.moment);
+    for (char** moment : {&task.moment1, &task.moment2, &task.vhat, &task.ema})
+      move(*moment, table.moment);
     task.size = count * table.row;
     for (int64_t* bound : {&task.own_begin, &task.own_end})
       *bound = std::min(std::max(*bound - at, int64_t(0)), task.size);
@@ -113,8 +115,9 @@ class SparseRows {
     return task;
   }
 
-  // Adds tasks for rows first, ..., end - 1, which are not named: they decay as with a gradient of 0.
-  void add_zeros(const Table& table, int64_t first, int64_t end, Tasks& tasks) {
+  // Adds tasks for rows first, ..., end - 1, which are not named: they decay as with a gradient of 0,
+  // or, lazy, are skipped.
+  void add_zeros(const Table& table, int64_t first, int64_t end, bool lazy, Tasks& tasks) {
     const int64_t most = std::max<int64_t>(1, chunk_size / table.row);
     while (first < end) {
       const int64_t count = std::min(most, end - first);
@@ -125,6 +128,7 @@ class SparseRows {
         zero_rows_ = zeros(zero_bytes_);
       }
       task.gradient = zero_rows_;
+      task.skipped = lazy;
       tasks.add(task);
       first += count;
     }

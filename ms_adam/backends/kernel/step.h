@@ -42,6 +42,8 @@ struct Step {
   double step_size, epsilon;
   double decay_factor;  // 1 - learning_rate * weight_decay
   double weight_decay;
+  double ema_rate;  // how far an average moves to its weight
+  bool ema_begins;  // whether it begins at the weight before the step
   bool nesterov;
 };
 
@@ -52,6 +54,8 @@ template <class Real> struct Rates {
   Real decay_factor;  // 1 unless weight decay is decoupled
   Real weight_decay, l2, nesterov;
   Real mean;  // of the gradient's row if it is centralized, else 0
+  Real ema_rate;
+  bool ema_begins;
 };
 
 template <class Real> Rates<Real> rounded(const Step& step, const Task& task, double mean) {
@@ -60,7 +64,8 @@ template <class Real> Rates<Real> rounded(const Step& step, const Task& task, do
   const Real epsilon = std::max(Real(step.epsilon), least);
   return {Real(step.gradient_scale), Real(step.one_minus_beta1), Real(step.one_minus_beta2),
           Real(step.step_size), epsilon, task.decoupled_decay ? Real(step.decay_factor) : Real(1),
-          Real(step.weight_decay), Real(task.l2), Real(step.nesterov), Real(mean)};
+          Real(step.weight_decay), Real(task.l2), Real(step.nesterov), Real(mean),
+          Real(step.ema_rate), step.ema_begins};
 }
 
 // ---- Rules --------------------------------------------------------------------------------------
@@ -115,15 +120,20 @@ struct AdaMax {
 };
 
 template <class Rule>
-Step scalars(const Formula& f, double t, double learning_rate, double weight_decay) {
+Step scalars(const Formula& f, double loss_scale, double t, double learning_rate,
+             double weight_decay) {
   Step step;
-  step.gradient_scale = (f.maximize ? -1.0 : 1.0) / f.loss_scale;
+  step.gradient_scale = (f.maximize ? -1.0 : 1.0) / loss_scale;
   step.one_minus_beta1 = 1.0 - f.beta1;
   step.one_minus_beta2 = 1.0 - f.beta2;
   step.step_size = learning_rate;
   step.epsilon = f.eps;
   step.decay_factor = 1.0 - learning_rate * weight_decay;
   step.weight_decay = weight_decay;
+  // The mean of section 7.2, without its bias, moves by (1 - d) / (1 - d^t): at first by 1.
+  const double unseen = f.ema_debias ? -std::expm1(t * std::log(f.ema_decay)) : 1.0;
+  step.ema_rate = (1.0 - f.ema_decay) / unseen;
+  step.ema_begins = !f.ema_debias && t == 1;
   step.nesterov = f.nesterov;
   Rule::correct_bias(f, t, step);
   return step;
@@ -139,6 +149,29 @@ template <class T> void prefetch(const T* stream, int64_t first, int64_t count) 
     __builtin_prefetch(reinterpret_cast<const void*>(line));  // may be past the end: never faults
 }
 
+// Moves averages towards their weights.
+template <class Weight, class Parameter>
+__attribute__((noinline)) void average(
+    const Computed<Weight> rate, const int64_t count, const Weight* __restrict weight,
+    const Parameter* __restrict parameter, Stored<Weight>* __restrict ema) {
+  using Real = Computed<Weight>;
+  for (int64_t i = 0; i < count; ++i) {
+    Real w = widen(weight[i]);
+    if constexpr (!std::is_same<Parameter, Nothing>::value) w = follow(w, parameter[i]);
+    ema[i] = narrow<Stored<Weight>>(lerp(Real(widen(ema[i])), w, rate));
+  }
+}
+
+// An `Update` of a row that is skipped: only its averages move.
+template <class Weight, class Parameter>
+void update_average(const Task& task, const Step& step, int64_t first, int64_t count, double) {
+  const Weight* const weight = at<Weight>(task.weight, first);
+  const Parameter* const parameter = at<Parameter>(task.parameter, first);
+  auto* const ema = at<Stored<Weight>>(task.ema, first);
+  if (step.ema_begins) average<Weight, Parameter>(1, count, weight, parameter, ema);
+  average<Weight, Parameter>(step.ema_rate, count, weight, parameter, ema);
+}
+
 // Updates `count` elements. Tests in the loop become selections, which cost nothing beside the
 // memory traffic and propagate NaN and Inf. `plain` leaves L2 decay, centralization and Nesterov
 // out, which makes room for the check of a master: without it that check takes 6% of a step. (Not
@@ -148,7 +181,7 @@ __attribute__((noinline)) void update_elements(
     Rates<Computed<Weight>> rates, const int64_t count, const Gradient* __restrict gradient,
     Weight* __restrict weight, Parameter* __restrict parameter,
     Stored<Weight>* __restrict moment1, Stored<Weight>* __restrict moment2,
-    Stored<Weight>* __restrict vhat) {
+    Stored<Weight>* __restrict vhat, Stored<Weight>* __restrict ema) {
   using Real = Computed<Weight>;
   constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
   constexpr bool has_vhat = Rule::moments > 2;
@@ -162,8 +195,12 @@ __attribute__((noinline)) void update_elements(
       prefetch(moment2, begin + ahead, block);
       if constexpr (has_vhat) prefetch(vhat, begin + ahead, block);
       if constexpr (is_master) prefetch(parameter, begin + ahead, block);
+      if (ema) prefetch(ema, begin + ahead, block);
     }
     const int64_t end = std::min(count, begin + block);
+    const Parameter* const shown = is_master ? parameter + begin : nullptr;
+    if (ema && rates.ema_begins)
+      average<Weight, Parameter>(1, end - begin, weight + begin, shown, ema + begin);
     for (int64_t i = begin; i < end; ++i) {
       Real w = widen(weight[i]);
       if constexpr (is_master) w = follow(w, parameter[i]);
@@ -180,6 +217,8 @@ __attribute__((noinline)) void update_elements(
       weight[i] = narrow<Weight>(w);
       if constexpr (is_master) parameter[i] = narrow<Parameter>(w);
     }
+    if (ema)
+      average<Weight, Parameter>(rates.ema_rate, end - begin, weight + begin, shown, ema + begin);
   }
 }
 
@@ -199,7 +238,7 @@ void update(const Task& task, const Step& step, int64_t first, int64_t count, do
                             : update_elements<Rule, false, Weight, Parameter, From>;
     loop(rates, count, gradient, at<Weight>(task.weight, first),
          at<Parameter>(task.parameter, first), at<Moment>(task.moment1, first),
-         at<Moment>(task.moment2, first), at<Moment>(task.vhat, first));
+         at<Moment>(task.moment2, first), at<Moment>(task.vhat, first), at<Moment>(task.ema, first));
   };
   const Gradient* const gradient = at<Gradient>(task.gradient, first);
   if constexpr (std::is_same<Gradient, Usual>::value || std::is_same<Gradient, Real>::value) {
@@ -243,11 +282,17 @@ SumOfWeight sum_weight_of(Kind weight, Kind parameter) {
   });
 }
 
+Update average_of(Kind weight, Kind parameter) {
+  return with_weight(weight, parameter,
+                     [](auto w, auto p) -> Update { return update_average<decltype(w), decltype(p)>; });
+}
+
 // A rule with its types erased.
 struct Method {
   int moments;  // how many each weight has
   Update (*update_of)(Kind weight, Kind parameter, Kind gradient);
-  Step (*scalars)(const Formula& formula, double t, double learning_rate, double weight_decay);
+  Step (*scalars)(const Formula& formula, double loss_scale, double t, double learning_rate,
+                  double weight_decay);
 };
 
 template <class Rule> Method method_of() { return {Rule::moments, update_of<Rule>, scalars<Rule>}; }
@@ -265,9 +310,13 @@ void step_chunk(const Tasks& tasks, int64_t chunk, const Step* steps) {
     first = std::max(first, task.own_begin);
     if (first >= end) return;
     const Step& step = steps[task.group];
+    if (task.skipped) return task.average(task, step, first, end - first, 0.0);
     if (!task.row) return task.update(task, step, first, end - first, 0.0);
     for (; first < end; first += task.row) {
-      if (task.lazy && task.is_zero(task.gradient, first, task.row)) continue;
+      if (task.lazy && task.is_zero(task.gradient, first, task.row)) {
+        if (task.ema) task.average(task, step, first, task.row, 0.0);
+        continue;
+      }
       double mean = 0.0;
       if (task.centralized) {
         mean = step.gradient_scale * task.sum_gradient(task.gradient, first, task.row);

@@ -1,4 +1,4 @@
-// Sums over elements, and the test for zero. Each visits elements in an order that depends only on
+// Sums over elements, and tests of all elements. Each visits elements in an order that depends only on
 // their number, and adds in double.
 #pragma once
 
@@ -57,12 +57,23 @@ template <class T> bool is_zero(const char* x, int64_t first, int64_t count) {
   return zero;
 }
 
+template <class T> bool is_finite(const char* x, int64_t first, int64_t count) {
+  const T* data = reinterpret_cast<const T*>(x) + first;
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) finite &= widen(data[i]) - widen(data[i]) == 0;
+  return finite;
+}
+
 template <bool squared> Sum sum_of(Kind kind) {
   return with_type(kind, [](auto x) -> Sum { return sum<decltype(x), squared>; });
 }
 
-IsZero is_zero_of(Kind kind) {
-  return with_type(kind, [](auto x) -> IsZero { return is_zero<decltype(x)>; });
+Holds is_zero_of(Kind kind) {
+  return with_type(kind, [](auto x) -> Holds { return is_zero<decltype(x)>; });
+}
+
+Holds is_finite_of(Kind kind) {
+  return with_type(kind, [](auto x) -> Holds { return is_finite<decltype(x)>; });
 }
 
 }  // namespace

@@ -1,10 +1,13 @@
-// The tail of a training step before the update: the global norm and clipping.
+// The tail of a training step before the update: the global norm, the test for gradients that are
+// not finite, and the loss scale.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "inputs.h"
 #include "tasks.h"
 #include "threads.h"
 
@@ -22,6 +25,27 @@ double global_norm(const Tasks& tasks, int64_t threads, double loss_scale) {
   double sum = 0.0;
   for (const double part : squares) sum += part;
   return std::sqrt(sum) / loss_scale;
+}
+
+bool all_finite(const Tasks& tasks, int64_t threads) {
+  std::vector<char> finite(tasks.chunks());
+  for_each_chunk(tasks.chunks(), threads, [&](int64_t chunk) {
+    finite[chunk] = true;
+    tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
+      finite[chunk] &= task.is_finite(task.gradient, first, count);
+    });
+  });
+  return std::all_of(finite.begin(), finite.end(), [](char one) { return one; });
+}
+
+// Adjusts the scale as mindspore.amp.DynamicLossScaler does, in float32: larger after `scale_window`
+// finite steps in a row, smaller after a step that is not.
+void adjust_scale(const Formula& formula, bool finite, float& scale, int32_t& counter) {
+  const float factor = float(formula.scale_factor), larger = scale * factor;
+  const int32_t window = int32_t(formula.scale_window);
+  if (!finite) scale = std::max(1.0f, scale / factor);
+  else if (counter == window - 1 && std::isfinite(larger)) scale = larger;
+  counter = finite ? (counter + 1) % window : 0;
 }
 
 }  // namespace

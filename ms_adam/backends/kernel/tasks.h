@@ -16,7 +16,7 @@ struct Step;
 using Update = void (*)(const Task&, const Step&, int64_t first, int64_t count, double mean);
 using Sum = double (*)(const char* x, int64_t first, int64_t count);
 using SumOfWeight = double (*)(const Task&, int64_t first, int64_t count);
-using IsZero = bool (*)(const char* x, int64_t first, int64_t count);
+using Holds = bool (*)(const char* x, int64_t first, int64_t count);  // of all elements
 
 struct Task {
   int64_t begin = 0;  // its first element in the row of all elements
@@ -26,14 +26,15 @@ struct Task {
   int64_t own_begin = 0, own_end = 0;       // the elements to update; only these have moments
   bool centralized = false;                 // the gradient of a row loses its mean
   bool lazy = false;                        // a row without a gradient is skipped
+  bool skipped = false;                     // such a row: only its average moves
   bool l2 = false, decoupled_decay = false;  // how weight decay acts
   char *gradient = nullptr, *weight = nullptr;
   char* parameter = nullptr;  // holds the weight's rounding if the weight is a master
-  char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr;
-  Update update = nullptr;
+  char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr, *ema = nullptr;
+  Update update = nullptr, average = nullptr;
   Sum sum_gradient = nullptr, squares = nullptr;
   SumOfWeight sum_weight = nullptr;
-  IsZero is_zero = nullptr;
+  Holds is_zero = nullptr, is_finite = nullptr;
   int64_t bytes = 0;  // to prefetch: of a row that a sparse gradient names, else 0
 
   // Sparse rows lie anywhere in a table, where the hardware cannot predict them.

@@ -1,0 +1,94 @@
+"""Puts the averages of the weights into the network for a while."""
+
+import contextlib
+from typing import Dict, Iterator
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from ms_adam import state
+from ms_adam.backends import launch
+from ms_adam.backends.operators import store_operator
+from ms_adam.checkpoint import slots
+
+
+@contextlib.contextmanager
+def averaged(optimizer: nn.Optimizer) -> Iterator[None]:
+    """Puts the averages of the weights into the parameters; puts the weights back at the end.
+
+    The weights come back bit for bit, also after an exception. float32 and float64 weights change
+    places with their averages; of 16-bit parameters a copy is kept meanwhile. Before the first
+    update the averages are the weights. With ``shard_state=True`` every rank must call it.
+
+    Args:
+        optimizer: an optimizer of ours with `ema_decay`. It must not step within the context, and
+            its state must not be saved.
+
+    Raises:
+        TypeError: If `optimizer` is not ours.
+        ValueError: If it keeps no averages.
+        RuntimeError: If the averages are in the network already.
+
+    Example:
+        >>> from mindspore import nn
+        >>> import ms_adam
+        >>> network = nn.Dense(4, 2)
+        >>> optimizer = ms_adam.Adam(network.trainable_params(), ema_decay=0.999)
+        >>> with ms_adam.averaged(optimizer):
+        ...     result = network(ms.ops.ones((3, 4)))
+    """
+    class_name = type(optimizer).__name__
+    if not hasattr(optimizer, "is_averaged"):
+        raise TypeError(
+            f"averaged() needs an optimizer of ms_adam, but got {class_name} of "
+            f"{type(optimizer).__module__}."
+        )
+    if optimizer.ema is None:
+        raise ValueError(f"For '{class_name}', averaged() needs ema_decay, but got ema_decay=None.")
+    if optimizer.is_averaged:
+        raise RuntimeError(f"For '{class_name}', the averages are in the network already.")
+    kept: Dict[int, np.ndarray] = {}
+    optimizer.is_averaged = True
+    try:
+        _exchange_places(optimizer, kept)
+        yield
+    finally:
+        _exchange_places(optimizer, kept)
+        optimizer.is_averaged = False
+
+
+def _set(optimizer, parameter, value):
+    store_operator(parameter.dtype, optimizer.target)(parameter, value)
+
+
+def _exchange_places(optimizer, kept):
+    """Exchanges weights and averages; `kept` holds 16-bit weights while averages are in place."""
+    if not int(optimizer.update_count.asnumpy()[0]):
+        return
+    restoring, host, entries = bool(kept), state.on_host(optimizer), slots(optimizer)
+    buffers = {}
+    for i, (name, parameter, own) in enumerate(
+        zip(optimizer.check.names, optimizer.parameters, optimizer.shares.owned)
+    ):
+        if own is None or parameter.size == 0:
+            continue
+        slot = entries[f"ema.{name}"]
+        if slot.rows.dtype != state.dtype_name(parameter.dtype):
+            if restoring:
+                _set(optimizer, parameter, Tensor(kept.pop(i), parameter.dtype))
+                continue
+            kept[i] = parameter.astype(ms.float32).asnumpy().copy()
+        weight = parameter.astype(state.compute_dtype(parameter.dtype)).asnumpy().copy()
+        rows = weight.reshape(-1)[own[0] : sum(own)]
+        average = slot.rows.reshape(-1).copy()
+        if i not in kept:
+            slot.rows.reshape(-1)[...] = rows
+            buffers[id(slot.buffer)] = slot
+        rows[...] = average
+        _set(optimizer, parameter, Tensor(weight, parameter.dtype))
+    for slot in buffers.values():
+        state.write(slot.parameter, slot.buffer, id(slot.parameter) in host)
+    if optimizer.exchanged:
+        launch.settle()
+        optimizer.exchange.now()

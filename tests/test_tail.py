@@ -1,0 +1,340 @@
+"""The tail of a training step: gradients that are not finite, loss scalers, averages of weights."""
+
+import copy
+import pickle
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Parameter, Tensor, amp, nn, ops
+
+import ms_adam
+from ms_adam import reference
+
+BACKENDS = ("fused", "primitive", "composite")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+STEPS, DECAY = 5, 0.9
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}  # of the dtype in which averages are kept
+
+
+class Step(nn.Cell):
+    """A compiled step."""
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.optimizer = optimizer
+
+    def construct(self, *gradients):
+        return self.optimizer(gradients)
+
+
+def make(options, dtype="float32", seed=0):
+    rng = np.random.default_rng(seed)
+    parameters = [
+        Parameter(Tensor(rng.standard_normal(shape), ms.float32).astype(getattr(ms, dtype)), name)
+        for name, shape in (("table", (6, 4)), ("bias", (5,)))
+    ]
+    return ms_adam.Adam(parameters, 1e-2, **options)
+
+
+def random_gradients(optimizer, rng, dtype="float32", scale=1.0):
+    return [
+        Tensor(scale * rng.standard_normal(p.shape), ms.float32).astype(getattr(ms, dtype))
+        for p in optimizer.parameters
+    ]
+
+
+def arrays(tensors):
+    return [np.array(tensor.astype(ms.float64).asnumpy()) for tensor in tensors]
+
+
+def everything(optimizer):
+    """Returns all that a step may change, but what a skipped step changes."""
+    apart = {"skipped", "scale_value", "counter", "grad_norm"}
+    kept = [p for p in optimizer.get_parameters() if p.name.split(".")[-1] not in apart]
+    return dict(zip([p.name for p in kept], arrays(kept)))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(params=["graph", "pynative"])
+def mode(request):
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
+    yield request.param
+    ms.set_context(mode=before)
+
+
+# ---- Gradients that are not finite, and loss scalers --------------------------------------------
+
+
+def test_a_scaler_moves_as_that_of_mindspore_and_steps_are_skipped(mode):
+    """Each backend, called and compiled, against DynamicLossScaler.adjust and single steps."""
+    for backend in BACKENDS:
+        for compiled in (False, True):
+            scaler, theirs = (amp.DynamicLossScaler(1024, 2, 2) for _ in range(2))
+            ours = make({"loss_scale": scaler, "backend": backend})
+            plain = make({"backend": backend})
+            step = Step(ours) if compiled else lambda *gradients, o=ours: o(gradients)
+            rng, skipped, expected = np.random.default_rng(1), 0, (1024.0, 0)
+            for k in range(8):
+                scale = float(scaler.scale_value.asnumpy())
+                gradients = random_gradients(ours, rng)
+                scaled = [gradient * scale for gradient in gradients]  # exact: a power of 2
+                finite = k not in (2, 3, 6)
+                if not finite:
+                    spoiled = scaled[-1].asnumpy().copy()
+                    spoiled[-1] = (np.inf, -np.inf, np.nan)[k % 3]
+                    scaled[-1] = Tensor(spoiled)
+                before = everything(ours)
+                step(*scaled)
+                theirs.adjust(Tensor(finite))
+                if finite:
+                    plain(tuple(gradients))
+                else:
+                    skipped += 1
+                    assert same(before, everything(ours))
+                assert reference.all_finite([g.asnumpy() for g in scaled]) == finite
+                expected = reference.adjust_loss_scale(*expected, finite, 2, 2)
+                assert scaler.scale_value.asnumpy() == theirs.scale_value.asnumpy() == expected[0]
+                assert scaler.counter.asnumpy() == theirs.counter.asnumpy() == expected[1]
+                assert ours.skipped.asnumpy() == skipped
+                for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+                    np.testing.assert_array_equal(one, other)
+            assert skipped == 3 and ours.global_step.asnumpy() == 5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_element_skips_the_step_of_all(dtype, value):
+    """In the last tensor, or in a row-sparse gradient; with masters, flat, lazy, clipped."""
+    for options in (
+        {},
+        {"max_grad_norm": 1.0},
+        {"flat_state": True, "ema_decay": 0.9},
+        {"master_weights": True},
+        {"use_lazy": True, "backend": "composite"},
+        {"backend": "composite", "max_grad_norm": 1.0, "ema_decay": 0.9},
+    ):
+        for sparse in (False, True):
+            optimizer = make({"skip_nonfinite": True, **options}, dtype)
+            rng = np.random.default_rng(2)
+            table, bias = random_gradients(optimizer, rng, dtype)
+            optimizer((table, bias))
+            before = everything(optimizer)
+            spoiled = table if sparse else bias
+            spoiled = spoiled.astype(ms.float64).asnumpy().copy()
+            spoiled.reshape(-1)[-1] = value
+            spoiled = Tensor(spoiled, ms.float64).astype(getattr(ms, dtype))
+            if sparse:
+                optimizer(((Tensor([0, 3], ms.int32), spoiled[4:]), bias))
+            else:
+                optimizer((table, spoiled))
+            assert same(before, everything(optimizer)), options
+            assert optimizer.skipped.asnumpy() == 1
+            optimizer((table, bias))
+            assert not same(before, everything(optimizer))
+
+
+def test_large_finite_gradients_do_not_skip():
+    """Squares of float64 and sums of float16 may overflow where no gradient does."""
+    for dtype, size in (("float64", 1e200), ("float32", 3e38), ("float16", 6e4)):
+        for backend in ("fused", "composite"):
+            optimizer = make({"skip_nonfinite": True, "backend": backend}, dtype)
+            values = [np.full(p.shape, size) for p in optimizer.parameters]
+            optimizer(tuple(Tensor(v, getattr(ms, dtype)) for v in values))
+            assert optimizer.skipped.asnumpy() == 0 and optimizer.update_count.asnumpy() == 1
+
+
+def test_a_storm_of_overflows_ends_at_a_scale_of_1():
+    scaler = amp.DynamicLossScaler(2**16, 2, 10)
+    optimizer = make({"loss_scale": scaler})
+    bad = tuple(Tensor(np.full(p.shape, np.inf), ms.float32) for p in optimizer.parameters)
+    for _ in range(200):
+        optimizer(bad)
+    assert scaler.scale_value.asnumpy() == 1.0 and optimizer.skipped.asnumpy() == 200
+
+
+def test_a_static_scaler_is_read_in_each_step():
+    scaler = amp.StaticLossScaler(8.0)
+    ours, plain = make({"loss_scale": scaler}), make({})
+    rng = np.random.default_rng(3)
+    for scale in (8.0, 32.0):
+        scaler.scale_value.set_data(Tensor(scale, ms.float32))
+        gradients = random_gradients(ours, rng)
+        ours(tuple(gradient * scale for gradient in gradients))
+        plain(tuple(gradients))
+    for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+        np.testing.assert_array_equal(one, other)
+    assert ours.skipped.asnumpy() == 0
+
+
+def test_a_wrong_loss_scale_is_refused():
+    with pytest.raises(TypeError, match="'loss_scale' must be a float or a loss scaler"):
+        make({"loss_scale": "dynamic"})
+    with pytest.raises(TypeError, match="'skip_nonfinite' must be True or False"):
+        make({"skip_nonfinite": 1})
+
+
+# ---- Averages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("debias", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_averages_are_those_of_the_paper(mode, dtype, debias):
+    """Against section 7.2 in float64, from the weights that the optimizer had after each step.
+
+    Each step rounds the average three times (difference, product, sum), of at most the largest
+    weight W, and its rate once; errors of earlier steps only shrink. 4 * STEPS * unit * W.
+    """
+    cases = [
+        {},
+        {"flat_state": True},
+        {"backend": "composite"},
+        {"use_lazy": True},
+        {"use_lazy": True, "backend": "composite"},
+        {"weight_decay": 0.1, "use_amsgrad": True},
+    ]
+    if dtype in ("float16", "bfloat16"):
+        cases += [{"master_weights": True}, {"master_weights": True, "backend": "composite"}]
+    for options in cases:
+        for sparse in (False, True):
+            optimizer = make({"ema_decay": DECAY, "ema_debias": debias, **options}, dtype)
+            step = Step(optimizer) if mode == "graph" and not sparse else None
+            rng = np.random.default_rng(4)
+            average = reference.Average(DECAY, debias=debias)
+            means, largest = [average.start(w) for w in arrays(optimizer.parameters)], 0.0
+            for t in range(1, STEPS + 1):
+                table, bias = random_gradients(optimizer, rng, dtype)
+                if sparse:
+                    table = (Tensor([t % 6, 5], ms.int32), table[:2])
+                step(table, bias) if step else optimizer((table, bias))
+                weights = arrays(optimizer.state.weights)
+                largest = max(largest, *(np.abs(w).max() for w in weights))
+                means = [average.update(m, w) for m, w in zip(means, weights)]
+            with ms_adam.averaged(optimizer):
+                shown = arrays(optimizer.parameters)
+            unit = UNIT["float64" if dtype == "float64" else "float32"]
+            bound = 4 * STEPS * unit * largest
+            if options.get("flat_state") is None:
+                for mean, ema in zip(means, arrays(optimizer.ema)):
+                    assert np.abs(average.value(mean, STEPS) - ema).max() <= bound, options
+            stored = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(dtype, 0.0)
+            for mean, value in zip(means, shown):
+                exact = average.value(mean, STEPS)
+                assert np.abs(exact - value).max() <= bound + stored * np.abs(exact).max(), options
+
+
+@pytest.mark.parametrize("wrong", ["never divided", "without decay"])
+def test_wrong_averages_are_caught(wrong):
+    optimizer = make({"ema_decay": DECAY})
+    rng, average = np.random.default_rng(4), reference.Average(DECAY)
+    means = [average.start(w) for w in arrays(optimizer.parameters)]
+    for _ in range(STEPS):
+        optimizer(tuple(random_gradients(optimizer, rng)))
+        weights = arrays(optimizer.parameters)
+        means = weights if wrong == "without decay" else [
+            average.update(m, w) for m, w in zip(means, weights)
+        ]  # fmt: skip
+    apart = [np.abs(m - e).max() for m, e in zip(means, arrays(optimizer.ema))]
+    assert min(apart) > 100 * 4 * STEPS * UNIT["float32"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", [{}, {"flat_state": True}, {"master_weights": True}])
+def test_averaged_puts_averages_in_and_weights_back(mode, dtype, options):
+    optimizer = make({"ema_decay": DECAY, **options}, dtype)
+    rng = np.random.default_rng(5)
+    weights = arrays(optimizer.parameters)
+    with ms_adam.averaged(optimizer):  # before the first update: the weights
+        assert all(map(np.array_equal, weights, arrays(optimizer.parameters)))
+    for _ in range(3):
+        optimizer(tuple(random_gradients(optimizer, rng, dtype)))
+    before = everything(optimizer)
+    weights = arrays(optimizer.parameters)
+    with pytest.raises(ZeroDivisionError), ms_adam.averaged(optimizer):
+        assert not any(map(np.array_equal, weights, arrays(optimizer.parameters)))
+        with (
+            pytest.raises(RuntimeError, match="in the network already"),
+            ms_adam.averaged(optimizer),
+        ):
+            pass
+        with pytest.raises(RuntimeError, match="within averaged"):
+            optimizer(tuple(random_gradients(optimizer, rng, dtype)))
+        1 / 0  # noqa: B018
+    assert same(before, everything(optimizer))
+    optimizer(tuple(random_gradients(optimizer, rng, dtype)))
+
+
+def test_averaged_needs_averages():
+    theirs = nn.Adam([Parameter(Tensor([1.0]), name="w")])
+    with pytest.raises(ValueError, match="needs ema_decay"), ms_adam.averaged(make({})):
+        pass
+    with pytest.raises(TypeError, match="an optimizer of ms_adam"), ms_adam.averaged(theirs):
+        pass
+    with pytest.raises(ValueError, match="'ema_decay' must be"):
+        make({"ema_decay": 1.0})
+
+
+# ---- State --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checkpoints_carry_the_averages(tmp_path, backend):
+    """The state resumes with the same bits, in another layout too; copies and pickles as well."""
+    scaler = amp.DynamicLossScaler(2**10, 2, 3)
+    options = {"ema_decay": DECAY, "backend": backend, "loss_scale": scaler}
+    optimizer = make(options)
+    rng = np.random.default_rng(6)
+    for _ in range(4):
+        optimizer(tuple(random_gradients(optimizer, rng)))
+    path = str(tmp_path / "state.ckpt")
+    ms.save_checkpoint(optimizer, path)
+    saved = [p.asnumpy().copy() for p in optimizer.parameters]
+    others = [make({**options, "loss_scale": amp.DynamicLossScaler(2**10, 2, 3)}, seed=9)]
+    if backend == "fused":
+        others.append(make({"ema_decay": DECAY, "flat_state": True, "skip_nonfinite": True}))
+    for other in others:
+        ms_adam.load_state(other, path)
+        for parameter, value in zip(other.parameters, saved):
+            parameter.set_data(Tensor(value))
+    others.append(copy.deepcopy(optimizer))
+    others.append(pickle.loads(pickle.dumps(optimizer)))
+    gradients = tuple(random_gradients(optimizer, rng))
+    factor = float(scaler.scale_value.asnumpy())
+    for other in (optimizer, *others):
+        scaled = other.execution.scaler is not None
+        other(tuple(g * factor for g in gradients) if scaled else gradients)
+    with ms_adam.averaged(optimizer):
+        expected = arrays(optimizer.parameters)
+    for other in others:
+        with ms_adam.averaged(other):
+            assert all(map(np.array_equal, expected, arrays(other.parameters)))
+
+
+def test_averages_begin_at_the_weights_where_a_checkpoint_has_none():
+    old, new = make({}), make({"ema_decay": DECAY}, seed=7)
+    for _ in range(3):
+        old(tuple(random_gradients(old, np.random.default_rng(8))))
+    ms_adam.load_state(new, {k: v for k, v in old.parameters_dict().items() if k.count(".")} | {
+        "update_count": old.update_count, "beta1_power": old.beta1_power,
+        "beta2_power": old.beta2_power, "counted_power": old.counted_power,
+        "global_step": old.global_step})  # fmt: skip
+    for ema, weight in zip(arrays(new.ema), arrays(new.parameters)):
+        np.testing.assert_array_equal(ema, weight)
+
+
+def test_the_step_of_a_network_averages(mode):
+    """Inside a whole compiled training step, as trainers have it."""
+    network = nn.Dense(4, 2)
+    optimizer = ms_adam.AdamW(
+        network.trainable_params(), 1e-2, ema_decay=DECAY, skip_nonfinite=True
+    )
+    train = nn.TrainOneStepCell(nn.WithLossCell(network, nn.MSELoss()), optimizer).set_train()
+    x, y = ops.ones((3, 4)), ops.zeros((3, 2))
+    losses = [float(train(x, y).asnumpy()) for _ in range(5)]
+    assert losses[-1] < losses[0] and optimizer.update_count.asnumpy() == 5
+    train(x * np.inf, y)
+    assert optimizer.update_count.asnumpy() == 5 and optimizer.skipped.asnumpy() == 1
