@@ -171,6 +171,29 @@ def test_a_static_scaler_is_read_in_each_step():
     assert ours.skipped.asnumpy() == 0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_largest_loss_scales_lose_nothing(backend):
+    """1 / loss_scale, clipped, is far below the smallest normal float32."""
+    for scaler in (True, False):
+        for clip in ({}, {"max_grad_norm": 1e-3}):
+            scale = 2.0**120
+            ours = make(
+                {
+                    "loss_scale": amp.StaticLossScaler(scale) if scaler else scale,
+                    "backend": backend,
+                    **clip,
+                }
+            )
+            plain = make({"backend": backend, **clip})
+            rng = np.random.default_rng(9)
+            for _ in range(2):
+                gradients = random_gradients(ours, rng)
+                ours(tuple(gradient * scale for gradient in gradients))
+                plain(tuple(gradients))
+            for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+                np.testing.assert_array_equal(one, other)
+
+
 def test_a_wrong_loss_scale_is_refused():
     with pytest.raises(TypeError, match="'loss_scale' must be a float or a loss scaler"):
         make({"loss_scale": "dynamic"})

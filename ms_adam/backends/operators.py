@@ -162,6 +162,10 @@ class Batch(nn.Cell):
         clips = execution.max_grad_norm is not None
         scales = execution.loss_scale != 1.0 or execution.scaler is not None
         self.scaled = scales or clips or formula.maximize
+        # The reciprocal of a large scale, clipped, would be flushed to zero: powers of 2 are exact.
+        self.in_two = execution.scaler is not None or execution.loss_scale > 2.0**64
+        self.shrink = Tensor(2.0**-64, self.dtype)
+        self.grow = Tensor(2.0**64, scalar_dtype(device_target))
         self.l2 = decayed and not formula.decoupled
         self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
@@ -207,6 +211,8 @@ class Batch(nn.Cell):
         corrections of `StepScalars` folded in; epsilon, likewise; the factor that decoupled weight
         decay applies to the weight; and the weight decay.
         """
+        if self.in_two:
+            gradient_scale = gradient_scale * self.grow
         gradient_scale = _cast(gradient_scale, self.dtype)
         if self.maximize:
             gradient_scale = _neg(gradient_scale)
@@ -229,6 +235,8 @@ class Batch(nn.Cell):
         """Returns the gradient of the unscaled, regularised loss, in the order of `nn.Adam`."""
         gradient_scale, _, _, _, weight_decay = scalars
         gradient = _cast(gradient, self.dtype)
+        if self.in_two:
+            gradient = _mul(gradient, self.shrink)
         if self.scaled:
             gradient = _mul(gradient, gradient_scale)
         if self.l2:

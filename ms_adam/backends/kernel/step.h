@@ -223,14 +223,20 @@ __attribute__((noinline)) void update_elements(
 }
 
 // An `Update`. Gradients of the parameter's type, the usual ones, and of the computed type have a
-// loop of their own. Others are converted first, in blocks that stay in the nearest cache.
+// loop of their own. Others are converted first, in blocks that stay in the nearest cache. So are
+// gradients with a loss scale so large that their factor would be flushed to zero.
 template <class Rule, class Weight, class Parameter, class Gradient>
 void update(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   using Real = Computed<Weight>;
   using Moment = Stored<Weight>;
   constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
   using Usual = typename std::conditional<is_master, Parameter, Weight>::type;
-  const Rates<Real> rates = rounded<Real>(step, task, mean);
+  Rates<Real> rates = rounded<Real>(step, task, mean);
+  Real shrink = 1;
+  if (std::abs(step.gradient_scale) < std::numeric_limits<Real>::min()) {
+    shrink = Real(0x1p-64);  // exact, as is its inverse
+    rates.gradient_scale = Real(step.gradient_scale * 0x1p64);
+  }
   const bool plain = is_master && rates.l2 == 0 && rates.mean == 0 && rates.nesterov == 0;
   const auto run = [&](const auto* gradient, int64_t first, int64_t count) {
     using From = typename std::decay<decltype(*gradient)>::type;
@@ -241,16 +247,14 @@ void update(const Task& task, const Step& step, int64_t first, int64_t count, do
          at<Moment>(task.moment2, first), at<Moment>(task.vhat, first), at<Moment>(task.ema, first));
   };
   const Gradient* const gradient = at<Gradient>(task.gradient, first);
-  if constexpr (std::is_same<Gradient, Usual>::value || std::is_same<Gradient, Real>::value) {
-    run(gradient, first, count);
-  } else {
-    constexpr int64_t block = 1024;
-    Real converted[block];
-    for (int64_t begin = 0; begin < count; begin += block) {
-      const int64_t n = std::min(block, count - begin);
-      for (int64_t i = 0; i < n; ++i) converted[i] = Real(widen(gradient[begin + i]));
-      run(converted, first + begin, n);
-    }
+  if constexpr (std::is_same<Gradient, Usual>::value || std::is_same<Gradient, Real>::value)
+    if (shrink == 1) return run(gradient, first, count);
+  constexpr int64_t block = 1024;
+  Real converted[block];
+  for (int64_t begin = 0; begin < count; begin += block) {
+    const int64_t n = std::min(block, count - begin);
+    for (int64_t i = 0; i < n; ++i) converted[i] = shrink * Real(widen(gradient[begin + i]));
+    run(converted, first + begin, n);
   }
 }
 
