@@ -28,7 +28,8 @@ class Operator(NamedTuple):
 _ON_THEIR_OWN_PAGE = [
     "Adam", "AddN", "ApplyAdamWithAmsgradV2", "Cast", "Custom", "Div", "RealDiv", "ReduceAny",
     "ReduceMean", "ReduceSum", "ScatterUpdate", "Slice", "Sub", "TensorScatterUpdate", "Unique",
-    "addn", "any", "assign", "cast", "depend", "select", "sqrt", "tanh", "where",
+    "addn", "any", "assign", "cast", "depend", "isfinite", "logical_and", "select", "sqrt",
+    "stack", "tanh", "where",
 ]
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
     "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "Gather", "Greater", "Lerp",
@@ -45,6 +46,8 @@ OPERATORS = {
     "AllGather": Operator("mindspore.ops.AllGather", ("Ascend", "GPU")),
     "Broadcast": Operator("mindspore.ops.Broadcast", ("Ascend", "GPU")),
     "Concat": Operator("mindspore.ops.cat"),
+    "IsFinite": Operator("mindspore.ops.isfinite"),
+    "ReduceAll": Operator("mindspore.ops.all"),
     # The operator has no page of its own; that of the method which calls it names Ascend, and says
     # in its text that it copies from CPU to CPU where shapes and dtypes are equal, as ours are.
     "InplaceCopy": Operator("mindspore.Tensor.copy_", ("Ascend",)),

@@ -16,6 +16,7 @@ OUTPUT = {
     r"master_weights=True: mean gain 0\.9(89|90)\d\n",
     "lazy_embedding": r"use_lazy=True: the second step moved rows 10 to 19\n"
     r"use_lazy=False: the second step moved rows 0 to 19\n",
+    "whole_tail": r"[1-9]\d* steps skipped, 1\d\d made\nerror with averaged weights 0\.00\d\d\n",
     "migrate_checkpoint": r"step 20, largest difference to nn\.Adam (0\.0e\+00|\d\.\de-0[78])\n",
 }
 IN_OTHER_TESTS = {"data_parallel", "compare_own"}
