@@ -90,5 +90,8 @@ def _exchange_places(optimizer, kept):
     for slot in buffers.values():
         state.write(slot.parameter, slot.buffer, id(slot.parameter) in host)
     if optimizer.exchanged:
-        launch.settle()
-        optimizer.exchange.now()
+        if optimizer.launch == "by address":
+            launch.settle()
+            optimizer.exchange.now()
+        else:
+            optimizer.exchange(optimizer.global_step, ())

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -10,7 +11,9 @@ from mindspore import Parameter, Tensor, amp, nn, ops
 
 import ms_adam
 from ms_adam import reference
+from tests.scripts_run import run_on_two_ranks
 
+ON_RANKS = Path(__file__).with_name("tail_on_ranks.py")
 BACKENDS = ("fused", "primitive", "composite")
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 STEPS, DECAY = 5, 0.9
@@ -299,6 +302,13 @@ def test_averaged_needs_averages():
         pass
     with pytest.raises(ValueError, match="'ema_decay' must be"):
         make({"ema_decay": 1.0})
+
+
+@pytest.mark.parametrize("name", ["graph", "pynative"])
+def test_shares_of_averages_are_those_of_one_process(monkeypatch, tmp_path, name):
+    monkeypatch.setenv("TAIL_MODE", name)
+    for log in run_on_two_ranks(ON_RANKS, tmp_path):
+        assert "agreed: fused, flat, masters, composite" in log
 
 
 # ---- State --------------------------------------------------------------------------------------

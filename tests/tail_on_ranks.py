@@ -1,0 +1,60 @@
+"""Run by test_tail.py on two ranks: shares of averages give the bits of whole ones, and skip alike.
+
+Each rank prints "agreed: <names of the cases>".
+"""
+
+import os
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, amp, communication
+
+import ms_adam
+
+communication.init()
+mode = ms.GRAPH_MODE if os.environ["TAIL_MODE"] == "graph" else ms.PYNATIVE_MODE
+ms.set_context(mode=mode)
+ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True, device_num=2)
+
+CASES = {
+    "fused": {"backend": "fused"},
+    "flat": {"flat_state": True},
+    "masters": {"master_weights": True, "dtype": ms.bfloat16},
+    "composite": {"backend": "composite"},
+}
+
+
+def make(dtype=ms.float32, **options):
+    rng = np.random.default_rng(0)
+    parameters = [
+        Parameter(Tensor(rng.standard_normal(shape), ms.float32).astype(dtype), name)
+        for name, shape in (("table", (7, 4)), ("bias", (5,)), ("number", ()))
+    ]
+    scaler = amp.DynamicLossScaler(1024, 2, 2)
+    return ms_adam.Adam(parameters, 1e-2, loss_scale=scaler, ema_decay=0.9, **options)
+
+
+def shown(optimizer):
+    return [parameter.astype(ms.float32).asnumpy().copy() for parameter in optimizer.parameters]
+
+
+for name, options in CASES.items():
+    whole, shared = make(**options), make(**options, shard_state=True)
+    rng = np.random.default_rng(1)
+    for step in range(5):
+        gradients = [1024.0 * rng.standard_normal(p.shape) for p in whole.parameters]
+        if step == 2:
+            gradients[0][6, 3] = np.nan  # in the last row of the table: in the share of one rank
+        for optimizer in (whole, shared):
+            dtype = options.get("dtype", ms.float32)
+            optimizer(tuple(Tensor(g, ms.float32).astype(dtype) for g in gradients))
+    weights = shown(shared)
+    with ms_adam.averaged(whole), ms_adam.averaged(shared):
+        for one, other in zip(shown(whole), shown(shared)):
+            np.testing.assert_array_equal(one, other, name)
+        assert not any(map(np.array_equal, shown(shared), weights)), name
+    for one, other, before in zip(shown(whole), shown(shared), weights):
+        np.testing.assert_array_equal(one, other, name)
+        np.testing.assert_array_equal(other, before, name)
+    assert shared.skipped.asnumpy() == 1 and shared.update_count.asnumpy() == 4, name
+print(f"agreed: {', '.join(CASES)}")
