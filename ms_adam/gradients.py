@@ -65,7 +65,7 @@ def _pair(gradient):
 
 def _kind(value):
     if value is None:
-        return "None: does the loss depend on this parameter?"
+        return "None (does the loss depend on this parameter?)"
     if isinstance(value, np.ndarray):
         return f"a NumPy array of shape {value.shape}; mindspore.Tensor(array) makes a Tensor of it"
     if isinstance(value, Tensor):
