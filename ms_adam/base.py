@@ -103,7 +103,7 @@ class Optimizer(nn.Optimizer):
         self.split_row_sparse = SplitRowSparse(class_name)
         self.one, self.done = Tensor([1], ms.int32), Tensor(True)
         self.divides_rows, self.called = self.capabilities.divides_rows, False
-        self.is_averaged = False  # within `averaged`
+        self.skips, self.is_averaged = self.execution.skips, False  # within `averaged`
         self.memory = None  # of a compiled call in PyNative mode
 
     @property
@@ -216,7 +216,7 @@ class Optimizer(nn.Optimizer):
         if self.global_step.dtype != ms.int32:
             steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
         done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
-        made = done if self.execution.skips else self.one
+        made = done if self.skips else self.one
         _assign_add(
             self.global_step, _cast(_reshape(made, self.global_step.shape), self.global_step.dtype)
         )

@@ -16,7 +16,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
-from ms_adam.compat import InplaceCopy, bfloat16
+from ms_adam.compat import HAS_EARLY_RETURN, RELEASE, InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
@@ -70,6 +70,8 @@ class OperatorBackend(nn.Cell):
         device_target: str,
     ) -> Optional[str]:
         """Returns why this backend cannot run; None if it can."""
+        if execution.skips and not HAS_EARLY_RETURN:
+            return f"{RELEASE} cannot compile a step of operators that may be skipped"
         return cls.capabilities.obstacle(formula, execution, weights, device_target)
 
     def __init__(self, formula, execution, parameters, state, groups, device_target):
