@@ -32,9 +32,9 @@ _ON_THEIR_OWN_PAGE = [
     "stack", "tanh", "where",
 ]
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
-    "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "Gather", "Greater", "Lerp",
-    "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select", "Sqrt", "Square", "Tanh",
-    "UnsortedSegmentSum",
+    "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "FloorMod", "Gather", "Greater",
+    "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select", "Sqrt",
+    "Square", "Stack", "Tanh", "UnsortedSegmentSum",
 ]
 # fmt: on
 OPERATORS = {
@@ -69,7 +69,13 @@ BUILDERS = (
 
 # What holds a compiled graph together. TensorMove is MindSpore's own: a copy of what is read before
 # it is overwritten, on any device and with any optimizer.
-STRUCTURE = ("Depend", "Load", "MakeTuple", "Return", "TensorMove", "TupleGetItem", "UpdateState")
+# Partial and Switch end a step early that is skipped.
+# fmt: off
+STRUCTURE = (
+    "Depend", "Load", "MakeTuple", "Partial", "Return", "Switch", "TensorMove", "TupleGetItem",
+    "UpdateState",
+)
+# fmt: on
 
 _MODULES = (
     "mindspore.ops.operations.",

@@ -24,7 +24,7 @@ from ms_adam.state import WeightKind, compute_dtype
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
-_all, _isfinite = P.ReduceAll(), P.IsFinite()
+_all, _isfinite, _floor_mod = P.ReduceAll(), P.IsFinite(), P.FloorMod()
 _equal, _select, _maximum, _reshape = P.Equal(), P.Select(), P.Maximum(), P.Reshape()
 
 
@@ -94,7 +94,8 @@ class OperatorBackend(nn.Cell):
             auto_prefix=False,
         )
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
-        self.skips, self.one = execution.skips, Tensor([1], ms.int32)
+        self.skips = execution.skips
+        self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
         self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
         self.lazy = formula.lazy
         self.average_rates = AverageRates(formula, dtype)
@@ -110,7 +111,7 @@ class OperatorBackend(nn.Cell):
         gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
         if self.skips:
             made = self.judge(gradients)
-            if made[0] == 0:
+            if made == self.none:
                 return made
         else:
             made = self.one
@@ -370,7 +371,7 @@ class JudgeGradients(nn.Cell):
         larger, smaller = self.scale * self.factor, _maximum(self.least, self.scale / self.factor)
         grows = ops.logical_and(self.counter == self.window - self.unit, ops.isfinite(larger))
         scale = _select(finite, _select(grows, larger, self.scale), smaller)
-        counter = (self.counter + self.unit) % self.window * made
+        counter = _floor_mod(self.counter + self.unit, self.window) * made
         _assign(self.scale, scale)
         _assign(self.counter, counter)
         return True

@@ -54,6 +54,8 @@ for sparse in (False, True):
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", use_lazy=True, epsilon_hat=True)
     step(ms_adam.AdaMax, FLOATS, sparse, backend="composite")
+    step(ms_adam.Adam, FLOATS, sparse, backend="composite", ema_decay=0.9, ema_debias=False,
+         loss_scale=ms.amp.DynamicLossScaler(2.0, 2, 2))
     step(ms_adam.AdamW, FLOATS[:2], sparse, backend="primitive", use_nesterov=True,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS[1:2], sparse, backend="primitive", use_amsgrad=True, weight_decay=0.1)

@@ -65,6 +65,11 @@ class Formula(NamedTuple):
     lazy: bool = False
     maximize: bool = False
     infinity_norm: bool = False
+    skips: bool = False
+    scale_factor: float = 1.0
+    scale_window: float = -1.0
+    ema_decay: float = -1.0
+    ema_debias: bool = True
 
 
 class Weight(NamedTuple):

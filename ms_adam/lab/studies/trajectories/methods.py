@@ -16,7 +16,11 @@ from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies.trajectories.config import Optimizer, Place
 from ms_adam.lab.targets import load_callable
 
-METHODS = {cls.__name__: cls for cls in reference.Method.__subclasses__()}
+METHODS = {
+    name: method
+    for name, method in ((name, getattr(reference, name)) for name in reference.__all__)
+    if reference.Method in getattr(method, "__bases__", ())
+}
 
 
 class MindSporeOptimizer(NamedTuple):
