@@ -367,7 +367,8 @@ def on_host(optimizer: Any) -> frozenset:
     """Returns the ids of the Parameters that `use_offload=True` keeps in host memory."""
     if not optimizer.execution.on_host:
         return frozenset()
-    return frozenset(id(buffer) for name in MOMENTS for buffer in getattr(optimizer, name, ()))
+    kept = (getattr(optimizer, name, None) or () for name in MOMENTS)
+    return frozenset(id(buffer) for buffers in kept for buffer in buffers)
 
 
 def write(parameter: Parameter, value: Any, host: bool) -> None:
