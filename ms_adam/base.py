@@ -5,7 +5,7 @@ import functools
 from typing import Any, Dict, List, Union
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, log, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
@@ -21,6 +21,7 @@ from ms_adam.state import ShardLayout, State, layout_entry, weight_kinds
 _assign_add, _cast, _reshape = P.AssignAdd(), P.Cast(), P.Reshape()
 _STEP_DTYPES = (ms.int32, ms.int64, ms.float32, ms.float64)  # of global_step
 _UNCOPIED = (ops.HyperMap, ops.Map, ops.MultitypeFuncGraph, ops.Primitive)
+_STORM = 100  # skipped steps in a row of which users are told
 # A Cell calls these around `construct`; a launch by address would miss them.
 _HOOKS = ("_forward_pre_hook", "_forward_hook", "_backward_pre_hook", "_backward_hook")
 
@@ -108,6 +109,7 @@ class Optimizer(nn.Optimizer):
         self.leaves_out, self.accumulates = self.execution.leaves_out, self.execution.accumulates
         self.is_averaged = False  # within `averaged`
         self.memory = None  # of a compiled call in PyNative mode
+        self.calls = 0  # that were compiled
 
     @property
     def launch(self) -> str:
@@ -178,6 +180,21 @@ class Optimizer(nn.Optimizer):
         if self.launch == "by address":
             return self._step_by_address(gradients)
         self.called = True  # from Python; a compiled step only enters construct
+        result = self._call_compiled(gradients)
+        self.calls += 1
+        if self.execution.skips and self.calls % _STORM == 0:  # since reading a number waits for it
+            self._warn_of_storm(int(self.skipped_in_row.asnumpy()[0]))
+        return result
+
+    def _warn_of_storm(self, skipped):
+        if skipped >= _STORM:
+            log.warning(
+                f"For '{self.check.class_name}', {skipped} steps in a row were skipped, because "
+                "gradients were not finite. Look for NaN and Inf in the loss, the inputs and the "
+                "weights."
+            )
+
+    def _call_compiled(self, gradients):
         if ms.get_context("mode") != ms.PYNATIVE_MODE:
             return super().__call__(gradients)
         # A graph in PyNative mode keeps using the memory that it saw first (MindSpore 2.10): after
@@ -217,6 +234,8 @@ class Optimizer(nn.Optimizer):
             ) from None
         if made:
             launch.number_of(self.global_step).value += 1
+        elif self.execution.skips and launch.number_of(self.skipped_in_row).value % _STORM == 0:
+            self._warn_of_storm(launch.number_of(self.skipped_in_row).value)
         if self.exchanged and (made or not self.accumulates):
             self.exchange.now()
         return self.done

@@ -48,10 +48,11 @@ class Adam(Optimizer):
         weight_decay (Union[float, int, Cell], optional): :math:`\lambda`. Without groups it acts
             on parameters without 'beta' or 'gamma' in their names, as in `nn.Adam`. A Cell is
             called with the number of steps already made. Default: ``0.0`` .
-        loss_scale (Union[float, amp.DynamicLossScaler, amp.StaticLossScaler], optional): The factor
-            of the loss; gradients are divided by it first. Of a scaler each step reads the present
-            value, does what `skip_nonfinite` says, and adjusts it as `DynamicLossScaler.adjust`
-            does: a training step only multiplies its loss. Default: ``1.0`` .
+        loss_scale (Union[float, amp.DynamicLossScaler, amp.StaticLossScaler, Parameter], optional):
+            The factor of the loss; gradients are divided by it first. Of a scaler, or a float32
+            Parameter that others adjust, each step reads the present value and does what
+            `skip_nonfinite` says. A dynamic one it adjusts as `DynamicLossScaler.adjust` does: a
+            training step only multiplies its loss. Default: ``1.0`` .
         use_amsgrad (bool, optional): Replaces :math:`v_t` in the update with the largest so far
             (Reddi et al. 2018). Default: ``False`` .
 

@@ -8,6 +8,7 @@ in [0, 1)), and so does ms_adam.
 import math
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
+import mindspore as ms
 from mindspore.amp import DynamicLossScaler, StaticLossScaler
 
 
@@ -47,10 +48,10 @@ class Formula(NamedTuple):
 
 
 class Scaler(NamedTuple):
-    """A loss scaler of `mindspore.amp`, whose scale each step reads, and adjusts if it is dynamic.
+    """A loss scale that each step reads, and adjusts if it is that of a DynamicLossScaler.
 
     Attributes:
-        scale: float32 Parameter of shape ().
+        scale: float32 Parameter of one number.
         counter: int32 Parameter of shape (), the finite steps in a row; None if the scale is fixed.
         factor: by which the scale grows and shrinks.
         window: the number of finite steps in a row after which the scale grows; 0 if it is fixed.
@@ -70,7 +71,7 @@ class Execution(NamedTuple):
 
     Attributes:
         loss_scale: the factor that the gradients carry; greater than 0. 1 if there is a scaler.
-        scaler: the loss scaler that holds this factor; None: `loss_scale` is the factor.
+        scaler: what holds this factor; None: `loss_scale` is the factor.
         skips: whether a step with a gradient that is not finite changes nothing.
         accumulate_steps: the number of calls whose gradients make one update, with their mean.
         max_grad_norm: the global norm to which unscaled gradients are clipped; None: no clipping.
@@ -194,7 +195,7 @@ def resolve(
     loss_scale = arguments["loss_scale"]
     if scaler_of(loss_scale) is None:
         if not isinstance(loss_scale, float):
-            allowed = "a float or a loss scaler of mindspore.amp"
+            allowed = "a float, a loss scaler of mindspore.amp or a float32 Parameter of one number"
             raise TypeError(_wrong_type(class_name, "loss_scale", loss_scale, allowed))
         check_positive(class_name, "loss_scale", loss_scale)
     check_count(class_name, "accumulate_steps", arguments["accumulate_steps"])
@@ -245,7 +246,7 @@ def execution_of(arguments: Dict[str, Any], device_target: str) -> Execution:
 
 
 def scaler_of(loss_scale: Any) -> Optional[Scaler]:
-    """Returns the loss scaler that an argument `loss_scale` is; None if it is no scaler."""
+    """Returns the loss scale that an argument `loss_scale` holds; None if it holds none."""
     if isinstance(loss_scale, DynamicLossScaler):
         return Scaler(
             loss_scale.scale_value,
@@ -255,6 +256,9 @@ def scaler_of(loss_scale: Any) -> Optional[Scaler]:
         )
     if isinstance(loss_scale, StaticLossScaler):
         return Scaler(loss_scale.scale_value, None, 1, 0)
+    is_number = isinstance(loss_scale, ms.Parameter) and loss_scale.size == 1
+    if is_number and loss_scale.dtype == ms.float32:
+        return Scaler(loss_scale, None, 1, 0)
     return None
 
 

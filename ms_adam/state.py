@@ -111,6 +111,7 @@ NUMBERS = (
     Number("counted_power", ms.float32, 1.0, _always, lambda f, t: _last_beta(f) ** t),
     Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, None),
     Number("skipped", ms.int32, [0], lambda _, e: e.skips, None),
+    Number("skipped_in_row", ms.int32, [0], lambda _, e: e.skips, lambda formula, t: 0),
     # How many gradients are in each accumulator.
     Number("accumulated", ms.int32, [0], lambda _, e: e.accumulates, lambda formula, t: 0),
 )

@@ -10,7 +10,7 @@ import pytest
 from mindspore import Parameter, Tensor, amp, nn, ops
 
 import ms_adam
-from ms_adam import reference
+from ms_adam import base, reference
 from tests.scripts_run import run_on_two_ranks
 from tests.two_weights import (
     BACKENDS,
@@ -109,13 +109,52 @@ def test_large_finite_gradients_do_not_skip():
             assert optimizer.skipped.asnumpy() == 0 and optimizer.update_count.asnumpy() == 1
 
 
-def test_a_storm_of_overflows_ends_at_a_scale_of_1():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_storm_of_overflows_ends_at_a_scale_of_1_with_a_warning(
+    mode, monkeypatch, capfd, backend
+):
+    """Of operators that are compiled into a step nobody hears; `skipped` tells."""
+    told, compiled = [], mode == "graph"
+    monkeypatch.setattr(base.log, "warning", told.append)
     scaler = amp.DynamicLossScaler(2**16, 2, 10)
-    optimizer = make({"loss_scale": scaler})
-    bad = tuple(Tensor(np.full(p.shape, np.inf), ms.float32) for p in optimizer.parameters)
+    optimizer = make({"loss_scale": scaler, "backend": backend})
+    step = Step(optimizer) if compiled else lambda *gradients: optimizer(gradients)
+    good = [Tensor(np.ones(p.shape), ms.float32) for p in optimizer.parameters]
+    bad = [gradient * np.inf for gradient in good]
+    for _ in range(99):
+        step(*bad)
+    step(*good)
+    assert not told and optimizer.skipped_in_row.asnumpy() == 0
     for _ in range(200):
-        optimizer(bad)
-    assert scaler.scale_value.asnumpy() == 1.0 and optimizer.skipped.asnumpy() == 200
+        step(*bad)
+    assert scaler.scale_value.asnumpy() == 1.0 and optimizer.skipped.asnumpy() == 299
+    assert optimizer.skipped_in_row.asnumpy() == 200
+    if not compiled:
+        assert all("steps in a row were skipped" in message for message in told)
+        assert len(told) == 2 and told[0].startswith("For 'Adam', 100 ")
+    elif backend == "fused":
+        assert capfd.readouterr().err.count("100 steps in a row were skipped") == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_parameter_as_loss_scale_is_read_in_each_step(mode, backend):
+    """That of `nn.TrainOneStepWithLossScaleCell`, which its own update cell adjusts."""
+    scale = Parameter(Tensor([8.0], ms.float32), name="scale_sense", requires_grad=False)
+    ours, plain = make({"loss_scale": scale, "backend": backend}), make({"backend": backend})
+    rng = np.random.default_rng(3)
+    for value in (8.0, 32.0, 32.0):
+        scale.set_data(Tensor([value], ms.float32))
+        gradients = random_gradients(ours, rng)
+        ours(tuple(gradient * value for gradient in gradients))
+        plain(tuple(gradients))
+        ours(tuple(gradient * np.inf for gradient in gradients))
+        assert scale.asnumpy() == value
+    for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+        np.testing.assert_array_equal(one, other)
+    assert ours.skipped.asnumpy() == 3
+    for wrong in (Tensor([8.0], ms.float16), Tensor([8.0, 8.0], ms.float32)):
+        with pytest.raises(TypeError, match="or a float32 Parameter of one number"):
+            make({"loss_scale": Parameter(wrong, name="scale_sense")})
 
 
 def test_a_static_scaler_is_read_in_each_step():

@@ -44,7 +44,7 @@ def arrays(tensors):
 
 def everything(optimizer):
     """Returns all that a step may change, but what a skipped step changes."""
-    apart = {"skipped", "scale_value", "counter", "scale_counter", "grad_norm"}
+    apart = {"skipped", "skipped_in_row", "scale_value", "counter", "scale_counter", "grad_norm"}
     kept = [p for p in optimizer.get_parameters() if p.name.split(".")[-1] not in apart]
     return dict(zip([p.name for p in kept], arrays(kept)))
 

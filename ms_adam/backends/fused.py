@@ -27,6 +27,7 @@ _NUMBERS = (
     "counted_power",
     "grad_norm",
     "skipped",
+    "skipped_in_row",
     "scale_value",
     "scale_counter",
     "accumulated",
@@ -154,7 +155,7 @@ class Fused(nn.Cell):
         settle()
         failure = self.launcher(tensors)
         if failure == _UNKNOWN_ROW:
-            raise IndexError(*self.launcher.report)
+            raise IndexError(*self.launcher.report[:3])
         if failure:
             raise RuntimeError(f"the kernel refuses the tensors of the step: {_REFUSALS[failure]}")
         return number_of(self.output).value

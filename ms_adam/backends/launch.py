@@ -75,7 +75,7 @@ class Launcher:
         function: the function's name.
 
     Attributes:
-        report: three int64 that the function may fill when it fails.
+        report: int64 that the function may fill; `struct Report` of the kernel.
 
     Copies and pickles as a launcher of the same function.
     """
@@ -83,7 +83,7 @@ class Launcher:
     def __init__(self, library, function):
         self.path, self.name = str(library), function
         self.function = getattr(ctypes.CDLL(self.path), function)
-        self.report = (ctypes.c_int64 * 3)()
+        self.report = (ctypes.c_int64 * 4)()
         self.shapes: List[Any] = []
         self.dtypes: List[Any] = []
 

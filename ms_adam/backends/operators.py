@@ -26,7 +26,7 @@ _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
 _all, _isfinite, _floor_mod = P.ReduceAll(), P.IsFinite(), P.FloorMod()
 _equal, _select, _maximum, _reshape = P.Equal(), P.Select(), P.Maximum(), P.Reshape()
-_greater, _greater_equal, _zeros_like = P.Greater(), P.GreaterEqual(), P.ZerosLike()
+_greater, _greater_equal = P.Greater(), P.GreaterEqual()
 SHRINK = 2.0**-64  # see `needs_two_factors`
 
 
@@ -321,7 +321,7 @@ class GradientScale(nn.Cell):
         """Returns 1 / loss scale."""
         if self.is_fixed:
             return self.fixed_scale
-        return self.one / _cast(self.scale, self.dtype)
+        return self.one / _cast(_reshape(self.scale, ()), self.dtype)
 
     def construct(self, gradients, indices, reciprocal_scale, made):
         if not self.clips:
@@ -388,7 +388,7 @@ class JudgeGradients(nn.Cell):
 
     def __init__(self, execution, numbers):
         super().__init__(auto_prefix=False)
-        self.skipped = numbers["skipped"]
+        self.skipped, self.skipped_in_row = numbers["skipped"], numbers["skipped_in_row"]
         self.moves = "scale_counter" in numbers
         self.scale, self.counter = numbers.get("scale_value"), numbers.get("scale_counter")
         if self.moves:
@@ -403,6 +403,7 @@ class JudgeGradients(nn.Cell):
         finite = _all(ops.stack(self.map_(_is_finite, gradients)))
         made = _reshape(_cast(finite, ms.int32), (1,))
         _assign(self.skipped, self.skipped + self.one - made)
+        _assign(self.skipped_in_row, (self.skipped_in_row + self.one) * (self.one - made))
         if self.moves:
             self.adjust(finite, _reshape(made, ()))
         return made
@@ -467,8 +468,7 @@ class Accumulation(nn.Cell):
         if self.in_two:
             gradient = _mul(gradient, _cast(self.shrink, accumulator.dtype))
         gradient = _mul(gradient, _cast(reciprocal_scale, accumulator.dtype))
-        start = _select(begins, _zeros_like(accumulator), accumulator)
-        total = _add(start, gradient)
+        total = _select(begins, gradient, _add(accumulator, gradient))
         if self.skips:
             total = _select(is_finite, total, accumulator)
         return ops.depend(total, _assign(accumulator, total))

@@ -46,6 +46,8 @@ def step(optimizer, dtypes, sparse, **options):
     adam = optimizer(groups, **options)
     adam(tuple((INDICES, Tensor(np.ones((3, 3)), dtype)) if sparse
                else Tensor(np.ones((4, 3)), dtype) for dtype in dtypes))
+    if options.get("accumulate_steps"):
+        adam.flush()
 
 for sparse in (False, True):
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", use_amsgrad=True, use_nesterov=True,
@@ -55,7 +57,7 @@ for sparse in (False, True):
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", use_lazy=True, epsilon_hat=True)
     step(ms_adam.AdaMax, FLOATS, sparse, backend="composite")
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", ema_decay=0.9, ema_debias=False,
-         loss_scale=ms.amp.DynamicLossScaler(2.0, 2, 2))
+         loss_scale=ms.amp.DynamicLossScaler(2.0, 2, 2), accumulate_steps=2)
     step(ms_adam.AdamW, FLOATS[:2], sparse, backend="primitive", use_nesterov=True,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS[1:2], sparse, backend="primitive", use_amsgrad=True, weight_decay=0.1)

@@ -46,6 +46,10 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
     std::fprintf(stderr, "ms_adam: gradient %lld names row %lld of a table of %lld rows.\n",
                  static_cast<long long>(report.gradient), static_cast<long long>(report.row),
                  static_cast<long long>(report.rows));
+  if (report.skipped_in_row == 100)  // the number in ms_adam/base.py
+    std::fprintf(stderr,
+                 "ms_adam: 100 steps in a row were skipped, because gradients were not finite. Look "
+                 "for NaN and Inf in the loss, the inputs and the weights.\n");
   return failure;
 }
 

@@ -44,10 +44,11 @@ struct Layout {
 // What a launch returns: 0, or the reason for which it changed nothing.
 enum Failure { malformed = 1, unfit_gradient = 2, unfit_state = 3, unknown_row = 4 };
 
-// The details of an `unknown_row`, for the message.
+// What a caller may tell the user.
 struct Report {
-  int64_t gradient;   // its index
-  int64_t row, rows;  // the row that it names, and the number of rows of the table
+  // Of an `unknown_row`: the gradient's index, the row that it names, the table's number of rows.
+  int64_t gradient, row, rows;
+  int64_t skipped_in_row;  // the launches in a row that were skipped, this one included
 };
 
 struct Tensor {

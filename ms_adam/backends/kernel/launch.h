@@ -10,7 +10,8 @@
 //                                              loaded and global_step is its count
 //                                              (scalars.UpdateCount)
 //   norm                                       if gradients are clipped: float32, set to their norm
-//   skipped                                    if steps are skipped: int32, how many were
+//   skipped, skipped_in_row                    if steps are skipped: int32, how many were, in all
+//                                              and since the last that was not
 //   scale, counter                             of a loss scaler: float32; int32, if the scale moves
 //   accumulated                                if gradients are accumulated: int32, how many are in
 //                                              the accumulators
@@ -55,7 +56,7 @@ struct Head {
   int32_t* update_count;
   float *beta1_power, *beta2_power, *counted_power;
   float* norm = nullptr;       // if gradients are clipped
-  int32_t* skipped = nullptr;  // if steps are skipped
+  int32_t *skipped = nullptr, *skipped_in_row = nullptr;  // if steps are skipped
   float* scale = nullptr;      // of a loss scaler
   int32_t* counter = nullptr;  // of a loss scaler that moves its scale
   int32_t* accumulated = nullptr;  // if gradients are accumulated
@@ -82,7 +83,9 @@ int read_head(Inputs& inputs, Head& head) {
     *power = reinterpret_cast<float*>(inputs.next().data);
   if (head.formula().max_grad_norm < std::numeric_limits<double>::infinity())
     head.norm = reinterpret_cast<float*>(inputs.next().data);
-  if (head.formula().skips != 0) head.skipped = reinterpret_cast<int32_t*>(inputs.next().data);
+  if (head.formula().skips != 0)
+    for (int32_t** number : {&head.skipped, &head.skipped_in_row})
+      *number = reinterpret_cast<int32_t*>(inputs.next().data);
   if (head.formula().scale_window >= 0) head.scale = reinterpret_cast<float*>(inputs.next().data);
   if (head.formula().scale_window > 0) head.counter = reinterpret_cast<int32_t*>(inputs.next().data);
   if (head.formula().accumulate_steps > 1)
@@ -244,9 +247,12 @@ int64_t count_of(const Head& head) {
 }
 
 // Moves the loss scale and counts a launch that is skipped. Returns whether it goes on.
-bool judge(const Head& head, bool finite) {
+bool judge(const Head& head, bool finite, Report& report) {
   if (head.counter) adjust_scale(head.formula(), finite, *head.scale, *head.counter);
-  if (!finite) ++*head.skipped;
+  if (head.skipped) {
+    *head.skipped += !finite;
+    report.skipped_in_row = *head.skipped_in_row = finite ? 0 : *head.skipped_in_row + 1;
+  }
   return finite;
 }
 
@@ -275,7 +281,7 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   if (head.accumulated) {
     int32_t count = *head.accumulated;
     if (!tensors.flushes) {
-      if (!judge(head, finite || all_finite(tasks, head.plan.threads))) return 0;
+      if (!judge(head, finite || all_finite(tasks, head.plan.threads), report)) return 0;
       accumulate(tasks, head.plan.threads, 1.0 / divisor, count == 0);
       ++count;
     }
@@ -303,7 +309,8 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
     *head.norm = float(norm);
   }
   // A norm that is not finite proves nothing: squares of float64 can overflow.
-  if (!head.accumulated && !judge(head, finite || all_finite(tasks, head.plan.threads))) return 0;
+  if (!head.accumulated && !judge(head, finite || all_finite(tasks, head.plan.threads), report))
+    return 0;
   *tensors.made = 1;
   for_each_chunk(tasks.chunks(), head.plan.threads, [&, &tasks = tasks](int64_t chunk) {
     step_chunk(tasks, chunk, steps.data());

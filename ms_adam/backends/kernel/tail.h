@@ -64,7 +64,7 @@ void accumulate_elements(const Task& task, double factor, bool begins, int64_t f
   const Real rounded = Real(factor);
   const auto unscaled = [=](int64_t i) { return rounded * (shrink * Real(widen(gradient[i]))); };
   if (begins) {
-    for (int64_t i = 0; i < count; ++i) sum[i] = Real(0) + unscaled(i);
+    for (int64_t i = 0; i < count; ++i) sum[i] = unscaled(i);
   } else {
     for (int64_t i = 0; i < count; ++i) sum[i] += unscaled(i);
   }
