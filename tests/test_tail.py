@@ -110,8 +110,7 @@ def test_a_scaler_moves_as_that_of_mindspore_and_steps_are_skipped(mode):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_element_skips_the_step_of_all(dtype, value):
+def test_one_element_skips_the_step_of_all(dtype):
     """In the last tensor, or in a row-sparse gradient; with masters, flat, lazy, clipped."""
     for options in (
         {},
@@ -126,19 +125,20 @@ def test_one_element_skips_the_step_of_all(dtype, value):
             rng = np.random.default_rng(2)
             table, bias = random_gradients(optimizer, rng, dtype)
             optimizer((table, bias))
-            before = everything(optimizer)
-            spoiled = table if sparse else bias
-            spoiled = spoiled.astype(ms.float64).asnumpy().copy()
-            spoiled.reshape(-1)[-1] = value
-            spoiled = Tensor(spoiled, ms.float64).astype(getattr(ms, dtype))
-            if sparse:
-                optimizer(((Tensor([0, 3], ms.int32), spoiled[4:]), bias))
-            else:
-                optimizer((table, spoiled))
-            assert same(before, everything(optimizer)), options
-            assert optimizer.skipped.asnumpy() == 1
-            optimizer((table, bias))
-            assert not same(before, everything(optimizer))
+            for skipped, value in enumerate((np.nan, np.inf, -np.inf), 1):
+                before = everything(optimizer)
+                spoiled = table if sparse else bias
+                spoiled = spoiled.astype(ms.float64).asnumpy().copy()
+                spoiled.reshape(-1)[-1] = value
+                spoiled = Tensor(spoiled, ms.float64).astype(getattr(ms, dtype))
+                if sparse:
+                    optimizer(((Tensor([0, 3], ms.int32), spoiled[4:]), bias))
+                else:
+                    optimizer((table, spoiled))
+                assert same(before, everything(optimizer)), (options, value)
+                assert optimizer.skipped.asnumpy() == skipped
+                optimizer((table, bias))
+                assert not same(before, everything(optimizer))
 
 
 def test_large_finite_gradients_do_not_skip():
