@@ -317,9 +317,8 @@ def test_averaged_needs_averages():
         make({"ema_decay": 1.0})
 
 
-@pytest.mark.parametrize("name", ["graph", "pynative"])
-def test_shares_of_averages_are_those_of_one_process(monkeypatch, tmp_path, name):
-    monkeypatch.setenv("TAIL_MODE", name)
+def test_shares_of_averages_are_those_of_one_process(tmp_path):
+    """In both modes, one after the other in one launch."""
     for log in run_on_two_ranks(ON_RANKS, tmp_path):
         assert "agreed: fused, flat, masters, composite, sums, sums of composite" in log
 
