@@ -3,7 +3,7 @@
 Each rank prints "agreed: <names of the cases>".
 """
 
-import os
+import itertools
 
 import mindspore as ms
 import numpy as np
@@ -12,8 +12,6 @@ from mindspore import Parameter, Tensor, amp, communication
 import ms_adam
 
 communication.init()
-mode = ms.GRAPH_MODE if os.environ["TAIL_MODE"] == "graph" else ms.PYNATIVE_MODE
-ms.set_context(mode=mode)
 ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True, device_num=2)
 
 CASES = {
@@ -40,7 +38,8 @@ def shown(optimizer):
     return [parameter.astype(ms.float32).asnumpy().copy() for parameter in optimizer.parameters]
 
 
-for name, options in CASES.items():
+for mode, (name, options) in itertools.product((ms.GRAPH_MODE, ms.PYNATIVE_MODE), CASES.items()):
+    ms.set_context(mode=mode)
     whole, shared = make(**options), make(**options, shard_state=True)
     rng = np.random.default_rng(1)
     for step in range(5):

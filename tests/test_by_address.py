@@ -78,11 +78,12 @@ def test_a_hook_is_called():
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
-    """Long chains before and after each of 2,000 calls; every value is a small whole number.
+    """Chains before and after each of 200 calls; every value is a small whole number.
 
     With beta1 = beta2 = 0, eps = 1 and no bias correction, the step of a gradient g >= 0 is
     g / (g + 1): with g = 1 exactly 0.5. A gradient that is read before its chain is done is not 1,
-    and the weight that a chain reads after step t is -t / 2 exactly.
+    and the weight that is read after step t is -t / 2 exactly. (A launch at once, at addresses that
+    were known before, fails in 198 of 200 steps.)
     """
     ms.set_context(mode=ms.PYNATIVE_MODE, pynative_synchronize=not asynchronous)
     size = 64
@@ -92,7 +93,7 @@ def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
     identity, ones = Tensor(np.eye(size), ms.float32), Tensor(np.ones((size, size)), ms.float32)
     reads = []
     try:
-        for step in range(2000):
+        for step in range(200):
             gradient = ones * 3.0
             for _ in range(step % 7):
                 gradient = ops.matmul(gradient, identity)
@@ -100,13 +101,13 @@ def test_no_gradient_is_read_early_and_no_weight_late(asynchronous):
             queued = ops.matmul(weight, identity)  # reads the weight before the step
             done = optimizer((gradient,))
             later = ops.matmul(weight, identity)  # and after it
-            reads.append((queued[0, 0], later[-1, -1]))
+            reads.append((queued, later))
             del gradient  # its memory is free for the next one
             assert done
         for step, (queued, later) in enumerate(reads):
-            assert float(queued) == -step / 2
-            assert float(later) == -(step + 1) / 2
-        np.testing.assert_array_equal(to_numpy(weight), -1000.0)
+            np.testing.assert_array_equal(queued.asnumpy(), -step / 2)
+            np.testing.assert_array_equal(later.asnumpy(), -(step + 1) / 2)
+        np.testing.assert_array_equal(to_numpy(weight), -100.0)
     finally:
         ms.set_context(pynative_synchronize=False)
 

@@ -3,6 +3,7 @@
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
+from running import to_numpy
 
 import ms_adam
 
@@ -22,10 +23,15 @@ class Step(nn.Cell):
         return self.optimizer(gradients)
 
 
-def make(options, dtype="float32", seed=0):
+def make(options, *dtypes, seed=0):
+    """An optimizer of two parameters, or of two in each of some dtypes: one compilation for all."""
     rng = np.random.default_rng(seed)
     parameters = [
-        Parameter(Tensor(rng.standard_normal(shape), ms.float32).astype(getattr(ms, dtype)), name)
+        Parameter(
+            Tensor(rng.standard_normal(shape), ms.float32).astype(getattr(ms, dtype)),
+            f"{name}{i or ''}",
+        )
+        for i, dtype in enumerate(dtypes or ("float32",))
         for name, shape in (("table", (6, 4)), ("bias", (5,)))
     ]
     return ms_adam.Adam(parameters, **{"learning_rate": 1e-2, **options})
@@ -38,8 +44,14 @@ def random_gradients(optimizer, rng, dtype="float32", scale=1.0):
     ]
 
 
+def gradients_like(optimizer, rng):
+    """Random gradients in the dtypes of the parameters."""
+    gradients = random_gradients(optimizer, rng)
+    return [g.astype(p.dtype) for g, p in zip(gradients, optimizer.parameters)]
+
+
 def arrays(tensors):
-    return [np.array(tensor.astype(ms.float64).asnumpy()) for tensor in tensors]
+    return [to_numpy(tensor).astype(np.float64) for tensor in tensors]  # quicker than operators
 
 
 def everything(optimizer):

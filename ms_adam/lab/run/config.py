@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from ms_adam.lab.errors import ExperimentError
 
 Mode = Literal["graph", "pynative"]
+Backend = Literal["auto", "fused", "primitive", "composite"]  # `ms_adam.backends.CHOICES`
 
 
 class ConfigError(ExperimentError):

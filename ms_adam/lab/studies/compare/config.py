@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Optional
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ms_adam.lab.run.config import Count, Folder, Mode, Number, Section, Seed, Text, load
+from ms_adam.lab.run.config import Backend, Count, Folder, Mode, Number, Section, Seed, Text, load
 
 MOMENTS = ("moment1", "moment2", "vhat")
 REFERENCE = "reference"  # short for ms_adam.reference.Adam: NumPy in float64
@@ -88,7 +88,7 @@ class Side(Section):
     mode: Mode
     optimizer: Annotated[str, Field(pattern=r"^[^:]+(:[A-Za-z_][\w.]*)?$"), _FromConfig]
     options: _Options = {}
-    backend: Optional[Literal["auto", "fused", "primitive", "composite"]] = None
+    backend: Optional[Backend] = None
     dtype: Optional[Literal["float16", "bfloat16", "float32", "float64"]] = None
     context: _Options = {}
     changes: _Options = {}

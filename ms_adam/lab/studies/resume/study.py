@@ -15,7 +15,17 @@ from pydantic import Field
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict
 from ms_adam.lab.errors import ExperimentError, Interrupted
-from ms_adam.lab.run.config import Checkpoints, Count, Data, InBatches, Model, Number, Section, Seed
+from ms_adam.lab.run.config import (
+    Backend,
+    Checkpoints,
+    Count,
+    Data,
+    InBatches,
+    Model,
+    Number,
+    Section,
+    Seed,
+)
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.resume import CHECKPOINTS, RESULT, TRAINING, kill_test
@@ -46,7 +56,7 @@ class OptimizerSettings(Section):
     use_amsgrad: bool
     epsilon_hat: bool
     bias_correction: bool
-    backend: Literal["auto", "fused", "primitive", "composite"]
+    backend: Backend
     flat_state: bool
 
 

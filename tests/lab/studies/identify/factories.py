@@ -1,4 +1,7 @@
-"""Callables that return optimizers, in all the ways people write them, and some that do not."""
+"""Callables that return optimizers, in all the ways people write them, and some that do not.
+
+Where it does not matter which, it is one of ours, which takes half of the time to identify.
+"""
 
 import functools
 
@@ -23,12 +26,12 @@ class Holder:
 
     @staticmethod
     def make(params):
-        return nn.Adam(params)
+        return ms_adam.Adam(params, epsilon_hat=True)
 
 
 class _Meta(type):
     def __call__(cls, params, learning_rate=1e-3):
-        return nn.Adam(params, learning_rate)
+        return ms_adam.Adam(params, learning_rate, epsilon_hat=True)
 
 
 class ByMetaclass(metaclass=_Meta):
@@ -55,7 +58,7 @@ def handed_on(*args, **kwargs):
 
 
 def by_position(weights, /, learning_rate=1e-3):
-    return nn.Adam(weights, learning_rate)
+    return ms_adam.Adam(weights, learning_rate, epsilon_hat=True)
 
 
 def fixed_decay(params):
@@ -75,7 +78,7 @@ of_reference = functools.partial(reference.Adam, epsilon="hat")
 
 class _Callable:
     def __call__(self, params):
-        return nn.Adam(params)
+        return ms_adam.Adam(params, epsilon_hat=True)
 
 
 callable_object = _Callable()

@@ -206,6 +206,7 @@ class MindSporeAdam(nn.Optimizer):
         self.moment2 = self.parameters.clone("moment2", init="zeros")
         self.one = Tensor(1.0, ms.float32)
 
+    @ms.jit  # operator by operator, the hundreds of steps of an identification take 20 s
     def construct(self, gradients):
         gradients = self.decay_weight(gradients)
         rate, beta1, beta2, eps = self.get_lr(), self.beta1, self.beta2, self.eps

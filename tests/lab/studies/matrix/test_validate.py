@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 import time
+import typing
 
 import numpy as np
 import pytest
 from mindspore import nn
 from running import make_optimizer, make_parameters
 
+from ms_adam.backends import BACKENDS, CHOICES
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.run.config import Backend
 from ms_adam.lab.studies.matrix import cell_worker, validate
 from ms_adam.lab.studies.matrix.cases import (
     CASES,
@@ -46,7 +49,12 @@ COLUMN = {column.name: column for column in COLUMNS}
 
 def test_names_are_told_apart():
     assert len(CASE) == len(CASES + SCHEMES)
-    assert len(validate.select()) == len(set(validate.select())) == len(CASE) * 4 * 2 * 5
+    assert len(validate.select()) == len(set(validate.select())) == len(CASE) * 4 * 2 * len(COLUMNS)
+
+
+def test_every_backend_has_a_column_and_a_word_in_configs():
+    assert {column.options["backend"] for column in COLUMNS} == set(BACKENDS)
+    assert typing.get_args(Backend) == CHOICES
 
 
 def test_every_option_of_nn_adam_has_a_case():
