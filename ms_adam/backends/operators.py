@@ -16,7 +16,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
-from ms_adam.compat import HAS_EARLY_RETURN, RELEASE, InplaceCopy, bfloat16
+from ms_adam.compat import RELEASE, SELECT_BROADCASTS, InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
@@ -26,6 +26,9 @@ _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
 _all, _isfinite, _floor_mod = P.ReduceAll(), P.IsFinite(), P.FloorMod()
 _equal, _select, _maximum, _reshape = P.Equal(), P.Select(), P.Maximum(), P.Reshape()
+
+
+_OF_AVERAGES = {"add": P.Add, "sub": P.Sub, "mul": P.Mul, "select": P.Select, "store": P.Assign}
 
 
 class OperatorBackend(nn.Cell):
@@ -70,14 +73,14 @@ class OperatorBackend(nn.Cell):
         device_target: str,
     ) -> Optional[str]:
         """Returns why this backend cannot run; None if it can."""
-        if execution.skips and not HAS_EARLY_RETURN:
-            return f"{RELEASE} cannot compile a step of operators that may be skipped"
+        if execution.skips and not SELECT_BROADCASTS:
+            return f"{RELEASE} has no operator that keeps a whole tensor in a step that is skipped"
         return cls.capabilities.obstacle(formula, execution, weights, device_target)
 
     def __init__(self, formula, execution, parameters, state, groups, device_target):
         super().__init__(auto_prefix=False)
         dtype, weights = scalar_dtype(device_target), state.weights
-        self.count = UpdateCount(formula, state.numbers, dtype)
+        self.count = UpdateCount(formula, state.numbers, dtype, execution.skips)
         self.scalars = StepScalars(groups.formulas, self.capabilities.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
@@ -95,7 +98,7 @@ class OperatorBackend(nn.Cell):
         )
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
         self.skips = execution.skips
-        self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
+        self.one = Tensor([1], ms.int32)
         self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
         self.lazy = formula.lazy
         self.average_rates = AverageRates(formula, dtype)
@@ -109,18 +112,24 @@ class OperatorBackend(nn.Cell):
         if len(indices) > 0 and not self.lazy:
             gradients = self.map_(densify, self.weights, gradients, indices)
         gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
-        if self.skips:
-            made = self.judge(gradients)
-            if made == self.none:
-                return made
-        else:
-            made = self.one
-        t = self.count(global_step)
+        # A skipped step selects the old values. In a step with branches, a graph that was compiled
+        # before Parameter.set_data goes on with the memory of that time (MindSpore 2.10).
+        made = self.judge(gradients) if self.skips else self.one
+        t = self.count(global_step, made)
         of_groups = self.scalars(t, learning_rates, weight_decays)
         self.masters.follow()
         average_rates = self.average_rates(t)
+        is_made = _cast(_reshape(made, ()), ms.bool_)
         for batch in self.batches:
-            batch(of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices)
+            batch(
+                of_groups,
+                gradient_scale,
+                is_made,
+                average_rates,
+                gradients,
+                gradient_dtype,
+                indices,
+            )
         self.masters.round()
         return ops.depend(made, t)  # a rank without weights has no other use of t: it must count
 
@@ -173,24 +182,25 @@ class Batch(nn.Cell):
         self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
+        self.skips = execution.skips
         self.averages = formula.ema_decay is not None
         self.begins = self.averages and not formula.ema_debias
         if self.averages:
-            self.average = Averages(_take(state.moments["ema"], members), execution.on_host)
+            self.average = Averages(_take(state.moments["ema"], members), execution)
         self.map_ = ops.HyperMap()
-        self.densified = when_known(self.step_densified, *("Tensor",) * 10)
+        self.densified = when_known(self.step_densified, *("Tensor",) * 11)
 
     def construct(
-        self, of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices
+        self, of_groups, gradient_scale, is_made, average_rates, gradients, gradient_dtype, indices
     ):
-        scalars = self.own_scalars(of_groups, gradient_scale)
+        scalars = self.own_scalars(of_groups, gradient_scale, is_made)
         if not self.averages:
             return self.step(scalars, gradients, gradient_dtype, indices)
         starts = self.average.averages
         if self.begins:
             starts = self.average(average_rates[0], starts, self.weights)
         weights = self.step(scalars, gradients, gradient_dtype, indices)
-        return self.average.set(self.average(average_rates[1], starts, weights))
+        return self.average.set(is_made, self.average(average_rates[1], starts, weights))
 
     def step(self, scalars, gradients, gradient_dtype, indices):
         """Makes the steps of all weights; returns their new values."""
@@ -198,8 +208,8 @@ class Batch(nn.Cell):
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
             # One by one: of a tuple, an overloaded function is given zeros (MindSpore 2.10).
-            s1, s2, s3, s4, s5 = scalars
-            step = ops.partial(self.densified, s1, s2, s3, s4, s5)
+            s1, s2, s3, s4, s5, s6 = scalars
+            step = ops.partial(self.densified, s1, s2, s3, s4, s5, s6)
             return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         if self.changed or gradient_dtype != self.dtype:
             prepare = ops.partial(self.prepare, scalars)
@@ -207,12 +217,12 @@ class Batch(nn.Cell):
         step = ops.partial(self.update, scalars)
         return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
 
-    def own_scalars(self, of_groups, gradient_scale):
+    def own_scalars(self, of_groups, gradient_scale, is_made):
         """Returns the scalars of this batch, in the dtype of the step and of shape ().
 
         These are the factor of the gradients, negative under maximize; the step size, with the
         corrections of `StepScalars` folded in; epsilon, likewise; the factor that decoupled weight
-        decay applies to the weight; and the weight decay.
+        decay applies to the weight; the weight decay; and, a bool, whether the step is made.
         """
         if self.in_two:
             gradient_scale = gradient_scale * self.grow
@@ -226,17 +236,18 @@ class Batch(nn.Cell):
             _cast(epsilons[self.group], self.dtype),
             _cast(decay_factors[self.group], self.dtype),
             _cast(weight_decays[self.group], self.dtype),
+            is_made,
         )
 
-    def step_densified(self, s1, s2, s3, s4, s5, weight, moment1, moment2, vhat, gradient):
+    def step_densified(self, s1, s2, s3, s4, s5, s6, weight, moment1, moment2, vhat, gradient):
         """Makes a step of a weight with a gradient that has become dense; returns the weight."""
-        scalars = (s1, s2, s3, s4, s5)
+        scalars = (s1, s2, s3, s4, s5, s6)
         gradient = self.prepare(scalars, weight, gradient)
         return self.update(scalars, weight, moment1, moment2, vhat, gradient)
 
     def prepare(self, scalars, weight, gradient):
         """Returns the gradient of the unscaled, regularised loss, in the order of `nn.Adam`."""
-        gradient_scale, _, _, _, weight_decay = scalars
+        gradient_scale, _, _, _, weight_decay, _ = scalars
         gradient = _cast(gradient, self.dtype)
         if self.in_two:
             gradient = _mul(gradient, self.shrink)
@@ -308,14 +319,16 @@ class Averages(nn.Cell):
 
     Args:
         averages: ParameterTuple.
-        on_host: as in `Execution`.
+        execution: an `Execution`.
     """
 
-    def __init__(self, averages, on_host):
+    def __init__(self, averages, execution):
         super().__init__(auto_prefix=False)
         self.averages, self.dtype, self.map_ = averages, averages[0].dtype, ops.HyperMap()
-        for name, operator in (("add", P.Add), ("sub", P.Sub), ("mul", P.Mul), ("store", P.Assign)):
-            setattr(self, name, operator().set_device("CPU") if on_host else operator())
+        self.skips = execution.skips
+        for name, operator in _OF_AVERAGES.items():
+            operator = operator()
+            setattr(self, name, operator.set_device("CPU") if execution.on_host else operator)
 
     def construct(self, rate, starts, weights):
         """Returns starts moved by a rate, a scalar tensor from 0 to 1, towards the weights.
@@ -329,8 +342,10 @@ class Averages(nn.Cell):
         apart = self.sub(_cast(weight, self.dtype), start)
         return self.add(start, self.mul(rate, apart))
 
-    def set(self, values):
-        """Sets the averages."""
+    def set(self, is_made, values):
+        """Sets the averages, unless the step is skipped."""
+        if self.skips:
+            values = self.map_(ops.partial(self.select, is_made), values, self.averages)
         return self.map_(self.store, self.averages, values)
 
 
