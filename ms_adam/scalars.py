@@ -36,19 +36,19 @@ class UpdateCount(nn.Cell):
         formula: the optimizer's `Formula`.
         numbers: the numbers of a `State`; the counters are read and set.
         dtype: in which the powers are computed.
-        skips: whether a step may be skipped, which is not counted.
+        leaves_out: whether a step may be left out, which is not counted.
 
     Inputs:
         global_step: int32 tensor of shape (1,), the steps that schedules have seen.
-        made: int32 tensor of shape (1,), 0 if this step is skipped, else 1.
+        made: int32 tensor of shape (1,), 0 if this step is left out, else 1.
 
     Outputs:
         t, the number of this update, 1 for the first; of `dtype` and shape ().
     """
 
-    def __init__(self, formula, numbers, dtype, skips):
+    def __init__(self, formula, numbers, dtype, leaves_out):
         super().__init__(auto_prefix=False)
-        self.skips = skips
+        self.leaves_out = leaves_out
         self.update_count, self.counted_power = numbers["update_count"], numbers["counted_power"]
         self.beta1_power, self.has_second = numbers["beta1_power"], "beta2_power" in numbers
         self.last_power = numbers["beta2_power" if self.has_second else "beta1_power"]
@@ -81,9 +81,9 @@ class UpdateCount(nn.Cell):
         return t
 
     def set(self, number, value, made):
-        """Sets a number, unless the step is skipped."""
+        """Sets a number, unless the step is left out."""
         value = _reshape(value, number.shape)
-        if self.skips:
+        if self.leaves_out:
             value = _select(_reshape(_equal(made, self.one), number.shape), value, number)
         return _assign(number, value)
 

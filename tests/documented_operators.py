@@ -33,8 +33,8 @@ _ON_THEIR_OWN_PAGE = [
 ]
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
     "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "FloorMod", "Gather", "Greater",
-    "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select", "Sqrt",
-    "Square", "Stack", "Tanh", "UnsortedSegmentSum",
+    "GreaterEqual", "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select",
+    "Sqrt", "Square", "Stack", "Tanh", "UnsortedSegmentSum", "ZerosLike",
 ]
 # fmt: on
 OPERATORS = {

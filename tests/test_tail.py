@@ -12,62 +12,20 @@ from mindspore import Parameter, Tensor, amp, nn, ops
 import ms_adam
 from ms_adam import reference
 from tests.scripts_run import run_on_two_ranks
+from tests.two_weights import (
+    BACKENDS,
+    DTYPES,
+    UNIT,
+    Step,
+    arrays,
+    everything,
+    make,
+    random_gradients,
+    same,
+)
 
 ON_RANKS = Path(__file__).with_name("tail_on_ranks.py")
-BACKENDS = ("fused", "composite")  # those that can leave a step out
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 STEPS, DECAY = 5, 0.9
-UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}  # of the dtype in which averages are kept
-
-
-class Step(nn.Cell):
-    """A compiled step."""
-
-    def __init__(self, optimizer):
-        super().__init__()
-        self.optimizer = optimizer
-
-    def construct(self, *gradients):
-        return self.optimizer(gradients)
-
-
-def make(options, dtype="float32", seed=0):
-    rng = np.random.default_rng(seed)
-    parameters = [
-        Parameter(Tensor(rng.standard_normal(shape), ms.float32).astype(getattr(ms, dtype)), name)
-        for name, shape in (("table", (6, 4)), ("bias", (5,)))
-    ]
-    return ms_adam.Adam(parameters, 1e-2, **options)
-
-
-def random_gradients(optimizer, rng, dtype="float32", scale=1.0):
-    return [
-        Tensor(scale * rng.standard_normal(p.shape), ms.float32).astype(getattr(ms, dtype))
-        for p in optimizer.parameters
-    ]
-
-
-def arrays(tensors):
-    return [np.array(tensor.astype(ms.float64).asnumpy()) for tensor in tensors]
-
-
-def everything(optimizer):
-    """Returns all that a step may change, but what a skipped step changes."""
-    apart = {"skipped", "scale_value", "counter", "grad_norm"}
-    kept = [p for p in optimizer.get_parameters() if p.name.split(".")[-1] not in apart]
-    return dict(zip([p.name for p in kept], arrays(kept)))
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
-
-
-@pytest.fixture(params=["graph", "pynative"])
-def mode(request):
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
-    yield request.param
-    ms.set_context(mode=before)
 
 
 # ---- Gradients that are not finite, and loss scalers --------------------------------------------
@@ -355,7 +313,7 @@ def test_averaged_needs_averages():
 def test_shares_of_averages_are_those_of_one_process(monkeypatch, tmp_path, name):
     monkeypatch.setenv("TAIL_MODE", name)
     for log in run_on_two_ranks(ON_RANKS, tmp_path):
-        assert "agreed: fused, flat, masters, composite" in log
+        assert "agreed: fused, flat, masters, composite, sums, sums of composite" in log
 
 
 # ---- State --------------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ class CompositeBatch(Batch):
         return w
 
     def advance(self, scalars, weight, moment1, moment2, vhat, gradient):
-        """Returns weight, moments and vhat after the step, or, skipped, as they are."""
+        """Returns weight, moments and vhat after the step, or, left out, as they are."""
         w, m, v, largest = self.formula(scalars, weight, moment1, moment2, vhat, gradient)
-        if self.skips:
+        if self.leaves_out:
             is_made = scalars[-1]
             m, v = self.select(is_made, m, moment1), self.select(is_made, v, moment2)
             w = _select(is_made, w, _cast(weight, self.dtype))

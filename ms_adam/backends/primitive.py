@@ -57,7 +57,7 @@ class Primitive(OperatorBackend):
         float32_betas=True,
         infinity_norm=False,
         lazy=False,
-        skips=False,
+        leaves_out=False,
     )
 
     @classmethod
