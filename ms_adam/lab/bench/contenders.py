@@ -163,6 +163,7 @@ TAIL, TAIL_EMA = "tail", "tail, EMA"
 NN_TAIL, NN_TAIL_EMA = "nn.Adam, tail", "nn.Adam, tail, EMA"
 TORCH_TAIL, TORCH_TAIL_EMA = "torch, tail", "torch, tail, EMA"
 CLIPPED, CLIPPED_FINITE, FUSED_EMA = "fused, clipped", "fused, clipped, finite", "fused, EMA"
+ACCUMULATING = "fused, accumulating"
 
 _NN, _USE_FUSED, _LAZY = "mindspore.nn.Adam", {"backend": "fused"}, {"use_lazy": True}
 _CLIP = {**_USE_FUSED, "max_grad_norm": MAX_GRAD_NORM}
@@ -197,6 +198,8 @@ CONTENDERS = {
     CLIPPED: Contender(options=_CLIP),
     CLIPPED_FINITE: Contender(options={**_CLIP, "skip_nonfinite": True}),
     FUSED_EMA: Contender(options={**_USE_FUSED, **_AVERAGE}),
+    # It never comes to an update.
+    ACCUMULATING: Contender(options={**_USE_FUSED, "accumulate_steps": 2**31 - 1}),
 }
 
 EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)

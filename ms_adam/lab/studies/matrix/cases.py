@@ -104,6 +104,7 @@ _NOT_IN_THE_FORMULA = (
     "master_weights",
     "max_grad_norm",
     "skip_nonfinite",
+    "accumulate_steps",
     "ema_decay",
     "ema_debias",
 )
@@ -188,6 +189,8 @@ SCHEMES = (
     _case("whole tail", "AdamW", **_TAIL),
     _case("whole tail of groups", groups=_GROUPS, use_amsgrad=True, **_TAIL),
     _case("whole tail of master weights", master_weights=True, **_TAIL),
+    _case("accumulation", accumulate_steps=3, loss_scale=3.0, weight_decay=0.1),
+    _case("accumulation and whole tail", "AdamW", accumulate_steps=2, **_TAIL),
 )
 
 

@@ -5,6 +5,7 @@ Python 3.7 syntax: the tests of the optimizer on MindSpore 2.0.0 import this mod
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -251,6 +252,7 @@ def exact_step(
     dtype: str,
     arithmetic: ArithmeticOf,
     adam_of=reference_for,
+    unsure=None,
 ) -> list[tuple]:
     """One step of the reference from the state of an optimizer.
 
@@ -266,8 +268,10 @@ def exact_step(
         arithmetic: Of the implementation.
         adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
             those of the case itself.
+        unsure: Bounds on the errors of the unscaled gradients that come before the step, an array
+            for each; None: there are none.
     """
-    expected, errors = [], [0.0] * len(fed)
+    expected, errors = [], [np.zeros(g.shape) for g in fed] if unsure is None else unsure
     max_norm = case.options.get("max_grad_norm")
     if max_norm is not None:
         # Clipping acts on unscaled gradients. N squares and their sum, root, quotient and products
@@ -275,8 +279,11 @@ def exact_step(
         loss_scale = case.loss_scale
         u = UNIT[str(scalar_dtype(ms.get_context("device_target"))).lower()]
         count = sum(gradient.size for gradient in fed)
-        clipped = reference.clip_by_global_norm([g / loss_scale for g in fed], max_norm)
-        errors = [(count + 8) * u * np.abs(g) for g in clipped]
+        unscaled = [g / loss_scale for g in fed]
+        clipped = reference.clip_by_global_norm(unscaled, max_norm)
+        norm, unsure_norm = (np.sqrt(sum(np.sum(x**2) for x in xs)) for xs in (unscaled, errors))
+        relative = (count + 8) * u + unsure_norm / norm
+        errors = [e + relative * np.abs(g) for e, g in zip(errors, clipped)]
         fed = [g * loss_scale for g in clipped]
     for i, (name, gradient) in enumerate(zip(names, fed)):
         number = int(name[len("layer") :].split(".")[0])
@@ -400,23 +407,36 @@ def excess(
     arithmetic = our_arithmetic(optimizer.backend, weights)
     shapes = [parameter.shape for parameter in optimizer.parameters]
     names = [parameter.name for parameter in optimizer.parameters]
-    scale = np.multiply(scale, case.loss_scale)
+    calls = case.options.get("accumulate_steps", 1)
+    scales = np.repeat(np.broadcast_to(np.multiply(scale, case.loss_scale), steps), calls)
+    given = iter(gradients(shapes, steps * calls, scales))
     make_step = CompiledStep(optimizer) if compiled else optimizer
     scaler = _ScalerWatch(case, optimizer)
-    for step, arrays in enumerate(gradients(shapes, steps, scale)):
-        before = snapshot(optimizer)
-        if case.skips and step % 2 == 0:
-            make_step(spoiled(arrays, dtype, (np.nan, np.inf, -np.inf)[step % 3]))
-            scaler.check(finite=False)
-            np.testing.assert_equal(snapshot(optimizer), before, "a skipped step changed something")
-        tensors, fed = as_tensors([scaler.scale * array for array in arrays], dtype)
-        fed = [gradient / scaler.scale for gradient in fed]
-        make_step(tensors)
-        scaler.check(finite=True)
+    for step in range(steps):
+        before, taken = snapshot(optimizer), []
+        for call, arrays in enumerate(itertools.islice(given, calls), 1):
+            if case.skips and step % 2 == 0:
+                make_step(spoiled(arrays, dtype, (np.nan, np.inf, -np.inf)[step % 3]))
+                scaler.check(finite=False)
+                np.testing.assert_equal(snapshot(optimizer), before, "by a skipped call")
+            tensors, fed = as_tensors([scaler.scale * array for array in arrays], dtype)
+            taken.append([gradient / scaler.scale for gradient in fed])
+            make_step(tensors)
+            scaler.check(finite=True)
+            if call < calls:
+                np.testing.assert_equal(snapshot(optimizer), before, "by an accumulating call")
         after = snapshot(optimizer)
         if int(optimizer.update_count) != step + 1:
             raise AssertionError(f"{int(optimizer.update_count)} updates counted of {step + 1}")
-        expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of)
+        fed, unsure = taken[0], None
+        if calls > 1:
+            fed = reference.mean_of_calls(taken)
+            # Factor, product, calls - 1 sums, and the mean: each call is rounded calls + 2 times.
+            sizes = reference.mean_of_calls([[np.abs(g) for g in call] for call in taken])
+            wide = "float64" if weights == "float64" else "float32"
+            u = (calls + 2) * UNIT[wide] * (2 if wide == "float64" else 1) / case.loss_scale
+            unsure = [u * size for size in sizes]
+        expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of, unsure)
         for got, wanted, bound in compared(after, expected):
             if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(bound))):
                 raise AssertionError(f"no finite bound in step {step + 1}")

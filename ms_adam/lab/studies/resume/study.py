@@ -47,6 +47,7 @@ class OptimizerSettings(Section):
     epsilon_hat: bool
     bias_correction: bool
     ema_decay: Optional[Decay]
+    accumulate_steps: Count
     dynamic_loss_scale: Optional[Annotated[Number, Field(ge=1)]]
     backend: Literal["auto", "fused", "primitive", "composite"]
     flat_state: bool

@@ -13,6 +13,7 @@ import pytest
 from mindspore import nn
 from running import make_optimizer, make_parameters
 
+import ms_adam
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.studies.matrix import cell_worker, validate
 from ms_adam.lab.studies.matrix.cases import (
@@ -59,6 +60,13 @@ def test_every_option_of_nn_adam_has_a_case():
     groups = {name for case in SCHEMES for group in case.groups for name in group}
     assert {"lr", "weight_decay", "grad_centralization"} <= groups
     assert any(case.reordered for case in SCHEMES)
+
+
+def test_every_option_of_ours_has_a_case_or_a_column():
+    options = set(inspect.signature(ms_adam.Adam).parameters) - {"params", "unknown", "lr", "betas"}
+    used = {name for it in (*CASES, *SCHEMES, *COLUMNS) for name in it.options}
+    assert options - used == {"shard_state"}  # which needs ranks
+    assert "ema_decay" in options
 
 
 def test_schedules_are_as_long_as_runs():
@@ -142,6 +150,7 @@ TAIL_MUTANTS = {
     "averages not biased": ("averages from the weights", {"ema_debias": True}),
     "scale of another factor": ("dynamic loss scale", {"loss_scale": Scaler(2.0**10, 4, 2)}),
     "scale that grows later": ("dynamic loss scale", {"loss_scale": Scaler(2.0**10, 2, 3)}),
+    "calls of an update": ("accumulation", {"accumulate_steps": 2}),
     "steps not skipped": ("skipped steps", {"skip_nonfinite": False}),
 }
 
