@@ -159,9 +159,9 @@ def _build_optimizer(run: TrainingRun, model: nn.Cell) -> ms_adam.Adam:
     ours = {"name", "learning_rate_decay", "dynamic_loss_scale"}
     options = run.optimizer.model_dump(exclude=ours)
     if run.optimizer.learning_rate_decay == "cosine":
-        options["learning_rate"] = cosine(
-            run.optimizer.learning_rate, run.steps // run.optimizer.accumulate_steps
-        )
+        # A rate for each update; the last may not come, but calls that accumulate for it read one.
+        updates = -(-run.steps // run.optimizer.accumulate_steps)
+        options["learning_rate"] = cosine(run.optimizer.learning_rate, updates)
     first_scale = run.optimizer.dynamic_loss_scale
     if first_scale is not None:
         options["loss_scale"] = amp.DynamicLossScaler(first_scale, _SCALE_FACTOR, _SCALE_WINDOW)
