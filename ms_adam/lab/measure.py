@@ -251,6 +251,23 @@ def step_bounds(
     return second_order * error_m, second_order * error_v, second_order * error_w
 
 
+def average_bound(rate: float, moved, average, dtype: str):
+    """A bound on the error of average + rate * moved, where moved = weight - average before.
+
+    Rate, difference and product are rounded (3 roundings of rate * |moved|), and the sum.
+
+    Args:
+        rate: The rate of the average.
+        moved: The weight after the step less the average before it.
+        average: The average after the step, exact.
+        dtype: Of the arithmetic.
+    """
+    u, tiny = UNIT[dtype], TINY[dtype]
+    if dtype == "float64":  # the reference rounds as often as the implementation
+        u, tiny = 2 * u, 2 * tiny
+    return 1.01 * (u * (3 * rate * np.abs(moved) + np.abs(average)) + 3 * tiny)
+
+
 def _row_mean(x):
     return np.mean(x, axis=tuple(range(1, x.ndim)), keepdims=True)
 

@@ -514,6 +514,15 @@ class Optimizer:
                 found[role] = value.asnumpy().item()
         return _numbers({role: found.get(role) for role in _READ})
 
+    def loss_scale(self) -> float:
+        """The factor that the gradients of the next step must carry."""
+        scale = getattr(self.optimizer, "loss_scale", 1.0)
+        return _number(getattr(scale, "scale_value", scale))
+
+    def calls_per_update(self) -> int:
+        """The number of calls whose gradients make one update."""
+        return getattr(getattr(self.optimizer, "execution", None), "accumulate_steps", 1)
+
     def _buffers(self, quantity):
         """The tensors that hold a quantity, one for each parameter; None if it has none."""
 

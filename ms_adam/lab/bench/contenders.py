@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,11 @@ from ms_adam.lab.errors import UserError
 from ms_adam.lab.targets import find
 
 LEARNING_RATE = 1e-3
+
+# The tail of a step. torch takes the loss scale out of the gradients in place: another one than 1
+# would shrink them from step to step. What it costs does not depend on the scale.
+LOSS_SCALE, SCALE_WINDOW, MAX_GRAD_NORM, EMA_DECAY = 1.0, 1_000_000, 1.0, 0.999
+
 _RARE = 500  # parameters, with more of which a contender of many operators compiles for minutes
 
 
@@ -26,7 +32,10 @@ class Contender(NamedTuple):
     dtype: str = "float32"  # of parameters and gradients
     most_parameters: int = 10_000  # with more it compiles for minutes, and runs only on request
     rows: bool = False  # whether it can take gradients of some rows, and is lazy then
-    way: str = "compiled"  # or called from Python, "graph" or "pynative"; or "torch", "memory"
+    # "compiled"; "scaler", the same with a loss scaler; "operators", the same with the tail around
+    # it; called from Python, "graph" or "pynative"; "torch" or "torch tail"; "memory".
+    way: str = "compiled"
+    averages: bool = False  # whether a tail around the optimizer averages the weights
 
     def build(self, case: Case) -> Any:
         """Builds it for a case, in its process: a `Timed`."""
@@ -34,18 +43,24 @@ class Contender(NamedTuple):
             return MemoryLimit(case)
         target = find(self.target, self.options)
 
-        def build(weights):
-            return target.build(weights, learning_rate=LEARNING_RATE)
+        def build(weights, **values):
+            return target.build(weights, learning_rate=LEARNING_RATE, **values)
 
         if self.way == "torch":
             return TorchStep(build, case)
+        if self.way == "torch tail":
+            return TorchTail(build, case, self.averages)
         import mindspore as ms
 
         from ms_adam.lab.bench import steps
 
-        if self.way != "compiled":
+        if self.way in ("graph", "pynative"):
             mode = ms.GRAPH_MODE if self.way == "graph" else ms.PYNATIVE_MODE
             return steps.Called(build, case, mode)
+        if self.way == "operators":
+            return steps.OperatorTail(build, case, self.averages)
+        if self.way == "scaler":
+            build = functools.partial(build, loss_scale=steps.loss_scaler())
         form = steps.CompiledRows if case.rows and self.rows else steps.Compiled
         return form(build, case, self.dtype)
 
@@ -72,6 +87,39 @@ class TorchStep(Timed):
             weights[-1].grad = torch.from_numpy(gradient)
         optimizer = build(weights)
         self.step, self.state_bytes = optimizer.optimizer.step, optimizer.state_bytes
+
+
+class TorchTail(Timed):
+    """GradScaler, clip_grad_norm_ and an average of swa_utils around a step of torch."""
+
+    def __init__(self, build, case: Case, averages: bool):
+        import torch
+        from torch.optim import swa_utils
+
+        model = torch.nn.ParameterList(torch.from_numpy(weight) for weight, _ in values(case))
+        for weight, (_, gradient) in zip(model, values(case)):
+            weight.grad = torch.from_numpy(gradient)
+        self._model, self._optimizer = model, build(model)
+        window = {"growth_interval": SCALE_WINDOW}
+        self._scaler = torch.amp.GradScaler("cpu", init_scale=LOSS_SCALE, **window)
+        self._scaler.scale(torch.ones(()))  # it begins with the first loss
+        self._clip = torch.nn.utils.clip_grad_norm_
+        average = swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
+        self._averages = None
+        if averages:
+            self._averages = swa_utils.AveragedModel(model, multi_avg_fn=average)
+
+    def step(self) -> None:
+        self._scaler.unscale_(self._optimizer.optimizer)
+        self._clip(self._model.parameters(), MAX_GRAD_NORM)
+        self._scaler.step(self._optimizer.optimizer)
+        self._scaler.update()
+        if self._averages is not None:
+            self._averages.update_parameters(self._model)
+
+    def state_bytes(self) -> int:
+        averages = () if self._averages is None else self._averages.parameters()
+        return self._optimizer.state_bytes() + sum(4 * average.numel() for average in averages)
 
 
 class MemoryLimit(Timed):
@@ -111,7 +159,15 @@ PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.opt
 CALLED, CALLED_GRAPH = "called, PyNative", "called, graph mode"
 NN_CALLED, NN_CALLED_GRAPH = "nn.Adam called, PyNative", "nn.Adam called, graph mode"
 
+TAIL, TAIL_EMA = "tail", "tail, EMA"
+NN_TAIL, NN_TAIL_EMA = "nn.Adam, tail", "nn.Adam, tail, EMA"
+TORCH_TAIL, TORCH_TAIL_EMA = "torch, tail", "torch, tail, EMA"
+CLIPPED, CLIPPED_FINITE, FUSED_EMA = "fused, clipped", "fused, clipped, finite", "fused, EMA"
+ACCUMULATING = "fused, accumulating"
+
 _NN, _USE_FUSED, _LAZY = "mindspore.nn.Adam", {"backend": "fused"}, {"use_lazy": True}
+_CLIP = {**_USE_FUSED, "max_grad_norm": MAX_GRAD_NORM}
+_AVERAGE, _TORCH_ADAMW = {"ema_decay": EMA_DECAY}, ("torch.optim.AdamW", {"fused": True})
 
 # The important ones first: where memory is small the last ones are left out.
 CONTENDERS = {
@@ -133,10 +189,22 @@ CONTENDERS = {
     CALLED_GRAPH: Contender(way="graph"),
     NN_CALLED: Contender(_NN, way="pynative"),
     NN_CALLED_GRAPH: Contender(_NN, way="graph"),
+    NN_TAIL: Contender(_NN, most_parameters=_RARE, way="operators"),
+    NN_TAIL_EMA: Contender(_NN, most_parameters=_RARE, way="operators", averages=True),
+    TAIL: Contender(options=_CLIP, way="scaler"),
+    TAIL_EMA: Contender(options={**_CLIP, **_AVERAGE}, way="scaler"),
+    TORCH_TAIL: Contender(*_TORCH_ADAMW, way="torch tail"),
+    TORCH_TAIL_EMA: Contender(*_TORCH_ADAMW, way="torch tail", averages=True),
+    CLIPPED: Contender(options=_CLIP),
+    CLIPPED_FINITE: Contender(options={**_CLIP, "skip_nonfinite": True}),
+    FUSED_EMA: Contender(options={**_USE_FUSED, **_AVERAGE}),
+    # It never comes to an update.
+    ACCUMULATING: Contender(options={**_USE_FUSED, "accumulate_steps": 2**31 - 1}),
 }
 
 EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)
-COMPILED = tuple(name for name in CONTENDERS if name not in EAGER[:4])
+TAILS = (NN_ADAM, FUSED, *tuple(CONTENDERS)[tuple(CONTENDERS).index(NN_TAIL) :])
+COMPILED = tuple(CONTENDERS)[: tuple(CONTENDERS).index(CALLED)]
 AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)  # beside the lazy ones, dense Adam on the whole table
 DRAWN = (NN_ADAM, FUSED, FLAT, LIMIT, TORCH)
 
@@ -170,7 +238,7 @@ def line_up(
     for name in names:
         contender = CONTENDERS[name]
         memory_left = memory - BYTES_PER_ELEMENT * case.elements * (len(chosen) + 1)
-        if contender.way == "torch" and importlib.util.find_spec("torch") is None:
+        if contender.target.startswith("torch.") and importlib.util.find_spec("torch") is None:
             reasons.append(f"{name}: torch is not installed")
         elif contender.rows != bool(case.rows) and not (case.rows and name in AMONG_ROWS):
             continue  # lazy ones are for rows, rows for lazy ones

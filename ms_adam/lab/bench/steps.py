@@ -6,11 +6,30 @@ import itertools
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, ParameterTuple, Tensor, nn
+from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore.common.sparse_tensor import RowTensorInner
 
 from ms_adam.lab.bench.cases import Case
-from ms_adam.lab.bench.contenders import Timed, values
+from ms_adam.lab.bench.contenders import (
+    EMA_DECAY,
+    LOSS_SCALE,
+    MAX_GRAD_NORM,
+    SCALE_WINDOW,
+    Timed,
+    values,
+)
+
+_average = ops.MultitypeFuncGraph("average")
+
+
+@_average.register("Tensor", "Tensor", "Tensor")
+def _average_one(decay, average, weight):
+    return ops.assign(average, average * decay + weight * (1 - decay))
+
+
+def loss_scaler() -> amp.LossScaler:
+    """Returns the loss scaler of a tail."""
+    return amp.DynamicLossScaler(LOSS_SCALE, 2, SCALE_WINDOW)
 
 
 class Step(nn.Cell):
@@ -23,6 +42,31 @@ class Step(nn.Cell):
 
     def construct(self, x):
         self.optimizer(self.gradients)
+        return x + 1
+
+
+class TailStep(Step):
+    """The tail around a step of an optimizer, in operators of MindSpore.
+
+    The loss scaler is used as its documentation shows, clipping is `ops.clip_by_global_norm`, and
+    the average is that of MindCV's TrainStep.
+    """
+
+    def __init__(self, optimizer, gradients, averages):
+        super().__init__(optimizer, gradients)
+        self.scaler, self.with_averages = loss_scaler(), averages
+        self.weights = optimizer.parameters
+        self.averages = self.weights.clone("average") if averages else ()
+        self.decay, self.map_ = Tensor(EMA_DECAY, ms.float32), ops.HyperMap()
+
+    def construct(self, x):
+        gradients = self.scaler.unscale(self.gradients)
+        is_finite = amp.all_finite(gradients)
+        if is_finite:
+            self.optimizer(ops.clip_by_global_norm(gradients, MAX_GRAD_NORM))
+            if self.with_averages:
+                self.map_(ops.partial(_average, self.decay), self.averages, self.weights)
+        self.scaler.adjust(is_finite)
         return x + 1
 
 
@@ -77,14 +121,31 @@ class Compiled(MindSporeStep):
             weights.append(_parameter(weight, f"weight{i}", dtype))
             gradients.append(_parameter(gradient, f"gradient{i}", dtype, requires_grad=False))
         self.optimizer = build(weights)
-        self._step, self._empty = Step(self.optimizer.optimizer, gradients), Empty()
+        self._step, self._empty = self._cell(gradients), Empty()
         self._arguments = itertools.repeat(Tensor(1.0, ms.float32))
+
+    def _cell(self, gradients):
+        return Step(self.optimizer.optimizer, gradients)
 
     def step(self) -> None:
         self._step(next(self._arguments)).asnumpy()
 
     def empty_step(self) -> None:
         self._empty(next(self._arguments)).asnumpy()
+
+
+class OperatorTail(Compiled):
+    """A compiled step with the tail around it."""
+
+    def __init__(self, build, case: Case, averages: bool):
+        self._averages = averages
+        super().__init__(build, case, "float32")
+
+    def _cell(self, gradients):
+        return TailStep(self.optimizer.optimizer, gradients, self._averages)
+
+    def state_bytes(self) -> int:
+        return super().state_bytes() + sum(average.nbytes for average in self._step.averages)
 
 
 class CompiledRows(Compiled):

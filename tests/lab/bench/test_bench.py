@@ -3,9 +3,12 @@
 import ctypes
 import json
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import Tensor
 
+from ms_adam import reference
 from ms_adam.backends import toolchain
 from ms_adam.lab.bench import cases, contenders, runner, tables
 from ms_adam.lab.errors import UserError
@@ -74,6 +77,20 @@ def test_ratios_are_taken_round_by_round():
     assert not any("torch" in title for title, _ in rows)
 
 
+def test_a_ratio_of_a_tail_has_its_limit_beside_it():
+    many, other = cases.TAIL[0].name, "3 x 7"
+    results = [
+        row(case, name, [[ms]])
+        for case in (many, other)
+        for name, ms in (("tail", 1.0), ("nn.Adam, tail", 20.0))
+    ]
+    header, rows = tables.ratio_rows(results)
+    assert header == [many, other]
+    assert ("whole tail to MindSpore's", "0.05 (<= 0.08)", "0.05") in rows
+    titles = {title for title, *_ in tables.RATIOS}
+    assert set(tables._LIMITS) <= titles
+
+
 def test_rows_are_sorted_and_say_bytes_for_each_element():
     results = [row("c", "nn.Adam", [[2.0]]), row("c", "fused", [[1.0]])]
     first, second = (dict(zip(tables.COLUMNS, it)) for it in tables.case_rows(results, "c"))
@@ -99,6 +116,39 @@ def test_rows_are_for_those_who_are_lazy():
     assert set(lazy) == {"nn.Adam", "fused", "memory limit", "fused, lazy", "nn.Adam, lazy"}
     dense = contenders.line_up(cases.uniform(4, 7), everybody, everything=True, memory=1e15)[0]
     assert not any("lazy" in name for name in dense)
+
+
+def test_both_tails_do_the_same():
+    """They clip alike, and skip where a gradient is not finite.
+
+    nn.Adam has the other epsilon: in the first step eps / sqrt(1 - beta2) beside |g|, and less
+    later. An update of at most a learning rate is off by no more than the quotient of the two.
+    """
+    case, steps, found = cases.uniform(3, 40), 3, []
+    gradients = [100 * gradient for _, gradient in contenders.values(case)]
+    clipped = reference.clip_by_global_norm(gradients, contenders.MAX_GRAD_NORM)
+    assert np.abs(clipped[0]).max() < 0.5 * np.abs(gradients[0]).max()
+    for name in (contenders.TAIL_EMA, contenders.NN_TAIL_EMA):
+        built = contenders.CONTENDERS[name].build(case)
+        parameters = built._step.gradients
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.set_data(Tensor(gradient))
+        for _ in range(steps):
+            built.step()
+        found.append(before := built.optimizer.state())
+        parameters[-1].set_data(Tensor(np.full(40, np.inf), ms.float32))
+        built.step()
+        np.testing.assert_equal(built.optimizer.state(), before, name)
+        assert built.state_bytes() >= 12 * case.elements
+    ours, theirs = found
+    for i, (weight, _) in enumerate(contenders.values(case)):
+        # Norm, factor, product, and three roundings in each step of a moment.
+        np.testing.assert_allclose(ours["moment1"][i], theirs["moment1"][i], rtol=20 * 2.0**-24)
+        assert np.abs(ours["parameter"][i] - weight).max() > 0.9 * contenders.LEARNING_RATE
+        quotient = 1e-8 / np.sqrt(1 - 0.999) / np.abs(clipped[i]).min()
+        rounding = 4 * steps * 2.0**-24 * np.abs(weight).max()
+        bound = steps * contenders.LEARNING_RATE * quotient + rounding
+        assert np.abs(ours["parameter"][i] - theirs["parameter"][i]).max() <= bound
 
 
 def test_a_contender_that_fails_is_named():
@@ -145,6 +195,30 @@ def test_rows_of_a_table_are_timed(monkeypatch):
     content = runner.bench([(table, ("fused, lazy", "nn.Adam, lazy"))], 1, 1, lambda *_: None)
     assert len(content["results"]) == 2
     assert runner.ratio(content["results"], "rows", "fused, lazy", "nn.Adam, lazy") > 0
+
+
+def test_the_tail_has_cases_and_contenders_of_its_own(invoke, tmp_path, monkeypatch):
+    seen = []
+
+    def stand_in(work, rounds, passes, progress):
+        seen.extend(work)
+        return {
+            "results": [row(case.name, name, [[1.0]]) for case, names in work for name in names]
+        }
+
+    monkeypatch.setattr(runner, "bench", stand_in)
+    monkeypatch.setattr(contenders, "memory_of", lambda *_: 1e15)
+    monkeypatch.setattr(contenders.importlib.util, "find_spec", lambda name: None)
+    result = invoke("--tail", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert [case for case, _ in seen] == list(cases.TAIL)
+    here = [name for name in contenders.TAILS if not name.startswith("torch")]
+    assert all(list(names) == here for _, names in seen)
+    assert "left out: torch, tail: torch is not installed" in result.output
+    assert result.output.index("ratio") < result.output.index("2,000,000 elements")
+    assert not set(contenders.TAILS) & set(contenders.COMPILED) - {"nn.Adam", "fused"}
+    both = invoke("--tail", "--eager", "--out", tmp_path)
+    assert both.exit_code == 2 and "give one of them" in both.output
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ class Driver:
             optimizer = self.target.build([self._framework.parameter(probe.start, dtype)], **roles)
             places = []
             for gradient in probe.gradients:
-                optimizer.step([gradient])
+                for _ in range(optimizer.calls_per_update()):
+                    optimizer.step([optimizer.loss_scale() * gradient])
                 places.append(optimizer.weights()[0])
             return np.array(places, np.float64)
 
@@ -90,7 +91,9 @@ class Driver:
             feed, places = RowFeed(optimizer.optimizer, start.shape), []
             for gradient, rows in zip(probe.gradients, present):
                 values = np.repeat(gradient[rows][:, None], 2, axis=1)
-                feed(ms.Tensor(np.flatnonzero(rows), ms.int32), ms.Tensor(values, ms.float32))
+                indices = ms.Tensor(np.flatnonzero(rows), ms.int32)
+                for _ in range(optimizer.calls_per_update()):
+                    feed(indices, ms.Tensor(optimizer.loss_scale() * values, ms.float32))
                 places.append(optimizer.weights()[0][:, 0])
             return np.array(places, np.float64)
 

@@ -35,6 +35,14 @@ class PerStep(NamedTuple):
     values: tuple[float, ...]
 
 
+class Scaler(NamedTuple):
+    """The arguments of an `amp.DynamicLossScaler`, each a power of 2: no rounding comes of them."""
+
+    value: float
+    factor: int
+    window: int
+
+
 class Case(NamedTuple):
     """One way to call an optimizer.
 
@@ -55,12 +63,24 @@ class Case(NamedTuple):
     groups: tuple[dict[str, Any], ...] = ()
     reordered: bool = False
 
+    @property
+    def loss_scale(self) -> float:
+        """The fixed loss scale; 1 if there is none."""
+        scale = self.options.get("loss_scale", 1.0)
+        return 1.0 if isinstance(scale, Scaler) else scale
+
+    @property
+    def skips(self) -> bool:
+        """Whether a step with a gradient that is not finite changes nothing."""
+        scaled = isinstance(self.options.get("loss_scale"), Scaler)
+        return scaled or self.options.get("skip_nonfinite", False)
+
 
 def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
     expected = {
         _REFERENCE_NAMES.get(key, key): value
         for key, value in options.items()
-        if key not in _NOT_IN_THE_FORMULA
+        if key not in _NOT_IN_THE_FORMULA and not isinstance(value, Scaler)
     }
     if expected.pop("epsilon_hat", False):
         expected["epsilon"] = "hat"
@@ -75,7 +95,7 @@ _REFERENCE_NAMES = {
     "lr": "learning_rate",
     "grad_centralization": "centralize",
 }
-# Options of the execution of a step, or of the gradients before it, and not of the update.
+# Options of the execution of a step, of the gradients before it, or of what follows the update.
 _NOT_IN_THE_FORMULA = (
     "use_locking",
     "use_lazy",
@@ -83,6 +103,10 @@ _NOT_IN_THE_FORMULA = (
     "shard_state",
     "master_weights",
     "max_grad_norm",
+    "skip_nonfinite",
+    "accumulate_steps",
+    "ema_decay",
+    "ema_debias",
 )
 
 _ALL = {
@@ -125,6 +149,8 @@ CASES = (
 # Beyond one formula for all parameters and all steps.
 _RATES = (0.1, 0.03, 0.02, 0.3, 0.01)
 _DECAYS = (0.1, 0.05, 0.2, 0.0, 0.1)
+_SCALER = Scaler(2.0**10, 2, 2)
+_TAIL = {"loss_scale": _SCALER, "max_grad_norm": 1.0, "eps": 1e-2, "ema_decay": 0.9}
 _GROUPS = ({"lr": 0.02, "weight_decay": 0.0}, {"weight_decay": 0.05}, {})
 SCHEMES = (
     _case("learning rates in a list", learning_rate=PerStep("list", _RATES)),
@@ -155,6 +181,16 @@ SCHEMES = (
     _case("clipping and loss scale", max_grad_norm=1.0, eps=1e-2, loss_scale=512.0),
     _case("master weights", master_weights=True),
     _case("master weights all", "AdamW", master_weights=True, **_ALL),
+    _case("skipped steps", skip_nonfinite=True, weight_decay=0.1),
+    _case("dynamic loss scale", loss_scale=_SCALER),
+    _case("averages", ema_decay=0.9),
+    _case("averages from the weights", ema_decay=0.9, ema_debias=False),
+    _case("averages of lazy rows", ema_decay=0.9, use_lazy=True, skip_nonfinite=True),
+    _case("whole tail", "AdamW", **_TAIL),
+    _case("whole tail of groups", groups=_GROUPS, use_amsgrad=True, **_TAIL),
+    _case("whole tail of master weights", master_weights=True, **_TAIL),
+    _case("accumulation", accumulate_steps=3, loss_scale=3.0, weight_decay=0.1),
+    _case("accumulation and whole tail", "AdamW", accumulate_steps=2, **_TAIL),
 )
 
 

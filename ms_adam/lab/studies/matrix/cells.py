@@ -5,23 +5,26 @@ Python 3.7 syntax: the tests of the optimizer on MindSpore 2.0.0 import this mod
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, amp, nn
 from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 import ms_adam
 from ms_adam import reference
 from ms_adam.backends import BACKENDS
+from ms_adam.checkpoint import slots
 from ms_adam.lab import targets
-from ms_adam.lab.measure import UNIT, Arithmetic, share_of_bound, step_bounds
+from ms_adam.lab.measure import UNIT, Arithmetic, average_bound, share_of_bound, step_bounds
 from ms_adam.lab.studies.matrix.cases import (
     SHAPES,
     Case,
     PerStep,
+    Scaler,
     gradients,
     reference_for,
     with_epsilon_hat,
@@ -106,6 +109,8 @@ def _make(optimizer, case, options, parameters):
 
 def _for_mindspore(options):
     def converted(name, value):
+        if isinstance(value, Scaler):
+            return amp.DynamicLossScaler(*value)
         if not isinstance(value, PerStep):
             return value
         if value.kind == "list":
@@ -144,6 +149,7 @@ class Snapshot(NamedTuple):
         moment2: The second moments.
         vhat: The largest second moments, or None.
         parameters: The parameters.
+        averages: The averages of the weights, or None.
     """
 
     weights: list[np.ndarray]
@@ -151,6 +157,7 @@ class Snapshot(NamedTuple):
     moment2: list[np.ndarray]
     vhat: Optional[list[np.ndarray]]
     parameters: list[np.ndarray]
+    averages: Optional[list[np.ndarray]] = None
 
 
 def snapshot(optimizer: nn.Optimizer) -> Snapshot:
@@ -160,7 +167,13 @@ def snapshot(optimizer: nn.Optimizer) -> Snapshot:
     parameters = exact.pop("parameter")
     masters = getattr(optimizer, "master_weights", None)
     weights = parameters if masters is None else list(map(to_numpy, masters))
-    return Snapshot(weights, exact["moment1"], exact["moment2"], exact.get("vhat"), parameters)
+    averages = None
+    if getattr(optimizer, "ema", None) is not None:
+        entries = slots(optimizer)
+        rows = (entries[f"ema.{parameter.name}"].rows for parameter in optimizer.parameters)
+        averages = [np.array(x, np.float64).reshape(w.shape) for x, w in zip(rows, weights)]
+    moments = exact["moment1"], exact["moment2"], exact.get("vhat")
+    return Snapshot(weights, *moments, parameters, averages)
 
 
 def put(optimizer: nn.Optimizer, values: Snapshot, step: int) -> None:
@@ -239,6 +252,7 @@ def exact_step(
     dtype: str,
     arithmetic: ArithmeticOf,
     adam_of=reference_for,
+    unsure=None,
 ) -> list[tuple]:
     """One step of the reference from the state of an optimizer.
 
@@ -254,17 +268,22 @@ def exact_step(
         arithmetic: Of the implementation.
         adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
             those of the case itself.
+        unsure: Bounds on the errors of the unscaled gradients that come before the step, an array
+            for each; None: there are none.
     """
-    expected, errors = [], [0.0] * len(fed)
+    expected, errors = [], [np.zeros(g.shape) for g in fed] if unsure is None else unsure
     max_norm = case.options.get("max_grad_norm")
     if max_norm is not None:
         # Clipping acts on unscaled gradients. N squares and their sum, root, quotient and products
         # in the dtype of scalars, here and in the reference.
-        loss_scale = case.options.get("loss_scale", 1.0)
+        loss_scale = case.loss_scale
         u = UNIT[str(scalar_dtype(ms.get_context("device_target"))).lower()]
         count = sum(gradient.size for gradient in fed)
-        clipped = reference.clip_by_global_norm([g / loss_scale for g in fed], max_norm)
-        errors = [(count + 8) * u * np.abs(g) for g in clipped]
+        unscaled = [g / loss_scale for g in fed]
+        clipped = reference.clip_by_global_norm(unscaled, max_norm)
+        norm, unsure_norm = (np.sqrt(sum(np.sum(x**2) for x in xs)) for xs in (unscaled, errors))
+        relative = (count + 8) * u + unsure_norm / max(norm, np.finfo(float).tiny)
+        errors = [e + relative * np.abs(g) for e, g in zip(errors, clipped)]
         fed = [g * loss_scale for g in clipped]
     for i, (name, gradient) in enumerate(zip(names, fed)):
         number = int(name[len("layer") :].split(".")[0])
@@ -291,6 +310,68 @@ def compared(after: Snapshot, expected: list[tuple]) -> Iterator[tuple]:
     """Yields (got, wanted, bound) of the moments and the weight of each parameter."""
     for i, (values, bounds) in enumerate(expected):
         yield from zip((after.moment1[i], after.moment2[i], after.weights[i]), values, bounds)
+
+
+def averages(case: Case, step: int, before: Snapshot, after: Snapshot, weights: str) -> Iterator:
+    """Yields (got, wanted, bound) of the average of each weight, from what is averaged.
+
+    Args:
+        case: The case.
+        step: Steps already made.
+        before: The state before the step.
+        after: The state after it.
+        weights: The dtype of the weights.
+    """
+    decay, debias = case.options["ema_decay"], case.options.get("ema_debias", True)
+    average = reference.Average(decay, debias)
+    rate = (1.0 - decay) / (1.0 - decay ** (step + 1)) if debias else 1.0 - decay
+    dtype = "float64" if weights == "float64" else "float32"
+    for old, start, weight, got in zip(
+        before.averages, before.weights, after.weights, after.averages
+    ):
+        if step == 0:
+            sum_before = average.start(start)
+        else:
+            sum_before = old * (1.0 - decay**step) if debias else old
+        wanted = average.value(average.update(sum_before, weight), step + 1)
+        bound = average_bound(rate, weight - old, wanted, dtype)
+        if dtype == "float64":
+            # The reference rounds 8 times, and each of its two 1 - decay^t may be off by
+            # u / (1 - decay).
+            size = np.maximum(np.abs(old), np.abs(wanted))
+            bound = bound + UNIT[dtype] * (8 + 2 / (1.0 - decay)) * size
+        yield got, wanted, bound
+
+
+class _ScalerWatch:
+    """Follows the loss scaler of an optimizer by the reference; of one without, the scale is 1."""
+
+    def __init__(self, case, optimizer):
+        given = case.options.get("loss_scale")
+        self._rule = given if isinstance(given, Scaler) else None
+        self._scaler, self.scale, self._finite_steps = optimizer.loss_scale, 1.0, 0
+        if self._rule is not None:
+            self.scale = self._rule.value
+
+    def check(self, finite):
+        """Raises AssertionError unless scale and counter are those after such a step."""
+        if self._rule is None:
+            return
+        self.scale, self._finite_steps = reference.adjust_loss_scale(
+            self.scale, self._finite_steps, finite, self._rule.factor, self._rule.window
+        )
+        got = float(self._scaler.scale_value), int(self._scaler.counter)
+        if got != (self.scale, self._finite_steps):
+            wanted = self.scale, self._finite_steps
+            raise AssertionError(f"loss scale and counter are {got}, not {wanted}")
+
+
+def spoiled(arrays, dtype: str, value: float) -> tuple:
+    """Tensors of gradients of which the last element is NaN or infinite."""
+    arrays = [np.array(array) for array in arrays]
+    last = [array for array in arrays if array.size][-1]
+    last.reshape(-1)[-1] = value
+    return as_tensors(arrays, dtype)[0]
 
 
 def excess(
@@ -326,18 +407,43 @@ def excess(
     arithmetic = our_arithmetic(optimizer.backend, weights)
     shapes = [parameter.shape for parameter in optimizer.parameters]
     names = [parameter.name for parameter in optimizer.parameters]
-    scale = np.multiply(scale, case.options.get("loss_scale", 1.0))
+    calls = case.options.get("accumulate_steps", 1)
+    scales = np.repeat(np.broadcast_to(np.multiply(scale, case.loss_scale), steps), calls)
+    given = iter(gradients(shapes, steps * calls, scales))
     make_step = CompiledStep(optimizer) if compiled else optimizer
-    for step, arrays in enumerate(gradients(shapes, steps, scale)):
-        tensors, fed = as_tensors(arrays, dtype)
-        before = snapshot(optimizer)
-        make_step(tensors)
+    scaler = _ScalerWatch(case, optimizer)
+    for step in range(steps):
+        before, taken = snapshot(optimizer), []
+        for call, arrays in enumerate(itertools.islice(given, calls), 1):
+            if case.skips and step % 2 == 0:
+                make_step(spoiled(arrays, dtype, np.nan if step == 0 else -np.inf))
+                scaler.check(finite=False)
+                np.testing.assert_equal(snapshot(optimizer), before, "by a skipped call")
+            tensors, fed = as_tensors([scaler.scale * array for array in arrays], dtype)
+            taken.append([gradient / scaler.scale for gradient in fed])
+            make_step(tensors)
+            scaler.check(finite=True)
+            if call < calls:
+                np.testing.assert_equal(snapshot(optimizer), before, "by an accumulating call")
         after = snapshot(optimizer)
-        expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of)
+        if int(optimizer.update_count) != step + 1:
+            raise AssertionError(f"{int(optimizer.update_count)} updates counted of {step + 1}")
+        fed, unsure = taken[0], None
+        if calls > 1:
+            fed = reference.mean_of_calls(taken)
+            # Factor, product, calls - 1 sums, and the mean: each call is rounded calls + 2 times.
+            sizes = reference.mean_of_calls([[np.abs(g) for g in call] for call in taken])
+            wide = "float64" if weights == "float64" else "float32"
+            u = (calls + 2) * UNIT[wide] * (2 if wide == "float64" else 1) / case.loss_scale
+            unsure = [u * size for size in sizes]
+        expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of, unsure)
         for got, wanted, bound in compared(after, expected):
             if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(bound))):
                 raise AssertionError(f"no finite bound in step {step + 1}")
             worst = max(worst, share_of_bound(got, wanted, bound))
+        if case.options.get("ema_decay") is not None:
+            for got, wanted, bound in averages(case, step, before, after, weights):
+                worst = max(worst, share_of_bound(got, wanted, bound))
         _, rounded = as_tensors(after.weights, dtype)  # exact where there are no master weights
         if not all(map(np.array_equal, rounded, after.parameters)):
             return float("inf")
@@ -404,7 +510,7 @@ def run_nn_adam(case: Case, dtype: str, steps: int = STEPS) -> TheirRun:
 
 def _steps_of_nn_adam(case, dtype, optimizer, steps):
     shapes = [parameter.shape for parameter in optimizer.parameters]
-    scale = case.options.get("loss_scale", 1.0)
+    scale = case.loss_scale
     made = []
     # Away from 0: squares of small gradients vanish in float16, where nothing could be compared.
     for step, arrays in enumerate(gradients(shapes, steps, scale, least=0.5)):

@@ -39,7 +39,7 @@ def kill_test(
 
     Returns:
         The content of ``kills.json``: ``kills``, see `_found`; and ``trainings``, with what differs
-        in each.
+        in each, see `differing`.
 
     Raises:
         ExperimentError: A training ended by itself before its last step, or did not go on from a
@@ -179,9 +179,12 @@ def refuse_another_start(kill: dict[str, Any], killed: bool, folder: Path) -> No
 
 
 def differing(folder: Path, undisturbed: Path) -> list[str]:
-    """Returns the names of the curves that differ in any byte."""
+    """Returns the names of the curves, and of the last checkpoint, that differ in any byte.
+
+    The losses depend neither on averages of the weights nor on a loss scale that is a power of 2.
+    """
+    last = max((undisturbed / CHECKPOINTS).glob("step-*.ckpt"), default=None)
+    names = _CURVES if last is None else (*_CURVES, f"{CHECKPOINTS}/{last.name}")
     return [
-        name
-        for name in _CURVES
-        if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
+        name for name in names if (folder / name).read_bytes() != (undisturbed / name).read_bytes()
     ]

@@ -42,7 +42,7 @@ class Schedule(Section):
 
 
 class OptimizerSettings(Section):
-    """Arguments of ``ms_adam.Adam`` and ``ms_adam.AdamW`` under their own names."""
+    """Arguments of ``ms_adam.Adam`` and ``ms_adam.AdamW`` under their own names, and two others."""
 
     name: Literal["Adam", "AdamW"]
     learning_rate: Annotated[Number, Field(gt=0)]
@@ -56,6 +56,9 @@ class OptimizerSettings(Section):
     use_amsgrad: bool
     epsilon_hat: bool
     bias_correction: bool
+    ema_decay: Optional[Decay]
+    accumulate_steps: Count
+    dynamic_loss_scale: Optional[Annotated[Number, Field(ge=1)]]
     backend: Backend
     flat_state: bool
 
@@ -117,9 +120,10 @@ def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
     if trainings is None:
         return []
     names = [f"killed-{i}" for i, training in enumerate(trainings, 1) if training["differing"]]
-    equal = f"{len(trainings)} of {len(trainings)} curves are equal"
+    equal = f"{len(trainings)} of {len(trainings)} trainings are equal"
     verdict = Verdict(
-        "A killed training that is resumed has the losses and accuracies of an undisturbed one",
+        "A killed training that is resumed has the losses, the accuracies and the last checkpoint "
+        "of an undisturbed one",
         NOT_HELD if names else HELD,
         f"these differ: {', '.join(names)}" if names else equal,
         "no byte differs",
@@ -145,8 +149,8 @@ def summary(content: dict[str, Any]) -> str:
     return (
         f"{len(kills)} kills in {len(trainings)} trainings of {result['steps']} steps; {halves} "
         f"while a checkpoint was being written; {begun} times a checkpoint was there to go on "
-        f"from. {equal} of {len(trainings)} curves are those of the undisturbed training, bit for "
-        "bit."
+        f"from. Curves and last checkpoint are those of the undisturbed training, bit for bit, in "
+        f"{equal} of {len(trainings)}."
     )
 
 

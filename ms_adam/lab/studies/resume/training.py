@@ -15,7 +15,7 @@ from typing import Any
 
 import mindspore
 import numpy as np
-from mindspore import nn
+from mindspore import amp, nn, ops
 
 import ms_adam
 from ms_adam.lab.errors import ExperimentError
@@ -32,12 +32,32 @@ from ms_adam.lab.studies.resume.step_log import StepLog
 from ms_adam.lab.studies.resume.study import TrainingRun
 from ms_adam.lab.train import Step, TrainStep, fused_loss, train
 
+_SCALE_FACTOR, _SCALE_WINDOW = 2, 50  # of a dynamic loss scale
+
+
+class ScaledStep(TrainStep):
+    """A step with a scaled loss; its output is the loss itself."""
+
+    def __init__(self, model, optimizer, loss, scaler):
+        super().__init__(model, optimizer, loss)
+        self.scaler, weights = scaler, optimizer.parameters
+        self.value_and_grad = mindspore.value_and_grad(self.scaled, None, weights, has_aux=True)
+
+    def scaled(self, *batch):
+        loss = self.forward(*batch)
+        return self.scaler.scale(loss), loss
+
+    def construct(self, *batch):
+        (_, loss), gradients = self.value_and_grad(*batch)
+        return ops.depend(loss, self.optimizer(gradients))
+
 
 def work(job: dict[str, Any], events: Events) -> None:
     """Trains in a worker process, from the start or from the newest checkpoint.
 
     Writes into the folder: ``loss.csv`` (step, epoch, loss before the update), ``accuracy.csv``
-    (step, epoch, share of test images classified correctly), ``checkpoints/step-*.ckpt``, and after
+    (step, epoch, share of test images classified correctly, with averaged
+    weights if there are any), ``checkpoints/step-*.ckpt``, and after
     the last step ``train.json``.
 
     Args:
@@ -95,11 +115,18 @@ def work(job: dict[str, Any], events: Events) -> None:
             )
             events.send("told", message=message)
 
+        def test_accuracy() -> np.float32:
+            averages = contextlib.nullcontext()
+            if run.optimizer.ema_decay is not None:
+                averages = ms_adam.averaged(optimizer)
+            with averages:
+                return np.float32(accuracy(model, split.test))
+
         def write(step: Step) -> None:
             epoch = (step.number - 1) // run.steps_per_epoch + 1
             losses.write(step.number, epoch, step.loss)
             if step.number % run.steps_per_epoch == 0:
-                accuracies.write(step.number, epoch, np.float32(accuracy(model, split.test)))
+                accuracies.write(step.number, epoch, test_accuracy())
             events.send("progress", done=step.number)
 
         every = run.checkpoints.every_steps
@@ -107,7 +134,10 @@ def work(job: dict[str, Any], events: Events) -> None:
         arrays = (split.train.inputs, split.train.targets)
         batches = Batches(arrays, schedule.batch_size, schedule.seed, independent=True)
         observers = [refuse_infinite_loss, write, save]
-        step = TrainStep(model, optimizer, fused_loss())
+        if run.optimizer.dynamic_loss_scale is None:
+            step = TrainStep(model, optimizer, fused_loss())
+        else:
+            step = ScaledStep(model, optimizer, fused_loss(), optimizer.loss_scale)
         train(step, batches.steps(first, run.steps), observers, first)
         curve = np.loadtxt(out / LOSS, delimiter=",", skiprows=1, ndmin=2)
         entry = {
@@ -119,16 +149,22 @@ def work(job: dict[str, Any], events: Events) -> None:
             "resumed_after_step": first or None,
             "first_loss": curve[0, 2],
             "last_loss": curve[-1, 2],
-            "test_accuracy": float(np.float32(accuracy(model, split.test))),
+            "test_accuracy": float(test_accuracy()),
             "seconds": time.perf_counter() - started,  # of this process
         }
         write_json(out / RESULT, results([entry], [mindspore.get_context("device_target")]))
 
 
 def _build_optimizer(run: TrainingRun, model: nn.Cell) -> ms_adam.Adam:
-    options = run.optimizer.model_dump(exclude={"name", "learning_rate_decay"})
+    ours = {"name", "learning_rate_decay", "dynamic_loss_scale"}
+    options = run.optimizer.model_dump(exclude=ours)
     if run.optimizer.learning_rate_decay == "cosine":
-        options["learning_rate"] = cosine(run.optimizer.learning_rate, run.steps)
+        # A rate for each update; the last may not come, but calls that accumulate for it read one.
+        updates = -(-run.steps // run.optimizer.accumulate_steps)
+        options["learning_rate"] = cosine(run.optimizer.learning_rate, updates)
+    first_scale = run.optimizer.dynamic_loss_scale
+    if first_scale is not None:
+        options["loss_scale"] = amp.DynamicLossScaler(first_scale, _SCALE_FACTOR, _SCALE_WINDOW)
     try:
         return getattr(ms_adam, run.optimizer.name)(model.trainable_params(), **options)
     except ValueError as error:  # options that are each allowed, but not together or not here

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from lab.studies.identify import mutants
-from mindspore import Tensor
+from mindspore import Tensor, amp
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
@@ -162,6 +162,22 @@ def test_an_open_question_is_ambiguous():
     found = identify("ms_adam.reference.Adam", {"beta1": 0.0})
     assert found.status == "ambiguous" and not found.algorithm1
     assert "Algorithm 1" in found.formula and "only the second moment corrected" in found.formula
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "AdaMax"])
+def test_the_tail_of_a_step_does_not_disturb(optimizer):
+    """Gradients carry the loss scale, and each is given in all calls of an update."""
+    plain = identify(f"ms_adam.{optimizer}")
+    tail = {
+        "loss_scale": amp.DynamicLossScaler(2.0**10, 2, 10_000),
+        "accumulate_steps": 2,
+        "max_grad_norm": 1e6,
+        "skip_nonfinite": True,
+        "ema_decay": 0.9,
+    }
+    found = identify(f"ms_adam.{optimizer}", tail)
+    assert found.status == FOUND and found.formula == plain.formula
+    assert found.algorithm1 == plain.algorithm1 and answers(found) == answers(plain)
 
 
 # What is known.

@@ -14,6 +14,7 @@ import pytest
 from mindspore import nn
 from running import make_optimizer, make_parameters
 
+import ms_adam
 from ms_adam.backends import BACKENDS, CHOICES
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.run.config import Backend
@@ -26,6 +27,7 @@ from ms_adam.lab.studies.matrix.cases import (
     SHAPES,
     Column,
     PerStep,
+    Scaler,
     reference_for,
 )
 from ms_adam.lab.studies.matrix.cell_worker import (
@@ -66,6 +68,13 @@ def test_every_option_of_nn_adam_has_a_case():
     groups = {name for case in SCHEMES for group in case.groups for name in group}
     assert {"lr", "weight_decay", "grad_centralization"} <= groups
     assert any(case.reordered for case in SCHEMES)
+
+
+def test_every_option_of_ours_has_a_case_or_a_column():
+    options = set(inspect.signature(ms_adam.Adam).parameters) - {"params", "unknown", "lr", "betas"}
+    used = {name for it in (*CASES, *SCHEMES, *COLUMNS) for name in it.options}
+    assert options - used == {"shard_state"}  # which needs ranks
+    assert "ema_decay" in options
 
 
 def test_schedules_are_as_long_as_runs():
@@ -141,6 +150,42 @@ def test_the_bounds_catch_a_wrong_scheme(name):
 
     assert excess(case, "float32", optimizer(), scale=SCALES) <= 1.0
     assert excess(case, "float32", optimizer(), scale=SCALES, adam_of=wrong) > 2.0
+
+
+TAIL_MUTANTS = {
+    "decay of averages": ("averages", {"ema_decay": 0.9001}),
+    "averages biased": ("averages", {"ema_debias": False}),
+    "averages not biased": ("averages from the weights", {"ema_debias": True}),
+    "scale of another factor": ("dynamic loss scale", {"loss_scale": Scaler(2.0**10, 4, 2)}),
+    "scale that grows later": ("dynamic loss scale", {"loss_scale": Scaler(2.0**10, 2, 3)}),
+    "calls of an update": ("accumulation", {"accumulate_steps": 2}),
+    "steps not skipped": ("skipped steps", {"skip_nonfinite": False}),
+}
+
+
+@pytest.mark.parametrize("name", TAIL_MUTANTS)
+def test_a_wrong_tail_is_caught(name):
+    case_name, wrong = TAIL_MUTANTS[name]
+
+    def share(**options):
+        parameters = make_parameters(SHAPES, "float32")
+        optimizer = make_optimizer(CASE[case_name], parameters, backend="fused", **options)
+        try:
+            return excess(CASE[case_name], "float32", optimizer, scale=SCALES)
+        except AssertionError:  # of the scaler, or of what a skipped step changed
+            return np.inf
+
+    assert share() <= 1.0 and share(**wrong) > 2.0
+
+
+@pytest.mark.parametrize("name, dtype", [("", "float32"), (" of master weights", "bfloat16")])
+def test_the_whole_tail_holds_in_every_column(name, dtype, mode):
+    case = CASE[f"whole tail{name}"]
+    for column in COLUMNS:
+        if column.complete:
+            optimizer = make_optimizer(case, make_parameters(SHAPES, dtype), **column.options)
+            assert excess(case, dtype, optimizer, compiled=column.compiled, scale=SCALES) <= 1.0
+    assert judged_alone(case.name, dtype, COLUMN["primitive"])["status"] == NOT_OFFERED
 
 
 def test_a_master_weight_that_is_not_rounded_into_its_parameter_is_seen():

@@ -62,3 +62,9 @@ def test_one_bit_of_a_curve_is_seen(tmp_path):
         (tmp_path / name / "accuracy.csv").write_bytes(b"")
     assert differing(tmp_path / "a", tmp_path / "a") == []
     assert differing(tmp_path / "a", tmp_path / "b") == ["loss.csv"]
+    for name, step in (("a", 10), ("a", 20), ("b", 10), ("b", 20)):
+        (tmp_path / name / "checkpoints").mkdir(exist_ok=True)
+        content = b"\0" if (name, step) == ("b", 20) else b""
+        (tmp_path / name / f"checkpoints/step-{step:08d}.ckpt").write_bytes(content)
+    last = "checkpoints/step-00000020.ckpt"
+    assert differing(tmp_path / "a", tmp_path / "b") == ["loss.csv", last]

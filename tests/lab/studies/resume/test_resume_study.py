@@ -38,8 +38,8 @@ def killed(*differing):
 @pytest.mark.parametrize(
     "content, status, measured, summary",
     [
-        (killed((), ()), "held", "2 of 2 curves are equal", "2 of 2 curves are those of"),
-        (killed((), ("loss.csv",)), "not held", "these differ: killed-2", "1 of 2 curves"),
+        (killed((), ()), "held", "2 of 2 trainings are equal", "bit for bit, in 2 of 2"),
+        (killed((), ("loss.csv",)), "not held", "these differ: killed-2", "in 1 of 2"),
     ],
 )
 def test_a_curve_that_differs_is_named(content, status, measured, summary):
