@@ -248,6 +248,26 @@ def test_other_packages_have_an_environment_of_their_own(project):
     assert len(project.installed) == 2
 
 
+def test_the_environment_of_other_packages_builds_on_that_of_the_same_python(project):
+    path = "lib/python3.11/site-packages"
+    for other, builds in (((3, 12), False), ((3, 11), True)):
+        shutil.rmtree(project.root / ".venv-clients", ignore_errors=True)
+        shutil.rmtree(project.root / ".venv", ignore_errors=True)
+        project.run("scripts/bench", "--python", project.python("other", other))
+        if other == (3, 11):
+            shutil.rmtree(project.root / ".venv")
+            project.run("scripts/bench")
+        project.run("scripts/test", "--clients")
+        line = project.root / ".venv-clients" / path / "venv.pth"
+        assert line.exists() == builds
+    assert line.read_text() == f"{project.root / '.venv' / path}\n"
+    calls = len(project.installed)
+    (project.root / ".venv" / "made-from").unlink()  # as if .venv were gone
+    done = project.run("scripts/test", "--clients")
+    assert "bringing .venv-clients up to date" in done.stderr
+    assert len(project.installed) == calls + 2
+
+
 @pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])
 def test_packages_that_cannot_be_installed_fail_ci(project, pip):
     """The second case: only the installation without dependencies fails."""
