@@ -73,11 +73,13 @@ class Optimizer(nn.Optimizer):
         self.state = State(self.parameters, self.formula, self.execution, owned)
         if self.state.layout is not None:
             self.layout, self.flat_layout = self.state.layout, layout_entry(self.state.layout)
-        self.grad_norm = self.skipped = self.ema = None
+        self.grad_norm = self.skipped = self.ema = self.accumulated = None
         for name, moments in self.state.moments_here().items():
             setattr(self, name, moments)
         for name, number in self.state.numbers.items():
             setattr(self, name, number)
+        if self.execution.accumulates:
+            self.accumulators = self.state.accumulators
         if self.execution.masters:
             self.master_weights = self.state.weights
         self.exchanged = self.shares.ranks > 1
@@ -103,7 +105,8 @@ class Optimizer(nn.Optimizer):
         self.split_row_sparse = SplitRowSparse(class_name)
         self.one, self.done = Tensor([1], ms.int32), Tensor(True)
         self.divides_rows, self.called = self.capabilities.divides_rows, False
-        self.skips, self.is_averaged = self.execution.skips, False  # within `averaged`
+        self.leaves_out, self.accumulates = self.execution.leaves_out, self.execution.accumulates
+        self.is_averaged = False  # within `averaged`
         self.memory = None  # of a compiled call in PyNative mode
 
     @property
@@ -142,11 +145,36 @@ class Optimizer(nn.Optimizer):
         self.rates.write(value)
 
     def __call__(self, gradients):
+        return self._step(normalize_gradients(self.check.class_name, self.check.names, gradients))
+
+    def flush(self) -> bool:
+        """Updates with the mean of the gradients that are accumulated, however few.
+
+        For the end of an epoch whose calls are no multiple of `accumulate_steps`. To be called from
+        Python, not in a compiled step.
+
+        Returns:
+            bool, whether there were any.
+
+        Raises:
+            ValueError: Without `accumulate_steps`.
+        """
+        if not self.accumulates:
+            raise ValueError(
+                f"For '{self.check.class_name}', flush() needs accumulate_steps greater than 1, "
+                f"but got accumulate_steps={self.execution.accumulate_steps}."
+            )
+        if not int(self.accumulated.asnumpy()[0]):
+            return False
+        self._step(None)
+        return True
+
+    def _step(self, gradients):
+        """Makes a step from Python, with None from the gradients that are accumulated."""
         if self.is_averaged:
             raise RuntimeError(
                 f"For '{self.check.class_name}', a step within averaged() would train the averages."
             )
-        gradients = normalize_gradients(self.check.class_name, self.check.names, gradients)
         if self.launch == "by address":
             return self._step_by_address(gradients)
         self.called = True  # from Python; a compiled step only enters construct
@@ -166,7 +194,10 @@ class Optimizer(nn.Optimizer):
         return result
 
     def _step_by_address(self, gradients):
-        values, indices = split_pairs(gradients)
+        values, indices, check = (), (), None
+        if gradients is not None:
+            values, indices = split_pairs(gradients)
+            check = functools.partial(self.check.check_tensors, gradients)
         step = self.global_step
         if step.dtype not in _STEP_DTYPES or step.size != 1:
             raise TypeError(
@@ -176,7 +207,6 @@ class Optimizer(nn.Optimizer):
         if step.dtype != ms.int32:
             step = Tensor([int(step.asnumpy().reshape(()))], ms.int32)
         learning_rates, weight_decays = self.group_values.now(self.global_step)
-        check = functools.partial(self.check.check_tensors, gradients)
         try:
             made = self.update.now(step, learning_rates, weight_decays, values, indices, check)
         except IndexError as error:
@@ -187,7 +217,7 @@ class Optimizer(nn.Optimizer):
             ) from None
         if made:
             launch.number_of(self.global_step).value += 1
-        if self.exchanged:
+        if self.exchanged and (made or not self.accumulates):
             self.exchange.now()
         return self.done
 
@@ -196,7 +226,10 @@ class Optimizer(nn.Optimizer):
 
     @ms.jit
     def construct(self, gradients, *fixed_rates):
-        dtype, sparse = self.check(gradients)
+        if self.accumulates and gradients is None:  # by `flush`
+            gradients, dtype, sparse = (), NO_FLOAT, ()
+        else:
+            dtype, sparse = self.check(gradients)
         if isinstance(gradients, list):
             gradients = tuple(gradients)
         indices = ()
@@ -216,7 +249,7 @@ class Optimizer(nn.Optimizer):
         if self.global_step.dtype != ms.int32:
             steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
         done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
-        made = done if self.skips else self.one
+        made = done if self.leaves_out else self.one
         _assign_add(
             self.global_step, _cast(_reshape(made, self.global_step.shape), self.global_step.dtype)
         )

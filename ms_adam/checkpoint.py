@@ -180,6 +180,7 @@ def _read_state(
         given = _own_rows(given, every, optimizer.shares.owned)
     if not any(name.startswith("ema.") for name in given):
         given.update(_weights_as_averages(optimizer, wanted, content.others))
+    given = _sums_taken(optimizer, given, wanted, content)
     elsewhere = {entry.name for entry in every} - set(wanted)
     whole = isinstance(checkpoint, (list, tuple))
     problems = _differences(given, wanted, elsewhere, whole, content.spelled)
@@ -208,6 +209,24 @@ def _carried_numbers(optimizer, content):
             value = forms.array(value, number.name).astype(state.dtype_name(number.dtype))
             carried.append((number, value.reshape(number.shape)))
     return carried
+
+
+def _sums_taken(optimizer, given, wanted, content):
+    """Returns the entries with the sums that the optimizer wants, and no others."""
+    sums = {name for name in wanted if name.partition(".")[0] in state.SUMS}
+    there = {name for name in given if name.partition(".")[0] in state.SUMS}
+    count = content.others.get(content.prefix + "accumulated")
+    count = 0 if count is None else int(forms.array(count, "accumulated").reshape(-1)[0])
+    if count and not sums:
+        log.warning(
+            f"For '{type(optimizer).__name__}', the checkpoint was saved after {count} of several "
+            "calls that make one update. Their gradients are lost, since this optimizer was made "
+            "without accumulate_steps."
+        )
+    if not sums or not there:
+        given = {name: value for name, value in given.items() if name not in there}
+        given.update((name, np.zeros_like(wanted[name].rows)) for name in sums)
+    return given
 
 
 def _weights_as_averages(optimizer, wanted, others):
@@ -263,7 +282,8 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     """
     values = {name: slot.rows for name, slot in slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
-        values = _from_all_ranks(values, _all_entries(optimizer), optimizer.shares)
+        divided = [entry for entry in _all_entries(optimizer) if not entry.is_sum]
+        values.update(_from_all_ranks(values, divided, optimizer.shares))
     for name in sorted(("global_step", *optimizer.state.after)):
         values[name] = getattr(optimizer, name).asnumpy()
     for number in optimizer.state.carried():
@@ -310,6 +330,8 @@ def _own_rows(given, entries, owned):
     cut = dict(given)
     for entry in entries:
         value, own = given.get(entry.name), owned[entry.place]
+        if entry.is_sum:
+            continue
         if value is not None and own is not None and value.shape == entry.shape:
             rows = state.shape_of_rows(entry.shape, own[1])
             cut[entry.name] = value.reshape(-1)[own[0] : sum(own)].reshape(rows)
@@ -483,7 +505,8 @@ def slots(optimizer):
     names, layout = optimizer.check.names, optimizer.state.layout
     weights = zip(optimizer.state.weights, optimizer.parameters)
     masters = [None if weight is parameter else weight for weight, parameter in weights]
-    whole, slots = {"master_weight": masters}, {}
+    whole: Dict[str, Any] = {"master_weight": masters, "accumulator": optimizer.state.accumulators}
+    slots = {}
     if layout is None:
         whole.update(optimizer.state.moments)
     else:

@@ -10,7 +10,15 @@ import numpy as np
 
 from ms_adam.counts import exact_count, power_range, updates_made
 from ms_adam.options import Formula
-from ms_adam.state import FLAT_LAYOUT, MOMENTS, SHARD_LAYOUT, FlatLayout, ShardLayout, read_layout
+from ms_adam.state import (
+    FLAT_LAYOUT,
+    MOMENTS,
+    SHARD_LAYOUT,
+    SUMS,
+    FlatLayout,
+    ShardLayout,
+    read_layout,
+)
 
 _TORCH = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 FORMS = (  # the names of moment1, moment2 and vhat, and the optimizers that write them
@@ -98,7 +106,11 @@ def named(checkpoint: Dict[str, Any], formula: Formula, prefix: str = "") -> Con
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
     # Without averages in the optimizer, "ema.<parameter>" is another model's weight to it.
-    for entry in ("master_weight",) if formula.ema_decay is None else ("master_weight", "ema"):
+    # Likewise sums of gradients without their count.
+    kept = ["master_weight"]
+    kept += ["ema"] if formula.ema_decay is not None else []
+    kept += SUMS if "accumulated" in checkpoint else ()
+    for entry in kept:
         ours_of[entry] = theirs_of[entry] = entry
     flat = tuple(f"flat_{moment}" for moment in MOMENTS)
 
@@ -187,6 +199,9 @@ def joined(contents: List[Content]) -> Content:
             )
         rows_of: Dict[str, Any] = {name: rest for name, *rest in zip(*content.share)}
         for name, value in content.entries.items():
+            if name.partition(".")[0] in SUMS:  # whole, and the same on each rank
+                entries[name] = value
+                continue
             shape, begin, size = rows_of.get(name.partition(".")[2], ((), 0, None))
             whole = entries.setdefault(name, np.zeros(shape, value.dtype))
             if value.size != size or list(whole.shape) != shape or begin + size > whole.size:

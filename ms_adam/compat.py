@@ -47,8 +47,8 @@ PYNATIVE_KEEPS_ROWS = _BEFORE_2_7
 # is a schedule; else global_step stays 0. Ours count in every release.
 COUNTS_ALL_STEPS = not _BEFORE_2_7
 
-# 2.0.0 cannot run a compiled step that may end early ("Invalid exit actor").
-HAS_EARLY_RETURN = not _BEFORE_2_7
+# 2.0.0's Select has no condition of one element for all.
+SELECT_BROADCASTS = not _BEFORE_2_7
 
 # 2.0.0 has no msrun, which starts the ranks of a training, so shards were never run there.
 HAS_SHARDING = not _BEFORE_2_7

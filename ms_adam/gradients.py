@@ -34,10 +34,16 @@ def normalize_gradients(class_name: str, names: Sequence[str], gradients: Any) -
 
     Raises:
         TypeError: If `gradients` is no tuple or list, or an element is none of these.
+        ValueError: If there are none.
     """
     if not isinstance(gradients, (tuple, list)):
         raise TypeError(
             f"For '{class_name}', the gradients must be {_FORMS}, but got {_kind(gradients)}."
+        )
+    if not gradients:
+        raise ValueError(
+            f"For '{class_name}', there must be one gradient for each of the {len(names)} "
+            "parameters, but got 0."
         )
     if set(map(type, gradients)) == {Tensor}:
         return tuple(gradients)

@@ -69,6 +69,9 @@ class Adam(Optimizer):
         skip_nonfinite (bool): Change nothing in a step of which a gradient has a NaN or an infinite
             element, and count it in `skipped`; schedules wait. Costs one more reading of the
             gradients, and nothing with `max_grad_norm`. Default: ``False`` .
+        accumulate_steps (int): Update in every k-th call only, with the mean of the gradients of k
+            calls; the others add to float32 sums. Schedules count updates. A call that is skipped
+            is left out of the mean. See `flush`. Default: ``1`` .
         max_grad_norm (float): Clip the unscaled gradients to this global norm, as
             `ops.clip_by_global_norm` does. Default: ``None`` , no clipping.
         ema_decay (float): Keep an average of each weight, updated in the same pass with this decay
@@ -112,6 +115,8 @@ class Adam(Optimizer):
             of shape (). None without `max_grad_norm`.
         skipped (Parameter): Number of skipped steps, int32 of shape (1,). None without
             `skip_nonfinite` and without a scaler.
+        accumulated (Parameter): How many gradients wait in the sums, int32 of shape (1,). None
+            without `accumulate_steps`.
         ema (ParameterTuple): The averages, in the dtype and layout of the moments. None without
             `ema_decay`.
 
@@ -168,6 +173,7 @@ class Adam(Optimizer):
         bias_correction: bool = True,
         maximize: bool = False,
         skip_nonfinite: bool = False,
+        accumulate_steps: int = 1,
         max_grad_norm: Optional[float] = None,
         ema_decay: Optional[float] = None,
         ema_debias: bool = True,
@@ -276,6 +282,7 @@ class AdaMax(Optimizer):
         use_offload: bool = False,
         maximize: bool = False,
         skip_nonfinite: bool = False,
+        accumulate_steps: int = 1,
         max_grad_norm: Optional[float] = None,
         ema_decay: Optional[float] = None,
         ema_debias: bool = True,

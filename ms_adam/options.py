@@ -72,6 +72,7 @@ class Execution(NamedTuple):
         loss_scale: the factor that the gradients carry; greater than 0. 1 if there is a scaler.
         scaler: the loss scaler that holds this factor; None: `loss_scale` is the factor.
         skips: whether a step with a gradient that is not finite changes nothing.
+        accumulate_steps: the number of calls whose gradients make one update, with their mean.
         max_grad_norm: the global norm to which unscaled gradients are clipped; None: no clipping.
         use_locking: passed to those kernels of MindSpore that know it.
         on_host: whether moments stay in host memory, and are updated there, while the device is
@@ -85,6 +86,7 @@ class Execution(NamedTuple):
     loss_scale: float
     scaler: Optional[Scaler]
     skips: bool
+    accumulate_steps: int
     max_grad_norm: Optional[float]
     use_locking: bool
     on_host: bool
@@ -92,6 +94,16 @@ class Execution(NamedTuple):
     flat: bool
     sharded: bool
     masters: bool
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether gradients of several calls make one update."""
+        return self.accumulate_steps > 1
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a call may leave the weights as they are."""
+        return self.skips or self.accumulates
 
 
 class Default(float):
@@ -185,6 +197,7 @@ def resolve(
             allowed = "a float or a loss scaler of mindspore.amp"
             raise TypeError(_wrong_type(class_name, "loss_scale", loss_scale, allowed))
         check_positive(class_name, "loss_scale", loss_scale)
+    check_count(class_name, "accumulate_steps", arguments["accumulate_steps"])
     if arguments["max_grad_norm"] is not None:
         check_positive(class_name, "max_grad_norm", arguments["max_grad_norm"])
     for name in _SWITCHES:
@@ -220,6 +233,7 @@ def execution_of(arguments: Dict[str, Any], device_target: str) -> Execution:
         loss_scale=arguments["loss_scale"] if scaler is None else 1.0,
         scaler=scaler,
         skips=arguments["skip_nonfinite"] or scaler is not None,
+        accumulate_steps=arguments["accumulate_steps"],
         max_grad_norm=arguments["max_grad_norm"],
         use_locking=arguments["use_locking"],
         on_host=arguments["use_offload"] and device_target != "CPU",
@@ -248,6 +262,14 @@ def check_bool(class_name: str, name: str, value: Any) -> None:
     """Raises TypeError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise TypeError(_wrong_type(class_name, name, value, "True or False"))
+
+
+def check_count(class_name: str, name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is an int, ValueError unless it is in [1, 2^31)."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(_wrong_type(class_name, name, value, "an int"))
+    if not 1 <= value < 2**31:
+        raise ValueError(_wrong_value(class_name, name, value, "in the range [1, 2^31)"))
 
 
 def check_decay_rate(class_name: str, name: str, value: Any) -> None:

@@ -36,16 +36,19 @@ class UpdateCount(nn.Cell):
         formula: the optimizer's `Formula`.
         numbers: the numbers of a `State`; the counters are read and set.
         dtype: in which the powers are computed.
+        leaves_out: whether a step may be left out, which is not counted.
 
     Inputs:
         global_step: int32 tensor of shape (1,), the steps that schedules have seen.
+        made: int32 tensor of shape (1,), 0 if this step is left out, else 1.
 
     Outputs:
         t, the number of this update, 1 for the first; of `dtype` and shape ().
     """
 
-    def __init__(self, formula, numbers, dtype):
+    def __init__(self, formula, numbers, dtype, leaves_out):
         super().__init__(auto_prefix=False)
+        self.leaves_out = leaves_out
         self.update_count, self.counted_power = numbers["update_count"], numbers["counted_power"]
         self.beta1_power, self.has_second = numbers["beta1_power"], "beta2_power" in numbers
         self.last_power = numbers["beta2_power" if self.has_second else "beta1_power"]
@@ -56,7 +59,7 @@ class UpdateCount(nn.Cell):
         self.no_update = Tensor(1.0, ms.float32)
         self.dtype = dtype
 
-    def construct(self, global_step):
+    def construct(self, global_step, made):
         power = self.last_power
         loaded = _select(
             _reshape(_equal(power, self.no_update), (1,)),
@@ -67,15 +70,22 @@ class UpdateCount(nn.Cell):
         count = _add(_select(ours, self.update_count, loaded), self.one)
         t = _cast(_reshape(count, ()), self.dtype)
         power1 = _cast(self.unit - correction(t, self.half_log_beta1, self.unit), ms.float32)
-        _assign(self.update_count, count)
-        _assign(self.beta1_power, _reshape(power1, self.beta1_power.shape))
+        self.set(self.update_count, count, made)
+        self.set(self.beta1_power, power1, made)
         if self.has_second:
             power2 = _cast(self.unit - correction(t, self.half_log_beta2, self.unit), ms.float32)
-            _assign(self.last_power, power2)
-            _assign(self.counted_power, power2)
+            self.set(self.last_power, power2, made)
+            self.set(self.counted_power, power2, made)
         else:
-            _assign(self.counted_power, power1)
+            self.set(self.counted_power, power1, made)
         return t
+
+    def set(self, number, value, made):
+        """Sets a number, unless the step is left out."""
+        value = _reshape(value, number.shape)
+        if self.leaves_out:
+            value = _select(_reshape(_equal(made, self.one), number.shape), value, number)
+        return _assign(number, value)
 
 
 class StepScalars(nn.Cell):

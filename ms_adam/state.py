@@ -29,6 +29,12 @@ def master_dtype(dtype: Any) -> Optional[Any]:
     return ms.float32 if dtype in (ms.float16, bfloat16) else None
 
 
+# The roles of entries. A moment starts at zero, is part of flat state, and is kept on the host by
+# `use_offload`. A copy starts at the value of its parameter. A sum starts at zero, and every rank
+# has all of it, as it has the gradients that are added up in it.
+MOMENT, COPY, SUM = "moment", "copy", "sum"
+
+
 class Entry(NamedTuple):
     """A row of the table of what the optimizer remembers for each parameter.
 
@@ -39,15 +45,14 @@ class Entry(NamedTuple):
             there is no entry for such a parameter.
         compute: maps the parameter's dtype to the dtype of the arithmetic on it. Equal to the
             storage dtype for every entry so far.
-        is_moment: whether it is part of flat state, and kept on the host by `use_offload`. A moment
-            starts at zero, a copy of the parameter at its value.
+        role: MOMENT, COPY or SUM.
     """
 
     name: str
     needed: Callable[[Formula, Execution], bool]
     storage: Callable[[Any], Optional[Any]]
     compute: Callable[[Any], Any]
-    is_moment: bool
+    role: str
 
 
 class Number(NamedTuple):
@@ -87,15 +92,15 @@ def _last_beta(formula):
 
 # float32 moments of float16 parameters: in float16, squares of gradients under 2.4e-4 vanish.
 ENTRIES = (
-    Entry("moment1", _always, compute_dtype, compute_dtype, True),
-    Entry("moment2", _always, compute_dtype, compute_dtype, True),
-    Entry("vhat", lambda formula, _: formula.amsgrad, compute_dtype, compute_dtype, True),
-    Entry("ema", lambda f, _: f.ema_decay is not None, compute_dtype, compute_dtype, True),
-    Entry(
-        "master_weight", lambda _, execution: execution.masters, master_dtype, compute_dtype, False
-    ),
+    Entry("moment1", _always, compute_dtype, compute_dtype, MOMENT),
+    Entry("moment2", _always, compute_dtype, compute_dtype, MOMENT),
+    Entry("vhat", lambda formula, _: formula.amsgrad, compute_dtype, compute_dtype, MOMENT),
+    Entry("ema", lambda f, _: f.ema_decay is not None, compute_dtype, compute_dtype, MOMENT),
+    Entry("master_weight", lambda _, e: e.masters, master_dtype, compute_dtype, COPY),
+    Entry("accumulator", lambda _, e: e.accumulates, compute_dtype, compute_dtype, SUM),
 )
-MOMENTS = tuple(entry.name for entry in ENTRIES if entry.is_moment)
+MOMENTS = tuple(entry.name for entry in ENTRIES if entry.role == MOMENT)
+SUMS = tuple(entry.name for entry in ENTRIES if entry.role == SUM)
 NUMBERS = (
     # The powers, so that `nn.Adam` can continue from a checkpoint of ms_adam.
     Number("beta1_power", ms.float32, 1.0, _averages, lambda formula, t: formula.beta1**t),
@@ -106,6 +111,8 @@ NUMBERS = (
     Number("counted_power", ms.float32, 1.0, _always, lambda f, t: _last_beta(f) ** t),
     Number("grad_norm", ms.float32, 0.0, lambda _, e: e.max_grad_norm is not None, None),
     Number("skipped", ms.int32, [0], lambda _, e: e.skips, None),
+    # How many gradients are in each accumulator.
+    Number("accumulated", ms.int32, [0], lambda _, e: e.accumulates, lambda formula, t: 0),
 )
 ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
@@ -125,6 +132,7 @@ class State:
             flat state, one buffer for each dtype of moments, named "flat_moment1.<dtype>".
         weights: what the update acts on: the master weight of a parameter if it has one here, else
             the parameter; `parameters` itself without master weights.
+        accumulators: sums of gradients, one for each parameter; () if none are accumulated.
         numbers: {name: Parameter}.
         after: {name: function} of the numbers that a checkpoint sets; see `Number`.
         layout: the `FlatLayout` of flat state; None without.
@@ -140,16 +148,18 @@ class State:
         entries = [entry for entry in ENTRIES if entry.needed(formula, execution)]
         self.layout = FlatLayout.of(parameters, owned) if execution.flat else None
         self.moments: Dict[str, Tuple[Optional[Parameter], ...]] = {}
-        self.weights = parameters
+        self.weights, self.accumulators = parameters, ()
         for entry in entries:
-            if entry.is_moment and self.layout is not None:
+            if entry.role == MOMENT and self.layout is not None:
                 self.moments[entry.name] = self.layout.buffers(entry.name)
                 continue
             buffers = tuple(
                 _make_buffer(entry, parameter, own) for parameter, own in zip(parameters, owned)
             )
-            if entry.is_moment:
+            if entry.role == MOMENT:
                 self.moments[entry.name] = buffers
+            elif entry.role == SUM:
+                self.accumulators = ParameterTuple(buffers)
             else:
                 self.weights = ParameterTuple(
                     tuple(
@@ -169,8 +179,8 @@ class State:
         self.after = {number.name: number.after for number in numbers if number.after is not None}
 
     def carried(self) -> List[Parameter]:
-        """Returns the numbers that a checkpoint sets if it has them: skips and the loss scale."""
-        names = ("skipped", "scale_value", "scale_counter")
+        """Returns the numbers that a checkpoint sets if it has them."""
+        names = ("skipped", "scale_value", "scale_counter", "accumulated")
         return [self.numbers[name] for name in names if name in self.numbers]
 
     def moments_here(self) -> Dict[str, ParameterTuple]:
@@ -309,12 +319,14 @@ class NamedEntry(NamedTuple):
         place: of its parameter among the parameters.
         shape: the parameter's.
         dtype: NumPy's.
+        is_sum: whether every rank has all of it.
     """
 
     name: str
     place: int
     shape: Tuple[int, ...]
     dtype: np.dtype
+    is_sum: bool
 
 
 def named_entries(
@@ -334,6 +346,7 @@ def named_entries(
             i,
             parameter.shape,
             np.dtype(dtype_name(entry.storage(parameter.dtype))),
+            entry.role == SUM,
         )
         for entry in ENTRIES
         if entry.needed(formula, execution)
@@ -401,10 +414,12 @@ def _aligned(size):
 def _make_buffer(entry, parameter, own):
     """Returns the buffer of an entry for what is owned of a parameter; None if there is none."""
     dtype = entry.storage(parameter.dtype)
+    if entry.role == SUM:
+        own = (0, parameter.size)
     if own is None or dtype is None:
         return None
     name, shape = f"{entry.name}.{parameter.name}", shape_of_rows(parameter.shape, own[1])
-    if not entry.is_moment:
+    if entry.role == COPY:
         value = ops.cast(parameter, dtype)
         if shape != parameter.shape:
             value = Tensor(value.asnumpy().reshape(-1)[own[0] : sum(own)].reshape(shape))

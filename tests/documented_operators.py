@@ -33,8 +33,8 @@ _ON_THEIR_OWN_PAGE = [
 ]
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
     "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "FloorMod", "Gather", "Greater",
-    "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select", "Sqrt",
-    "Square", "Stack", "Tanh", "UnsortedSegmentSum",
+    "GreaterEqual", "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select",
+    "Sqrt", "Square", "Stack", "Tanh", "UnsortedSegmentSum", "ZerosLike",
 ]
 # fmt: on
 OPERATORS = {
@@ -69,13 +69,7 @@ BUILDERS = (
 
 # What holds a compiled graph together. TensorMove is MindSpore's own: a copy of what is read before
 # it is overwritten, on any device and with any optimizer.
-# Partial and Switch end a step early that is skipped.
-# fmt: off
-STRUCTURE = (
-    "Depend", "Load", "MakeTuple", "Partial", "Return", "Switch", "TensorMove", "TupleGetItem",
-    "UpdateState",
-)
-# fmt: on
+STRUCTURE = ("Depend", "Load", "MakeTuple", "Return", "TensorMove", "TupleGetItem", "UpdateState")
 
 _MODULES = (
     "mindspore.ops.operations.",

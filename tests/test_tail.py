@@ -12,62 +12,20 @@ from mindspore import Parameter, Tensor, amp, nn, ops
 import ms_adam
 from ms_adam import reference
 from tests.scripts_run import run_on_two_ranks
+from tests.two_weights import (
+    BACKENDS,
+    DTYPES,
+    UNIT,
+    Step,
+    arrays,
+    everything,
+    make,
+    random_gradients,
+    same,
+)
 
 ON_RANKS = Path(__file__).with_name("tail_on_ranks.py")
-BACKENDS = ("fused", "primitive", "composite")
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 STEPS, DECAY = 5, 0.9
-UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}  # of the dtype in which averages are kept
-
-
-class Step(nn.Cell):
-    """A compiled step."""
-
-    def __init__(self, optimizer):
-        super().__init__()
-        self.optimizer = optimizer
-
-    def construct(self, *gradients):
-        return self.optimizer(gradients)
-
-
-def make(options, dtype="float32", seed=0):
-    rng = np.random.default_rng(seed)
-    parameters = [
-        Parameter(Tensor(rng.standard_normal(shape), ms.float32).astype(getattr(ms, dtype)), name)
-        for name, shape in (("table", (6, 4)), ("bias", (5,)))
-    ]
-    return ms_adam.Adam(parameters, 1e-2, **options)
-
-
-def random_gradients(optimizer, rng, dtype="float32", scale=1.0):
-    return [
-        Tensor(scale * rng.standard_normal(p.shape), ms.float32).astype(getattr(ms, dtype))
-        for p in optimizer.parameters
-    ]
-
-
-def arrays(tensors):
-    return [np.array(tensor.astype(ms.float64).asnumpy()) for tensor in tensors]
-
-
-def everything(optimizer):
-    """Returns all that a step may change, but what a skipped step changes."""
-    apart = {"skipped", "scale_value", "counter", "grad_norm"}
-    kept = [p for p in optimizer.get_parameters() if p.name.split(".")[-1] not in apart]
-    return dict(zip([p.name for p in kept], arrays(kept)))
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
-
-
-@pytest.fixture(params=["graph", "pynative"])
-def mode(request):
-    before = ms.get_context("mode")
-    ms.set_context(mode=ms.GRAPH_MODE if request.param == "graph" else ms.PYNATIVE_MODE)
-    yield request.param
-    ms.set_context(mode=before)
 
 
 # ---- Gradients that are not finite, and loss scalers --------------------------------------------
@@ -174,10 +132,10 @@ def test_a_static_scaler_is_read_in_each_step():
     assert ours.skipped.asnumpy() == 0
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [*BACKENDS, "primitive"])
 def test_the_largest_loss_scales_lose_nothing(backend):
     """1 / loss_scale, clipped, is far below the smallest normal float32."""
-    for scaler in (True, False):
+    for scaler in (True, False) if backend in BACKENDS else (False,):
         for clip in ({}, {"max_grad_norm": 1e-3}):
             scale = 2.0**120
             ours = make(
@@ -195,6 +153,53 @@ def test_the_largest_loss_scales_lose_nothing(backend):
                 plain(tuple(gradients))
             for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
                 np.testing.assert_array_equal(one, other)
+
+
+def replaced(optimizer, by_loading):
+    """Gives weights and first moments other memory, as trainers do; returns the weights' values."""
+    values = {p.name: np.full(p.shape, 5.0, np.float32) for p in optimizer.parameters}
+    values.update({m.name: np.zeros(m.shape, np.float32) for m in optimizer.moment1})
+    if by_loading:
+        loaded = {name: Parameter(Tensor(value), name=name) for name, value in values.items()}
+        ms.load_param_into_net(optimizer, loaded)
+    else:
+        for parameter in (*optimizer.parameters, *optimizer.moment1):
+            parameter.set_data(Tensor(values[parameter.name]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"skip_nonfinite": True},
+        {"skip_nonfinite": True, "ema_decay": DECAY, "ema_debias": False},
+        {"skip_nonfinite": True, "use_lazy": True, "max_grad_norm": 1e3},
+        {"ema_decay": DECAY},
+    ],
+)
+def test_steps_after_other_data_were_loaded(mode, backend, options):
+    """In a step with branches, a graph that was compiled before goes on with the old memory.
+
+    With the first moment 0, and second moments that are means of squares of 1, a step with a
+    gradient of 1 moves a weight of 5 by the learning rate, 0.01, times 0.1 / (1 - 0.9^t).
+    """
+    for compiled, by_loading in ((False, False), (True, True)):
+        optimizer = make({**options, "backend": backend})
+        step = Step(optimizer) if compiled else lambda *gradients, o=optimizer: o(gradients)
+        ones = [Tensor(np.ones(p.shape, np.float32)) for p in optimizer.parameters]
+        for t in (2, 4):  # the number of the first step after the data were replaced
+            step(*ones)
+            replaced(optimizer, by_loading)
+            step(*ones)
+            moved = 5.0 - arrays(optimizer.parameters)[0]
+            # 5 - moved is rounded to float32: 2^-22.
+            assert np.abs(moved - 0.01 * 0.1 / (1 - 0.9**t)).max() < 2.0**-21, (compiled, t)
+            assert np.abs(arrays(optimizer.moment1)[0] - 0.1).max() < 1e-7
+
+
+def test_the_kernel_of_mindspore_cannot_skip():
+    with pytest.raises(ValueError, match="MindSpore's Adam kernel cannot leave a step out"):
+        make({"skip_nonfinite": True, "backend": "primitive"})
 
 
 def test_a_wrong_loss_scale_is_refused():
@@ -308,7 +313,7 @@ def test_averaged_needs_averages():
 def test_shares_of_averages_are_those_of_one_process(monkeypatch, tmp_path, name):
     monkeypatch.setenv("TAIL_MODE", name)
     for log in run_on_two_ranks(ON_RANKS, tmp_path):
-        assert "agreed: fused, flat, masters, composite" in log
+        assert "agreed: fused, flat, masters, composite, sums, sums of composite" in log
 
 
 # ---- State --------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ class Capabilities(NamedTuple):
         float32_betas: whether it rounds decay rates to float32, and subtracts them from 1 then.
         infinity_norm: whether it can compute AdaMax.
         lazy: whether it can skip rows without a gradient.
+        leaves_out: whether it can leave the weights as they are in a call: its gradients are not
+            finite, or they are only accumulated.
         offload: whether it can update moments in the memory of the host of another device.
         flat_state: whether it can have the moments of all parameters in one buffer.
         divides_rows: whether it can update some rows of a parameter, so that ranks have equal
@@ -36,6 +38,7 @@ class Capabilities(NamedTuple):
     float32_betas: bool = False
     infinity_norm: bool = True
     lazy: bool = True
+    leaves_out: bool = True
     offload: bool = False
     flat_state: bool = False
     divides_rows: bool = False
@@ -73,6 +76,8 @@ class Capabilities(NamedTuple):
             return f"{self.kernel} has no infinity norm"
         if formula.lazy and not self.lazy:
             return f"{self.kernel} updates whole tables"
+        if execution.leaves_out and not self.leaves_out:
+            return f"{self.kernel} cannot leave a step out"
         return None
 
 

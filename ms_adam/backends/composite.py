@@ -11,7 +11,7 @@ from ms_adam.options import Formula
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
 _cast, _assign, _mul, _sub = P.Cast(), P.Assign(), P.Mul(), P.Sub()
-_scatter_into = P.TensorScatterUpdate()
+_select, _scatter_into = P.Select(), P.TensorScatterUpdate()
 _OPERATORS = {
     "square": P.Square,
     "sqrt": P.Sqrt,
@@ -23,6 +23,7 @@ _OPERATORS = {
     "assign": P.Assign,
     "lerp": P.Lerp,
     "abs": P.Abs,
+    "select": P.Select,
 }
 
 
@@ -58,8 +59,19 @@ class CompositeBatch(Batch):
         return w
 
     def advance(self, scalars, weight, moment1, moment2, vhat, gradient):
-        """Returns weight, moments and vhat after the step; changes nothing."""
-        _, step_size, epsilon, decay_factor, _ = scalars
+        """Returns weight, moments and vhat after the step, or, left out, as they are."""
+        w, m, v, largest = self.formula(scalars, weight, moment1, moment2, vhat, gradient)
+        if self.leaves_out:
+            is_made = scalars[-1]
+            m, v = self.select(is_made, m, moment1), self.select(is_made, v, moment2)
+            w = _select(is_made, w, _cast(weight, self.dtype))
+            if self.amsgrad:
+                largest = self.select(is_made, largest, vhat)
+        return _cast(w, self.weight_dtype), m, v, largest
+
+    def formula(self, scalars, weight, moment1, moment2, vhat, gradient):
+        """Returns weight, in the dtype of the step, moments and vhat after the step."""
+        _, step_size, epsilon, decay_factor, _, _ = scalars
         m = self.lerp(moment1, gradient, self.one_minus_beta1)  # beta1 m + (1 - beta1) g
         if self.infinity_norm:
             decayed = self.sub(moment2, self.mul(self.one_minus_beta2, moment2))  # beta2 u
@@ -82,11 +94,11 @@ class CompositeBatch(Batch):
         return self.subtract(weight, decay_factor, update), m, v, largest
 
     def subtract(self, weight, decay_factor, update):
-        """Returns the new weight."""
+        """Returns the new weight, in the dtype of the step."""
         w = _cast(weight, self.dtype)
         if self.decoupled_decay:
             w = _mul(w, decay_factor)  # Loshchilov & Hutter 2019, Algorithm 2
-        return _cast(_sub(w, update), self.weight_dtype)
+        return _sub(w, update)
 
     def lerp64(self, start, end, weight):
         return self.add(start, self.mul(weight, self.sub(end, start)))
@@ -102,7 +114,7 @@ class LazyBatch(CompositeBatch):
     def __init__(self, formula, execution, state, *rest):
         super().__init__(formula, execution, state, *rest)
         self.places = tuple(range(len(state.weights))) if self.members is None else self.members
-        self.step_one = when_known(self.step_any, *("Tensor",) * 10)
+        self.step_one = when_known(self.step_any, *("Tensor",) * 11)
 
     def step(self, scalars, gradients, gradient_dtype, indices):
         gradients = self.map_(ops.partial(pick, gradients), self.places)
@@ -110,13 +122,13 @@ class LazyBatch(CompositeBatch):
             step = ops.partial(self.step_whole, scalars)
             return self.map_(step, self.weights, self.moment1, self.moment2, gradients)
         indices = self.map_(ops.partial(pick, indices), self.places)
-        s1, s2, s3, s4, s5 = scalars  # see `Batch.step`
-        step = ops.partial(self.step_one, s1, s2, s3, s4, s5)
+        s1, s2, s3, s4, s5, s6 = scalars  # see `Batch.step`
+        step = ops.partial(self.step_one, s1, s2, s3, s4, s5, s6)
         return self.map_(step, self.weights, self.moment1, self.moment2, gradients, indices)
 
-    def step_any(self, s1, s2, s3, s4, s5, weight, moment1, moment2, values, indices):
+    def step_any(self, s1, s2, s3, s4, s5, s6, weight, moment1, moment2, values, indices):
         """Makes a step of a weight with a gradient of either kind; returns the weight."""
-        scalars = (s1, s2, s3, s4, s5)
+        scalars = (s1, s2, s3, s4, s5, s6)
         if indices.ndim == 0:
             return self.step_whole(scalars, weight, moment1, moment2, values)
         return self.step_rows(scalars, weight, moment1, moment2, values, indices)

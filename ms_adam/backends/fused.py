@@ -29,6 +29,7 @@ _NUMBERS = (
     "skipped",
     "scale_value",
     "scale_counter",
+    "accumulated",
 )
 # The kernel's results; `enum Failure` there.
 _UNKNOWN_ROW = 4
@@ -92,7 +93,9 @@ class Fused(nn.Cell):
                 if parameter is not weight
             )
         )
-        self.moments = ParameterTuple(sum(state.moments_here().values(), ()))
+        self.moments = ParameterTuple(
+            sum(state.moments_here().values(), ()) + tuple(state.accumulators)
+        )
         # AdaMax has one power; it also takes the place of the second.
         numbers = {"beta2_power": state.numbers["beta1_power"], **state.numbers}
         self.numbers = ParameterTuple(tuple(numbers[name] for name in _NUMBERS if name in numbers))
@@ -130,10 +133,11 @@ class Fused(nn.Cell):
         """Makes the step at once, by address; inputs are those of `construct`.
 
         Args:
-            check: called when shapes or dtypes are new; raises if gradients do not fit.
+            check: called when shapes or dtypes are new; raises if gradients do not fit. None if
+                there are no gradients, and the accumulators make the step.
 
         Returns:
-            int, 1 if the step was made, 0 if it was skipped.
+            int, 1 if the weights were updated, else 0.
 
         Raises:
             IndexError: If a row-sparse gradient names a row that its table lacks. The three
@@ -179,6 +183,7 @@ def _formula_row(formula, execution):
         -1 if scaler is None else scaler.window,
         -1 if formula.ema_decay is None else formula.ema_decay,
         formula.ema_debias,
+        execution.accumulate_steps,
     ]
 
 

@@ -16,7 +16,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
-from ms_adam.compat import HAS_EARLY_RETURN, RELEASE, InplaceCopy, bfloat16
+from ms_adam.compat import NO_FLOAT, RELEASE, SELECT_BROADCASTS, InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
@@ -26,6 +26,11 @@ _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
 _all, _isfinite, _floor_mod = P.ReduceAll(), P.IsFinite(), P.FloorMod()
 _equal, _select, _maximum, _reshape = P.Equal(), P.Select(), P.Maximum(), P.Reshape()
+_greater, _greater_equal, _zeros_like = P.Greater(), P.GreaterEqual(), P.ZerosLike()
+SHRINK = 2.0**-64  # see `needs_two_factors`
+
+
+_OF_AVERAGES = {"add": P.Add, "sub": P.Sub, "mul": P.Mul, "select": P.Select, "store": P.Assign}
 
 
 class OperatorBackend(nn.Cell):
@@ -46,12 +51,13 @@ class OperatorBackend(nn.Cell):
         global_step: int32 tensor of shape (1,): the steps that schedules have seen.
         learning_rates: float32 tensors of shape (), one for each group.
         weight_decays: the same.
-        gradients: a tuple of tensors of any float dtype, each of its weight's shape or rows of it.
+        gradients: a tuple of tensors of any float dtype, each of its weight's shape or rows of it;
+            () if the accumulators are to make the step.
         gradient_dtype: the dtype of all gradients, or NO_FLOAT if they differ.
         indices: (), or one for each gradient: which rows it is, or `sparse.DENSE`.
 
     Outputs:
-        int32 tensor of shape (1,): 1 if the step was made, 0 if it was skipped.
+        int32 tensor of shape (1,): 1 if the weights were updated, else 0.
     """
 
     capabilities: Capabilities
@@ -70,14 +76,14 @@ class OperatorBackend(nn.Cell):
         device_target: str,
     ) -> Optional[str]:
         """Returns why this backend cannot run; None if it can."""
-        if execution.skips and not HAS_EARLY_RETURN:
-            return f"{RELEASE} cannot compile a step of operators that may be skipped"
+        if execution.leaves_out and not SELECT_BROADCASTS:
+            return f"{RELEASE} has no operator that keeps a whole tensor where a step is left out"
         return cls.capabilities.obstacle(formula, execution, weights, device_target)
 
     def __init__(self, formula, execution, parameters, state, groups, device_target):
         super().__init__(auto_prefix=False)
         dtype, weights = scalar_dtype(device_target), state.weights
-        self.count = UpdateCount(formula, state.numbers, dtype)
+        self.count = UpdateCount(formula, state.numbers, dtype, execution.leaves_out)
         self.scalars = StepScalars(groups.formulas, self.capabilities.kernel_rate, dtype)
         alike = {}
         for i, weight in enumerate(weights):
@@ -95,8 +101,11 @@ class OperatorBackend(nn.Cell):
         )
         self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
         self.skips = execution.skips
-        self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
+        self.one = Tensor([1], ms.int32)
         self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
+        self.accumulates, self.dtype = execution.accumulates, dtype
+        if self.accumulates:
+            self.accumulate = Accumulation(execution, state, dtype)
         self.lazy = formula.lazy
         self.average_rates = AverageRates(formula, dtype)
         self.weights = weights
@@ -106,21 +115,35 @@ class OperatorBackend(nn.Cell):
     def construct(
         self, global_step, learning_rates, weight_decays, gradients, gradient_dtype, indices
     ):
-        if len(indices) > 0 and not self.lazy:
+        if len(indices) > 0 and (self.accumulates or not self.lazy):
             gradients = self.map_(densify, self.weights, gradients, indices)
-        gradient_scale = self.gradient_scale(gradients, indices if self.lazy else ())
-        if self.skips:
+        reciprocal_scale = self.gradient_scale.reciprocal()
+        # A step that is left out selects the old values. In a step with branches, a graph that was
+        # compiled before Parameter.set_data goes on with the memory of that time (MindSpore 2.10).
+        made = self.one
+        if self.skips and len(gradients) > 0:
             made = self.judge(gradients)
-            if made == self.none:
-                return made
-        else:
-            made = self.one
-        t = self.count(global_step)
+        if self.accumulates:
+            gradients, count, made = self.accumulate(gradients, reciprocal_scale, made)
+            gradient_dtype, indices = NO_FLOAT, ()
+            reciprocal_scale = self.gradient_scale.one / _cast(_reshape(count, ()), self.dtype)
+        rows = indices if self.lazy else ()
+        gradient_scale = self.gradient_scale(gradients, rows, reciprocal_scale, made)
+        t = self.count(global_step, made)
         of_groups = self.scalars(t, learning_rates, weight_decays)
         self.masters.follow()
         average_rates = self.average_rates(t)
+        is_made = _cast(_reshape(made, ()), ms.bool_)
         for batch in self.batches:
-            batch(of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices)
+            batch(
+                of_groups,
+                gradient_scale,
+                is_made,
+                average_rates,
+                gradients,
+                gradient_dtype,
+                indices,
+            )
         self.masters.round()
         return ops.depend(made, t)  # a rank without weights has no other use of t: it must count
 
@@ -164,33 +187,34 @@ class Batch(nn.Cell):
         self.maximize = formula.maximize
         clips = execution.max_grad_norm is not None
         scales = execution.loss_scale != 1.0 or execution.scaler is not None
-        self.scaled = scales or clips or formula.maximize
-        # The reciprocal of a large scale, clipped, would be flushed to zero: powers of 2 are exact.
-        self.in_two = execution.scaler is not None or execution.loss_scale > 2.0**64
-        self.shrink = Tensor(2.0**-64, self.dtype)
-        self.grow = Tensor(2.0**64, scalar_dtype(device_target))
+        self.scaled = scales or clips or formula.maximize or execution.accumulates
+        # Accumulated gradients have no loss scale any more.
+        self.in_two = not execution.accumulates and needs_two_factors(execution)
+        self.shrink = Tensor(SHRINK, self.dtype)
+        self.grow = Tensor(1.0 / SHRINK, scalar_dtype(device_target))
         self.l2 = decayed and not formula.decoupled
         self.decoupled_decay = decayed and formula.decoupled
         self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
+        self.leaves_out = execution.leaves_out
         self.averages = formula.ema_decay is not None
         self.begins = self.averages and not formula.ema_debias
         if self.averages:
-            self.average = Averages(_take(state.moments["ema"], members), execution.on_host)
+            self.average = Averages(_take(state.moments["ema"], members), execution)
         self.map_ = ops.HyperMap()
-        self.densified = when_known(self.step_densified, *("Tensor",) * 10)
+        self.densified = when_known(self.step_densified, *("Tensor",) * 11)
 
     def construct(
-        self, of_groups, gradient_scale, average_rates, gradients, gradient_dtype, indices
+        self, of_groups, gradient_scale, is_made, average_rates, gradients, gradient_dtype, indices
     ):
-        scalars = self.own_scalars(of_groups, gradient_scale)
+        scalars = self.own_scalars(of_groups, gradient_scale, is_made)
         if not self.averages:
             return self.step(scalars, gradients, gradient_dtype, indices)
         starts = self.average.averages
         if self.begins:
             starts = self.average(average_rates[0], starts, self.weights)
         weights = self.step(scalars, gradients, gradient_dtype, indices)
-        return self.average.set(self.average(average_rates[1], starts, weights))
+        return self.average.set(is_made, self.average(average_rates[1], starts, weights))
 
     def step(self, scalars, gradients, gradient_dtype, indices):
         """Makes the steps of all weights; returns their new values."""
@@ -198,8 +222,8 @@ class Batch(nn.Cell):
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         if len(indices) > 0:
             # One by one: of a tuple, an overloaded function is given zeros (MindSpore 2.10).
-            s1, s2, s3, s4, s5 = scalars
-            step = ops.partial(self.densified, s1, s2, s3, s4, s5)
+            s1, s2, s3, s4, s5, s6 = scalars
+            step = ops.partial(self.densified, s1, s2, s3, s4, s5, s6)
             return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
         if self.changed or gradient_dtype != self.dtype:
             prepare = ops.partial(self.prepare, scalars)
@@ -207,12 +231,12 @@ class Batch(nn.Cell):
         step = ops.partial(self.update, scalars)
         return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
 
-    def own_scalars(self, of_groups, gradient_scale):
+    def own_scalars(self, of_groups, gradient_scale, is_made):
         """Returns the scalars of this batch, in the dtype of the step and of shape ().
 
         These are the factor of the gradients, negative under maximize; the step size, with the
         corrections of `StepScalars` folded in; epsilon, likewise; the factor that decoupled weight
-        decay applies to the weight; and the weight decay.
+        decay applies to the weight; the weight decay; and, a bool, whether the step is made.
         """
         if self.in_two:
             gradient_scale = gradient_scale * self.grow
@@ -226,17 +250,18 @@ class Batch(nn.Cell):
             _cast(epsilons[self.group], self.dtype),
             _cast(decay_factors[self.group], self.dtype),
             _cast(weight_decays[self.group], self.dtype),
+            is_made,
         )
 
-    def step_densified(self, s1, s2, s3, s4, s5, weight, moment1, moment2, vhat, gradient):
+    def step_densified(self, s1, s2, s3, s4, s5, s6, weight, moment1, moment2, vhat, gradient):
         """Makes a step of a weight with a gradient that has become dense; returns the weight."""
-        scalars = (s1, s2, s3, s4, s5)
+        scalars = (s1, s2, s3, s4, s5, s6)
         gradient = self.prepare(scalars, weight, gradient)
         return self.update(scalars, weight, moment1, moment2, vhat, gradient)
 
     def prepare(self, scalars, weight, gradient):
         """Returns the gradient of the unscaled, regularised loss, in the order of `nn.Adam`."""
-        gradient_scale, _, _, _, weight_decay = scalars
+        gradient_scale, _, _, _, weight_decay, _ = scalars
         gradient = _cast(gradient, self.dtype)
         if self.in_two:
             gradient = _mul(gradient, self.shrink)
@@ -262,9 +287,9 @@ class Batch(nn.Cell):
 
 
 class GradientScale(nn.Cell):
-    """The factor of the gradients: it takes out the loss scale, then clips their norm.
+    """The factor of the gradients: it takes out a scale, then clips their norm.
 
-        1 / loss_scale * max_grad_norm / max(norm, max_grad_norm),  norm of gradients / loss_scale
+        1 / scale * max_grad_norm / max(norm, max_grad_norm),  norm of gradients / scale
 
     (Pascanu et al. 2013, algorithm 1). Squares are summed in `dtype`: in float32 the sum over a
     million elements has lost digits, and the squares of float16 gradients vanish.
@@ -273,6 +298,11 @@ class GradientScale(nn.Cell):
         execution: an `Execution`.
         norm: float32 Parameter of shape () that is set to the norm; None if nothing is clipped.
         dtype: in which the norm is computed.
+
+    Inputs:
+        gradients, indices: as of `OperatorBackend`.
+        reciprocal_scale: 1 / scale, of `dtype` and shape ().
+        made: int32 tensor of shape (1,); if steps accumulate, the norm is set where this is 1.
     """
 
     def __init__(self, execution, norm, dtype):
@@ -284,12 +314,16 @@ class GradientScale(nn.Cell):
         self.is_fixed = execution.scaler is None
         self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
         self.max_norm = Tensor(execution.max_grad_norm if self.clips else 0.0, dtype)
+        self.accumulates = execution.accumulates
         self.map_ = ops.HyperMap()
 
-    def construct(self, gradients, indices):
-        reciprocal_scale = self.fixed_scale
-        if not self.is_fixed:
-            reciprocal_scale = self.one / _cast(self.scale, self.dtype)
+    def reciprocal(self):
+        """Returns 1 / loss scale."""
+        if self.is_fixed:
+            return self.fixed_scale
+        return self.one / _cast(self.scale, self.dtype)
+
+    def construct(self, gradients, indices, reciprocal_scale, made):
         if not self.clips:
             return reciprocal_scale
         if len(indices) == 0:
@@ -297,7 +331,10 @@ class GradientScale(nn.Cell):
         else:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients, indices)
         norm = ops.sqrt(ops.addn(squares)) * reciprocal_scale
-        _assign(self.norm, _cast(norm, ms.float32))
+        shown = _cast(norm, ms.float32)
+        if self.accumulates:
+            shown = _select(_cast(_reshape(made, ()), ms.bool_), shown, self.norm)
+        _assign(self.norm, shown)
         # A norm that is NaN clips nothing, as in ops.clip_by_global_norm: NaN stays where it is.
         factor = ops.select(norm > self.max_norm, self.max_norm / norm, self.one)
         return reciprocal_scale * factor
@@ -308,14 +345,16 @@ class Averages(nn.Cell):
 
     Args:
         averages: ParameterTuple.
-        on_host: as in `Execution`.
+        execution: an `Execution`.
     """
 
-    def __init__(self, averages, on_host):
+    def __init__(self, averages, execution):
         super().__init__(auto_prefix=False)
         self.averages, self.dtype, self.map_ = averages, averages[0].dtype, ops.HyperMap()
-        for name, operator in (("add", P.Add), ("sub", P.Sub), ("mul", P.Mul), ("store", P.Assign)):
-            setattr(self, name, operator().set_device("CPU") if on_host else operator())
+        self.leaves_out = execution.leaves_out
+        for name, operator in _OF_AVERAGES.items():
+            operator = operator()
+            setattr(self, name, operator.set_device("CPU") if execution.on_host else operator)
 
     def construct(self, rate, starts, weights):
         """Returns starts moved by a rate, a scalar tensor from 0 to 1, towards the weights.
@@ -329,8 +368,10 @@ class Averages(nn.Cell):
         apart = self.sub(_cast(weight, self.dtype), start)
         return self.add(start, self.mul(rate, apart))
 
-    def set(self, values):
-        """Sets the averages."""
+    def set(self, is_made, values):
+        """Sets the averages, unless the step is left out."""
+        if self.leaves_out:
+            values = self.map_(ops.partial(self.select, is_made), values, self.averages)
         return self.map_(self.store, self.averages, values)
 
 
@@ -375,6 +416,70 @@ class JudgeGradients(nn.Cell):
         _assign(self.scale, scale)
         _assign(self.counter, counter)
         return True
+
+
+class Accumulation(nn.Cell):
+    """Adds gradients without their loss scale, call after call, until an update is due.
+
+    Args:
+        execution: an `Execution`.
+        state: a `State`; accumulators and their count are set.
+        dtype: in which scalars are computed.
+
+    Inputs:
+        gradients: of all weights; () to update with what is accumulated.
+        reciprocal_scale: 1 / loss scale, of `dtype` and shape ().
+        finite: int32 tensor of shape (1,), 0 if these gradients are to be left out, else 1.
+
+    Outputs:
+        The sums; how many gradients are in each, int32 of shape (1,); and 1 if the update is due,
+        else 0, likewise.
+    """
+
+    def __init__(self, execution, state, dtype):
+        super().__init__(auto_prefix=False)
+        self.accumulators, self.accumulated = state.accumulators, state.numbers["accumulated"]
+        self.steps = Tensor([execution.accumulate_steps], ms.int32)
+        self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
+        self.skips, self.in_two = execution.skips, needs_two_factors(execution)
+        self.shrink, self.grow = Tensor(SHRINK, dtype), Tensor(1.0 / SHRINK, dtype)
+        self.map_ = ops.HyperMap()
+
+    def construct(self, gradients, reciprocal_scale, finite):
+        before = self.accumulated
+        if len(gradients) == 0:
+            sums, count = self.accumulators, before + self.none
+            due = _cast(_greater(count, self.none), ms.int32)
+        else:
+            if self.in_two:
+                reciprocal_scale = reciprocal_scale * self.grow
+            begins = _reshape(_equal(before, self.none), ())
+            is_finite = _cast(_reshape(finite, ()), ms.bool_)
+            add = ops.partial(self.add, reciprocal_scale, begins, is_finite)
+            sums, count = self.map_(add, self.accumulators, gradients), before + finite
+            due = _cast(_greater_equal(count, self.steps), ms.int32) * finite
+        _assign(self.accumulated, count * (self.one - due))
+        return sums, count, due
+
+    def add(self, reciprocal_scale, begins, is_finite, accumulator, gradient):
+        """Adds a gradient to its accumulator, or begins a sum; returns the sum."""
+        gradient = _cast(gradient, accumulator.dtype)
+        if self.in_two:
+            gradient = _mul(gradient, _cast(self.shrink, accumulator.dtype))
+        gradient = _mul(gradient, _cast(reciprocal_scale, accumulator.dtype))
+        start = _select(begins, _zeros_like(accumulator), accumulator)
+        total = _add(start, gradient)
+        if self.skips:
+            total = _select(is_finite, total, accumulator)
+        return ops.depend(total, _assign(accumulator, total))
+
+
+def needs_two_factors(execution: Execution) -> bool:
+    """Returns whether gradients lose their loss scale in two steps, the first times SHRINK.
+
+    The reciprocal of a large scale, clipped, would be flushed to zero. Powers of 2 are exact.
+    """
+    return execution.scaler is not None or execution.loss_scale > 1.0 / SHRINK
 
 
 def _is_finite(gradient):

@@ -36,7 +36,7 @@ class PrimitiveBatch(Batch):
         self.beta2 = Tensor(formula.beta2, ms.float32)
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
-        _, step_size, epsilon, decay_factor, _ = scalars
+        _, step_size, epsilon, decay_factor, _, _ = scalars
         if self.decoupled_decay:
             _assign(weight, _mul(weight, decay_factor))  # Loshchilov & Hutter 2019, Algorithm 2
         no_power, beta1, beta2 = self.no_power, self.beta1, self.beta2
@@ -57,6 +57,7 @@ class Primitive(OperatorBackend):
         float32_betas=True,
         infinity_norm=False,
         lazy=False,
+        leaves_out=False,
     )
 
     @classmethod

@@ -27,7 +27,7 @@ from ms_adam.reference.momentum import Momentum, MomentumState
 from ms_adam.reference.nesterov import Nesterov, NesterovState
 from ms_adam.reference.rmsprop import RMSProp, RMSPropState
 from ms_adam.reference.sgd import SGD, SGDState
-from ms_adam.reference.tail import Average, adjust_loss_scale, all_finite
+from ms_adam.reference.tail import Average, adjust_loss_scale, all_finite, mean_of_calls
 
 __all__ = [
     "AdaGrad",
@@ -48,4 +48,5 @@ __all__ = [
     "adjust_loss_scale",
     "all_finite",
     "clip_by_global_norm",
+    "mean_of_calls",
 ]

@@ -1,9 +1,9 @@
-"""Around an update: averages of the weights, finite gradients, the loss scale."""
+"""Around an update: averages of the weights, accumulation, finite gradients, the loss scale."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -49,6 +49,23 @@ class Average:
     def value(self, a: ArrayLike, t: int) -> np.ndarray:
         """Returns the average after t updates, at least 1."""
         return array(a) / (1.0 - self.decay**t) if self.debias else array(a)
+
+
+def mean_of_calls(
+    calls: Sequence[Sequence[ArrayLike]], loss_scale: float = 1.0, skip_nonfinite: bool = False
+) -> List[np.ndarray]:
+    """Returns the gradients of an update that several calls make: their mean, unscaled.
+
+    >>> mean_of_calls([[[2.0]], [[np.inf]], [[6.0]]], loss_scale=2.0, skip_nonfinite=True)
+    [array([2.])]
+
+    Args:
+        calls: for each call, the gradients of all parameters.
+        loss_scale: the factor that they carry.
+        skip_nonfinite: whether calls with a NaN or an infinite element are left out.
+    """
+    taken = [call for call in calls if not skip_nonfinite or all_finite(call)]
+    return [np.mean([array(part) for part in parts], 0) / loss_scale for parts in zip(*taken)]
 
 
 def all_finite(gradients: Sequence[ArrayLike]) -> bool:

@@ -23,7 +23,7 @@
 //     sums      sums over elements
 //     step      the formula and its loop
 //     rows      row-sparse gradients
-//     tail      the global norm, gradients that are not finite, the loss scale
+//     tail      the global norm, gradients that are not finite, the loss scale, accumulation
 //     launch    reads the inputs and makes a step
 //     pack      parameters in one row, for other ranks
 // This file is the only translation unit. All else has internal linkage.

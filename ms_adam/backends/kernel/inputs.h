@@ -21,6 +21,7 @@ struct Formula {
   double scale_factor, scale_window;
   double ema_decay;   // of the averages of weights, in [0, 1); -1 if there are none
   double ema_debias;  // 1 if they are weighted means of the weights so far (section 7.2 of the paper)
+  double accumulate_steps;  // launches whose gradients make one update; 1 if none is accumulated
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

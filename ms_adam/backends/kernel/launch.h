@@ -12,15 +12,20 @@
 //   norm                                       if gradients are clipped: float32, set to their norm
 //   skipped                                    if steps are skipped: int32, how many were
 //   scale, counter                             of a loss scaler: float32; int32, if the scale moves
+//   accumulated                                if gradients are accumulated: int32, how many are in
+//                                              the accumulators
 //   learning rates, weight decays              float32, one for each group
-//   gradients                                  one for each weight
+//   gradients                                  one for each weight; none in a launch that updates
+//                                              with what is in the accumulators
 //   indices                                    if any gradient is row-sparse: one for each weight,
 //                                              int32 or int64; one axis, or none if it is dense
 //   weights                                    one for each weight
 //   parameters                                 one for each master weight
 //   moment1, moment2, vhat (AMSGrad), ema      one for each weight that is updated here, of that
 //                                              size; or the flat buffers
-// Output: int32, 1 if the step was made and 0 if it was skipped.
+//   accumulators                               if gradients are accumulated: one for each weight, of
+//                                              the size of its gradient
+// Output: int32, 1 if the weights were updated, else 0.
 #pragma once
 
 #include <algorithm>
@@ -53,6 +58,7 @@ struct Head {
   int32_t* skipped = nullptr;  // if steps are skipped
   float* scale = nullptr;      // of a loss scaler
   int32_t* counter = nullptr;  // of a loss scaler that moves its scale
+  int32_t* accumulated = nullptr;  // if gradients are accumulated
   std::vector<double> learning_rates, weight_decays;
 
   const Formula& formula() const { return formulas[0]; }
@@ -79,6 +85,8 @@ int read_head(Inputs& inputs, Head& head) {
   if (head.formula().skips != 0) head.skipped = reinterpret_cast<int32_t*>(inputs.next().data);
   if (head.formula().scale_window >= 0) head.scale = reinterpret_cast<float*>(inputs.next().data);
   if (head.formula().scale_window > 0) head.counter = reinterpret_cast<int32_t*>(inputs.next().data);
+  if (head.formula().accumulate_steps > 1)
+    head.accumulated = reinterpret_cast<int32_t*>(inputs.next().data);
   for (auto* values : {&head.learning_rates, &head.weight_decays})
     for (int64_t i = 0; i < head.plan.groups; ++i) {
       const Tensor value = inputs.next();
@@ -93,25 +101,43 @@ struct Tensors {
   std::vector<Tensor> gradients, indices, weights, parameters;
   std::vector<Tensor> moments;  // all first moments, then all second ones, ...
   int64_t stride = 0;           // how many there are of each
-  int32_t* made = nullptr;      // the output
+  std::vector<Tensor> accumulators;
+  bool flushes = false;     // whether there are no gradients, and the accumulators take their place
+  int32_t* made = nullptr;  // the output
+
+  // Lets the update read the accumulators.
+  void take_accumulators() {
+    gradients = accumulators;
+    indices.assign(gradients.size(), Tensor());
+  }
 };
 
 int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors) {
   const int64_t weights = head.plan.weights;
   const Layout* const layouts = head.layouts;
-  for (int64_t i = 0; i < weights; ++i) tensors.gradients.push_back(inputs.next());
-  const Kind after = inputs.peek().kind;
-  const bool any_sparse = after == Kind::Int32 || after == Kind::Int64;
-  for (int64_t i = 0; i < weights; ++i)
-    tensors.indices.push_back(any_sparse ? inputs.next() : Tensor());
+  int64_t owned = 0, masters = 0;
+  for (int64_t i = 0; i < weights; ++i) {
+    owned += layouts[i].own_size >= 0;
+    masters += layouts[i].is_master;
+  }
+  tensors.stride = head.plan.buffers ? head.plan.buffers : owned;
+  const int64_t accumulators = head.accumulated ? weights : 0;
+  const int64_t state = weights + masters + moments * tensors.stride + accumulators + 1;
+  tensors.flushes = head.accumulated && inputs.left() == state;
+  if (!tensors.flushes) {
+    for (int64_t i = 0; i < weights; ++i) tensors.gradients.push_back(inputs.next());
+    const Kind after = inputs.peek().kind;
+    const bool any_sparse = after == Kind::Int32 || after == Kind::Int64;
+    for (int64_t i = 0; i < weights; ++i)
+      tensors.indices.push_back(any_sparse ? inputs.next() : Tensor());
+  }
+  if (inputs.left() != state) return malformed;
   for (int64_t i = 0; i < weights; ++i) tensors.weights.push_back(inputs.next());
   for (int64_t i = 0; i < weights; ++i)
     tensors.parameters.push_back(layouts[i].is_master ? inputs.next() : Tensor());
-  int64_t owned = 0;
-  for (int64_t i = 0; i < weights; ++i) owned += layouts[i].own_size >= 0;
-  tensors.stride = head.plan.buffers ? head.plan.buffers : owned;
   for (int64_t i = 0; i < moments * tensors.stride; ++i) tensors.moments.push_back(inputs.next());
-  if (inputs.left() != 1) return malformed;
+  for (int64_t i = 0; i < accumulators; ++i) tensors.accumulators.push_back(inputs.next());
+  if (tensors.flushes) tensors.take_accumulators();
   tensors.made = reinterpret_cast<int32_t*>(inputs.next().data);
   return 0;
 }
@@ -177,6 +203,12 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
       *pointers[k] -= task.own_begin * width(stored);
     }
     nth += owns;
+    if (head.accumulated) {
+      const Tensor& accumulator = tensors.accumulators[i];
+      if (accumulator.kind != computed || accumulator.size != whole.size) return unfit_state;
+      task.accumulator = accumulator.data;
+      task.accumulate = accumulate_of(gradient.kind, computed);
+    }
 
     task.update = method.update_of(weight.kind, parameter.kind, gradient.kind);
     if (!task.update) return unfit_gradient;
@@ -195,6 +227,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     summed.sum_gradient = sum_of<false>(computed);
     summed.squares = sum_of<true>(computed);
     summed.is_finite = is_finite_of(computed);
+    summed.accumulate = accumulate_of(computed, computed);
     const SparseRows::Table table{task,          summed,         rows,   row,     weight.kind,
                                   parameter.kind, gradient.kind, stored, computed};
     if (row && !sparse_rows.split(table, indices, gradient, formula.lazy, tasks, report))
@@ -208,6 +241,13 @@ int64_t count_of(const Head& head) {
   if (*head.beta2_power == *head.counted_power) return int64_t(*head.update_count) + 1;
   const bool none_made = *head.beta2_power == 1.0f;
   return int64_t(none_made ? 0 : std::max(*head.global_step, 0)) + 1;
+}
+
+// Moves the loss scale and counts a launch that is skipped. Returns whether it goes on.
+bool judge(const Head& head, bool finite) {
+  if (head.counter) adjust_scale(head.formula(), finite, *head.scale, *head.counter);
+  if (!finite) ++*head.skipped;
+  return finite;
 }
 
 // Makes a step. Returns 0; or a Failure with its details in `report`, and has changed nothing.
@@ -229,27 +269,42 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   if (const int failure = make_tasks(head, tensors, method, tasks, sparse_rows, report))
     return failure;
 
+  *tensors.made = 0;
+  double divisor = head.loss_scale();
+  bool finite = !head.skipped;  // known to be
+  if (head.accumulated) {
+    int32_t count = *head.accumulated;
+    if (!tensors.flushes) {
+      if (!judge(head, finite || all_finite(tasks, head.plan.threads))) return 0;
+      accumulate(tasks, head.plan.threads, 1.0 / divisor, count == 0);
+      ++count;
+    }
+    const bool due = count >= (tensors.flushes ? 1 : formula.accumulate_steps);
+    *head.accumulated = due ? 0 : count;
+    if (!due) return 0;
+    divisor = count;
+    tasks.clear();
+    tensors.take_accumulators();
+    if (const int failure = make_tasks(head, tensors, method, tasks, sparse_rows, report))
+      return failure;
+  }
+
   const int64_t t = count_of(head);
   std::vector<Step> steps;
   for (int64_t i = 0; i < head.plan.groups; ++i)
-    steps.push_back(method.scalars(head.formulas[1 + i], head.loss_scale(), t,
-                                   head.learning_rates[i], head.weight_decays[i]));
-  bool finite = !head.skipped;  // known to be
+    steps.push_back(method.scalars(head.formulas[1 + i], divisor, t, head.learning_rates[i],
+                                   head.weight_decays[i]));
   if (head.norm) {
-    const double norm = global_norm(tasks, head.plan.threads, head.loss_scale());
+    const double norm = global_norm(tasks, head.plan.threads, divisor);
     finite |= std::isfinite(norm);
     // A norm of NaN clips nothing, as in ops.clip_by_global_norm: a NaN reaches only its own weight.
     if (norm > formula.max_grad_norm)
       for (Step& step : steps) step.gradient_scale *= formula.max_grad_norm / norm;
     *head.norm = float(norm);
   }
-  if (!finite) finite = all_finite(tasks, head.plan.threads);  // squares of float64 can overflow
-  if (head.counter) adjust_scale(formula, finite, *head.scale, *head.counter);
-  *tensors.made = finite;
-  if (!finite) {
-    ++*head.skipped;
-    return 0;
-  }
+  // A norm that is not finite proves nothing: squares of float64 can overflow.
+  if (!head.accumulated && !judge(head, finite || all_finite(tasks, head.plan.threads))) return 0;
+  *tensors.made = 1;
   for_each_chunk(tasks.chunks(), head.plan.threads, [&, &tasks = tasks](int64_t chunk) {
     step_chunk(tasks, chunk, steps.data());
   });

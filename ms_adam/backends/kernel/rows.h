@@ -56,7 +56,8 @@ class SparseRows {
     }
     sort(named, table.rows);
 
-    const bool all = !lazy || table.whole.ema;  // or do rows without a gradient stay as they are?
+    // Or do rows without a gradient stay as they are?
+    const bool all = !lazy || table.whole.ema || table.whole.accumulator;
     const AddRow add = add_row_of(table.gradient, table.computed);
     int64_t next = 0;  // the first row without a task
     for (size_t i = 0, end; i < named.size(); i = end) {
@@ -107,6 +108,7 @@ class SparseRows {
     move(task.parameter, table.parameter);
     for (char** moment : {&task.moment1, &task.moment2, &task.vhat, &task.ema})
       move(*moment, table.moment);
+    move(task.accumulator, table.computed);
     task.size = count * table.row;
     for (int64_t* bound : {&task.own_begin, &task.own_end})
       *bound = std::min(std::max(*bound - at, int64_t(0)), task.size);

@@ -1,13 +1,15 @@
 // The tail of a training step before the update: the global norm, the test for gradients that are
-// not finite, and the loss scale.
+// not finite, the loss scale, and the accumulation of gradients.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "inputs.h"
+#include "numbers.h"
 #include "tasks.h"
 #include "threads.h"
 
@@ -46,6 +48,42 @@ void adjust_scale(const Formula& formula, bool finite, float& scale, int32_t& co
   if (!finite) scale = std::max(1.0f, scale / factor);
   else if (counter == window - 1 && std::isfinite(larger)) scale = larger;
   counter = finite ? (counter + 1) % window : 0;
+}
+
+// Adds a gradient without its loss scale, 1 / factor, to the sum of earlier ones, or begins a sum.
+template <class Gradient, class Real>
+void accumulate_elements(const Task& task, double factor, bool begins, int64_t first,
+                         int64_t count) {
+  const Gradient* __restrict const gradient = at<Gradient>(task.gradient, first);
+  Real* __restrict const sum = at<Real>(task.accumulator, first);
+  Real shrink = 1;  // as in `update`
+  if (factor < std::numeric_limits<Real>::min()) {
+    shrink = Real(0x1p-64);
+    factor *= 0x1p64;
+  }
+  const Real rounded = Real(factor);
+  const auto unscaled = [=](int64_t i) { return rounded * (shrink * Real(widen(gradient[i]))); };
+  if (begins) {
+    for (int64_t i = 0; i < count; ++i) sum[i] = Real(0) + unscaled(i);
+  } else {
+    for (int64_t i = 0; i < count; ++i) sum[i] += unscaled(i);
+  }
+}
+
+Accumulate accumulate_of(Kind gradient, Kind computed) {
+  return with_type(gradient, [computed](auto x) -> Accumulate {
+    using Gradient = decltype(x);
+    return computed == Kind::Float64 ? accumulate_elements<Gradient, double>
+                                     : accumulate_elements<Gradient, float>;
+  });
+}
+
+void accumulate(const Tasks& tasks, int64_t threads, double factor, bool begins) {
+  for_each_chunk(tasks.chunks(), threads, [&](int64_t chunk) {
+    tasks.in_chunk(chunk, [&](const Task& task, int64_t first, int64_t count) {
+      task.accumulate(task, factor, begins, first, count);
+    });
+  });
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ using Update = void (*)(const Task&, const Step&, int64_t first, int64_t count, 
 using Sum = double (*)(const char* x, int64_t first, int64_t count);
 using SumOfWeight = double (*)(const Task&, int64_t first, int64_t count);
 using Holds = bool (*)(const char* x, int64_t first, int64_t count);  // of all elements
+using Accumulate = void (*)(const Task&, double factor, bool begins, int64_t first, int64_t count);
 
 struct Task {
   int64_t begin = 0;  // its first element in the row of all elements
@@ -31,10 +32,12 @@ struct Task {
   char *gradient = nullptr, *weight = nullptr;
   char* parameter = nullptr;  // holds the weight's rounding if the weight is a master
   char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr, *ema = nullptr;
+  char* accumulator = nullptr;
   Update update = nullptr, average = nullptr;
   Sum sum_gradient = nullptr, squares = nullptr;
   SumOfWeight sum_weight = nullptr;
   Holds is_zero = nullptr, is_finite = nullptr;
+  Accumulate accumulate = nullptr;
   int64_t bytes = 0;  // to prefetch: of a row that a sparse gradient names, else 0
 
   // Sparse rows lie anywhere in a table, where the hardware cannot predict them.

@@ -70,6 +70,7 @@ class Formula(NamedTuple):
     scale_window: float = -1.0
     ema_decay: float = -1.0
     ema_debias: bool = True
+    accumulate_steps: int = 1
 
 
 class Weight(NamedTuple):

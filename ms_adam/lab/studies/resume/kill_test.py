@@ -28,8 +28,9 @@ def kill_test(
 ) -> dict[str, Any]:
     """Trains once undisturbed, then again and again with kill -9 and a resume.
 
-    Three kills in four come while steps are made, the fourth at any moment since the process
-    started, when it reads its data or its checkpoint. The seed decides the moments. A training that
+    Three kills in four come while steps are made, after a number of steps and a part of one, so
+    that a busy machine changes little; the fourth at any moment since the process started, when it
+    reads its data or its checkpoint. The seed decides the moments. A training that
     gets to its end is compared with the undisturbed one, and the next begins. Many checkpoints make
     more kills meet the writing of one.
 
@@ -66,7 +67,9 @@ def kill_test(
         elif len(done) % 4 == 3:
             process = _train(job, folder, moments.uniform(0, whole.start_up + whole.steps / 2))
         else:
-            process = _train(job, folder, moments.uniform(0, whole.steps / 2), from_start=False)
+            after_steps = moments.randint(1, max(1, run.steps // 2))
+            a_step = whole.steps / run.steps
+            process = _train(job, folder, moments.uniform(0, a_step), after_steps)
         if done and done[-1]["training"] == number:
             done[-1]["resumed_after"] = process.resumed_after
             refuse_another_start(done[-1], process.killed, folder)
@@ -109,28 +112,29 @@ def _train(
     job: dict[str, Any],
     folder: Path,
     kill_after: float = threading.TIMEOUT_MAX,
-    *,
-    from_start: bool = True,
+    after_steps: int = 0,
 ) -> _Process:
     """Trains from what is in a folder, until the end or a kill -9 after so many seconds.
 
-    They count from the start of the process, or else from its first step. The job is that of
-    `training.work`, without the folder.
+    They count from the moment when the process has made so many steps; without any, from its start.
+    The job is that of `training.work`, without the folder.
     """
     log = folder.with_suffix(".log")
     content = {**job, "folder": str(folder)}
     began, first_step, resumed_after = time.monotonic(), None, None
+    steps = 0
     with start(Job(TRAINING, folder.name, content, log)) as process:
         killer = threading.Timer(kill_after, process.kill)
         killer.daemon = True  # Ctrl-C does not wait for it
-        if from_start:
+        if not after_steps:
             killer.start()
         for line in process.stdout:
             event = json.loads(line)
             resumed_after = event.get("resumed_after", resumed_after)
-            if event["event"] == "progress" and first_step is None:
-                first_step = time.monotonic()
-                if not from_start:
+            if event["event"] == "progress":
+                first_step = first_step or time.monotonic()
+                steps += 1
+                if steps == after_steps:
                     killer.start()
         killer.cancel()
     if process.returncode not in (0, -signal.SIGKILL):

@@ -1,0 +1,53 @@
+"""Small optimizers of a table and a bias, for the tests of the tail of a step."""
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn
+
+import ms_adam
+
+BACKENDS = ("fused", "composite")  # those that can leave a step out
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}  # of the dtype of averages and sums
+
+
+class Step(nn.Cell):
+    """A compiled step."""
+
+    def __init__(self, optimizer):
+        super().__init__()
+        self.optimizer = optimizer
+
+    def construct(self, *gradients):
+        return self.optimizer(gradients)
+
+
+def make(options, dtype="float32", seed=0):
+    rng = np.random.default_rng(seed)
+    parameters = [
+        Parameter(Tensor(rng.standard_normal(shape), ms.float32).astype(getattr(ms, dtype)), name)
+        for name, shape in (("table", (6, 4)), ("bias", (5,)))
+    ]
+    return ms_adam.Adam(parameters, **{"learning_rate": 1e-2, **options})
+
+
+def random_gradients(optimizer, rng, dtype="float32", scale=1.0):
+    return [
+        Tensor(scale * rng.standard_normal(p.shape), ms.float32).astype(getattr(ms, dtype))
+        for p in optimizer.parameters
+    ]
+
+
+def arrays(tensors):
+    return [np.array(tensor.astype(ms.float64).asnumpy()) for tensor in tensors]
+
+
+def everything(optimizer):
+    """Returns all that a step may change, but what a skipped step changes."""
+    apart = {"skipped", "scale_value", "counter", "scale_counter", "grad_norm"}
+    kept = [p for p in optimizer.get_parameters() if p.name.split(".")[-1] not in apart]
+    return dict(zip([p.name for p in kept], arrays(kept)))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
