@@ -51,16 +51,17 @@ choose_release() {
 # MindCV, MindFormers and mindone, with what they import. The last two are installed without their
 # dependencies: they require releases of transformers that contradict each other, and MindFormers
 # requires a newer MindSpore. Of a package that has no wheel for NumPy 1, which MindSpore needs, pip
-# would compile an older one; --prefer-binary and the upper limits prevent it.
+# would compile an older one; --prefer-binary and the upper limits prevent it. Most of their modules
+# are never imported: --no-compile leaves the bytecode to Python.
 choose_clients() {
     supported=3.11 # others were not tried
     needs_python='what tests/clients imports'
-    packages+=(--prefer-binary mindcv==0.3.0 addict jinja2
+    packages+=(--prefer-binary --no-compile mindcv==0.3.0 addict jinja2
         sentencepiece ftfy regex tqdm jieba rouge_chinese 'opencv-python-headless<4.12'
         pyarrow==23.0.1 tokenizers tiktoken setproctitle tensorboardX deprecated
         transformers==4.57.1 datasets mindpet==1.0.4
         omegaconf nltk 'ml_dtypes<0.6')
-    without_dependencies=(mindformers==2.1.0 mindone==0.5.0)
+    without_dependencies=(--no-compile mindformers==2.1.0 mindone==0.5.0)
 }
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
