@@ -175,7 +175,7 @@ def test_optimizer_handed_to_create_trainer(features, mode):
 
     control = handed_over(ms_adam.Adam, 1e-2, loss_scale=loss_scale) if mode == "graph" else None
     hold(
-        partial(trained, depth=len(features) > 1, **features),
+        partial(trained, depth=mode == "graph" and len(features) > 1, **features),
         ours,
         handed_over(nn.Adam, 1e-2, loss_scale=loss_scale),
         control,
