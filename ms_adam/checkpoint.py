@@ -47,6 +47,9 @@ def load_state(
     the optimizer). The parameters may be in any order. Moments may be of a narrower dtype than
     ours. Weights and learning rates are not loaded: use `mindspore.load_param_into_net` for them.
 
+    With `ema_decay`, averages are read from ``ema.``, where ours, the train steps of MindCV and the
+    EMA of mindone keep them. In a checkpoint without any they begin at the weights.
+
     There are two counters. `global_step`, which schedules read, is taken from the checkpoint.
     `update_count`, which the bias correction reads, is the entry of that name. In a checkpoint
     without one it is `global_step`, unless the beta powers are those of another count; then it is
@@ -354,7 +357,7 @@ def _content(checkpoint, optimizer, names):
         )
     if forms.is_torch(checkpoint):
         return forms.torch(checkpoint, names)
-    content = forms.named(checkpoint, optimizer.formula, _prefix(optimizer))
+    content = forms.named(checkpoint, optimizer.formula, optimizer.check.names, _prefix(optimizer))
     if names is not None:
         raise TypeError(
             "'names' is for a state_dict of torch, which numbers its parameters, but "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -73,12 +73,15 @@ class Content(NamedTuple):
     prefix: str = ""
 
 
-def named(checkpoint: Dict[str, Any], formula: Formula, prefix: str = "") -> Content:
+def named(
+    checkpoint: Dict[str, Any], formula: Formula, names: Sequence[str], prefix: str = ""
+) -> Content:
     """Reads {name: Parameter, Tensor or array} of a MindSpore optimizer.
 
     Args:
         checkpoint: the entries.
         formula: the `Formula` whose decay rates the beta powers are of.
+        names: the names of the parameters; of no others are averages part of the state.
         prefix: stands before the names of the optimizer that is loaded; chooses among the states of
             several optimizers.
 
@@ -105,20 +108,23 @@ def named(checkpoint: Dict[str, Any], formula: Formula, prefix: str = "") -> Con
     form = next(form for form in FORMS if form[0] == first)
     ours_of = {theirs: ours for ours, theirs in zip(MOMENTS, form) if theirs}
     theirs_of = {ours: theirs or ours for ours, theirs in zip(MOMENTS, form)}
-    # Without averages in the optimizer, "ema.<parameter>" is another model's weight to it.
-    # Likewise sums of gradients without their count.
-    kept = ["master_weight"]
-    kept += ["ema"] if formula.ema_decay is not None else []
-    kept += SUMS if "accumulated" in checkpoint else ()
-    for entry in kept:
+    # Without their count, sums of gradients are another model's weights to it.
+    for entry in ("master_weight", *(SUMS if "accumulated" in checkpoint else ())):
         ours_of[entry] = theirs_of[entry] = entry
+    # So are averages, if it keeps none or has no such parameter. MindCV keeps them beside the
+    # optimizer: its prefix does not precede their names.
+    averages = {f"ema.{name}" for name in names if formula.ema_decay is not None}
+    beside = set() if averages & checkpoint.keys() else averages & whole.keys()
+    checkpoint.update((name, whole[name]) for name in beside)
     flat = tuple(f"flat_{moment}" for moment in MOMENTS)
 
     entries, used = {}, {name for name in checkpoint if name in _SINGLE}
     for name in checkpoint:
         entry, dot, parameter = name.partition(".")
-        if dot and entry in ours_of:
-            entries[f"{ours_of[entry]}.{parameter}"] = array(checkpoint[name], prefix + name)
+        if name in averages or (dot and entry in ours_of):
+            entries[f"{ours_of.get(entry, entry)}.{parameter}"] = array(
+                checkpoint[name], prefix + name
+            )
             used.add(name)
         elif dot and entry in flat:
             used.add(name)
@@ -126,12 +132,13 @@ def named(checkpoint: Dict[str, Any], formula: Formula, prefix: str = "") -> Con
 
     def spelled(name):
         entry, _, parameter = name.partition(".")
-        return f"{prefix}{theirs_of[entry]}.{parameter}"
+        before = "" if entry == "ema" and beside else prefix
+        return f"{before}{theirs_of.get(entry, entry)}.{parameter}"
 
     others = {
         name: value
         for name, value in whole.items()
-        if not (name.startswith(prefix) and name[len(prefix) :] in used)
+        if name not in beside and not (name.startswith(prefix) and name[len(prefix) :] in used)
     }
     return Content(
         entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others, prefix

@@ -51,16 +51,17 @@ choose_release() {
 # MindCV, MindFormers and mindone, with what they import. The last two are installed without their
 # dependencies: they require releases of transformers that contradict each other, and MindFormers
 # requires a newer MindSpore. Of a package that has no wheel for NumPy 1, which MindSpore needs, pip
-# would compile an older one; --prefer-binary and the upper limits prevent it.
+# would compile an older one; --prefer-binary and the upper limits prevent it. Most of their modules
+# are never imported: --no-compile leaves the bytecode to Python.
 choose_clients() {
     supported=3.11 # others were not tried
     needs_python='what tests/clients imports'
-    packages+=(--prefer-binary mindcv==0.3.0 addict jinja2
+    packages+=(--prefer-binary --no-compile mindcv==0.3.0 addict jinja2
         sentencepiece ftfy regex tqdm jieba rouge_chinese 'opencv-python-headless<4.12'
         pyarrow==23.0.1 tokenizers tiktoken setproctitle tensorboardX deprecated
         transformers==4.57.1 datasets mindpet==1.0.4
         omegaconf nltk 'ml_dtypes<0.6')
-    without_dependencies=(mindformers==2.1.0 mindone==0.5.0)
+    without_dependencies=(--no-compile mindformers==2.1.0 mindone==0.5.0)
 }
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
@@ -155,14 +156,16 @@ pythons() {
 # What an environment is made from: these files, this place (a moved one does not work), and the
 # Python that was asked for, if any.
 recipe() {
-    (cd "$root" && cat setup.cfg pyproject.toml scripts/_environment.sh && echo "$root") |
-        cksum
+    (
+        cd "$root" && cat setup.cfg pyproject.toml scripts/_environment.sh && echo "$root"
+        [[ -z $clients || ! -f .venv/made-from ]] || cat .venv/made-from # see build_on_venv
+    ) | cksum
 }
 
 # The installation that a Python, or an environment made from it, belongs to; its version.
 home_of() { "$1" -c 'import sys; print(sys.base_prefix, sys.version.split()[0])' 2>/dev/null; }
 
-has_same_home() { [[ "$(home_of "$bin/python")" == "$(home_of "$python")" ]]; }
+has_same_home() { [[ "$(home_of "${1:-$bin}/python")" == "$(home_of "$python")" ]]; }
 
 # True if .venv is finished and made from what lies here now. It starts no Python unless --python
 # is given, so that it costs nothing.
@@ -185,6 +188,16 @@ lock() {
 
 unlock() { exec 9>&-; }
 
+# Lets the environment of tests/clients use what .venv has, if this is of the same Python: pip then
+# installs only what is missing or of another release there. That saves two minutes and 2.5 GB.
+build_on_venv() {
+    [[ -f $root/.venv/made-from ]] && has_same_home "$root/.venv/bin" || return 0
+    local folder
+    folder=lib/python$(version_of "$python")/site-packages
+    mkdir -p "$venv/$folder"
+    echo "$root/.venv/$folder" >"$venv/$folder/venv.pth"
+}
+
 # .venv/unfinished is there while an installation is under way, and so after one that was
 # interrupted; then nothing in .venv can be trusted, and it is made anew.
 make_environment() {
@@ -197,6 +210,7 @@ make_environment() {
     if [[ ! -x $bin/pip ]]; then
         say "making ${venv##*/} with $python: about 1 GB, a minute or more, once"
         "$python" -m venv "$venv"
+        [[ -z $clients ]] || build_on_venv
     else
         say "bringing ${venv##*/} up to date"
     fi

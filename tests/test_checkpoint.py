@@ -417,7 +417,8 @@ def test_names_that_an_owner_put_its_own_before(options, tmp_path):
 
 
 def entries_of(optimizer):
-    return forms.named(optimizer.parameters_dict(), optimizer.formula).entries
+    names = optimizer.check.names
+    return forms.named(optimizer.parameters_dict(), optimizer.formula, names).entries
 
 
 def assert_same_state(new, old):
@@ -480,6 +481,32 @@ def test_a_prefix_before_the_names_of_others(make, tmp_path):
     theirs = old.moment1 if make is nn.Adam else old.moments1
     for ours, expected in zip(new.moment1, theirs):
         np.testing.assert_array_equal(to_numpy(ours), to_numpy(expected))
+
+
+@pytest.mark.parametrize("prefix", ["optimizer.", ""], ids=["MindCV", "mindone"])
+def test_averages_that_trainers_keep_beside_an_optimizer(prefix, tmp_path):
+    """Their prefix is not the optimizer's, and they have some of what no optimizer updates."""
+    averages = {f"ema.layer{i}.weight": np.full(shape, i + 2.0) for i, shape in enumerate(SHAPES)}
+    averages = {name: value.astype(np.float32) for name, value in averages.items()}
+    statistics = {"ema.bn.moving_mean": np.ones(3, np.float32)}
+    theirs = {
+        **{prefix + name: value for name, value in {**ours(), "global_step": [7]}.items()},
+        **averages,
+        **statistics,
+        "updates": np.array(7.0, np.float32),
+    }
+    target, new = tmp_path / "new.ckpt", adam(ema_decay=0.9)
+    ms_adam.convert_checkpoint(theirs, target, new)
+    assert statistics.keys() < ms.load_checkpoint(str(target)).keys()
+    for source in (theirs, target):
+        new = adam(ema_decay=0.9)
+        ms_adam.load_state(new, source)
+        for i, average in enumerate(new.ema):
+            np.testing.assert_array_equal(to_numpy(average), averages[f"ema.layer{i}.weight"])
+    ms_adam.load_state(adam(), theirs)  # one without averages does not need them
+    del theirs["ema.layer2.weight"]
+    with unchanged(new), pytest.raises(ValueError, match="missing: ema.layer2.weight$"):
+        ms_adam.load_state(new, theirs)
 
 
 def test_the_prefix_chooses_among_two_optimizers():

@@ -240,12 +240,32 @@ def test_other_packages_have_an_environment_of_their_own(project):
     dependencies, without = project.installed
     assert "--editable .[test] mindspore==2.10.0" in dependencies
     assert "mindcv==0.3.0" in dependencies
-    assert without.endswith("--no-deps mindformers==2.1.0 mindone==0.5.0")
+    assert without.endswith("--no-deps --no-compile mindformers==2.1.0 mindone==0.5.0")
     assert not (project.root / ".venv").exists()
     (project.root / "tests" / "clients").mkdir(parents=True)
     done = project.run("scripts/test", "--clients", "tests/clients")
     assert done.stdout == f"{PYTEST} tests/clients in {project.root}\n"
     assert len(project.installed) == 2
+
+
+def test_the_environment_of_other_packages_builds_on_that_of_the_same_python(project):
+    path = "lib/python3.11/site-packages"
+    for other, builds in (((3, 12), False), ((3, 11), True)):
+        shutil.rmtree(project.root / ".venv-clients", ignore_errors=True)
+        shutil.rmtree(project.root / ".venv", ignore_errors=True)
+        project.run("scripts/bench", "--python", project.python("other", other))
+        if other == (3, 11):
+            shutil.rmtree(project.root / ".venv")
+            project.run("scripts/bench")
+        project.run("scripts/test", "--clients")
+        line = project.root / ".venv-clients" / path / "venv.pth"
+        assert line.exists() == builds
+    assert line.read_text() == f"{project.root / '.venv' / path}\n"
+    calls = len(project.installed)
+    (project.root / ".venv" / "made-from").unlink()  # as if .venv were gone
+    done = project.run("scripts/test", "--clients")
+    assert "bringing .venv-clients up to date" in done.stderr
+    assert len(project.installed) == calls + 2
 
 
 @pytest.mark.parametrize("pip", ["exit 1", "! grep -q -e --no-deps $LOG"])

@@ -1,21 +1,29 @@
 """ms_adam inside MindCV 0.3.0: create_trainer, its TrainStep, and create_optimizer."""
 
 import importlib.metadata
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 
 import mindspore as ms
+import numpy as np
 import pytest
 from harness import (
+    APART,
     BOUND,
+    LOSS_BOUND,
     STEPS,
     Losses,
+    OverflowOnCPU,
     Run,
     batches,
     distance,
     documented,
     hold,
     images,
+    loss_distance,
+    loss_scales,
+    module,
+    scalar,
     shown,
     train,
     values,
@@ -23,6 +31,7 @@ from harness import (
 from mindcv.loss import create_loss
 from mindcv.models.vit import VisionTransformer
 from mindcv.optim import create_optimizer, optim_factory
+from mindcv.utils.train_step import TrainStep
 from mindcv.utils.trainer_factory import create_trainer
 from mindspore import nn
 
@@ -53,7 +62,8 @@ CASES = [
 in_modes = pytest.mark.parametrize("mode, features", CASES, indirect=["mode"])
 
 
-def vision_transformer():
+def vision_transformer(depth):
+    # Without a block it compiles in a quarter of the time, and has parameters of all kinds.
     # Without biases: that of the keys cancels in the softmax, so its gradient is rounding noise,
     # which Adam scales up to whole steps.
     network = VisionTransformer(
@@ -61,22 +71,23 @@ def vision_transformer():
         patch_size=8,
         in_channels=3,
         embed_dim=16,
-        depth=1,
+        depth=depth,
         num_heads=2,
         num_classes=4,
+        global_pool="avg",
         qkv_bias=False,
     )
     network.pretrained_cfg = {"classifier": "head"}  # MindCV distinguishes layers by it
     return network
 
 
-def trained(make, loss_scale=1.0, first=0, last=None, load=None, save=None, **features):
+def trained(make, depth=0, loss_scale=1.0, first=0, last=None, load=None, save=None, **features):
     """Trains MindCV's vision transformer on some of the batches.
 
     `make` returns the trainer; it is given what the lines of docs/clients.md use, by name. `load`
     and `save` are the checkpoints before and after.
     """
-    network = vision_transformer()
+    network = vision_transformer(depth)
     start = values(network.trainable_params())
     names = {
         "network": network,
@@ -164,7 +175,7 @@ def test_optimizer_handed_to_create_trainer(features, mode):
 
     control = handed_over(ms_adam.Adam, 1e-2, loss_scale=loss_scale) if mode == "graph" else None
     hold(
-        partial(trained, **features),
+        partial(trained, depth=mode == "graph" and len(features) > 1, **features),
         ours,
         handed_over(nn.Adam, 1e-2, loss_scale=loss_scale),
         control,
@@ -189,9 +200,112 @@ OPTIONS = {  # of create_optimizer
 def test_options_of_create_optimizer(option, monkeypatch):
     ms.set_context(mode=ms.GRAPH_MODE)
     make = partial(created, monkeypatch=monkeypatch, **OPTIONS[option])
-    hold(
-        trained, make(ms_adam.AdamW), make(MindCVAdamW), control=created(ms_adam.AdamW, monkeypatch)
+    control = created(ms_adam.AdamW, monkeypatch)
+    run = partial(trained, depth=1) if option == "layer decay" else trained
+    hold(run, make(ms_adam.AdamW), make(MindCVAdamW), control)
+
+
+# --- the tail of a step --------------------------------------------------------------------------
+
+TAIL_STEPS, OVERFLOW = 20, 9  # steps without overflow; the batch with one
+
+
+class StepOnCPU(OverflowOnCPU, TrainStep):
+    """MindCV's step, with a check for overflow that runs on a CPU."""
+
+
+def tail_of_mindcv(network, loss):
+    """Returns MindCV's step, its loss scale and its averages."""
+    step = StepOnCPU(
+        nn.WithLossCell(network, loss),
+        nn.Adam(network.trainable_params(), 1e-2),
+        nn.DynamicLossScaleUpdateCell(1024, 2, 4),
+        ema=True,
+        ema_decay=0.9,
+        clip_grad=True,
+        clip_value=0.5,
     )
+    # Its decay is ema_decay * (1 - exp(-updates / 2000)). Long after that, it is ema_decay.
+    step.updates.set_data(ms.Tensor(1e6, ms.float32))
+    return step, step.scale_sense, step.ema_weight
+
+
+def tail_of_optimizer(network, loss, **options):
+    """Returns the step of docs/clients.md, its loss scale and its averages."""
+    names = {**vars(module(shown("MindCV", 2))), "network": network, "loss": loss}
+    if options:  # of a control
+        names["ms_adam"] = SimpleNamespace(
+            Adam=lambda *given, **there: ms_adam.Adam(*given, **{**there, **options})
+        )
+    exec(shown("MindCV", 3), names)
+    return names["step"], names["scaler"].scale_value, names["optimizer"].ema
+
+
+def run_tail(make, resume=None):
+    """Trains with an overflow; with `resume`, other objects continue in the middle.
+
+    `resume` is given what the first step leaves, and returns what `make` does.
+    """
+    network, loss = vision_transformer(depth=0), create_loss("CE")
+    start = values(network.trainable_params())
+    step, scale, averages = make(network, loss)
+    step.set_train()
+    overflows = [batch == OVERFLOW for batch in range(TAIL_STEPS + 1)]
+    pixels, labels = images(8 * len(overflows))
+    pixels[8 * OVERFLOW] = np.inf
+    losses, scales = [], list(loss_scales(overflows))
+    for batch, overflow in enumerate(overflows):
+        if resume and batch == TAIL_STEPS // 2 + 1:
+            network = vision_transformer(depth=0)
+            step, scale, averages = resume(step, network, loss)
+            step.set_train()
+        rows = slice(8 * batch, 8 * batch + 8)
+        value = scalar(step(ms.Tensor(pixels[rows]), ms.Tensor(labels[rows])))
+        assert np.isfinite(value) != overflow
+        losses += [] if overflow else [value]
+        assert resume or scale.asnumpy() == scales[batch]
+    return Run(start + start, losses, values(network.trainable_params()) + values(averages))
+
+
+@cache
+def run_of_mindcv(mode):
+    return train(run_tail, tail_of_mindcv)
+
+
+def test_tail_in_the_optimizer(mode):
+    found = train(run_tail, tail_of_optimizer)
+    assert loss_distance(found, run_of_mindcv(mode)) < LOSS_BOUND
+    assert distance(found, run_of_mindcv(mode)) < BOUND
+
+
+def test_another_tail_is_told_apart():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    for options in ({"max_grad_norm": None}, {"ema_decay": 0.8}, {"ema_debias": True}):
+        found = train(run_tail, partial(tail_of_optimizer, **options))
+        assert distance(found, run_of_mindcv("graph")) > APART * BOUND, options
+
+
+def test_tail_continues_from_a_checkpoint_of_mindcv(tmp_path):
+    """`convert_checkpoint` and `load_state` read what MindCV wrote, moments and averages."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    written, converted = str(tmp_path / "mindcv.ckpt"), str(tmp_path / "ms_adam.ckpt")
+
+    def resume(theirs, network, loss):
+        ms.save_checkpoint(theirs, written)
+        step, scale, averages = tail_of_optimizer(network, loss)
+        ms_adam.convert_checkpoint(written, converted, step.optimizer)
+        ms.load_param_into_net(step, ms.load_checkpoint(converted))
+        loaded = tail_of_optimizer(vision_transformer(depth=0), loss)[0].optimizer
+        ms_adam.load_state(loaded, written)
+        for found in (averages, loaded.ema):
+            for a, b in zip(values(found), values(theirs.ema_weight)):
+                np.testing.assert_array_equal(a, b)
+        for a, b in zip(values(loaded.moment2), values(step.optimizer.moment2)):
+            np.testing.assert_array_equal(a, b)
+        return step, scale, averages
+
+    found = train(partial(run_tail, resume=resume), tail_of_mindcv)
+    assert distance(found, run_of_mindcv("graph")) < BOUND
 
 
 # --- where MindCV's AdamW and ms_adam differ -----------------------------------------------------

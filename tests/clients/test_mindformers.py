@@ -5,19 +5,25 @@ MindFormers writes a log where it is imported, LOG_MF_PATH says where to.
 
 import os
 import tempfile
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import pytest
 from harness import (
+    APART,
     BOUND,
+    LOSS_BOUND,
     STEPS,
+    OverflowOnCPU,
     Run,
     WithoutBiasCorrection,
     distance,
     documented,
-    hold,
+    loss_distance,
+    loss_scales,
+    module,
     scalar,
     shown,
     train,
@@ -39,16 +45,11 @@ from mindformers.wrapper.build_wrapper import build_wrapper
 
 VOCABULARY, LENGTH, BATCH, WIDTH = 32, 8, 4, 16
 OVERFLOW = 5  # the batch with a gradient that is not finite
+TAIL_STEPS = 20  # without it, where the tail of a step is replaced
 
 
-class StepOnCPU(MFTrainOneStepCell):
+class StepOnCPU(OverflowOnCPU, MFTrainOneStepCell):
     """MindFormers' step, with a check for overflow that runs on a CPU."""
-
-    def get_overflow_status(self, status, compute_output):
-        finite = True
-        for gradient in compute_output:
-            finite = ops.logical_and(finite, ops.isfinite(gradient).all())
-        return ops.logical_not(finite)
 
 
 class LanguageModel(nn.Cell):
@@ -83,15 +84,20 @@ MindFormerRegister.register_cls(WithoutBiasCorrection, MindFormerModuleType.OPTI
 MindFormerRegister.register_cls(StepOnCPU, MindFormerModuleType.WRAPPER)
 
 
-def configured(path, optimizer, step="StepOnCPU"):
-    """Returns network, optimizer and training step for the config in docs/clients.md."""
-    path = path / f"{optimizer}.yaml"
+def parts(path):
+    """Returns the config in docs/clients.md, a network and the groups of its parameters."""
+    path = path / "config.yaml"
     path.write_text(shown("MindFormers", 1))
     config = MindFormerConfig(str(path))
     assert (config.optimizer.type, config.runner_wrapper.type) == ("MsAdamW", "MFTrainOneStepCell")
-    config.optimizer.type, config.runner_wrapper.type = optimizer, step
     network = LanguageModel()
-    groups = get_optimizer_grouped_parameters(network, weight_decay=0.1)
+    return config, network, get_optimizer_grouped_parameters(network, weight_decay=0.1)
+
+
+def configured(path, optimizer, step="StepOnCPU"):
+    """Returns network, optimizer and training step for the config in docs/clients.md."""
+    config, network, groups = parts(path)
+    config.optimizer.type, config.runner_wrapper.type = optimizer, step
     made = build_optim(config.optimizer, default_args={"params": groups})
     step = build_wrapper(
         config.runner_wrapper, default_args={"network": network, "optimizer": made}
@@ -102,7 +108,7 @@ def configured(path, optimizer, step="StepOnCPU"):
 def steps(step, first, last):
     """Trains on some batches; returns the losses of those without overflow."""
     random = np.random.default_rng(1)
-    factors = random.uniform(0.5, 1.5, STEPS + 1).astype(np.float32)
+    factors = random.uniform(0.5, 1.5, TAIL_STEPS + 1).astype(np.float32)
     factors[OVERFLOW] = np.inf
     losses = []
     for batch in range(first, last):
@@ -141,13 +147,57 @@ def with_config(optimizer):
     return partial(configured, optimizer=optimizer)
 
 
+def tail_of_optimizer(path, **options):
+    """Returns network, optimizer and training step as docs/clients.md puts the tail in."""
+    config, network, groups = parts(path)
+    names = {
+        **vars(module(shown("MindFormers", 2))),
+        "network": network,
+        "groups": groups,
+        "build_optim": lambda config, default_args: build_optim(
+            config, default_args={**default_args, **options}
+        ),
+        "config": config,
+    }
+    exec(shown("MindFormers", 3), names)
+    return network, names["optimizer"], names["step"].set_train()
+
+
+def run_tail(make, path):
+    """Trains with MindFormers' tail or with ours; the scale moves as MindSpore's scaler does."""
+    network, _, step = make(path)
+    start = values(network.trainable_params())
+    losses = []
+    overflows = [batch == OVERFLOW for batch in range(TAIL_STEPS + 1)]
+    for batch, scale in enumerate(loss_scales(overflows)):
+        losses += steps(step, batch, batch + 1)
+        assert step.scale_sense.asnumpy() == scale
+    return Run(start, losses, values(network.trainable_params()))
+
+
+@cache
+def run_of_mindformers(mode):
+    return train(partial(run_tail, path=Path.cwd()), with_config("AdamW"))
+
+
 def test_from_a_config(mode, tmp_path):
-    hold(
-        partial(run, path=tmp_path),
-        with_config("MsAdamW"),
-        with_config("AdamW"),
-        control=with_config("WithoutBiasCorrection") if mode == "graph" else None,
-    )
+    """With MindFormers' tail; another formula is told apart."""
+    run, expected = partial(run_tail, path=tmp_path), run_of_mindformers(mode)
+    assert distance(train(run, with_config("MsAdamW")), expected) < BOUND
+    if mode == "graph":
+        found = train(run, with_config("WithoutBiasCorrection"))
+        assert distance(found, expected) > APART * BOUND
+
+
+def test_tail_in_the_optimizer(mode, tmp_path):
+    """With ours; another one, which does not clip, is told apart."""
+    run, expected = partial(run_tail, path=tmp_path), run_of_mindformers(mode)
+    found = train(run, tail_of_optimizer)
+    assert distance(found, expected) < BOUND
+    assert loss_distance(found, expected) < LOSS_BOUND
+    if mode == "graph":
+        found = train(run, partial(tail_of_optimizer, max_grad_norm=1e6))
+        assert distance(found, expected) > APART * BOUND
 
 
 def test_resumed(mode, tmp_path):

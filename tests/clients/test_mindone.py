@@ -144,6 +144,23 @@ def test_resumed(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_averages_of_mindone_are_loaded(alone, tmp_path):
+    """From what a training step writes, and from the files of an optimizer and of an EMA."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    _, optimizer, ema, step = train(partial(parts, accumulated=1, clip_grad=True), created("adam"))
+    feed(step, 0, 3)
+    checkpoint = {}
+    for name, cell in {"optimizer": optimizer, "ema": ema}.items() if alone else [("step", step)]:
+        ms.save_checkpoint(cell, str(tmp_path / f"{name}.ckpt"))
+        checkpoint.update(ms.load_checkpoint(str(tmp_path / f"{name}.ckpt")))
+    ours = ms_adam.Adam(Network().trainable_params(), ema_decay=0.9, ema_debias=False)
+    ms_adam.load_state(ours, checkpoint)
+    for theirs, loaded in ((ema.ema_weight, ours.ema), (optimizer.moment1, ours.moment1)):
+        for a, b in zip(values(theirs), values(loaded)):
+            np.testing.assert_array_equal(a, b)
+
+
 # --- what does not run on a CPU ------------------------------------------------------------------
 
 
