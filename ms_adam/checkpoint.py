@@ -285,8 +285,10 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     """
     values = {name: slot.rows for name, slot in slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
-        divided = [entry for entry in _all_entries(optimizer) if not entry.is_sum]
-        values.update(_from_all_ranks(values, divided, optimizer.shares))
+        every = _all_entries(optimizer)
+        sums = {entry.name: values[entry.name] for entry in every if entry.is_sum}
+        divided = [entry for entry in every if not entry.is_sum]
+        values = {**_from_all_ranks(values, divided, optimizer.shares), **sums}
     for name in sorted(("global_step", *optimizer.state.after)):
         values[name] = getattr(optimizer, name).asnumpy()
     for number in optimizer.state.carried():

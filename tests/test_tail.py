@@ -247,7 +247,7 @@ def test_the_kernel_of_mindspore_cannot_skip():
 
 
 def test_a_wrong_loss_scale_is_refused():
-    with pytest.raises(TypeError, match="'loss_scale' must be a float or a loss scaler"):
+    with pytest.raises(TypeError, match="'loss_scale' must be a float, a loss scaler"):
         make({"loss_scale": "dynamic"})
     with pytest.raises(TypeError, match="'skip_nonfinite' must be True or False"):
         make({"skip_nonfinite": 1})
