@@ -56,9 +56,8 @@ def work(job: dict[str, Any], events: Events) -> None:
     """Trains in a worker process, from the start or from the newest checkpoint.
 
     Writes into the folder: ``loss.csv`` (step, epoch, loss before the update), ``accuracy.csv``
-    (step, epoch, share of test images classified correctly, with averaged
-    weights if there are any), ``checkpoints/step-*.ckpt``, and after
-    the last step ``train.json``.
+    (step, epoch, share of test images classified correctly, with averaged weights if there are
+    any), ``checkpoints/step-*.ckpt``, and after the last step ``train.json``.
 
     Args:
         job: ``config``, ``mode``, ``folder``; and ``resume``: whether to go on from what is in the
