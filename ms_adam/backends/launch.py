@@ -16,6 +16,7 @@ tensor other memory.
 """
 
 import ctypes
+import operator
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import mindspore as ms
@@ -105,9 +106,14 @@ class Launcher:
                 may raise, and then nothing has changed.
         """
         changing = tensors[: len(tensors) - fixed]
-        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
-        if shapes == self.shapes and dtypes == self.dtypes:
+        # Element by element: a list of thousands of new tuples would start the garbage collector.
+        if (
+            len(changing) == len(self.shapes)
+            and all(map(operator.eq, map(shape_of, changing), self.shapes))
+            and all(map(operator.is_, map(dtype_of, changing), self.dtypes))
+        ):
             return
+        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
         if check is not None:
             check()
         count = len(tensors)
