@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
+from ms_adam.compat import placed
 from ms_adam.options import Formula, check_bool, check_decay_rate, check_eps, unpack_betas
 from ms_adam.state import Owned
 
@@ -151,7 +152,7 @@ class Listed(Scheduled):
                 f"The list of learning rates has {len(values)} values, and none for "
                 f"step {step} (counted from 0)."
             )
-        return Tensor(values[step])
+        return placed(Tensor(values[step]))
 
 
 def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any, Dict[int, dict]]:

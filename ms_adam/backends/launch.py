@@ -22,9 +22,9 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import mindspore as ms
 import numpy as np
 
-from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_for_queued
+from ms_adam.compat import address_of, dtype_of, is_contiguous, placed, shape_of, wait_for_queued
 
-AVAILABLE = address_of is not None  # not before MindSpore 2.8
+AVAILABLE = address_of is not None  # not in MindSpore 2.0.0
 
 
 def on_cpu() -> bool:
@@ -116,6 +116,8 @@ class Launcher:
         shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
         if check is not None:
             check()
+        for tensor in tensors:
+            placed(tensor)
         count = len(tensors)
         if len(shapes) != len(self.shapes):
             last = tensors[count - fixed :]
