@@ -223,9 +223,9 @@ class Optimizer(nn.Optimizer):
             )
         if step.dtype != ms.int32:
             step = placed(Tensor([int(step.asnumpy().reshape(()))], ms.int32))
-        learning_rates, weight_decays = self.group_values.now(self.global_step)
+        rates = self.group_values.now(self.global_step)
         try:
-            made = self.update.now(step, learning_rates, weight_decays, values, indices, check)
+            made = self.update.now(step, rates, values, indices, check)
         except IndexError as error:
             place, row, rows = error.args
             raise RuntimeError(
@@ -256,7 +256,7 @@ class Optimizer(nn.Optimizer):
             gradients, indices = self.split_row_sparse(self.parameters, gradients, sparse)
             dtype = NO_FLOAT
         # Schedules are called with the steps already made: before this one counts.
-        learning_rates, weight_decays = self.group_values(self.global_step, fixed_rates)
+        rates = self.group_values(self.global_step, fixed_rates)
         if self.exchanged and not self.divides_rows and not self.called:
             # Each rank's graph is another one: it would exchange gradients in another order.
             raise ValueError(
@@ -267,7 +267,7 @@ class Optimizer(nn.Optimizer):
         steps = self.global_step
         if self.global_step.dtype != ms.int32:
             steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
-        done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
+        done = self.update(steps, rates, gradients, dtype, indices)
         made = done if self.leaves_out else self.one
         _assign_add(
             self.global_step, _cast(_reshape(made, self.global_step.shape), self.global_step.dtype)
