@@ -84,12 +84,15 @@ def decay(
 ) -> Optional[float]:
     """The weight decay that acts on a weight of 1 without a gradient.
 
-    None if it has no known form, or is L2 and the first moment, which it enters, cannot be read.
+    None if it has no known form, if it is L2 and the first moment, which it enters, cannot be read,
+    or if the learning rate is so small that the weight, rounded to float32, hides it.
     """
     probe = Probe(np.zeros((1, 1)), np.ones(1))
     if form.decay == "L2":
         state = driver.states(probe, **roles)[0]
         return gain and float(state["moment1"][0].reshape(-1)[0]) / gain
+    if form.decay == "decoupled" and rate < 0.1:
+        return None
     lost = 1.0 - float(driver.run(probe, **roles)[0, 0])
     return {"decoupled": lost / rate, "unscaled": lost}.get(form.decay)
 

@@ -4,6 +4,7 @@ import functools
 import itertools
 import sys
 import types
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -13,7 +14,14 @@ from mindspore import Tensor, amp
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.studies.identify import identify, identify_target, measured, probes, tables
+from ms_adam.lab.studies.identify import (
+    conformance,
+    identify,
+    identify_target,
+    measured,
+    probes,
+    tables,
+)
 from ms_adam.lab.studies.identify.catalogue import ADAMS
 from ms_adam.lab.studies.identify.driver import Driver
 from ms_adam.lab.studies.identify.forms import CHOICES, Form, Numbers, rounded, structures
@@ -466,3 +474,19 @@ def test_tables_have_a_cell_for_each_head():
 
 def test_choices_are_all_fields_of_form():
     assert set(CHOICES) == set(vars(Form()))
+
+
+# The page on conformance.
+
+
+def test_the_page_on_conformance_is_what_is_measured():
+    """docs/conformance.md has the rows that are measured here."""
+    rows = (Path(__file__).parents[4] / "docs" / "conformance.md").read_text().splitlines()
+    found = [identify("ms_adam.AdamW"), identify("mindspore.nn.Adam")]
+    for one in found:
+        assert "| " + " | ".join(tables.conformance_row(one)) + " |" in rows
+    lines = conformance.page(found).splitlines()
+    for name in ("mindspore", "ms_adam"):
+        at = lines.index(f"## {name}")
+        assert sum(line.startswith(f"| {name}.") for line in lines[at:]) >= 1
+    assert lines[lines.index("## mindocr") + 2].startswith("Not installed")
