@@ -48,8 +48,8 @@ class Optimizer(nn.Optimizer):
         _check_parameters(class_name, self.parameters)
         self._keep_arguments({name: arguments[name] for name in arguments if name in given})
         self._choose_backend(class_name, arguments)
-        self._make_state(class_name)
-        self._make_step(class_name, params, options)
+        groups = self._make_state(class_name, options)
+        self._make_step(class_name, params, groups)
 
     def _keep_arguments(self, arguments):
         """Keeps the arguments as MindSpore's own optimizers do, for `boost` and for pickling."""
@@ -65,13 +65,16 @@ class Optimizer(nn.Optimizer):
         self.execution = execution._replace(backend=self.backend)
         self.capabilities = backends.BACKENDS[self.backend].capabilities
 
-    def _make_state(self, class_name):
+    def _make_state(self, class_name, options):
         if self.execution.sharded:
             self.shares = shares_of(class_name, self.parameters, self.capabilities.divides_rows)
         else:
             self.shares = undivided(self.parameters)
         owned = self.shares.owned
-        self.state = State(self.parameters, self.formula, self.execution, owned)
+        groups, self.group_values = split_groups(self, self.formula, options, owned)
+        kinds = weight_kinds(self.parameters, self.execution.masters)
+        rows = groups.rows(kinds) if self.capabilities.flat_by_row else None
+        self.state = State(self.parameters, self.formula, self.execution, owned, rows)
         if self.state.layout is not None:
             self.layout, self.flat_layout = self.state.layout, layout_entry(self.state.layout)
         self.grad_norm = self.skipped = self.ema = self.accumulated = None
@@ -86,9 +89,9 @@ class Optimizer(nn.Optimizer):
         self.exchanged = self.shares.ranks > 1
         if self.exchanged:
             self.shard_layout = layout_entry(ShardLayout.of(self.parameters, owned))
+        return groups
 
-    def _make_step(self, class_name, params, options):
-        groups, self.group_values = split_groups(self, self.formula, options, self.shares.owned)
+    def _make_step(self, class_name, params, groups):
         self.rates = Rates(self, params)
         self.update = backends.BACKENDS[self.backend](
             self.formula, self.execution, self.parameters, self.state, groups, self._target

@@ -516,10 +516,10 @@ def slots(optimizer):
         whole.update(optimizer.state.moments)
     else:
         for prefix, buffers in optimizer.state.moments.items():
-            copies = {state.dtype_name(b.dtype): (b, np.array(b.asnumpy())) for b in buffers}
-            rows = layout.split(prefix, {dtype: copy for dtype, (_, copy) in copies.items()})
-            for name, dtype in zip(rows, layout.dtypes):
-                slots[name] = _Slot(*copies[dtype], rows[name])
+            copies = {k: (b, np.array(b.asnumpy())) for k, b in zip(layout.sizes(), buffers)}
+            rows = layout.split(prefix, {key: copy for key, (_, copy) in copies.items()})
+            for name, key in zip(rows, layout.dtypes):
+                slots[name] = _Slot(*copies[key], rows[name])
     for prefix, buffers in whole.items():
         for name, buffer in zip(names, buffers):
             if buffer is not None:

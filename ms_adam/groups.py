@@ -15,7 +15,7 @@ from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
 from ms_adam.compat import placed
 from ms_adam.options import Formula, check_bool, check_decay_rate, check_eps, unpack_betas
-from ms_adam.state import Owned
+from ms_adam.state import Owned, WeightKind, in_row
 
 OPTIONS = ("betas", "eps", "maximize")  # of a group, besides those of `nn.Optimizer`
 
@@ -37,6 +37,22 @@ class Groups(NamedTuple):
     decayed: Tuple[bool, ...]
     centralized: Tuple[bool, ...]
     owned: Tuple[Owned, ...]
+
+    def rows(self, kinds: Sequence[WeightKind]) -> List[List[int]]:
+        """Returns the places of the parameters, those together that are updated alike.
+
+        They share the dtypes of weight and parameter, group, weight decay and centralization. Those
+        that this process does not update come last.
+        """
+        alike: Dict[tuple, List[int]] = {}
+        for i, kind in enumerate(kinds):
+            dtypes = str(kind.dtype), str(kind.parameter_dtype)
+            switches = self.index[i], self.decayed[i], self.centralized[i]
+            key = (self.owned[i] is None, dtypes, switches)
+            alike.setdefault(key, []).append(i)
+        shapes = [kind.shape for kind in kinds]
+        of_owned = sorted(alike.items(), key=lambda item: item[0][0])
+        return [in_row(places, shapes) for _, places in of_owned]
 
 
 class GroupValues(nn.Cell):

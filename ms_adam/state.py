@@ -6,6 +6,7 @@ of the slice of each, so that a checkpoint can be read without the optimizer tha
 """
 
 import json
+from collections import Counter
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import mindspore as ms
@@ -133,10 +134,12 @@ class State:
         formula: a `Formula`.
         execution: an `Execution`.
         owned: for each parameter, the elements whose state this process keeps; see `groups.Groups`.
+        rows: of flat state; see `FlatLayout.of`.
 
     Attributes:
+        parameters: as given.
         moments: {name: one buffer for each parameter, None where another process keeps it}; with
-            flat state, one buffer for each dtype of moments, named "flat_moment1.<dtype>".
+            flat state, the buffers of the layout, named "flat_moment1.<buffer>".
         weights: what the update acts on: the master weight of a parameter if it has one here, else
             the parameter; `parameters` itself without master weights.
         accumulators: sums of gradients, one for each parameter; () if none are accumulated.
@@ -151,11 +154,13 @@ class State:
         formula: Formula,
         execution: Execution,
         owned: Sequence[Owned],
+        rows: Optional[Sequence[Sequence[int]]] = None,
     ):
         entries = [entry for entry in ENTRIES if entry.needed(formula, execution)]
-        self.layout = FlatLayout.of(parameters, owned) if execution.flat else None
+        self.layout = FlatLayout.of(parameters, owned, rows) if execution.flat else None
         self.moments: Dict[str, Tuple[Optional[Parameter], ...]] = {}
-        self.weights, self.accumulators = parameters, ()
+        self.parameters = self.weights = parameters
+        self.accumulators: Tuple[Parameter, ...] = ()
         for entry in entries:
             if entry.role == MOMENT and self.layout is not None:
                 self.moments[entry.name] = self.layout.buffers(entry.name)
@@ -190,6 +195,13 @@ class State:
         names = ("skipped", "scale_value", "scale_counter", "accumulated", "ema_weight")
         return [self.numbers[name] for name in names if name in self.numbers]
 
+    def moments_of(self, name: str, members: Sequence[int]) -> ParameterTuple:
+        """Returns the moments of a name of some parameters; flat, the buffer that they share."""
+        if self.layout is not None:
+            place = self.layout.names.index(self.parameters[members[0]].name)
+            members = [list(self.layout.sizes()).index(self.layout.dtypes[place])]
+        return ParameterTuple(tuple(self.moments[name][i] for i in members))
+
     def moments_here(self) -> Dict[str, ParameterTuple]:
         """Returns the moments that this process keeps, by name."""
         return {
@@ -199,14 +211,15 @@ class State:
 
 
 class FlatLayout(NamedTuple):
-    """The places of the parameters' moments in the buffers of their dtype.
+    """The places of the parameters' moments in buffers.
 
     With `shard_state`, only of the parameters whose moments are kept in this process.
 
     Attributes:
         names: the parameters' names.
         shapes: their shapes.
-        dtypes: of their moments, "float32" or "float64".
+        dtypes: their buffers: "float32" or "float64", of all of a dtype; "float32.0" and so on, of
+            rows.
         offsets: where they begin, in elements.
     """
 
@@ -216,42 +229,82 @@ class FlatLayout(NamedTuple):
     offsets: List[int]
 
     @classmethod
-    def of(cls, parameters: Sequence[Parameter], owned: Sequence[Owned]) -> "FlatLayout":
-        """Returns the layout of what is owned, each from a multiple of `ALIGNMENT` elements on."""
+    def of(
+        cls,
+        parameters: Sequence[Parameter],
+        owned: Sequence[Owned],
+        rows: Optional[Sequence[Sequence[int]]] = None,
+    ) -> "FlatLayout":
+        """Returns the layout of what is owned.
+
+        Args:
+            parameters: all of them.
+            owned: as in `State`.
+            rows: the places of the parameters that have a buffer of their own, end to end. None:
+                those of one dtype have one, each from a multiple of `ALIGNMENT` elements on.
+        """
         layout = cls([], [], [], [])
         ends: Dict[str, int] = {}
-        for parameter, own in zip(parameters, owned):
-            if own is not None:
-                dtype = dtype_name(compute_dtype(parameter.dtype))
-                layout.names.append(parameter.name)
-                layout.shapes.append(list(shape_of_rows(parameter.shape, own[1])))
-                layout.dtypes.append(dtype)
-                layout.offsets.append(ends.get(dtype, 0))
-                ends[dtype] = layout.offsets[-1] + _aligned(own[1])
+        for number, row in enumerate([range(len(parameters))] if rows is None else rows):
+            for i in row:
+                own, parameter = owned[i], parameters[i]
+                if own is not None:
+                    buffer = dtype_name(compute_dtype(parameter.dtype))
+                    buffer += "" if rows is None else f".{number}"
+                    layout.names.append(parameter.name)
+                    layout.shapes.append(list(shape_of_rows(parameter.shape, own[1])))
+                    layout.dtypes.append(buffer)
+                    layout.offsets.append(ends.get(buffer, 0))
+                    ends[buffer] = layout.offsets[-1] + _aligned(own[1], buffer)
         return layout
 
     def sizes(self) -> Dict[str, int]:
-        """Returns the length of the buffer of each dtype, float32 first."""
+        """Returns {buffer: its length}, at least 1, sorted."""
         sizes: Dict[str, int] = {}
-        for shape, dtype, offset in zip(self.shapes, self.dtypes, self.offsets):
-            end = offset + _aligned(int(np.prod(shape)))
-            sizes[dtype] = max(sizes.get(dtype, ALIGNMENT), end)
+        for shape, buffer, offset in zip(self.shapes, self.dtypes, self.offsets):
+            end = offset + _aligned(int(np.prod(shape)), buffer)
+            sizes[buffer] = max(sizes.get(buffer, _aligned(1, buffer)), end)
         return dict(sorted(sizes.items()))
 
     def buffers(self, prefix: str) -> Tuple[Parameter, ...]:
         """Returns the buffers of an entry, filled with zeros."""
         return tuple(
-            _parameter(Tensor(np.zeros(size), getattr(ms, dtype)), f"flat_{prefix}.{dtype}")
-            for dtype, size in self.sizes().items()
+            _parameter(
+                Tensor(np.zeros(size), getattr(ms, buffer.split(".")[0])), f"flat_{prefix}.{buffer}"
+            )
+            for buffer, size in self.sizes().items()
         )
 
     def split(self, prefix: str, buffers: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Splits {dtype: buffer of an entry} into {"<prefix>.<parameter>": array}."""
+        """Splits {buffer: its array} of an entry into {"<prefix>.<parameter>": array}."""
         entries = {}
         for name, shape, dtype, offset in zip(*self):
             size = int(np.prod(shape))
             entries[f"{prefix}.{name}"] = buffers[dtype][offset : offset + size].reshape(shape)
         return entries
+
+
+def stacked(shapes: Sequence[Tuple[int, ...]]) -> List[Tuple[Tuple[int, ...], int]]:
+    """Returns (shape, number of tensors) of the shapes that stand first in a row.
+
+    For n tensors of a shape a Stack for gradients, one for weights, a Slice and an Unstack replace
+    n Slices: 4 tensors are the fewest that lose nothing. Large tensors stand apart: their launch is
+    nothing beside their time, and MindSpore 2.10 sums one of them in threads on the CPU, but not
+    the rows of a stack, which gives other bits.
+    """
+    counts = Counter(shapes)
+    return [
+        (shape, count)
+        for shape, count in counts.items()
+        if count >= 4 and 0 < np.prod(shape) <= 100_000
+    ]
+
+
+def in_row(places: Sequence[int], shapes: Sequence[Tuple[int, ...]]) -> List[int]:
+    """Returns places of parameters in the order of a row: `stacked` shapes, then the others."""
+    first = [shape for shape, _ in stacked([shapes[i] for i in places])]
+    ranks = {shape: rank for rank, shape in enumerate(first)}
+    return sorted(places, key=lambda i: ranks.get(shapes[i], len(first)))
 
 
 class ShardLayout(NamedTuple):
@@ -414,8 +467,9 @@ def _parameter(value, name):
     return Parameter(value, name=name, requires_grad=False)
 
 
-def _aligned(size):
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def _aligned(size, buffer):
+    """Returns where the next parameter may begin; in a buffer of a row there are no gaps."""
+    return size if "." in buffer else -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _make_buffer(entry, parameter, own):

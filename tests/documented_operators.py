@@ -34,7 +34,7 @@ _ON_THEIR_OWN_PAGE = [
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
     "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "FloorMod", "Gather", "Greater",
     "GreaterEqual", "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select",
-    "Sqrt", "Square", "Stack", "Tanh", "UnsortedSegmentSum",
+    "Sqrt", "Square", "Stack", "Tanh", "UnsortedSegmentSum", "Unstack",
 ]
 # fmt: on
 OPERATORS = {
@@ -57,7 +57,7 @@ OPERATORS = {
 ON_THE_CPU_ALONE = ("Custom", "InplaceCopy")
 
 # Of shard_state alone. The messages are not documented for the CPU; the tests of sharding run them.
-EXCHANGE = ("AllGather", "Broadcast", "BroadcastTo", "Concat", "Slice")
+EXCHANGE = ("AllGather", "Broadcast", "BroadcastTo")
 
 # Build graphs, and are gone when one is compiled: nothing of them runs on a device.
 # fmt: off

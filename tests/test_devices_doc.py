@@ -98,14 +98,15 @@ def test_without_a_compiler_the_cpu_takes_what_ascend_takes(monkeypatch):
             assert chosen(dtype, options, "CPU") == on_ascend
 
 
-def test_flat_state_is_refused_elsewhere(monkeypatch):
+def test_flat_state_without_the_kernel(monkeypatch):
     monkeypatch.setattr(
         backends.Fused,
         "obstacle",
         staticmethod(lambda formula, execution, weights, device: f"not for {device}"),
     )
-    with pytest.raises(ValueError, match="backend='fused' cannot run here"):
-        ms_adam.Adam(parameters("float32"), flat_state=True)
+    assert ms_adam.Adam(parameters("float32"), flat_state=True).backend == "composite"
+    with pytest.raises(ValueError, match="no backend can run here: rows that are skipped"):
+        ms_adam.Adam(parameters("float32"), flat_state=True, use_lazy=True)
 
 
 # --- commands and their answers -------------------------------------------------------------------

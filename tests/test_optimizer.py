@@ -734,9 +734,9 @@ def test_amsgrad_goes_down_where_adam_goes_up(mode):
     assert places[True, 2020] - places[True, 1010] < -0.005
 
 
-def test_flat_state_is_for_the_fused_backend():
-    with pytest.raises(ValueError, match="flat_state=True is for backend='fused'.*'composite'"):
-        ms_adam.Adam(parameters(), flat_state=True, backend="composite")
+def test_flat_state_is_not_for_the_kernel_of_mindspore():
+    with pytest.raises(ValueError, match="is for backend='fused' or 'composite'.*'primitive'"):
+        ms_adam.Adam(parameters(), flat_state=True, backend="primitive")
     optimizer = ms_adam.Adam(parameters(), flat_state=True)
     assert optimizer.backend == "fused" and len(optimizer.moment1) == 1
 

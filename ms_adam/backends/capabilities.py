@@ -25,7 +25,9 @@ class Capabilities(NamedTuple):
         leaves_out: whether it can leave the weights as they are in a call: its gradients are not
             finite, or they are only accumulated.
         offload: whether it can update moments in the memory of the host of another device.
-        flat_state: whether it can have the moments of all parameters in one buffer.
+        flat_state: whether it can have the moments of all parameters in few buffers.
+        flat_by_row: whether each of these has the moments of a row of `Groups.rows`, and not those
+            of one dtype.
         divides_rows: whether it can update some rows of a parameter, so that ranks have equal
             shares; its parameters are then exchanged by a kernel of its own, also within a
             compiled step.
@@ -41,6 +43,7 @@ class Capabilities(NamedTuple):
     leaves_out: bool = True
     offload: bool = False
     flat_state: bool = False
+    flat_by_row: bool = False
     divides_rows: bool = False
     by_address: bool = False
 
@@ -76,6 +79,8 @@ class Capabilities(NamedTuple):
             return f"{self.kernel} has no infinity norm"
         if formula.lazy and not self.lazy:
             return f"{self.kernel} updates whole tables"
+        if formula.lazy and execution.flat and self.flat_by_row:
+            return "rows that are skipped need moments of their parameter's shape, not flat ones"
         if execution.leaves_out and not self.leaves_out:
             return f"{self.kernel} cannot leave a step out"
         return None

@@ -16,11 +16,12 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
+from ms_adam.backends.rows import Rows
 from ms_adam.compat import NO_FLOAT, RELEASE, SELECT_BROADCASTS, InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
-from ms_adam.state import WeightKind, compute_dtype
+from ms_adam.state import WeightKind, compute_dtype, weight_kinds
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
@@ -62,7 +63,7 @@ class OperatorBackend(nn.Cell):
     capabilities: Capabilities
 
     @classmethod
-    def batch_for(cls, formula: Formula) -> type:
+    def batch_for(cls, formula: Formula, execution: Execution) -> type:
         """Returns the subclass of Batch that updates the weights."""
         raise NotImplementedError  # abstract: Primitive and Composite name theirs
 
@@ -84,36 +85,54 @@ class OperatorBackend(nn.Cell):
         dtype, weights = scalar_dtype(device_target), state.weights
         self.count = UpdateCount(formula, state.numbers, dtype, execution.leaves_out)
         self.scalars = StepScalars(groups.formulas, self.capabilities.kernel_rate, dtype)
-        alike = {}
-        for i, weight in enumerate(weights):
-            # Nothing is updated where there are no elements, and 2.7.0 cannot copy such a tensor.
-            if groups.owned[i] is not None and weight.size > 0:
-                key = (weight.dtype, groups.index[i], groups.decayed[i], groups.centralized[i])
-                alike.setdefault(key, []).append(i)
-        batch = self.batch_for(formula)
+        rows = groups.rows(weight_kinds(parameters, execution.masters))
+        # Nothing is updated where there are no elements, and 2.7.0 cannot copy such a tensor.
+        rows = [[i for i in row if weights[i].size > 0] for row in rows]
+        rows = [row if execution.flat else sorted(row) for row in rows if row]
+        batch = self.batch_for(formula, execution)
         self.batches = nn.CellList(
             [
-                batch(groups.formulas[key[1]], execution, state, members, *key, device_target)
-                for key, members in alike.items()
+                batch(
+                    groups.formulas[groups.index[row[0]]],
+                    execution,
+                    state,
+                    row,
+                    groups,
+                    device_target,
+                )
+                for row in rows
+                if groups.owned[row[0]] is not None
             ],
             auto_prefix=False,
         )
-        self.gradient_scale = GradientScale(execution, state.numbers.get("grad_norm"), dtype)
+        for place, one in enumerate(self.batches):
+            one.place = place
+        self.rows = None
+        if execution.flat and rows:
+            self.rows = Rows(weights, rows, dtype)
+        norm = state.numbers.get("grad_norm")
+        self.gradient_scale = GradientScale(execution, norm, dtype, self.rows)
         self.skips = execution.skips
         self.one = Tensor([1], ms.int32)
         self.judge = JudgeGradients(execution, state.numbers) if execution.skips else None
         self.accumulates, self.dtype = execution.accumulates, dtype
         if self.accumulates:
-            self.accumulate = Accumulation(execution, state, dtype)
+            sums = None if self.rows is None else Rows(state.accumulators, rows, dtype)
+            self.accumulate = Accumulation(execution, state, dtype, sums)
         self.lazy = formula.lazy
         self.average_rates = AverageRates(formula, state.numbers, dtype, execution.leaves_out)
         self.weights = weights
         self.map_ = ops.HyperMap()
-        self.masters = Masters(parameters, weights, device_target)
+        # Batches of rows keep their masters and parameters together.
+        masters = parameters if execution.flat else weights
+        self.masters = Masters(parameters, masters, device_target)
 
     def construct(self, global_step, rates, gradients, gradient_dtype, indices):
         if len(indices) > 0 and (self.accumulates or not self.lazy):
             gradients = self.map_(densify, self.weights, gradients, indices)
+            gradient_dtype = NO_FLOAT if self.rows is not None else gradient_dtype
+        if self.rows is not None and len(gradients) > 0:
+            gradients = self.rows(gradients, gradient_dtype)
         reciprocal_scale = self.gradient_scale.reciprocal()
         # A step that is left out selects the old values. In a step with branches, a graph that was
         # compiled before Parameter.set_data goes on with the memory of that time (MindSpore 2.10).
@@ -153,32 +172,20 @@ class Batch(nn.Cell):
         execution: an `Execution`.
         state: the `State` of all weights of the optimizer.
         members: the places of the weights that belong to the batch.
-        weight_dtype: of the weights.
-        group: the place of their learning rate and weight decay.
-        decayed: whether weight decay acts on them.
-        centralized: whether their gradients are centralized.
+        groups: the `Groups` of all weights.
         device_target: "CPU", "GPU" or "Ascend".
     """
 
-    def __init__(
-        self,
-        formula,
-        execution,
-        state,
-        members,
-        weight_dtype,
-        group,
-        decayed,
-        centralized,
-        device_target,
-    ):
+    def __init__(self, formula, execution, state, members, groups, device_target):
         super().__init__(auto_prefix=False)
         self.weights = _take(state.weights, members)
-        self.moment1 = _take(state.moments["moment1"], members)
-        self.moment2 = _take(state.moments["moment2"], members)
-        self.vhat = _take(state.moments["vhat"], members) if formula.amsgrad else self.moment2
+        weight_dtype, self.group = self.weights[0].dtype, groups.index[members[0]]
+        decayed, self.centralized = groups.decayed[members[0]], groups.centralized[members[0]]
+        self.moment1 = state.moments_of("moment1", members)
+        self.moment2 = state.moments_of("moment2", members)
+        self.vhat = state.moments_of("vhat", members) if formula.amsgrad else self.moment2
         self.members = None if len(members) == len(state.weights) else tuple(members)
-        self.dtype, self.weight_dtype, self.group = compute_dtype(weight_dtype), weight_dtype, group
+        self.dtype, self.weight_dtype = compute_dtype(weight_dtype), weight_dtype
         self.store = store_operator(weight_dtype, device_target)
         self.nesterov, self.amsgrad = formula.nesterov, formula.amsgrad
         self.maximize = formula.maximize
@@ -191,13 +198,12 @@ class Batch(nn.Cell):
         self.grow = Tensor(1.0 / SHRINK, scalar_dtype(device_target))
         self.l2 = decayed and not formula.decoupled
         self.decoupled_decay = decayed and formula.decoupled
-        self.centralized = centralized
         self.changed = self.scaled or self.l2 or self.centralized
         self.leaves_out = execution.leaves_out
         self.averages = formula.ema_decay is not None
         self.begins = self.averages and not formula.ema_debias
         if self.averages:
-            self.average = Averages(_take(state.moments["ema"], members), execution)
+            self.average = Averages(state.moments_of("ema", members), execution)
         self.map_ = ops.HyperMap()
         self.densified = when_known(self.step_densified, *("Tensor",) * 11)
 
@@ -209,9 +215,13 @@ class Batch(nn.Cell):
             return self.step(scalars, gradients, gradient_dtype, indices)
         starts = self.average.averages
         if self.begins:
-            starts = self.average(average_rates[0], starts, self.weights)
+            starts = self.average(average_rates[0], starts, self.values())
         weights = self.step(scalars, gradients, gradient_dtype, indices)
         return self.average.set(is_made, self.average(average_rates[1], starts, weights))
+
+    def values(self):
+        """Returns the weights before the step, as the moments stand."""
+        return self.weights
 
     def step(self, scalars, gradients, gradient_dtype, indices):
         """Makes the steps of all weights; returns their new values."""
@@ -266,10 +276,12 @@ class Batch(nn.Cell):
             gradient = _mul(gradient, gradient_scale)
         if self.l2:
             gradient = _add(gradient, _mul(weight_decay, _cast(weight, self.dtype)))
-        if self.centralized:  # noqa: SIM102  `and` is not decided while a graph is compiled
-            if weight.ndim > 1:  # Yong et al. 2020, equation 1
-                gradient = _sub(gradient, _mean(gradient, tuple(range(1, weight.ndim))))
+        if self.centralized:
+            gradient = self.centralize(weight, gradient)
         return gradient
+
+    def centralize(self, weight, gradient):
+        return subtract_means(weight, gradient)
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
         """Makes one step of one weight; returns its new value.
@@ -281,6 +293,13 @@ class Batch(nn.Cell):
             gradient: prepared, in the dtype of the step.
         """
         raise NotImplementedError  # abstract: the subclasses of `batch_for` have the formula
+
+
+def subtract_means(weight, gradient):
+    """Takes off the means over all axes but the first (Yong et al. 2020, equation 1)."""
+    if weight.ndim > 1:
+        gradient = _sub(gradient, _mean(gradient, tuple(range(1, weight.ndim))))
+    return gradient
 
 
 class GradientScale(nn.Cell):
@@ -295,6 +314,7 @@ class GradientScale(nn.Cell):
         execution: an `Execution`.
         norm: float32 Parameter of shape () that is set to the norm; None if nothing is clipped.
         dtype: in which the norm is computed.
+        rows: the `Rows` that joined the gradients; None if they are apart.
 
     Inputs:
         gradients, indices: as of `OperatorBackend`.
@@ -302,9 +322,9 @@ class GradientScale(nn.Cell):
         made: int32 tensor of shape (1,); if steps accumulate, the norm is set where this is 1.
     """
 
-    def __init__(self, execution, norm, dtype):
+    def __init__(self, execution, norm, dtype, rows):
         super().__init__(auto_prefix=False)
-        self.dtype = dtype
+        self.dtype, self.rows = dtype, rows
         self.clips, self.norm = norm is not None, norm
         self.fixed_scale = Tensor(1.0 / execution.loss_scale, dtype)
         self.scale = None if execution.scaler is None else execution.scaler.scale
@@ -323,7 +343,9 @@ class GradientScale(nn.Cell):
     def construct(self, gradients, indices, reciprocal_scale, made):
         if not self.clips:
             return reciprocal_scale
-        if len(indices) == 0:
+        if self.rows is not None:
+            squares = self.rows.squares(self.zero, gradients)
+        elif len(indices) == 0:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients)
         else:
             squares = self.map_(ops.partial(sum_of_squares, self.zero), gradients, indices)
@@ -397,10 +419,12 @@ class JudgeGradients(nn.Cell):
         self.one = Tensor([1], ms.int32)
 
     def construct(self, gradients):
-        finite = _all(ops.stack(self.map_(_is_finite, gradients)))
+        finite = self.map_(_is_finite, gradients)
+        finite = _all(ops.stack(finite)) if len(finite) > 1 else finite[0]
         made = _reshape(_cast(finite, ms.int32), (1,))
-        _assign(self.skipped, self.skipped + self.one - made)
-        _assign(self.skipped_in_row, (self.skipped_in_row + self.one) * (self.one - made))
+        left_out = self.one - made
+        _assign(self.skipped, self.skipped + left_out)
+        _assign(self.skipped_in_row, (self.skipped_in_row + self.one) * left_out)
         if self.moves:
             self.adjust(finite, _reshape(made, ()))
         return made
@@ -423,9 +447,10 @@ class Accumulation(nn.Cell):
         execution: an `Execution`.
         state: a `State`; accumulators and their count are set.
         dtype: in which scalars are computed.
+        rows: the `Rows` of the accumulators, if gradients are rows; else None.
 
     Inputs:
-        gradients: of all weights; () to update with what is accumulated.
+        gradients: of all weights, or rows of them; () to update with what is accumulated.
         reciprocal_scale: 1 / loss scale, of `dtype` and shape ().
         finite: int32 tensor of shape (1,), 0 if these gradients are to be left out, else 1.
 
@@ -434,9 +459,10 @@ class Accumulation(nn.Cell):
         else 0, likewise.
     """
 
-    def __init__(self, execution, state, dtype):
+    def __init__(self, execution, state, dtype, rows):
         super().__init__(auto_prefix=False)
         self.accumulators, self.accumulated = state.accumulators, state.numbers["accumulated"]
+        self.rows = rows
         self.steps = Tensor([execution.accumulate_steps], ms.int32)
         self.none, self.one = Tensor([0], ms.int32), Tensor([1], ms.int32)
         self.skips, self.in_two = execution.skips, needs_two_factors(execution)
@@ -444,9 +470,11 @@ class Accumulation(nn.Cell):
         self.map_ = ops.HyperMap()
 
     def construct(self, gradients, reciprocal_scale, finite):
-        before = self.accumulated
+        before, sums = self.accumulated, self.accumulators
+        if self.rows is not None:
+            sums = self.rows.read()
         if len(gradients) == 0:
-            sums, count = self.accumulators, before + self.none
+            count = before + self.none
             due = _cast(_greater(count, self.none), ms.int32)
         else:
             if self.in_two:
@@ -454,7 +482,9 @@ class Accumulation(nn.Cell):
             begins = _reshape(_equal(before, self.none), ())
             is_finite = _cast(_reshape(finite, ()), ms.bool_)
             add = ops.partial(self.add, reciprocal_scale, begins, is_finite)
-            sums, count = self.map_(add, self.accumulators, gradients), before + finite
+            sums, count = self.map_(add, sums, gradients), before + finite
+            if self.rows is not None:
+                self.rows.write(sums)
             due = _cast(_greater_equal(count, self.steps), ms.int32) * finite
         _assign(self.accumulated, count * (self.one - due))
         return sums, count, due
@@ -468,6 +498,8 @@ class Accumulation(nn.Cell):
         total = _select(begins, gradient, _add(accumulator, gradient))
         if self.skips:
             total = _select(is_finite, total, accumulator)
+        if self.rows is not None:
+            return total
         return ops.depend(total, _assign(accumulator, total))
 
 

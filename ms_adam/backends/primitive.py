@@ -61,7 +61,7 @@ class Primitive(OperatorBackend):
     )
 
     @classmethod
-    def batch_for(cls, formula: Formula) -> type:
+    def batch_for(cls, formula: Formula, execution: Execution) -> type:
         return PrimitiveBatch
 
     @classmethod

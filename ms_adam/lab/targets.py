@@ -572,8 +572,8 @@ class MindSporeOptimizer(Optimizer):
         layout = getattr(self.optimizer, "layout", None)
         if buffers is None or layout is None:
             return buffers
-        # Flat state: one buffer for each dtype.
-        split = layout.split(quantity, {dtype_name(buffer): to_numpy(buffer) for buffer in buffers})
+        arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))
+        split = layout.split(quantity, arrays)
         return [split[f"{quantity}.{parameter.name}"] for parameter in self.parameters]
 
     def settings(self) -> tuple:

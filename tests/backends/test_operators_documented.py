@@ -58,6 +58,8 @@ for sparse in (False, True):
     step(ms_adam.AdaMax, FLOATS, sparse, backend="composite")
     step(ms_adam.Adam, FLOATS, sparse, backend="composite", ema_decay=0.9, ema_debias=False,
          loss_scale=ms.amp.DynamicLossScaler(2.0, 2, 2), accumulate_steps=2)
+    for dtypes in (FLOATS * 4, FLOATS[1:2] * 3):  # stacked, and too few for it
+        step(ms_adam.Adam, dtypes, sparse, backend="composite", flat_state=True, max_grad_norm=1.0)
     step(ms_adam.AdamW, FLOATS[:2], sparse, backend="primitive", use_nesterov=True,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS[1:2], sparse, backend="primitive", use_amsgrad=True, weight_decay=0.1)
@@ -100,7 +102,8 @@ def test_a_compiled_step_holds_documented_operators_alone(launched):
 def test_steps_take_every_branch(launched):
     """Each operator of the backends is in some compiled step: none escapes the test above."""
     backends = [
-        PACKAGE / "backends" / f"{name}.py" for name in ("operators", "composite", "primitive")
+        PACKAGE / "backends" / f"{name}.py"
+        for name in ("operators", "rows", "composite", "primitive")
     ]
     classes = {
         name

@@ -155,6 +155,7 @@ FUSED, FLAT = "fused", "fused, flat state"
 FUSED_BF16 = "fused, bfloat16"
 LAZY, NN_LAZY, OFFLOAD = "fused, lazy", "nn.Adam, lazy", "fused, offload"
 PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.optim.Adam"
+FLAT_COMPOSITE = "composite, flat state"
 
 CALLED, CALLED_GRAPH = "called, PyNative", "called, graph mode"
 NN_CALLED, NN_CALLED_GRAPH = "nn.Adam called, PyNative", "nn.Adam called, graph mode"
@@ -181,6 +182,7 @@ CONTENDERS = {
     NN_ADAMW: Contender("mindspore.nn.AdamWeightDecay", most_parameters=_RARE),
     PRIMITIVE: Contender(options={"backend": "primitive"}),
     COMPOSITE: Contender(options={"backend": "composite"}, most_parameters=_RARE),
+    FLAT_COMPOSITE: Contender(options={"backend": "composite", "flat_state": True}),
     EXPERIMENTAL: Contender("mindspore.experimental.optim.Adam", most_parameters=50),
     LAZY: Contender(options=_LAZY, rows=True),
     NN_LAZY: Contender(_NN, _LAZY, rows=True),

@@ -188,12 +188,11 @@ def put(optimizer: nn.Optimizer, values: Snapshot, step: int) -> None:
     for prefix in ("moment1", "moment2", "vhat"):
         for i, buffer in enumerate(getattr(optimizer, prefix, ())):
             if hasattr(optimizer, "layout"):
-                array = np.zeros(buffer.shape)
-                for moment, dtype, offset in zip(
-                    getattr(values, prefix), optimizer.layout.dtypes, optimizer.layout.offsets
-                ):
-                    if dtype == targets.dtype_name(buffer):
-                        array[offset : offset + moment.size] = moment.reshape(-1)
+                array, layout = np.zeros(buffer.shape), optimizer.layout
+                of = dict(zip((p.name for p in optimizer.parameters), getattr(values, prefix)))
+                for name, key, offset in zip(layout.names, layout.dtypes, layout.offsets):
+                    if key == list(layout.sizes())[i]:
+                        array[offset : offset + of[name].size] = of[name].reshape(-1)
                 assign(buffer, array)
             else:
                 assign(buffer, getattr(values, prefix)[i])

@@ -197,9 +197,9 @@ def test_two_processes_in_one_folder(trainer):
     [
         ({"learning_rate": 3e38}, ExperimentError, r"the loss of step \d+ is (nan|inf)"),
         (
-            {"flat_state": True, "backend": "composite"},
+            {"flat_state": True, "backend": "primitive"},
             ConfigError,
-            "flat_state=True is for backend='fused'",
+            "flat_state=True is for backend='fused' or 'composite'",
         ),
     ],
 )
