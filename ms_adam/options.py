@@ -30,6 +30,7 @@ class Formula(NamedTuple):
             second moment (AdaMax); eps may then be 0.
         ema_decay: decay rate of the averages of the weights, in [0, 1); None: there are none.
         ema_debias: whether the averages are free of the bias towards their start.
+        begun: the number of updates that were made before these parameters joined the optimizer.
     """
 
     beta1: float
@@ -45,6 +46,7 @@ class Formula(NamedTuple):
     infinity_norm: bool
     ema_decay: Optional[float]
     ema_debias: bool
+    begun: int = 0
 
 
 class Scaler(NamedTuple):

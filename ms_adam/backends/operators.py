@@ -107,7 +107,9 @@ class OperatorBackend(nn.Cell):
         if self.accumulates:
             self.accumulate = Accumulation(execution, state, dtype)
         self.lazy = formula.lazy
-        self.average_rates = AverageRates(formula, dtype)
+        self.average_rates = nn.CellList(
+            [AverageRates(own, dtype) for own in groups.formulas], auto_prefix=False
+        )
         self.weights = weights
         self.map_ = ops.HyperMap()
         self.masters = Masters(parameters, weights, device_target)
@@ -132,7 +134,9 @@ class OperatorBackend(nn.Cell):
         t = self.count(global_step, made)
         of_groups = self.scalars(t, learning_rates, weight_decays)
         self.masters.follow()
-        average_rates = self.average_rates(t)
+        average_rates = ()
+        for rates in self.average_rates:
+            average_rates += (rates(t),)
         is_made = _cast(_reshape(made, ()), ms.bool_)
         for batch in self.batches:
             batch(
@@ -210,11 +214,12 @@ class Batch(nn.Cell):
         scalars = self.own_scalars(of_groups, gradient_scale, is_made)
         if not self.averages:
             return self.step(scalars, gradients, gradient_dtype, indices)
+        first, rate = average_rates[self.group]
         starts = self.average.averages
         if self.begins:
-            starts = self.average(average_rates[0], starts, self.weights)
+            starts = self.average(first, starts, self.weights)
         weights = self.step(scalars, gradients, gradient_dtype, indices)
-        return self.average.set(is_made, self.average(average_rates[1], starts, weights))
+        return self.average.set(is_made, self.average(rate, starts, weights))
 
     def step(self, scalars, gradients, gradient_dtype, indices):
         """Makes the steps of all weights; returns their new values."""

@@ -297,9 +297,12 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
 
   const int64_t t = count_of(head);
   std::vector<Step> steps;
-  for (int64_t i = 0; i < head.plan.groups; ++i)
-    steps.push_back(method.scalars(head.formulas[1 + i], divisor, t, head.learning_rates[i],
+  for (int64_t i = 0; i < head.plan.groups; ++i) {
+    // A state that was loaded may be from before the group joined.
+    const double own_t = std::max(1.0, t - head.formulas[1 + i].begun);
+    steps.push_back(method.scalars(head.formulas[1 + i], divisor, own_t, head.learning_rates[i],
                                    head.weight_decays[i]));
+  }
   if (head.norm) {
     const double norm = global_norm(tasks, head.plan.threads, divisor);
     finite |= std::isfinite(norm);

@@ -71,6 +71,7 @@ class Formula(NamedTuple):
     ema_decay: float = -1.0
     ema_debias: bool = True
     accumulate_steps: int = 1
+    begun: int = 0
 
 
 class Weight(NamedTuple):
