@@ -36,6 +36,7 @@ from ms_adam.options import check_bool
 __all__ = ["Adam", "AdamW"]
 
 _FORMULA = ("betas", "eps", "maximize")
+_CENTRALIZATION = "grad_centralization"
 _OF_CORE = (
     "backend",
     "launch",
@@ -302,6 +303,8 @@ class _Optimizer(optim.Optimizer):
                 f"For '{self.class_name}', the parameters of a group cannot be changed; "
                 "add_param_group() adds others."
             )
+        if key == _CENTRALIZATION and value != group.get(key, False):
+            raise ValueError(f"For '{self.class_name}', '{key}' of a group cannot be changed.")
         if key not in self.defaults:  # "initial_lr", or the user's own
             return value
         value, rate = self._checked(key, value), group["lr"]
@@ -510,7 +513,10 @@ class _Optimizer(optim.Optimizer):
             raise RuntimeError(f"For '{self.class_name}', groups cannot change within averaged().")
         keys = ("lr", "weight_decay", *_FORMULA)
         groups = [
-            {"params": list(group["params"]), **{key: group[key] for key in keys}}
+            {
+                "params": list(group["params"]),
+                **{key: group[key] for key in (*keys, _CENTRALIZATION) if key in group},
+            }
             for group in self.param_groups
         ]
         numbers = {key: self.defaults[key] for key in keys}

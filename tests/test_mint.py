@@ -621,6 +621,18 @@ def test_the_bits_are_those_of_the_other_face(name, options, mode):
 
 
 @needs_optim
+def test_gradients_of_a_group_are_centralized_as_in_the_other_face():
+    group = {"params": parameters(), "grad_centralization": True}
+    old, new = ms_adam.AdamW([dict(group, params=parameters())]), ms_adam.mint.AdamW([group])
+    for arrays in gradients(2):
+        for it in (old, new):
+            it(tensors(arrays))
+    np.testing.assert_equal(weights(new), weights(old))
+    with pytest.raises(ValueError, match="'grad_centralization' of a group cannot be changed"):
+        new.param_groups[0]["grad_centralization"] = False
+
+
+@needs_optim
 def test_it_is_an_optimizer_of_experimental_and_names_itself():
     class Mine(ms_adam.mint.AdamW):
         """A user's own."""
