@@ -56,8 +56,12 @@ def load_state(
     that count, and a warning has both numbers. MindCV's AdamW writes such checkpoints when it
     accumulates gradients: its `global_step` counts calls.
 
+    A float `state_step` counts from 0 in `mint.optim.Adam`, and from -1 in `mint.optim.AdamW` and
+    MindFormers FusedAdamW: `ms_adam.mint.Adam` and `AdamW` read that of their namesake, and the
+    others need `step`.
+
     Args:
-        optimizer: an `Adam` or `AdamW` of ours, of any backend and layout.
+        optimizer: an `Adam` or `AdamW` of ours, of any backend and layout, or of `ms_adam.mint`.
         checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict from names to Parameters,
             Tensors or arrays; or the ``state_dict()`` of an optimizer of PyTorch, with arrays for
             tensors. With ``shard_state=True``, the whole state, of which each rank takes its

@@ -220,8 +220,15 @@ class _Optimizer(optim.Optimizer):
     def construct(self, gradients):
         return self.core(gradients)
 
-    def step(self, gradients: Any) -> Tensor:
-        """Makes a step; the same as calling the optimizer."""
+    def step(self, gradients: Any = None) -> Tensor:
+        """Makes a step; the same as calling the optimizer.
+
+        Args:
+            gradients: as in a call. None: the `grad` of each parameter, where trainers in the style
+                of torch leave it.
+        """
+        if gradients is None:
+            gradients = [getattr(parameter, "grad", None) for parameter in self.parameters]
         return self(gradients)
 
     # ---- groups ---------------------------------------------------------------------------------

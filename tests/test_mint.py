@@ -621,6 +621,24 @@ def test_the_bits_are_those_of_the_other_face(name, options, mode):
 
 
 @needs_optim
+def test_a_loop_in_the_style_of_torch(mode):
+    """That of mindnlp: gradients in `grad`, then optimizer.step(), then scheduler.step()."""
+    old, new = (ms_adam.mint.AdamW(parameters(), lr=0.01, max_grad_norm=0.5) for _ in range(2))
+    schedulers = [optim.lr_scheduler.LinearLR(it, total_iters=3) for it in (old, new)]
+    for arrays in gradients(4):
+        for parameter, gradient in zip(new.parameters, tensors(arrays)):
+            parameter.grad = gradient
+        old(tensors(arrays))
+        new.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    np.testing.assert_equal(weights(new), weights(old))
+    new.parameters[1].grad = None
+    with pytest.raises(TypeError, match=r"the gradient of 'layer1.weight' must be .* but got None"):
+        new.step()
+
+
+@needs_optim
 def test_gradients_of_a_group_are_centralized_as_in_the_other_face():
     group = {"params": parameters(), "grad_centralization": True}
     old, new = ms_adam.AdamW([dict(group, params=parameters())]), ms_adam.mint.AdamW([group])
