@@ -236,8 +236,9 @@ class _Optimizer(optim.Optimizer):
     def add_param_group(self, param_group: Dict[str, Any]) -> None:
         """Adds a group of parameters, also after steps.
 
-        The bias correction of its parameters counts from here on, as in torch. A step that was
-        compiled before goes on without the group, and a warning says so.
+        The bias correction of its parameters counts from here on, as in torch; their averages begin
+        at their weights. A step that was compiled before goes on without the group, and a warning
+        says so.
 
         Args:
             param_group: "params", and any of "lr", "betas", "eps", "weight_decay", "maximize".
@@ -363,10 +364,11 @@ class _Optimizer(optim.Optimizer):
                 if f"{entry.name}.{name}" in whole:
                     value = Tensor(whole.pop(f"{entry.name}.{name}"))
                     entries[i][_TORCH_ENTRIES.get(entry.name, entry.name)] = value
+        carried = tuple(number.name for number in self.core.state.carried())
         numbers = {
             name: value.reshape(-1)[0].item()
             for name, value in whole.items()
-            if name not in self.core.state.after or name == "accumulated"
+            if name == "global_step" or any(full.endswith(name) for full in carried)
         }
         groups, begin = [], 0
         for group in self.param_groups:
@@ -535,7 +537,7 @@ class _Optimizer(optim.Optimizer):
             for name, parameter in zip(core.check.names, core.parameters):
                 if old.ema is not None and name not in old.check.names:
                     wide = state.compute_dtype(parameter.dtype)
-                    entries[f"ema.{name}"] = parameter.astype(wide)  # before its first update
+                    entries[f"ema.{name}"] = parameter.astype(wide)
             checkpoint.load_state(core, entries)
         self.core = core
 
