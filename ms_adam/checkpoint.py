@@ -93,11 +93,12 @@ def load_state(
     core = core_of(optimizer)
     with _naming(core):
         values = _read_state(core, checkpoint, step, names).values
+    if core is not optimizer and optimizer.count_alike():
+        core = core_of(optimizer)
+        values = _read_state(core, checkpoint, step, names).values
     host = state.on_host(core)
     for parameter, value in values:
         state.write(parameter, value, id(parameter) in host)
-    if core is not optimizer:
-        optimizer.count_alike()
 
 
 def convert_checkpoint(

@@ -255,7 +255,8 @@ class _Optimizer(optim.Optimizer):
             )
         own = {key: param_group.get(key, self.defaults[key]) for key in self.defaults}
         own = {key: self._checked(key, value) for key, value in own.items()}
-        before = self.parameters, self.lrs[:], self.param_groups[:], self.group_start_id[:]
+        lists = self.lrs[:], self.param_groups[:], self.group_start_id[:]
+        before = self.parameters, self.begun, *lists
         try:
             super().add_param_group({**param_group, **own})
             self.param_groups[-1] = group = Group(self.param_groups[-1], self._change)
@@ -263,11 +264,13 @@ class _Optimizer(optim.Optimizer):
                 return
             self.parameters = ParameterTuple(tuple(self.parameters))
             updates = int(self.core.update_count.asnumpy()[0])
-            self.begun.update((id(parameter), updates) for parameter in group["params"])
+            if updates:
+                late = {id(parameter): updates for parameter in group["params"]}
+                self.begun = {**self.begun, **late}
             in_a_graph = self.core.check.is_part_of_a_graph
             self._make_core()
         except Exception:
-            self.parameters, self.lrs, self.param_groups, self.group_start_id = before
+            (self.parameters, self.begun, self.lrs, self.param_groups, self.group_start_id) = before
             raise
         if in_a_graph:
             log.warning(
@@ -330,12 +333,7 @@ class _Optimizer(optim.Optimizer):
         return value
 
     def _make_core_of_other_numbers(self, group, key, value):
-        if self.core.check.is_part_of_a_graph:
-            raise RuntimeError(
-                f"For '{self.class_name}', '{key}' cannot be changed any more: with "
-                f"backend='{self.backend}' it is a constant of the step that was compiled. Change "
-                "it before, or call the optimizer from Python, or use backend='fused'."
-            )
+        self._refuse_after_compilation(f"another '{key}'")
         old = group[key]
         dict.__setitem__(group, key, value)
         try:
@@ -423,17 +421,14 @@ class _Optimizer(optim.Optimizer):
             for parameter, count in zip(self.parameters, counts)
             if count < updates
         }
-        fields = [{key: it[key] for key in _FORMULA if key in it} for it in changes]
-        fixed = not self.core.capabilities.reads_formulas and any(
-            group[key] != value
-            for group, new in zip(self.param_groups, fields)
-            for key, value in new.items()
-        )
-        if (fixed or begun != self.begun) and self.core.check.is_part_of_a_graph:
-            raise RuntimeError(
-                f"For '{self.class_name}', load the state_dict before a step is compiled: its "
-                "counts or formulas are not those that the step was compiled with."
-            )
+        if not self.core.capabilities.reads_formulas and any(
+            new.get(key, group[key]) != group[key]
+            for group, new in zip(self.param_groups, changes)
+            for key in _FORMULA
+        ):
+            self._refuse_after_compilation("load_state_dict() with other betas, eps or maximize")
+        if begun != self.begun:
+            self._refuse_after_compilation("load_state_dict() with groups that joined otherwise")
         checkpoint.load_state(self.core, named)
         for group, new in zip(self.param_groups, changes):
             group.update(new)
@@ -495,9 +490,15 @@ class _Optimizer(optim.Optimizer):
         found["state_step"] = Parameter(Tensor(step, ms.float32), "state_step")
         return found
 
-    def count_alike(self) -> None:
-        """Counts the updates of all parameters from the first one, after a load of one count."""
-        self._set_begun({})
+    def count_alike(self) -> bool:
+        """Counts the updates of all parameters from the first one, for a load of one count.
+
+        Returns:
+            bool, whether the core is another one now.
+        """
+        if self.begun:
+            self._refuse_after_compilation("load_state() after add_param_group()")
+        return self._set_begun({})
 
     def __reduce__(self):
         # MindSpore's operators cannot be copied or pickled: the optimizer is made again.
@@ -510,10 +511,21 @@ class _Optimizer(optim.Optimizer):
 
     # ---- the core -------------------------------------------------------------------------------
 
+    def _refuse_after_compilation(self, what):
+        """Raises RuntimeError if a compiled step would go on without a change."""
+        if self.core.check.is_part_of_a_graph:
+            raise RuntimeError(
+                f"For '{self.class_name}' with backend='{self.backend}', {what} is a change that a "
+                "compiled step with the optimizer in it would not see. Do it before that is "
+                "compiled, or call the optimizer from Python."
+            )
+
     def _set_begun(self, begun):
-        if begun != self.begun:
+        changed = begun != self.begun
+        if changed:
             self.begun = begun
             self._make_core()
+        return changed
 
     def _make_core(self):
         """Makes the core of the groups as they are; it takes over the state of the last one."""
@@ -533,9 +545,14 @@ class _Optimizer(optim.Optimizer):
         make = _core_class(self.class_name, self.decoupled_weight_decay, self.state_step_before)
         core = make(groups, self.begun, numbers, self.options)
         if old is not None:
-            entries = {**checkpoint.gather_state(core), **checkpoint.gather_state(old)}
-            for name, parameter in zip(core.check.names, core.parameters):
-                if old.ema is not None and name not in old.check.names:
+            entries = checkpoint.gather_state(core)
+            names = dict(zip(old.check.names, core.check.names))  # a Cell may have renamed them
+            for name, value in checkpoint.gather_state(old).items():
+                entry, _, parameter = name.partition(".")
+                entries[f"{entry}.{names[parameter]}" if parameter in names else name] = value
+            late = slice(len(names), None)
+            for name, parameter in zip(core.check.names[late], core.parameters[late]):
+                if old.ema is not None:
                     wide = state.compute_dtype(parameter.dtype)
                     entries[f"ema.{name}"] = parameter.astype(wide)
             checkpoint.load_state(core, entries)
@@ -561,7 +578,8 @@ class Adam(_Optimizer):
 
     Args:
         params (Union[list[Parameter], list[dict]]): Parameters, or groups of them with the keys
-            "params", "lr", "betas", "eps", "weight_decay" and "maximize".
+            "params", "lr", "betas", "eps", "weight_decay" and "maximize". The dicts are copied:
+            assign to `param_groups`.
         lr (Union[float, int, Tensor], optional): The learning rate, kept in float32. Default:
             ``1e-3`` .
         betas (tuple[float], optional): Decay rates of the moments, in [0, 1). Default:

@@ -10,7 +10,7 @@ import sys
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, nn
 from running import CompiledStep, to_numpy
 
 import ms_adam
@@ -121,7 +121,7 @@ def test_groups_are_live(backend, name, compiled, mode):
             key, (ours, theirs) = next(changes)
             before = shadow.methods[:], dict(optimizer.param_groups[0])
             if backend == "composite" and compiled and key in NEW_GRAPH:
-                with pytest.raises(RuntimeError, match=f"'{key}' cannot be changed any more"):
+                with pytest.raises(RuntimeError, match=f"another '{key}' is a change"):
                     optimizer.param_groups[0].update(ours)
                 assert optimizer.param_groups[0][key] == before[1][key]
             else:
@@ -564,6 +564,7 @@ def test_one_count_that_is_loaded_is_that_of_late_groups_too(backend):
     ms_adam.load_state(optimizer, other.parameters_dict())
     steps = [float(entry["step"]) for entry in optimizer.state_dict()["state"].values()]
     assert steps == [3, 3, 3]
+    assert len(optimizer.begun) == 0
     for parameter, value in zip(optimizer.parameters, other.parameters):
         parameter.set_data(value)
     for it in (optimizer, other):
@@ -590,6 +591,73 @@ def test_a_late_group_stays_finite_after_a_load_from_before_it_joined(backend):
     optimizer(tensors(given[5]))
     assert int(optimizer.update_count) == 3
     assert all(np.all(np.isfinite(weight)) for weight in weights(optimizer))
+
+
+@needs_optim
+def test_a_load_that_a_compiled_step_would_miss_is_refused():
+    own = parameters()
+    optimizer = ms_adam.mint.AdamW(own[:2])
+    optimizer(tensors(gradients(1)[0][:2]))
+    optimizer.add_param_group({"params": own[2:]})
+    step = CompiledStep(optimizer)
+    step(tensors(gradients(1)[0]))
+    content, core = optimizer.state_dict(), optimizer.core
+    other = ms_adam.AdamW([{"params": parameters()}])
+    with pytest.raises(RuntimeError, match=r"load_state\(\) after add_param_group\(\) is a change"):
+        ms_adam.load_state(optimizer, other.parameters_dict())
+    with pytest.raises(
+        RuntimeError, match=r"load_state_dict\(\) with groups that joined otherwise"
+    ):
+        optimizer.load_state_dict(
+            ms_adam.mint.AdamW(
+                [{"params": parameters()[:2]}, {"params": parameters()[2:]}]
+            ).state_dict()
+        )
+    assert optimizer.core is core and int(optimizer.update_count) == 2
+    optimizer.load_state_dict(content)
+    step(tensors(gradients(1)[0]))
+    assert int(optimizer.update_count) == 3
+
+
+@needs_optim
+def test_a_file_of_save_checkpoint_has_the_rates_too(tmp_path):
+    old = ms_adam.mint.AdamW(parameters(), lr=0.01)
+    scheduler = optim.lr_scheduler.ExponentialLR(old, gamma=0.5)
+    for arrays in gradients(3):
+        old(tensors(arrays))
+        scheduler.step()
+    ms.save_checkpoint(old, str(tmp_path / "old.ckpt"))
+    new = ms_adam.mint.AdamW(parameters(seed=7), lr=0.3)
+    left, _ = ms.load_param_into_net(new, ms.load_checkpoint(str(tmp_path / "old.ckpt")))
+    assert left == []
+    assert float(new.param_groups[0]["lr"]) == float(old.param_groups[0]["lr"])
+    for it in (old, new):
+        it(tensors(gradients(1, seed=9)[0]))
+    np.testing.assert_equal(weights(new), weights(old))
+
+
+@needs_optim
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_cell_may_rename_the_parameters(backend):
+    class Trainer(nn.Cell):
+        def __init__(self, optimizer):
+            super().__init__()
+            self.optimizer = optimizer  # puts "optimizer." before all names
+
+    own, plain = parameters(), parameters()
+    renamed = ms_adam.mint.AdamW(own[:2], lr=0.01, backend=backend)
+    other = ms_adam.mint.AdamW(plain[:2], lr=0.01, backend=backend)
+    Trainer(renamed)
+    assert own[0].name.startswith("optimizer.")
+    given = gradients(4)
+    for optimizer, late in ((renamed, own[2]), (other, plain[2])):
+        for arrays in given[:2]:
+            optimizer(tensors(arrays[:2]))
+        optimizer.add_param_group({"params": late})
+        optimizer.param_groups[0]["betas"] = (0.8, 0.9)
+        for arrays in given[2:]:
+            optimizer(tensors(arrays))
+    np.testing.assert_equal(weights(renamed), weights(other))
 
 
 # --- the two faces -------------------------------------------------------------------------------
