@@ -32,6 +32,8 @@ _ROOMS = {
 
 
 def __getattr__(name):
+    if name == "mint":
+        return importlib.import_module("ms_adam.mint")
     if name not in _ROOMS:
         raise AttributeError(f"module 'ms_adam' has no attribute {name!r}")
     value = getattr(importlib.import_module(_ROOMS[name]), name)

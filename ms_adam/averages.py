@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 from ms_adam import state
 from ms_adam.backends import launch
 from ms_adam.backends.operators import store_operator
-from ms_adam.checkpoint import slots
+from ms_adam.checkpoint import core_of, slots
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def averaged(optimizer: nn.Optimizer) -> Iterator[None]:
         >>> with ms_adam.averaged(optimizer):
         ...     result = network(ms.ops.ones((3, 4)))
     """
-    class_name = type(optimizer).__name__
+    optimizer, class_name = core_of(optimizer), type(optimizer).__name__
     if not hasattr(optimizer, "is_averaged"):
         raise TypeError(
             f"averaged() needs an optimizer of ms_adam, but got {class_name} of "

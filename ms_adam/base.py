@@ -23,7 +23,7 @@ _STEP_DTYPES = (ms.int32, ms.int64, ms.float32, ms.float64)  # of global_step
 _UNCOPIED = (ops.HyperMap, ops.Map, ops.MultitypeFuncGraph, ops.Primitive)
 _STORM = 100  # skipped steps in a row of which users are told
 # A Cell calls these around `construct`; a launch by address would miss them.
-_HOOKS = ("_forward_pre_hook", "_forward_hook", "_backward_pre_hook", "_backward_hook")
+HOOKS = ("_forward_pre_hook", "_forward_hook", "_backward_pre_hook", "_backward_hook")
 
 
 class Optimizer(nn.Optimizer):
@@ -71,7 +71,7 @@ class Optimizer(nn.Optimizer):
         else:
             self.shares = undivided(self.parameters)
         owned = self.shares.owned
-        groups, self.group_values = split_groups(self, self.formula, options, owned)
+        groups, self.group_values = self._split_groups(options)
         kinds = weight_kinds(self.parameters, self.execution.masters)
         rows = groups.rows(kinds) if self.capabilities.flat_by_row else None
         self.state = State(self.parameters, self.formula, self.execution, owned, rows)
@@ -90,6 +90,9 @@ class Optimizer(nn.Optimizer):
         if self.exchanged:
             self.shard_layout = layout_entry(ShardLayout.of(self.parameters, owned))
         return groups
+
+    def _split_groups(self, options):
+        return split_groups(self, self.formula, options, self.shares.owned)
 
     def _make_step(self, class_name, params, groups):
         self.rates = Rates(self, params)
@@ -127,7 +130,7 @@ class Optimizer(nn.Optimizer):
             self.capabilities.by_address
             and launch.on_cpu()
             and not self._overrides_construct()
-            and not any(getattr(self, hooks, None) for hooks in _HOOKS)
+            and not any(getattr(self, hooks, None) for hooks in HOOKS)
         )
         return "by address" if by_address else "compiled"
 

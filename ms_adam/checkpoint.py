@@ -56,8 +56,12 @@ def load_state(
     that count, and a warning has both numbers. MindCV's AdamW writes such checkpoints when it
     accumulates gradients: its `global_step` counts calls.
 
+    A float `state_step` counts from 0 in `mint.optim.Adam`, and from -1 in `mint.optim.AdamW` and
+    MindFormers FusedAdamW: `ms_adam.mint.Adam` and `AdamW` read that of their namesake, and the
+    others need `step`.
+
     Args:
-        optimizer: an `Adam` or `AdamW` of ours, of any backend and layout.
+        optimizer: an `Adam` or `AdamW` of ours, of any backend and layout, or of `ms_adam.mint`.
         checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict from names to Parameters,
             Tensors or arrays; or the ``state_dict()`` of an optimizer of PyTorch, with arrays for
             tensors. With ``shard_state=True``, the whole state, of which each rank takes its
@@ -86,9 +90,13 @@ def load_state(
         >>> old, new = nn.Adam(params), ms_adam.Adam(params, flat_state=True)
         >>> ms_adam.load_state(new, old.parameters_dict())
     """
-    with _naming(optimizer):
-        values = _read_state(optimizer, checkpoint, step, names).values
-    host = state.on_host(optimizer)
+    core = core_of(optimizer)
+    with _naming(core):
+        values = _read_state(core, checkpoint, step, names).values
+    if core is not optimizer and optimizer.count_alike():
+        core = core_of(optimizer)
+        values = _read_state(core, checkpoint, step, names).values
+    host = state.on_host(core)
     for parameter, value in values:
         state.write(parameter, value, id(parameter) in host)
 
@@ -138,6 +146,7 @@ def convert_checkpoint(
         >>> ms_adam.convert_checkpoint("old.ckpt", "new.ckpt", new)  # doctest: +SKIP
         >>> ms.load_param_into_net(new, ms.load_checkpoint("new.ckpt"))  # doctest: +SKIP
     """
+    optimizer = core_of(optimizer)
     with _naming(optimizer):
         kind = _check_target(source, target)
         reading = _read_state(optimizer, source, step, names)
@@ -248,6 +257,12 @@ def _weights_as_averages(optimizer, wanted, others):
     return averages
 
 
+def core_of(optimizer: Any) -> Any:
+    """Returns the optimizer that owns the state: that within one of `ms_adam.mint`, or itself."""
+    core = getattr(optimizer, "core", None)
+    return core if hasattr(core, "shares") else optimizer
+
+
 @contextlib.contextmanager
 def _naming(optimizer):
     """Puts the name of an optimizer's class before errors; raises TypeError if it is not ours."""
@@ -283,6 +298,7 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
         ...         [{"name": name, "data": data} for name, data in state.items()], "adam.ckpt"
         ...     )
     """
+    optimizer = core_of(optimizer)
     values = {name: slot.rows for name, slot in slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         every = _all_entries(optimizer)
@@ -359,7 +375,13 @@ def _content(checkpoint, optimizer, names):
         )
     if forms.is_torch(checkpoint):
         return forms.torch(checkpoint, names)
-    content = forms.named(checkpoint, optimizer.formula, optimizer.check.names, _prefix(optimizer))
+    content = forms.named(
+        checkpoint,
+        optimizer.formula,
+        optimizer.check.names,
+        _prefix(optimizer),
+        getattr(optimizer, "state_step_before", None),
+    )
     if names is not None:
         raise TypeError(
             "'names' is for a state_dict of torch, which numbers its parameters, but "

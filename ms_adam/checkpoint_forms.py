@@ -74,7 +74,11 @@ class Content(NamedTuple):
 
 
 def named(
-    checkpoint: Dict[str, Any], formula: Formula, names: Sequence[str], prefix: str = ""
+    checkpoint: Dict[str, Any],
+    formula: Formula,
+    names: Sequence[str],
+    prefix: str = "",
+    state_step_before: Optional[int] = None,
 ) -> Content:
     """Reads {name: Parameter, Tensor or array} of a MindSpore optimizer.
 
@@ -84,6 +88,7 @@ def named(
         names: the names of the parameters; of no others are averages part of the state.
         prefix: stands before the names of the optimizer that is loaded; chooses among the states of
             several optimizers.
+        state_step_before: the float `state_step` before the first step, 0 or -1; None: not known.
 
     Raises:
         ValueError: If it holds the state of several optimizers and none is that of `prefix`, if an
@@ -140,9 +145,8 @@ def named(
         for name, value in whole.items()
         if name not in beside and not (name.startswith(prefix) and name[len(prefix) :] in used)
     }
-    return Content(
-        entries, spelled, _steps(checkpoint, form, formula), _share(checkpoint), others, prefix
-    )
+    steps = _steps(checkpoint, form, formula, state_step_before)
+    return Content(entries, spelled, steps, _share(checkpoint), others, prefix)
 
 
 def _refuse_nested(checkpoint):
@@ -386,7 +390,7 @@ def _from_flat(checkpoint):
     return entries
 
 
-def _steps(checkpoint, form, formula):
+def _steps(checkpoint, form, formula, state_step_before):
     """Reads the counts from the counters and beta powers of a MindSpore optimizer."""
     counts = {
         name: _whole_number(name, checkpoint[name], -1) for name in _COUNTERS if name in checkpoint
@@ -407,6 +411,8 @@ def _steps(checkpoint, form, formula):
             return Steps((0,))
         kind = array(checkpoint[name], name).dtype.kind
         if form is _TORCH and not (name == "state_step" and kind == "i"):
+            if state_step_before is not None:
+                return Steps((count - state_step_before,))
             # Same names, two conventions. The int state_step of mindspore.experimental is clear.
             return Steps(
                 (count, count + 1),

@@ -200,7 +200,7 @@ def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any
             given = {name: group[name] for name in OPTIONS if name in group}
         if given:
             group = {key: value for key, value in group.items() if key not in OPTIONS}
-            fields = _fields(class_name, given, infinity_norm)
+            fields = formula_fields(class_name, given, infinity_norm)
             if "params" in group:
                 group["params"] = list(group["params"])
                 options.update((id(parameter), fields) for parameter in group["params"])
@@ -208,7 +208,7 @@ def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any
     return groups, options
 
 
-def _fields(class_name, given, infinity_norm):
+def formula_fields(class_name, given, infinity_norm):
     fields = {}
     if "betas" in given:
         fields["beta1"], fields["beta2"] = unpack_betas(class_name, given["betas"])

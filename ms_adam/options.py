@@ -32,6 +32,7 @@ class Formula(NamedTuple):
         ema_decay: decay rate of the averages of the weights, in [0, 1), or a Cell, called with the
             number of steps made; None: there are none.
         ema_debias: whether the averages are free of the bias towards their start.
+        begun: the number of updates that were made before these parameters joined the optimizer.
     """
 
     beta1: float
@@ -47,6 +48,7 @@ class Formula(NamedTuple):
     infinity_norm: bool
     ema_decay: Union[float, nn.Cell, None]
     ema_debias: bool
+    begun: int = 0
 
     @property
     def averages_by_schedule(self) -> bool:

@@ -122,7 +122,7 @@ class StepScalars(nn.Cell):
         distinct = []
         self.which = []
         for formula in formulas:
-            key = (formula.beta1, formula.beta2, formula.eps)
+            key = (formula.beta1, formula.beta2, formula.eps, formula.begun)
             if key not in distinct:
                 distinct.append(key)
             self.which.append(distinct.index(key))
@@ -130,9 +130,11 @@ class StepScalars(nn.Cell):
         self.corrections = nn.CellList(
             [
                 BiasCorrection(
-                    formulas[0]._replace(beta1=beta1, beta2=beta2, eps=eps), kernel_rate, dtype
+                    formulas[0]._replace(beta1=beta1, beta2=beta2, eps=eps, begun=begun),
+                    kernel_rate,
+                    dtype,
                 )
-                for beta1, beta2, eps in distinct
+                for beta1, beta2, eps, begun in distinct
             ],
             auto_prefix=False,
         )
@@ -170,8 +172,11 @@ class BiasCorrection(nn.Cell):
         self.half_log_kernel_beta2 = Tensor(half_log(kernel_beta2), dtype)
         self.eps = Tensor(formula.eps, dtype)
         self.one = Tensor(1.0, dtype)
+        self.joins_late, self.begun = formula.begun > 0, Tensor(formula.begun, dtype)
 
     def construct(self, t):
+        if self.joins_late:  # at least 1: a state that was loaded may be from before it joined
+            t = ops.maximum(t - self.begun, self.one)
         c1 = correction(t, self.half_log_beta1, self.one)
         c2 = ops.sqrt(correction(t, self.half_log_beta2, self.one))
         if self.infinity_norm:

@@ -1,6 +1,7 @@
 """README.md, CONTRIBUTING.md and docs/: code runs, commands, paths and links exist."""
 
 import glob
+import importlib.util
 import inspect
 import json
 import re
@@ -37,6 +38,8 @@ def test_code_runs(page, tmp_path):
     if "communication.init()" in "".join(codes):  # one training of several ranks
         codes = ["\n".join([*codes, "print('reached the end')\n"])]
     for number, code in enumerate(codes):
+        if "import torch" in code and importlib.util.find_spec("torch") is None:
+            continue  # CI has none: tests/test_mint.py has the same exchange
         script = tmp_path / f"block{number}.py"  # MindSpore only compiles code from a file
         script.write_text(code)
         if "communication.init()" not in code:

@@ -32,6 +32,8 @@ class Capabilities(NamedTuple):
             shares; its parameters are then exchanged by a kernel of its own, also within a
             compiled step.
         by_address: whether it can be called with the addresses of tensors, without a graph.
+        reads_formulas: whether it reads the numbers of the formulas in each step, so that a
+            compiled step follows when they change.
     """
 
     kernel: str
@@ -46,6 +48,7 @@ class Capabilities(NamedTuple):
     flat_by_row: bool = False
     divides_rows: bool = False
     by_address: bool = False
+    reads_formulas: bool = False
 
     def kernel_rate(self, beta: float) -> float:
         """Returns the decay rate that the backend's arithmetic applies for beta."""

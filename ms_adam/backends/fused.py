@@ -5,7 +5,7 @@ import functools
 import math
 import os
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, nn, ops
@@ -71,6 +71,7 @@ class Fused(nn.Cell):
         flat_state=True,
         divides_rows=True,
         by_address=AVAILABLE,
+        reads_formulas=True,
     )
 
     @classmethod
@@ -101,13 +102,17 @@ class Fused(nn.Cell):
         # AdaMax has one power; it also takes the place of the second.
         numbers = {"beta2_power": state.numbers["beta1_power"], **state.numbers}
         self.numbers = ParameterTuple(tuple(numbers[name] for name in _NUMBERS if name in numbers))
-        formulas = [_formula_row(f, execution) for f in (formula, *groups.formulas)]
-        self.formulas = Tensor(formulas, ms.float64)
+        self.formulas = Tensor(self.rows((formula, *groups.formulas), execution), ms.float64)
         self.plan = Tensor(_plan(parameters, state, groups), ms.int64)
         self.launch = ops.Custom(f"{kernel_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates its inputs
         self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS) if AVAILABLE else None
         self.output = Tensor([0], ms.int32)  # of a launch by address
+
+    @staticmethod
+    def rows(formulas: Sequence[Formula], execution: Execution) -> List[List[float]]:
+        """Returns the first input of the launch: a row for each formula."""
+        return [_formula_row(formula, execution) for formula in formulas]
 
     def inputs(self, global_step, rates, gradients, indices):
         """Returns the inputs of the launch, in the order of the kernel."""
@@ -180,6 +185,7 @@ def _formula_row(formula, execution):
         formula.ema_debias,
         execution.accumulate_steps,
         formula.averages_by_schedule,
+        formula.begun,
     ]
 
 

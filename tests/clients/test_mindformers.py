@@ -3,6 +3,7 @@
 MindFormers writes a log where it is imported, LOG_MF_PATH says where to.
 """
 
+import importlib
 import os
 import tempfile
 from functools import cache, partial
@@ -219,6 +220,31 @@ def test_converted_checkpoint(tmp_path):
     assert distance(both, theirs) < BOUND
 
 
+@pytest.mark.parametrize("face", [ms_adam, ms_adam.mint], ids=["nn", "mint"])
+def test_the_calls_of_the_pynative_trainer(face):
+    """It cannot be imported, see below: these are its calls, `optimizer(gradients)` the last."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+
+    def run(make):
+        network = LanguageModel()
+        optimizer = make(get_optimizer_grouped_parameters(network, weight_decay=0.1))
+        start, losses = values(network.trainable_params()), []
+        gradient = ms.value_and_grad(network, None, optimizer.parameters)
+        for batch in range(STEPS):
+            words = ms.Tensor((text() + batch) % VOCABULARY)
+            loss, gradients = gradient(words, ms.Tensor(1.0, ms.float32))
+            optimizer(ops.clip_by_global_norm(gradients, 0.5))
+            losses.append(scalar(loss))
+        return Run(start, losses, values(network.trainable_params()))
+
+    options = {"type": "AdamW", "learning_rate": 1e-2}
+    theirs = train(run, lambda groups: build_optim({**options, "params": groups}))
+    found = train(run, lambda groups: face.AdamW(groups, lr=1e-2))
+    assert distance(found, theirs) < BOUND
+    other = train(run, lambda groups: face.AdamW(groups, lr=1e-2, bias_correction=False))
+    assert distance(other, theirs) > APART * BOUND
+
+
 # --- what does not run on a CPU ------------------------------------------------------------------
 
 
@@ -255,3 +281,9 @@ def test_llama_does_not_run():
     )
     with pytest.raises(RuntimeError, match=documented("MindFormers", "LlamaForCausalLM")):
         network(ms.Tensor(np.zeros((1, 8)), ms.int32)).asnumpy()
+
+
+def test_pynative_trainer_does_not_import():
+    error = documented("MindFormers", "its PyNative trainer")
+    with pytest.raises(ModuleNotFoundError, match=error):
+        importlib.import_module("mindformers.pynative.trainer.trainer")

@@ -23,6 +23,7 @@ struct Formula {
   double ema_debias;  // 1 if they are weighted means of the weights so far (section 7.2 of the paper)
   double accumulate_steps;  // launches whose gradients make one update; 1 if none is accumulated
   double ema_scheduled;     // 1 if ema_decay is an input
+  double begun;  // updates that were made before the group joined
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

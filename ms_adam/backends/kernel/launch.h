@@ -314,7 +314,9 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   const AverageRate average(formula, t, head.ema_decay, head.ema_weight ? *head.ema_weight : 0.0);
   std::vector<Step> steps;
   for (int64_t i = 0; i < head.plan.groups; ++i) {
-    steps.push_back(method.scalars(head.formulas[1 + i], divisor, t, head.learning_rates[i],
+    // At least 1: a state that was loaded may be from before the group joined.
+    const double own_t = std::max(1.0, t - head.formulas[1 + i].begun);
+    steps.push_back(method.scalars(head.formulas[1 + i], divisor, own_t, head.learning_rates[i],
                                    head.weight_decays[i]));
     steps.back().ema_rate = average.rate;
     steps.back().ema_begins = average.begins;

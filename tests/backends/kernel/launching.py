@@ -72,6 +72,7 @@ class Formula(NamedTuple):
     ema_debias: bool = True
     accumulate_steps: int = 1
     ema_scheduled: bool = False
+    begun: int = 0
 
 
 class Weight(NamedTuple):

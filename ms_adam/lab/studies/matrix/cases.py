@@ -48,7 +48,7 @@ class Case(NamedTuple):
 
     Attributes:
         name: Of the case.
-        optimizer: "Adam", "AdamW" or "AdaMax".
+        optimizer: "Adam", "AdamW", "AdaMax", "mint.Adam" or "mint.AdamW".
         options: Keyword arguments of the optimizer.
         expected: Keyword arguments of the reference for the same formula.
         groups: Keys and values of parameter groups; parameter i is in group i modulo their number.
@@ -84,7 +84,9 @@ def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
     }
     if expected.pop("epsilon_hat", False):
         expected["epsilon"] = "hat"
-    if optimizer == "AdamW":
+    if "betas" in expected:
+        expected["beta1"], expected["beta2"] = expected.pop("betas")
+    if optimizer.endswith("AdamW"):
         expected = {"weight_decay": 1e-2, **expected, "decoupled": True}
     return Case(name, optimizer, options, expected, groups, reordered)
 
@@ -191,6 +193,38 @@ SCHEMES = (
     _case("whole tail of master weights", master_weights=True, **_TAIL),
     _case("accumulation", accumulate_steps=3, loss_scale=3.0, weight_decay=0.1),
     _case("accumulation and whole tail", "AdamW", accumulate_steps=2, **_TAIL),
+    # The other face hands arguments on to the same update: tests/test_mint.py holds its bits to
+    # those of the first. What it does by itself is names, defaults, groups and their order, and
+    # the way of the tail's keywords.
+    _case(
+        "mint: Adam",
+        "mint.Adam",
+        lr=0.01,
+        betas=(0.8, 0.99),
+        eps=1e-4,
+        weight_decay=0.1,
+        amsgrad=True,
+        maximize=True,
+        use_nesterov=True,
+    ),
+    _case(
+        "mint: groups of AdamW",
+        "mint.AdamW",
+        lr=0.1,
+        groups=(
+            {"lr": 0.02, "weight_decay": 0.0},
+            {"betas": (0.5, 0.9), "maximize": True},
+            {"eps": 1e-2},
+        ),
+    ),
+    _case(
+        "mint: whole tail",
+        "mint.AdamW",
+        groups=_GROUPS,
+        accumulate_steps=2,
+        master_weights=True,
+        **_TAIL,
+    ),
 )
 
 

@@ -5,6 +5,7 @@ Python 3.7 syntax: the tests of the optimizer on MindSpore 2.0.0 import this mod
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any, Callable, NamedTuple, Optional
@@ -17,7 +18,7 @@ from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 import ms_adam
 from ms_adam import reference
 from ms_adam.backends import BACKENDS
-from ms_adam.checkpoint import slots
+from ms_adam.checkpoint import core_of, slots
 from ms_adam.lab import targets
 from ms_adam.lab.measure import UNIT, Arithmetic, average_bound, share_of_bound, step_bounds
 from ms_adam.lab.studies.matrix.cases import (
@@ -78,7 +79,8 @@ def make_parameters(shapes, dtype: str, seed: int = 1) -> list:
 
 def make_optimizer(case: Case, parameters: list, **more: Any) -> nn.Optimizer:
     """The optimizer of ours that a case describes, with further options."""
-    return _make(getattr(ms_adam, case.optimizer), case, {**case.options, **more}, parameters)
+    optimizer = functools.reduce(getattr, case.optimizer.split("."), ms_adam)
+    return _make(optimizer, case, {**case.options, **more}, parameters)
 
 
 def make_nn_adam(case: Case, parameters: list) -> nn.Optimizer:
@@ -89,7 +91,7 @@ def make_nn_adam(case: Case, parameters: list) -> nn.Optimizer:
     """
     if case.optimizer != "Adam":
         lacks = {"AdamW": "decoupled weight decay", "AdaMax": "infinity norm"}
-        raise LookupError(f"nn.Adam has no {lacks[case.optimizer]}")
+        raise LookupError(f"nn.Adam has no {lacks.get(case.optimizer, 'such interface')}")
     options = {name: value for name, value in case.options.items() if name != "epsilon_hat"}
     return _make(nn.Adam, case, options, parameters)
 
@@ -162,6 +164,7 @@ class Snapshot(NamedTuple):
 
 def snapshot(optimizer: nn.Optimizer) -> Snapshot:
     """The `Snapshot` of an optimizer of ours, of any layout, or of `nn.Adam`."""
+    optimizer = core_of(optimizer)
     state = targets.MindSporeOptimizer(optimizer).state()
     exact = {q: [np.array(x, np.float64) for x in arrays] for q, arrays in state.items()}
     parameters = exact.pop("parameter")
