@@ -504,8 +504,9 @@ class Optimizer:
         groups = getattr(self.optimizer, "param_groups", None)
         found = dict(groups[0]) if groups else {}
         for role in _READ:
-            if hasattr(self.optimizer, role):
-                found.setdefault(role, getattr(self.optimizer, role))
+            for holder in (self.optimizer, getattr(self.optimizer, "formula", None)):
+                if hasattr(holder, role):
+                    found.setdefault(role, getattr(holder, role))
         found.setdefault("learning_rate", found.get("lr"))
         if isinstance(found.get("betas"), (tuple, list)):
             found["beta1"], found["beta2"] = found["betas"]

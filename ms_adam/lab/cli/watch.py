@@ -86,10 +86,11 @@ def watch(
         status = study.run(command, out, every, calls, replace)
         records = study.records(out)
         accounts = [verdict.summed_up(record) for record in records]
-        with contextlib.redirect_stdout(sys.stderr):  # the command's own goes on, if into a file
-            if identified:
+        stopped = status > 128  # by a signal, as Ctrl-C: the user does not want to wait
+        with contextlib.redirect_stdout(sys.stderr):  # the script's own stays as it is
+            if identified and not stopped:
                 _identify(accounts)
-            if cost:
+            if cost and not stopped:
                 _time(accounts)
         entry = {
             "command": command,
@@ -162,5 +163,7 @@ def _time(accounts: list[dict[str, Any]]) -> None:
             timed = runner.bench([(case, taking_part)], 2, 1, lambda *_: None)["results"]
         except UserError as error:
             timed, left_out = [], [*left_out, str(error)]
-        account["cost"]["alone"] = {row["contender"]: row["step_ms"] / 1e3 for row in timed}
+        called = {names[0]: account["name"], names[-1]: "ms_adam"}
+        alone = {called[row["contender"]]: row["step_ms"] / 1e3 for row in timed}
+        account["cost"]["alone"] = alone
         account["cost"]["left_out"] = left_out

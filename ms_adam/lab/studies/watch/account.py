@@ -219,7 +219,7 @@ def described(cell: Any, arguments: tuple, keywords: dict, reader: Reader) -> di
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "given": {name: plain(it) for name, it in given.items() if name not in _PARAMETERS},
         "numbers": reader.optimizer.numbers(),
-        "moments": sorted(set(reader.moment_dtypes)),
+        "moments": sorted({*reader.moment_dtypes} - {""}),
         "backend": getattr(cell, "backend", None),
         **context(),
         "parameters": [

@@ -214,4 +214,6 @@ def place() -> list[str]:
     while frame.f_back and frame.f_code.co_filename.startswith((ours, mindspore)):
         frame = frame.f_back
     file, line = frame.f_code.co_filename, frame.f_lineno
-    return [f"{file}:{line}", linecache.getline(file, line).strip()]
+    source = linecache.getline(file, line).strip()
+    near = os.path.relpath(file)
+    return [f"{file if near.startswith(os.pardir) else near}:{line}", source]

@@ -57,7 +57,7 @@ def summed_up(record: dict[str, Any]) -> dict[str, Any]:
         "looks": len(looks),
         "gradients": steps[-1]["gradients"] if steps else None,
         "formula": _most(look["formula"] for look in judged),
-        "alike": judged[0]["alike"] if judged else [],
+        "alike": judged[-1]["alike"] if judged else [],
         "printed": PRINTED.get(public_name(record["class"])),
         "own": _spread(judged, "own"),
         "paper": _spread(judged, "paper"),
@@ -200,9 +200,12 @@ def verdict(found: dict[str, Any]) -> str:
             f"{name} computes {found['formula']}, and here that is not Algorithm 1: its updates "
             f"are {100 * paper:.2g}% off{why}."
         )
+    most = short(found["paper"]["most"])
+    if found["formula"].startswith("Algorithm 1"):
+        return f"{name} computes {found['formula']}: its updates are at most {most} from it."
     return (
-        f"{name} computes {found['formula']}, which here is Algorithm 1 to {short(paper)} of an "
-        "update."
+        f"{name} computes {found['formula']}, which here is Algorithm 1 as well: its updates are "
+        f"at most {most} from it."
     )
 
 

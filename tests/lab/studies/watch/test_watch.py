@@ -37,9 +37,11 @@ def lines(captured):
 
 
 def place(text):
-    """Where the script has a text: its file and line."""
+    """Where the script has a text: its file, from here if it is below, and its line."""
+    near = os.path.relpath(SCRIPT)
+    file = SCRIPT if near.startswith(os.pardir) else near
     numbered = enumerate(SCRIPT.read_text().splitlines(), 1)
-    return next(f"{SCRIPT}:{number}" for number, line in numbered if text in line)
+    return next(f"{file}:{number}" for number, line in numbered if text in line)
 
 
 FORMULAS = {
@@ -155,6 +157,7 @@ def test_replacing_gives_algorithm_1_and_the_runs_part_in_the_first_step(tmp_pat
     _, ours = watched(tmp_path / "ours", "given", 4, replace="paper", **options)
     assert ours["name"] == "ms_adam.Adam" and ours["formula"] == "Algorithm 1"
     assert ours["paper"]["most"] < 1e-5
+    assert ours["numbers"]["eps"] == 1e-8 and ours["numbers"]["beta2"] == 0.999
     found = parting.all_parted(earlier, study.records(tmp_path / "ours"))
     (pair,) = found["optimizers"]
     assert pair["calls"] == 4

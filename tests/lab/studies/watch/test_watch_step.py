@@ -85,7 +85,8 @@ def test_a_distance_is_the_error_over_the_update():
 def test_shares():
     g = np.array([1.0, 1e-2, 1e-3, 1e-4, 0.0])
     zeros = np.zeros(5)
-    made = part(replace(ADAM, epsilon="hat"), gradient=g, moment1=zeros, moment2=zeros)
+    arrays = {"weight": zeros, "gradient": g, "moment1": zeros, "moment2": zeros}
+    made = part(replace(ADAM, epsilon="hat"), **arrays)
     found = step.shares(replace(ADAM, epsilon="hat"), [made], 1)
     # sqrt(v) = 0.1 g <= 1e-3 for three of the four that move, vhat = g^2 for two of them.
     assert found == step.Shares(3 / 4, 2 / 4, 0.0, None)
