@@ -490,13 +490,13 @@ class Optimizer:
 
     def state(self) -> dict:
         """{quantity: a list of arrays}: those of `STATE` that it has, then "parameter"."""
-        found = {quantity: self._buffers(quantity) for quantity in STATE}
+        found = {quantity: self.buffers(quantity) for quantity in STATE}
         arrays = {q: list(map(to_numpy, buffers)) for q, buffers in found.items() if buffers}
         return {**arrays, "parameter": self.weights()}
 
     def state_dtypes(self) -> dict:
         """{quantity: the dtype's name for each parameter}, of the quantities of `state`."""
-        found = {"parameter": self.parameters, **{q: self._buffers(q) for q in STATE}}
+        found = {"parameter": self.parameters, **{q: self.buffers(q) for q in STATE}}
         return {q: list(map(dtype_name, buffers)) for q, buffers in found.items() if buffers}
 
     def numbers(self) -> dict[str, float]:
@@ -504,8 +504,9 @@ class Optimizer:
         groups = getattr(self.optimizer, "param_groups", None)
         found = dict(groups[0]) if groups else {}
         for role in _READ:
-            if hasattr(self.optimizer, role):
-                found.setdefault(role, getattr(self.optimizer, role))
+            for holder in (self.optimizer, getattr(self.optimizer, "formula", None)):
+                if hasattr(holder, role):
+                    found.setdefault(role, getattr(holder, role))
         found.setdefault("learning_rate", found.get("lr"))
         if isinstance(found.get("betas"), (tuple, list)):
             found["beta1"], found["beta2"] = found["betas"]
@@ -523,7 +524,7 @@ class Optimizer:
         """The number of calls whose gradients make one update."""
         return getattr(getattr(self.optimizer, "execution", None), "accumulate_steps", 1)
 
-    def _buffers(self, quantity):
+    def buffers(self, quantity):
         """The tensors that hold a quantity, one for each parameter; None if it has none."""
 
 
@@ -566,7 +567,7 @@ class MindSporeOptimizer(Optimizer):
 
         self.optimizer(tuple(Tensor(g, p.dtype) for g, p in zip(gradients, self.parameters)))
 
-    def _buffers(self, quantity):
+    def buffers(self, quantity):
         names = (name for name in STATE[quantity] if hasattr(self.optimizer, name))
         buffers = getattr(self.optimizer, next(names, ""), None)
         layout = getattr(self.optimizer, "layout", None)
@@ -663,7 +664,7 @@ class TorchOptimizer(Optimizer):
             parameter.grad = torch.tensor(gradient, dtype=parameter.dtype)
         self.optimizer.step()
 
-    def _buffers(self, quantity):
+    def buffers(self, quantity):
         states = [self.optimizer.state.get(parameter, {}) for parameter in self.parameters]
         for name in STATE[quantity]:
             if all(name in state for state in states):
@@ -733,7 +734,7 @@ class NumpyOptimizer(Optimizer):
     def state_dtypes(self) -> dict:
         return {quantity: ["float64"] * len(arrays) for quantity, arrays in self.state().items()}
 
-    def _buffers(self, quantity):
+    def buffers(self, quantity):
         found = [getattr(state, quantity, None) for state in self._states]
         return None if any(array is None for array in found) else found
 

@@ -23,6 +23,7 @@ try:
     from ms_adam.lab.cli.identify import identify
     from ms_adam.lab.cli.reproduce import reproduce
     from ms_adam.lab.cli.validate import validate
+    from ms_adam.lab.cli.watch import watch
 except ModuleNotFoundError as missing:
     sys.exit(f"ms-adam needs the package {missing.name}: pip install 'ms_adam[cli]'")
 
@@ -60,7 +61,7 @@ def _command(
         )
 
 
-for command in (identify, compare, validate, bench, reproduce):
+for command in (identify, watch, compare, validate, bench, reproduce):
     app.command()(command)
 
 

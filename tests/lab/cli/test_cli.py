@@ -9,7 +9,7 @@ import pytest
 
 def test_help(invoke):
     output = invoke("--help").output
-    for command in ("identify", "compare", "validate", "bench", "reproduce"):
+    for command in ("identify", "watch", "compare", "validate", "bench", "reproduce"):
         assert command in output
 
 

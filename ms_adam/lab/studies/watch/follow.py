@@ -1,0 +1,219 @@
+"""Follows the optimizers of a script from within its process.
+
+`Watch` wraps calls of optimizers, of compiled Cells and of functions under `ms.jit`, and now and
+then looks at an optimizer before and after such a call. What the script computes is what it is
+without: nothing is added to a graph, and no Parameter is written.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import linecache
+import os
+import sys
+import time
+import weakref
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ms_adam.lab.studies.watch.schedule import Budget, Schedule
+
+
+class Watch:
+    """Follows all optimizers of this process.
+
+    Args:
+        settings: ``folder`` for the records; ``every`` and ``calls`` as in `Budget`; ``replace``,
+            None or a formula, see `replacing`.
+    """
+
+    def __init__(self, settings: dict[str, Any]):
+        self.folder, self.replace = Path(settings["folder"]), settings["replace"]
+        self.budget = Budget(settings["every"], settings["calls"])
+        self.depth = 0  # of wrapped calls within each other; the outermost is looked at
+        self.followed: dict[int, Any] = {}  # by the identity of the optimizer
+        self.graphs: dict[int, Any] = {}  # by the identity of the Cell
+        self.functions: dict[Any, Schedule] = {}  # under ms.jit, by their code
+        self.gradients_at: Optional[float] = None  # when the latest gradients were there
+        self.wrapped: set[type] = set()
+        self.made = self.pid = 0
+
+    # --- wrapping ------------------------------------------------------------------------------
+
+    def patch_base(self, base: type) -> None:
+        """Follows all instances of a base class of optimizers."""
+        create = base.__new__
+
+        def __new__(cls, *arguments, **keywords):
+            if self.replace is not None:
+                from ms_adam.lab.studies.watch.replacing import replacement
+
+                other = replacement(cls, arguments, keywords, self.replace)
+                if other is not None:
+                    return other  # no instance of cls: Python does not call its __init__
+            made = create(cls, *arguments, **keywords)
+            self.add(made, arguments, keywords)
+            return made
+
+        base.__new__ = __new__
+        self.wrap_call(base)
+
+    def wrap_call(self, kind: type) -> None:
+        """Looks at calls of the optimizers of a class from Python."""
+        self.wrapped.add(kind)
+        call = kind.__call__
+
+        @functools.wraps(call)
+        def __call__(cell, *arguments, **keywords):
+            followed = self.followed.get(id(cell))
+            if self.depth or followed is None:
+                return call(cell, *arguments, **keywords)
+            given = arguments[0] if arguments else keywords.get("gradients")
+            run = functools.partial(call, cell, *arguments, **keywords)
+            return self.around(followed.schedule, run, [followed], given)
+
+        kind.__call__ = __call__
+
+    def patch_graphs(self) -> None:
+        """Looks at calls of compiled graphs, and notes when gradients or new data were there."""
+        from mindspore import Parameter, nn
+
+        api = sys.modules.get("mindspore.graph.api") or sys.modules["mindspore.common.api"]
+        self.wrap(nn.Cell, "compile_and_run", self.graph_of_cell)
+        self.wrap(api._JitExecutor, "__call__", self.graph_of_function)
+        self.wrap(api._PyNativeExecutor, "grad", self.differentiation)
+        self.wrap(Parameter, "set_data", self.new_data)
+
+    def wrap(self, kind: type, name: str, around: Callable) -> None:
+        """Passes calls of a method that are not within a wrapped call to `around`."""
+        method = getattr(kind, name)
+
+        @functools.wraps(method)
+        def wrapped(owner, *arguments, **keywords):
+            if self.depth:
+                return method(owner, *arguments, **keywords)
+            return around(owner, functools.partial(method, owner, *arguments, **keywords))
+
+        setattr(kind, name, wrapped)
+
+    # --- what is followed ----------------------------------------------------------------------
+
+    def add(self, cell: Any, arguments: tuple, keywords: dict) -> None:
+        """Begins to follow an optimizer, which is not initialised yet."""
+        from ms_adam.lab.studies.watch.account import Followed
+
+        if not self.made:
+            self.patch_graphs()
+            atexit.register(self.end)
+        for kind in type(cell).__mro__:
+            if kind in self.wrapped:
+                break
+            if "__call__" in vars(kind):
+                self.wrap_call(kind)
+        identity = id(cell)
+        self.followed[identity] = Followed(
+            weakref.ref(cell, lambda _: self.forget(identity)),
+            Schedule(self.budget),
+            {"optimizer": self.made, "at": place()},
+            (arguments, keywords),
+            self.write,
+        )
+        self.made += 1
+
+    def forget(self, identity: int) -> None:
+        """Ends the account of an optimizer that the script has let go."""
+        if identity in self.followed and self.followed[identity].cell() is None:
+            self.followed.pop(identity).end()
+
+    def end(self) -> None:
+        """Writes what is known at the end only."""
+        for followed in self.followed.values():
+            followed.end()
+        elapsed = time.perf_counter() - self.budget.started
+        self.write("end", seconds=elapsed, looking=self.budget.spent)
+
+    def write(self, event: str, **content: Any) -> None:
+        """Adds a line to the records of this process, which a crash leaves whole."""
+        path = self.folder / f"{os.getpid()}.jsonl"
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"event": event, **content}) + "\n")
+
+    # --- calls ---------------------------------------------------------------------------------
+
+    def graph_of_cell(self, cell: Any, run: Callable) -> Any:
+        """Runs a compiled Cell, which may be or hold optimizers."""
+        if id(cell) in self.followed:  # a subclass without the wrapped __call__
+            return run()
+        schedule, within, known = self.graphs.get(id(cell), (None, [], lambda: None))
+        if known() is not cell:  # a new one, perhaps at the place of one that is gone
+            schedule = Schedule(self.budget)
+            within = [id(one) for _, one in cell.cells_and_names() if id(one) in self.followed]
+            self.graphs[id(cell)] = schedule, within, weakref.ref(cell)
+        return self.graph(schedule, run, within)
+
+    def graph_of_function(self, executor: Any, run: Callable) -> Any:
+        """Runs a function under `ms.jit`, which may hold any optimizer."""
+        code = getattr(executor.fn, "__code__", executor.fn)
+        if code not in self.functions:
+            self.functions[code] = Schedule(self.budget)
+        return self.graph(self.functions[code], run, list(self.followed))
+
+    def graph(self, schedule: Schedule, run: Callable, within: list[int]) -> Any:
+        """Runs a compiled graph that may step some optimizers."""
+        followed = [self.followed[one] for one in within if one in self.followed]
+        result = self.around(schedule, run, followed) if followed else run()
+        self.gradients_at = time.perf_counter()
+        return result
+
+    def differentiation(self, executor: Any, run: Callable) -> Any:
+        """Computes gradients in PyNative; waits for them if the step that follows is looked at."""
+        result = run()
+        if any(followed.schedule.due() for followed in self.followed.values()):
+            executor.sync()  # for work that has to be done anyway
+        self.gradients_at = time.perf_counter()
+        return result
+
+    def new_data(self, parameter: Any, run: Callable) -> Any:
+        """Notes that a script gives other data to a Parameter that is being trained."""
+        for followed in self.followed.values():
+            followed.new_data(parameter, place)
+        return run()
+
+    def around(self, schedule, run: Callable, all_followed: list, given: Any = None) -> Any:
+        """Runs a call, and looks at optimizers before and after it if that is due."""
+        due = schedule.due()
+        schedule.begin()
+        self.depth += 1
+        try:
+            if not due:
+                return run()
+            entered = time.perf_counter()
+            since = self.gradients_at
+            looked = [one for one in all_followed if one.before(given)]
+            started = time.perf_counter()
+            result = run()
+            for one in looked:
+                one.wait()
+            ended = time.perf_counter()
+            seconds = {"call": ended - started, "tail": since and entered - since}
+            stepped = [one.after(schedule, seconds) for one in looked]
+            cost = time.perf_counter() - ended + started - entered
+            schedule.looked(cost, any(stepped))
+            return result
+        finally:
+            self.depth -= 1
+            self.gradients_at = None
+
+
+def place() -> list[str]:
+    """Where the script is, ["file:line", the line]: the nearest frame outside MindSpore and us."""
+    ours, mindspore = (os.path.dirname(f) for f in (__file__, sys.modules["mindspore"].__file__))
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith((ours, mindspore)):
+        frame = frame.f_back
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    source = linecache.getline(file, line).strip()
+    near = os.path.relpath(file)
+    return [f"{file if near.startswith(os.pardir) else near}:{line}", source]

@@ -1,0 +1,129 @@
+"""Reads an optimizer in its script: some elements of each tensor, rates, and the count of steps.
+
+Reading changes nothing. It costs time, so that at most `ROOM` elements of an optimizer are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+
+from ms_adam.lab import targets
+from ms_adam.lab.studies.watch.step import Part
+from ms_adam.reference import Adam
+
+ROOM = 200_000
+LEAST, MOST = 32, 4096  # elements of a tensor
+
+# The number of updates: ours, mint's and experimental's, nn's.
+_COUNTS = ("update_count", "state_step", "global_step")
+_NONE = np.empty(0)
+
+
+class Look(NamedTuple):
+    """What an optimizer holds at a time."""
+
+    count: Optional[int]
+    arrays: dict[str, list[np.ndarray]]  # "parameter" and the quantities of targets.STATE
+
+
+class Reader:
+    """Reads one optimizer."""
+
+    def __init__(self, cell: Any):
+        self.optimizer = targets.wrap(cell)
+        self.cell, self.parameters = cell, self.optimizer.parameters
+        room = min(MOST, max(LEAST, ROOM // max(1, len(self.parameters))))
+        self._strides = [max(1, -(-parameter.size // room)) for parameter in self.parameters]
+        dtypes = self.optimizer.state_dtypes()
+        # Blocks of bytes are no numbers that a formula could be held to, and of sharded state each
+        # process has a part.
+        count = len(self.parameters)
+        known = all(len(of) == count and "int" not in "".join(of) for of in dtypes.values())
+        self.quantities = list(dtypes) if known else ["parameter"]
+        self.moment_dtypes = dtypes["moment2"] if "moment2" in self.quantities else [""] * count
+
+    def look(self) -> Look:
+        """What it holds now."""
+        arrays = {}
+        for quantity in self.quantities:
+            tensors = self.parameters
+            if quantity != "parameter":
+                tensors = self.optimizer.buffers(quantity)
+            arrays[quantity] = self.elements(tensors)
+        return Look(self.count(), arrays)
+
+    def elements(self, tensors: Sequence[Any]) -> list[np.ndarray]:
+        """Copies of the elements of each tensor that are looked at, in float64."""
+        return [self._of(tensor, stride) for tensor, stride in zip(tensors, self._strides)]
+
+    def count(self) -> Optional[int]:
+        """The number of updates so far, if the optimizer counts them."""
+        for name in _COUNTS:
+            counter = getattr(self.cell, name, None)
+            if hasattr(counter, "asnumpy"):
+                return int(counter.asnumpy().reshape(-1)[0])
+        return None
+
+    def wait(self) -> None:
+        """Waits until the last parameter can be read: PyNative runs ahead."""
+        self.parameters[-1].asnumpy()
+
+    def gradients(self, given: Any) -> Optional[list[np.ndarray]]:
+        """The elements of gradients; None unless each is dense, of its parameter's shape."""
+        if not isinstance(given, (tuple, list)) or len(given) != len(self.parameters):
+            return None
+        for gradient, parameter in zip(given, self.parameters):
+            if getattr(gradient, "shape", None) != parameter.shape:
+                return None
+        return self.elements(given)
+
+    def method(self) -> Adam:
+        """Its numbers as those of Algorithm 1."""
+        numbers = self.optimizer.numbers()
+        taken = {name: numbers[name] for name in ("beta1", "beta2", "eps") if name in numbers}
+        groups = getattr(self.cell, "param_groups", None) or [{}]
+        formula = getattr(self.cell, "formula", None)
+        maximize = bool(getattr(formula, "maximize", groups[0].get("maximize", False)))
+        return Adam(loss_scale=self.optimizer.loss_scale(), maximize=maximize, **taken)
+
+    def changes_gradients(self) -> bool:
+        """Whether it clips, averages or leaves out gradients itself, as ours can."""
+        execution = getattr(self.cell, "execution", None)
+        clips = getattr(execution, "max_grad_norm", None) is not None
+        return clips or getattr(execution, "accumulates", False)
+
+    def parts(
+        self, before: Look, after: Look, settings: tuple, gradients: Optional[list]
+    ) -> list[Part]:
+        """What a step did, by parameter, with the rates and decays that it had."""
+
+        def of(look, quantity, i):
+            return look.arrays[quantity][i] if quantity in look.arrays else _NONE
+
+        return [
+            Part(
+                parameter.name,
+                parameter.size,
+                targets.dtype_name(parameter),
+                self.moment_dtypes[i],
+                *(each[i] for each in settings),
+                *(
+                    of(look, quantity, i)
+                    for quantity in ("parameter", "moment1", "moment2")
+                    for look in (before, after)
+                ),
+                of(before, "vhat", i),
+                _NONE if gradients is None else gradients[i],
+            )
+            for i, parameter in enumerate(self.parameters)
+        ]
+
+    def _of(self, tensor, stride):
+        if targets.dtype_name(tensor) == "bfloat16" or not hasattr(tensor, "asnumpy"):
+            array = targets.to_numpy(tensor)
+        else:
+            array = tensor.asnumpy()  # shares memory; the elements are copied
+        return array.reshape(-1)[::stride].astype(np.float64)

@@ -1,0 +1,197 @@
+"""Judges one observed step of an optimizer, in float64: which formula made it, and what went wrong.
+
+A step is seen from the outside: weights and moments before and after. Its gradient is the one that
+the optimizer was given, or else the one that its first moment must have seen. `ms_adam.reference`
+makes the same step from the same state under each formula. NumPy only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from ms_adam.lab.measure import UNIT, rounding
+from ms_adam.reference import Adam, AdamState
+from ms_adam.reference.correction import bias_correction
+
+# float32 rounds an update about 20 times, 1e-6, and nn.Adam's 1 - beta2 is off by 1.3e-5; narrow
+# moments add a rounding of their own.
+FITS = 1e-4
+NARROW_FITS = 32 * UNIT["bfloat16"]
+
+
+class Part(NamedTuple):
+    """The elements of a parameter that are looked at, in one step; float64, one axis.
+
+    Arrays of moments are empty for an optimizer that has none, `gradient` without one.
+    """
+
+    name: str
+    size: int  # of the whole parameter
+    dtype: str
+    moment_dtype: str
+    rate: float
+    decay: float
+    weight: np.ndarray
+    weight_after: np.ndarray
+    moment1: np.ndarray
+    moment1_after: np.ndarray
+    moment2: np.ndarray
+    moment2_after: np.ndarray
+    largest: np.ndarray  # second moment so far, before the step
+    gradient: np.ndarray
+
+    @property
+    def has_moments(self) -> bool:
+        return self.moment1.size == self.moment2.size == self.weight.size > 0
+
+    def with_moment_gradient(self, beta1: float) -> Part:
+        """The part with the gradient that takes its first moment from before to after the step."""
+        gradient = (self.moment1_after - beta1 * self.moment1) / (1.0 - beta1)
+        return self._replace(gradient=gradient)
+
+
+def formulas(method: Adam, decay: bool, amsgrad: bool) -> dict[str, Adam]:
+    """All formulas that are tried, by name, the simpler ones first."""
+    found = {}
+    for nesterov, decoupled, corrected, epsilon in itertools.product(
+        (False, True), (True, False) if decay else (False,), (True, False), _EPSILON
+    ):
+        names = [_EPSILON[epsilon] if corrected or epsilon != "hat" else None]
+        if names == [None]:  # epsilon has one place where nothing is corrected
+            continue
+        if not corrected:
+            names = ["no bias correction", *names]
+        names = list(filter(None, names)) or ["Algorithm 1"]
+        names += ["Nesterov"] * nesterov + ["AMSGrad"] * amsgrad
+        names += (["decoupled decay"] if decoupled else ["L2"]) if decay else []
+        found[", ".join(names)] = replace(
+            method,
+            epsilon=epsilon,
+            bias_correction=corrected,
+            nesterov=nesterov,
+            amsgrad=amsgrad,
+            decoupled=decoupled,
+        )
+    return found
+
+
+_EPSILON = {"outside": "", "hat": "epsilon-hat", "inside": "epsilon inside the root"}
+
+
+def of_the_paper(method: Adam) -> Adam:
+    """Algorithm 1 with the same decay, Nesterov and AMSGrad."""
+    return replace(method, epsilon="outside", bias_correction=True)
+
+
+def distance(method: Adam, parts: Sequence[Part], t: int, decayed_gradient: bool = False) -> float:
+    """How far the observed updates are from a formula's, beyond the rounding of the weights.
+
+    The Euclidean norm of the difference over that of the formula's updates.
+
+    Args:
+        method: The formula.
+        parts: The parts of the step.
+        t: The number of the step, from 1.
+        decayed_gradient: Whether L2 decay is in the gradients already.
+    """
+    error = update = 0.0
+    for part in _joined(parts):
+        with np.errstate(all="ignore"):
+            wanted = _stepped(method, part, t, decayed_gradient)
+            off = np.abs(part.weight_after - wanted)
+            # Two roundings: of the decayed weight, and of the new one.
+            off = off - 2.02 * rounding(np.maximum(abs(wanted), abs(part.weight)), part.dtype)
+        both = np.isfinite(wanted) & np.isfinite(part.weight_after)
+        error += float(np.sum(np.square(np.maximum(off[both], 0.0))))
+        update += float(np.sum(np.square((wanted - part.weight)[both])))
+    return float(np.sqrt(error / update)) if update else (float("inf") if error else 0.0)
+
+
+def _stepped(method, part, t, decayed_gradient=False):
+    decay = 0.0 if decayed_gradient and not method.decoupled else part.decay
+    method = replace(method, learning_rate=part.rate, weight_decay=decay)
+    largest = part.largest if part.largest.size else part.moment2
+    state = AdamState(t - 1, part.moment1, part.moment2, largest)
+    return method.update(part.weight, part.gradient, state)[0]
+
+
+def _joined(parts):
+    """Parts of one rate, decay and dtype as one: a formula then takes a few operations."""
+    groups: dict[tuple, list[Part]] = {}
+    for part in parts:
+        groups.setdefault((part.rate, part.decay, part.dtype), []).append(part)
+    for same in groups.values():
+        arrays = {name: _all(same, name) for name in Part._fields[6:]}
+        yield same[0]._replace(**arrays)
+
+
+def _all(parts, name):
+    return np.concatenate([getattr(part, name) for part in parts])
+
+
+class Shares(NamedTuple):
+    """Shares of the elements of a step; None where no element counts."""
+
+    epsilon: Optional[float]  # epsilon is at least the root beside it
+    epsilon_of_paper: Optional[float]  # likewise in Algorithm 1
+    underflowed: Optional[float]  # the gradient is not 0, and its second moment is
+    stalled: Optional[float]  # rounding swallowed a change of the second moment
+
+
+def shares(method: Adam, parts: Sequence[Part], t: int) -> Shares:
+    """Counts the elements in which a step shows a weakness of its formula or its dtypes."""
+    with np.errstate(all="ignore"):
+        v0, v1 = _all(parts, "moment2"), _all(parts, "moment2_after")
+        g = _all(parts, "gradient")
+        exact = method.beta2 * v0 + (1 - method.beta2) * np.square(g / method.loss_scale)
+        corrected = v1 / bias_correction(method.beta2, t)
+        root = np.sqrt(corrected)
+        own = {
+            "outside": root if method.bias_correction else np.sqrt(v1),
+            "hat": np.sqrt(v1),
+            "inside": corrected,
+        }[method.epsilon]
+        moves = (v1 > 0) | (g != 0)
+        change = np.abs(exact - v0) > 1e-6 * v0  # float32 keeps changes of 6e-8
+    return Shares(
+        _share(own <= method.eps, moves),
+        _share(root <= method.eps, moves),
+        _share(v1 == 0, g != 0),
+        _share((v1 == v0) & change, v0 > 0),
+    )
+
+
+def _share(condition, among):
+    count = np.count_nonzero(among)
+    return float(np.count_nonzero(condition & among)) / count if count else None
+
+
+def lost(method: Adam, part: Part, t: int) -> bool:
+    """Whether no element moved, though some must move by more than two units in the last place."""
+    if not part.has_moments or not np.array_equal(part.weight, part.weight_after):
+        return False
+    with np.errstate(all="ignore"):
+        moved = np.abs(_stepped(method, part, t) - part.weight)
+        return bool(np.any(moved > 4 * rounding(part.weight, part.dtype)))
+
+
+def not_finite(part: Part) -> list[str]:
+    """The quantities of a part with a NaN or an infinity after the step."""
+    found = {
+        "gradient": part.gradient,
+        "weight": part.weight_after,
+        "moment1": part.moment1_after,
+        "moment2": part.moment2_after,
+    }
+    return [name for name, array in found.items() if not np.isfinite(array).all()]
+
+
+def fits(parts: Sequence[Part]) -> float:
+    """The largest distance that rounding explains."""
+    wide = all(part.moment_dtype in ("float32", "float64") for part in parts)
+    return FITS if wide else NARROW_FITS

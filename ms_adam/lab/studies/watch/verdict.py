@@ -1,0 +1,262 @@
+"""Sums up the account of an optimizer: its findings, a verdict in one sentence, lines to change."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from typing import Any
+
+from ms_adam.lab.claims import short
+from ms_adam.lab.studies.watch import replacing
+from ms_adam.lab.studies.watch.step import FITS
+
+# Distances of updates from Algorithm 1 above which a run is worth a word; nn.Adam's rounding of
+# 1 - beta2 alone makes 1e-5.
+NOTABLE = 1e-3
+FEW = 0.01  # share of elements below which a weakness is not named in the verdict
+
+# What the pages of these classes print, where `ms-adam identify` finds something else.
+PRINTED = {
+    "mindspore.nn.Adam": "Algorithm 1",
+    "mindspore.experimental.optim.Adam": "Algorithm 1",
+    "mindspore.nn.AdamWeightDecay": "no bias correction",
+    "mindspore.experimental.optim.AdamW": "Algorithm 1",
+    "ms_adam.Adam": "Algorithm 1",
+    "ms_adam.AdamW": "Algorithm 1",
+}
+_SHORT = {
+    "mindspore.nn.optim": "mindspore.nn",
+    "mindspore.experimental.optim": "mindspore.experimental.optim",
+    "mindspore.mint.optim": "mindspore.mint.optim",
+    "ms_adam": "ms_adam",
+}
+
+
+def public_name(name: str) -> str:
+    """The name that users import: mindspore.nn.Adam for mindspore.nn.optim.adam.Adam."""
+    for inner, public in _SHORT.items():
+        if name.startswith(f"{inner}."):
+            return f"{public}.{name.rpartition('.')[2]}"
+    return name
+
+
+def summed_up(record: dict[str, Any]) -> dict[str, Any]:
+    """The account of an optimizer from its record, see `study.records`."""
+    looks = record["looks"]
+    steps = [look for look in looks if "rates" in look]
+    judged = [look for look in steps if look["formula"]]
+    found = {
+        **{
+            key: record[key]
+            for key in ("at", "class", "given", "numbers", "moments", "mode", "device")
+        },
+        "name": public_name(record["class"]),
+        "process": record["process"],
+        "calls": record["end"].get("calls", looks[-1]["call"] if looks else 0),
+        "looks": len(looks),
+        "gradients": steps[-1]["gradients"] if steps else None,
+        "formula": _most(look["formula"] for look in judged),
+        "alike": judged[-1]["alike"] if judged else [],
+        "printed": PRINTED.get(public_name(record["class"])),
+        "own": _spread(judged, "own"),
+        "paper": _spread(judged, "paper"),
+        **{name: _spread(judged, name) for name in _SHARES},
+        "rates": _range(look["rates"] for look in steps),
+        "decays": _range(look["decays"] for look in steps),
+        "skipped": _skipped(looks),
+        "lost": _lost(record),
+        "new_data": record["new_data"],
+        "not_finite": _first_not_finite(steps),
+        "parameters": _by_parameter(record["parameters"], steps),
+        "series": {
+            "call": [look["call"] for look in steps],
+            **{key: [look.get(key) for look in steps] for key in ("own", "paper", *_SHARES)},
+            "rate": [look["rates"] for look in steps],
+            "seconds": [look["seconds"]["call"] for look in steps],
+        },
+        "cost": _cost(record),
+        "faults": record["faults"],
+    }
+    found["verdict"] = verdict(found)
+    found["lines"] = lines(found)
+    return found
+
+
+_SHARES = ("epsilon", "epsilon_of_paper", "underflowed", "stalled")
+
+
+def _most(values):
+    counted = Counter(values).most_common(1)
+    return counted[0][0] if counted else None
+
+
+def _spread(looks, key):
+    """The median, the largest value and the call where it was."""
+    values = [(look[key], look["call"]) for look in looks if look[key] is not None]
+    if not values:
+        return None
+    most, call = max(values)
+    return {"median": statistics.median(value for value, _ in values), "most": most, "call": call}
+
+
+def _range(pairs):
+    pairs = list(pairs)
+    return [min(low for low, _ in pairs), max(high for _, high in pairs)] if pairs else None
+
+
+def _skipped(looks):
+    """The number of calls without an update, and of how many; from the optimizer's own count."""
+    counted = [look for look in looks if look["count"] is not None]
+    if len(counted) > 1 and counted[-1]["count"] != counted[0]["count"]:
+        calls = counted[-1]["call"] - counted[0]["call"]
+        return {"calls": calls, "without": calls - counted[-1]["count"] + counted[0]["count"]}
+    return {"calls": len(looks), "without": sum(look["updates"] == 0 for look in looks)}
+
+
+def _lost(record):
+    """The steps looked at in which a parameter that should move did not, and since when."""
+    steps = [look for look in record["looks"] if look.get("lost")]
+    if not steps:
+        return None
+    names = list(dict.fromkeys(name for look in steps for name in look["lost"]))
+    before = [one for one in record["new_data"] if one["call"] < steps[0]["call"]]
+    at = [one["at"] for one in before if one["parameter"] in names][-1:]
+    looks = sum("lost" in look for look in record["looks"])
+    return {
+        "steps": len(steps),
+        "of": looks,
+        "first": steps[0]["call"],
+        "parameters": names,
+        "after": at[0] if at else None,
+    }
+
+
+def _first_not_finite(steps):
+    for look in steps:
+        if look["not_finite"]:
+            name, quantities = next(iter(look["not_finite"].items()))
+            return {"call": look["call"], "parameter": name, "quantities": quantities}
+    return None
+
+
+def _by_parameter(parameters, steps):
+    rows = [{"name": name, "shape": shape, "dtype": dtype} for name, shape, dtype in parameters]
+    for place, row in enumerate(rows):
+        of = [look["parameters"][place] for look in steps]
+        for key, number in (("gradient", 1), ("weight", 2), ("ratio", 3)):
+            row[key] = [one[number] for one in of]
+    return rows
+
+
+def _cost(record):
+    """Seconds of a call, of the tail before it, and of a whole step; the first call compiles."""
+    later = [look["seconds"] for look in record["looks"] if look["call"] > 1 and look["updates"]]
+    calls = [one["call"] for one in later]
+    tails = [one["tail"] for one in later if one["tail"] is not None]
+    called = any(look["called"] for look in record["looks"])
+    return {
+        "called": called,
+        "call": statistics.median(calls) if calls else None,
+        "tail": statistics.median(tails) if tails and called else None,
+        "step": record["end"].get("period"),
+    }
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """One sentence: the worst that was found, or how good it is."""
+    name = found["name"]
+    if not found["looks"]:
+        return f"{name} was not looked at."
+    if bad := found["not_finite"]:
+        what = " and ".join(bad["quantities"])
+        return f"{name}: {what} of {bad['parameter']} not finite from call {bad['call']} on."
+    if found["lost"]:
+        lost = found["lost"]
+        where = f" after new data at {lost['after'][0]}" if lost["after"] else ""
+        names = ", ".join(lost["parameters"][:3])
+        return (
+            f"{name} loses its steps: {lost['steps']} of {lost['of']} that were looked at moved "
+            f"{names} nowhere{where}."
+        )
+    if found["formula"] is None:
+        return f"{name} keeps no two moments: it is no Adam, and was held to no formula."
+    for key, words in _WEAK.items():
+        if found[key] and found[key]["median"] >= FEW:
+            return f"{name} {words.format(found[key]['median'])}."
+    own, paper = found["own"]["median"], found["paper"]["median"]
+    if own > _fits(found):
+        return (
+            f"{name} computes no known form of Adam here: its updates are {short(own)} from the "
+            f"nearest, {found['formula']}."
+        )
+    if paper > NOTABLE:
+        share = found["epsilon"]
+        why = f"; epsilon decides {share['median']:.0%} of the elements" if share else ""
+        return (
+            f"{name} computes {found['formula']}, and here that is not Algorithm 1: its updates "
+            f"are {100 * paper:.2g}% off{why}."
+        )
+    most = short(found["paper"]["most"])
+    if found["formula"].startswith("Algorithm 1"):
+        return f"{name} computes {found['formula']}: its updates are at most {most} from it."
+    return (
+        f"{name} computes {found['formula']}, which here is Algorithm 1 as well: its updates are "
+        f"at most {most} from it."
+    )
+
+
+_WEAK = {
+    "underflowed": "loses second moments to underflow: {:.0%} of them are 0 under a gradient "
+    "that is not",
+    "stalled": "stalls: rounding swallows the change of {:.0%} of the second moments",
+}
+
+
+def _fits(found):
+    wide = all(dtype in ("float32", "float64") for dtype in found["moments"])
+    return FITS if wide else 0.1
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The line to change, as a diff, with Algorithm 1 and with what is computed now."""
+    other = None if found["class"].startswith("ms_adam.") else replacing.of_class(found["class"])
+    if other is None or not found["looks"]:
+        return []
+    where, line = found["at"]
+    name = other.name.replace(":", ".")
+    changed = [f"# {where}", f"- {line}", f"+ import {name.rpartition('.')[0]}"]
+    same = replacing.arguments(other, "epsilon_hat")
+    for formula, words in (("paper", "Algorithm 1"), ("epsilon_hat", "what it computes now")):
+        given = replacing.arguments(other, formula)
+        if formula == "epsilon_hat" or given != same:
+            changed.append(f"+ {_rewritten(line, found['name'], name, given)}  # {words}")
+    return changed
+
+
+def _rewritten(line: str, old: str, new: str, given: dict[str, Any]) -> str:
+    """The line with the other class and arguments, as far as it stands on one line."""
+    added = "".join(f", {key}={value!r}" for key, value in given.items())
+    pattern = rf"(?:\w+\.)*{old.rpartition('.')[2]}\((.*)\)"
+    if not re.search(pattern, line):
+        return f"{new}(...{added})"
+    return re.sub(pattern, lambda match: f"{new}({match[1]}{added})", line, count=1)
+
+
+def overall(accounts: list[dict[str, Any]]) -> str:
+    """The verdict on a run, in one sentence."""
+    if not accounts:
+        return (
+            "No optimizer of MindSpore was seen. (Is the command Python? -I, -E and -S hide "
+            "ms-adam from it.)"
+        )
+    worst = min(accounts, key=lambda one: _rank(one))
+    return worst["verdict"]
+
+
+def _rank(found: dict[str, Any]) -> tuple:
+    notable = found["paper"] is not None and found["paper"]["median"] > NOTABLE
+    return not found["not_finite"], not found["lost"], not notable

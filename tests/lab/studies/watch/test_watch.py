@@ -1,0 +1,176 @@
+"""Watched scripts: what they print and compute stays as it is, and what is found about them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ms_adam.lab.studies.watch import parting, study, verdict
+
+SCRIPT = Path(__file__).with_name("training.py")
+COMMAND = "from ms_adam.lab.cli import main; main()"
+
+
+def command(way, steps, ending=0):
+    """A run of the script."""
+    return [sys.executable, str(SCRIPT), way, str(steps), str(ending)]
+
+
+def watched(folder, *training, **options):
+    """Runs a training under watch; returns its exit status and the account of its optimizer."""
+    status = study.run(command(*training), folder, **{"every": 1, **options})
+    (record,) = study.records(folder)
+    account = verdict.summed_up(record)
+    assert not account["faults"], account["faults"][0]["traceback"]
+    return status, account
+
+
+def lines(captured):
+    """The losses and weights that a training printed."""
+    return [line for line in captured.out.splitlines() if "WARNING" not in line]
+
+
+def place(text):
+    """Where the script has a text: its file, from here if it is below, and its line."""
+    near = os.path.relpath(SCRIPT)
+    file = SCRIPT if near.startswith(os.pardir) else near
+    numbered = enumerate(SCRIPT.read_text().splitlines(), 1)
+    return next(f"{file}:{number}" for number, line in numbered if text in line)
+
+
+FORMULAS = {
+    "called": "epsilon-hat",
+    "called graph": "epsilon-hat",
+    "cell": "epsilon-hat",
+    "jit": "epsilon-hat",
+    "model": "no bias correction, decoupled decay",
+    "own": "epsilon inside the root",
+}
+
+
+@pytest.mark.parametrize("way", FORMULAS)
+def test_a_script_computes_the_same_bits_and_its_formula_is_found(way, tmp_path, capfd):
+    plain = subprocess.run(command(way, 6, 3), check=False)
+    unwatched = lines(capfd.readouterr())
+    status, account = watched(tmp_path, way, 6, 3)
+    assert lines(capfd.readouterr()) == unwatched and len(unwatched) == 8
+    assert status == plain.returncode == 3
+    assert account["formula"] == FORMULAS[way]
+    assert account["looks"] == account["calls"] == 6
+    assert account["gradients"] == ("given" if way.startswith(("called", "own")) else "moments")
+    # Of each update float32 rounds some 20 times: 1e-6. The powers of nn.Adam drift.
+    assert account["own"]["most"] < 1e-5
+    assert account["skipped"]["without"] == 0 and account["lost"] is None
+
+
+def test_epsilon_and_the_distance_to_the_paper_are_those_of_known_gradients(tmp_path):
+    _, account = watched(tmp_path, "given", 1)
+    gradients, eps, rate = np.array([1e-9, 5e-9, 1e-7, 1e-6]), 1e-8, 0.01
+    # In the first step mhat is g and vhat is g^2; sqrt(v) is g sqrt(0.001).
+    paper = rate * gradients / (gradients + eps)
+    own = rate * gradients / (gradients + eps / np.sqrt(0.001))
+    expected = np.linalg.norm(own - paper) / np.linalg.norm(paper)
+    assert account["paper"]["median"] == pytest.approx(expected, rel=1e-4)
+    assert account["epsilon"]["median"] == 3 / 4  # g sqrt(0.001) <= 1e-8
+    assert account["epsilon_of_paper"]["median"] == 2 / 4
+    assert account["formula"] == "epsilon-hat"
+    assert "epsilon decides 75% of the elements" in account["verdict"]
+    assert f"{100 * expected:.2g}% off" in account["verdict"]
+    where, script_line, *changed = account["lines"]
+    assert where == f"# {place('= nn.Adam(')}"
+    assert script_line == "- optimizer = nn.Adam(parameters, 0.01)"
+    assert changed[1].startswith("+ optimizer = ms_adam.Adam(parameters, 0.01)  #")
+    assert changed[2].startswith("+ optimizer = ms_adam.Adam(parameters, 0.01, epsilon_hat=True)")
+
+
+def test_float16_moments_that_underflow_are_counted(tmp_path):
+    _, account = watched(tmp_path, "half", 3)
+    assert account["moments"] == ["float16"]
+    # 0.001 (1e-3)^2 is below float16's range, 0.001 is in it; the third gradient is 0.
+    assert account["underflowed"]["median"] == 1 / 2
+    assert "underflow" in account["verdict"] and "50%" in account["verdict"]
+
+
+def test_steps_lost_after_new_data_are_found_with_the_line(tmp_path, capfd):
+    _, account = watched(tmp_path, "new data", 12)
+    losses = lines(capfd.readouterr())[:12]
+    assert len(set(losses[6:])) == 1  # MindSpore 2.10 goes on with the old memory
+    lost = account["lost"]
+    assert (lost["steps"], lost["of"], lost["first"]) == (6, 12, 7)
+    assert lost["parameters"] == ["weight", "bias"]
+    assert lost["after"][0] == place("0.5 * parameter")
+    assert "loses its steps: 6 of 12" in account["verdict"]
+    assert account["own"]["most"] < 1e-5  # of the steps before
+
+
+@pytest.mark.parametrize("ending, status", [("crash", 1), ("killed", 137)])
+def test_a_run_that_breaks_off_is_told_of(ending, status, tmp_path, capfd):
+    found, account = watched(tmp_path, "called", 3, ending)
+    assert found == status
+    assert (account["looks"], account["calls"]) == (3, 3)
+    assert ("the user's own error" in capfd.readouterr().err) == (ending == "crash")
+
+
+def interrupted(*arguments):
+    """The exit status and errors of a program that gets Ctrl-C once its script waits for it."""
+    process = subprocess.Popen(
+        [*arguments, *command("called", 3, "wait")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    next(line for line in process.stdout if line.startswith("bias"))
+    time.sleep(0.5)  # until it waits
+    os.killpg(process.pid, signal.SIGINT)
+    return process.communicate(timeout=60)[1], process.returncode
+
+
+def test_ctrl_c_ends_the_script_as_ever_and_the_report_is_written(tmp_path):
+    out, copy = tmp_path / "out", tmp_path / "copy.json"
+    options = ["--no-identify", "--no-cost", "--out", str(out), "--json", str(copy)]
+    errors, status = interrupted(sys.executable, "-c", COMMAND, "watch", *options, "--")
+    _, plain = interrupted()
+    assert plain == -signal.SIGTERM  # MindSpore's own answer to Ctrl-C
+    assert status == 128 + signal.SIGTERM
+    assert "ms-adam watch: mindspore.nn.Adam computes epsilon-hat" in errors
+    content = json.loads(copy.read_text())
+    assert content == json.loads((out / "watch.json").read_text())
+    (entry,) = content["results"]
+    assert entry["status"] == status and entry["optimizers"][0]["calls"] == 3
+    assert entry["verdict"] in (out / "index.html").read_text().replace("\u2011", "-")
+
+
+def test_replacing_gives_algorithm_1_and_the_runs_part_in_the_first_step(tmp_path):
+    """The gradients of the first step are equal, its weights are not."""
+    watched(tmp_path / "theirs", "given", 4)
+    earlier = study.earlier(tmp_path / "theirs", tmp_path / "ours")
+    calls = study.calls_looked_at(earlier)
+    assert calls == [1, 2, 3, 4]
+    options = {"every": None, "calls": calls}
+    _, ours = watched(tmp_path / "ours", "given", 4, replace="paper", **options)
+    assert ours["name"] == "ms_adam.Adam" and ours["formula"] == "Algorithm 1"
+    assert ours["paper"]["most"] < 1e-5
+    assert ours["numbers"]["eps"] == 1e-8 and ours["numbers"]["beta2"] == 0.999
+    found = parting.all_parted(earlier, study.records(tmp_path / "ours"))
+    (pair,) = found["optimizers"]
+    assert pair["calls"] == 4
+    assert pair["bits"]["call"] == pair["beyond"]["call"] == 1
+    assert pair["beyond"]["quantity"] == "weight" and pair["beyond"]["parameter"] == "given"
+    assert found["sentence"].startswith("The two runs part at call 1, the weight of given")
+    # The same with the formula of nn.Adam: within rounding.
+    watched(tmp_path / "same", "given", 4, replace="epsilon_hat", **options)
+    found = parting.all_parted(earlier, study.records(tmp_path / "same"))
+    assert found["optimizers"][0]["beyond"] is None
+
+
+def test_without_looks_calls_are_counted(tmp_path):
+    status, account = watched(tmp_path, "called", 5, every=0)
+    assert status == 0 and (account["calls"], account["looks"]) == (5, 0)
+    assert account["verdict"] == "mindspore.nn.Adam was not looked at."

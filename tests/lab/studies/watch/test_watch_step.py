@@ -1,0 +1,164 @@
+"""Steps judged in float64: each formula is told from the others, and shares are those made here."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ms_adam.lab.measure import spacing
+from ms_adam.lab.studies.watch import parting, step
+from ms_adam.lab.studies.watch.schedule import IDLE, SHARE, Budget, Schedule
+from ms_adam.reference import Adam, AdamState
+
+ADAM = Adam(beta1=0.9, beta2=0.99, eps=1e-3)
+RATE, DECAY, T = 0.01, 0.1, 3
+
+
+def part(method, dtype="float32", **arrays):
+    """What a method does in step T, rounded to the weight's dtype, from moments of its own."""
+    rng = np.random.default_rng(0)
+    size = len(arrays.get("gradient", np.zeros(64)))
+    sizes = 10.0 ** -rng.uniform(1, 4, size)  # around epsilon
+    given = {
+        "weight": rng.standard_normal(size),
+        "moment1": 0.3 * sizes * rng.standard_normal(size),
+        "moment2": 0.1 * sizes**2 * rng.uniform(0.5, 2.0, size),
+        "gradient": sizes * rng.standard_normal(size),
+        "largest": np.zeros(0),
+        **arrays,
+    }
+    weight = given["weight"] = given["weight"].astype(dtype).astype(np.float64)
+    largest = given["largest"] if method.amsgrad else given["moment2"]
+    state = AdamState(T - 1, given["moment1"], given["moment2"], largest)
+    method = replace(method, learning_rate=RATE, weight_decay=DECAY)
+    after, state = method.update(weight, given["gradient"], state)
+    return step.Part(
+        name="w",
+        size=size,
+        dtype=dtype,
+        moment_dtype="float32",
+        rate=RATE,
+        decay=DECAY,
+        weight_after=after.astype(dtype).astype(np.float64),
+        moment1_after=state.moment1,
+        moment2_after=state.moment2,
+        **given,
+    )
+
+
+FORMULAS = step.formulas(ADAM, decay=True, amsgrad=False)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_the_formula_that_made_a_step_fits_it_best(name):
+    made = part(FORMULAS[name])
+    off = {other: step.distance(method, [made], T) for other, method in FORMULAS.items()}
+    # Weights are float32, everything else float64: nothing is left beyond the weights' rounding.
+    assert off[name] == 0.0
+    assert min(far for other, far in off.items() if other != name) > 100 * step.FITS
+
+
+@pytest.mark.parametrize("name", [name for name in FORMULAS if "decoupled" in name])
+def test_the_gradient_follows_from_the_first_moment(name):
+    made = part(FORMULAS[name])
+    again = made.with_moment_gradient(ADAM.beta1)
+    # 1 / (1 - beta1) amplifies float64's rounding of the moments.
+    np.testing.assert_allclose(again.gradient, made.gradient, rtol=1e-12, atol=1e-15)
+    l2 = part(FORMULAS[name.replace("decoupled decay", "L2")])
+    decayed = l2.with_moment_gradient(ADAM.beta1).gradient
+    np.testing.assert_allclose(decayed, l2.gradient + DECAY * l2.weight, rtol=1e-12)
+
+
+def test_parts_of_several_dtypes_and_a_step_counted_too_late():
+    parts = [part(ADAM), part(ADAM, "float16")]
+    assert step.distance(ADAM, parts, T) == 0.0
+    assert step.distance(ADAM, parts, T + 1) > 0.01
+
+
+def test_a_distance_is_the_error_over_the_update():
+    made = part(ADAM, weight=np.zeros(64))
+    far = made._replace(weight_after=1.25 * made.weight_after)
+    assert step.distance(ADAM, [far], T) == pytest.approx(0.25, rel=1e-5)  # less rounding, 6e-8
+    assert step.distance(ADAM, [far._replace(weight_after=far.weight)], T) == pytest.approx(1.0)
+
+
+def test_shares():
+    g = np.array([1.0, 5e-3, 5e-4, 1e-4, 0.0])
+    zeros = np.zeros(5)
+    arrays = {"weight": zeros, "gradient": g, "moment1": zeros, "moment2": zeros}
+    made = part(replace(ADAM, epsilon="hat"), **arrays)
+    found = step.shares(replace(ADAM, epsilon="hat"), [made], 1)
+    # sqrt(v) = 0.1 g <= 1e-3 for three of the four that move, vhat = g^2 for two of them.
+    assert found == step.Shares(3 / 4, 2 / 4, 0.0, None)
+    under = made._replace(moment2_after=np.array([1e-2, 1e-6, 0.0, 0.0, 0.0]))
+    assert step.shares(ADAM, [under], 1).underflowed == 2 / 4
+    held = made._replace(moment2=np.full(5, 1e-2), moment2_after=np.array([2e-2] + 4 * [1e-2]))
+    assert step.shares(ADAM, [held], 2).stalled == 4 / 5
+
+
+def test_a_parameter_that_stays_is_lost_only_if_it_must_move():
+    made = part(ADAM, weight=np.ones(64), gradient=np.full(64, 1e-3))
+    assert not step.lost(ADAM, made, T)
+    assert step.lost(ADAM, made._replace(weight_after=made.weight), T)
+    slow = made._replace(rate=0.1 * spacing(1.0, "float32"), decay=0.0, weight_after=made.weight)
+    assert not step.lost(ADAM, slow, T)
+
+
+def test_not_finite_quantities_are_named():
+    made = part(ADAM)
+    assert step.not_finite(made) == []
+    bad = made._replace(gradient=np.array([np.nan]), moment2_after=np.array([np.inf]))
+    assert step.not_finite(bad) == ["gradient", "moment2"]
+
+
+def test_looks_take_their_share_of_the_time(monkeypatch):
+    """A clock made here: a call takes 1 s, a look at it as long."""
+    clock = [0.0]
+    monkeypatch.setattr("ms_adam.lab.studies.watch.schedule.time.perf_counter", lambda: clock[0])
+    schedule = Schedule(Budget(None, None))
+    for _ in range(2000):
+        due = schedule.due()
+        schedule.begin()
+        clock[0] += 1.0
+        if due:
+            clock[0] += 1.0
+            schedule.looked(1.0, True)
+    # A share of the whole is SHARE / (1 - SHARE) of the calls.
+    assert schedule.looks == pytest.approx(2000 * SHARE / (1 - SHARE), rel=0.05)
+    assert schedule.period() == pytest.approx(1.0)
+
+
+def test_cheap_looks_become_fewer_and_idle_ones_rare():
+    schedule = Schedule(Budget(None, None))
+    idle = Schedule(Budget(1, None))
+    looked_at = []
+    for call in range(1, 1025):
+        for one, stepped in ((schedule, True), (idle, False)):
+            if one.due():
+                looked_at += [call] * stepped
+                one.begin()
+                one.looked(0.0, stepped)
+            else:
+                one.begin()
+    assert looked_at[:100] == list(range(1, 101)) and 250 < len(looked_at) < 400
+    assert IDLE + 6 < idle.looks < IDLE + 12  # after 3, at 6, 12, 24, ...
+
+
+def looks(weights):
+    kept = [parting.base64.b64encode(np.array(w, "<f4").tobytes()).decode() for w in weights]
+    return {
+        "looks": [
+            {"call": call, "gradients": "given", "parameters": [["w", 1, 1, 1, w, kept[0]]]}
+            for call, w in enumerate(kept, 1)
+        ]
+    }
+
+
+def test_two_runs_part_at_the_first_call_beyond_the_tolerance():
+    one = looks([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
+    other = looks([[1.0, 2.0], [1.0, 2.00002], [1.0, 2.1]])
+    found = parting.parted(one, other)
+    assert found["calls"] == 3
+    assert (found["bits"]["call"], found["beyond"]["call"]) == (2, 3)
+    assert found["farthest"]["distance"] == pytest.approx(0.1 / 2.1, rel=1e-6)
+    assert parting.all_parted([one], [one])["sentence"].startswith("The two runs are equal")

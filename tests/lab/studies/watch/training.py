@@ -1,0 +1,111 @@
+"""A training as a user writes it: python training.py WAY STEPS ENDING.
+
+It prints each loss, and at the end all bits of the weights.
+"""
+
+import os
+import signal
+import sys
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+way, steps, ending = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+compiled = way in ("cell", "model", "called graph")
+ms.set_context(mode=ms.GRAPH_MODE if compiled else ms.PYNATIVE_MODE)
+ms.set_seed(1)
+rng = np.random.default_rng(0)
+images, labels = (rng.standard_normal((32, width)).astype(np.float32) for width in (8, 4))
+# Gradients for the ways that compute none.
+GIVEN = {"given": (ms.float32, [1e-9, 5e-9, 1e-7, 1e-6]), "half": (ms.float16, [1e-3, 1.0, 0.0])}
+
+
+class OwnAdam(nn.Optimizer):
+    """The user's own, with epsilon inside the root."""
+
+    def __init__(self, params, learning_rate):
+        super().__init__(learning_rate, params)
+        self.moment1 = self.parameters.clone("m", "zeros")
+        self.moment2 = self.parameters.clone("v", "zeros")
+        self.beta1, self.beta2, self.eps = 0.9, 0.99, 1e-3
+
+    def construct(self, gradients):
+        self.global_step += 1
+        t = self.global_step
+        for w, m, v, g in zip(self.parameters, self.moment1, self.moment2, gradients):
+            m.set_data(self.beta1 * m + (1 - self.beta1) * g)
+            v.set_data(self.beta2 * v + (1 - self.beta2) * g * g)
+            mhat, vhat = m / (1 - self.beta1**t), v / (1 - self.beta2**t)
+            w.set_data(w - self.learning_rate * mhat / ops.sqrt(vhat + self.eps))
+        return True
+
+
+net = nn.Dense(8, 4, weight_init="normal")
+mse = nn.MSELoss()
+parameters = net.trainable_params()
+if way in GIVEN:
+    dtype, gradient = GIVEN[way]
+    parameters = [Parameter(Tensor([0.0] * len(gradient), dtype), name="given")]
+if way == "own":
+    optimizer = OwnAdam(parameters, 0.01)
+elif way == "model":
+    schedule = nn.CosineDecayLR(0.001, 0.01, steps)
+    optimizer = nn.AdamWeightDecay(parameters, schedule, weight_decay=0.1)
+else:
+    optimizer = nn.Adam(parameters, 0.01)
+
+
+def forward(x, y):
+    return mse(net(x), y)
+
+
+gradients_of = ms.value_and_grad(forward, None, optimizer.parameters)
+
+
+@ms.jit
+def compiled_step(x, y):
+    loss, gradients = gradients_of(x, y)
+    return ops.depend(loss, optimizer(gradients))
+
+
+def called_step(x, y):
+    loss, gradients = gradients_of(x, y)
+    optimizer(gradients)
+    return loss
+
+
+def given_step(x, y):
+    optimizer((Tensor(gradient, dtype),))
+    return x.sum()
+
+
+class Printing(ms.Callback):
+    def on_train_step_end(self, run_context):
+        print(run_context.original_args().net_outputs.asnumpy())
+
+
+if way == "model":
+    copies = [np.tile(array, (steps, 1)) for array in (images, labels)]
+    data = ms.dataset.NumpySlicesDataset(tuple(copies), shuffle=False).batch(32)
+    ms.Model(net, mse, optimizer).train(1, data, Printing(), dataset_sink_mode=False)
+else:
+    if way == "cell":
+        step = nn.TrainOneStepCell(nn.WithLossCell(net, mse), optimizer)
+    else:
+        step = compiled_step if way == "jit" else given_step if way in GIVEN else called_step
+    for number in range(steps):
+        if way == "new data" and number == 6:
+            for parameter in parameters:
+                parameter.set_data(Tensor(0.5 * parameter.asnumpy()))
+        print(step(Tensor(images), Tensor(labels)).asnumpy(), flush=True)
+
+for parameter in parameters:
+    print(parameter.name, parameter.asnumpy().tobytes().hex(), flush=True)
+if ending == "crash":
+    raise RuntimeError("the user's own error")
+if ending == "wait":  # for Ctrl-C
+    signal.pause()
+if ending == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(ending))
