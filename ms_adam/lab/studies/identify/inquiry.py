@@ -24,7 +24,7 @@ from ms_adam.lab.studies.identify.findings import (
 )
 from ms_adam.lab.studies.identify.forms import CHOICES, Form, distinct, roundings, structures
 from ms_adam.lab.studies.identify.judge import DOUBLE, HALF, SINGLE, Fit, judge, residual
-from ms_adam.lab.studies.identify.relatives import relatives
+from ms_adam.lab.studies.identify.relatives import cann, relatives
 from ms_adam.lab.targets import Target, find
 
 # A hypothesis that is further off than this is not worth its name.
@@ -81,6 +81,9 @@ class _Inquiry:
         except Refused as refused:
             return Identification(status=REFUSED, formula=f"does not run here: {refused}", **common)
         ranked, residuals = self._rank(seen, probe)
+        on_ascend = [judge(form, seen, probe, self.numbers) for form in cann(self.driver.values)]
+        if not ranked[0].fits:  # a power of beta that is one unit off takes CANN's further off
+            ranked = sorted([*ranked, *on_ascend], key=Fit.rank)
         best = ranked[0]
         rivals = {fit.form.name() for fit in ranked if fit.fits} - {best.form.name()}
         others = {form: r for form, r in residuals.items() if form.name() != best.form.name()}
@@ -101,6 +104,8 @@ class _Inquiry:
         if not isinstance(best.form, Form):
             return Identification(status=FOUND, formula=formula, **common)
 
+        if on_ascend[0].residual == 0.0:
+            formula = on_ascend[0].form.name()
         self.form = best.form
         self._ask_all(best, ranked, residuals, seen)
         status = FOUND
