@@ -38,10 +38,11 @@ def write_page(folder: Path, name: str, **values: Any) -> Path:
         name: The template in ``studies``.
         values: The template's variables; ``environment`` is one of them.
     """
-    path = folder / "index.html"
-    path.write_text(template(name).render(values), encoding="utf-8")
+    page = template(name).render(values)
+    with atomic_write(folder) as writing:  # another study may be linking its neighbours
+        (writing / "index.html").write_text(page, encoding="utf-8")
     link_pages(folder)
-    return path
+    return folder / "index.html"
 
 
 def link_pages(folder: Path) -> None:
