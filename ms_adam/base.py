@@ -10,7 +10,7 @@ from mindspore.ops import operations as P
 
 from ms_adam import backends
 from ms_adam.backends import launch
-from ms_adam.compat import FLOATS, NO_FLOAT, WatchedMemory
+from ms_adam.compat import FLOATS, NO_FLOAT, WatchedMemory, placed
 from ms_adam.gradients import CheckGradients, normalize_gradients, split_pairs
 from ms_adam.groups import Rates, split_groups, take_options
 from ms_adam.options import execution_of, formula_of, resolve
@@ -116,9 +116,9 @@ class Optimizer(nn.Optimizer):
         """How a call from Python runs: "by address" or "compiled".
 
         "by address" calls the kernel of backend "fused" with the addresses of the tensors; there is
-        no graph to compile. It is "compiled" with the other backends, before MindSpore 2.8, which
-        is the first to tell all addresses, and where a subclass has a `construct` of its own or a
-        hook was registered. Within a compiled step the optimizer is always part of its graph.
+        no graph to compile. It is "compiled" with the other backends, on MindSpore 2.0.0, which
+        tells no addresses, and where a subclass has a `construct` of its own or a hook was
+        registered. Within a compiled step the optimizer is always part of its graph.
         """
         by_address = (
             self.capabilities.by_address
@@ -222,10 +222,10 @@ class Optimizer(nn.Optimizer):
                 f"float32 or float64, but got {step.dtype} of shape {step.shape}."
             )
         if step.dtype != ms.int32:
-            step = Tensor([int(step.asnumpy().reshape(()))], ms.int32)
-        learning_rates, weight_decays = self.group_values.now(self.global_step)
+            step = placed(Tensor([int(step.asnumpy().reshape(()))], ms.int32))
+        rates = self.group_values.now(self.global_step)
         try:
-            made = self.update.now(step, learning_rates, weight_decays, values, indices, check)
+            made = self.update.now(step, rates, values, indices, check)
         except IndexError as error:
             place, row, rows = error.args
             raise RuntimeError(
@@ -256,7 +256,7 @@ class Optimizer(nn.Optimizer):
             gradients, indices = self.split_row_sparse(self.parameters, gradients, sparse)
             dtype = NO_FLOAT
         # Schedules are called with the steps already made: before this one counts.
-        learning_rates, weight_decays = self.group_values(self.global_step, fixed_rates)
+        rates = self.group_values(self.global_step, fixed_rates)
         if self.exchanged and not self.divides_rows and not self.called:
             # Each rank's graph is another one: it would exchange gradients in another order.
             raise ValueError(
@@ -267,7 +267,7 @@ class Optimizer(nn.Optimizer):
         steps = self.global_step
         if self.global_step.dtype != ms.int32:
             steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
-        done = self.update(steps, learning_rates, weight_decays, gradients, dtype, indices)
+        done = self.update(steps, rates, gradients, dtype, indices)
         made = done if self.leaves_out else self.one
         _assign_add(
             self.global_step, _cast(_reshape(made, self.global_step.shape), self.global_step.dtype)

@@ -66,9 +66,8 @@ def _of_tensors(name: str) -> Any:
     return None
 
 
-# 2.0.0 has no addresses of tensors. 2.7.0 returns 0, and logs an error, for a tensor that no
-# operator has used yet. Both compile the step.
-address_of: Any = _of_tensors("_data_ptr") if _VERSION >= (2, 8) else None
+# 2.0.0 has no addresses of tensors.
+address_of: Any = _of_tensors("_data_ptr")
 is_contiguous = _of_tensors("is_contiguous")
 shape_of, dtype_of = _of_tensors("_shape"), _of_tensors("_dtype")
 
@@ -78,6 +77,29 @@ try:
 except ImportError:
     from mindspore.common.api import _pynative_executor
 wait_for_queued = _pynative_executor.sync
+
+
+def placed(tensor: ms.Tensor) -> ms.Tensor:
+    """Returns a tensor, with the address that `address_of` returns once all queued is done.
+
+    In 2.7.0 a tensor has none until an operator has used it: `address_of` logs an error, and a
+    compiled call takes the tensor of the call before if it is within a nested tuple.
+    """
+    if _LATE_ADDRESSES and tensor.size:
+        tensor.astype(ms.float32 if tensor.dtype != ms.float32 else ms.float64)
+    return tensor
+
+
+def _placed_address_of(tensor):
+    if not _address_of(tensor):
+        placed(tensor)
+        wait_for_queued()
+    return _address_of(tensor)
+
+
+_LATE_ADDRESSES, _address_of = _VERSION == (2, 7), address_of
+if _LATE_ADDRESSES:
+    address_of = _placed_address_of
 
 
 class WatchedMemory:

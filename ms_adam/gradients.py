@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import RowTensor, Tensor
 from mindspore.ops import PrimitiveWithInfer
 
-from ms_adam.compat import FLOATS, NO_FLOAT
+from ms_adam.compat import FLOATS, NO_FLOAT, placed
 from ms_adam.sparse import DENSE
 
 _FORMS = "a tuple or list with one gradient for each parameter"
@@ -57,6 +57,7 @@ def normalize_gradients(class_name: str, names: Sequence[str], gradients: Any) -
                     f"For '{class_name}', the gradient {name} must be a Tensor, a RowTensor or a "
                     f"pair (indices, values) of Tensors, but got {_kind(gradients[i])}."
                 )
+            gradient = tuple(map(placed, gradient))
         taken.append(gradient)
     return tuple(taken)
 

@@ -13,6 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.nn.optim.optimizer import _ConvertToCell, _IteratorLearningRate
 
+from ms_adam.compat import placed
 from ms_adam.options import Formula, check_bool, check_decay_rate, check_eps, unpack_betas
 from ms_adam.state import Owned
 
@@ -39,29 +40,31 @@ class Groups(NamedTuple):
 
 
 class GroupValues(nn.Cell):
-    """The learning rate and the weight decay of each group in one step.
+    """The learning rate and the weight decay of each group in one step, and `ema_decay`.
 
     Args:
         learning_rates: one for each group, each a Parameter or a schedule.
         weight_decays: one for each group, each a Tensor or a Cell.
+        ema_decays: (), or the schedule of `ema_decay`.
 
     Inputs:
         done: int32 tensor of shape (1,), the number of steps already made.
         fixed: (), or the tensors of `moving`, in the place of the fixed learning rates.
 
     Outputs:
-        Two tuples of float32 tensors of shape (), one for each group.
+        Three tuples of float32 tensors of shape (): one for each group; likewise; as `ema_decays`.
     """
 
-    def __init__(self, learning_rates, weight_decays):
+    def __init__(self, learning_rates, weight_decays, ema_decays):
         super().__init__(auto_prefix=False)
         # All are Cells: graphs of MindSpore 2.7 cannot hold a list of cells and tensors.
         self.learning_rates = _values(learning_rates)
         self.weight_decays = _values(weight_decays)
+        self.ema_decays = _values(ema_decays)
         self.is_fixed = tuple(isinstance(rate, Fixed) for rate in self.learning_rates)
 
     def construct(self, done, fixed):
-        learning_rates, weight_decays, i = (), (), 0
+        learning_rates, weight_decays, ema_decays, i = (), (), (), 0
         for rate in self.learning_rates:
             if len(fixed) > 0 and self.is_fixed[i]:
                 learning_rates += (fixed[i],)
@@ -70,7 +73,9 @@ class GroupValues(nn.Cell):
             i = i + 1
         for decay in self.weight_decays:
             weight_decays += (decay(done),)
-        return learning_rates, weight_decays
+        for decay in self.ema_decays:
+            ema_decays += (decay(done),)
+        return learning_rates, weight_decays, ema_decays
 
     def fixed_rates(self) -> List[Parameter]:
         """Returns the Parameters of the fixed learning rates."""
@@ -98,6 +103,7 @@ class GroupValues(nn.Cell):
         return (
             tuple(rate.now(done) for rate in self.learning_rates),
             tuple(decay.now(done) for decay in self.weight_decays),
+            tuple(decay.now(done) for decay in self.ema_decays),
         )
 
 
@@ -151,7 +157,7 @@ class Listed(Scheduled):
                 f"The list of learning rates has {len(values)} values, and none for "
                 f"step {step} (counted from 0)."
             )
-        return Tensor(values[step])
+        return placed(Tensor(values[step]))
 
 
 def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any, Dict[int, dict]]:
@@ -230,7 +236,8 @@ def split_groups(
     decayed = tuple(flag and optimizer.exec_weight_decay for flag in optimizer.decay_flags)
     centralized = optimizer.grad_centralization_flags if optimizer.is_group else (False,) * count
     groups = Groups(tuple(index), formulas, decayed, centralized, tuple(owned))
-    return groups, GroupValues(group_rates, group_decays)
+    ema_decays = (formulas[0].ema_decay,) if formulas[0].averages_by_schedule else ()
+    return groups, GroupValues(group_rates, group_decays, ema_decays)
 
 
 class Rates:

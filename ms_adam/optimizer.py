@@ -75,8 +75,8 @@ class Adam(Optimizer):
             is left out of the mean. See `flush`. Default: ``1`` .
         max_grad_norm (float): Clip the unscaled gradients to this global norm, as
             `ops.clip_by_global_norm` does. Default: ``None`` , no clipping.
-        ema_decay (float): Keep an average of each weight, updated in the same pass with this decay
-            rate, in [0, 1); see `averaged`. Default: ``None`` , no averages.
+        ema_decay (Union[float, Cell]): Keep an average of each weight, updated in the same pass
+            with this decay rate, in [0, 1); see `averaged`. Default: ``None`` , no averages.
         ema_debias (bool): Divide averages by 1 - ema_decay^t, as section 7.2 of the paper does;
             False: let them begin at the weights before the first update. Default: ``True`` .
         master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
@@ -176,7 +176,7 @@ class Adam(Optimizer):
         skip_nonfinite: bool = False,
         accumulate_steps: int = 1,
         max_grad_norm: Optional[float] = None,
-        ema_decay: Optional[float] = None,
+        ema_decay: Any = None,
         ema_debias: bool = True,
         master_weights: bool = False,
         backend: str = "auto",
@@ -285,7 +285,7 @@ class AdaMax(Optimizer):
         skip_nonfinite: bool = False,
         accumulate_steps: int = 1,
         max_grad_norm: Optional[float] = None,
-        ema_decay: Optional[float] = None,
+        ema_decay: Any = None,
         ema_debias: bool = True,
         master_weights: bool = False,
         backend: str = "auto",

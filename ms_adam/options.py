@@ -6,9 +6,10 @@ in [0, 1)), and so does ms_adam.
 """
 
 import math
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import mindspore as ms
+from mindspore import nn
 from mindspore.amp import DynamicLossScaler, StaticLossScaler
 
 
@@ -28,7 +29,8 @@ class Formula(NamedTuple):
         lazy: whether rows of tables without a gradient are skipped, moments and weight.
         infinity_norm: whether the decayed maximum of |gradient| takes the place of the root of the
             second moment (AdaMax); eps may then be 0.
-        ema_decay: decay rate of the averages of the weights, in [0, 1); None: there are none.
+        ema_decay: decay rate of the averages of the weights, in [0, 1), or a Cell, called with the
+            number of steps made; None: there are none.
         ema_debias: whether the averages are free of the bias towards their start.
     """
 
@@ -43,8 +45,13 @@ class Formula(NamedTuple):
     maximize: bool
     lazy: bool
     infinity_norm: bool
-    ema_decay: Optional[float]
+    ema_decay: Union[float, nn.Cell, None]
     ema_debias: bool
+
+    @property
+    def averages_by_schedule(self) -> bool:
+        """Whether each step has its own `ema_decay`."""
+        return isinstance(self.ema_decay, nn.Cell)
 
 
 class Scaler(NamedTuple):
@@ -189,9 +196,11 @@ def resolve(
     for name in ("beta1", "beta2"):
         check_decay_rate(class_name, name, arguments[name])
     check_eps(class_name, arguments["eps"], infinity_norm)
-    if arguments["ema_decay"] is not None:
-        arguments["ema_decay"] = _as_float(arguments["ema_decay"])
-        check_decay_rate(class_name, "ema_decay", arguments["ema_decay"])
+    ema_decay = arguments["ema_decay"] = _as_float(arguments["ema_decay"])
+    if ema_decay is not None and not isinstance(ema_decay, nn.Cell):
+        if not isinstance(ema_decay, float):
+            raise TypeError(_wrong_type(class_name, "ema_decay", ema_decay, "a float or a Cell"))
+        check_decay_rate(class_name, "ema_decay", ema_decay)
     loss_scale = arguments["loss_scale"]
     if scaler_of(loss_scale) is None:
         if not isinstance(loss_scale, float):

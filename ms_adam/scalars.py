@@ -194,35 +194,54 @@ class AverageRates(nn.Cell):
     """How far the averages of the weights move in a step; with d the formula's `ema_decay`.
 
     Section 7.2 of Kingma & Ba 2015 averages a <- d a + (1 - d) w from 0 on, and divides by 1 - d^t
-    what it uses. That quotient is kept here: it moves by (1 - d) / (1 - d^t), at first by 1. With
-    ema_debias=False averages begin at the weights before the first update, and move by 1 - d.
+    what it uses. That quotient is kept here: it moves by (1 - d) / (1 - d^t), at first by 1. With a
+    schedule of d, the place of 1 - d^t has the sum s of the weights of all terms,
+    s <- d s + (1 - d), from 0 on. With ema_debias=False averages begin at the weights before the
+    first update, and move by 1 - d.
 
     Args:
         formula: a `Formula`.
+        numbers: those of a `State`; `ema_weight` is read and set.
         dtype: in which the rates are computed.
+        leaves_out: whether a step may be left out.
 
     Inputs:
         t: the number of this update, 1 for the first; of `dtype` and shape ().
+        ema_decays: (), or d of this step, a float32 tensor of shape ().
+        made: int32 tensor of shape (1,), 0 if this step is left out, else 1.
 
     Outputs:
         Two tensors of `dtype` and shape (): the rates before and after the update of the weights;
         () if there are no averages.
     """
 
-    def __init__(self, formula, dtype):
+    def __init__(self, formula, numbers, dtype, leaves_out):
         super().__init__(auto_prefix=False)
-        self.decay, self.debias, self.dtype = formula.ema_decay, formula.ema_debias, dtype
-        if self.decay is not None:
-            self.half_log_decay = Tensor(half_log(self.decay), dtype)
-            self.rate = Tensor(1.0 - self.decay, dtype)
-            self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
+        self.none, self.debias = formula.ema_decay is None, formula.ema_debias
+        self.scheduled, self.dtype = formula.averages_by_schedule, dtype
+        self.leaves_out, self.sum = leaves_out, numbers.get("ema_weight")
+        decay = 0.0 if self.none or self.scheduled else formula.ema_decay
+        self.half_log_decay = Tensor(half_log(decay), dtype)
+        self.rate = Tensor(1.0 - decay, dtype)
+        self.zero, self.one = Tensor(0.0, dtype), Tensor(1.0, dtype)
 
-    def construct(self, t):
-        if self.decay is None:
+    def construct(self, t, ema_decays, made):
+        if self.none:
             return ()
-        if self.debias:
-            return self.zero, self.rate / correction(t, self.half_log_decay, self.one)
-        return _cast(_equal(t, self.one), self.dtype), self.rate
+        rate = self.rate
+        if self.scheduled:
+            rate = self.one - _cast(ema_decays[0], self.dtype)
+        if not self.debias:
+            return _cast(_equal(t, self.one), self.dtype), rate
+        if not self.scheduled:
+            return self.zero, rate / correction(t, self.half_log_decay, self.one)
+        before = _cast(self.sum, self.dtype)
+        after = before - rate * before + rate
+        kept = after
+        if self.leaves_out:
+            kept = _select(_cast(_reshape(made, ()), ms.bool_), after, before)
+        _assign(self.sum, _cast(kept, ms.float64))
+        return self.zero, rate / after
 
 
 def correction(t, half_log_beta, one):

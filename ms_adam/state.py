@@ -86,6 +86,10 @@ def _maximum(formula, execution):  # AdaMax: the powers are those of `nn.AdaMax`
     return formula.infinity_norm
 
 
+def _scheduled(formula, execution):  # else it is 1 - ema_decay^t
+    return formula.averages_by_schedule and formula.ema_debias
+
+
 def _last_beta(formula):
     return formula.beta1 if formula.infinity_norm else formula.beta2
 
@@ -114,6 +118,8 @@ NUMBERS = (
     Number("skipped_in_row", ms.int32, [0], lambda _, e: e.skips, lambda formula, t: 0),
     # How many gradients are in each accumulator.
     Number("accumulated", ms.int32, [0], lambda _, e: e.accumulates, lambda formula, t: 0),
+    # See `scalars.AverageRates`. In float32 the sum would stop growing at 1 - 2^-25 / (1 - decay).
+    Number("ema_weight", ms.float64, 0.0, _scheduled, lambda formula, t: float(t > 0)),
 )
 ALIGNMENT = 16  # elements: a cache line of float32
 FLAT_LAYOUT, SHARD_LAYOUT = "flat_layout", "shard_layout"
@@ -181,7 +187,7 @@ class State:
 
     def carried(self) -> List[Parameter]:
         """Returns the numbers that a checkpoint sets if it has them."""
-        names = ("skipped", "scale_value", "scale_counter", "accumulated")
+        names = ("skipped", "scale_value", "scale_counter", "accumulated", "ema_weight")
         return [self.numbers[name] for name in names if name in self.numbers]
 
     def moments_here(self) -> Dict[str, ParameterTuple]:

@@ -3,7 +3,8 @@
 # is made from has changed. Sets:
 #   root        the project's folder
 #   bin         the folder of the environment's commands
-#   arguments   the script's own arguments, without --python PATH, --mindspore RELEASE, --clients
+#   arguments   the script's own arguments, without --python PATH, --mindspore RELEASE, --clients;
+#               in the place of --aarch64 those of pytest for it
 #   mindspore   the release that scripts/test was asked for: it has an environment of its own, for
 #               the optimizer alone; else empty
 #   clients     yes if scripts/test was asked for tests/clients, which have an environment of their
@@ -98,6 +99,11 @@ read_arguments() {
         --clients)
             [[ $script == scripts/test ]] || fail '--clients is for scripts/test alone'
             clients=yes
+            ;;
+        --aarch64)
+            [[ $script == scripts/test ]] || fail '--aarch64 is for scripts/test alone'
+            export MS_ADAM_AARCH64=1 # the tests fail, and are not skipped, without the two packages
+            arguments+=(tests/test_prebuilt.py -k aarch64)
             ;;
         --)
             arguments+=("$@")

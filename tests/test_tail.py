@@ -17,6 +17,7 @@ from tests.two_weights import (
     BACKENDS,
     DTYPES,
     UNIT,
+    Growing,
     Step,
     arrays,
     everything,
@@ -305,6 +306,45 @@ def test_averages_are_those_of_the_paper(mode, debias):
                 assert np.abs(exact - value).max() <= bound, (options, dtype)
 
 
+@pytest.mark.parametrize("debias", [True, False])
+@pytest.mark.parametrize("called", [True, False])
+def test_a_schedule_of_ema_decay(mode, debias, called):
+    """Each update has its own decay rate, also after skipped steps and where calls accumulate.
+
+    The divisor of section 7.2 is the average of ones. The bound is that of the test above.
+    """
+    decays = Growing().after(STEPS)
+    for options in (
+        {"skip_nonfinite": True},
+        {"skip_nonfinite": True, "backend": "composite"},
+        {"accumulate_steps": 2, "flat_state": True},
+        {"accumulate_steps": 2, "backend": "composite"},
+    ):
+        optimizer = make({"ema_decay": Growing(), "ema_debias": debias, **options})
+        step = (lambda *g, o=optimizer: o(g)) if called else Step(optimizer)
+        rng = np.random.default_rng(4)
+        means = [reference.Average(0.5, debias).start(w) for w in arrays(optimizer.parameters)]
+        ones, largest = np.zeros(()), 0.0
+        for decay in decays:
+            gradients = random_gradients(optimizer, rng)
+            spoiled = np.inf if "skip_nonfinite" in options else 1.0
+            step(gradients[0], gradients[1] * spoiled)
+            step(*gradients)
+            average = reference.Average(decay, debias)
+            weights = arrays(optimizer.parameters)
+            largest = max(largest, *(np.abs(w).max() for w in weights))
+            means = [average.update(m, w) for m, w in zip(means, weights)]
+            ones = average.update(ones, 1.0)
+        with ms_adam.averaged(optimizer):
+            shown = arrays(optimizer.parameters)
+        for mean, value in zip(means, shown):
+            exact = mean / ones if debias else mean
+            assert np.abs(exact - value).max() <= 4 * STEPS * UNIT["float32"] * largest, options
+            constant = mean / (1.0 - decays[-1] ** STEPS) if debias else exact
+            apart = np.abs(constant - value).max()
+            assert not debias or apart > 100 * 4 * STEPS * UNIT["float32"] * largest
+
+
 @pytest.mark.parametrize("wrong", ["never divided", "without decay"])
 def test_wrong_averages_are_caught(wrong):
     optimizer = make({"ema_decay": DECAY})
@@ -354,6 +394,8 @@ def test_averaged_needs_averages():
         pass
     with pytest.raises(ValueError, match="'ema_decay' must be"):
         make({"ema_decay": 1.0})
+    with pytest.raises(TypeError, match="'ema_decay' must be a float or a Cell"):
+        make({"ema_decay": [0.9]})
 
 
 def test_shares_of_averages_are_those_of_one_process(tmp_path):
@@ -366,10 +408,11 @@ def test_shares_of_averages_are_those_of_one_process(tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_checkpoints_carry_the_averages(tmp_path, backend):
+@pytest.mark.parametrize("decay", [DECAY, Growing()], ids=["fixed", "scheduled"])
+def test_checkpoints_carry_the_averages(tmp_path, backend, decay):
     """The state resumes with the same bits, in another layout too; copies and pickles as well."""
     scaler = amp.DynamicLossScaler(2**10, 2, 3)
-    options = {"ema_decay": DECAY, "backend": backend, "loss_scale": scaler}
+    options = {"ema_decay": decay, "backend": backend, "loss_scale": scaler}
     optimizer = make(options)
     rng = np.random.default_rng(6)
     for _ in range(4):
@@ -379,7 +422,7 @@ def test_checkpoints_carry_the_averages(tmp_path, backend):
     saved = [p.asnumpy().copy() for p in optimizer.parameters]
     others = [make({**options, "loss_scale": amp.DynamicLossScaler(2**10, 2, 3)}, seed=9)]
     if backend == "fused":
-        others.append(make({"ema_decay": DECAY, "flat_state": True, "skip_nonfinite": True}))
+        others.append(make({"ema_decay": decay, "flat_state": True, "skip_nonfinite": True}))
     for other in others:
         ms_adam.load_state(other, path)
         for parameter, value in zip(other.parameters, saved):

@@ -32,11 +32,14 @@ print(importlib.metadata.version("ms_adam"))
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
+    return wheel_of(tmp_path_factory.mktemp("wheel"))
+
+
+def wheel_of(folder):
     """Builds the wheel from a copy, since the build writes into the tree."""
-    folder = tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "ms_adam", folder / "project" / "ms_adam", ignore=ignored)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "project")
     pip("wheel", "--no-build-isolation", "--wheel-dir", folder, folder / "project")
     (path,) = folder.glob("*.whl")

@@ -2,7 +2,7 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 from running import to_numpy
 
 import ms_adam
@@ -10,6 +10,17 @@ import ms_adam
 BACKENDS = ("fused", "composite")  # those that can leave a step out
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}  # of the dtype of averages and sums
+
+
+class Growing(nn.Cell):
+    """A decay rate that grows with the steps made, like that of MindCV's averages."""
+
+    def construct(self, done):
+        return 0.9 * (1.0 - ops.exp(-(done + 1.0) / 4.0))
+
+    def after(self, steps):
+        """The same in float32 for each of the first steps, as float64."""
+        return [float(np.float32(self(Tensor([t], ms.int32)).asnumpy()[0])) for t in range(steps)]
 
 
 class Step(nn.Cell):

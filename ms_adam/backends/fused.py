@@ -31,6 +31,7 @@ _NUMBERS = (
     "scale_value",
     "scale_counter",
     "accumulated",
+    "ema_weight",
 )
 # The kernel's results; `enum Failure` there.
 _UNKNOWN_ROW = 4
@@ -108,14 +109,15 @@ class Fused(nn.Cell):
         self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS) if AVAILABLE else None
         self.output = Tensor([0], ms.int32)  # of a launch by address
 
-    def inputs(self, global_step, learning_rates, weight_decays, gradients, indices):
+    def inputs(self, global_step, rates, gradients, indices):
         """Returns the inputs of the launch, in the order of the kernel."""
         # Sums, since graphs of MindSpore 2.0.0 unpack a tuple only in a call.
         return (
             (self.formulas, self.plan, global_step)
             + self.numbers
-            + learning_rates
-            + weight_decays
+            + rates[0]
+            + rates[1]
+            + rates[2]
             + gradients
             + indices
             + self.weights
@@ -123,14 +125,10 @@ class Fused(nn.Cell):
             + self.moments
         )
 
-    def construct(
-        self, global_step, learning_rates, weight_decays, gradients, gradient_dtype, indices
-    ):
-        return self.launch(
-            *self.inputs(global_step, learning_rates, weight_decays, gradients, indices)
-        )
+    def construct(self, global_step, rates, gradients, gradient_dtype, indices):
+        return self.launch(*self.inputs(global_step, rates, gradients, indices))
 
-    def now(self, global_step, learning_rates, weight_decays, gradients, indices, check):
+    def now(self, global_step, rates, gradients, indices, check):
         """Makes the step at once, by address; inputs are those of `construct`.
 
         Args:
@@ -145,12 +143,7 @@ class Fused(nn.Cell):
                 arguments are the place of the gradient, the row, and how many rows there are.
             RuntimeError: If the kernel refuses the tensors for another reason.
         """
-        tensors = contiguous(
-            (
-                *self.inputs(global_step, learning_rates, weight_decays, gradients, indices),
-                self.output,
-            )
-        )
+        tensors = contiguous((*self.inputs(global_step, rates, gradients, indices), self.output))
         self.launcher.describe(tensors, len(self.moments) + 1, check)
         settle()
         failure = self.launcher(tensors)
@@ -163,6 +156,7 @@ class Fused(nn.Cell):
 
 def _formula_row(formula, execution):
     """Returns `struct Formula` of the kernel."""
+    ema_decay = -1 if formula.ema_decay is None else formula.ema_decay
     clip = math.inf if execution.max_grad_norm is None else execution.max_grad_norm
     scaler = execution.scaler
     return [
@@ -182,9 +176,10 @@ def _formula_row(formula, execution):
         execution.skips,
         1 if scaler is None else scaler.factor,
         -1 if scaler is None else scaler.window,
-        -1 if formula.ema_decay is None else formula.ema_decay,
+        0 if formula.averages_by_schedule else ema_decay,
         formula.ema_debias,
         execution.accumulate_steps,
+        formula.averages_by_schedule,
     ]
 
 

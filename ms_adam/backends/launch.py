@@ -16,14 +16,15 @@ tensor other memory.
 """
 
 import ctypes
+import operator
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
 
-from ms_adam.compat import address_of, dtype_of, is_contiguous, shape_of, wait_for_queued
+from ms_adam.compat import address_of, dtype_of, is_contiguous, placed, shape_of, wait_for_queued
 
-AVAILABLE = address_of is not None  # not before MindSpore 2.8
+AVAILABLE = address_of is not None  # not in MindSpore 2.0.0
 
 
 def on_cpu() -> bool:
@@ -105,11 +106,18 @@ class Launcher:
                 may raise, and then nothing has changed.
         """
         changing = tensors[: len(tensors) - fixed]
-        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
-        if shapes == self.shapes and dtypes == self.dtypes:
+        # Element by element: a list of thousands of new tuples would start the garbage collector.
+        if (
+            len(changing) == len(self.shapes)
+            and all(map(operator.eq, map(shape_of, changing), self.shapes))
+            and all(map(operator.is_, map(dtype_of, changing), self.dtypes))
+        ):
             return
+        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
         if check is not None:
             check()
+        for tensor in tensors:
+            placed(tensor)
         count = len(tensors)
         if len(shapes) != len(self.shapes):
             last = tensors[count - fixed :]

@@ -49,8 +49,7 @@ class OperatorBackend(nn.Cell):
 
     Inputs:
         global_step: int32 tensor of shape (1,): the steps that schedules have seen.
-        learning_rates: float32 tensors of shape (), one for each group.
-        weight_decays: the same.
+        rates: the learning rates, weight decays and `ema_decay` that `groups.GroupValues` returns.
         gradients: a tuple of tensors of any float dtype, each of its weight's shape or rows of it;
             () if the accumulators are to make the step.
         gradient_dtype: the dtype of all gradients, or NO_FLOAT if they differ.
@@ -107,14 +106,12 @@ class OperatorBackend(nn.Cell):
         if self.accumulates:
             self.accumulate = Accumulation(execution, state, dtype)
         self.lazy = formula.lazy
-        self.average_rates = AverageRates(formula, dtype)
+        self.average_rates = AverageRates(formula, state.numbers, dtype, execution.leaves_out)
         self.weights = weights
         self.map_ = ops.HyperMap()
         self.masters = Masters(parameters, weights, device_target)
 
-    def construct(
-        self, global_step, learning_rates, weight_decays, gradients, gradient_dtype, indices
-    ):
+    def construct(self, global_step, rates, gradients, gradient_dtype, indices):
         if len(indices) > 0 and (self.accumulates or not self.lazy):
             gradients = self.map_(densify, self.weights, gradients, indices)
         reciprocal_scale = self.gradient_scale.reciprocal()
@@ -130,9 +127,9 @@ class OperatorBackend(nn.Cell):
         rows = indices if self.lazy else ()
         gradient_scale = self.gradient_scale(gradients, rows, reciprocal_scale, made)
         t = self.count(global_step, made)
-        of_groups = self.scalars(t, learning_rates, weight_decays)
+        of_groups = self.scalars(t, rates[0], rates[1])
         self.masters.follow()
-        average_rates = self.average_rates(t)
+        average_rates = self.average_rates(t, rates[2], made)
         is_made = _cast(_reshape(made, ()), ms.bool_)
         for batch in self.batches:
             batch(

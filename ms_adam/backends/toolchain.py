@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,18 @@ FLAGS = (
 )
 # The widest vectors of this CPU. Some compilers lack the flag on some machines.
 NATIVE = ("-march=native",)
+# What a wheel may carry of a library, the widest vectors first: a name for each, the flags, and the
+# features in /proc/cpuinfo that it needs. The results are the same.
+VARIANTS = {
+    "x86_64": (
+        ("avx512", ("-march=x86-64-v4",), "avx512f avx512bw avx512cd avx512dq avx512vl fma bmi2"),
+        ("avx2", ("-march=x86-64-v3",), "avx2 fma f16c movbe abm bmi1 bmi2"),
+        ("baseline", (), ""),
+    ),
+    "aarch64": (("baseline", (), ""),),
+}
+# Of the machine on which the wheel is installed, the C library is all that is needed.
+_ALONE = ("-static-libstdc++", "-static-libgcc")
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -98,14 +110,22 @@ def build(source: Union[str, Path]) -> Path:
             (.h) that it includes.
 
     Returns:
-        The path of the shared library, named after the source.
+        The path of the shared library, named after the source. Without a compiler, that of a
+        library of the same text that `prebuild` has put beside the source.
 
     Raises:
-        BuildError: If there is no compiler, or it rejects the source.
+        BuildError: If there is neither a compiler nor such a library; if it rejects the source.
     """
     source = Path(source)
     files = _read(source)
-    compiler = find_compiler()
+    try:
+        compiler = find_compiler()
+    except BuildError:
+        for variant, _, needed in VARIANTS.get(platform.machine(), ()):
+            library = _prebuilt(source.with_name("prebuilt"), source, files, variant)
+            if library.exists() and set(needed.split()) <= set(_cpu().get("flags", "").split()):
+                return library
+        raise
     key = hashlib.sha256(json.dumps([files, FLAGS, NATIVE, compiler, _cpu()]).encode())
     name = f"{source.stem}-{key.hexdigest()[:32]}.so"
 
@@ -125,6 +145,29 @@ def build(source: Union[str, Path]) -> Path:
     if not _is_intact(library):
         _compile(compiler, files, library)
     return library
+
+
+def prebuild(source: Union[str, Path], folder: Union[str, Path]) -> Dict[str, Path]:
+    """Builds all variants of a library for this machine into a folder, for a wheel.
+
+    Returns:
+        The path of each variant.
+
+    Raises:
+        BuildError: As `build`.
+    """
+    source, compiler = Path(source), find_compiler()
+    files, built = _read(source), {}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for variant, flags, _ in VARIANTS.get(platform.machine(), ()):
+        built[variant] = _prebuilt(Path(folder), source, files, variant)
+        _compile(compiler, files, built[variant], [(*FLAGS, *flags, *_ALONE)])
+    return built
+
+
+def _prebuilt(folder, source, files, variant):
+    key = hashlib.sha256(json.dumps([files, FLAGS, platform.machine()]).encode())
+    return folder / f"{source.stem}-{key.hexdigest()[:32]}-{variant}.so"
 
 
 def _read(source: Path) -> Dict[str, str]:
@@ -198,15 +241,23 @@ def _is_intact(library: Path) -> bool:
     return hashlib.sha256(content[:-_DIGEST]).digest() == content[-_DIGEST:]
 
 
-def _compile(compiler: Compiler, files: Dict[str, str], library: Path) -> None:
-    """Compiles copies of the files, so that the library is that of the hashed text."""
+def _compile(
+    compiler: Compiler,
+    files: Dict[str, str],
+    library: Path,
+    attempts: Sequence[Tuple[str, ...]] = ((*FLAGS, *NATIVE), FLAGS),
+) -> None:
+    """Compiles copies of the files, so that the library is that of the hashed text.
+
+    `attempts` are flags, of which the first are used that the compiler takes.
+    """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as scratch:
         for name, text in files.items():
             Path(scratch, name).write_text(text, encoding="utf-8")
         (unit,) = (str(Path(scratch, name)) for name in files if name.endswith(".cc"))
         output = Path(scratch, "library.so")
-        for flags in ((*FLAGS, *NATIVE), FLAGS):
+        for flags in attempts:
             run = _run(
                 [*compiler.command, *flags, unit, "-o", str(output)],
                 stderr=subprocess.STDOUT,

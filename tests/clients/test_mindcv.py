@@ -33,7 +33,7 @@ from mindcv.models.vit import VisionTransformer
 from mindcv.optim import create_optimizer, optim_factory
 from mindcv.utils.train_step import TrainStep
 from mindcv.utils.trainer_factory import create_trainer
-from mindspore import nn
+from mindspore import nn, ops
 
 import ms_adam
 
@@ -214,7 +214,18 @@ class StepOnCPU(OverflowOnCPU, TrainStep):
     """MindCV's step, with a check for overflow that runs on a CPU."""
 
 
-def tail_of_mindcv(network, loss):
+class GrowingDecay(nn.Cell):
+    """The decay rate of the averages of MindCV, after some updates that were made before."""
+
+    def __init__(self, decay, before):
+        super().__init__()
+        self.decay, self.first = decay, before + 1.0
+
+    def construct(self, done):
+        return self.decay * (1.0 - ops.exp(-(done + self.first) / 2000.0))
+
+
+def tail_of_mindcv(network, loss, updates=1e6):
     """Returns MindCV's step, its loss scale and its averages."""
     step = StepOnCPU(
         nn.WithLossCell(network, loss),
@@ -226,7 +237,7 @@ def tail_of_mindcv(network, loss):
         clip_value=0.5,
     )
     # Its decay is ema_decay * (1 - exp(-updates / 2000)). Long after that, it is ema_decay.
-    step.updates.set_data(ms.Tensor(1e6, ms.float32))
+    step.updates.set_data(ms.Tensor(updates, ms.float32))
     return step, step.scale_sense, step.ema_weight
 
 
@@ -276,6 +287,13 @@ def test_tail_in_the_optimizer(mode):
     found = train(run_tail, tail_of_optimizer)
     assert loss_distance(found, run_of_mindcv(mode)) < LOSS_BOUND
     assert distance(found, run_of_mindcv(mode)) < BOUND
+
+
+def test_the_decay_rate_of_averages_may_grow(mode):
+    growing = partial(tail_of_optimizer, ema_decay=GrowingDecay(0.9, 1000))
+    theirs = train(run_tail, partial(tail_of_mindcv, updates=1e3))
+    assert distance(train(run_tail, growing), theirs) < BOUND
+    assert distance(train(run_tail, tail_of_optimizer), theirs) > APART * BOUND
 
 
 def test_another_tail_is_told_apart():

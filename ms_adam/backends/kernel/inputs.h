@@ -19,9 +19,10 @@ struct Formula {
   // Of a loss scaler: the scale is then an input, and loss_scale is not read. A window of 0 keeps
   // the scale as it is; a window of -1 stands for no scaler.
   double scale_factor, scale_window;
-  double ema_decay;   // of the averages of weights, in [0, 1); -1 if there are none
+  double ema_decay;   // of the averages of weights, in [0, 1); -1 if there are none; 0 if scheduled
   double ema_debias;  // 1 if they are weighted means of the weights so far (section 7.2 of the paper)
   double accumulate_steps;  // launches whose gradients make one update; 1 if none is accumulated
+  double ema_scheduled;     // 1 if ema_decay is an input
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

@@ -15,7 +15,10 @@
 //   scale, counter                             of a loss scaler: float32; int32, if the scale moves
 //   accumulated                                if gradients are accumulated: int32, how many are in
 //                                              the accumulators
+//   ema_weight                                 if a schedule gives the decay of unbiased averages:
+//                                              float64, the sum of the weights of all their terms
 //   learning rates, weight decays              float32, one for each group
+//   ema_decay                                  if a schedule gives it: float32
 //   gradients                                  one for each weight; none in a launch that updates
 //                                              with what is in the accumulators
 //   indices                                    if any gradient is row-sparse: one for each weight,
@@ -60,6 +63,8 @@ struct Head {
   float* scale = nullptr;      // of a loss scaler
   int32_t* counter = nullptr;  // of a loss scaler that moves its scale
   int32_t* accumulated = nullptr;  // if gradients are accumulated
+  double* ema_weight = nullptr;    // if a schedule gives the decay of unbiased averages
+  double ema_decay;
   std::vector<double> learning_rates, weight_decays;
 
   const Formula& formula() const { return formulas[0]; }
@@ -90,12 +95,22 @@ int read_head(Inputs& inputs, Head& head) {
   if (head.formula().scale_window > 0) head.counter = reinterpret_cast<int32_t*>(inputs.next().data);
   if (head.formula().accumulate_steps > 1)
     head.accumulated = reinterpret_cast<int32_t*>(inputs.next().data);
-  for (auto* values : {&head.learning_rates, &head.weight_decays})
-    for (int64_t i = 0; i < head.plan.groups; ++i) {
-      const Tensor value = inputs.next();
-      if (value.kind != Kind::Float32 || value.size != 1) return malformed;
-      values->push_back(*reinterpret_cast<const float*>(value.data));
-    }
+  const bool scheduled = head.formula().ema_scheduled != 0;
+  if (scheduled && head.formula().ema_debias != 0)
+    head.ema_weight = reinterpret_cast<double*>(inputs.next().data);
+  const auto read_number = [&inputs](double& number) {
+    const Tensor value = inputs.next();
+    if (value.kind != Kind::Float32 || value.size != 1) return false;
+    number = *reinterpret_cast<const float*>(value.data);
+    return true;
+  };
+  for (auto* values : {&head.learning_rates, &head.weight_decays}) {
+    values->resize(head.plan.groups);
+    for (double& value : *values)
+      if (!read_number(value)) return malformed;
+  }
+  head.ema_decay = head.formula().ema_decay;
+  if (scheduled && !read_number(head.ema_decay)) return malformed;
   return 0;
 }
 
@@ -296,10 +311,14 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   }
 
   const int64_t t = count_of(head);
+  const AverageRate average(formula, t, head.ema_decay, head.ema_weight ? *head.ema_weight : 0.0);
   std::vector<Step> steps;
-  for (int64_t i = 0; i < head.plan.groups; ++i)
+  for (int64_t i = 0; i < head.plan.groups; ++i) {
     steps.push_back(method.scalars(head.formulas[1 + i], divisor, t, head.learning_rates[i],
                                    head.weight_decays[i]));
+    steps.back().ema_rate = average.rate;
+    steps.back().ema_begins = average.begins;
+  }
   if (head.norm) {
     const double norm = global_norm(tasks, head.plan.threads, divisor);
     finite |= std::isfinite(norm);
@@ -316,6 +335,7 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
     step_chunk(tasks, chunk, steps.data());
   });
 
+  if (head.ema_weight) *head.ema_weight = average.sum;
   *head.update_count = int32_t(t);
   *head.beta1_power = float(std::pow(formula.beta1, t));
   // AdaMax has one power, which stands for both.

@@ -42,9 +42,25 @@ struct Step {
   double step_size, epsilon;
   double decay_factor;  // 1 - learning_rate * weight_decay
   double weight_decay;
+  bool nesterov;
+  // The same for all groups, from `AverageRate`.
   double ema_rate;  // how far an average moves to its weight
   bool ema_begins;  // whether it begins at the weight before the step
-  bool nesterov;
+};
+
+// The averages of one step; see `AverageRates` in ms_adam/scalars.py. The mean of section 7.2,
+// without its bias, moves by (1 - d) / (1 - d^t): at first by 1. A schedule of d has the sum of the
+// weights of all terms in the place of 1 - d^t.
+struct AverageRate {
+  double sum, rate;
+  bool begins;
+
+  AverageRate(const Formula& f, double t, double decay, double sum_before) {
+    sum = f.ema_scheduled != 0 ? sum_before - (1.0 - decay) * sum_before + (1.0 - decay)
+                               : -std::expm1(t * std::log(decay));
+    rate = f.ema_debias != 0 ? (1.0 - decay) / sum : 1.0 - decay;
+    begins = f.ema_debias == 0 && t == 1;
+  }
 };
 
 // The scalars for one weight, each rounded once. Switches are numbers too, because g++ vectorizes a
@@ -130,10 +146,6 @@ Step scalars(const Formula& f, double loss_scale, double t, double learning_rate
   step.epsilon = f.eps;
   step.decay_factor = 1.0 - learning_rate * weight_decay;
   step.weight_decay = weight_decay;
-  // The mean of section 7.2, without its bias, moves by (1 - d) / (1 - d^t): at first by 1.
-  const double unseen = f.ema_debias ? -std::expm1(t * std::log(f.ema_decay)) : 1.0;
-  step.ema_rate = (1.0 - f.ema_decay) / unseen;
-  step.ema_begins = !f.ema_debias && t == 1;
   step.nesterov = f.nesterov;
   Rule::correct_bias(f, t, step);
   return step;

@@ -40,6 +40,11 @@ def identify(
     everything: bool = typer.Option(
         False, "--all", help="Every Adam of MindSpore, ours, and the published forms, in one table."
     ),
+    ecosystem: bool = typer.Option(
+        False,
+        "--ecosystem",
+        help="Print the page docs/conformance.md: every Adam of MindSpore and its model libraries.",
+    ),
     markdown: bool = typer.Option(False, "--markdown", help="Print a Markdown table."),
     json_file: Optional[Path] = typer.Option(
         None, "--json", metavar="FILE", help="Also write what was found to FILE."
@@ -74,11 +79,16 @@ def identify(
     130 after Ctrl-C. With --all: 0, or 2 and 130.
     """
     with errors_told(debug):
-        jobs = _jobs(target, settings or [], everything)
+        jobs = _jobs(target, settings or [], everything, ecosystem)
         with _quiet_mindspore(debug):
             found = _identify(jobs)
         if json_file is not None:
             _write(json_file, found)
+    if ecosystem:
+        from ms_adam.lab.studies.identify.conformance import page
+
+        print(page(found))
+        return
     if everything or len(found) > 1:
         _show_all(found, markdown)
         return
@@ -89,15 +99,17 @@ def identify(
         raise typer.Exit(NOT_HELD)
 
 
-def _jobs(target: Optional[str], settings: list[str], everything: bool) -> list:
-    if everything == (target is not None):
-        raise UserError("give one optimizer, as in: ms-adam identify mindspore.nn.Adam; or --all")
-    if everything:
+def _jobs(target: Optional[str], settings: list[str], everything: bool, ecosystem: bool) -> list:
+    if everything + ecosystem + (target is not None) != 1:
+        raise UserError(
+            "give one optimizer, as in: ms-adam identify mindspore.nn.Adam; or --all or --ecosystem"
+        )
+    if everything or ecosystem:
         if settings:
             raise UserError("--set is for one optimizer; it cannot be given with --all")
-        from ms_adam.lab.studies.identify.catalogue import ADAMS
+        from ms_adam.lab.studies.identify.catalogue import ADAMS, ECOSYSTEM
 
-        return list(ADAMS)
+        return list(ADAMS if everything else ECOSYSTEM)
     return [(target, dict(_setting(text) for text in settings))]
 
 
@@ -143,7 +155,8 @@ def _identify(jobs: list) -> list:
     from ms_adam.lab.studies.identify import identify as identify_one
 
     found = []
-    with Console(stderr=True).status("") as status:
+    # Some libraries print when an optimizer is made; what is printed here is a table or a page.
+    with contextlib.redirect_stdout(sys.stderr), Console(stderr=True).status("") as status:
         for i, (path, options) in enumerate(jobs, 1):
             words = f"({i} of {len(jobs)}) {path}: " if len(jobs) > 1 else f"{path}: "
             status.update(words + "import")

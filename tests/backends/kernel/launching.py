@@ -71,6 +71,7 @@ class Formula(NamedTuple):
     ema_decay: float = -1.0
     ema_debias: bool = True
     accumulate_steps: int = 1
+    ema_scheduled: bool = False
 
 
 class Weight(NamedTuple):
@@ -177,7 +178,8 @@ def launch(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), threa
         int, the kernel's answer, 0 for success.
     """
     before = step - 1
-    betas = (formula.beta1, formula.beta2, formula.beta2)
+    last = formula.beta1 if formula.infinity_norm else formula.beta2
+    betas = (formula.beta1, last, last)
     powers = [np.array(beta**before, np.float32) for beta in betas]
     count = np.array([before], np.int32)
     offsets, buffers = flat or ([0] * len(weights), {})

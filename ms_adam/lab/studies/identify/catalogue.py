@@ -1,4 +1,4 @@
-"""Every Adam of MindSpore, ours, and the published forms: what docs/formulas.md shows."""
+"""Lists of optimizers: ADAMS for docs/formulas.md, ECOSYSTEM for docs/conformance.md."""
 
 ADAMS = (
     ("mindspore.nn.Adam", {}),
@@ -27,4 +27,35 @@ ADAMS = (
     ("ms_adam.reference.Adam", {"decoupled": True}),
     ("ms_adam.reference.AdaMax", {}),
     ("ms_adam.reference.CannAdamW", {}),
+)
+
+# By the package that each is in.
+ECOSYSTEM = (
+    *(row for row in ADAMS if not row[0].startswith("ms_adam")),
+    ("mindspore.mint.optim.FusedAdamW", {}),
+    ("mindspore.mint.optim.SGD", {"lr": 1e-3}),
+    ("mindcv.optim.adamw.AdamW", {}),
+    ("mindcv.optim.nadam.NAdam", {}),
+    ("mindcv.optim.adan.Adan", {}),
+    ("mindcv.optim.lion.Lion", {}),
+    ("mindformers.core.optim.adamw.AdamW", {}),
+    ("mindformers.core.optim.fused_adamw.FusedAdamW", {}),
+    ("mindformers.core.optim.pma_adamw.PmaAdamW", {}),
+    ("mindformers.core.optim.fused_pma_adamw.FusedPmaAdamW", {}),
+    ("mindformers.pynative.optimizer.adamw.AdamW", {}),
+    ("mindformers.core.optim.came.Came", {}),
+    ("mindone.transformers.mindspore_adapter.adamw.AdamWeightDecay", {}),
+    ("mindone.transformers.mindspore_adapter.adamw_zero.AdamWeightDecayZeRO1", {}),
+    (
+        "mindone.transformers.mindspore_adapter.adamw_zero.AdamWeightDecayZeRO2",
+        {"weight_decay": 0.01},
+    ),
+    ("mindone.trainers.adamw_bf16.BF16AdamW", {}),
+    ("mindone.trainers.adamw_mint.AdamW", {}),
+    ("mindnlp.core.optim.AdamW", {}),
+    ("mindocr.optim.adamw.AdamW", {}),
+    ("ms_adam.Adam", {}),
+    ("ms_adam.Adam", {"epsilon_hat": True}),
+    ("ms_adam.AdamW", {}),
+    ("ms_adam.AdaMax", {}),
 )

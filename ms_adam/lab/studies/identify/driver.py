@@ -67,14 +67,22 @@ class Driver:
         Raises:
             Refused: The optimizer raised an error.
         """
+        places = self._each_step(probe, dtype, roles, lambda optimizer: optimizer.weights()[0])
+        return np.array(places, np.float64)
+
+    def states(self, probe: Probe, **roles) -> list[dict]:
+        """The state after each step of a float32 parameter, as `targets.Optimizer.state` has it."""
+        return self._each_step(probe, "float32", roles, lambda optimizer: optimizer.state())
+
+    def _each_step(self, probe, dtype, roles, read):
         with self._refusing():
             optimizer = self.target.build([self._framework.parameter(probe.start, dtype)], **roles)
-            places = []
+            found = []
             for gradient in probe.gradients:
                 for _ in range(optimizer.calls_per_update()):
                     optimizer.step([optimizer.loss_scale() * gradient])
-                places.append(optimizer.weights()[0])
-            return np.array(places, np.float64)
+                found.append(read(optimizer))
+            return found
 
     def run_rows(self, probe: Probe, present: np.ndarray, **roles) -> np.ndarray:
         """As `run`, with row-sparse gradients of the present rows, in graph mode. MindSpore only.

@@ -21,6 +21,7 @@ QUESTIONS = {
     "first_step": "first step",
     "betas": "decay rates",
     "heeded": "arguments",
+    "measured": "measured numbers",
 }
 WORDS = {
     "epsilon": {
@@ -112,6 +113,8 @@ class Identification:
             with no question about that open.
         numbers: The learning_rate, beta1, beta2 and eps that it was taken to have.
         assumed: Those of them that nothing tells, and for which Adam's defaults stood.
+        measured: beta1, beta2, eps and weight_decay as they act, and "1 - beta1", "1 - beta2": the
+            factor of the gradient and of its square. Those that could be measured.
         findings: One for each question that arose.
     """
 
@@ -126,6 +129,7 @@ class Identification:
     algorithm1: bool = False
     numbers: dict[str, float] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
     def finding(self, question: str) -> Optional[Finding]:

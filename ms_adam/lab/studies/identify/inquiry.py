@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.studies.identify import probes
+from ms_adam.lab.studies.identify import measured, probes
 from ms_adam.lab.studies.identify.driver import Driver, Refused
 from ms_adam.lab.studies.identify.findings import (
     AMBIGUOUS,
@@ -18,6 +18,7 @@ from ms_adam.lab.studies.identify.findings import (
     QUESTIONS,
     REFUSED,
     UNKNOWN,
+    WORDS,
     Finding,
     Identification,
     words,
@@ -63,7 +64,7 @@ class _Inquiry:
         # Decay has a run of its own; all others are without it if it can be set.
         self.quiet = {"weight_decay": 0.0} if self.target.takes("weight_decay") else {}
         self.numbers = driver.numbers(weight_decay=0.0)
-        self.findings = []
+        self.findings, self.measured = [], {}
 
     def result(self):
         numbers = self.numbers._asdict()
@@ -81,6 +82,9 @@ class _Inquiry:
         except Refused as refused:
             return Identification(status=REFUSED, formula=f"does not run here: {refused}", **common)
         ranked, residuals = self._rank(seen, probe)
+        self.moments = measured.moments(self.driver, **self.quiet)
+        if not ranked[0].fits:
+            ranked, residuals = self._rank_as_measured(ranked, residuals, seen, probe)
         on_ascend = [judge(form, seen, probe, self.numbers) for form in cann(self.driver.values)]
         if not ranked[0].fits:  # a power of beta that is one unit off takes CANN's further off
             ranked = sorted([*ranked, *on_ascend], key=Fit.rank)
@@ -97,17 +101,19 @@ class _Inquiry:
         if not best.fits:
             unmoved = np.array_equal(seen[-1], probe.start)
             return Identification(status=UNKNOWN, formula=self._unknown(best, unmoved), **common)
+        others = self.numbers._asdict().items() - numbers.items()
+        runs_with = {role: value for role, value in sorted(others) if role in numbers}
         formula = best.form.name()
+        for role, value in runs_with.items():
+            formula += f", {role} runs as {value:.8g}"
         if rivals:
             names = " or ".join([formula, *sorted(rivals)])
             return Identification(status=AMBIGUOUS, formula=names, **common)
         if not isinstance(best.form, Form):
             return Identification(status=FOUND, formula=formula, **common)
 
-        if on_ascend[0].residual == 0.0:
-            formula = on_ascend[0].form.name()
         self.form = best.form
-        self._ask_all(best, ranked, residuals, seen)
+        self._ask_all(best, ranked, residuals, seen, as_given=not runs_with)
         status = FOUND
         for finding in self.findings:
             over = {"powers": "over many steps", "heeded": "with other numbers"}
@@ -121,12 +127,16 @@ class _Inquiry:
             for finding in self.findings
         )
         plain = replace(best.form, rates="exact", powers="exact") == Form()
+        algorithm1 = plain and status == FOUND and not doubtful and formula == best.form.name()
+        if on_ascend[0].residual == 0.0:  # all bits
+            formula = formula.replace(best.form.name(), on_ascend[0].form.name())
         self.findings.sort(key=lambda finding: list(QUESTIONS).index(finding.question))
         return Identification(
             status=status,
             formula=formula,
             findings=self.findings,
-            algorithm1=plain and status == FOUND and not doubtful and "ignores" not in formula,
+            algorithm1=algorithm1,
+            measured=self.measured,
             **common,
         )
 
@@ -136,6 +146,13 @@ class _Inquiry:
             formula += " (the parameter does not move)"
         elif best.residual < NEAR:
             formula += f" (nearest: {best.form.name()})"
+            if isinstance(best.form, Form):
+                eps = measured.epsilon(self.driver, best.form, self.numbers, **self.quiet)
+                if eps is not None and measured.differs(eps, self.numbers.eps):
+                    formula += f"; eps runs as {eps:.8g}"
+        for role, moment in self.moments.items():
+            if moment.stalls and getattr(self.numbers, role) > 0.0:
+                formula += f"; the moment of {role} never falls where the gradient is 0"
         decay = self.driver.values["weight_decay"]
         if decay and not self.quiet:
             formula += (
@@ -144,7 +161,7 @@ class _Inquiry:
             )
         return formula
 
-    def _ask_all(self, best, ranked, residuals, seen):
+    def _ask_all(self, best, ranked, residuals, seen, as_given):
         if self.form.corrected != "neither":
             # Over many steps float32 powers of beta part from the exact ones.
             self.progress("many steps")
@@ -155,6 +172,9 @@ class _Inquiry:
         for axis in ("nesterov", "amsgrad"):
             self._ask_switch(axis, best, ranked, residuals)
         self._ask_decay()
+        self._ask_measured()
+        if not as_given:
+            return  # other questions set other numbers, and nobody knows which then run
         self._ask_numbers()
         if self.driver.kind != "numpy":
             self._ask_halves()
@@ -174,6 +194,16 @@ class _Inquiry:
         fits = [judge(form, seen, probe, self.numbers, _unit(seen)) for form in variants]
         residuals.update((fit.form, fit.residual) for fit in fits)
         return sorted(fits, key=Fit.rank), residuals
+
+    def _rank_as_measured(self, ranked, residuals, seen, probe):
+        """As `_rank`, with the decay rates that run, which may make it a known formula."""
+        given, self.numbers = self.numbers, measured.with_moments(self.numbers, self.moments)
+        if self.numbers != given:
+            again, of_these = self._rank(seen, probe)
+            if again[0].fits:
+                return again, of_these
+        self.numbers = given
+        return ranked, residuals
 
     def _settle(self, axis, best, ranked, residuals):
         """A finding from the first run."""
@@ -260,7 +290,8 @@ class _Inquiry:
             value = 0.1
         roles = {"weight_decay": value} if name is not None else {}
         rate = {"learning_rate": 0.1} if self.target.takes("learning_rate") else {}
-        numbers = self.driver.numbers(weight_decay=value, **rate)
+        betas = {role: getattr(self.numbers, role) for role in ("beta1", "beta2")}
+        numbers = self.driver.numbers(weight_decay=value, **betas, **rate)
         with self._asking("decay", "weight decay"):
             fits = self._ask("decay", probes.decay(), {**roles, **rate}, numbers)
             if value:
@@ -269,6 +300,48 @@ class _Inquiry:
             else:  # no decay to place: all hypotheses are one
                 best = min(fits, key=Fit.rank)
                 self._add("decay", FOUND if best.fits else UNKNOWN, "none", best)
+
+    def _ask_measured(self):
+        """The numbers as they act, and where they are not those that were given."""
+        given, found, answers = self.driver.numbers(), {}, []
+        for role, moment in self.moments.items():
+            beta = getattr(given, role)
+            found[role], found[f"1 - {role}"] = moment.beta, moment.gain
+            if moment.stalls and self.form.zeros == "updated" and beta:
+                answers.append(f"the moment of {role} never falls where the gradient is 0")
+            elif measured.differs(moment.beta, beta):
+                answers.append(f"{role} runs as {moment.beta:.8g}")
+            if measured.differs(moment.gain, 1.0 - beta):
+                how = measured.taken_in(beta, moment.gain)
+                answers.append(f"1 - {role} runs as {moment.gain:.8g}{how}")
+        with self._asking("measured", "numbers"):
+            eps = measured.epsilon(self.driver, self.form, self.numbers, **self.quiet)
+            if eps is not None:
+                found["eps"] = eps
+                if measured.differs(eps, given.eps):
+                    answers.append(f"eps runs as {eps:.8g}")
+            if self.target.argument("weight_decay") is not None:
+                self._measure_decay(found, answers)
+            self.measured = found
+            if found:
+                note = ", ".join(f"{role} {value:.8g}" for role, value in found.items())
+                self._add("measured", FOUND, "; ".join(answers) or "as given", note=note)
+
+    def _measure_decay(self, found, answers):
+        rate = {"learning_rate": 0.5} if self.target.takes("learning_rate") else {}
+        roles = {"weight_decay": 0.125, **rate}  # exact in float32
+        gain = self.moments["beta1"].gain if "beta1" in self.moments else None
+        form = next((f.answer for f in self.findings if f.question == "decay"), "")
+        forms = [kind for kind, answer in WORDS["decay"].items() if answer == form]
+        if not forms or forms == ["none"]:
+            return
+        numbers = self.driver.numbers(**roles)
+        form = replace(self.form, decay=forms[0])
+        decay = measured.decay(self.driver, form, numbers.learning_rate, gain, **roles)
+        if decay is not None:
+            found["weight_decay"] = decay / roles["weight_decay"]
+            if measured.differs(found["weight_decay"], 1.0):
+                answers.append(f"weight_decay runs as {found['weight_decay']:.8g} of what is given")
 
     def _ask_numbers(self):
         """Whether other numbers than the first are heeded."""

@@ -28,6 +28,23 @@ SUMMARY = (
 )
 DETAILS = ("question", "answer", "residual", "next best", "residual")
 
+CONFORMANCE = (
+    "optimizer",
+    "formula",
+    "weight decay",
+    "beta1",
+    "1 - beta1",
+    "beta2",
+    "1 - beta2",
+    "eps",
+    "not as given",
+    "beta^t",
+    "moments",
+    "moments of float16 weights",
+    "row-sparse gradients",
+    "accepted without effect",
+)
+
 _COLUMNS = ("decay", "nesterov", "amsgrad", "powers", "halves", "rows")
 _SHORT = {
     "L2, added to the gradient": "L2",
@@ -69,6 +86,23 @@ def _cell(finding):
     if finding.residual is not None and finding.status == UNKNOWN:
         return "unknown"
     return _SHORT.get(finding.answer, finding.answer)
+
+
+def conformance_row(identification: Identification) -> tuple[str, ...]:
+    """The words of one optimizer under CONFORMANCE: its numbers as they act."""
+    measured, found = identification.measured, identification.finding("measured")
+    numbers = ("beta1", "1 - beta1", "beta2", "1 - beta2", "eps")
+    ignored = [QUESTIONS[f.question] for f in identification.findings if f.status == IGNORED]
+    cells = [_cell(identification.finding(q)) for q in ("powers", "moments", "halves", "rows")]
+    return (
+        title(identification),
+        identification.formula,
+        _cell(identification.finding("decay")),
+        *(f"{measured[name]:.6g}" if name in measured else "-" for name in numbers),
+        "-" if found is None else found.answer,
+        *cells,
+        ", ".join(ignored) or "-",
+    )
 
 
 def detail_rows(identification: Identification) -> Iterator[tuple[str, ...]]:

@@ -3,13 +3,14 @@
 `EXPECTED` says what each must be called: what it is where that has a name, else no known formula.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from ms_adam.lab.studies.identify.forms import rounded
+from ms_adam import reference
+from ms_adam.lab.studies.identify.forms import Numbers, rounded
 from ms_adam.reference.method import Method
 
 
@@ -61,6 +62,46 @@ class Adam(Method):
 
     def after(self, old, new, g):
         return new
+
+
+@dataclass(frozen=True)
+class WithNumbers(reference.Adam):
+    """Algorithm 1, which runs with other numbers than it was given."""
+
+    def runs(self):
+        return reference.Adam(**{name: getattr(self, name) for name in Numbers._fields})
+
+    def step(self, parameter, gradient, state, **more):
+        new, state = self.runs().step(parameter, gradient, state, **more)
+        return new, self.kept(state)
+
+    def kept(self, state):
+        return state
+
+
+class Beta2InBfloat16(WithNumbers):
+    """0.999 rounded down, as a conversion by shifting does."""
+
+    def runs(self):
+        bits = np.float32(self.beta2).view(np.uint32) & np.uint32(0xFFFF0000)
+        return replace(super().runs(), beta2=float(bits.view(np.float32)))
+
+
+class Moment2InBfloat16(WithNumbers):
+    """Kept in bfloat16, rounded to nearest: 0.999 v is v."""
+
+    def kept(self, state):
+        return state._replace(moment2=bfloat16(state.moment2))
+
+
+class EpsilonMoved(WithNumbers):
+    def runs(self):
+        return replace(super().runs(), eps=1.00001 * self.eps)
+
+
+class DecayHalved(WithNumbers):
+    def runs(self):
+        return replace(super().runs(), weight_decay=self.weight_decay / 2)
 
 
 UNKNOWN = "no known formula"

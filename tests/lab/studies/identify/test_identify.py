@@ -4,6 +4,7 @@ import functools
 import itertools
 import sys
 import types
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -13,7 +14,14 @@ from mindspore import Tensor, amp
 
 from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.studies.identify import identify, identify_target, probes, tables
+from ms_adam.lab.studies.identify import (
+    conformance,
+    identify,
+    identify_target,
+    measured,
+    probes,
+    tables,
+)
 from ms_adam.lab.studies.identify.catalogue import ADAMS
 from ms_adam.lab.studies.identify.driver import Driver
 from ms_adam.lab.studies.identify.forms import CHOICES, Form, Numbers, rounded, structures
@@ -100,6 +108,54 @@ def test_what_rounding_explains_is_no_blank_cheque():
     seen = Form().walk(numbers, *probe, dtype=np.float32)
     assert judge(Form(), seen, probe, numbers).fits
     assert not judge(Form(), seen * (1 + 1e-5), probe, numbers).fits
+
+
+# Measured numbers.
+
+
+@pytest.mark.parametrize(
+    "made, formula, answer",
+    [
+        (mutants.WithNumbers, "Algorithm 1", "as given"),
+        (
+            mutants.Beta2InBfloat16,
+            "Algorithm 1, beta2 runs as 0.99609375",
+            "beta2 runs as 0.99609375; "
+            "1 - beta2 runs as 0.00390625 (taken in bfloat16, rounded down)",
+        ),
+        (mutants.DecayHalved, "Algorithm 1", "weight_decay runs as 0.5 of what is given"),
+    ],
+)
+def test_numbers_are_measured(made, formula, answer):
+    found = identified(made)
+    assert found.formula == formula
+    assert found.finding("measured").answer == answer
+
+
+def test_another_epsilon_is_found():
+    words, eps = identified(mutants.EpsilonMoved).formula.rsplit(" ", 1)
+    assert words == "no known formula (nearest: Algorithm 1); eps runs as"
+    assert abs(float(eps) / 1.00001e-8 - 1.0) < measured.NEAR
+
+
+def test_a_moment_that_never_falls_is_found():
+    """bfloat16 rounded to nearest keeps v where the gradient is 0, and its gain is off."""
+    found = identified(mutants.Moment2InBfloat16)
+    assert found.status == "no known formula"
+    assert "the moment of beta2 never falls where the gradient is 0" in found.formula
+
+
+def test_one_minus_beta_in_float32_is_found():
+    """1 - float32(0.999) is off by 1.3e-5; ours takes it in float64."""
+    found = identify("mindspore.nn.Adam")
+    assert found.finding("measured").answer == "1 - beta2 runs as 0.00099998713 (taken in float32)"
+    assert found.measured["1 - beta2"] == 1 - np.float32(0.999)
+    ours = identify("ms_adam.Adam", {"betas": (0.85, 0.997), "eps": 3e-7})
+    assert ours.finding("measured").answer == "as given"
+    # A rounding of the moment, four of the first step.
+    given = {"beta1": 0.85, "beta2": 0.997, "1 - beta2": 0.003, "eps": 3e-7, "weight_decay": 1.0}
+    for role, value in given.items():
+        assert abs(ours.measured[role] / value - 1) < 4 * 2.0**-24, role
 
 
 # Mutants.
@@ -474,3 +530,19 @@ def test_tables_have_a_cell_for_each_head():
 
 def test_choices_are_all_fields_of_form():
     assert set(CHOICES) == set(vars(Form()))
+
+
+# The page on conformance.
+
+
+def test_the_page_on_conformance_is_what_is_measured():
+    """docs/conformance.md has the rows that are measured here."""
+    rows = (Path(__file__).parents[4] / "docs" / "conformance.md").read_text().splitlines()
+    found = [identify("ms_adam.AdamW"), identify("mindspore.nn.Adam")]
+    for one in found:
+        assert "| " + " | ".join(tables.conformance_row(one)) + " |" in rows
+    lines = conformance.page(found).splitlines()
+    for name in ("mindspore", "ms_adam"):
+        at = lines.index(f"## {name}")
+        assert sum(line.startswith(f"| {name}.") for line in lines[at:]) >= 1
+    assert lines[lines.index("## mindocr") + 2].startswith("Not installed")
