@@ -87,8 +87,7 @@ class Adam(Optimizer):
             (operators; any device and dtype), or "auto": the first of these that can run.
             Default: ``"auto"`` .
         flat_state (bool): Keep the moments of all parameters in few buffers (backends "fused" and
-            "composite"): fewer tensors enter the launch, or fewer operators are launched. See
-            docs/devices.md. Default: ``False`` .
+            "composite"): a step launches less. See docs/devices.md. Default: ``False`` .
         shard_state (bool): In data-parallel training, keep on each rank only its share of the
             moments and master weights. Needs `mindspore.communication.init()`; see docs/scaling.md.
             Default: ``False`` .
@@ -110,8 +109,7 @@ class Adam(Optimizer):
         lr (Union[float, list[float]]): The learning rate of the next step; can be set.
         parameters (ParameterTuple): The optimized parameters.
         moment1, moment2, vhat (ParameterTuple): float32, or float64 for float64 parameters; one for
-            each parameter, or, flat, one for each of these dtypes ("fused") or for each set of
-            parameters that are updated alike ("composite").
+            each parameter; flat, few buffers.
         global_step (Parameter): Number of steps, of shape (1,), for schedules.
         update_count (Parameter): Number of updates, int32 of shape (1,), for the bias correction.
         grad_norm (Parameter): Global norm of the last gradients, unscaled, before clipping; float32

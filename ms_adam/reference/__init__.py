@@ -21,6 +21,7 @@ array([ 0.9, -1.9])
 from ms_adam.reference.adagrad import AdaGrad, AdaGradState
 from ms_adam.reference.adam import Adam, AdamState
 from ms_adam.reference.adamax import AdaMax
+from ms_adam.reference.cann import CannAdamW
 from ms_adam.reference.clip import clip_by_global_norm
 from ms_adam.reference.method import Method
 from ms_adam.reference.momentum import Momentum, MomentumState
@@ -36,6 +37,7 @@ __all__ = [
     "Adam",
     "AdamState",
     "Average",
+    "CannAdamW",
     "Method",
     "Momentum",
     "MomentumState",

@@ -34,6 +34,8 @@ METHODS = [
     reference.AdaGrad(epsilon="inside", initial_accumulator=0.1),
     reference.RMSProp(),
     reference.RMSProp(centered=True, epsilon="inside"),
+    reference.CannAdamW(),
+    reference.CannAdamW(amsgrad=True, maximize=True, dtype="bfloat16"),
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=str)
 
@@ -175,6 +177,7 @@ NOT_ALLOWED = {
     "centralize": (2,),
     "centered": ("mean",),
     "maximize": ("up",),
+    "dtype": ("float64",),
 }
 
 

@@ -104,8 +104,9 @@ def reproduce(
 
     trajectories (configs/trajectories/*.yaml) follows optimizers over functions of the plane or
     through a linear fit, in NumPy float64 and through MindSpore in float32. DIR gets
-    trajectories.json, PNG pictures and, if the config wants them, animated GIFs. A config can name
-    functions and optimizers of your own as module:callable.
+    trajectories.json, PNG pictures and, if the config wants them, animated GIFs; and index.html,
+    whose surfaces turn, with sliders over the steps and for learning rates and betas. A config can
+    name functions and optimizers of your own as module:callable.
 
     Several studies at once write to DIR/STUDY each.
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Callable
+from urllib.parse import quote
 
 import jinja2
 import markupsafe
 import numpy as np
 
+from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.claims import short
 from ms_adam.lab.run.results import markdown
 
 _FOLDER = Path(__file__).parent
+_LINKS, _TITLE = (
+    re.compile('<nav id="studies">.*?</nav>'),
+    re.compile("<title>(?:ms_adam: )?(.*?)</title>"),
+)
 
 
 def read_results(folder: Path, name: str = "results.json") -> dict[str, Any]:
@@ -31,9 +38,34 @@ def write_page(folder: Path, name: str, **values: Any) -> Path:
         name: The template in ``studies``.
         values: The template's variables; ``environment`` is one of them.
     """
-    path = folder / "index.html"
-    path.write_text(template(name).render(values), encoding="utf-8")
-    return path
+    page = template(name).render(values)
+    with atomic_write(folder) as writing:  # another study may be linking its neighbours
+        (writing / "index.html").write_text(page, encoding="utf-8")
+    link_pages(folder)
+    return folder / "index.html"
+
+
+def link_pages(folder: Path) -> None:
+    """Links the pages of the studies that stand beside a folder, and its own, to each other.
+
+    Earlier pages are written again: they do not know of a study that ran after them.
+    """
+    found = sorted(folder.resolve().parent.glob("*/index.html"))
+    ours = [path for path in found if os.access(path, os.R_OK) and os.access(path.parent, os.W_OK)]
+    # Among them may be pages of others, in another encoding.
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in ours}
+    pages = {path: text for path, text in texts.items() if _LINKS.search(text)}
+    links = {
+        path: f'<a href="../{quote(path.parent.name)}/index.html">{_TITLE.search(text)[1]}</a>'
+        for path, text in pages.items()
+    }
+    for path, text in pages.items():
+        others = " · ".join(link for other, link in links.items() if other != path)
+        words = f"Other studies: {others}" if others else ""
+        linked = _LINKS.sub(lambda _, words=words: f'<nav id="studies">{words}</nav>', text, 1)
+        if linked != text:
+            with atomic_write(path.parent) as writing:
+                (writing / path.name).write_text(linked, encoding="utf-8")
 
 
 def write_claims_page(
@@ -71,6 +103,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters.update(
         unbroken=unbroken, data_uri=data_uri, inline=inline, percent=percent, thousands=thousands
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.globals["markdown"] = markdown
     if environment.autoescape:
         environment.globals["blocks"] = environment.get_template("blocks.html.j2").module

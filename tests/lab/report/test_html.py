@@ -1,6 +1,6 @@
 """How numbers and tables are written."""
 
-from ms_adam.lab.report.html import inline, percent, power, unbroken
+from ms_adam.lab.report.html import inline, link_pages, percent, power, unbroken
 from ms_adam.lab.report.tables import Column, distances, number, rendered, table
 
 
@@ -31,3 +31,24 @@ def test_distances_are_shown_both_ways():
         [1, "A", "·", "3.2e-3"],
         [2, "B", "3.2e-3", "·"],
     ]
+
+
+def test_pages_of_neighbours_are_linked(tmp_path):
+    shell = '<title>ms_adam: {0}</title><nav id="studies">old</nav>{0}'
+    for name in ("a", "b & c"):
+        (tmp_path / name).mkdir()
+        text = shell.format(name.replace("&", "&amp;"))
+        (tmp_path / name / "index.html").write_text(text)
+        link_pages(tmp_path / name)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "index.html").write_bytes(b"<title>no page of ours \xe4</title>")
+    link_pages(tmp_path / "a")
+    first, second = ((tmp_path / name / "index.html").read_text() for name in ("a", "b & c"))
+    assert '<nav id="studies">Other studies: <a href="../b%20%26%20c/index.html">' in first
+    assert first.count("<a ") == second.count("<a ") == 1 and ">b &amp; c</a></nav>" in first
+    assert '<a href="../a/index.html">a</a>' in second
+    foreign = (tmp_path / "foreign" / "index.html").read_bytes()
+    assert foreign == b"<title>no page of ours \xe4</title>"
+    link_pages(tmp_path / "b & c")
+    assert (tmp_path / "a" / "index.html").read_text() == first
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["index.html"]

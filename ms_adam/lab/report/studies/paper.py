@@ -22,7 +22,7 @@ import yaml
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from ms_adam.lab.report.html import data_uri, read_results, template
+from ms_adam.lab.report.html import data_uri, link_pages, read_results, template
 from ms_adam.lab.report.studies import paper_plots, paper_words
 from ms_adam.lab.report.studies.paper_words import duration, spread
 from ms_adam.lab.report.studies.paper_words import number as four_digits
@@ -86,6 +86,8 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
     files["report.md"] = report.render(values, files=sorted(files))
     for name, content in files.items():
         (to / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    if page:
+        link_pages(to)
     return to / ("index.html" if page else "report.md")
 
 

@@ -10,7 +10,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import matplotlib
 import numpy as np
@@ -25,7 +25,7 @@ from PIL import Image
 from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.report import plots
-from ms_adam.lab.report.html import read_results
+from ms_adam.lab.report.html import link_pages, read_results
 from ms_adam.lab.report.plots import (
     NO_GRID,
     floats,
@@ -35,7 +35,8 @@ from ms_adam.lab.report.plots import (
     picture,
     whole_numbers,
 )
-from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS, folders
+from ms_adam.lab.report.studies import trajectory_page
+from ms_adam.lab.studies.trajectories.study import HEIGHTS, QUADRATICS, REFERENCE, RESULTS, folders
 
 _LOOKS = tuple(zip(plots.CYCLE, "os^vDPX*"))
 _OURS = {"color": plots.BLUE, "linewidth": 1.3, "marker": "o", "markersize": 3}
@@ -93,35 +94,54 @@ class Scene:
         return np.where(np.arange(len(path))[:, None] < min(gone, default=len(path)), path, np.nan)
 
 
-def write_page(folder: Path) -> None:
-    """Draws what the configs of a finished run ask for, beside their results.
+def write_page(folder: Path) -> Optional[Path]:
+    """Draws what the configs of a finished run ask for, beside their results, and writes pages.
 
     Files of earlier pictures are replaced when all pictures of a config are drawn.
+
+    Returns:
+        The path of ``index.html``; None if there is one in the folder of each of several configs.
     """
+    pages = []
     for of_config in folders(folder):
         content = read_results(of_config, RESULTS)
         with atomic_write(of_config) as writing:
-            for name, drawn in _pictures(content, of_config):
-                (writing / f"{content['comparison']['name']}_{name}").write_bytes(drawn)
+            for name, drawn in _files(content, of_config):
+                (writing / name).write_bytes(drawn)
+        pages.append(of_config / "index.html")
+        link_pages(of_config)
+    return pages[0] if pages == [folder / "index.html"] else None
 
 
-def _pictures(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Draws the pictures of one config; yields the end of each file's name and the file."""
+def _files(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Draws the pictures and the page of one config; yields each file's name and the file."""
     config, rows = content["comparison"], content["results"]
+    name = config["name"]
     if "linear_fit" in config:
-        yield "losses.png", loss_plot(content)
-        return
-    with np.load(folder / HEIGHTS) as heights:
-        scenes = [
-            Scene(place, heights[name], [row for row in rows if row["function"] == name])
-            for place, name in zip(config["functions"], heights)
+        yield f"{name}_losses.png", loss_plot(content)
+        quadratics = np.load(folder / QUADRATICS)
+        shown = [trajectory_page.of_fit(config, quadratics, _pairs(config, rows))]
+    else:
+        with np.load(folder / HEIGHTS) as heights:
+            scenes = [
+                Scene(place, heights[name], [row for row in rows if row["function"] == name])
+                for place, name in zip(config["functions"], heights)
+            ]
+        yield f"{name}_contours.png", contour_plot(config, scenes)
+        yield f"{name}_values.png", value_plot(config, scenes)
+        animation = config["figure"]["animation"]
+        for scene in scenes if animation else ():
+            yield f"{name}_{scene.name}_3d.png", surface_plot(scene)
+            yield f"{name}_{scene.name}_3d.gif", surface_animation(scene, **animation)
+        shown = [
+            trajectory_page.of_function(scene, config, _pairs(config, scene.rows))
+            for scene in scenes
         ]
-    yield "contours.png", contour_plot(config, scenes)
-    yield "values.png", value_plot(config, scenes)
-    animation = config["figure"]["animation"]
-    for scene in scenes if animation else ():
-        yield f"{scene.name}_3d.png", surface_plot(scene)
-        yield f"{scene.name}_3d.gif", surface_animation(scene, **animation)
+    yield "index.html", trajectory_page.page(content, shown).encode("utf-8")
+
+
+def _pairs(config: dict[str, Any], rows: Sequence[dict]) -> list[list[dict]]:
+    return [_of_optimizer(rows, entry["name"]) for entry in config["optimizers"]]
 
 
 @picture(style=NO_GRID)

@@ -26,6 +26,7 @@ ADAMS = (
     ("ms_adam.reference.Adam", {"bias_correction": False}),
     ("ms_adam.reference.Adam", {"decoupled": True}),
     ("ms_adam.reference.AdaMax", {}),
+    ("ms_adam.reference.CannAdamW", {}),
 )
 
 # By the package that each is in.

@@ -25,7 +25,7 @@ from ms_adam.lab.studies.identify.findings import (
 )
 from ms_adam.lab.studies.identify.forms import CHOICES, Form, distinct, roundings, structures
 from ms_adam.lab.studies.identify.judge import DOUBLE, HALF, SINGLE, Fit, judge, residual
-from ms_adam.lab.studies.identify.relatives import relatives
+from ms_adam.lab.studies.identify.relatives import cann, relatives
 from ms_adam.lab.targets import Target, find
 
 # A hypothesis that is further off than this is not worth its name.
@@ -85,6 +85,9 @@ class _Inquiry:
         self.moments = measured.moments(self.driver, **self.quiet)
         if not ranked[0].fits:
             ranked, residuals = self._rank_as_measured(ranked, residuals, seen, probe)
+        on_ascend = [judge(form, seen, probe, self.numbers) for form in cann(self.driver.values)]
+        if not ranked[0].fits:  # a power of beta that is one unit off takes CANN's further off
+            ranked = sorted([*ranked, *on_ascend], key=Fit.rank)
         best = ranked[0]
         rivals = {fit.form.name() for fit in ranked if fit.fits} - {best.form.name()}
         others = {form: r for form, r in residuals.items() if form.name() != best.form.name()}
@@ -124,12 +127,15 @@ class _Inquiry:
             for finding in self.findings
         )
         plain = replace(best.form, rates="exact", powers="exact") == Form()
+        algorithm1 = plain and status == FOUND and not doubtful and formula == best.form.name()
+        if on_ascend[0].residual == 0.0:  # all bits
+            formula = formula.replace(best.form.name(), on_ascend[0].form.name())
         self.findings.sort(key=lambda finding: list(QUESTIONS).index(finding.question))
         return Identification(
             status=status,
             formula=formula,
             findings=self.findings,
-            algorithm1=plain and status == FOUND and not doubtful and formula == best.form.name(),
+            algorithm1=algorithm1,
             measured=self.measured,
             **common,
         )

@@ -70,9 +70,9 @@ def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -
       includes cancellation and roundings that all go one way: each of the two computations has
       its own, and another order of operations may be as much less lucky again.
 
-    Besides, the digits that 1 - beta2^t loses to cancellation are granted where no hypothesis
-    models how they are lost: in float64, and to relatives of Adam. These are granted four times the
-    first, too, because the rounding of their other scalars is not tried out.
+    Besides, the digits that 1 - beta2^t loses to cancellation are granted to each step where no
+    hypothesis models how they are lost: in float64, and to relatives of Adam. These are granted
+    four times the first, too, because the rounding of their other scalars is not tried out.
     """
     wanted = form.walk(numbers, *probe, **how)
     got = errors(seen, wanted, probe.start)
@@ -87,7 +87,9 @@ def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -
     if not form.rounds_powers:
         explained = 4 * explained
     if not form.rounds_powers or unit == DOUBLE:
-        corrections = [bias_correction(numbers.beta2, t) for t in steps[:, 0]]
-        explained = explained + unit / np.array(corrections)[:, None]
+        lost = unit / np.array([bias_correction(numbers.beta2, t) for t in steps[:, 0]])
+        changes = np.abs(np.diff(wanted, axis=0, prepend=np.asarray(probe.start)[None]))
+        with np.errstate(all="ignore"):
+            explained = explained + np.cumsum(lost[:, None] * changes, axis=0) / moved
     explained = np.fmin(np.where(np.isnan(explained), np.inf, explained), max(LOOSEST, 16 * unit))
     return Fit(form, float(got.max()), float((got / explained).max()))

@@ -1,4 +1,4 @@
-"""Optimizers other than Adam, so that they are called by their names.
+"""Optimizers other than Adam, so that they are called by their names, and Adam as CANN rounds it.
 
 Those of `ms_adam.reference` are used as they are; the others are stated here.
 """
@@ -118,6 +118,16 @@ class RAdam(_AdamLike):
             return mhat
         rect = (rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho)
         return mhat * math.sqrt(rect * correction) / (np.sqrt(v) + self.eps)
+
+
+def cann(values: dict[str, float]) -> list[Relative]:
+    """Adam in the arithmetic of CANN, for each dtype of the weight."""
+    numbers = [values[name] for name in ("learning_rate", "beta1", "beta2", "eps")]
+    title = "Algorithm 1 in CANN's arithmetic"
+    return [
+        Relative(title + words, reference.CannAdamW(*numbers, dtype=words[2:] or "float32"))
+        for words in ("", ", float16", ", bfloat16")
+    ]
 
 
 def relatives(values: dict[str, float]) -> list[Relative]:

@@ -45,6 +45,25 @@ def of_reference(method, scale: float, steps=STEPS) -> list[np.ndarray]:
     return displacements(NumpyOptimizer(method, [np.zeros(SIZE)]), scale, steps)
 
 
+def of_cann() -> list[tuple[str, ...]]:
+    """Rows of words: how far CANN's arithmetic is from Algorithm 1 that is given its gradients."""
+    from ms_adam.reference import Adam, CannAdamW
+
+    rows = []
+    for dtype in ("float32", "bfloat16", "float16"):
+        for scale in SCALES:
+            cann, given = CannAdamW(dtype=dtype), gradients(scale, max(STEPS))
+            sides = [NumpyOptimizer(method, [np.zeros(SIZE)]) for method in (cann, Adam())]
+            words = [dtype, f"{scale:g}"]
+            for t, gradient in enumerate(cann.stored(given), 1):
+                for side in sides:
+                    side.step([gradient])
+                if t in STEPS:
+                    words.append(f"{relative_distance(*(s.weights()[0] for s in sides)):.1e}")
+            rows.append(tuple(words))
+    return rows
+
+
 def main() -> None:
     """Prints the distances of our backends and of `nn.Adam` to Algorithm 1 and to epsilon-hat."""
     from mindspore import nn
@@ -64,9 +83,8 @@ def main() -> None:
     sides["mindspore.nn.Adam"] = (nn.Adam, "outside")
     sides["ms_adam.Adam(epsilon_hat=True)"] = (lambda p: ms_adam.Adam(p, epsilon_hat=True), "hat")
     sides["mindspore.nn.Adam, to epsilon-hat"] = (nn.Adam, "hat")
-    table = Table(
-        "optimizer", "gradients", *(f"{t} steps" for t in STEPS), title="Relative error to float64"
-    )
+    heads = ("gradients", *(f"{t} steps" for t in STEPS))
+    table = Table("optimizer", *heads, title="Relative error to float64")
     jobs = [(side, scale) for side in sides for scale in SCALES]
     for side, scale in track(jobs, "1,000 steps each", transient=True):
         make, epsilon = sides[side]
@@ -74,7 +92,10 @@ def main() -> None:
             of_mindspore(make, scale), of_reference(reference.Adam(rate, epsilon=epsilon), scale)
         )
         table.add_row(side, f"{scale:g}", *(f"{relative_distance(*pair):.1e}" for pair in pairs))
-    Console(width=110).print(table)
+    cann = Table("dtype", *heads, title="CANN's arithmetic, relative error to Algorithm 1")
+    for row in of_cann():
+        cann.add_row(*row)
+    Console(width=110).print(table, cann)
 
 
 if __name__ == "__main__":

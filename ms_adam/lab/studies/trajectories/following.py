@@ -152,6 +152,17 @@ class Fit(Problem):
         inputs, targets = self.batches[t]
         return float(np.mean(np.square(inputs @ weights - targets)))
 
+    def quadratics(self) -> np.ndarray:
+        """Returns the loss of each entry of `batches` as a function of the weights.
+
+        w A w - 2 b w + c, a row of A11, A12, A22, b1, b2 and c for each.
+        """
+        rows = []
+        for inputs, targets in self.batches:
+            a, b = inputs.T @ inputs / len(targets), targets @ inputs / len(targets)
+            rows.append([a[0, 0], a[0, 1], a[1, 1], *b, np.mean(np.square(targets))])
+        return np.array(rows)
+
     @property
     def least_loss(self) -> float:
         """The least error of all points that any weights have, by linear algebra."""

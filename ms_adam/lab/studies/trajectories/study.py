@@ -19,6 +19,7 @@ from ms_adam.lab.studies.trajectories.methods import MindSporeOptimizer, load_fu
 
 REFERENCE = "NumPy float64"
 RESULTS = "trajectories.json"
+QUADRATICS = "quadratics.npy"  # of a linear fit, see `Fit.quadratics`
 HEIGHTS = "heights.npz"  # of each function by its name: f at [row of y, column of x]
 
 
@@ -47,6 +48,9 @@ def run(configs: Sequence[Comparison], session: Session) -> dict[str, Any]:
         for pattern in ("*_contours.png", "*_values.png", "*_losses.png", "*_3d.png", "*_3d.gif"):
             for old in folder.glob(config.name + pattern):  # would show other paths
                 old.unlink()
+        (folder / "index.html").unlink(missing_ok=True)
+        if config.linear_fit:
+            np.save(folder / QUADRATICS, plan[0][0].quadratics())
         walks = {walk.place.label: walk for walk, *_ in plan if isinstance(walk, Walk)}
         if walks:
             heights = {name: walk.heights() for name, walk in walks.items()}

@@ -16,6 +16,7 @@ from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS
 
 PLACE = {"function": "sphere", "start": [1, 1], "x": [-2, 2], "y": [-2, 2]}
 FACTS = {"optimizer": "nn.X", "same_formula": False, "differences": "it is red", "distance": 1e-7}
+FACTS.update(limit=1e-6, share_of_limit=0.1, within_limit=True, distance_to_method=0.5)
 
 
 def row(optimizer, points, mindspore=None, **more):
@@ -158,10 +159,11 @@ def test_every_optimizer_has_a_colour_in_the_palette():
 
 def test_files(tmp_path):
     config = make_config(animation={"frames": 2, "seconds": 1})
-    (tmp_path / RESULTS).write_text(json.dumps({"comparison": config, "results": ROWS}))
+    content = {"comparison": config, "environment": {}, "results": ROWS}
+    (tmp_path / RESULTS).write_text(json.dumps(content))
     np.savez(tmp_path / HEIGHTS, sphere=make_scene().heights)
-    assert pictures.write_page(tmp_path) is None
-    drawn = {path.name for path in tmp_path.iterdir()} - {RESULTS, HEIGHTS}
+    assert pictures.write_page(tmp_path) == tmp_path / "index.html"
+    drawn = {path.name for path in tmp_path.iterdir()} - {RESULTS, HEIGHTS, "index.html"}
     assert drawn == {"c_contours.png", "c_sphere_3d.gif", "c_sphere_3d.png", "c_values.png"}
     for name in drawn:
         Image.open(tmp_path / name).verify()

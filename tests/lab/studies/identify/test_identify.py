@@ -213,6 +213,62 @@ def test_mutated_decay(after, wanted):
         assert answers(found)["decay"] == wanted
 
 
+class CountsTwice(reference.CannAdamW):
+    def update(self, w, g, state):
+        w, state = super().update(w, g, state._replace(step=state.step + 1))
+        return w, state._replace(step=state.step - 1)
+
+
+class PowerOneUnitOff(reference.CannAdamW):
+    """What a device's own power may do."""
+
+    def power(self, beta, t):
+        return np.nextafter(super().power(beta, t), np.float32(0))
+
+
+class TiesToEven(reference.CannAdamW):
+    def stored(self, x):
+        return rounded(np.asarray(x, np.float32), "bfloat16").astype(np.float64)
+
+
+class WideMoments(reference.CannAdamW):
+    def update(self, w, g, state):
+        wide = reference.CannAdamW(**{**vars(self), "dtype": "float32"})
+        w, state = wide.update(self.stored(w), self.stored(g), state)
+        return self.stored(w), state
+
+
+class FloatScalars(reference.CannAdamW):
+    """1 - beta in float64, as in our kernel."""
+
+    def update(self, w, g, state):
+        method = reference.Adam(*list(vars(self).values())[:4])
+        w, state = method.update(w, g, state)
+        return self.stored(w), state
+
+
+@pytest.mark.parametrize(
+    "made, dtype, expected",
+    [
+        (reference.CannAdamW, "float32", "Algorithm 1 in CANN's arithmetic"),
+        (reference.CannAdamW, "float16", "Algorithm 1 in CANN's arithmetic, float16"),
+        (reference.CannAdamW, "bfloat16", "Algorithm 1 in CANN's arithmetic, bfloat16"),
+        (PowerOneUnitOff, "float32", "Algorithm 1 in CANN's arithmetic"),
+        (CountsTwice, "float32", "Algorithm 1, steps counted from 2"),
+        (FloatScalars, "float32", "Algorithm 1"),
+        (TiesToEven, "bfloat16", mutants.UNKNOWN),
+        (WideMoments, "bfloat16", mutants.UNKNOWN),
+        (WideMoments, "float16", mutants.UNKNOWN),
+    ],
+)
+def test_canns_arithmetic(made, dtype, expected):
+    found = identify_target(describe("it", made, {"dtype": dtype}))
+    if expected == mutants.UNKNOWN:
+        assert found.status == expected and found.formula.startswith(expected)
+    else:
+        assert (found.status, found.formula) == (FOUND, expected)
+
+
 def test_an_open_question_is_ambiguous():
     """With beta1 = 0 there is nothing to correct in the first moment."""
     found = identify("ms_adam.reference.Adam", {"beta1": 0.0})

@@ -1,6 +1,7 @@
 """The promise in figures: distance to Algorithm 1, to epsilon-hat, and to `nn.Adam` itself."""
 
 import functools
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -15,7 +16,7 @@ import ms_adam
 from ms_adam import reference
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, has_shape
 from ms_adam.lab.measure import relative_distance
-from ms_adam.lab.studies.matrix.accuracy import SCALES, of_mindspore, of_reference
+from ms_adam.lab.studies.matrix.accuracy import SCALES, STEPS, of_cann, of_mindspore, of_reference
 from ms_adam.lab.studies.matrix.cases import Case
 
 LIMIT = 3e-6
@@ -40,6 +41,13 @@ def test_nn_adam_is_not_the_formula_that_it_documents(scale, least):
     (place,) = of_mindspore(nn.Adam, scale, steps=(10,))
     (wanted,) = of_reference(reference.Adam(RATE), scale, steps=(10,))
     assert relative_distance(place, wanted) > least
+
+
+def test_the_table_of_canns_arithmetic_is_what_the_reference_gives():
+    page = Path(__file__).parents[4] / "docs" / "formulas.md"
+    head = ("dtype", "gradients", *(f"{t} steps" for t in STEPS))
+    table = [f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *of_cann())]
+    assert "".join(table) in page.read_text(encoding="utf-8")
 
 
 # nn.Adam multiplies float32 powers of beta up, step by step, and its 1 - 0.999 is off by 1.3e-5.

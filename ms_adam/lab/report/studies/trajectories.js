@@ -1,0 +1,250 @@
+// The page of a comparison: draws what `data` has, and moves it.
+"use strict";
+
+const NUMBERS = ["learning_rate", "beta1", "beta2", "rho", "beta"]; // that have sliders
+const data = JSON.parse(document.getElementById("data").textContent);
+const find = (id) => document.getElementById(id);
+const changed = new Map(); // options that a slider set, by scene and optimizer
+const off = new Set(); // names of optimizers that are not shown
+let scene = data.scenes[0];
+let steps = 0; // of the longest path
+let waiting = false;
+let playing = null;
+
+function make(tag, properties, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function key(name) {
+  return `${scene.name}/${name}`;
+}
+
+// f and gradient of a scene; those of a linear fit's step are of its batch.
+function problem() {
+  if (scene.function) {
+    const [value, gradient] = FUNCTIONS[scene.function];
+    return { value, gradient: (w) => gradient(...w) };
+  }
+  const batches = scene.batches.map(quadratic);
+  return { value: batches[batches.length - 1][0], gradient: (w, t) => batches[t][1](...w) };
+}
+
+function recomputed(line, options) {
+  const { value, gradient } = problem();
+  const points = follow(line.method, options, gradient, scene.start, line.points.length - 1);
+  return { ...line, points, values: points.map((w) => value(...w)) };
+}
+
+// The path of an optimizer as it is drawn.
+function path(line) {
+  const options = changed.get(key(line.name));
+  return options ? recomputed(line, options) : line;
+}
+
+function height(f) {
+  return scene.log ? Math.log10(1 + Math.max(f - scene.least, 0)) : f;
+}
+
+// The first step at which a path is out of the picture or not finite; its length if none is.
+function end(line) {
+  const inside = (w, f) =>
+    Number.isFinite(f) &&
+    w.every((z, i) => z !== null && z >= scene.ranges[i][0] && z <= scene.ranges[i][1]);
+  const gone = line.points.findIndex((w, t) => !inside(w, line.values[t]));
+  return gone < 0 ? line.points.length : gone;
+}
+
+// Where the surface is convex, its grid hides a path that lies on it.
+function lift() {
+  const heights = scene.heights.flat().filter((z) => z !== null);
+  return 0.006 * (Math.max(...heights) - Math.min(...heights));
+}
+
+function drawn(line, step, look) {
+  const shown = Math.min(step + 1, end(line));
+  const points = line.points.slice(0, shown);
+  return {
+    type: "scatter3d",
+    x: points.map((w) => w[0]),
+    y: points.map((w) => w[1]),
+    z: line.values.slice(0, shown).map((f) => height(f) + lift()),
+    hovertemplate: `step %{pointNumber}<br>${scene.axes[0]} %{x:.5g}<br>${scene.axes[1]} %{y:.5g}`,
+    ...look,
+  };
+}
+
+function traces(step) {
+  const found = [
+    {
+      type: "surface",
+      name: "f",
+      x: scene.x,
+      y: scene.y,
+      z: scene.heights,
+      colorscale: [[0, "#8f959e"], [1, "#fafafa"]],
+      showscale: false,
+      opacity: 0.92,
+      hoverinfo: "skip",
+      lighting: { ambient: 0.75, diffuse: 0.5, specular: 0.05 },
+      contours: { z: { show: true, color: "#7a7f87", width: 1, highlight: false } },
+    },
+  ];
+  for (const line of scene.lines) {
+    if (off.has(line.name)) continue;
+    const moving = path(line);
+    const color = line.color;
+    const name = line.name;
+    found.push(drawn(moving, step, { name, mode: "lines", line: { color, width: 5 } }));
+    const last = drawn(moving, step, { name: `${name}, step`, mode: "markers" });
+    for (const axis of ["x", "y", "z"]) last[axis] = last[axis].slice(-1);
+    last.marker = { color, size: 6, line: { color: "#fff", width: 1 } };
+    found.push({ ...last, hoverinfo: "skip", hovertemplate: null });
+    if (line.float32 && find("float32").checked && moving === line) {
+      const marker = { color, size: 4, symbol: "circle-open" };
+      found.push(drawn(line.float32, step, { name: line.float32.name, mode: "markers", marker }));
+    }
+  }
+  return found;
+}
+
+function layout() {
+  const color = getComputedStyle(document.body).color;
+  const axis = (title, range) => ({ title: { text: title }, range, color, gridcolor: "#b5bac2" });
+  const [elevation, azimuth] = scene.seen_from.map((degrees) => (degrees * Math.PI) / 180);
+  const radius = 1.8;
+  const before = find("plot").layout; // a turned scene stays turned until another one is chosen
+  const turned = before && before.meta === scene.name ? before.scene.camera : null;
+  return {
+    margin: { l: 0, r: 0, t: 0, b: 0 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    font: { color, size: 11 },
+    showlegend: false,
+    meta: scene.name,
+    scene: {
+      xaxis: axis(scene.axes[0], scene.ranges[0]),
+      yaxis: axis(scene.axes[1], scene.ranges[1]),
+      zaxis: axis(scene.height_label),
+      aspectratio: { x: 1, y: 1, z: 0.7 },
+      camera: turned || {
+        eye: {
+          x: radius * Math.cos(elevation) * Math.cos(azimuth),
+          y: radius * Math.cos(elevation) * Math.sin(azimuth),
+          z: radius * Math.sin(elevation),
+        },
+        center: { x: 0, y: 0, z: -0.1 },
+      },
+    },
+  };
+}
+
+function words(line, step) {
+  const t = Math.min(step, line.points.length - 1);
+  const f = line.values[t];
+  const gone = end(line);
+  const value = Number.isFinite(f) ? `f = ${f.toPrecision(3)}` : "not finite";
+  return gone <= t ? `${value}, out of the picture from step ${gone}` : value;
+}
+
+function draw() {
+  waiting = false;
+  const step = Number(find("step").value);
+  find("at").textContent = `step ${step} of ${steps}`;
+  scene.lines.forEach((line, i) => {
+    find(`value-${i}`).textContent = words(path(line), step);
+    find(`changed-${i}`).hidden = !changed.has(key(line.name));
+  });
+  return Plotly.react("plot", traces(step), layout(), { responsive: true, displaylogo: false });
+}
+
+function redraw() {
+  if (!waiting) setTimeout(draw, 16); // once for all events of a frame
+  waiting = true;
+}
+
+// Sliders of the chosen optimizer: a factor of the learning rate, and beta by the size of 1 - beta.
+function showNumbers() {
+  const line = scene.lines.find((it) => it.name === find("optimizer").value);
+  find("numbers").replaceChildren();
+  if (!line) return;
+  for (const name of NUMBERS) {
+    const original = line.options[name];
+    if (original === undefined) continue;
+    const isRate = name === "learning_rate";
+    const now = () => changed.get(key(line.name)) || line.options;
+    const value = now()[name];
+    const limits = isRate ? { min: -2, max: 2 } : { min: 0, max: 4 };
+    const at = isRate ? Math.log10(value / original) : -Math.log10(1 - value);
+    const slider = make("input", { type: "range", id: name, ...limits, step: 0.01, value: at });
+    const output = make("output", {}, String(Number(value.toPrecision(4))));
+    slider.addEventListener("input", () => {
+      const moved = isRate ? original * 10 ** slider.value : 1 - 10 ** -slider.value;
+      changed.set(key(line.name), { ...now(), [name]: moved });
+      output.textContent = String(Number(moved.toPrecision(4)));
+      redraw();
+    });
+    find("numbers").append(make("label", {}, make("span", {}, name.replace("_", " ")), slider, output));
+  }
+}
+
+function showScene(name) {
+  scene = data.scenes.find((it) => it.name === name);
+  const before = steps && Number(find("step").value) / steps;
+  steps = Math.max(...scene.lines.map((line) => line.points.length - 1));
+  Object.assign(find("step"), { max: steps, value: steps ? Math.round(before * steps) : 0 });
+  find("formula").textContent = scene.title;
+  find("optimizers").replaceChildren(
+    ...scene.lines.map((line, i) => {
+      const box = make("input", { type: "checkbox", id: `on-${i}`, checked: !off.has(line.name) });
+      box.addEventListener("change", () => {
+        box.checked ? off.delete(line.name) : off.add(line.name);
+        redraw();
+      });
+      const swatch = make("span", { className: "swatch" });
+      swatch.style.background = line.color;
+      const mark = make("b", { id: `changed-${i}`, hidden: true }, " (changed)");
+      const value = make("output", { id: `value-${i}` });
+      return make("label", {}, box, swatch, make("span", {}, line.name, mark), value);
+    }),
+  );
+  const known = scene.lines.filter((line) => line.options);
+  find("optimizer").replaceChildren(...known.map((it) => make("option", {}, it.name)));
+  find("change").hidden = known.length === 0;
+  const adam = known.find((line) => line.options.beta1 !== undefined);
+  if (adam) find("optimizer").value = adam.name;
+  showNumbers();
+  return draw();
+}
+
+function play() {
+  const slider = find("step");
+  if (playing === null && Number(slider.value) >= steps) slider.value = 0;
+  if (playing === null) {
+    playing = setInterval(() => {
+      slider.value = Number(slider.value) + Math.ceil(steps / 120);
+      if (Number(slider.value) >= steps) play();
+      redraw();
+    }, 50);
+  } else {
+    clearInterval(playing);
+    playing = null;
+  }
+  find("play").textContent = playing === null ? "Play" : "Pause";
+}
+
+find("scene").append(...data.scenes.map((it) => make("option", {}, it.name)));
+find("scene").hidden = data.scenes.length === 1;
+find("scene").addEventListener("change", () => showScene(find("scene").value));
+find("step").addEventListener("input", redraw);
+find("float32").addEventListener("change", redraw);
+find("optimizer").addEventListener("change", showNumbers);
+find("play").addEventListener("click", play);
+find("reset").addEventListener("click", () => {
+  changed.delete(key(find("optimizer").value));
+  showNumbers();
+  redraw();
+});
+steps = 1;
+find("step").max = find("step").value = 1; // the first picture shows whole paths
+showScene(scene.name);
