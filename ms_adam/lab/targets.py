@@ -579,6 +579,8 @@ class MindSporeOptimizer(Optimizer):
 
     def settings(self) -> tuple:
         """Learning rates and weight decays of the coming step, a list of each by parameter."""
+        from mindspore import nn
+
         cell = self.optimizer
         groups = getattr(cell, "param_groups", None)
         if groups is not None:
@@ -588,8 +590,9 @@ class MindSporeOptimizer(Optimizer):
         # nn.Optimizer returns the decay times its loss scale, which its gradients carry too; ours
         # has a loss scale of 1 there.
         scale = 1.0 if hasattr(cell, "formula") else float(cell.loss_scale)
-        rates = _of_each(cell.get_lr(), count)
-        decays = _of_each(cell.get_weight_decay(), count)
+        # Not the class's own get_lr(): that of MindCV's AdamW counts a step.
+        rates = _of_each(nn.Optimizer.get_lr(cell), count)
+        decays = _of_each(nn.Optimizer.get_weight_decay(cell), count)
         acts = (flag and cell.exec_weight_decay for flag in cell.decay_flags)
         return rates, [decay / scale if act else 0.0 for decay, act in zip(decays, acts)]
 
