@@ -55,11 +55,19 @@ class Part(NamedTuple):
         return self._replace(gradient=gradient)
 
 
-def formulas(method: Adam, decay: bool, amsgrad: bool) -> dict[str, Adam]:
-    """All formulas that are tried, by name, the simpler ones first."""
+def formulas(method: Adam, decay: bool, maximum: bool) -> dict[str, Adam]:
+    """All formulas that are tried, by name, the simpler ones first.
+
+    AMSGrad is tried where there is a `maximum` of second moments in the state, which
+    `experimental.optim.AdamW` has without it, too.
+    """
     found = {}
-    for nesterov, decoupled, corrected, epsilon in itertools.product(
-        (False, True), (True, False) if decay else (False,), (True, False), _EPSILON
+    for nesterov, amsgrad, decoupled, corrected, epsilon in itertools.product(
+        (False, True),
+        (False, True) if maximum else (False,),
+        (True, False) if decay else (False,),
+        (True, False),
+        _EPSILON,
     ):
         names = [_EPSILON[epsilon] if corrected or epsilon != "hat" else None]
         if names == [None]:  # epsilon has one place where nothing is corrected
