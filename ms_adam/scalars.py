@@ -176,7 +176,7 @@ class BiasCorrection(nn.Cell):
 
     def construct(self, t):
         if self.joins_late:  # at least 1: a state that was loaded may be from before it joined
-            t = ops.maximum(t - self.begun, self.one)
+            t = _maximum(t - self.begun, self.one)
         c1 = correction(t, self.half_log_beta1, self.one)
         c2 = ops.sqrt(correction(t, self.half_log_beta2, self.one))
         if self.infinity_norm:

@@ -13,6 +13,7 @@ import ms_adam
 from ms_adam import reference
 from ms_adam.backends import BACKENDS
 from ms_adam.compat import PYNATIVE_KEEPS_ROWS, has_shape
+from ms_adam.groups import Groups
 from ms_adam.state import weight_kinds
 
 ROWS, WIDTH, STEPS = 12, 5, 6
@@ -461,8 +462,8 @@ def test_offload_computes_on_the_host():
     optimizer = ms_adam.Adam([table()], backend="composite")
     batch = optimizer.update.batches[0]
     execution = optimizer.execution._replace(on_host=True)
-    key = (ms.float32, 0, False, False, "GPU")
-    placed = CompositeBatch(optimizer.formula, execution, optimizer.state, [0], *key)
+    groups = Groups((0,), (optimizer.formula,), (False,), (False,), ((0, ROWS),))
+    placed = CompositeBatch(optimizer.formula, execution, optimizer.state, [0], groups, "GPU")
     names = ("square", "sqrt", "add", "mul", "div", "assign", "lerp")
     assert all(getattr(placed, name).attrs["primitive_target"] == "CPU" for name in names)
     assert all("primitive_target" not in getattr(batch, name).attrs for name in names)

@@ -86,7 +86,8 @@ class _Inquiry:
         if not ranked[0].fits:
             ranked, residuals = self._rank_as_measured(ranked, residuals, seen, probe)
         on_ascend = [judge(form, seen, probe, self.numbers) for form in cann(self.driver.values)]
-        if not ranked[0].fits:  # a power of beta that is one unit off takes CANN's further off
+        if not ranked[0].fits and _unit(seen) == SINGLE:
+            # A power of beta that is one unit off takes CANN's further off.
             ranked = sorted([*ranked, *on_ascend], key=Fit.rank)
         best = ranked[0]
         rivals = {fit.form.name() for fit in ranked if fit.fits} - {best.form.name()}
