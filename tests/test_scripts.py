@@ -138,7 +138,7 @@ def test_arguments_are_passed_on(project):
 
 OPTIMIZER = (
     "tests/test_optimizer.py tests/test_sparse.py tests/test_checkpoint.py tests/test_trainers.py"
-    " tests/test_by_address.py tests/test_counts.py tests/test_round_trip.py"
+    " tests/test_by_address.py tests/test_counts.py tests/test_mint.py tests/test_round_trip.py"
     " tests/lab/studies/matrix/test_accuracy.py tests/test_compat.py tests/backends/test_matrix.py"
     " tests/backends/kernel tests/backends/test_fused.py tests/backends/test_toolchain.py"
     " tests/reference"
