@@ -17,11 +17,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, log
 
+from ms_adam.compat import RELEASE
+
 try:
     from mindspore.experimental import optim
 except ImportError:
     raise ImportError(
-        f"ms_adam.mint needs mindspore.experimental.optim, which MindSpore {ms.__version__} lacks; "
+        f"ms_adam.mint needs mindspore.experimental.optim, which {RELEASE} lacks; "
         "2.7 and later have it."
     ) from None
 
