@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "ms_adam"
 
 # Where the CPU is named, how often, and why that is no assumption.
 NAMED = {
-    "backends/composite.py": (1, "use_offload: host memory is the CPU's, whatever the device"),
+    "backends/composite.py": (2, "use_offload: the host is a CPU; a slow operator of the CPU's"),
     "backends/fused.py": (1, "the kernel for the CPU refuses other devices"),
     "backends/launch.py": (1, "an address of host memory is all that the kernel needs"),
     "backends/operators.py": (2, "operators that are only used on the CPU or on the host"),
