@@ -67,11 +67,18 @@ class Optimizer(nn.Optimizer):
 
     def _make_state(self, class_name, options):
         if self.execution.sharded:
-            self.shares = shares_of(class_name, self.parameters, self.capabilities.divides_rows)
+            # A block of int8 is not divided between ranks.
+            by_rows = self.capabilities.divides_rows and self.execution.state_dtype != "int8"
+            self.shares = shares_of(class_name, self.parameters, by_rows)
         else:
             self.shares = undivided(self.parameters)
         owned = self.shares.owned
         groups, self.group_values = self._split_groups(options)
+        if self.execution.state_dtype == "int8" and any(groups.centralized):
+            raise ValueError(
+                f"For '{class_name}', state_dtype='int8' has no grad_centralization: a block of 256 "
+                "elements has no beginning where a row begins."
+            )
         kinds = weight_kinds(self.parameters, self.execution.masters)
         rows = groups.rows(kinds) if self.capabilities.flat_by_row else None
         self.state = State(self.parameters, self.formula, self.execution, owned, rows)
@@ -84,7 +91,9 @@ class Optimizer(nn.Optimizer):
             setattr(self, name, number)
         if self.execution.accumulates:
             self.accumulators = self.state.accumulators
-        if self.execution.masters:
+        if self.execution.halves:
+            self.trailing_bits = self.state.weights
+        elif self.execution.masters:
             self.master_weights = self.state.weights
         self.exchanged = self.shares.ranks > 1
         if self.exchanged:

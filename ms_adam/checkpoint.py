@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, log, nn
 
 from ms_adam import checkpoint_forms as forms
-from ms_adam import state
+from ms_adam import narrow_state, state
 from ms_adam.atomic_write import atomic_write
 from ms_adam.compat import load_checkpoint, save_checkpoint
 from ms_adam.sharding import Collect
@@ -205,7 +205,10 @@ def _read_state(
     # A buffer may hold many parameters, but is written once.
     buffers = {id(slot.buffer): (slot.parameter, slot.buffer) for slot in wanted.values()}
     return _Reading(
-        [*buffers.values(), (optimizer.global_step, np.array([global_step], np.int32))]
+        [
+            *narrow_state.as_stored(optimizer, buffers.values()),
+            (optimizer.global_step, np.array([global_step], np.int32)),
+        ]
         + state.numbers_after(optimizer, updates)
         + _carried_numbers(optimizer, content),
         _renamed(content, optimizer),
@@ -376,7 +379,7 @@ def _content(checkpoint, optimizer, names):
     if forms.is_torch(checkpoint):
         return forms.torch(checkpoint, names)
     content = forms.named(
-        checkpoint,
+        narrow_state.widened(checkpoint, optimizer),
         optimizer.formula,
         optimizer.check.names,
         _prefix(optimizer),
@@ -520,7 +523,10 @@ def crc(path: Union[str, os.PathLike]) -> Optional[bool]:
 
 
 class _Slot(NamedTuple):
-    """An entry of one parameter in the optimizer: `rows` is its part of a copy of a buffer."""
+    """An entry of one parameter in the optimizer: `rows` is its part of a copy of a buffer.
+
+    Narrow entries are copied as what they stand for: float32 moments and master weights.
+    """
 
     parameter: Parameter
     buffer: np.ndarray
@@ -538,14 +544,14 @@ def slots(optimizer):
         whole.update(optimizer.state.moments)
     else:
         for prefix, buffers in optimizer.state.moments.items():
-            copies = {k: (b, np.array(b.asnumpy())) for k, b in zip(layout.sizes(), buffers)}
+            copies = {k: (b, narrow_state.copied(b)) for k, b in zip(layout.sizes(), buffers)}
             rows = layout.split(prefix, {key: copy for key, (_, copy) in copies.items()})
             for name, key in zip(rows, layout.dtypes):
                 slots[name] = _Slot(*copies[key], rows[name])
     for prefix, buffers in whole.items():
-        for name, buffer in zip(names, buffers):
+        for i, (name, buffer) in enumerate(zip(names, buffers)):
             if buffer is not None:
-                copy = np.array(buffer.asnumpy())
+                copy = narrow_state.copied(buffer, prefix, optimizer, i)
                 slots[f"{prefix}.{name}"] = _Slot(buffer, copy, copy)
     return slots
 

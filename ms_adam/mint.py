@@ -51,6 +51,7 @@ _OF_CORE = (
     "skipped",
     "accumulated",
     "ema",
+    "state_dtype",
     "master_weights",
     "loss_scale",
     "flush",
@@ -595,7 +596,8 @@ class Adam(_Optimizer):
     Keyword Args:
         maximize (bool): Go up the gradient. Default: ``False`` .
         options: `use_nesterov`, `loss_scale`, `epsilon_hat`, `bias_correction`, `skip_nonfinite`,
-            `accumulate_steps`, `max_grad_norm`, `ema_decay`, `ema_debias`, `master_weights`,
+            `accumulate_steps`, `max_grad_norm`, `ema_decay`, `ema_debias`, `state_dtype`,
+            `master_weights`,
             `use_lazy`, `use_offload`, `use_locking`, `backend`, `flat_state` and `shard_state` of
             `ms_adam.Adam`.
 

@@ -71,17 +71,19 @@ class Adam(Optimizer):
             element, and count it in `skipped`; schedules wait. Costs one more reading of the
             gradients, and nothing with `max_grad_norm`. Default: ``False`` .
         accumulate_steps (int): Update in every k-th call only, with the mean of the gradients of k
-            calls; the others add to float32 sums. Schedules count updates. A call that is skipped
-            is left out of the mean. See `flush`. Default: ``1`` .
+            calls. Schedules count updates, and skipped calls are left out. See `flush`.
+            Default: ``1`` .
         max_grad_norm (float): Clip the unscaled gradients to this global norm, as
             `ops.clip_by_global_norm` does. Default: ``None`` , no clipping.
         ema_decay (Union[float, Cell]): Keep an average of each weight, updated in the same pass
             with this decay rate, in [0, 1); see `averaged`. Default: ``None`` , no averages.
         ema_debias (bool): Divide averages by 1 - ema_decay^t, as section 7.2 of the paper does;
             False: let them begin at the weights before the first update. Default: ``True`` .
-        master_weights (bool): Update a float32 copy of each float16 and bfloat16 parameter; the
-            parameter is its rounding. The copy follows a parameter that is set from outside.
-            Default: ``False`` .
+        state_dtype (str): The dtype in which moments are kept: "float32" ; "bfloat16" or "int8" ,
+            rounded at random, reproducibly; see docs/narrow.md. Default: ``"float32"`` .
+        master_weights (Union[bool, str]): Update a float32 copy of each float16 and bfloat16
+            parameter, which is its rounding. The copy follows a parameter that is set from outside.
+            "split": of bfloat16 keep only the bits that the parameter lacks. Default: ``False`` .
         backend (str): "fused" (one launch of a kernel for all parameters; CPU, needs a C++
             compiler), "primitive" (MindSpore's kernel for each parameter; float32), "composite"
             (operators; any device and dtype), or "auto": the first of these that can run.
@@ -108,18 +110,15 @@ class Adam(Optimizer):
         launch (str): How a call from Python runs: "by address" or "compiled".
         lr (Union[float, list[float]]): The learning rate of the next step; can be set.
         parameters (ParameterTuple): The optimized parameters.
-        moment1, moment2, vhat (ParameterTuple): float32, or float64 for float64 parameters; one for
-            each parameter; flat, few buffers.
+        moment1, moment2, vhat (ParameterTuple): One for each parameter; flat, few buffers. float64
+            for float64 parameters, else of `state_dtype`.
         global_step (Parameter): Number of steps, of shape (1,), for schedules.
         update_count (Parameter): Number of updates, int32 of shape (1,), for the bias correction.
         grad_norm (Parameter): Global norm of the last gradients, unscaled, before clipping; float32
             of shape (). None without `max_grad_norm`.
-        skipped (Parameter): Number of skipped steps, int32 of shape (1,). None without
-            `skip_nonfinite` and without a scaler.
-        accumulated (Parameter): How many gradients wait in the sums, int32 of shape (1,). None
-            without `accumulate_steps`.
-        ema (ParameterTuple): The averages, in the dtype and layout of the moments. None without
-            `ema_decay`.
+        skipped (Parameter): Number of skipped steps, int32 of shape (1,). None if none can be.
+        accumulated (Parameter): How many gradients wait in the sums, int32 of shape (1,), or None.
+        ema (ParameterTuple): The averages, in the layout of the moments. None without `ema_decay`.
 
     Raises:
         KeyError: If an unknown keyword is given.
@@ -178,7 +177,8 @@ class Adam(Optimizer):
         max_grad_norm: Optional[float] = None,
         ema_decay: Any = None,
         ema_debias: bool = True,
-        master_weights: bool = False,
+        state_dtype: str = "float32",
+        master_weights: Any = False,
         backend: str = "auto",
         flat_state: bool = False,
         shard_state: bool = False,
@@ -287,7 +287,8 @@ class AdaMax(Optimizer):
         max_grad_norm: Optional[float] = None,
         ema_decay: Any = None,
         ema_debias: bool = True,
-        master_weights: bool = False,
+        state_dtype: str = "float32",
+        master_weights: Any = False,
         backend: str = "auto",
         flat_state: bool = False,
         shard_state: bool = False,

@@ -91,6 +91,9 @@ class Execution(NamedTuple):
         flat: whether the moments of all parameters stand in one buffer.
         sharded: whether each rank keeps only a share of the state.
         masters: whether low-precision parameters have a float32 copy.
+        halves: whether of such a copy only the bits are kept that the parameter lacks.
+        state_dtype: the dtype in which moments are kept, one of `STATE_DTYPES`.
+        seed: of the random numbers that round narrow moments.
     """
 
     loss_scale: float
@@ -104,6 +107,14 @@ class Execution(NamedTuple):
     flat: bool
     sharded: bool
     masters: bool
+    halves: bool
+    state_dtype: str
+    seed: int
+
+    @property
+    def narrow(self) -> bool:
+        """Whether moments are kept in fewer bits than they are computed in."""
+        return self.state_dtype != STATE_DTYPES[0]
 
     @property
     def accumulates(self) -> bool:
@@ -120,6 +131,7 @@ class Default(float):
     """A default value that differs from an equal number given by the user."""
 
 
+STATE_DTYPES = ("float32", "bfloat16", "int8")
 LEARNING_RATE, BETA1, BETA2 = Default(1e-3), Default(0.9), Default(0.999)
 
 
@@ -136,7 +148,6 @@ _SWITCHES = (
     "maximize",
     "skip_nonfinite",
     "ema_debias",
-    "master_weights",
     "flat_state",
     "shard_state",
 )
@@ -214,6 +225,9 @@ def resolve(
         check_positive(class_name, "max_grad_norm", arguments["max_grad_norm"])
     for name in _SWITCHES:
         check_bool(class_name, name, arguments[name])
+    if arguments["master_weights"] != "split":
+        check_bool(class_name, "master_weights", arguments["master_weights"], ' or "split"')
+    check_choice(class_name, "state_dtype", arguments["state_dtype"], STATE_DTYPES)
     check_choice(class_name, "backend", arguments["backend"], backends)
     _check_combination(class_name, arguments)
     return arguments
@@ -252,7 +266,10 @@ def execution_of(arguments: Dict[str, Any], device_target: str) -> Execution:
         backend=arguments["backend"],
         flat=arguments["flat_state"],
         sharded=arguments["shard_state"],
-        masters=arguments["master_weights"],
+        masters=bool(arguments["master_weights"]),
+        halves=arguments["master_weights"] == "split",
+        state_dtype=arguments["state_dtype"],
+        seed=(ms.get_seed() or 0) % 2**32,
     )
 
 
@@ -273,10 +290,12 @@ def scaler_of(loss_scale: Any) -> Optional[Scaler]:
     return None
 
 
-def check_bool(class_name: str, name: str, value: Any) -> None:
-    """Raises TypeError unless `value` is True or False."""
+def check_bool(class_name: str, name: str, value: Any, more: str = "") -> None:
+    """Raises TypeError unless `value` is True or False; the message also allows `more`."""
     if not isinstance(value, bool):
-        raise TypeError(_wrong_type(class_name, name, value, "True or False"))
+        raise TypeError(
+            _wrong_type(class_name, name, value, f"True, False{more}" if more else "True or False")
+        )
 
 
 def check_count(class_name: str, name: str, value: Any) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, ops
 from mindspore.ops import operations as P
 
-from ms_adam.compat import bfloat16
+from ms_adam.compat import InplaceCopy, bfloat16
+from ms_adam.narrow import encoded_size
 from ms_adam.options import Execution, Formula
 
 Owned = Optional[Tuple[int, int]]  # (begin, size) of the elements kept here; None: none are
@@ -30,9 +31,22 @@ def master_dtype(dtype: Any) -> Optional[Any]:
     return ms.float32 if dtype in (ms.float16, bfloat16) else None
 
 
+def moment_dtype(dtype: Any, execution: Execution) -> Any:
+    """Returns the dtype in which a moment of a weight of `dtype` is kept; uint8 for codes."""
+    narrow = {"bfloat16": bfloat16, "int8": ms.uint8}
+    return narrow.get(execution.state_dtype, compute_dtype(dtype))
+
+
+def copy_dtype(dtype: Any, execution: Execution) -> Optional[Any]:
+    """Returns the dtype of what a master weight adds to a parameter of `dtype`; None if none."""
+    if execution.halves:
+        return ms.int16 if dtype == bfloat16 else None
+    return master_dtype(dtype)
+
+
 # The roles of entries. A moment starts at zero, is part of flat state, and is kept on the host by
-# `use_offload`. A copy starts at the value of its parameter. A sum starts at zero, and every rank
-# has all of it, as it has the gradients that are added up in it.
+# `use_offload`. A copy starts at the value of its parameter; its trailing bits are then zero. A sum
+# starts at zero, and every rank has all of it, as it has the gradients that are added up in it.
 MOMENT, COPY, SUM = "moment", "copy", "sum"
 
 
@@ -42,17 +56,15 @@ class Entry(NamedTuple):
     Attributes:
         name: stands before the parameter's name: "moment1" makes "moment1.<parameter>".
         needed: whether an optimizer with a formula and an execution has the entry.
-        storage: maps the parameter's dtype to the dtype in which the entry is kept; to None if
-            there is no entry for such a parameter.
-        compute: maps the parameter's dtype to the dtype of the arithmetic on it. Equal to the
-            storage dtype for every entry so far.
+        storage: maps the parameter's dtype and the execution to the dtype in which the entry is
+            kept; to None if there is no entry for such a parameter. uint8 stands for codes, which
+            the exponents of their blocks follow, and int16 for trailing bits of a master.
         role: MOMENT, COPY or SUM.
     """
 
     name: str
     needed: Callable[[Formula, Execution], bool]
-    storage: Callable[[Any], Optional[Any]]
-    compute: Callable[[Any], Any]
+    storage: Callable[[Any, Execution], Optional[Any]]
     role: str
 
 
@@ -97,12 +109,13 @@ def _last_beta(formula):
 
 # float32 moments of float16 parameters: in float16, squares of gradients under 2.4e-4 vanish.
 ENTRIES = (
-    Entry("moment1", _always, compute_dtype, compute_dtype, MOMENT),
-    Entry("moment2", _always, compute_dtype, compute_dtype, MOMENT),
-    Entry("vhat", lambda formula, _: formula.amsgrad, compute_dtype, compute_dtype, MOMENT),
-    Entry("ema", lambda f, _: f.ema_decay is not None, compute_dtype, compute_dtype, MOMENT),
-    Entry("master_weight", lambda _, e: e.masters, master_dtype, compute_dtype, COPY),
-    Entry("accumulator", lambda _, e: e.accumulates, compute_dtype, compute_dtype, SUM),
+    Entry("moment1", _always, moment_dtype, MOMENT),
+    Entry("moment2", _always, moment_dtype, MOMENT),
+    Entry("vhat", lambda formula, _: formula.amsgrad, moment_dtype, MOMENT),
+    Entry("ema", lambda f, _: f.ema_decay is not None, lambda d, _: compute_dtype(d), MOMENT),
+    Entry("master_weight", lambda _, e: e.masters and not e.halves, copy_dtype, COPY),
+    Entry("trailing_bits", lambda _, e: e.halves, copy_dtype, COPY),
+    Entry("accumulator", lambda _, e: e.accumulates, lambda d, _: compute_dtype(d), SUM),
 )
 MOMENTS = tuple(entry.name for entry in ENTRIES if entry.role == MOMENT)
 SUMS = tuple(entry.name for entry in ENTRIES if entry.role == SUM)
@@ -140,8 +153,8 @@ class State:
         parameters: as given.
         moments: {name: one buffer for each parameter, None where another process keeps it}; with
             flat state, the buffers of the layout, named "flat_moment1.<buffer>".
-        weights: what the update acts on: the master weight of a parameter if it has one here, else
-            the parameter; `parameters` itself without master weights.
+        weights: what the update acts on: the master weight of a parameter, or its trailing bits, if
+            it has them here, else the parameter; `parameters` itself without master weights.
         accumulators: sums of gradients, one for each parameter; () if none are accumulated.
         numbers: {name: Parameter}.
         after: {name: function} of the numbers that a checkpoint sets; see `Number`.
@@ -163,10 +176,11 @@ class State:
         self.accumulators: Tuple[Parameter, ...] = ()
         for entry in entries:
             if entry.role == MOMENT and self.layout is not None:
-                self.moments[entry.name] = self.layout.buffers(entry.name)
+                self.moments[entry.name] = self.layout.buffers(entry, execution)
                 continue
             buffers = tuple(
-                _make_buffer(entry, parameter, own) for parameter, own in zip(parameters, owned)
+                _make_buffer(entry, execution, parameter, own)
+                for parameter, own in zip(parameters, owned)
             )
             if entry.role == MOMENT:
                 self.moments[entry.name] = buffers
@@ -266,11 +280,12 @@ class FlatLayout(NamedTuple):
             sizes[buffer] = max(sizes.get(buffer, _aligned(1, buffer)), end)
         return dict(sorted(sizes.items()))
 
-    def buffers(self, prefix: str) -> Tuple[Parameter, ...]:
+    def buffers(self, entry: Entry, execution: Execution) -> Tuple[Parameter, ...]:
         """Returns the buffers of an entry, filled with zeros."""
         return tuple(
             _parameter(
-                Tensor(np.zeros(size), getattr(ms, buffer.split(".")[0])), f"flat_{prefix}.{buffer}"
+                Tensor(np.zeros(size), entry.storage(getattr(ms, buffer.split(".")[0]), execution)),
+                f"flat_{entry.name}.{buffer}",
             )
             for buffer, size in self.sizes().items()
         )
@@ -394,6 +409,8 @@ def named_entries(
 ) -> List[NamedEntry]:
     """Returns the entries of all parameters, also those of other ranks, in one order on all ranks.
 
+    Narrow ones stand here as what they stand for: float32 moments and master weights.
+
     Args:
         names: the parameters' names when the state was made.
         parameters: the optimized Parameters.
@@ -402,17 +419,22 @@ def named_entries(
     """
     return [
         NamedEntry(
-            f"{entry.name}.{name}",
+            f"{shown_as(entry.name)}.{name}",
             i,
             parameter.shape,
-            np.dtype(dtype_name(entry.storage(parameter.dtype))),
+            np.dtype(dtype_name(compute_dtype(parameter.dtype))),
             entry.role == SUM,
         )
         for entry in ENTRIES
         if entry.needed(formula, execution)
         for i, (name, parameter) in enumerate(zip(names, parameters))
-        if entry.storage(parameter.dtype) is not None
+        if entry.storage(parameter.dtype, execution) is not None
     ]
+
+
+def shown_as(entry: str) -> str:
+    """Returns the name under which checkpoints exchange an entry: a master for its trailing bits."""
+    return "master_weight" if entry == "trailing_bits" else entry
 
 
 def shape_of_rows(shape: Sequence[int], size: int) -> Tuple[int, ...]:
@@ -459,8 +481,11 @@ def write(parameter: Parameter, value: Any, host: bool) -> None:
     """
     if 0 in parameter.shape:
         return
-    assign = P.Assign().set_device("CPU") if host else ops.assign
-    assign(parameter, Tensor(value, parameter.dtype))
+    value = Tensor(value, parameter.dtype)
+    if parameter.dtype == bfloat16 and ms.get_context("device_target") == "CPU":
+        InplaceCopy()(parameter, value)  # there, Assign has no bfloat16
+    else:
+        (P.Assign().set_device("CPU") if host else ops.assign)(parameter, value)
 
 
 def _parameter(value, name):
@@ -472,15 +497,17 @@ def _aligned(size, buffer):
     return size if "." in buffer else -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _make_buffer(entry, parameter, own):
+def _make_buffer(entry, execution, parameter, own):
     """Returns the buffer of an entry for what is owned of a parameter; None if there is none."""
-    dtype = entry.storage(parameter.dtype)
+    dtype = entry.storage(parameter.dtype, execution)
     if entry.role == SUM:
         own = (0, parameter.size)
     if own is None or dtype is None:
         return None
     name, shape = f"{entry.name}.{parameter.name}", shape_of_rows(parameter.shape, own[1])
-    if entry.role == COPY:
+    if dtype == ms.uint8:
+        return _parameter(Tensor(np.zeros(encoded_size(own[1])), dtype), name)
+    if entry.role == COPY and dtype != ms.int16:
         value = ops.cast(parameter, dtype)
         if shape != parameter.shape:
             value = Tensor(value.asnumpy().reshape(-1)[own[0] : sum(own)].reshape(shape))

@@ -2,9 +2,10 @@
 
 from typing import Any, NamedTuple, Optional, Sequence, Tuple
 
+import mindspore as ms
 import numpy as np
 
-from ms_adam.compat import FLOATS, bfloat16
+from ms_adam.compat import FLOATS, HAS_BFLOAT16, RELEASE, bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.state import WeightKind, dtype_name
 
@@ -28,6 +29,8 @@ class Capabilities(NamedTuple):
         flat_state: whether it can have the moments of all parameters in few buffers.
         flat_by_row: whether each of these has the moments of a row of `Groups.rows`, and not those
             of one dtype.
+        narrow_state: the dtypes, narrower than float32, in which it can keep moments.
+        halves: whether it can keep a master weight in its parameter and the trailing bits.
         divides_rows: whether it can update some rows of a parameter, so that ranks have equal
             shares; its parameters are then exchanged by a kernel of its own, also within a
             compiled step.
@@ -46,6 +49,8 @@ class Capabilities(NamedTuple):
     offload: bool = False
     flat_state: bool = False
     flat_by_row: bool = False
+    narrow_state: Tuple[str, ...] = ()
+    halves: bool = False
     divides_rows: bool = False
     by_address: bool = False
     reads_formulas: bool = False
@@ -76,6 +81,9 @@ class Capabilities(NamedTuple):
                     f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 and "
                     "bfloat16 parameters float32 weights)"
                 )
+        narrow = self._obstacle_to_narrow(formula, execution, weights)
+        if narrow is not None:
+            return narrow
         if execution.on_host and not self.offload:
             return f"{self.kernel} has weights and moments in one place"
         if formula.infinity_norm and not self.infinity_norm:
@@ -86,6 +94,37 @@ class Capabilities(NamedTuple):
             return "rows that are skipped need moments of their parameter's shape, not flat ones"
         if execution.leaves_out and not self.leaves_out:
             return f"{self.kernel} cannot leave a step out"
+        return None
+
+    def _obstacle_to_narrow(self, formula, execution, weights):
+        kept, halves = execution.state_dtype, execution.halves
+        if execution.narrow and kept not in self.narrow_state:
+            why = "" if self.devices else ": no operator of a graph reads the bits of a float32"
+            return f"{self.kernel} does not keep moments in {kept}{why}"
+        if kept == "bfloat16" and not HAS_BFLOAT16:
+            return f"{RELEASE} has no bfloat16"
+        if halves and not self.halves:
+            return f"{self.kernel} does not keep the halves of a master weight apart"
+        for weight in weights:
+            if execution.narrow and weight.dtype == ms.float64:
+                return (
+                    f"state_dtype='{kept}' is for weights that are updated in float32, and "
+                    f"'{weight.name}' is {weight.dtype}"
+                )
+            if halves and weight.parameter_dtype == ms.float16:
+                return (
+                    "master_weights='split' is for bfloat16 parameters, which are the first half of "
+                    f"a float32; '{weight.name}' is Float16, whose exponent has fewer bits"
+                )
+        if kept == "int8" and formula.lazy:
+            return "rows that are skipped would change with the exponent of their block of int8"
+        if kept == "int8" and execution.flat:
+            return "flat buffers have no place for the exponents of int8"
+        by_operators = self.flat_by_row and (execution.narrow or halves)
+        if by_operators and (execution.flat or formula.lazy):
+            return f"{self.kernel} keeps narrow state neither flat nor for single rows"
+        if (execution.narrow or halves) and execution.on_host:
+            return "narrow state is not kept on the host of another device"
         return None
 
 

@@ -2,12 +2,14 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import ParameterTuple, Tensor, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
+from ms_adam.backends.narrow import Draw, Halves, counters
 from ms_adam.backends.operators import Batch, OperatorBackend, pick, store_operator, subtract_means
 from ms_adam.backends.rows import Row
+from ms_adam.compat import bfloat16
 from ms_adam.options import Execution, Formula
 from ms_adam.sparse import rows_of, store_rows, sum_duplicates, touched, when_known
 
@@ -174,6 +176,93 @@ class LazyBatch(CompositeBatch):
         return ops.depend(new, stored)
 
 
+class NarrowBatch(CompositeBatch):
+    """The same with moments in bfloat16, or with masters of which only trailing bits are kept."""
+
+    def __init__(self, formula, execution, state, members, groups, device_target):
+        super().__init__(formula, execution, state, members, groups, device_target)
+        self.parameters = ParameterTuple(tuple(state.parameters[i] for i in members))
+        self.narrow = execution.narrow
+        self.in_halves = self.weights[0] is not self.parameters[0] and execution.halves
+        if self.in_halves:
+            self.weight_dtype = self.dtype
+        count = 3 if formula.amsgrad else 2
+        sizes = [parameter.size for parameter in self.parameters]
+        self.counters = tuple(counters(i, size, count) for i, size in zip(members, sizes))
+        self.draw, self.halves = Draw(), Halves()
+        self.store_moment = store_operator(bfloat16, device_target)
+        self.store_parameter = store_operator(self.parameters[0].dtype, device_target)
+        self.step_known = when_known(self.step_one, *("Tensor",) * 15)
+
+    def own_scalars(self, of_groups, gradient_scale, is_made):
+        return self.scalars_of(of_groups[:4], gradient_scale, is_made), of_groups[4]
+
+    def values(self):
+        if self.in_halves:
+            return self.map_(self.join, self.weights, self.parameters)
+        return self.weights
+
+    def join(self, trailing, parameter):
+        places = _cast(_cast(trailing, ms.int32), ms.float32)
+        return self.halves.joined(_cast(parameter, ms.float32), places)
+
+    def step(self, scalars, gradients, gradient_dtype, indices):
+        if self.members is not None:
+            gradients = self.map_(ops.partial(pick, gradients), self.members)
+        s1, s2, s3, s4, s5, s6 = scalars[0]
+        key1, key2 = scalars[1]
+        step = ops.partial(self.step_known, s1, s2, s3, s4, s5, s6, key1, key2)
+        state = (self.moment1, self.moment2, self.vhat)
+        return self.map_(
+            step,
+            self.weights,
+            self.parameters,
+            state[0],
+            state[1],
+            state[2],
+            self.counters,
+            gradients,
+        )
+
+    def step_one(
+        self, s1, s2, s3, s4, s5, s6, k1, k2, weight, parameter, moment1, moment2, vhat, counts, g
+    ):
+        """Makes a step of a weight; returns its new value."""
+        scalars = (s1, s2, s3, s4, s5, s6)
+        w = self.join(weight, parameter) if self.in_halves else weight
+        g = self.prepare(scalars, w, g)
+        moments = (moment1, moment2, vhat)
+        if self.narrow:
+            moments = (
+                _cast(moment1, self.dtype),
+                _cast(moment2, self.dtype),
+                _cast(vhat, self.dtype),
+            )
+        w, m, v, largest = self.advance(scalars, w, moments[0], moments[1], moments[2], g)
+        if self.narrow:
+            drawn = self.draw(counts, k1, k2)
+            self.keep(moment1, m, drawn, 0)
+            self.keep(moment2, v, drawn, 1)
+            if self.amsgrad:
+                self.keep(vhat, largest, drawn, 2)
+        else:
+            _assign(moment1, m)
+            _assign(moment2, v)
+            if self.amsgrad:
+                _assign(vhat, largest)
+        if self.in_halves:
+            first, places = self.halves.parted(w)
+            self.store_parameter(parameter, _cast(first, parameter.dtype))
+            _assign(weight, _cast(_cast(places, ms.int32), weight.dtype))
+        else:
+            self.store(weight, w)
+        return w
+
+    def keep(self, moment, value, drawn, which):
+        random = self.draw.of_moment(drawn, which, value)
+        return self.store_moment(moment, _cast(self.halves.dithered(value, random), bfloat16))
+
+
 class FlatBatch(CompositeBatch):
     """The same for all weights at once, joined into a row, with flat moments."""
 
@@ -220,11 +309,18 @@ class Composite(OperatorBackend):
     """
 
     capabilities = Capabilities(
-        kernel="the step of operators", offload=True, flat_state=True, flat_by_row=True
+        kernel="the step of operators",
+        offload=True,
+        flat_state=True,
+        flat_by_row=True,
+        narrow_state=("bfloat16",),
+        halves=True,
     )
 
     @classmethod
     def batch_for(cls, formula: Formula, execution: Execution) -> type:
+        if execution.narrow or execution.halves:
+            return NarrowBatch
         if execution.flat:
             return FlatBatch
         return LazyBatch if formula.lazy else CompositeBatch

@@ -33,6 +33,7 @@ _NUMBERS = (
     "accumulated",
     "ema_weight",
 )
+_BITS = {"float32": 0, "bfloat16": 16, "int8": 8}
 # The kernel's results; `enum Failure` there.
 _UNKNOWN_ROW = 4
 _REFUSALS = {
@@ -69,6 +70,8 @@ class Fused(nn.Cell):
         kernel="the kernel",
         devices=("CPU",),
         flat_state=True,
+        narrow_state=("bfloat16", "int8"),
+        halves=True,
         divides_rows=True,
         by_address=AVAILABLE,
         reads_formulas=True,
@@ -186,6 +189,8 @@ def _formula_row(formula, execution):
         execution.accumulate_steps,
         formula.averages_by_schedule,
         formula.begun,
+        _BITS[execution.state_dtype],
+        execution.seed,
     ]
 
 

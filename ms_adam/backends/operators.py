@@ -16,6 +16,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam.backends.capabilities import Capabilities
+from ms_adam.backends.narrow import Keys
 from ms_adam.backends.rows import Rows
 from ms_adam.compat import NO_FLOAT, RELEASE, SELECT_BROADCASTS, InplaceCopy, bfloat16
 from ms_adam.options import Execution, Formula
@@ -119,12 +120,14 @@ class OperatorBackend(nn.Cell):
         if self.accumulates:
             sums = None if self.rows is None else Rows(state.accumulators, rows, dtype)
             self.accumulate = Accumulation(execution, state, dtype, sums)
+        self.draws = execution.narrow or execution.halves
+        self.keys = Keys(execution.seed) if self.draws else None
         self.lazy = formula.lazy
         self.average_rates = AverageRates(formula, state.numbers, dtype, execution.leaves_out)
         self.weights = weights
         self.map_ = ops.HyperMap()
         # Batches of rows keep their masters and parameters together.
-        masters = parameters if execution.flat else weights
+        masters = parameters if execution.flat or execution.halves else weights
         self.masters = Masters(parameters, masters, device_target)
 
     def construct(self, global_step, rates, gradients, gradient_dtype, indices):
@@ -147,6 +150,8 @@ class OperatorBackend(nn.Cell):
         gradient_scale = self.gradient_scale(gradients, rows, reciprocal_scale, made)
         t = self.count(global_step, made)
         of_groups = self.scalars(t, rates[0], rates[1])
+        if self.draws:
+            of_groups = of_groups + (self.keys(t),)
         self.masters.follow()
         average_rates = self.average_rates(t, rates[2], made)
         is_made = _cast(_reshape(made, ()), ms.bool_)
@@ -239,6 +244,10 @@ class Batch(nn.Cell):
         return self.map_(step, self.weights, self.moment1, self.moment2, self.vhat, gradients)
 
     def own_scalars(self, of_groups, gradient_scale, is_made):
+        """Returns what `step` needs to know of this step: here `scalars_of`."""
+        return self.scalars_of(of_groups, gradient_scale, is_made)
+
+    def scalars_of(self, of_groups, gradient_scale, is_made):
         """Returns the scalars of this batch, in the dtype of the step and of shape ().
 
         These are the factor of the gradients, negative under maximize; the step size, with the

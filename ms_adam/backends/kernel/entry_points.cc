@@ -17,6 +17,7 @@
 //
 // The headers, from the bottom up:
 //     numbers   types of numbers, reading and rounding
+//     narrow    moments in 16 or 8 bits
 //     inputs    the tensors of a launch
 //     tasks     the work, and its division into chunks
 //     threads   threads that share chunks

@@ -24,6 +24,8 @@ struct Formula {
   double accumulate_steps;  // launches whose gradients make one update; 1 if none is accumulated
   double ema_scheduled;     // 1 if ema_decay is an input
   double begun;  // updates that were made before the group joined
+  double narrow;  // bits of a moment, 16 or 8; 0 if they are not narrow
+  double seed;    // of the random numbers that round them
 };
 
 // The second input, int64: one Plan, then one Layout for each weight.

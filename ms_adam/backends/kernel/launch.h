@@ -23,10 +23,12 @@
 //                                              with what is in the accumulators
 //   indices                                    if any gradient is row-sparse: one for each weight,
 //                                              int32 or int64; one axis, or none if it is dense
-//   weights                                    one for each weight
+//   weights                                    one for each weight; of a master of which the
+//                                              parameter has the first bits, int16, the others
 //   parameters                                 one for each master weight
 //   moment1, moment2, vhat (AMSGrad), ema      one for each weight that is updated here, of that
-//                                              size; or the flat buffers
+//                                              size; or the flat buffers. Moments in bytes are
+//                                              followed by the exponents of their blocks
 //   accumulators                               if gradients are accumulated: one for each weight, of
 //                                              the size of its gradient
 // Output: int32, 1 if the weights were updated, else 0.
@@ -40,6 +42,7 @@
 #include <vector>
 
 #include "inputs.h"
+#include "narrow.h"
 #include "numbers.h"
 #include "rows.h"
 #include "step.h"
@@ -160,14 +163,18 @@ int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors
   return 0;
 }
 
-// Finds where a moment of a weight begins, given the first of the tensors of this moment and the
-// number of weights before it that are updated here. Returns false if the state does not fit.
+// Finds where a moment of a weight begins, and its exponents if it is in bytes, given the first of
+// the tensors of this moment and the number of weights before it that are updated here. Returns false
+// if the state does not fit.
 bool find_moment(const Tensor* moment, int64_t nth, int64_t buffers, const Layout& layout,
-                 Kind kind, char*& data) {
+                 Kind kind, char*& data, char*& exponents) {
+  const int64_t size = layout.own_size;
   if (!buffers) {
     moment += nth;
     data = moment->data;
-    return moment->kind == kind && moment->size == layout.own_size;
+    if (kind != Kind::Uint8) return moment->kind == kind && moment->size == size;
+    exponents = data + size;
+    return moment->kind == kind && moment->size == size + blocks_of(size);
   }
   const Tensor* const end = moment + buffers;
   while (moment < end && moment->kind != kind) ++moment;
@@ -175,6 +182,12 @@ bool find_moment(const Tensor* moment, int64_t nth, int64_t buffers, const Layou
     return false;
   data = moment->data + layout.offset * width(kind);
   return true;
+}
+
+// The type in which a moment of a weight is stored.
+Kind moment_kind(const Formula& formula, Kind weight) {
+  if (formula.narrow == 16) return Kind::Bfloat16;
+  return formula.narrow == 8 ? Kind::Uint8 : computed_kind(weight);
 }
 
 int make_tasks(const Head& head, const Tensors& tensors, const Method& method, Tasks& tasks,
@@ -204,22 +217,31 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     task.decoupled_decay = layout.decayed && formula.decoupled;
     task.centralized = layout.centralized && whole.axes > 1;
     task.lazy = formula.lazy && whole.axes > 1 && !sparse;
-    if (task.centralized || task.lazy) task.row = row;
+    if (task.centralized || task.lazy) task.row = task.unit = row;
+    task.number = i;
     task.gradient = gradient.data;
     // Tensors of own elements only are addressed as if they had all elements.
     task.weight = weight.data - (layout.is_master ? task.own_begin * width(weight.kind) : 0);
     task.parameter = parameter.data;
 
-    const Kind stored = moment_kind(weight.kind), computed = computed_kind(weight.kind);
-    std::vector<char**> pointers = {&task.moment1, &task.moment2, &task.vhat};
-    pointers.resize(method.moments);
-    if (formula.ema_decay >= 0) pointers.push_back(&task.ema);
-    for (size_t k = 0; k < pointers.size() && owns; ++k) {
-      const Tensor* const moments = &tensors.moments[k * tensors.stride];
-      if (!find_moment(moments, nth, head.plan.buffers, layout, stored, *pointers[k]))
-        return unfit_state;
-      *pointers[k] -= task.own_begin * width(stored);
+    const Kind computed = computed_kind(weight.kind), stored = moment_kind(formula, weight.kind);
+    if (stored == Kind::Uint8) {
+      // A block is not divided, neither between ranks nor between rows.
+      if (task.row || (owns && layout.own_size != whole.size)) return unfit_state;
+      task.unit = block_size;
     }
+    const auto find = [&](int k, Kind kind, char*& data, char*& exponents) {
+      const Tensor* const moments = &tensors.moments[k * tensors.stride];
+      if (!find_moment(moments, nth, head.plan.buffers, layout, kind, data, exponents)) return false;
+      data -= task.own_begin * width(kind);
+      return true;
+    };
+    char* none;
+    char** const pointers[] = {&task.moment1, &task.moment2, &task.vhat};
+    for (int k = 0; k < method.moments && owns; ++k)
+      if (!find(k, stored, *pointers[k], task.exponents[k])) return unfit_state;
+    if (formula.ema_decay >= 0 && owns && !find(method.moments, computed, task.ema, none))
+      return unfit_state;
     nth += owns;
     if (head.accumulated) {
       const Tensor& accumulator = tensors.accumulators[i];
@@ -228,7 +250,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
       task.accumulate = accumulate_of(gradient.kind, computed);
     }
 
-    task.update = method.update_of(weight.kind, parameter.kind, gradient.kind);
+    task.update = method.update_of(weight.kind, parameter.kind, gradient.kind, stored);
     if (!task.update) return unfit_gradient;
     task.average = average_of(weight.kind, parameter.kind);
     task.sum_gradient = sum_of<false>(gradient.kind);
@@ -241,15 +263,18 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
       continue;
     }
     Task summed = task;
-    summed.update = method.update_of(weight.kind, parameter.kind, computed);
+    summed.update = method.update_of(weight.kind, parameter.kind, computed, stored);
     summed.sum_gradient = sum_of<false>(computed);
     summed.squares = sum_of<true>(computed);
     summed.is_finite = is_finite_of(computed);
     summed.accumulate = accumulate_of(computed, computed);
     const SparseRows::Table table{task,          summed,         rows,   row,     weight.kind,
                                   parameter.kind, gradient.kind, stored, computed};
-    if (row && !sparse_rows.split(table, indices, gradient, formula.lazy, tasks, report))
-      return unknown_row;
+    if (!row) continue;
+    const bool known = stored == Kind::Uint8
+                           ? sparse_rows.densify(table, indices, gradient, tasks, report)
+                           : sparse_rows.split(table, indices, gradient, formula.lazy, tasks, report);
+    if (!known) return unknown_row;
   }
   return 0;
 }
@@ -318,6 +343,7 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
     const double own_t = std::max(1.0, t - head.formulas[1 + i].begun);
     steps.push_back(method.scalars(head.formulas[1 + i], divisor, own_t, head.learning_rates[i],
                                    head.weight_decays[i]));
+    steps.back().keys = Keys(uint32_t(formula.seed), uint32_t(t));
     steps.back().ema_rate = average.rate;
     steps.back().ema_begins = average.begins;
   }

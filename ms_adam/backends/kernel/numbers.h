@@ -8,12 +8,13 @@
 
 namespace {
 
-enum class Kind { Other, Float16, Bfloat16, Float32, Float64, Int32, Int64 };
+enum class Kind { Other, Float16, Bfloat16, Float32, Float64, Int32, Int64, Int16, Uint8 };
 
 // Enumerations, because g++ does not vectorize loops over structures.
 enum class Float16 : uint16_t {};
 enum class Bfloat16 : uint16_t {};
-struct Nothing {};  // the parameter of a weight that is no master
+enum class Trailing : int16_t {};  // the last 16 bits of a master weight that its parameter begins
+struct Nothing {};                 // the parameter of a weight that is no master
 
 inline float from_bits(uint32_t bits) { float x; std::memcpy(&x, &bits, sizeof x); return x; }
 inline uint32_t to_bits(float x) { uint32_t bits; std::memcpy(&bits, &x, sizeof x); return bits; }
@@ -73,6 +74,29 @@ inline float follow(float master, Float16 parameter) {
   return uint16_t(narrow<Float16>(master)) == uint16_t(parameter) ? master : widen(parameter);
 }
 
+// Whole from its two halves, which are a bijection: the parameter is the master plus half of its unit,
+// cut off, and the trailing bits, with a sign, are what the master is above it or below it. (To nearest
+// with ties to even, two masters in 2^17 would have the same halves.) What a script sets the parameter
+// to keeps the trailing bits: the master is within half a unit of it.
+inline float follow(Trailing trailing, Bfloat16 parameter) {
+  return from_bits((uint32_t(parameter) << 16) + uint32_t(int32_t(int16_t(trailing))));
+}
+
+// Sets a master and its parameter.
+inline void set_master(float w, float& master, Bfloat16& parameter) {
+  master = w;
+  parameter = narrow<Bfloat16>(w);
+}
+inline void set_master(float w, float& master, Float16& parameter) {
+  master = w;
+  parameter = narrow<Float16>(w);
+}
+inline void set_master(float w, Trailing& trailing, Bfloat16& parameter) {
+  const uint32_t bits = w == w ? to_bits(w) : 0x7fc00000u;
+  parameter = Bfloat16(uint16_t((bits + 0x8000u) >> 16));
+  trailing = Trailing(int16_t(uint16_t(bits)));
+}
+
 // ---- Types by name ------------------------------------------------------------------------------
 
 inline Kind kind_of(const char* name) {
@@ -82,6 +106,8 @@ inline Kind kind_of(const char* name) {
   if (!std::strcmp(name, "float64")) return Kind::Float64;
   if (!std::strcmp(name, "int32")) return Kind::Int32;
   if (!std::strcmp(name, "int64")) return Kind::Int64;
+  if (!std::strcmp(name, "int16")) return Kind::Int16;
+  if (!std::strcmp(name, "uint8")) return Kind::Uint8;
   return Kind::Other;
 }
 
@@ -93,7 +119,8 @@ constexpr Kind kind_of(double) { return Kind::Float64; }
 // Bytes of one number.
 inline int64_t width(Kind kind) {
   switch (kind) {
-    case Kind::Float16: case Kind::Bfloat16: return 2;
+    case Kind::Uint8: return 1;
+    case Kind::Float16: case Kind::Bfloat16: case Kind::Int16: return 2;
     case Kind::Float32: case Kind::Int32: return 4;
     default: return 8;
   }

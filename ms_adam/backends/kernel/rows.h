@@ -35,8 +35,25 @@ class SparseRows {
     Task whole;   // all rows; its functions are for gradients of the given type
     Task summed;  // the same with functions for gradients of the computed type
     int64_t rows, row;  // number of rows, elements of a row
-    Kind weight, parameter, gradient, moment, computed;
+    Kind weight, parameter, gradient, moment, computed;  // averages are of the computed type
   };
+
+  // Adds one task for a table of which rows cannot be updated apart, with a dense gradient.
+  // Returns false if an index is out of range, with the row in `report`.
+  bool densify(const Table& table, const Tensor& indices, const Tensor& values, Tasks& tasks,
+               Report& report) {
+    const AddRow add = add_row_of(table.gradient, table.computed);
+    Task task = table.summed;
+    task.gradient = zeros(table.rows * table.row * width(table.computed));
+    for (int64_t i = 0; i < indices.size; ++i) {
+      const int64_t row = row_at(indices, i);
+      if (!is_row(row, table, report)) return false;
+      add(values.data, i * table.row, table.row,
+          task.gradient + row * table.row * width(table.computed));
+    }
+    tasks.add(task);
+    return true;
+  }
 
   // Adds the tasks of a table. Returns false if an index is out of range, with the row in `report`.
   bool split(const Table& table, const Tensor& indices, const Tensor& values, bool lazy,
@@ -44,14 +61,8 @@ class SparseRows {
     std::vector<Named> named;
     named.reserve(indices.size);
     for (int64_t i = 0; i < indices.size; ++i) {
-      const int64_t row = indices.kind == Kind::Int64
-                              ? reinterpret_cast<const int64_t*>(indices.data)[i]
-                              : reinterpret_cast<const int32_t*>(indices.data)[i];
-      if (row < 0 || row >= table.rows) {
-        report.row = row;
-        report.rows = table.rows;
-        return false;
-      }
+      const int64_t row = row_at(indices, i);
+      if (!is_row(row, table, report)) return false;
       named.push_back({row, i});
     }
     sort(named, table.rows);
@@ -82,6 +93,18 @@ class SparseRows {
   }
 
  private:
+  static int64_t row_at(const Tensor& indices, int64_t i) {
+    return indices.kind == Kind::Int64 ? reinterpret_cast<const int64_t*>(indices.data)[i]
+                                       : reinterpret_cast<const int32_t*>(indices.data)[i];
+  }
+
+  static bool is_row(int64_t row, const Table& table, Report& report) {
+    if (row >= 0 && row < table.rows) return true;
+    report.row = row;
+    report.rows = table.rows;
+    return false;
+  }
+
   struct Named {
     int64_t row, place;  // in the table, in `values`
   };
@@ -106,9 +129,10 @@ class SparseRows {
     const auto move = [at](char*& data, Kind kind) { if (data) data += at * width(kind); };
     move(task.weight, table.weight);
     move(task.parameter, table.parameter);
-    for (char** moment : {&task.moment1, &task.moment2, &task.vhat, &task.ema})
-      move(*moment, table.moment);
+    for (char** moment : {&task.moment1, &task.moment2, &task.vhat}) move(*moment, table.moment);
+    move(task.ema, table.computed);
     move(task.accumulator, table.computed);
+    task.element = at;
     task.size = count * table.row;
     for (int64_t* bound : {&task.own_begin, &task.own_end})
       *bound = std::min(std::max(*bound - at, int64_t(0)), task.size);

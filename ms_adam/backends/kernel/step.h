@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "inputs.h"
+#include "narrow.h"
 #include "numbers.h"
 #include "sums.h"
 #include "tasks.h"
@@ -18,19 +19,15 @@ namespace {
 
 // ---- Types --------------------------------------------------------------------------------------
 
-// For each type of weight: the type in which moments are stored, and that in which a step computes.
-// Both equal today. Narrow moments are another `Stored`, which `widen` reads and `narrow` writes.
-template <class Weight> struct MomentTypes { using Stored = float; using Computed = float; };
-template <> struct MomentTypes<double> { using Stored = double; using Computed = double; };
+// The type in which a weight of a type is updated. Moments are stored in the same type, unless they
+// are narrow (narrow.h); averages always are.
+template <class Weight> struct ComputedType { using Real = float; };
+template <> struct ComputedType<double> { using Real = double; };
 
-template <class Weight> using Computed = typename MomentTypes<Weight>::Computed;
-template <class Weight> using Stored = typename MomentTypes<Weight>::Stored;
+template <class Weight> using Computed = typename ComputedType<Weight>::Real;
 
-Kind moment_kind(Kind weight) {
-  return with_type(weight, [](auto w) { return kind_of(Stored<decltype(w)>()); });
-}
-Kind computed_kind(Kind weight) {
-  return with_type(weight, [](auto w) { return kind_of(Computed<decltype(w)>()); });
+constexpr Kind computed_kind(Kind weight) {
+  return weight == Kind::Float64 ? Kind::Float64 : Kind::Float32;
 }
 
 // ---- Scalars ------------------------------------------------------------------------------------
@@ -46,6 +43,7 @@ struct Step {
   // The same for all groups, from `AverageRate`.
   double ema_rate;  // how far an average moves to its weight
   bool ema_begins;  // whether it begins at the weight before the step
+  Keys keys;        // of the random numbers
 };
 
 // The averages of one step; see `AverageRates` in ms_adam/scalars.py. The mean of section 7.2,
@@ -165,12 +163,13 @@ template <class T> void prefetch(const T* stream, int64_t first, int64_t count) 
 template <class Weight, class Parameter>
 __attribute__((noinline)) void average(
     const Computed<Weight> rate, const int64_t count, const Weight* __restrict weight,
-    const Parameter* __restrict parameter, Stored<Weight>* __restrict ema) {
+    const Parameter* __restrict parameter, Computed<Weight>* __restrict ema) {
   using Real = Computed<Weight>;
   for (int64_t i = 0; i < count; ++i) {
-    Real w = widen(weight[i]);
-    if constexpr (!std::is_same<Parameter, Nothing>::value) w = follow(w, parameter[i]);
-    ema[i] = narrow<Stored<Weight>>(lerp(Real(widen(ema[i])), w, rate));
+    Real w;
+    if constexpr (std::is_same<Parameter, Nothing>::value) w = widen(weight[i]);
+    else w = follow(weight[i], parameter[i]);
+    ema[i] = lerp(ema[i], w, rate);
   }
 }
 
@@ -179,9 +178,24 @@ template <class Weight, class Parameter>
 void update_average(const Task& task, const Step& step, int64_t first, int64_t count, double) {
   const Weight* const weight = at<Weight>(task.weight, first);
   const Parameter* const parameter = at<Parameter>(task.parameter, first);
-  auto* const ema = at<Stored<Weight>>(task.ema, first);
+  auto* const ema = at<Computed<Weight>>(task.ema, first);
   if (step.ema_begins) average<Weight, Parameter>(1, count, weight, parameter, ema);
   average<Weight, Parameter>(step.ema_rate, count, weight, parameter, ema);
+}
+
+// Updates element i of a weight, given its gradient and its moments.
+template <class Rule, class Real, class Gradient, class Weight, class Parameter>
+inline void update_element(const Rates<Real>& rates, Gradient gradient, Weight* weight,
+                           Parameter* parameter, int64_t i, Real& m, Real& v, Real& largest) {
+  Real w;
+  if constexpr (std::is_same<Parameter, Nothing>::value) w = widen(weight[i]);
+  else w = follow(weight[i], parameter[i]);
+  Real g = rates.gradient_scale * Real(widen(gradient));
+  g = rates.l2 != 0 ? g + rates.weight_decay * w : g;
+  g = g - rates.mean;
+  w = rates.decay_factor * w - Rule::update(rates, g, m, v, largest);
+  if constexpr (std::is_same<Parameter, Nothing>::value) weight[i] = narrow<Weight>(w);
+  else set_master(w, weight[i], parameter[i]);
 }
 
 // Updates `count` elements. Tests in the loop become selections, which cost nothing beside the
@@ -192,8 +206,8 @@ template <class Rule, bool plain, class Weight, class Parameter, class Gradient>
 __attribute__((noinline)) void update_elements(
     Rates<Computed<Weight>> rates, const int64_t count, const Gradient* __restrict gradient,
     Weight* __restrict weight, Parameter* __restrict parameter,
-    Stored<Weight>* __restrict moment1, Stored<Weight>* __restrict moment2,
-    Stored<Weight>* __restrict vhat, Stored<Weight>* __restrict ema) {
+    Computed<Weight>* __restrict moment1, Computed<Weight>* __restrict moment2,
+    Computed<Weight>* __restrict vhat, Computed<Weight>* __restrict ema) {
   using Real = Computed<Weight>;
   constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
   constexpr bool has_vhat = Rule::moments > 2;
@@ -214,24 +228,24 @@ __attribute__((noinline)) void update_elements(
     if (ema && rates.ema_begins)
       average<Weight, Parameter>(1, end - begin, weight + begin, shown, ema + begin);
     for (int64_t i = begin; i < end; ++i) {
-      Real w = widen(weight[i]);
-      if constexpr (is_master) w = follow(w, parameter[i]);
-      Real g = rates.gradient_scale * Real(widen(gradient[i]));
-      g = rates.l2 != 0 ? g + rates.weight_decay * w : g;
-      g = g - rates.mean;
-
-      Real m = widen(moment1[i]), v = widen(moment2[i]), largest = 0;
-      if constexpr (has_vhat) largest = widen(vhat[i]);
-      w = rates.decay_factor * w - Rule::update(rates, g, m, v, largest);
-      moment1[i] = narrow<Stored<Weight>>(m);
-      moment2[i] = narrow<Stored<Weight>>(v);
-      if constexpr (has_vhat) vhat[i] = narrow<Stored<Weight>>(largest);
-      weight[i] = narrow<Weight>(w);
-      if constexpr (is_master) parameter[i] = narrow<Parameter>(w);
+      Real m = moment1[i], v = moment2[i], largest = 0;
+      if constexpr (has_vhat) largest = vhat[i];
+      update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
+      moment1[i] = m;
+      moment2[i] = v;
+      if constexpr (has_vhat) vhat[i] = largest;
     }
     if (ema)
       average<Weight, Parameter>(rates.ema_rate, end - begin, weight + begin, shown, ema + begin);
   }
+}
+
+// Returns a factor of the gradients, and takes it out of their scale, where the scale is so small that
+// it would be flushed to zero.
+template <class Real> Real take_shrink(const Step& step, Rates<Real>& rates) {
+  if (std::abs(step.gradient_scale) >= std::numeric_limits<Real>::min()) return 1;
+  rates.gradient_scale = Real(step.gradient_scale * 0x1p64);
+  return Real(0x1p-64);  // exact, as is its inverse
 }
 
 // An `Update`. Gradients of the parameter's type, the usual ones, and of the computed type have a
@@ -240,23 +254,18 @@ __attribute__((noinline)) void update_elements(
 template <class Rule, class Weight, class Parameter, class Gradient>
 void update(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   using Real = Computed<Weight>;
-  using Moment = Stored<Weight>;
   constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
   using Usual = typename std::conditional<is_master, Parameter, Weight>::type;
   Rates<Real> rates = rounded<Real>(step, task, mean);
-  Real shrink = 1;
-  if (std::abs(step.gradient_scale) < std::numeric_limits<Real>::min()) {
-    shrink = Real(0x1p-64);  // exact, as is its inverse
-    rates.gradient_scale = Real(step.gradient_scale * 0x1p64);
-  }
+  const Real shrink = take_shrink(step, rates);
   const bool plain = is_master && rates.l2 == 0 && rates.mean == 0 && rates.nesterov == 0;
   const auto run = [&](const auto* gradient, int64_t first, int64_t count) {
     using From = typename std::decay<decltype(*gradient)>::type;
     const auto loop = plain ? update_elements<Rule, is_master, Weight, Parameter, From>
                             : update_elements<Rule, false, Weight, Parameter, From>;
     loop(rates, count, gradient, at<Weight>(task.weight, first),
-         at<Parameter>(task.parameter, first), at<Moment>(task.moment1, first),
-         at<Moment>(task.moment2, first), at<Moment>(task.vhat, first), at<Moment>(task.ema, first));
+         at<Parameter>(task.parameter, first), at<Real>(task.moment1, first),
+         at<Real>(task.moment2, first), at<Real>(task.vhat, first), at<Real>(task.ema, first));
   };
   const Gradient* const gradient = at<Gradient>(task.gradient, first);
   if constexpr (std::is_same<Gradient, Usual>::value || std::is_same<Gradient, Real>::value)
@@ -270,6 +279,119 @@ void update(const Task& task, const Step& step, int64_t first, int64_t count, do
   }
 }
 
+// ---- Narrow moments -----------------------------------------------------------------------------
+
+// The part of a block that one call updates: its gradients, in float, and its random numbers. `skip`
+// elements of the block come before it.
+struct Part {
+  const float* gradient;
+  int64_t count, skip;
+  Dither dithers[3];
+};
+
+template <class Rule, class Weight, class Parameter>
+__attribute__((noinline)) void update_part(
+    const Rates<float> rates, const Part part, Weight* __restrict weight,
+    Parameter* __restrict parameter, Bfloat16* __restrict moment1, Bfloat16* __restrict moment2,
+    Bfloat16* __restrict vhat) {
+  const Dither d1 = part.dithers[0], d2 = part.dithers[1], d3 = part.dithers[2];
+  const float* __restrict const gradient = part.gradient;
+  const uint32_t skip = uint32_t(part.skip);
+  const int64_t count = part.count;
+  for (int64_t i = 0; i < count; ++i) {
+    float m = widen(moment1[i]), v = widen(moment2[i]), largest = 0;
+    if constexpr (Rule::moments > 2) largest = widen(vhat[i]);
+    update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
+    const uint32_t place = skip + uint32_t(i);
+    moment1[i] = dithered(m, d1.a * place + d1.b);
+    moment2[i] = dithered(v, d2.a * place + d2.b);
+    if constexpr (Rule::moments > 2) vhat[i] = dithered(largest, d3.a * place + d3.b);
+  }
+}
+
+// All of a block, since its exponents may change.
+template <class Rule, class Weight, class Parameter>
+__attribute__((noinline)) void update_block(
+    const Rates<float> rates, const Part part, Weight* __restrict weight,
+    Parameter* __restrict parameter, Byte* __restrict moment1, Byte* __restrict moment2,
+    Byte* __restrict vhat, char* const* exponents) {
+  constexpr bool has_vhat = Rule::moments > 2;
+  float first[block_size], second[block_size], maxima[has_vhat ? block_size : 1];
+  const Code<true> code1(*exponents[0]);
+  const Code<false> code2(*exponents[1]), code3(has_vhat ? *exponents[2] : 1);
+  const float* __restrict const gradient = part.gradient;
+  int32_t most1 = 0, most2 = 0, most3 = 0;
+  const int64_t count = part.count;
+  for (int64_t i = 0; i < count; ++i) {
+    float m = code1.widen(moment1[i]), v = code2.widen(moment2[i]);
+    float largest = 0;
+    if constexpr (has_vhat) largest = code3.widen(vhat[i]);
+    update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
+    first[i] = m;
+    second[i] = v;
+    most1 = std::max(most1, finite_magnitude(m));
+    most2 = std::max(most2, finite_magnitude(v));
+    if constexpr (has_vhat) {
+      maxima[i] = largest;
+      most3 = std::max(most3, finite_magnitude(largest));
+    }
+  }
+  narrow_block<true>(first, part.count, most1, part.dithers[0], moment1, *exponents[0]);
+  narrow_block<false>(second, part.count, most2, part.dithers[1], moment2, *exponents[1]);
+  if constexpr (has_vhat)
+    narrow_block<false>(maxima, part.count, most3, part.dithers[2], vhat, *exponents[2]);
+}
+
+// An `Update`, block by block.
+template <class Rule, class Moment, class Weight, class Parameter, class Gradient>
+void update_narrow(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
+  constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
+  constexpr bool in_bytes = std::is_same<Moment, Byte>::value;
+  Rates<float> rates = rounded<float>(step, task, mean);
+  const float shrink = take_shrink(step, rates);
+  const bool converts = shrink != 1 || !std::is_same<Gradient, float>::value;
+  const Gradient* const gradient = at<Gradient>(task.gradient, 0);
+  float converted[block_size];
+  for (const int64_t end = first + count; first < end;) {
+    const int64_t place = task.element + first, block = place / block_size;
+    const int64_t skip = place % block_size, n = std::min(end - first, block_size - skip);
+    if (first + 2 * block_size < end) {
+      const int64_t later = first + 2 * block_size - skip;
+      prefetch(gradient, later, block_size);
+      prefetch(at<Weight>(task.weight, 0), later, block_size);
+      prefetch(at<Moment>(task.moment1, 0), later, block_size);
+      prefetch(at<Moment>(task.moment2, 0), later, block_size);
+      if constexpr (Rule::moments > 2) prefetch(at<Moment>(task.vhat, 0), later, block_size);
+      if constexpr (is_master) prefetch(at<Parameter>(task.parameter, 0), later, block_size);
+      if (task.ema) prefetch(at<float>(task.ema, 0), later, block_size);
+    }
+    const float* in_float = converted;
+    if constexpr (std::is_same<Gradient, float>::value) in_float = gradient + first;
+    if (converts) {
+      for (int64_t i = 0; i < n; ++i) converted[i] = shrink * float(widen(gradient[first + i]));
+      in_float = converted;
+    }
+    const auto dither = [&](int k) { return Dither(step.keys, task.number, block, k); };
+    const Part part{in_float, n, skip, {dither(0), dither(1), dither(2)}};
+    Weight* const weight = at<Weight>(task.weight, first);
+    Parameter* const parameter = at<Parameter>(task.parameter, first);
+    float* const ema = at<float>(task.ema, first);
+    Moment* const moments[] = {at<Moment>(task.moment1, first), at<Moment>(task.moment2, first),
+                               at<Moment>(task.vhat, first)};
+    if (ema && step.ema_begins) average<Weight, Parameter>(1, n, weight, parameter, ema);
+    if constexpr (in_bytes) {
+      char* exponents[3];
+      for (int k = 0; k < 3; ++k) exponents[k] = task.exponents[k] + block;
+      update_block<Rule>(rates, part, weight, parameter, moments[0], moments[1], moments[2],
+                         exponents);
+    } else {
+      update_part<Rule>(rates, part, weight, parameter, moments[0], moments[1], moments[2]);
+    }
+    if (ema) average<Weight, Parameter>(rates.ema_rate, n, weight, parameter, ema);
+    first += n;
+  }
+}
+
 // ---- Selection ----------------------------------------------------------------------------------
 
 // Calls visit with a number of the weight's type and one of its parameter's type (Nothing if it is
@@ -278,16 +400,25 @@ template <class Visit>
 auto with_weight(Kind weight, Kind parameter, Visit visit) -> decltype(visit(float(), Nothing())) {
   if (parameter == Kind::Other)
     return with_type(weight, [visit](auto w) { return visit(w, Nothing()); });
+  if (weight == Kind::Int16 && parameter == Kind::Bfloat16) return visit(Trailing(), Bfloat16());
   if (weight != Kind::Float32) return {};
   if (parameter == Kind::Float16) return visit(float(), Float16());
   if (parameter == Kind::Bfloat16) return visit(float(), Bfloat16());
   return {};
 }
 
-template <class Rule> Update update_of(Kind weight, Kind parameter, Kind gradient) {
-  return with_weight(weight, parameter, [gradient](auto w, auto p) {
-    return with_type(gradient, [](auto g) -> Update {
-      return update<Rule, decltype(w), decltype(p), decltype(g)>;
+template <class Rule> Update update_of(Kind weight, Kind parameter, Kind gradient, Kind moment) {
+  return with_weight(weight, parameter, [gradient, moment](auto w, auto p) {
+    return with_type(gradient, [moment](auto g) -> Update {
+      using Weight = decltype(w);
+      using Parameter = decltype(p);
+      using Gradient = decltype(g);
+      if constexpr (std::is_same<Computed<Weight>, float>::value) {
+        if (moment == Kind::Bfloat16)
+          return update_narrow<Rule, Bfloat16, Weight, Parameter, Gradient>;
+        if (moment == Kind::Uint8) return update_narrow<Rule, Byte, Weight, Parameter, Gradient>;
+      }
+      return update<Rule, Weight, Parameter, Gradient>;
     });
   });
 }
@@ -306,7 +437,7 @@ Update average_of(Kind weight, Kind parameter) {
 // A rule with its types erased.
 struct Method {
   int moments;  // how many each weight has
-  Update (*update_of)(Kind weight, Kind parameter, Kind gradient);
+  Update (*update_of)(Kind weight, Kind parameter, Kind gradient, Kind moment);
   Step (*scalars)(const Formula& formula, double loss_scale, double t, double learning_rate,
                   double weight_decay);
 };

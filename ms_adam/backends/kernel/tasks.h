@@ -22,7 +22,9 @@ using Accumulate = void (*)(const Task&, double factor, bool begins, int64_t fir
 struct Task {
   int64_t begin = 0;  // its first element in the row of all elements
   int64_t size = 0;
-  int64_t row = 0;    // elements that must stay together, 0 if each is independent
+  int64_t row = 0;    // elements of a row that is updated by itself, 0 if rows do not matter
+  int64_t unit = 0;   // elements that must stay together, 0 if each is independent
+  int64_t number = 0, element = 0;  // of its weight, and of its first element in the weight
   int64_t group = 0;
   int64_t own_begin = 0, own_end = 0;       // the elements to update; only these have moments
   bool centralized = false;                 // the gradient of a row loses its mean
@@ -32,6 +34,7 @@ struct Task {
   char *gradient = nullptr, *weight = nullptr;
   char* parameter = nullptr;  // holds the weight's rounding if the weight is a master
   char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr, *ema = nullptr;
+  char* exponents[3] = {};  // of the blocks of the moments, if these are in bytes
   char* accumulator = nullptr;
   Update update = nullptr, average = nullptr;
   Sum sum_gradient = nullptr, squares = nullptr;
@@ -85,12 +88,12 @@ class Tasks {
   }
 
  private:
-  // Returns where a chunk begins: at the beginning of a row if elements of a row stay together.
+  // Returns where a chunk begins: not between elements that must stay together.
   int64_t cut(int64_t chunk) const {
     const int64_t at = chunk * chunk_size;
     if (at >= total_) return total_;
     const Task& task = *find(at);
-    return task.row ? at - (at - task.begin) % task.row : at;
+    return task.unit ? at - (at - task.begin) % task.unit : at;
   }
 
   // Returns the last task that begins at this element or before.

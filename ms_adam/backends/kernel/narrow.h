@@ -1,0 +1,131 @@
+// Moments in 16 or 8 bits: their formats, and the rounding that keeps their mean.
+//
+// To nearest, a moment would stand still: v loses a thousandth of itself in a step, which is less
+// than half a unit of any of these formats. So a number is rounded up with the probability of its
+// place between two neighbours. (Gupta et al. 2015, arXiv 1502.02551.)
+//
+// bfloat16 is a float32 without its last 16 bits. A byte has no exponent of its own: 256 elements of
+// a weight, a block, have one between them. Of m, a byte is the sign, 4 bits of exponent and 3 of
+// fraction; of v, which is not negative, 5 and 3. Code 0 is the number 0; the others are the upper bits
+// of a float32 less those of the code before 1, so that integers do nearly all. v reaches down to 2^-32
+// of the largest number of its block, and its root, like m, to 2^-16. (Numbers that are evenly spaced
+// lose the small elements beside a large one; a table or roots take longer: docs/narrow.md.)
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "numbers.h"
+
+namespace {
+
+enum class Byte : uint8_t {};
+
+constexpr int64_t block_size = 256;
+
+inline int64_t blocks_of(int64_t size) { return (size + block_size - 1) / block_size; }
+
+// ---- Random numbers -----------------------------------------------------------------------------
+
+// They depend on the seed, the update, the weight and the element, and on nothing else: not on
+// threads, vectors, layout or ranks. ms_adam/backends/narrow.py draws the same ones.
+
+constexpr uint32_t golden = 0x9e3779b1u;
+
+// Mixes all bits of x: the rounds of MurmurHash3's finalizer, with a key between them.
+inline uint32_t mix(uint32_t x, uint32_t key) {
+  x = (x ^ x >> 16) * 0x85ebca6bu ^ key;
+  x = (x ^ x >> 15) * 0xc2b2ae35u;
+  return x ^ x >> 16;
+}
+
+struct Keys {
+  uint32_t first = 0, second = 0;
+
+  Keys() = default;
+  Keys(uint32_t seed, uint32_t update)
+      : first(mix(update * golden, seed)), second(mix(first + golden, seed)) {}
+};
+
+// The random numbers of a moment in a block: a * i + b of element i, modulo 2^32, of which the upper
+// bits are used. They are uniform and, any two of a block, independent (Dietzfelbinger 1996,
+// "Universal hashing and k-wise independent random variables via integer arithmetic without primes");
+// a and b are new for each block, moment and update. One addition makes the next number.
+struct Dither {
+  uint32_t a, b;
+
+  Dither(const Keys& keys, int64_t weight, int64_t block, int moment) {
+    const uint32_t at = mix(uint32_t(weight + 1) * golden, 0) + uint32_t(block * 8 + 2 * moment) * golden;
+    a = mix(at + keys.first, keys.second);
+    b = mix(at + golden + keys.first, keys.second);
+  }
+};
+
+// ---- bfloat16 -----------------------------------------------------------------------------------
+
+// Adds 16 random bits below the unit and cuts off. Inf stays: its lower half is 0. NaN stays NaN.
+inline Bfloat16 dithered(float x, uint32_t random) {
+  const uint32_t bits = to_bits(x) + (random >> 16);
+  return Bfloat16(uint16_t((x == x ? bits : 0x7fc00000u) >> 16));
+}
+
+// ---- Bytes --------------------------------------------------------------------------------------
+
+// Of first moments, which have a sign, and of second ones.
+template <bool is_signed> struct Code {
+  static constexpr int dropped = 20;  // bits of a float32
+  static constexpr int32_t largest = is_signed ? 127 : 255;
+  static constexpr int exponents = (largest + 1) >> 3;
+
+  uint32_t base;   // what code 0 would be, as the bits of a float32
+  float smallest;  // above 0
+
+  explicit Code(char exponent)
+      : base((uint32_t(uint8_t(exponent)) << 23) - (1u << dropped)),
+        smallest(from_bits(uint32_t(uint8_t(exponent)) << 23)) {}
+
+  // The exponent of code 1, given the bits of the largest finite magnitude, so that this magnitude has
+  // a code and may be rounded up. At least 1: FloatMode has no subnormal numbers.
+  static char exponent(int32_t most) {
+    return char(uint8_t(std::max(1, ((most + (2 << dropped)) >> 23) - (exponents - 1))));
+  }
+
+  float widen(Byte byte) const {
+    const uint32_t code = uint32_t(byte) & uint32_t(largest);
+    const uint32_t magnitude = code ? (code << dropped) + base : 0;
+    return from_bits(is_signed ? magnitude | (uint32_t(byte) & 0x80u) << 24 : magnitude);
+  }
+
+  // NaN and Inf become the largest number: the weight itself has become NaN. Below the smallest number
+  // m becomes 0 or that number; v does not become 0, since m is divided by its root.
+  Byte narrow(float x, float per_smallest, uint32_t random) const {
+    const int32_t magnitude = int32_t(to_bits(x) & 0x7fffffffu);
+    int32_t code = (magnitude + int32_t((random >> (32 - dropped)) - base)) >> dropped;
+    if constexpr (is_signed) {
+      const float above = from_bits(0x3f800000u | random >> 9);  // in [1, 2)
+      const int32_t some = from_bits(magnitude) * per_smallest + above >= 2 ? 1 : 0;
+      code = magnitude < int32_t(base + (1u << dropped)) ? some : code;
+    } else {
+      code = std::max(code, magnitude > 0 ? 1 : 0);
+    }
+    code = std::min(code, largest);
+    return Byte(is_signed ? code | (to_bits(x) >> 24 & 0x80u) : code);
+  }
+};
+
+template <bool is_signed> void narrow_block(const float* __restrict x, int64_t count, int32_t most,
+                                            Dither dither, Byte* __restrict codes, char& exponent) {
+  exponent = Code<is_signed>::exponent(most);
+  const Code<is_signed> code(exponent);
+  const float per_smallest = 1 / code.smallest;
+  for (int64_t i = 0; i < count; ++i)
+    codes[i] = code.narrow(x[i], per_smallest, dither.a * uint32_t(i) + dither.b);
+}
+
+// The bits of a magnitude that counts for the exponent of its block: of one that is finite.
+inline int32_t finite_magnitude(float x) {
+  const int32_t magnitude = int32_t(to_bits(x) & 0x7fffffffu);
+  return magnitude < 0x7f800000 ? magnitude : 0;
+}
+
+}  // namespace

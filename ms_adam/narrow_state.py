@@ -1,0 +1,131 @@
+"""Narrow state in checkpoints: each entry is exchanged as the float32 numbers that it stands for.
+
+So a checkpoint of any `state_dtype` and `master_weights` goes into an optimizer of any other one,
+rounded to nearest where that one is narrower. An optimizer's own entries, as
+`mindspore.save_checkpoint` saves them, come back with the same bits.
+"""
+
+from typing import Any, Dict, Iterable, Iterator, Tuple
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter
+
+from ms_adam import narrow
+from ms_adam.compat import bfloat16
+from ms_adam.state import MOMENTS, shape_of_rows
+
+_TIE = np.int16(-(2**15))
+
+
+def copied(buffer: Parameter, entry: str = "", optimizer: Any = None, i: int = 0) -> np.ndarray:
+    """Returns a copy of a buffer of the state, in the dtype of the step.
+
+    Args:
+        buffer: a Parameter of the state.
+        entry: the name of its entry, if it is of one parameter.
+        optimizer: its optimizer, likewise.
+        i: the parameter's place, likewise.
+    """
+    if buffer.dtype == bfloat16:
+        return in_float32(buffer)
+    copy = np.array(buffer.asnumpy())
+    if buffer.dtype == ms.uint8:
+        size = optimizer.shares.owned[i][1]
+        numbers = narrow.from_bytes(copy, size, entry not in narrow.UNSIGNED)
+        return numbers.reshape(shape_of_rows(optimizer.parameters[i].shape, size))
+    if buffer.dtype == ms.int16:
+        return narrow.whole_from(_own(optimizer, i, in_float32(optimizer.parameters[i])), copy)
+    return copy
+
+
+def as_stored(optimizer: Any, values: Iterable[Tuple[Parameter, np.ndarray]]) -> Iterator[tuple]:
+    """Yields (Parameter, array) of entries as they are kept, given those that `copied` returned."""
+    halves = {}
+    if optimizer.execution.halves:
+        halves = {id(half): i for i, half in enumerate(optimizer.state.weights)}
+    codes = {
+        id(buffer): entry
+        for entry, buffers in optimizer.state.moments.items()
+        for buffer in buffers
+        if buffer is not None and buffer.dtype == ms.uint8
+    }
+    for buffer, value in values:
+        if id(buffer) in codes:
+            yield buffer, narrow.to_bytes(value, codes[id(buffer)] not in narrow.UNSIGNED)
+        elif buffer.dtype == ms.int16:
+            yield from _halves(optimizer, halves[id(buffer)], buffer, value)
+        else:
+            yield buffer, value
+
+
+def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
+    """Returns a checkpoint with float32 numbers in the place of codes and trailing bits.
+
+    Raises:
+        ValueError: If codes, or trailing bits, are not as many as their parameter has elements.
+    """
+    parameters = dict(zip(optimizer.check.names, optimizer.parameters))
+    wide = {}
+    for name, value in checkpoint.items():
+        before, entry, parameter = _parted(name)
+        there = checkpoint.get(parameter, parameters.get(parameter))
+        dtype = str(getattr(value, "dtype", "")).lower()
+        if entry == "trailing_bits" and there is not None:
+            trailing = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+            if there.size != trailing.size:
+                raise ValueError(
+                    f"'{name}' has {trailing.size} elements, and '{parameter}' has {there.size}."
+                )
+            whole = narrow.whole_from(in_float32(there), trailing)
+            wide[f"{before}master_weight.{parameter}"] = whole
+        elif entry in MOMENTS and dtype == "uint8" and there is not None:
+            codes = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+            if codes.shape != (narrow.encoded_size(there.size),):
+                raise ValueError(
+                    f"'{name}' has shape {codes.shape}, and codes of '{parameter}' must have shape "
+                    f"({narrow.encoded_size(there.size)},)."
+                )
+            numbers = narrow.from_bytes(codes, there.size, entry not in narrow.UNSIGNED)
+            wide[name] = numbers.reshape(tuple(there.shape))
+        elif entry in MOMENTS and dtype == "bfloat16":
+            wide[name] = in_float32(value)
+        else:
+            wide[name] = value
+    return wide
+
+
+def in_float32(value: Any) -> np.ndarray:
+    """Returns a copy of a Parameter, Tensor or array in float32."""
+    if isinstance(value, ms.Tensor):
+        value = value.astype(ms.float32).asnumpy()
+    return np.array(value, np.float32)
+
+
+def _parted(name):
+    """Returns what precedes the name of an entry, that name, and its parameter's."""
+    for entry in ("trailing_bits", *MOMENTS):
+        before, dot, parameter = name.partition(f"{entry}.")
+        if dot and not before.endswith("flat_"):
+            return before, entry, parameter
+    return "", "", name
+
+
+def _own(optimizer, i, array):
+    begin, size = optimizer.shares.owned[i]
+    shape = shape_of_rows(optimizer.parameters[i].shape, size)
+    return array.reshape(-1)[begin : begin + size].reshape(shape)
+
+
+def _halves(optimizer, i, trailing_bits, master):
+    """Yields a master's trailing bits, and its parameter if that is the other of two as near."""
+    first, trailing = narrow.halves_of(master)
+    yield trailing_bits, trailing
+    parameter = optimizer.parameters[i]
+    whole = in_float32(parameter)
+    own = _own(optimizer, i, whole)
+    apart = np.abs(first.view(np.int32).astype(np.int64) - own.view(np.int32))
+    other = (trailing == _TIE) & (apart == 1 << 16)
+    if np.any(other):
+        own[...] = np.where(other, first, own)
+        yield parameter, whole
