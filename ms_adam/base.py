@@ -76,8 +76,8 @@ class Optimizer(nn.Optimizer):
         groups, self.group_values = self._split_groups(options)
         if self.execution.state_dtype == "int8" and any(groups.centralized):
             raise ValueError(
-                f"For '{class_name}', state_dtype='int8' has no grad_centralization: a block of 256 "
-                "elements has no beginning where a row begins."
+                f"For '{class_name}', state_dtype='int8' has no grad_centralization: a block of "
+                "256 elements does not begin where a row does."
             )
         kinds = weight_kinds(self.parameters, self.execution.masters)
         rows = groups.rows(kinds) if self.capabilities.flat_by_row else None

@@ -433,7 +433,7 @@ def named_entries(
 
 
 def shown_as(entry: str) -> str:
-    """Returns the name under which checkpoints exchange an entry: a master for its trailing bits."""
+    """Returns the name under which checkpoints exchange an entry."""
     return "master_weight" if entry == "trailing_bits" else entry
 
 
