@@ -113,8 +113,8 @@ class Capabilities(NamedTuple):
                 )
             if halves and weight.parameter_dtype == ms.float16:
                 return (
-                    "master_weights='split' is for bfloat16 parameters, which are the first half of "
-                    f"a float32; '{weight.name}' is Float16, whose exponent has fewer bits"
+                    "master_weights='split' is for bfloat16 parameters, which are the first half "
+                    f"of a float32; '{weight.name}' is Float16, whose exponent has fewer bits"
                 )
         if kept == "int8" and formula.lazy:
             return "rows that are skipped would change with the exponent of their block of int8"
