@@ -33,10 +33,9 @@ _ON_THEIR_OWN_PAGE = [
 ]
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
     "Abs", "Add", "Assign", "AssignAdd", "BitwiseAnd", "BitwiseXor", "BroadcastTo", "Equal",
-    "FloorDiv", "FloorMod", "Gather", "Greater",
-    "GreaterEqual", "Lerp", "Less", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "OnesLike", "Reshape", "Select",
-    "Sqrt", "Square", "Stack", "Tanh", "UnsortedSegmentSum", "Unstack",
-    "ZerosLike",
+    "FloorDiv", "FloorMod", "Gather", "Greater", "GreaterEqual", "Lerp", "Less", "LogicalAnd",
+    "Maximum", "Mul", "Neg", "NotEqual", "OnesLike", "Reshape", "Select", "Sqrt", "Square", "Stack",
+    "Tanh", "UnsortedSegmentSum", "Unstack", "ZerosLike",
 ]
 # fmt: on
 OPERATORS = {
