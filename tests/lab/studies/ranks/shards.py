@@ -13,6 +13,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
+from sources import remember_sources
 
 import ms_adam
 from ms_adam.lab.run.worker import short_message
@@ -261,6 +262,7 @@ def error_of_share_of_another(ranks):
 
 
 def work(job, ranks):
+    remember_sources()
     results, found = {}, {"cases": {}}
     for name, case in CASES.items():
         results[name], found["cases"][name] = with_shards(name, case, ranks, job.get("others"))
