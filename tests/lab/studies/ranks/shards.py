@@ -51,7 +51,6 @@ CASES = {
     "one number": {"shapes": [()]},
     "one parameter, composite": {"shapes": [(6, 2)], "backend": "composite"},
     "one large table": {"shapes": [(300, 4), (3,), (2, 2)]},
-    "one large table, composite": {"shapes": [(300, 4), (3,), (2, 2)], "backend": "composite"},
     "empty": {"shapes": [(0, 3), (4,), (2,)]},
     "large": {"shapes": [(900, 90), (70000,), (33, 7)], "max_grad_norm": 0.5},
     "lazy, flat, master weights": {
