@@ -194,33 +194,6 @@ def test_checkpoints_load_into_each_other(tmp_path, old, new):
     )
 
 
-def test_steps_after_other_data_were_loaded(mode):
-    """As trainers do it: flat moments, and parameters that stay their own."""
-    results = []
-    for flat in (False, True):
-        adam = make(("float32",), flat, skip_nonfinite=True)
-        step = Step(adam)
-        rng = np.random.default_rng(2)
-        for by_loading in (True, False):
-            step(*gradients_of_step(adam, rng))
-            values = {p.name: np.full(p.shape, 5.0, np.float32) for p in adam.parameters}
-            if by_loading:
-                loaded = {name: Parameter(Tensor(v), name=name) for name, v in values.items()}
-                ms.load_param_into_net(adam, {n: v for n, v in loaded.items() if v.size})
-            else:
-                for parameter in adam.parameters:
-                    parameter.set_data(Tensor(values[parameter.name]))
-            step(*gradients_of_step(adam, rng))
-            weights = [p.asnumpy().copy() for p in adam.parameters]
-            assert all(np.abs(w - 5.0).max() < 0.1 for w in weights if w.size)
-        results.append(weights)
-    np.testing.assert_equal(*results)
-
-
-def gradients_of_step(optimizer, rng):
-    return [Tensor(rng.standard_normal(p.shape), ms.float32) for p in optimizer.parameters]
-
-
 # ---- Launches -----------------------------------------------------------------------------------
 
 STEPS = """
