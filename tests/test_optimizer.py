@@ -678,18 +678,6 @@ def test_bfloat16_is_refused_on_a_gpu(for_a_gpu, options, backend):
     )
 
 
-@pytest.mark.parametrize(
-    "options, backend",
-    [
-        ({}, "composite"),
-        ({"master_weights": True}, "primitive"),
-        ({"use_offload": True}, "composite"),
-    ],
-)
-def test_float16_is_not_refused_on_a_gpu(for_a_gpu, options, backend):
-    assert ms_adam.AdamW(parameters(dtype="float16"), **options).backend == backend
-
-
 def test_flat_state_is_not_for_the_kernel_of_mindspore():
     with pytest.raises(ValueError, match="is for backend='fused' or 'composite'.*'primitive'"):
         ms_adam.Adam(parameters(), flat_state=True, backend="primitive")
