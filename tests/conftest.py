@@ -4,6 +4,8 @@ import gc
 from pathlib import Path
 
 import pytest
+from pairwise import cover_of_pairs
+from sources import remember_sources
 
 CLIENTS = Path(__file__).parent / "clients"
 
@@ -14,6 +16,16 @@ def pytest_ignore_collect(collection_path, config):
     return True if collection_path == CLIENTS and not named else None
 
 
+def pytest_addoption(parser):
+    parser.addoption("--product", action="store_true", help="run all combinations of parameters")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leaves out combinations of parameters that add nothing new to pairs of them."""
+    items[:] = items if config.option.product else cover_of_pairs(items)
+
+
 def pytest_collection_finish():
     """Spares each compilation 0.1 s and more.
 
@@ -22,6 +34,7 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+    remember_sources()
 
 
 @pytest.fixture(params=["graph", "pynative"])

@@ -133,6 +133,18 @@ def _short(path):
     return path
 
 
+GRAPHS = "*_validate_*.ir"  # the last form of a graph that is the same on all devices
+
+
+def saving_graphs(folder):
+    """Environment variables with which MindSpore writes the GRAPHS that it compiles to a folder."""
+    return {
+        "MS_DEV_SAVE_GRAPHS": "1",
+        "MS_DEV_SAVE_GRAPHS_PATH": str(folder),
+        "MS_DEV_DUMP_IR_PASSES": "validate",  # all others take as long as compiling
+    }
+
+
 def launched_in(graph):
     """The operators of a compiled graph.
 

@@ -16,6 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 from running import DTYPES, as_tensors, make_optimizer, set_mode
+from sources import remember_sources
 
 from ms_adam.compat import HAS_AMSGRAD_KERNEL, has_shape
 from ms_adam.lab.studies.matrix.cases import Case, PerStep, gradients
@@ -182,4 +183,5 @@ def _differing(folder, i, run, expected, parts):
 if __name__ == "__main__":
     action, mode, place = sys.argv[1:]
     set_mode(mode)
+    remember_sources()
     print(json.dumps({"save": save, "load": load}[action](Path(place))))

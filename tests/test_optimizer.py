@@ -342,16 +342,6 @@ def test_schedules_in_groups(mode):
     assert_follows(optimizer, expected, 4)
 
 
-def test_learning_rate_can_be_set_between_steps(mode):
-    """`ops.assign(optimizer.learning_rate, x)` is how MindSpore users change a fixed rate."""
-    optimizer = ms_adam.Adam(parameters(), 0.1)
-    run(optimizer)
-    before = snapshot(optimizer).weights
-    ops.assign(optimizer.learning_rate, Tensor(0.0, ms.float32))
-    run(optimizer)
-    np.testing.assert_equal(snapshot(optimizer).weights, before)
-
-
 @pytest.mark.parametrize(
     "max_norm, loss_scale", [(0.1, 512.0), (1.0, 1.0), (100.0, 512.0), (2, 1.0)]
 )
@@ -686,52 +676,6 @@ def test_bfloat16_is_refused_on_a_gpu(for_a_gpu, options, backend):
         f"For 'Mine', {named} run here: MindSpore has no BFloat16 kernels for GPU, and the "
         "parameter 'bfloat16' is BFloat16: it must be float16, float32 or float64 there."
     )
-
-
-@pytest.mark.parametrize(
-    "options, backend",
-    [
-        ({}, "composite"),
-        ({"master_weights": True}, "primitive"),
-        ({"use_offload": True}, "composite"),
-    ],
-)
-def test_float16_is_not_refused_on_a_gpu(for_a_gpu, options, backend):
-    assert ms_adam.AdamW(parameters(dtype="float16"), **options).backend == backend
-
-
-class ClippedStep(nn.Cell):
-    """A step, after which the weight is put back into [-1, 1]."""
-
-    def __init__(self, optimizer, x):
-        super().__init__(auto_prefix=False)
-        self.optimizer, self.x = optimizer, x
-
-    @ms.jit
-    def construct(self, gradient):
-        self.optimizer((gradient,))
-        ops.assign(self.x, ops.clip_by_value(self.x, -1.0, 1.0))
-        return self.x
-
-
-def test_amsgrad_goes_down_where_adam_goes_up(mode):
-    """Reddi, Kale & Kumar 2018, section 3: f_t(x) = 1010 x in every 101st step, else -10 x, on
-    [-1, 1]. A cycle of 101 steps adds up to 10 x, least at -1; Adam forgets the rare large gradient
-    and goes up by 0.019 in each cycle, AMSGrad down by 0.0008. tests/reference follows the methods
-    to the ends."""
-    places = {}
-    for use_amsgrad in (False, True):
-        x = Parameter(Tensor(-0.85, ms.float32), name="x")
-        optimizer = ms_adam.Adam([x], 1e-2, 0.9, 0.99, use_amsgrad=use_amsgrad)
-
-        step = ClippedStep(optimizer, x)
-        rare, common = Tensor(1010.0, ms.float32), Tensor(-10.0, ms.float32)
-        for t in range(1, 20 * 101 + 1):
-            step(rare if t % 101 == 1 else common)
-            if t % 1010 == 0:
-                places[use_amsgrad, t] = float(x)
-    assert places[False, 2020] - places[False, 1010] > 0.15
-    assert places[True, 2020] - places[True, 1010] < -0.005
 
 
 def test_flat_state_is_not_for_the_kernel_of_mindspore():

@@ -142,10 +142,6 @@ class TestRefused:
     def parameters(self, dtype=ms.float32):
         return [Parameter(Tensor(np.zeros((4, 2)), dtype), name="w")]
 
-    def test_without_communication(self):
-        with pytest.raises(RuntimeError, match="communication was not started.*msrun"):
-            ms_adam.Adam(self.parameters(), shard_state=True)
-
     def test_in_another_parallel_mode(self, monkeypatch):
         monkeypatch.setattr(communication.GlobalComm, "INITED", True)
         monkeypatch.setattr(ms, "get_auto_parallel_context", lambda _: "semi_auto_parallel")

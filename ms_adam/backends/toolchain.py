@@ -245,11 +245,12 @@ def _compile(
     compiler: Compiler,
     files: Dict[str, str],
     library: Path,
-    attempts: Sequence[Tuple[str, ...]] = ((*FLAGS, *NATIVE), FLAGS),
+    attempts: Sequence[Tuple[str, ...]] = (),
 ) -> None:
     """Compiles copies of the files, so that the library is that of the hashed text.
 
-    `attempts` are flags, of which the first are used that the compiler takes.
+    `attempts` are flags, of which the first are used that the compiler takes; by default those of
+    this CPU.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as scratch:
@@ -257,7 +258,7 @@ def _compile(
             Path(scratch, name).write_text(text, encoding="utf-8")
         (unit,) = (str(Path(scratch, name)) for name in files if name.endswith(".cc"))
         output = Path(scratch, "library.so")
-        for flags in attempts:
+        for flags in attempts or ((*FLAGS, *NATIVE), FLAGS):
             run = _run(
                 [*compiler.command, *flags, unit, "-o", str(output)],
                 stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The kernel as fixtures; it is built once for all tests of a process."""
+"""The kernel as a fixture: the library that the optimizers of this machine load."""
 
 import pytest
 
@@ -7,10 +7,5 @@ from ms_adam.backends.fused import SOURCE
 
 
 @pytest.fixture(scope="session")
-def kernel_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def kernel(kernel_cache):
-    return load(SOURCE, kernel_cache)
+def kernel():
+    return load(SOURCE)

@@ -33,9 +33,8 @@ def test_thread_count(monkeypatch, cores, bound, environment, expected):
 
 
 @pytest.fixture
-def fresh(kernel, kernel_cache, monkeypatch):
+def fresh(monkeypatch):
     """Forgets the answer about the library before and after a test."""
-    monkeypatch.setenv("MS_ADAM_CACHE", str(kernel_cache))
     fused.kernel_library.cache_clear()
     yield monkeypatch
     fused.kernel_library.cache_clear()

@@ -17,12 +17,14 @@ from ms_adam.backends.packing import OperatorPacking
 from ms_adam.gradients import FLOATS
 from tests.documented_operators import (
     EVERYWHERE,
+    GRAPHS,
     ON_THE_CPU_ALONE,
     OPERATORS,
     documented_platforms,
     launched_in,
     named_in,
     refusals,
+    saving_graphs,
 )
 
 PACKAGE = Path(__file__).parent.parent.parent / "ms_adam"
@@ -74,14 +76,9 @@ def launched(tmp_path_factory):
         [sys.executable, "-c", STEPS],
         check=True,
         cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(PACKAGE.parent),
-            "MS_DEV_SAVE_GRAPHS": "1",
-            "MS_DEV_SAVE_GRAPHS_PATH": str(folder),
-        },
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **saving_graphs(folder)},
     )
-    graphs = list(folder.rglob("*_validate_*.ir"))  # the last form that is the same on all devices
+    graphs = list(folder.rglob(GRAPHS))
     assert len(graphs) >= 10
     return sum((launched_in(graph.read_text()) for graph in graphs), Counter())
 

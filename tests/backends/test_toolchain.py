@@ -104,6 +104,7 @@ def test_a_change_makes_a_new_library(folder, cache, compiler, change, monkeypat
         monkeypatch.setenv("CXX", f"{program} -DX")
     second = toolchain.build(folder)
     assert second != first and len(compiler()) == 2
+    assert ("-DX" in compiler()[1].split()) == (change in ("flags", "compiler"))
     assert answer(first) == 42 and answer(second) == (43 if change in ("source", "header") else 42)
 
 

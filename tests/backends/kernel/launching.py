@@ -4,7 +4,6 @@ import ctypes
 from typing import NamedTuple, Optional
 
 import numpy as np
-import pytest
 
 from ms_adam.backends import toolchain
 from ms_adam.backends.fused import FUNCTION
@@ -16,10 +15,8 @@ DTYPES = tuple(UNIT)
 MOMENTS = ("moment1", "moment2", "vhat")
 
 
-def load(source, cache):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MS_ADAM_CACHE", str(cache))
-        return getattr(ctypes.CDLL(str(toolchain.build(source))), FUNCTION)
+def load(source):
+    return getattr(ctypes.CDLL(str(toolchain.build(source))), FUNCTION)
 
 
 # --- bfloat16, which NumPy lacks -----------------------------------------------------------------

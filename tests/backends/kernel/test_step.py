@@ -261,6 +261,7 @@ def test_a_wrong_kernel_is_caught(monkeypatch, tmp_path, name):
     path.write_text(text.replace(right, wrong), encoding="utf-8")
     unoptimized = tuple(flag for flag in toolchain.FLAGS if flag != "-O3")
     monkeypatch.setattr(toolchain, "FLAGS", unoptimized)  # builds in a fifth of the time
-    mutant = load(source, tmp_path / "cache")
+    monkeypatch.setenv("MS_ADAM_CACHE", str(tmp_path / "cache"))
+    mutant = load(source)
     with pytest.raises(AssertionError):
         check(mutant)

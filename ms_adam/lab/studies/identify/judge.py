@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -52,9 +53,21 @@ def errors(seen: np.ndarray, wanted: np.ndarray, start: np.ndarray) -> np.ndarra
     return np.where(same, 0.0, np.where(np.isnan(relative), np.inf, relative))
 
 
+def _walk(form, probe, numbers, **how) -> np.ndarray:
+    """`form.walk`: all optimizers are held to the same hypotheses, most with the same numbers."""
+    arrays = tuple(np.asarray(x, np.float64) for x in probe)
+    return _walked(form, numbers, *((x.tobytes(), x.shape) for x in arrays), tuple(how.items()))
+
+
+@functools.lru_cache(maxsize=4096)  # of 10 kB; there are 300 hypotheses
+def _walked(form, numbers, gradients, start, how):
+    probe = (np.frombuffer(content).reshape(shape) for content, shape in (gradients, start))
+    return form.walk(numbers, *probe, **dict(how))
+
+
 def residual(form, seen: np.ndarray, probe, numbers) -> float:
     """The largest error of any sequence."""
-    return float(errors(seen, form.walk(numbers, *probe), probe.start).max())
+    return float(errors(seen, _walk(form, probe, numbers), probe.start).max())
 
 
 def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -> Fit:
@@ -74,14 +87,14 @@ def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -
     hypothesis models how they are lost: in float64, and to relatives of Adam. These are granted
     four times the first, too, because the rounding of their other scalars is not tried out.
     """
-    wanted = form.walk(numbers, *probe, **how)
+    wanted = _walk(form, probe, numbers, **how)
     got = errors(seen, wanted, probe.start)
     with np.errstate(all="ignore"):
         size = np.fmax.accumulate(np.abs(wanted), axis=0)
         moved = np.fmax.accumulate(np.abs(wanted - probe.start), axis=0)
         steps = np.arange(1, len(wanted) + 1)[:, None]
         explained = unit * (16 + 4 * np.sqrt(steps) * np.fmax(size / moved, 1.0))
-    single = form.walk(numbers, *probe, dtype=np.float32, **how)
+    single = _walk(form, probe, numbers, dtype=np.float32, **how)
     single = np.fmax.accumulate(errors(single, wanted, probe.start), axis=0)
     explained = np.fmax(explained, 4 * single * min(unit / SINGLE, 1.0))
     if not form.rounds_powers:

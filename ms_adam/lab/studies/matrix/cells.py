@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
-from typing import Any, Callable, NamedTuple, Optional
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import mindspore as ms
 import numpy as np
@@ -70,7 +70,12 @@ class RateTable(DecayTable, LearningRateSchedule):
     """A schedule of learning rates, from a table."""
 
 
-def make_parameters(shapes, dtype: str, seed: int = 1) -> list:
+def for_each(dtype: Union[str, Sequence[str]], count: int) -> Sequence[str]:
+    """A dtype for each of `count` parameters."""
+    return [dtype] * count if isinstance(dtype, str) else dtype
+
+
+def make_parameters(shapes, dtype: Union[str, Sequence[str]], seed: int = 1) -> list:
     """Parameters whose elements are of sizes 1, 1e-3 and 0 in turn.
 
     A weight of size 1 hides an error of the update below its own rounding, 6e-8; beside a weight
@@ -79,9 +84,12 @@ def make_parameters(shapes, dtype: str, seed: int = 1) -> list:
     rng = np.random.default_rng(seed)
     sizes = np.array([1.0, 1e-3, 0.0])
     parameters = []
+    dtypes = for_each(dtype, len(shapes))
     for i, shape in enumerate(shapes):
         values = rng.standard_normal(shape) * np.resize(np.roll(sizes, i), shape)
-        parameters.append(Parameter(Tensor(values, getattr(ms, dtype)), name=f"layer{i}.weight"))
+        parameters.append(
+            Parameter(Tensor(values, getattr(ms, dtypes[i])), name=f"layer{i}.weight")
+        )
     return parameters
 
 
@@ -224,9 +232,10 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return np.array(targets.to_numpy(tensor), np.float64)
 
 
-def as_tensors(arrays, dtype: str) -> tuple:
-    """Tensors of a dtype, and the float64 arrays of their values."""
-    tensors = tuple(Tensor(array, getattr(ms, dtype)) for array in arrays)
+def as_tensors(arrays, dtype: Union[str, Sequence[str]]) -> tuple:
+    """Tensors of a dtype, or of one each, and the float64 arrays of their values."""
+    dtypes = for_each(dtype, len(arrays))
+    tensors = tuple(Tensor(array, getattr(ms, dtype)) for array, dtype in zip(arrays, dtypes))
     return tensors, [to_numpy(tensor) for tensor in tensors]
 
 
@@ -266,8 +275,8 @@ def exact_step(
     step: int,
     before: Snapshot,
     fed,
-    dtype: str,
-    arithmetic: ArithmeticOf,
+    dtype: Union[str, Sequence[str]],
+    arithmetic: Callable[[str], ArithmeticOf],
     adam_of=reference_for,
     unsure=None,
 ) -> list[tuple]:
@@ -282,7 +291,7 @@ def exact_step(
         before: The state before the step.
         fed: The gradients, exact.
         dtype: Of the weights.
-        arithmetic: Of the implementation.
+        arithmetic: Takes the dtype of a weight and returns the arithmetic of the implementation.
         adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
             those of the case itself.
         unsure: Bounds on the errors of the unscaled gradients that come before the step, an array
@@ -308,6 +317,7 @@ def exact_step(
         vhat = None if before.vhat is None else before.vhat[i]
         start = reference.AdamState(step, before.moment1[i], before.moment2[i], vhat)
         weight, state = adam.step(before.weights[i], gradient, start)
+        of_weight = for_each(dtype, len(fed))[i]
         bounds = step_bounds(
             right,
             gradient,
@@ -315,8 +325,8 @@ def exact_step(
             state,
             before.weights[i],
             weight,
-            dtype=dtype,
-            arithmetic=arithmetic(right),
+            dtype=of_weight,
+            arithmetic=arithmetic(of_weight)(right),
             gradient_error=errors[i],
         )
         expected.append(((state.moment1, state.moment2, weight), bounds))
@@ -336,7 +346,9 @@ def compared(
         yield from zip(got, values, (*rounded, bounds[2]))
 
 
-def averages(case: Case, step: int, before: Snapshot, after: Snapshot, weights: str) -> Iterator:
+def averages(
+    case: Case, step: int, before: Snapshot, after: Snapshot, weights: Sequence[str]
+) -> Iterator:
     """Yields (got, wanted, bound) of the average of each weight, from what is averaged.
 
     Args:
@@ -344,15 +356,15 @@ def averages(case: Case, step: int, before: Snapshot, after: Snapshot, weights: 
         step: Steps already made.
         before: The state before the step.
         after: The state after it.
-        weights: The dtype of the weights.
+        weights: The dtype of each weight.
     """
     decay, debias = case.options["ema_decay"], case.options.get("ema_debias", True)
     average = reference.Average(decay, debias)
     rate = (1.0 - decay) / (1.0 - decay ** (step + 1)) if debias else 1.0 - decay
-    dtype = "float64" if weights == "float64" else "float32"
-    for old, start, weight, got in zip(
-        before.averages, before.weights, after.weights, after.averages
+    for old, start, weight, got, dtype in zip(
+        before.averages, before.weights, after.weights, after.averages, weights
     ):
+        dtype = "float64" if dtype == "float64" else "float32"
         if step == 0:
             sum_before = average.start(start)
         else:
@@ -390,7 +402,7 @@ class _ScalerWatch:
             raise AssertionError(f"loss scale and counter are {got}, not {wanted}")
 
 
-def spoiled(arrays, dtype: str, value: float) -> tuple:
+def spoiled(arrays, dtype: Union[str, Sequence[str]], value: float) -> tuple:
     """Tensors of gradients of which the last element is NaN or infinite."""
     arrays = [np.array(array) for array in arrays]
     last = [array for array in arrays if array.size][-1]
@@ -400,7 +412,7 @@ def spoiled(arrays, dtype: str, value: float) -> tuple:
 
 def excess(
     case: Case,
-    dtype: str,
+    dtype: Union[str, Sequence[str]],
     optimizer: nn.Optimizer,
     *,
     compiled: bool = False,
@@ -415,7 +427,7 @@ def excess(
 
     Args:
         case: The case of the optimizer.
-        dtype: The dtype of its parameters.
+        dtype: The dtype of its parameters, or one for each.
         optimizer: An optimizer of ours.
         compiled: Whether a graph calls it, and not Python.
         scale: Standard deviation of the gradients before the loss scale, or one for each step.
@@ -426,10 +438,11 @@ def excess(
         A share of the bound: up to 1 the optimizer held.
     """
     worst = 0.0
-    has_masters = case.options.get("master_weights") and dtype != "float64"
-    weights = "float32" if has_masters else dtype
-    arithmetic = our_arithmetic(optimizer.backend, weights)
     shapes = [parameter.shape for parameter in optimizer.parameters]
+    weights = for_each(dtype, len(shapes))
+    if case.options.get("master_weights"):
+        weights = ["float64" if it == "float64" else "float32" for it in weights]
+    arithmetic = functools.partial(our_arithmetic, optimizer.backend)
     names = [parameter.name for parameter in optimizer.parameters]
     calls = case.options.get("accumulate_steps", 1)
     scales = np.repeat(np.broadcast_to(np.multiply(scale, case.loss_scale), steps), calls)
@@ -457,9 +470,9 @@ def excess(
             fed = reference.mean_of_calls(taken)
             # Factor, product, calls - 1 sums, and the mean: each call is rounded calls + 2 times.
             sizes = reference.mean_of_calls([[np.abs(g) for g in call] for call in taken])
-            wide = "float64" if weights == "float64" else "float32"
-            u = (calls + 2) * UNIT[wide] * (2 if wide == "float64" else 1) / case.loss_scale
-            unsure = [u * size for size in sizes]
+            u = (calls + 2) / case.loss_scale
+            units = [2 * UNIT[it] if it == "float64" else UNIT["float32"] for it in weights]
+            unsure = [u * unit * size for unit, size in zip(units, sizes)]
         expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of, unsure)
         state_dtype = case.options.get("state_dtype", "float32")
         for got, wanted, bound in compared(after, expected, state_dtype):
@@ -526,8 +539,7 @@ def run_nn_adam(case: Case, dtype: str, steps: int = STEPS) -> TheirRun:
         names = [parameter.name for parameter in optimizer.parameters]
         worst, unbounded = 0.0, []
         for step, (before, after, _, fed) in enumerate(made):
-            arithmetic = nn_adam_arithmetic(dtype)
-            expected = exact_step(case, names, step, before, fed, dtype, arithmetic)
+            expected = exact_step(case, names, step, before, fed, dtype, nn_adam_arithmetic)
             for got, wanted, bound in compared(after, expected):
                 worst = max(worst, share_of_bound(got, wanted, bound))
                 unbounded.append(np.isinf(bound).reshape(-1))
@@ -565,7 +577,7 @@ def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
     """
     case, names = theirs.case, theirs.names
     optimizer = make_optimizer(case, make_parameters(theirs.shapes, dtype), **options)
-    both = our_arithmetic(optimizer.backend, dtype), nn_adam_arithmetic(dtype)
+    both = functools.partial(our_arithmetic, optimizer.backend), nn_adam_arithmetic
     worst = 0.0
     for step, (before, after, tensors, fed) in enumerate(theirs.steps):
         put(optimizer, before, step)

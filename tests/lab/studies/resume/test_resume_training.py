@@ -41,14 +41,34 @@ class Trainer:
         elif done == self.stop_after:
             raise KeyboardInterrupt
 
-    def curves(self, out="parts"):
-        return [(self.folder / out / name).read_bytes() for name in ("loss.csv", "accuracy.csv")]
+    def curves(self):
+        return curves_in(self.folder / "parts")
+
+
+def curves_in(folder):
+    return [(folder / name).read_bytes() for name in ("loss.csv", "accuracy.csv")]
 
 
 @pytest.fixture
 def trainer(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "enter", set_mode)
     return Trainer(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a training that is not disturbed."""
+    trainer = Trainer(tmp_path_factory.mktemp("undisturbed"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "enter", set_mode)
+        trainer("whole")
+    return trainer.folder / "whole"
+
+
+@pytest.fixture
+def whole(undisturbed):
+    """Its curves."""
+    return curves_in(undisturbed)
 
 
 ODD = {"accumulate_steps": 5}  # of 24 steps the last 4 make no update
@@ -88,9 +108,8 @@ def test_stopped_twice_equals_undisturbed(trainer, mode, optimizer):
 
 
 @pytest.mark.parametrize("lost", ["ema.", "scale_value", "counter"])
-def test_a_lost_tail_is_seen_in_the_last_checkpoint(trainer, monkeypatch, lost):
+def test_a_lost_tail_is_seen_in_the_last_checkpoint(trainer, undisturbed, monkeypatch, lost):
     """The losses are the same without it."""
-    trainer("whole")
     trainer(stop_after=8)
     restore = training.ms_adam.load_state
 
@@ -102,15 +121,8 @@ def test_a_lost_tail_is_seen_in_the_last_checkpoint(trainer, monkeypatch, lost):
 
     monkeypatch.setattr(training.ms_adam, "load_state", forget)
     trainer(resume=True)
-    names = differing(trainer.folder / "parts", trainer.folder / "whole")
+    names = differing(trainer.folder / "parts", undisturbed)
     assert "checkpoints/step-00000024.ckpt" in names and "loss.csv" not in names
-
-
-@pytest.fixture
-def whole(trainer):
-    """The curves of a training that is not disturbed."""
-    trainer("whole")
-    return trainer.curves("whole")
 
 
 def test_the_comparison_sees_a_lost_moment(trainer, whole, monkeypatch):
