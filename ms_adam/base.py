@@ -104,6 +104,7 @@ class Optimizer(nn.Optimizer):
         return split_groups(self, self.formula, options, self.shares.owned)
 
     def _make_step(self, class_name, params, groups):
+        self.groups = groups  # read by `ms-adam compare`
         self.rates = Rates(self, params)
         self.update = backends.BACKENDS[self.backend](
             self.formula, self.execution, self.parameters, self.state, groups, self._target

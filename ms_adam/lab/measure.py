@@ -2,8 +2,9 @@
 
 The theory of rounding bounds: an operation in a dtype changes its exact result x by at most
 u |x| + tiny. `step_bounds` counts the roundings of one step from a known state and carries them
-through moments, quotient and weight, element by element. `path_bounds` does the same for the
-largest element of a path of many steps that are given their gradients.
+through moments, quotient and weight, element by element; given the errors of the state, its bounds
+run on from step to step. `path_bounds` does the same for the largest element of a path of many
+steps that are given their gradients.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ms_adam.reference import clip_by_global_norm
 from ms_adam.reference.adamax import AdaMax
 from ms_adam.reference.correction import bias_correction
 
@@ -27,15 +29,13 @@ METRICS = {
     "absolute": "the largest difference of an element",
     "relative": "that, over the size of the tensor: its largest element, and for a parameter the "
     "largest way that an element has come since the first step",
-    "judged": "the same over the elements that are held to the limits: without those whose "
-    "gradient is rounding noise",
     "ulp": "the largest difference in units in the last place of the element",
     "cosine": "cosine of the angle between the two tensors, over the elements finite in both",
     "within_0_1_percent": "share of elements whose difference is at most 0.1% of their size",
     "within_0_5_percent": "share of elements whose difference is at most 0.5% of their size",
     "different": "how many elements differ in a bit: 0 and -0 do, two NaN do not",
 }
-EQUAL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0)  # all metrics of two equal arrays
+EQUAL = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0)  # all metrics of two equal arrays
 
 
 def distance(a, b, dtype: str, size=None) -> np.ndarray:
@@ -70,7 +70,7 @@ def distance(a, b, dtype: str, size=None) -> np.ndarray:
         ulp = (difference / spacing(larger, dtype)).max()
     within = [np.count_nonzero(difference <= share * larger) / a.size for share in (0.001, 0.005)]
     cosine = _cosine(a[both], b[both])
-    return np.array([absolute, relative, relative, ulp, cosine, *within, different])
+    return np.array([absolute, relative, ulp, cosine, *within, different])
 
 
 def relative_distance(got, wanted, start=0.0) -> float:
@@ -91,6 +91,26 @@ def share_of_bound(got, wanted, bound) -> float:
     ratio = np.abs(got - wanted) / bound
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
     return float(np.max(np.where(np.isinf(bound), 0.0, ratio)))
+
+
+def nearest_to_bound(got, wanted, bound) -> tuple[float, float]:
+    """The distance and the bound of the element whose distance is the largest share of its bound.
+
+    Equal elements are at distance 0, NaN and infinities among them. An infinite bound allows every
+    value.
+    """
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    if not got.size:
+        return 0.0, 0.0
+    equal = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    with np.errstate(all="ignore"):
+        difference = np.where(equal, 0.0, np.abs(got - wanted))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        share = np.where(difference == 0, 0.0, difference / bound)
+    share = np.where(np.isinf(bound), 0.0, share)
+    worst = np.unravel_index(np.argmax(share), share.shape)
+    bounds = np.broadcast_to(bound, share.shape)
+    return float(difference[worst]) if share[worst] else 0.0, float(bounds[worst])
 
 
 def spacing(values, dtype: str) -> np.ndarray:
@@ -141,7 +161,17 @@ class Arithmetic(NamedTuple):
 
 
 def step_bounds(
-    adam, gradient, before, after, weight, weight_after, *, dtype, arithmetic, gradient_error=0.0
+    adam,
+    gradient,
+    before,
+    after,
+    weight,
+    weight_after,
+    *,
+    dtype,
+    arithmetic,
+    gradient_error=0.0,
+    state_error=(0.0, 0.0, 0.0),
 ):
     """Bounds on one step from a given state: of moment1, moment2 and the weight.
 
@@ -160,6 +190,8 @@ def step_bounds(
         dtype: The name of the weight's dtype.
         arithmetic: An `Arithmetic`.
         gradient_error: A bound on the error of the implementation's gradient.
+        state_error: Bounds on the distances of the implementation's moments and maximum to
+            `before`, where its own are not known: the bounds of the step before.
 
     Returns:
         Three arrays of the weight's shape. Infinite where the implementation may divide by 0.
@@ -195,6 +227,7 @@ def step_bounds(
         + (6 * u * one_minus_beta1 + tiny + off1) * span1
         + u * np.abs(after.moment1)
         + 2 * tiny
+        + beta1 * state_error[0]
     )
     span2 = size**2 + np.abs(before.moment2)
     error_v = (
@@ -202,10 +235,11 @@ def step_bounds(
         + (6 * u * one_minus_beta2 + tiny + off2) * span2
         + u * np.abs(after.moment2)
         + 2 * tiny
+        + beta2 * state_error[1]
     )
 
     if maximum:  # max(beta2 u, |g|): two roundings
-        error_v = error_g + (2 * u + off2) * np.abs(before.moment2) + tiny
+        error_v = error_g + (2 * u + off2) * np.abs(before.moment2) + tiny + beta2 * state_error[1]
 
     numerator, error_numerator = np.abs(after.moment1), error_m
     if not maximum and adam.nesterov:  # one more lerp
@@ -229,7 +263,8 @@ def step_bounds(
         correction1 = bias_correction(beta1, t) if adam.bias_correction else 1.0
         correction2 = np.sqrt(bias_correction(beta2, t)) if adam.bias_correction else 1.0
         epsilon = adam.eps * (correction2 if adam.epsilon == "outside" else 1.0)
-        root, least_root = np.sqrt(v), np.sqrt(np.maximum(v - error_v, 0.0))
+        error_root = np.maximum(error_v, state_error[2]) if adam.amsgrad else error_v
+        root, least_root = np.sqrt(v), np.sqrt(np.maximum(v - error_root, 0.0))
     divisor = root + epsilon
     least = least_root + max((1 - 2 * u_scalar - gap) * epsilon - tiny, 0.0)
     step_size = adam.learning_rate * correction2 / correction1
@@ -278,6 +313,23 @@ def narrow_spacing(moment, error, state_dtype: str, is_signed: bool):
     _, most = np.frexp(blocks.reshape(-1, 256).max(axis=1))
     smallest = np.repeat(np.maximum(most - (15 if is_signed else 31), -126), 256)[: size.size]
     return np.ldexp(1.0, np.maximum(exponents - 4, smallest)).reshape(moment.shape)
+
+
+def clipped(gradients, max_norm: float, errors, dtype: str):
+    """Gradients clipped to a global norm, exact, and bounds on their errors.
+
+    Args:
+        gradients: Unscaled gradients, exact.
+        max_norm: The norm.
+        errors: Bounds on their errors, an array for each.
+        dtype: Of the norm. N squares and their sum, root, quotient and products are rounded, in the
+            reference too.
+    """
+    norm, error = (np.sqrt(sum(np.sum(x**2) for x in xs)) for xs in (gradients, errors))
+    count = sum(gradient.size for gradient in gradients)
+    relative = (count + 8) * UNIT[dtype] + error / max(norm, np.finfo(float).tiny)
+    found = clip_by_global_norm(gradients, max_norm)
+    return found, [e + relative * np.abs(g) for e, g in zip(errors, found)]
 
 
 def average_bound(rate: float, moved, average, dtype: str):

@@ -583,7 +583,13 @@ class MindSporeOptimizer(Optimizer):
             return buffers
         arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))
         split = layout.split(quantity, arrays)
-        return [split[f"{quantity}.{parameter.name}"] for parameter in self.parameters]
+        # A Cell around the optimizer puts its own name before those that the layout was made with.
+        names = sorted(layout.names, key=len, reverse=True)
+        own = (
+            next(name for name in names if f".{parameter.name}".endswith(f".{name}"))
+            for parameter in self.parameters
+        )
+        return [split[f"{quantity}.{name}"] for name in own]
 
     def settings(self) -> tuple:
         """Learning rates and weight decays of the coming step, a list of each by parameter."""
@@ -705,15 +711,15 @@ class NumpyOptimizer(Optimizer):
 
     def __init__(self, optimizer, parameters, learning_rates=None, max_grad_norm=None):
         super().__init__(optimizer, parameters)
-        self._rates, self._max_norm, self._steps = learning_rates, max_grad_norm, 0
+        self._rates, self.max_grad_norm, self._steps = learning_rates, max_grad_norm, 0
         undecayed = optimizer
         if getattr(optimizer, "weight_decay", 0.0) and dataclasses.is_dataclass(optimizer):
             undecayed = dataclasses.replace(optimizer, weight_decay=0.0)
         names = (getattr(parameter, "name", "") for parameter in self.parameters)
         bare = ("beta" in name or "gamma" in name for name in names)
-        self._methods = [undecayed if each else optimizer for each in bare]
+        self.methods = [undecayed if each else optimizer for each in bare]
         self._weights = [np.array(to_numpy(p), np.float64) for p in self.parameters]
-        self._states = [m.init(w) for m, w in zip(self._methods, self._weights)]
+        self._states = [m.init(w) for m, w in zip(self.methods, self._weights)]
 
     @staticmethod
     def runs(made: Any) -> bool:
@@ -728,12 +734,12 @@ class NumpyOptimizer(Optimizer):
         from ms_adam import reference
 
         gradients = [np.asarray(gradient, np.float64) for gradient in gradients]
-        if self._max_norm is not None:
+        if self.max_grad_norm is not None:
             scale = getattr(self.optimizer, "loss_scale", 1.0)
-            gradients = reference.clip_by_global_norm(gradients, self._max_norm * scale)
+            gradients = reference.clip_by_global_norm(gradients, self.max_grad_norm * scale)
         rate = {} if self._rates is None else {"learning_rate": self._rate()}
         self._steps += 1
-        for i, (method, gradient) in enumerate(zip(self._methods, gradients)):
+        for i, (method, gradient) in enumerate(zip(self.methods, gradients)):
             with np.errstate(all="ignore"):
                 self._weights[i], self._states[i] = method.step(
                     self._weights[i], gradient, self._states[i], **rate
@@ -751,7 +757,7 @@ class NumpyOptimizer(Optimizer):
 
     def settings(self) -> tuple:
         """As those of `MindSporeOptimizer`."""
-        decays = [float(getattr(method, "weight_decay", 0.0)) for method in self._methods]
+        decays = [float(getattr(method, "weight_decay", 0.0)) for method in self.methods]
         return [self._rate()] * len(decays), decays
 
     def corrections(self) -> Optional[tuple]:

@@ -16,13 +16,8 @@ def finished(monkeypatch):
 
     def with_pairs(*pairs):
         entries = [
-            {
-                "status": status,
-                "must_hold": must_hold,
-                "sentence": f"they {status} [x]",
-                "gradient_is_rounding_noise": noise,
-            }
-            for status, must_hold, noise in ((*pair, [])[:3] for pair in pairs)
+            {"status": status, "must_hold": must_hold, "sentence": f"they {status} [x]"}
+            for status, must_hold in pairs
         ]
         content = {"schema": 1, "results": [{"pairs": entries}]}
         monkeypatch.setattr(run, "compare", lambda *_: content)
@@ -62,15 +57,6 @@ def test_exit_status_and_sentences(invoke, finished, tmp_path, pairs, exit_code)
     for status, _ in pairs:
         assert f"they {status} [x]" in result.output  # brackets are text, not colour
     assert copy.exists()
-
-
-def test_noise_is_named_below_the_verdict(invoke, finished, tmp_path):
-    noise = [{"parameter": f"layer{i}.key.bias", "elements": 1024, "of": 3072} for i in range(12)]
-    finished(("held", True, noise), ("held", True, []))
-    text = " ".join(invoke("compare", CONFIG, "--out", tmp_path).output.replace("│", "").split())
-    assert text.count("Gradient is rounding noise") == 1
-    assert "layer0.key.bias (1,024 of 3,072), layer1" in text
-    assert "layer4.key.bias" in text and "layer5.key.bias" not in text and "7 more tensors" in text
 
 
 def test_unknown_key_is_one_message(invoke, tmp_path):

@@ -11,7 +11,8 @@ from ms_adam.lab.studies.compare.config import load_comparison
 CONFIGS = Path(__file__).parents[3] / "configs"
 # Other comments that begin like a key explain one that the same file has, or null.
 COMMENTED = re.compile(r"^( *)# ((\w+): .*)$", re.MULTILINE)
-SHOWN = {"compare.yaml": ["factory", "factory_options", "dtype"]}  # the only file that has any
+# The only file that has any.
+SHOWN = {"compare.yaml": ["factory", "factory_options", "dtype", "msprobe"]}
 
 
 def keys_of(node):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,9 @@ from ms_adam.lab.report.plots import (
     whole_numbers,
 )
 from ms_adam.lab.report.tables import ABSENT, Column, Table, number, table
-from ms_adam.lab.studies.compare.distances import LOSS, Distances
+from ms_adam.lab.studies.compare.checks import BOUND, DIFFERENCE, FACTOR, Checks
+from ms_adam.lab.studies.compare.distances import Distances
+from ms_adam.lab.studies.compare.record import LOSS
 
 _QUANTITIES = {
     LOSS: ("loss", plots.BLACK),
@@ -33,6 +34,7 @@ _QUANTITIES = {
     "moment1": ("first moment", plots.SKY),
     "moment2": ("second moment", plots.PURPLE),
     "vhat": ("largest second moment", plots.ORANGE),
+    "master": ("master weight", plots.BLUE),
     "parameter": ("parameter", plots.VERMILION),
 }
 _EQUAL_COLOUR = "#eef1f4"
@@ -40,27 +42,22 @@ _MOST_ROWS = 60  # of a heat map
 _LABEL_WIDTH = 34
 
 _SIDES_NOTE = (
-    "Every side ran twice, each time in a process of its own. The noise floor is the largest "
-    "relative distance between the two runs, of the loss or of any tensor in any step: 0 means "
-    "that the side repeats itself bit for bit. Differences below it are not judged. Not finite: "
-    "how many numbers were NaN or infinite, over all steps: losses and elements of gradients, "
-    "moments and parameters."
+    "Every side ran in a process of its own. Not finite: how many numbers were NaN or infinite, "
+    "over all steps: losses and elements of gradients, moments and parameters."
 )
-_NOISE_NOTE = (
-    "In these elements the gradient is no larger than the change that moving the weights by one "
-    "unit in the last place makes in it: it has no correct digit. An example is the bias of an "
-    "attention's keys, whose gradient is zero in exact arithmetic. Adam makes whole steps of it. "
-    "Where the two sides' gradients differ, these elements are left out of the verdict, the "
-    "curves, the map and the relative distances below, unless the tolerance is 0. Given the same "
-    "gradients, the sides must agree here too. Parameter apart: the largest relative distance of "
-    "the tensor with these elements, each side on its own way."
+_BOUNDS_NOTE = (
+    "What came nearest to its bound on each side. Loss and gradient are compared with those of the "
+    "first side's network at the same weights and on the same batch; the bound is "
+    f"{FACTOR:g} times what moving all weights by one unit in the last place makes of them. "
+    "Moments and parameters are compared with the formula in float64, from the side's own state "
+    "and gradient of each step; the bound counts the roundings. A share above 1 is no rounding."
 )
 _WORST_NOTE = (
-    "The tensor and step with the largest relative distance, each side on its own way. Relative: "
-    "the largest difference over the largest element; for a parameter, over the largest distance "
-    "that an element has moved since the first step. ULP: in units in the last place of the "
-    "coarser dtype. Within: the share of elements whose difference is at most so much of their "
-    "own size."
+    "The tensor and step with the largest relative distance, each side on its own way: training "
+    "carries differences on, so these are not judged. Relative: the largest difference over the "
+    "largest element; for a parameter, over the largest distance that an element has moved since "
+    "the first step. ULP: in units in the last place of the coarser dtype. Within: the share of "
+    "elements whose difference is at most so much of their own size."
 )
 _PARAMETERS_NOTE = (
     "λ: the weight decay that acts on the parameter. Below it, the Euclidean norm of its gradient"
@@ -101,7 +98,6 @@ def side_table(sides: Sequence[dict]) -> Table:
         Column("Parameters", lambda side: ", ".join(side["dtypes"]["parameter"])),
         number("First loss", lambda side: side["loss"][0], fixed(5)),
         number("Last loss", lambda side: side["loss"][-1], fixed(5)),
-        number("Noise floor", lambda side: max(map(float, side["noise_floor"].values())), power),
         number("Not finite", lambda side: sum(side["non_finite"].values()), thousands),
     )
     return table(columns, sides, _SIDES_NOTE)
@@ -138,50 +134,68 @@ def _norms(path: Path) -> dict[str, tuple[float, float]]:
 
 
 def _pair(folder: Path, pair: dict) -> dict:
-    free, replayed = (Distances.load(folder / pair["files"][name]) for name in ("free", "replayed"))
-    tables = [distances.worst(q) for distances in (free, replayed) for q in distances.tables]
-    noise = pair["gradient_is_rounding_noise"]
-    found = {**pair, "equal": True, "noise": noise_table(noise) if noise else None}
-    if not any(table["different"].any() for table in tables):
+    free = Distances.load(folder / pair["files"]["free"])
+    checks = [Checks.load(folder / name) for name in pair["files"]["checks"]]
+    differs = any(free.worst(quantity)["different"].any() for quantity in free.tables)
+    found = {**pair, "equal": not differs, "bounds": bounds_table(pair["sides"], checks)}
+    if not differs:
         return found  # there is nothing to draw
     return {
         **found,
-        "equal": False,
-        "curves": distance_plot(free, replayed, pair["limits"]),
-        "map": heat_map(free),
+        "curves": distance_plot(free, checks),
+        "map": heat_map(checks[1]),
         "rows_left_out": max(0, len(free.names) - _MOST_ROWS),
-        "worst": worst_table(free, pair["limits"]),
+        "worst": worst_table(free),
     }
 
 
-def noise_table(rows: Sequence[dict]) -> Table:
-    """Returns the table of elements whose gradient is rounding noise."""
+def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
+    """Returns for each quantity of each side the step and tensor nearest to their bound."""
+    rows = []
+    for side, found in zip(sides, checks):
+        for quantity, table_of in found.tables.items():
+            shares = found.shares(quantity)
+            step, tensor = np.unravel_index(int(np.argmax(shares)), shares.shape)
+            rows.append(
+                {
+                    "side": side,
+                    "quantity": _QUANTITIES[quantity][0],
+                    "tensor": ABSENT if quantity == LOSS else found.names[tensor],
+                    "step": step + 1,
+                    "difference": table_of[DIFFERENCE, step, tensor],
+                    "bound": table_of[BOUND, step, tensor],
+                    "share": shares[step, tensor],
+                }
+            )
+            if not rows[-1]["share"]:  # where all are equal no tensor and no step is the nearest
+                rows[-1].update(tensor="all", step="all")
     columns = (
-        Column("Gradient is rounding noise", "parameter", None, "long"),
-        number("Elements", lambda row: f"{row['elements']:,} of {row['of']:,}"),
-        number("Largest gradient", "gradient", power),
-        number("A nudge changes it by", "nudged_by", power),
-        number("Parameter apart", "parameter_apart", power),
+        Column("Side", "side", None, "name"),
+        Column("Nearest to its bound", "quantity"),
+        Column("Tensor", "tensor", None, "long"),
+        number("Step", "step"),
+        number("Difference", "difference", power),
+        number("Bound", "bound", power),
+        number("Share", "share", power),
     )
-    return table(columns, rows, _NOISE_NOTE)
+    return table(columns, rows, _BOUNDS_NOTE)
 
 
-def worst_table(distances: Distances, limits: dict) -> Table:
-    """Returns for each quantity the step and tensor with the largest relative distance judged."""
+def worst_table(distances: Distances) -> Table:
+    """Returns for each quantity the step and tensor with the largest relative distance."""
     rows = []
     for quantity in distances.tables:
-        judged = np.nan_to_num(distances.judged(quantity), nan=np.inf, posinf=np.inf)
-        step, parameter = np.unravel_index(int(np.argmax(judged)), judged.shape)
+        relative = np.nan_to_num(distances.relative(quantity), nan=np.inf, posinf=np.inf)
+        step, parameter = np.unravel_index(int(np.argmax(relative)), relative.shape)
         at = distances.at(quantity, step, parameter)
         rows.append(
             {
                 **at,
                 "quantity": _QUANTITIES[quantity][0],
-                "limit": limits[quantity][step],
                 # Where all are equal no tensor and no step is the worst.
-                "step": step + 1 if at["judged"] else "all",
+                "step": step + 1 if at["relative"] else "all",
                 "tensor": (ABSENT if quantity == LOSS else distances.names[parameter])
-                if at["judged"]
+                if at["relative"]
                 else "all",
             }
         )
@@ -190,8 +204,7 @@ def worst_table(distances: Distances, limits: dict) -> Table:
         Column("Tensor", "tensor", None, "long"),
         number("Step", "step"),
         number("Absolute", "absolute", power),
-        number("Relative", "judged", power),
-        number("Limit", "limit", power),
+        number("Relative", "relative", power),
         number("ULP", "ulp", power),
         number("1 − cosine", lambda row: 1 - row["cosine"], power),
         number("Within 0.1%", "within_0_1_percent", percent),
@@ -237,71 +250,60 @@ def sides_plot(sides: Sequence[dict]) -> Figure:
 
 
 @picture
-def distance_plot(free: Distances, replayed: Distances, limits: dict) -> Figure:
-    """Draws the worst judged distance of each quantity over the steps: as trained, and replayed.
+def distance_plot(free: Distances, checks: Sequence[Checks]) -> Figure:
+    """Draws the worst tensor of each quantity over the steps: distances, and shares of bounds.
 
     Args:
         free: Each side going its own way.
-        replayed: From the same weights (loss, gradient) and the same gradients (the rest).
-        limits: {quantity: the limit of each step}.
+        checks: Of both sides; the worse one is drawn.
     """
-    figure, (axes,) = panels(1, 2, (10, 4.2), sharey=True)
-    titles = (
-        "Each side on its own way",
-        "From the same weights (loss, gradient)\nand the same gradients (moments, parameter)",
-    )
-    for axis, title, distances in zip(axes, titles, (free, replayed)):
-        for quantity in distances.tables:
-            words, colour = _QUANTITIES[quantity]
-            values = distances.worst(quantity)["judged"]
-            x = np.arange(1, len(values) + 1)
-            axis.plot(x, positive(values), color=colour, marker=".", markersize=4, label=words)
-            axis.plot(x, positive(limits[quantity]), color=colour, linewidth=0.9, linestyle=":")
-        axis.set(title=title, xlabel="step", yscale="log", xlim=(0, len(x) + 1))
-    axes[0].set_ylabel("relative distance, worst tensor")
-    whole_numbers(*axes)
-    legend_below(figure, ncols=6, handlelength=2)
+    figure, ((distance, share),) = panels(1, 2, (10, 4.2))
+    for quantity in free.tables:
+        words, colour = _QUANTITIES[quantity]
+        look = {"color": colour, "marker": ".", "markersize": 4}
+        values = free.worst(quantity)["relative"]
+        x = np.arange(1, len(values) + 1)
+        distance.plot(x, positive(values), label=words, **look)
+        shares = [of.shares(quantity).max(axis=1) for of in checks if quantity in of.tables]
+        if shares:
+            share.plot(x, positive(np.max(shares, axis=0)), **look)
+    share.axhline(1.0, color=plots.BLACK, linewidth=0.9, linestyle=":")
+    distance.set(title="Each side on its own way", ylabel="relative distance, worst tensor")
+    share.set(title="Each step by itself", ylabel="share of what roundings explain")
+    for axis in (distance, share):
+        axis.set(xlabel="step", yscale="log", xlim=(0, len(x) + 1))
+    whole_numbers(distance, share)
+    legend_below(figure, ncols=7, handlelength=2)
     return figure
 
 
 @picture(style=NO_GRID)
-def heat_map(free: Distances) -> Figure:
-    """Draws the judged distance of every gradient and parameter in every step.
+def heat_map(checks: Checks) -> Figure:
+    """Draws the share of its bound of every gradient and parameter in every step.
 
-    Of more than 60 parameters, the 60 that are farthest apart are drawn.
+    Of more than 60 parameters, the 60 that come nearest to their bounds are drawn.
     """
-    tables = {q: free.judged(q).T for q in ("gradient", "parameter") if q in free.tables}
+    tables = {q: checks.shares(q).T for q in ("gradient", "parameter") if q in checks.tables}
     farthest = np.max([values.max(axis=1) for values in tables.values()], axis=0)
     rows = np.sort(np.argsort(-farthest, kind="stable")[:_MOST_ROWS])
-    seen = positive(np.concatenate([values[rows].ravel() for values in tables.values()]))
-    least, most = _whole_powers(seen[np.isfinite(seen)])
     figure, (axes,) = panels(1, len(tables), (10, 1.9 + 0.24 * len(rows)), sharey=True)
     colours = matplotlib.colormaps["viridis"].with_extremes(bad=_EQUAL_COLOUR, over="#a8071a")
     for axis, (quantity, values) in zip(axes, tables.items()):
-        shown = np.nan_to_num(values[rows], nan=np.inf, posinf=np.inf)
+        shown = np.minimum(values[rows], np.finfo(float).max)
         image = axis.imshow(
             np.ma.masked_equal(shown, 0.0),
-            norm=LogNorm(least, most),
+            norm=LogNorm(1e-4, 1.0),
             cmap=colours,
             aspect="auto",
             interpolation="nearest",
             extent=(0.5, shown.shape[1] + 0.5, len(rows) - 0.5, -0.5),
         )
         axis.set(title=_QUANTITIES[quantity][0].capitalize(), xlabel="step")
-    axes[0].set_yticks(range(len(rows)), [_shortened(free.names[i]) for i in rows], fontsize=8)
+    axes[0].set_yticks(range(len(rows)), [_shortened(checks.names[i]) for i in rows], fontsize=8)
     whole_numbers(*axes)
     bar = figure.colorbar(image, ax=list(axes), pad=0.015, extend="max")
-    bar.set_label("relative distance", fontsize=9)
+    bar.set_label("share of what roundings explain", fontsize=9)
     return figure
-
-
-def _whole_powers(values: np.ndarray) -> tuple[float, float]:
-    """Returns a scale of powers of ten around values: at least one power and at most twelve."""
-    if not values.size:
-        return 1e-8, 1.0
-    most = math.ceil(math.log10(values.max()))
-    least = min(most - 1, max(most - 12, math.floor(math.log10(values.min()))))
-    return 10.0 ** max(least, -30), 10.0 ** max(most, -29)  # the limits of matplotlib's LogNorm
 
 
 def _shortened(name: str) -> str:

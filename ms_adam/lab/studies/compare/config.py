@@ -44,21 +44,27 @@ _FromConfig = AfterValidator(_from_config)  # "file.py:name" is taken from the c
 
 
 class Tolerance(Section):
-    """Relative distances beyond which two sides part; 0 asks for equal values.
+    """Relative differences that are allowed although roundings do not explain them.
 
-    The measure of each is that of `measure.distance`: the largest difference in a tensor, for
-    parameters over the way that the tensor has come, else over its largest element. 0.001 is the
-    0.1% whose share of elements this field reports.
+    None allows none; 0 asks for equal values, and so not even for roundings. Relative to the
+    largest element of the tensor, of weights to their largest change in the step.
     """
 
-    loss: _NotNegative = 1e-3
-    gradient: _NotNegative = 1e-3
-    moment: _NotNegative = 1e-3
-    parameter: _NotNegative = 1e-3
+    loss: Optional[_NotNegative] = None
+    gradient: Optional[_NotNegative] = None
+    moment: Optional[_NotNegative] = None
+    parameter: Optional[_NotNegative] = None
 
     def of(self, quantity: str) -> float:
         """The tolerance of a quantity of a record."""
-        return getattr(self, "moment" if quantity in MOMENTS else quantity)
+        return self._given(quantity) or 0.0
+
+    def asks_equal(self, quantity: str) -> bool:
+        return self._given(quantity) == 0
+
+    def _given(self, quantity: str) -> Optional[float]:
+        name = {**dict.fromkeys(MOMENTS, "moment"), "master": "parameter"}.get(quantity, quantity)
+        return getattr(self, name)
 
 
 _AnyTolerance = Annotated[Tolerance, BeforeValidator(_for_all_quantities)]
@@ -83,19 +89,36 @@ class Training(Section):
 
 
 class Side(Section):
-    """One way to do the training."""
+    """One way to do the training, or a dump of msProbe of it."""
 
-    mode: Mode
-    optimizer: Annotated[str, Field(pattern=r"^[^:]+(:[A-Za-z_][\w.]*)?$"), _FromConfig]
+    mode: Optional[Mode] = None
+    optimizer: Optional[
+        Annotated[str, Field(pattern=r"^[^:]+(:[A-Za-z_][\w.]*)?$"), _FromConfig]
+    ] = None
     options: _Options = {}
     backend: Optional[Backend] = None
     dtype: Optional[Literal["float16", "bfloat16", "float32", "float64"]] = None
     context: _Options = {}
     changes: _Options = {}
+    dump: Optional[Folder] = None
+    loss_scale: Optional[Annotated[Number, Field(gt=0)]] = None
+
+    @pydantic.model_validator(mode="after")
+    def _trains_or_is_a_dump(self) -> Side:
+        given = {key for key, value in self if value not in (None, {})}
+        if self.dump is not None and given - {"dump", "loss_scale"}:
+            raise ValueError("a side with a 'dump' has no other key but 'loss_scale'")
+        if self.dump is None:
+            missing = [key for key in ("mode", "optimizer") if getattr(self, key) is None]
+            if missing:
+                raise ValueError(f"'{missing[0]}' is missing")
+            if "loss_scale" in given:
+                raise ValueError("'loss_scale' is of a 'dump'; of an optimizer it is an option")
+        return self
 
 
 class Pair(Section):
-    """Two sides to compare; the second is fed the first one's gradients."""
+    """Two sides to compare; the first one's network and formula are the standard."""
 
     sides: Annotated[list[str], Field(min_length=2, max_length=2)]
     tolerance: Optional[_AnyTolerance] = None
@@ -112,7 +135,7 @@ class Comparison(Section):
     training: Training
     sides: Annotated[dict[str, Side], Field(min_length=2)]
     pairs: Annotated[Optional[list[Pair]], Field(min_length=1)] = None
-    tolerance: _AnyTolerance = Tolerance()
+    tolerance: Optional[_AnyTolerance] = None
     limit_mb: Count = 2000
     keep_records: bool = False
 
@@ -138,10 +161,14 @@ class Comparison(Section):
                     raise ValueError(
                         f"pairs: there is no side '{name}'; there are {', '.join(self.sides)}"
                     )
+            if self.sides[pair.sides[0]].dump is not None:
+                raise ValueError(
+                    f"pairs: '{pair.sides[0]}' is a dump, which has no network to judge by; it can "
+                    "only be the second side"
+                )
             if pair.sides[0] == pair.sides[1]:
                 raise ValueError(
-                    f"pairs: '{pair.sides[0]}' is compared with itself in any case (the noise "
-                    "floor); a pair needs two sides"
+                    f"pairs: '{pair.sides[0]}' is compared with itself; a pair needs two sides"
                 )
         return self
 
@@ -170,7 +197,7 @@ class Comparison(Section):
         return [Pair(sides=[first, other]) for other in others]
 
     def tolerance_of(self, pair: Pair) -> Tolerance:
-        return pair.tolerance or self.tolerance
+        return pair.tolerance or self.tolerance or Tolerance()
 
     def problem_of(self, side: Side) -> dict[str, Any]:
         """The arguments of the factory for a side: the shared options and its changes."""

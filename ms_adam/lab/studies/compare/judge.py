@@ -1,10 +1,7 @@
 """The first parting of two sides, its cause in gradient or update, and one sentence on it.
 
-Two sides part where the relative distance of a tensor is beyond the limit: the tolerance, or the
-noise floor (what a side differs from itself in a second run) where that is higher. Elements whose
-gradient is rounding noise are left out where gradients differ (see `noise`): in
-the comparison of both trainings, and of gradients at the same weights. Given the same gradients,
-noise or not, two optimizers have to agree in every element.
+Two sides part at the first step and tensor where one of them leaves the standard further than
+roundings explain (see `checks`), or than the tolerance allows, where that is more.
 """
 
 from __future__ import annotations
@@ -15,8 +12,10 @@ from typing import Optional
 import numpy as np
 
 from ms_adam.lab.claims import short
+from ms_adam.lab.studies.compare.checks import Checks
 from ms_adam.lab.studies.compare.config import Tolerance
-from ms_adam.lab.studies.compare.distances import LOSS, Distances
+from ms_adam.lab.studies.compare.distances import Distances
+from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES
 
 EQUAL = "equal"
 HELD = "held"
@@ -27,36 +26,43 @@ NETWORK = "gradient"
 UPDATE = "update"
 BOTH = "gradient and update"
 ONLY_LOSS = "loss"
-DRIFT = "drift"
+ROUNDINGS = "roundings"
 
 _WORDS = {
     "gradient": "the gradient of",
     "moment1": "the first moment of",
     "moment2": "the second moment of",
     "vhat": "the largest second moment of",
+    "master": "the master weight of",
     "parameter": "the parameter",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Parting:
-    """The first place where something is beyond its limit.
+    """The first place where a side is beyond what is allowed.
 
     Attributes:
+        side: The side's name.
         step: Counted from 1.
-        quantity: "loss", "gradient", "moment1", "moment2", "vhat" or "parameter".
+        quantity: "loss" or one of `record.QUANTITIES`.
         parameter: The tensor's name; None for the loss.
-        relative: Its relative distance, over the elements that are not left out.
-        limit: The largest relative distance that holds.
-        metrics: All of `distances.METRICS` of that tensor in that step.
+        difference: To the standard, of the element that is farthest beyond.
+        bound: What roundings explain of it.
+        allowed: The bound, or what the tolerance allows, if that is more.
     """
 
+    side: str
     step: int
     quantity: str
     parameter: Optional[str]
-    relative: float
-    limit: float
-    metrics: dict[str, float]
+    difference: float
+    bound: float
+    allowed: float
+
+    @property
+    def times(self) -> float:
+        return self.difference / self.allowed if self.allowed else np.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +70,14 @@ class Judgement:
     """The judgement on two sides.
 
     Attributes:
-        status: `EQUAL` (in every value), `HELD` (within the limits) or `PARTED`.
+        status: `EQUAL` (in every value), `HELD` (as far as roundings explain) or `PARTED`.
         sentence: The verdict in words.
-        first: Where they part, each going its own way; if that shows only in elements that are left
-            out there, where they part when both are given the same gradients. None if they do not.
-        cause: `NETWORK`, `UPDATE`, `BOTH`, `ONLY_LOSS` or `DRIFT` (each single step is within the
-            limits, and training adds up the rest); None if they do not part.
-        network: The first parting of loss or gradient when both have the same weights.
-        update: The first parting of moments or parameters when both are given the same gradients.
+        first: Where they part; None if they do not.
+        cause: `NETWORK`, `UPDATE`, `BOTH`, `ONLY_LOSS` or `ROUNDINGS` (where the tolerance is 0);
+            None if they do not part.
+        network: The first parting of a loss or gradient from that of the first side's network at
+            the same weights.
+        update: The first parting of an update from the formula.
     """
 
     status: str
@@ -83,162 +89,180 @@ class Judgement:
 
 
 def judge(
-    names: tuple[str, str],
+    checks: dict[str, Checks],
     free: Distances,
-    replayed: Distances,
-    floors: tuple[Distances, Distances],
     tolerance: Tolerance,
+    formula_of: Optional[str],
+    other_batch: Optional[int] = None,
 ) -> Judgement:
     """Judges a pair of sides.
 
     Args:
-        names: Of the two sides.
-        free: Their distances when each goes its own way.
-        replayed: Their distances when the second is given the first one's weights (loss, gradient)
-            and the first one's gradients (moments, parameters).
-        floors: Each side's distance to itself in a second run.
-        tolerance: The allowed relative distances.
+        checks: Of each of the two sides.
+        free: Their distances, each on its own way.
+        tolerance: Relative differences that are allowed although roundings do not explain them.
+        formula_of: The side whose formula updates were held to; None: neither has a known one, and
+            the second side's updates were held to those of the first one's optimizer.
+        other_batch: The first step in which the sides were given other batches, from 1.
     """
-    limits = {q: limit_of(q, tolerance, floors) for q in free.tables}
-    network = _first(replayed, limits, ["gradient"]) or _first(replayed, limits, [LOSS])
-    update = _first(replayed, limits, [q for q in replayed.tables if q not in (LOSS, "gradient")])
-    first = _first(free, limits, list(free.tables)) or update
-    cause = None if first is None else _cause(first, network, update)
-    status = PARTED if first else (EQUAL if _all_equal(free) else HELD)
-    sentence = _sentence(names, status, cause, free, limits, first, network, update)
+    names = list(checks)
+    order = [q for q in QUANTITIES if q != "gradient"]
+    network = _first(checks, ["gradient"], tolerance) or _first(checks, [LOSS], tolerance)
+    update = _first(checks, order, tolerance)
+    found = [parting for parting in (network, update) if parting]
+    first, cause = min(found, key=lambda p: p.step, default=None), None
+    if first is not None:
+        cause = UPDATE if first is update else NETWORK
+        if network and update and network.step == update.step:
+            cause = BOTH
+        elif first.quantity == LOSS:
+            cause = ONLY_LOSS
+    equal = _first_unequal(names, free, tolerance)
+    wrong = [
+        _first({name: of}, order + ["gradient", LOSS], tolerance) for name, of in checks.items()
+    ]
+    if not _unequal(free) and len({p and (p.step, p.quantity) for p in wrong}) == 1:
+        # They do not part, even if both are wrong in the same way.
+        first, cause, status = None, None, EQUAL
+    elif first is None and equal is not None:
+        first, cause, status = equal, ROUNDINGS, PARTED
+    else:
+        status = PARTED if first else HELD
+    sentence = _sentence(
+        names, status, cause, first, network, update, formula_of, checks, tolerance
+    )
+    if other_batch is not None and cause in (NETWORK, BOTH) and other_batch <= first.step:
+        sentence += f" The batch of step {other_batch} is another one."
     return Judgement(status, sentence, first, cause, network, update)
 
 
-def limit_of(
-    quantity: str, tolerance: Tolerance, floors: tuple[Distances, Distances]
-) -> np.ndarray:
-    """The limit of relative distances in each step, shape (steps,).
-
-    The noise floor of a step is the largest of any tensor so far, in either side.
-    """
-    floor = np.max(
-        [floor.relative(quantity).max(axis=1) for floor in floors if quantity in floor.tables],
-        axis=0,
-    )
-    return np.maximum(tolerance.of(quantity), np.maximum.accumulate(floor))
-
-
-def _first(distances: Distances, limits: dict, quantities: list[str]) -> Optional[Parting]:
-    """The earliest step; in it the first quantity, in the order of a step; of it the worst tensor.
-
-    NaN is beyond any limit.
-    """
-    beyond = {
-        quantity: ~(distances.judged(quantity) <= limits[quantity][:, None]).all(axis=1)
-        for quantity in quantities
-    }
-    steps = {q: int(np.argmax(somewhere)) for q, somewhere in beyond.items() if somewhere.any()}
-    if not steps:
+def _first(checks: dict[str, Checks], quantities, tolerance: Tolerance) -> Optional[Parting]:
+    """The earliest step; in it the first quantity, of the side and tensor that is worst."""
+    found = []
+    for side, of in checks.items():
+        for place, quantity in enumerate(quantities):
+            if quantity not in of.tables:
+                continue
+            share = of.shares(quantity, tolerance.of(quantity))
+            beyond = (share > 1).any(axis=1)
+            if beyond.any():
+                step = int(np.argmax(beyond))
+                tensor = int(np.argmax(share[step]))
+                found.append((step, place, -share[step, tensor], side, quantity, tensor))
+    if not found:
         return None
-    step = min(steps.values())
-    quantity = next(q for q in quantities if steps.get(q) == step)
-    relative = np.nan_to_num(distances.judged(quantity)[step], nan=np.inf, posinf=np.inf)
-    worst = int(np.argmax(relative))
+    step, _, _, side, quantity, tensor = min(found)
+    of = checks[side]
+    difference, bound, _ = of.tables[quantity][:, step, tensor]
     return Parting(
+        side=side,
         step=step + 1,
         quantity=quantity,
-        parameter=None if quantity == LOSS else distances.names[worst],
-        relative=float(relative[worst]),
-        limit=float(limits[quantity][step]),
-        metrics=distances.at(quantity, step, worst),
+        parameter=None if quantity == LOSS else of.names[tensor],
+        difference=float(difference),
+        bound=float(bound),
+        allowed=float(of.allowed(quantity, tolerance.of(quantity))[step, tensor]),
     )
 
 
-def _cause(first: Parting, network: Optional[Parting], update: Optional[Parting]) -> str:
-    """Only a parting no later than the first one can have caused it."""
-    earlier = {
-        name: parting.step
-        for name, parting in ((NETWORK, network), (UPDATE, update))
-        if parting is not None and parting.step <= first.step
-    }
-    if not earlier:
-        return DRIFT
-    if len(set(earlier.values())) == 1 and len(earlier) == 2:
-        return BOTH
-    earliest = min(earlier, key=earlier.__getitem__)
-    if earliest == NETWORK and network.quantity == LOSS:
-        return ONLY_LOSS
-    return earliest
+def _unequal(free: Distances) -> bool:
+    return any(np.any(free.worst(quantity)["different"]) for quantity in free.tables)
 
 
-def _all_equal(distances: Distances) -> bool:
-    return all(float(np.max(distances.worst(q)["different"])) == 0 for q in distances.tables)
+def _first_unequal(names, free: Distances, tolerance: Tolerance) -> Optional[Parting]:
+    """The first value that is not equal, of the quantities whose tolerance is 0."""
+    wanted = [q for q in (LOSS, *QUANTITIES) if q in free.tables and tolerance.asks_equal(q)]
+    steps = {q: np.flatnonzero(free.worst(q)["different"]) for q in wanted}
+    found = [(int(at[0]), place, q) for place, (q, at) in enumerate(steps.items()) if at.size]
+    if not found:
+        return None
+    step, _, quantity = min(found)
+    tensor = int(np.argmax(free.relative(quantity)[step]))
+    absolute = free.at(quantity, step, tensor)["absolute"]
+    name = None if quantity == LOSS else free.names[tensor]
+    return Parting(names[1], step + 1, quantity, name, absolute, 0.0, 0.0)
 
 
-def _sentence(names, status, cause, free, limits, first, network, update) -> str:
+def _sentence(names, status, cause, first, network, update, formula_of, checks, tolerance) -> str:
     one, other = (f"“{name}”" for name in names)
-    steps = len(limits[LOSS])
+    steps = len(next(iter(checks[names[0]].tables.values()))[0])
     over = f"{steps} steps" if steps > 1 else "the one step"
     if status == EQUAL:
-        return (
+        told = (
             f"{one} and {other} are equal in every bit over {over}: losses, gradients, moments and "
             "parameters."
         )
+        wrong = update or network
+        return told + (
+            f" Both are wrong in step {wrong.step}: {_reason(wrong, one, formula_of)}."
+            if wrong
+            else ""
+        )
     if status == HELD:
-        quantity, step, worst = _closest_to_limit(free, limits)
+        quantity, side, step, name, share = _nearest(checks, tolerance)
+        what = "the loss" if quantity == LOSS else f"{_WORDS[quantity]} {name}"
+        limit = "what roundings explain" if formula_of else "its limit"
         return (
-            f"{one} and {other} stay within the limits over {over}: {quantity} comes closest to "
-            f"its limit, in step {step}, with {_number(worst)} of at most "
-            f"{_number(limits[quantity][step - 1])}."
+            f"{one} and {other} differ by no more than roundings over {over}: {what} of “{side}” "
+            f"comes nearest, in step {step}, with {_number(share)} of {limit}."
         )
     start = f"{one} and {other} part in step {first.step}, "
-    if cause == DRIFT:
+    if cause == ROUNDINGS:
         return (
-            f"{start}where {_thing(first)} differs by {_measure(first)}, but neither in the "
-            "gradient nor in the update: each single step is within the limits, and training adds "
-            "up the rest."
+            f"{start}where {_thing(first)} is not equal: it differs by "
+            f"{_number(first.difference)}. Roundings explain it; the tolerance of 0 allows none."
         )
     if cause == ONLY_LOSS:
+        return f"{start}only in the loss: {_reason(network, one, formula_of)}."
+    reasons = {
+        BOTH: ("both in the gradient and in the update", (network, update)),
+        NETWORK: ("in the gradient", (network,)),
+        UPDATE: ("in the update, not in the gradient", (update,)),
+    }
+    place, partings = reasons[cause]
+    return f"{start}{place}: {'; '.join(_reason(p, one, formula_of) for p in partings)}."
+
+
+def _reason(parting: Parting, one: str, formula_of: Optional[str]) -> str:
+    side = f"“{parting.side}”"
+    explained = "roundings explain" if parting.allowed == parting.bound else "the tolerance allows"
+    times = f"{_number(parting.times)} times what {explained}" if parting.allowed else "not 0"
+    far = f"{_number(parting.difference)}, {times}"
+    if parting.quantity in (LOSS, "gradient"):
         return (
-            f"{start}only in the loss: from the same weights and the same batch it differs by "
-            f"{_measure(network)}, the gradient does not."
+            f"at its own weights and on the same batch {_thing(parting)} of {side} differs from "
+            f"that of the network of {one} by {far}"
         )
-    when = update if cause == UPDATE else network
-    ahead = "" if when.step == first.step else f" (from step {when.step} on)"
-    from_weights = network and (
-        f"from the same weights and the same batch {_thing(network)} differs by {_measure(network)}"
+    if formula_of is None:
+        return (
+            f"given all its gradients, the optimizer of {one} makes of {_thing(parting)} something "
+            f"that differs from {side} by {far}"
+        )
+    return (
+        f"from its own state and gradient {_thing(parting)} of {side} differs from the formula of "
+        f"“{formula_of}” by {far}"
     )
-    from_gradients = update and (
-        f"from the same gradients {_thing(update)} differs by {_measure(update)}"
-    )
-    place, reason = {
-        BOTH: ("both in the gradient and in the update", f"{from_weights}; {from_gradients}"),
-        NETWORK: ("in the gradient", from_weights),
-        UPDATE: ("in the update, not in the gradient", from_gradients),
-    }[cause]
-    return f"{start}{place}{ahead}: {reason}."
 
 
 def _thing(parting: Parting) -> str:
-    if parting.quantity == LOSS:
-        return "the loss"
-    return f"{_WORDS[parting.quantity]} {parting.parameter}"
-
-
-def _measure(parting: Parting) -> str:
-    sizes = {"parameter": "the way it has come", LOSS: "its size"}
-    size = sizes.get(parting.quantity, "its largest element")
-    return f"{_number(parting.relative)} of {size} (limit {_number(parting.limit)})"
-
-
-def _closest_to_limit(free: Distances, limits: dict) -> tuple[str, int, float]:
-    """(Quantity, step, relative distance) of the tensor that comes closest to its limit."""
-    best = (LOSS, 1, 0.0)
-    most = -1.0
-    for quantity, limit in limits.items():
-        relative = free.judged(quantity).max(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.where(relative == 0, 0.0, relative / limit)
-        if share.max() > most:
-            most, step = share.max(), int(np.argmax(share))
-            best = (quantity, step + 1, float(relative[step]))
-    return best
+    return (
+        "the loss"
+        if parting.quantity == LOSS
+        else f"{_WORDS[parting.quantity]} {parting.parameter}"
+    )
 
 
 def _number(value: float) -> str:
     return f"{value:.2g}" if value == 0 or 1e-3 <= value < 1e3 else short(value)
+
+
+def _nearest(checks: dict[str, Checks], tolerance: Tolerance) -> tuple:
+    """(Quantity, side, step, tensor, share) of what comes nearest to its bound."""
+    found = []
+    for side, of in checks.items():
+        for quantity in of.tables:
+            shares = of.shares(quantity, tolerance.of(quantity))
+            step, tensor = np.unravel_index(int(np.argmax(shares)), shares.shape)
+            found.append((shares[step, tensor], quantity, side, step + 1, of.names[tensor]))
+    share, *place = max(found, key=lambda each: each[0])
+    return *place, float(share)

@@ -3,14 +3,13 @@
 A record is a folder:
 
     record.json       names, shapes and dtypes of the parameters, steps, quantities, facts
-    initial.npy       the first parameters, float64, one after the other
-    <quantity>.npy    (steps, elements of all parameters): gradient, moment1, moment2, vhat,
-                      parameter. float32 (which holds float16 and bfloat16 exactly) or float64.
+    <quantity>.npy    (steps + 1, elements of all parameters): gradient, moment1, moment2, vhat,
+                      master, parameter. float32 (which holds float16 and bfloat16 exactly) or
+                      float64. Row 0 is the state before the first step.
     scalars.npz       see `SCALARS`
-    noise.npz         see `noise.Noise`
 
-So a record takes steps x elements x quantities x 4 bytes (8 where anything is float64), on disk:
-the files are memory maps, and one step of them is in memory at a time.
+So a record takes (steps + 1) x elements x quantities x 4 bytes (8 where anything is float64), on
+disk: the files are memory maps, and one step of them is in memory at a time.
 """
 
 from __future__ import annotations
@@ -24,13 +23,16 @@ import numpy as np
 
 from ms_adam.lab.errors import UserError
 
-QUANTITIES = ("gradient", "moment1", "moment2", "vhat", "parameter")  # in the order of one step
+LOSS = "loss"
+# In the order of one step. A master is what is updated in the place of a narrow parameter.
+QUANTITIES = ("gradient", "moment1", "moment2", "vhat", "master", "parameter")
 
 # name: (axes besides the steps, meaning)
 SCALARS = {
     "loss": ((), "the loss before the update"),
     "learning_rate": (("parameter",), "of each parameter"),
     "weight_decay": (("parameter",), "lambda that acts on each parameter"),
+    "loss_scale": ((), "the factor that gradients and loss carry"),
     "c1": ((), "1 - beta1^t as the optimizer has it; NaN where it is not known to have one"),
     "c2": ((), "sqrt(1 - beta2^t), likewise"),
     "gradient_norm": (("parameter",), "Euclidean, of each parameter's gradient"),
@@ -46,7 +48,7 @@ class RecordWriter:
         names: The parameters' names.
         dtypes: {quantity: a dtype's name for each parameter}; its keys are the recorded quantities.
         steps: Number of steps.
-        initial: The first parameters.
+        initial: {quantity: an array for each parameter} before the first step; parameters at least.
         limit_mb: The largest size of the record.
 
     Raises:
@@ -59,16 +61,18 @@ class RecordWriter:
         names: Sequence[str],
         dtypes: dict[str, list[str]],
         steps: int,
-        initial: Sequence[np.ndarray],
+        initial: dict[str, Sequence[np.ndarray]],
         limit_mb: float,
     ):
         self.quantities = [quantity for quantity in QUANTITIES if quantity in dtypes]
-        elements = sum(array.size for array in initial)
+        elements = sum(array.size for array in initial["parameter"])
         storage = {
             quantity: np.float64 if "float64" in dtypes[quantity] else np.float32
             for quantity in self.quantities
         }
-        needed = steps * elements * sum(np.dtype(kind).itemsize for kind in storage.values()) / 1e6
+        needed = (
+            (steps + 1) * elements * sum(np.dtype(kind).itemsize for kind in storage.values()) / 1e6
+        )
         if needed > limit_mb:
             fit = int(steps * limit_mb / needed)
             raise UserError(
@@ -78,13 +82,15 @@ class RecordWriter:
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        np.save(folder / "initial.npy", _flat(initial, np.float64))
         self._maps = {
             quantity: np.lib.format.open_memmap(
-                folder / f"{quantity}.npy", mode="w+", dtype=kind, shape=(steps, elements)
+                folder / f"{quantity}.npy", mode="w+", dtype=kind, shape=(steps + 1, elements)
             )
             for quantity, kind in storage.items()
         }
+        for quantity in self.quantities:
+            if quantity in initial:
+                self._maps[quantity][0] = _flat(initial[quantity], storage[quantity])
         sizes = {"parameter": len(names), "quantity": len(self.quantities)}
         self.scalars = {
             name: np.full((steps, *(sizes[axis] for axis in axes)), np.nan)
@@ -93,7 +99,7 @@ class RecordWriter:
         self.batches = np.zeros(steps, np.uint64)
         self._facts = {
             "names": list(names),
-            "shapes": [list(array.shape) for array in initial],
+            "shapes": [list(array.shape) for array in initial["parameter"]],
             "dtypes": {quantity: dtypes[quantity] for quantity in self.quantities},
             "steps": steps,
         }
@@ -101,7 +107,7 @@ class RecordWriter:
     def write(self, step: int, quantity: str, arrays: Sequence[np.ndarray]) -> None:
         """Writes one quantity of one step (counted from 0); an array for each parameter."""
         target = self._maps[quantity]
-        target[step] = _flat(arrays, target.dtype)
+        target[step + 1] = _flat(arrays, target.dtype)
         count = sum(array.size - int(np.count_nonzero(np.isfinite(array))) for array in arrays)
         self.scalars["non_finite"][step, self.quantities.index(quantity)] = count
 
@@ -122,9 +128,9 @@ class Record:
         dtypes: {quantity: a dtype's name for each parameter}.
         quantities: The recorded ones, in the order of one step.
         steps: Number of steps.
-        facts: Of the side: backend, device_target, optimizer.
+        facts: Of the side: backend, device_target, optimizer; recipe and rounds, see `recipe`.
         scalars: The arrays of `SCALARS`, float64, steps first.
-        batches: A digest of each step's batch, uint64.
+        batches: A digest of each step's batch, uint64; 0 where it is not known.
     """
 
     def __init__(self, folder: Path):
@@ -139,22 +145,27 @@ class Record:
             self.batches = arrays["batches"]
             self.scalars = {name: arrays[name] for name in SCALARS}
         self._ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
-        self._initial = np.load(folder / "initial.npy")
         self._maps = {
             quantity: np.load(folder / f"{quantity}.npy", mmap_mode="r")
             for quantity in self.quantities
         }
 
-    def read(self, step: int, quantity: str) -> list[np.ndarray]:
+    @property
+    def has_losses(self) -> bool:
+        """Whether losses are recorded; a dump has none, and knows no batches."""
+        return bool(self.batches.any())
+
+    def read(self, step: int, quantity: str = "parameter") -> list[np.ndarray]:
         """One quantity of one step (counted from 0); an array for each parameter."""
-        return self._split(self._maps[quantity][step])
+        return self._split(self._maps[quantity][step + 1])
+
+    def before(self, step: int, quantity: str = "parameter") -> list[np.ndarray]:
+        """A quantity before a step (counted from 0)."""
+        return self.read(step - 1, quantity)
 
     def initial(self) -> list[np.ndarray]:
-        return self._split(self._initial)
-
-    def before(self, step: int) -> list[np.ndarray]:
-        """The parameters before a step (counted from 0), at which its gradient was taken."""
-        return self.read(step - 1, "parameter") if step else self.initial()
+        """The first parameters."""
+        return self.before(0)
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(flat, self._ends), self.shapes)]

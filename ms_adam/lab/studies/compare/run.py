@@ -1,4 +1,4 @@
-"""Carries out a comparison: the processes of all sides, the distances, and ``compare.json``."""
+"""Carries out a comparison: the processes of all sides, the checks, and ``compare.json``."""
 
 from __future__ import annotations
 
@@ -6,48 +6,53 @@ import contextlib
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Optional
 
 import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted
+from ms_adam.lab.measure import coarser, rounding
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress
+from ms_adam.lab.studies.compare.checks import BOUND, DIFFERENCE, Checks, check_updates
 from ms_adam.lab.studies.compare.config import Comparison, Pair
-from ms_adam.lab.studies.compare.distances import LOSS, Distances, between
-from ms_adam.lab.studies.compare.judge import PARTED, judge, limit_of
-from ms_adam.lab.studies.compare.noise import Noise, of_both, sampled_steps
-from ms_adam.lab.studies.compare.record import QUANTITIES, Record
+from ms_adam.lab.studies.compare.distances import Distances, between
+from ms_adam.lab.studies.compare.judge import PARTED, judge
+from ms_adam.lab.studies.compare.msprobe import write_record
+from ms_adam.lab.studies.compare.record import LOSS, Record
 
 _WORKER = "ms_adam.lab.studies.compare.sides"
 _RECORDS = "records"
 
 
-def compare(comparison: Comparison, out: Path, progress: Progress) -> dict[str, Any]:
+def compare(
+    comparison: Comparison, out: Path, progress: Progress, run: Callable = work
+) -> dict[str, Any]:
     """Runs all sides and writes the results.
 
     Args:
         comparison: The config.
         out: The folder to write to; made if it is not there. It gets ``compare.json``;
-            ``side<N>.npz``, the arrays of `record.SCALARS`; ``side<N>_floor.npz``,
-            ``pair<N>_free.npz`` and ``pair<N>_replayed.npz``, the tables of `Distances`; and a log
-            of each process. While it runs there is a folder ``records`` of at most ``limit_mb``,
-            which is kept only if the config says so. An earlier comparison is replaced; other
-            files stay.
+            ``side<N>.npz``, the arrays of `record.SCALARS`; ``pair<N>_free.npz``, the tables of
+            `Distances`; ``pair<N>_side<M>.npz``, those of `Checks`; and a log of each process.
+            While it runs there is a folder ``records`` of at most ``limit_mb``, which is kept only
+            if the config says so. An earlier comparison is replaced; other files stay.
         progress: Called while processes run.
+        run: Runs a worker, as `processes.work`.
 
     Returns:
         The content of ``compare.json``; see `evaluate`.
 
     Raises:
         ExperimentError: A side cannot run, or two sides are not the same training.
+        UserError: A dump cannot be read.
         Interrupted: The user pressed Ctrl-C.
     """
     out.mkdir(parents=True, exist_ok=True)
     _clear(out)
     try:
-        _run_sides(comparison, out, progress)
+        _run_sides(comparison, out, progress, run)
         content = evaluate(comparison, out)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; the logs of what ran are in {out}") from None
@@ -64,67 +69,85 @@ def parted(content: dict[str, Any]) -> list[dict]:
     return [pair for pair in pairs if pair["must_hold"] and pair["status"] == PARTED]
 
 
-def _run_sides(comparison: Comparison, out: Path, progress: Progress) -> None:
-    """All first runs, then all second runs: those replay what the first ones recorded."""
+def _run_sides(comparison: Comparison, out: Path, progress: Progress, run: Callable) -> None:
+    """Writes all records; then the first sides of pairs judge gradients."""
     records = out / _RECORDS
     records.mkdir()
     steps = comparison.training.steps
-    numbers = {name: number for number, name in enumerate(comparison.sides, start=1)}
+    numbers = _numbers(comparison)
     common = {
         "comparison": comparison.model_dump(mode="json"),
         "initial": str(records / "initial.npz"),
     }
 
-    def run(name: str, what: str, job: dict, total: int) -> None:
+    def start(name: str, what: str, job: dict, total: int) -> None:
         label = f"{name}, {what}"
         progress("compare", label, 0, total)
-        log = out / f"side{numbers[name]}_{what.replace(' ', '_')}.log"
-        events = work(_WORKER, f"'{name}' ({what})", {**common, "side": name, **job}, log)
+        log = out / f"side{numbers[name]}_{what}.log"
+        events = run(_WORKER, f"'{name}' ({what})", {**common, "side": name, **job}, log)
         with contextlib.closing(events):
             for event in events:
                 progress("compare", label, event["done"], total)
         progress("compare", label, total, total)
 
+    limit_mb = comparison.limit_mb / (len(comparison.sides) + 1)  # and the gradients of a judge
     for name, number in numbers.items():
-        limit_mb = comparison.limit_mb / len(comparison.sides)
-        job = {"record": str(records / f"side{number}"), "limit_mb": limit_mb}
-        run(name, "first run", job, steps + len(sampled_steps(steps)))
-    _refuse_other_trainings({name: _record(out, number) for name, number in numbers.items()})
+        if comparison.sides[name].dump is None:
+            job = {"record": str(records / f"side{number}"), "limit_mb": limit_mb}
+            start(name, "training", job, steps)
+    first = next(name for name, side in comparison.sides.items() if side.dump is None)
+    like = _record(out, numbers[first])
     for name, number in numbers.items():
-        replays = [
-            {
-                "record": str(records / f"side{numbers[pair.sides[0]]}"),
-                "distances": str(out / f"pair{place}_replayed.npz"),
-                "leave_out_noise": comparison.tolerance_of(pair).gradient > 0,
-            }
-            for place, pair in enumerate(comparison.all_pairs, start=1)
-            if pair.sides[1] == name
-        ]
-        job = {
-            "again": str(records / f"side{number}"),
-            "floor": str(out / f"side{number}_floor.npz"),
-            "replays": replays,
-        }
-        run(name, "second run", job, steps * (1 + len(replays)))
+        side = comparison.sides[name]
+        if side.dump is not None:
+            folder = records / f"side{number}"
+            write_record(side.dump, folder, like, side.loss_scale or 1.0, limit_mb)
+    found = {name: _record(out, number) for name, number in numbers.items()}
+    for first in dict.fromkeys(pair.sides[0] for pair in comparison.all_pairs):
+        others = [pair.sides[1] for pair in comparison.all_pairs if pair.sides[0] == first]
+        judged = []
+        for name in dict.fromkeys([first, *others]):
+            _refuse_other_trainings(first, found[first], name, found[name])
+            known = _standard(first, name, found) is not None
+            judged.append(
+                {
+                    "record": str(records / f"side{numbers[name]}"),
+                    "checks": str(_checks_file(out, numbers, first, name)),
+                    "follow": not known and name != first,
+                }
+            )
+        job = {"own": str(records / f"side{numbers[first]}"), "judged": judged}
+        start(first, "judging", job, 2 * steps * len(judged))
+
+
+def _numbers(comparison: Comparison) -> dict[str, int]:
+    return {name: number for number, name in enumerate(comparison.sides, start=1)}
+
+
+def _checks_file(out: Path, numbers: dict[str, int], first: str, name: str) -> Path:
+    return out / _RECORDS / f"side{numbers[first]}_of_side{numbers[name]}.npz"
+
+
+def _standard(one: str, other: str, records: dict[str, Record]) -> Optional[str]:
+    """The side whose formula updates are held to; None if neither's is known."""
+    return next((name for name in (one, other) if records[name].facts["recipe"]), None)
 
 
 def evaluate(comparison: Comparison, out: Path) -> dict[str, Any]:
     """Makes the content of ``compare.json`` from the files of all processes.
 
     One entry of ``results``: ``title``, ``config``, ``parameters`` (names and shapes), ``sides``
-    (facts, scalars of each step, weight decay of each parameter, non-finite counts, noise floor)
-    and ``pairs`` (verdict, first parting, cause, the tensors with elements whose gradient is
-    rounding noise, and the worst distance of each step).
+    (facts, scalars of each step, weight decay of each parameter, non-finite counts) and ``pairs``
+    (verdict, first parting, cause, and in each step the worst distance, the difference nearest to
+    its bound and that bound).
     """
-    sides, records, floors, noise = [], {}, {}, {}
-    for number, (name, side) in enumerate(comparison.sides.items(), start=1):
+    sides, records = [], {}
+    for name, number in _numbers(comparison).items():
         records[name] = record = _record(out, number)
-        floors[name] = Distances.load(out / f"side{number}_floor.npz")
-        noise[name] = Noise.load(out / _RECORDS / f"side{number}")
         np.savez(out / f"side{number}.npz", names=np.array(record.names), **record.scalars)
-        sides.append(_side_entry(name, number, side.mode, record, floors[name]))
+        sides.append(_side_entry(name, number, comparison.sides[name].mode, record))
     pairs = [
-        _pair_entry(comparison, pair, place, records, floors, noise, out)
+        _pair_entry(comparison, pair, place, records, out)
         for place, pair in enumerate(comparison.all_pairs, start=1)
     ]
     first = next(iter(records.values()))
@@ -138,18 +161,19 @@ def evaluate(comparison: Comparison, out: Path) -> dict[str, Any]:
         "sides": sides,
         "pairs": pairs,
     }
-    return results([entry], (record.facts["device_target"] for record in records.values()))
+    devices = (record.facts["device_target"] for record in records.values())
+    return results([entry], filter(None, devices))
 
 
-def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distances) -> dict:
+def _side_entry(name: str, number: int, mode: Optional[str], record: Record) -> dict:
     scalars = record.scalars
     decays = scalars["weight_decay"]
     counts = scalars["non_finite"].sum(axis=0).astype(int).tolist()
-    lost = int(np.count_nonzero(~np.isfinite(scalars["loss"])))
+    lost = int(np.count_nonzero(~np.isfinite(scalars[LOSS]))) if record.has_losses else 0
     return {
         "side": name,
-        "mode": mode,
-        **record.facts,
+        "mode": mode or "dump",
+        **{key: record.facts[key] for key in ("backend", "device_target")},
         "optimizer": Path(record.facts["optimizer"]).name,
         "file": f"side{number}.npz",
         "dtypes": {q: sorted(set(kinds)) for q, kinds in record.dtypes.items()},
@@ -163,7 +187,6 @@ def _side_entry(name: str, number: int, mode: str, record: Record, floor: Distan
             for parameter, decay in zip(record.names, decays.T)
         ],
         "non_finite": {LOSS: lost, **dict(zip(record.quantities, counts))},
-        "noise_floor": {q: float(floor.relative(q).max()) for q in floor.tables},
     }
 
 
@@ -173,54 +196,47 @@ def _range(table: np.ndarray) -> dict[str, list[float]]:
 
 
 def _pair_entry(
-    comparison: Comparison,
-    pair: Pair,
-    place: int,
-    records: dict,
-    floors: dict,
-    noise: dict,
-    out: Path,
+    comparison: Comparison, pair: Pair, place: int, records: dict[str, Record], out: Path
 ) -> dict:
-    one, other = pair.sides
-    tolerance = comparison.tolerance_of(pair)
-    masks = of_both(noise[one], noise[other])
-    # A tolerance of 0 asks for equal values, and noise can be equal.
-    left_out = {quantity: masks for quantity in QUANTITIES if tolerance.of(quantity) > 0}
-    free = between(records[one], records[other], left_out)
+    first = pair.sides[0]
+    numbers, standard = _numbers(comparison), _standard(*pair.sides, records)
+    checks = {}
+    for name in pair.sides:
+        found = Checks.load(_checks_file(out, numbers, first, name))
+        if standard is not None:
+            found = found.joined(check_updates(records[name], records[standard]))
+        checks[name] = found
+        found.save(out / f"pair{place}_side{numbers[name]}.npz")
+    one, other = (records[name] for name in pair.sides)
+    free = between(one, other)
     free.save(out / f"pair{place}_free.npz")
-    replayed = Distances.load(out / f"pair{place}_replayed.npz")
-    both = floors[one], floors[other]
-    verdict = judge((one, other), free, replayed, both, tolerance)
+    tolerance = comparison.tolerance_of(pair)
+    batches = (one.batches != other.batches) & (one.batches != 0) & (other.batches != 0)
+    other_batch = int(np.argmax(batches)) + 1 if batches.any() else None
+    verdict = judge(checks, free, tolerance, standard, other_batch)
     return {
-        "sides": [one, other],
+        "sides": list(pair.sides),
         "must_hold": pair.must_hold,
         "tolerance": tolerance.model_dump(),
+        "formula_of": standard,
         **dataclasses.asdict(verdict),
-        "gradient_is_rounding_noise": _noise_entries(masks, noise[one], noise[other], free),
-        "limits": {q: limit_of(q, tolerance, both).tolist() for q in free.tables},
-        "files": {"free": f"pair{place}_free.npz", "replayed": f"pair{place}_replayed.npz"},
+        "files": {
+            "free": f"pair{place}_free.npz",
+            "checks": [f"pair{place}_side{numbers[name]}.npz" for name in pair.sides],
+        },
         "free": _worst(free),
-        "replayed": _worst(replayed),
+        "checks": {name: _nearest(found) for name, found in checks.items()},
     }
 
 
-def _noise_entries(
-    masks: list[np.ndarray], one: Noise, other: Noise, free: Distances
-) -> list[dict[str, Any]]:
-    """The tensors with elements whose gradient is rounding noise."""
-    apart = free.relative("parameter").max(axis=0)
-    return [
-        {
-            "parameter": name,
-            "elements": int(np.count_nonzero(mask)),
-            "of": mask.size,
-            "gradient": max(float(side.size[i][mask].max()) for side in (one, other)),
-            "nudged_by": max(float(side.change[i][mask].max()) for side in (one, other)),
-            "parameter_apart": float(apart[i]),
-        }
-        for i, (name, mask) in enumerate(zip(free.names, masks))
-        if mask.any()
-    ]
+def _nearest(found: Checks) -> dict[str, dict[str, list[float]]]:
+    """Of each step the difference of the tensor that comes nearest to its bound, and that bound."""
+    nearest = {}
+    for quantity, table in found.tables.items():
+        tensor = found.shares(quantity).argmax(axis=1)
+        at = table[:, np.arange(len(tensor)), tensor]
+        nearest[quantity] = {"difference": at[DIFFERENCE].tolist(), "bound": at[BOUND].tolist()}
+    return nearest
 
 
 def _worst(distances: Distances) -> dict[str, dict[str, list[float]]]:
@@ -234,28 +250,24 @@ def _record(out: Path, number: int) -> Record:
     return Record(out / _RECORDS / f"side{number}")
 
 
-def _refuse_other_trainings(records: dict[str, Record]) -> None:
-    (first, record), *others = records.items()
-    for name, other in others:
-        if other.names != record.names:
-            differing = ", ".join(sorted(set(other.names) ^ set(record.names))[:5])
-            raise ExperimentError(
-                f"the sides '{first}' and '{name}' optimize other parameters: {differing}"
-            )
-        parted_batches = np.flatnonzero(other.batches != record.batches)
-        if parted_batches.size:
-            raise ExperimentError(
-                f"the sides '{first}' and '{name}' were given other batches from step "
-                f"{parted_batches[0] + 1} on: with one seed a factory must give one order of "
-                "batches"
-            )
+def _refuse_other_trainings(first: str, record: Record, name: str, other: Record) -> None:
+    where = f"the sides '{first}' and '{name}'"
+    if other.names != record.names:
+        differing = ", ".join(sorted(set(other.names) ^ set(record.names))[:5])
+        raise ExperimentError(f"{where} optimize other parameters: {differing}")
+    kinds = zip(record.dtypes["parameter"], other.dtypes["parameter"])
+    pairs = zip(record.names, record.initial(), other.initial(), kinds)
+    for parameter, one, start, dtypes in pairs:
+        if np.any(np.abs(one - start) > rounding(one, coarser(*dtypes))):
+            raise ExperimentError(f"{where} start from other weights, in {parameter}")
 
 
 def _without_folders(comparison: Comparison) -> dict[str, Any]:
     """The config without the folders of its files."""
     config = comparison.model_dump(mode="json", exclude_none=True)
     for side in config["sides"].values():
-        side["optimizer"] = Path(side["optimizer"]).name
+        for key in {"optimizer", "dump"} & set(side):
+            side[key] = Path(side[key]).name
     if comparison.factory is not None:
         config["factory"] = Path(comparison.factory).name
     elif comparison.problem.idx_directory is not None:

@@ -24,6 +24,7 @@ from ms_adam.lab.measure import (
     UNIT,
     Arithmetic,
     average_bound,
+    clipped,
     narrow_spacing,
     share_of_bound,
     step_bounds,
@@ -300,17 +301,11 @@ def exact_step(
     expected, errors = [], [np.zeros(g.shape) for g in fed] if unsure is None else unsure
     max_norm = case.options.get("max_grad_norm")
     if max_norm is not None:
-        # Clipping acts on unscaled gradients. N squares and their sum, root, quotient and products
-        # in the dtype of scalars, here and in the reference.
-        loss_scale = case.loss_scale
-        u = UNIT[str(scalar_dtype(ms.get_context("device_target"))).lower()]
-        count = sum(gradient.size for gradient in fed)
+        loss_scale = case.loss_scale  # clipping acts on unscaled gradients
+        dtype_of_norm = str(scalar_dtype(ms.get_context("device_target"))).lower()
         unscaled = [g / loss_scale for g in fed]
-        clipped = reference.clip_by_global_norm(unscaled, max_norm)
-        norm, unsure_norm = (np.sqrt(sum(np.sum(x**2) for x in xs)) for xs in (unscaled, errors))
-        relative = (count + 8) * u + unsure_norm / max(norm, np.finfo(float).tiny)
-        errors = [e + relative * np.abs(g) for e, g in zip(errors, clipped)]
-        fed = [g * loss_scale for g in clipped]
+        fed, errors = clipped(unscaled, max_norm, errors, dtype_of_norm)
+        fed = [g * loss_scale for g in fed]
     for i, (name, gradient) in enumerate(zip(names, fed)):
         number = int(name[len("layer") :].split(".")[0])
         right, adam = reference_for(case, number, step), adam_of(case, number, step)

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from ms_adam.lab.measure import EQUAL, METRICS
+from ms_adam.lab.measure import METRICS
 from ms_adam.lab.report.studies import compare as page
+from ms_adam.lab.studies.compare.checks import DIFFERENCE, Checks
 from ms_adam.lab.studies.compare.config import Tolerance
 from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.judge import judge
@@ -15,16 +16,23 @@ from ms_adam.lab.studies.compare.run import _worst
 
 STEPS = 5
 NAMES = ["layers.0.weight", "<b>&layers.0.bias"]
-BOTH = slice(list(METRICS).index("relative"), list(METRICS).index("judged") + 1)
 QUANTITIES = ["gradient", "moment1", "moment2", "parameter"]
+RELATIVE = list(METRICS).index("relative")
 
 
 def distances(relative=0.0):
-    found = Distances.empty(NAMES, QUANTITIES, STEPS)
-    for table in found.tables.values():
-        table[...] = np.array(EQUAL)[:, None, None]
-    found.tables["parameter"][BOTH, 1:, 0] = relative
+    columns = {"loss": 1, **dict.fromkeys(QUANTITIES, len(NAMES))}
+    found = Distances(NAMES, {q: np.zeros((len(METRICS), STEPS, n)) for q, n in columns.items()})
+    found.tables["parameter"][RELATIVE, 1:, 0] = relative
     found.tables["parameter"][-1, 1:, 0] = relative != 0
+    return found
+
+
+def checks(share=0.0):
+    found = Checks.empty(NAMES, ["loss", *QUANTITIES], STEPS)
+    for table in found.tables.values():
+        table[:] = np.reshape([0.0, 1.0, 1.0], (3, 1, 1))
+    found.tables["parameter"][DIFFERENCE, 1:, 0] = share
     return found
 
 
@@ -32,12 +40,12 @@ def distances(relative=0.0):
 def write(tmp_path):
     """Writes what `run.compare` would have, and the page; returns the page's text."""
 
-    def with_distance(relative, loss=0.5, noise=()):
-        free = distances(relative)
-        floors = (distances(), distances())
+    def with_distance(relative, loss=0.5):
+        free, found = distances(relative), {"A <1>": checks(), "B": checks(1e3 * relative)}
         free.save(tmp_path / "free.npz")
-        verdict = judge(("A <1>", "B"), free, free, floors, Tolerance())
-        limits = {q: [1e-3] * STEPS for q in free.tables}
+        for name, of in found.items():
+            of.save(tmp_path / f"checks_{name[0]}.npz")
+        verdict = judge(found, free, Tolerance(), "A <1>")
         sides = []
         for name in ("A <1>", "B"):
             np.savez(
@@ -61,7 +69,6 @@ def write(tmp_path):
                     "c2": ["nan"] * STEPS,
                     "weight_decay": [{"parameter": n, "least": 0.0, "most": 0.1} for n in NAMES],
                     "non_finite": {"gradient": 3},
-                    "noise_floor": {"gradient": 0.0, "loss": "inf"},
                 }
             )
         pair = {
@@ -70,9 +77,7 @@ def write(tmp_path):
             "status": verdict.status,
             "sentence": verdict.sentence,
             "cause": verdict.cause,
-            "limits": limits,
-            "gradient_is_rounding_noise": list(noise),
-            "files": {"free": "free.npz", "replayed": "free.npz"},
+            "files": {"free": "free.npz", "checks": ["checks_A.npz", "checks_B.npz"]},
             "free": _worst(free),
         }
         entry = {
@@ -96,6 +101,7 @@ def test_page_has_verdict_pictures_and_environment(write):
     assert text.count("data:image/png;base64,") == 3  # sides, curves, heat map
     assert "2.x" in text
     assert '<td class="number">2.5e-1</td>' in text  # the worst distance
+    assert '<td class="number">2.5e2</td>' in text  # the share of the bound
     assert "λ 0 to 1.0e-1" in text  # weight decay that changes
 
 
@@ -103,23 +109,6 @@ def test_nothing_is_loaded_and_names_are_text(write):
     text = write(0.25)
     assert not re.search(r"(src|href)=\"(?!data:|\.\./)", text)  # ../ are pages of other studies
     assert "A &lt;1&gt;" in text and "<b>&layers" not in text and "T &amp; U" in text
-
-
-def test_noise_is_listed_apart(write):
-    assert "rounding noise" not in write(0.25)
-    noise = [
-        {
-            "parameter": "qkv<b>",
-            "elements": 16,
-            "of": 48,
-            "gradient": 3e-10,
-            "nudged_by": 4e-10,
-            "parameter_apart": 0.5,
-        }
-    ]
-    text = write(0.0, noise=noise)
-    assert "Gradient is rounding noise" in text and "qkv&lt;b&gt;" in text
-    assert "16 of 48" in text and "3.0e-10" in text
 
 
 def test_equal_pair_has_no_pictures_of_distances(write):
@@ -133,13 +122,13 @@ def test_extreme_distances_can_be_drawn(write, relative):
     assert "data:image/png" in write(relative, loss="nan")
 
 
-def test_heat_map_of_many_parameters_keeps_those_farthest_apart():
-    names = [f"p{i}" for i in range(100)]
-    free = Distances.empty(names, QUANTITIES, STEPS)
-    for table in free.tables.values():
-        table[...] = 0.0
-    free.tables["parameter"][BOTH, :, 90:] = 0.5
-    drawn = page.heat_map(free)
-    free.tables["parameter"][BOTH, :, 90:] = 0.0  # were they left out, this would not be seen
-    free.tables["parameter"][BOTH, :, 0] = 0.5
-    assert drawn.startswith(b"\x89PNG") and drawn != page.heat_map(free)
+def test_heat_map_of_many_parameters_keeps_those_nearest_to_their_bounds():
+    found = Checks.empty([f"p{i}" for i in range(100)], QUANTITIES, STEPS)
+    for table in found.tables.values():
+        table[:] = 1.0
+    found.tables["parameter"][DIFFERENCE] = found.tables["gradient"][DIFFERENCE] = 0.0
+    found.tables["parameter"][DIFFERENCE, :, 90:] = 0.5
+    drawn = page.heat_map(found)
+    found.tables["parameter"][DIFFERENCE, :, 90:] = 0.0  # were they left out, none would be seen
+    found.tables["parameter"][DIFFERENCE, :, 0] = 0.5
+    assert drawn.startswith(b"\x89PNG") and drawn != page.heat_map(found)

@@ -8,120 +8,192 @@ import numpy as np
 import pytest
 import yaml
 
+from ms_adam import reference
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.measure import EQUAL, METRICS
+from ms_adam.lab.measure import METRICS
 from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.studies.compare import judge, run
+from ms_adam.lab.studies.compare.checks import (
+    DIFFERENCE,
+    FACTOR,
+    WINDOW,
+    Checks,
+    Nudges,
+    check_updates,
+    network_bound,
+)
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
 from ms_adam.lab.studies.compare.distances import Distances
+from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
+from ms_adam.lab.studies.compare.record import QUANTITIES, Record, RecordWriter
 
 ROOT = Path(__file__).parents[4]
 CONFIGS = ROOT / "configs"
 STEPS = 4
-RELATIVE, JUDGED = map(list(METRICS).index, ("relative", "judged"))
+NAMES = ["w", "b"]
 
 
 # ---- the judgement
 
 
-def distances(**relative):
-    """Distances of two parameters in STEPS steps: equal, but for {quantity: {step: (w, b)}}."""
-    found = Distances.empty(["w", "b"], ["gradient", "moment1", "parameter"], STEPS)
+def distances(**different):
+    """Distances of two parameters in STEPS steps: equal, but in {quantity: first step}."""
+    columns = {"loss": 1, **dict.fromkeys(["gradient", "moment1", "parameter"], 2)}
+    tables = {q: np.zeros((len(METRICS), STEPS, count)) for q, count in columns.items()}
+    for quantity, step in different.items():
+        tables[quantity][:, step - 1 :] = 1e-9
+    return Distances(NAMES, tables)
+
+
+def checks(**beyond):
+    """Checks with differences of 0.25 of their bounds, but for {quantity: {step: (w, b)}}."""
+    found = Checks.empty(NAMES, ["loss", "gradient", "moment1", "parameter"], STEPS)
     for table in found.tables.values():
-        table[...] = np.array(EQUAL)[:, None, None]
-    for quantity, steps in relative.items():
-        for step, values in steps.items():
-            found.tables[quantity][RELATIVE : JUDGED + 1, step - 1] = values
-            found.tables[quantity][-1, step - 1] = np.not_equal(values, 0)
+        table[:] = np.reshape([0.25, 1.0, 1e4], (3, 1, 1))
+    for quantity, steps in beyond.items():
+        for step, shares in steps.items():
+            found.tables[quantity][DIFFERENCE, step - 1] = shares
     return found
 
 
-def judged(free, replayed, floor=None, tolerance=1e-3):
-    floors = (distances(), floor or distances())
-    limits = Tolerance(loss=tolerance, gradient=tolerance, moment=tolerance, parameter=tolerance)
-    return judge.judge(("A", "B"), free, replayed, floors, limits)
+def judged(of_one, of_other, free=None, tolerance=None, **more):
+    free = free or distances(gradient=1)
+    allowed = Tolerance(**dict.fromkeys(Tolerance.model_fields, tolerance))
+    return judge.judge({"A": of_one, "B": of_other}, free, allowed, "A", **more)
 
 
 def test_equal_and_held():
-    assert judged(distances(), distances()).status == judge.EQUAL
-    held = judged(distances(gradient={2: (1e-4, 0)}), distances())
+    assert judged(checks(), checks(), distances()).status == judge.EQUAL
+    held = judged(checks(), checks(moment1={3: (0.1, 0.5)}))
     assert (held.status, held.first, held.cause) == (judge.HELD, None, None)
-    words = "gradient comes closest to its limit, in step 2, with 1.0e-4 of at most 0.001"
-    assert words in held.sentence
+    assert "the first moment of b of “B” comes nearest, in step 3, with 0.5 of" in held.sentence
 
 
-UPDATE = {"parameter": {2: (0.2, 0.5)}, "gradient": {3: (0.1, 0.1)}}
-GRADIENT = {"gradient": {2: (0.2, 0)}, "moment1": {2: (0.1, 0)}, "parameter": {2: (0.1, 0)}}
-BOTH = {"gradient": {1: (0.2, 0)}, "moment1": {1: (0.2, 0)}}
-LOSS = {"loss": {1: 0.5}}
+def test_equal_sides_that_are_wrong_in_the_same_way_do_not_part():
+    found = judged(checks(moment1={2: (3, 0)}), checks(moment1={2: (3, 0)}), distances())
+    assert (found.status, found.first) == (judge.EQUAL, None)
+    assert "Both are wrong in step 2: from its own state" in found.sentence
+
+
+UPDATE = {"parameter": {2: (0.2, 5)}, "gradient": {3: (2, 2)}}
+GRADIENT = {"gradient": {2: (2, 0)}, "moment1": {3: (2, 0)}}
 
 
 @pytest.mark.parametrize(
-    "free, replayed, cause, first, words",
+    "beyond, cause, first, words",
     [
         (
             UPDATE,
-            {"parameter": {2: (0.2, 0.4)}},
             judge.UPDATE,
             (2, "parameter", "b"),
-            "in the update, not in the gradient: from the same gradients the parameter b",
+            "in the update, not in the gradient: from its own state and gradient the parameter b",
         ),
         (
             GRADIENT,
-            {"gradient": {2: (0.2, 0)}},
             judge.NETWORK,
-            (2, "gradient", "w"),  # the first of its step
-            "in the gradient: from the same weights and the same batch",
+            (2, "gradient", "w"),
+            "in the gradient: at its own weights and on the same batch the gradient of w",
         ),
-        (BOTH, BOTH, judge.BOTH, (1, "gradient", "w"), "both in the gradient and in the update: "),
-        (  # a later parting is no cause
-            {"parameter": {2: (1, 1)}},
-            {"gradient": {3: (1, 1)}},
-            judge.DRIFT,
-            (2, "parameter", "w"),
-            "training adds up",
+        (
+            {"gradient": {1: (0, 2)}, "moment1": {1: (9, 0)}},
+            judge.BOTH,
+            (1, "gradient", "b"),
+            "both in the gradient and in the update: ",
         ),
-        (LOSS, LOSS, judge.ONLY_LOSS, (1, "loss", None), "only in the loss: from the same weights"),
+        ({"loss": {1: 2}}, judge.ONLY_LOSS, (1, "loss", None), "only in the loss: at its own"),
+        ({"moment1": {4: (np.nan, 0)}}, judge.UPDATE, (4, "moment1", "w"), "the first moment of w"),
     ],
 )
-def test_cause(free, replayed, cause, first, words):
-    found = judged(distances(**free), distances(**replayed))
+@pytest.mark.parametrize("wrong", ["A", "B"])
+def test_cause(beyond, cause, first, words, wrong):
+    of_both = [checks(**beyond), checks()]
+    found = judged(*(of_both if wrong == "A" else of_both[::-1]))
     assert (found.status, found.cause) == (judge.PARTED, cause)
     assert (found.first.step, found.first.quantity, found.first.parameter) == first
-    assert found.first.metrics["relative"] == found.first.relative > 0
+    assert found.first.side == wrong and f"of “{wrong}” differs" in found.sentence
     assert f"“A” and “B” part in step {first[0]}, " in found.sentence and words in found.sentence
 
 
-NONE = {}
-WITHIN = {"gradient": {2: (0, 0.2)}}
-
-
 @pytest.mark.parametrize(
-    "free, floor, tolerance, status",
+    "tolerance, share, status",
     [
-        (WITHIN, NONE, 1e-3, judge.PARTED),
-        (WITHIN, {"gradient": {1: (0.3, 0)}}, 1e-3, judge.HELD),
-        # a floor that comes later says nothing of an earlier step
-        (WITHIN, {"gradient": {3: (0.3, 0)}}, 1e-3, judge.PARTED),
-        ({"loss": {1: 1e-9}}, NONE, 0, judge.PARTED),
-        ({"gradient": {1: (np.nan, 0)}}, NONE, 1e-3, judge.PARTED),
-        ({"moment1": {1: (np.inf, 0)}}, NONE, 1e-3, judge.PARTED),
+        (None, 1.01, judge.PARTED),
+        (None, 0.99, judge.HELD),
+        (1e-3, 9.0, judge.HELD),  # a thousandth of a size of 1e4 is 10
+        (1e-3, 11.0, judge.PARTED),
+        (1e-5, 1.01, judge.PARTED),  # the bound stays where it is more
+        (0, 0.25, judge.PARTED),  # not even roundings
     ],
 )
-def test_limits_are_the_tolerance_or_the_noise_floor(free, floor, tolerance, status):
-    found = judged(distances(**free), distances(), distances(**floor), tolerance)
+def test_limits_are_bounds_or_the_tolerance(tolerance, share, status):
+    found = judged(checks(), checks(gradient={2: (0, share)}), tolerance=tolerance)
     assert found.status == status
-    assert status == judge.HELD or found.first.quantity == next(iter(free))
+    if tolerance == 0:
+        assert found.cause == judge.ROUNDINGS and "the tolerance of 0 allows none" in found.sentence
 
 
-def test_noise_decides_nothing_unless_it_differs_at_equal_gradients():
-    free = distances(parameter={2: (1, 0)})
-    free.tables["parameter"][JUDGED] = 0
-    assert judged(free, distances()).status == judge.HELD  # and not equal
-    found = judged(free, distances(parameter={2: (0.5, 0)}))
-    assert (found.status, found.cause, found.first.step) == (judge.PARTED, judge.UPDATE, 2)
-    assert "in the update, not in the gradient: from the same gradients" in found.sentence
+def test_another_batch_is_told():
+    found = judged(checks(), checks(gradient={2: (0, 2)}), other_batch=2)
+    assert "The batch of step 2 is another one." in found.sentence
+
+
+# ---- the checks
+
+
+def test_nudges_count_for_some_steps():
+    nudges, here = Nudges(), [np.zeros(2)]
+    for step in range(3 * WINDOW):
+        nudges.begin(step)
+        change = np.array([1.0, 2.0]) if step == 2 else np.array([0.5, 0.25])
+        nudges.add(here, [change])
+        expected = [1.0, 2.0] if 2 <= step < 2 * WINDOW else [0.5, 0.25]
+        assert nudges.effects(0).tolist() == expected, step
+
+
+def test_bound_of_a_gradient_by_hand():
+    gradient, u = np.array([1.0, 0.0, -0.5]), 2.0**-24
+    found = network_bound(np.array([0.0, 1e-6, 1e-6]), gradient, ["float32"] * 2)
+    effects = FACTOR * np.array([0.0, 1e-6, 1e-6])
+    np.testing.assert_allclose(found, effects + (FACTOR + 2) * u * np.abs(gradient) + u, rtol=1e-12)
+    wide = network_bound(0.0, gradient, ["bfloat16", "float32"])
+    assert wide[0] > 2.0**-8 > wide[2] > wide[1]
+
+
+def recorded(folder, moments, method, weights, gradients):
+    """A record of one parameter in float32, made by a method in float64 and rounded."""
+    quantities = ["gradient", *(["moment1", "moment2"] if moments else []), "parameter"]
+    dtypes = {quantity: ["float32"] for quantity in quantities}
+    state, w = method.init(weights), np.asarray(weights, np.float32)
+    initial = {"parameter": [w], "moment1": [state.moment1], "moment2": [state.moment2]}
+    writer = RecordWriter(folder, ["w"], dtypes, len(gradients), initial, 10)
+    for step, gradient in enumerate(gradients):
+        w, state = method.step(w, gradient, state)
+        w = w.astype(np.float32)
+        state = state._replace(moment1=np.float32(state.moment1), moment2=np.float32(state.moment2))
+        values = dict(zip(("moment1", "moment2"), state[1:3]))
+        for quantity, array in {"gradient": gradient, **values, "parameter": w}.items():
+            if quantity in quantities:
+                writer.write(step, quantity, [array])
+        for name, value in {"learning_rate": 1e-3, "weight_decay": 0.0, "loss_scale": 1.0}.items():
+            writer.scalars[name][step] = value
+    recipe = Recipe([reference.Adam()]).plain()
+    writer.close(recipe=recipe, rounds=list(Rounding(float32_scalars=False)))
+    return Record(folder)
+
+
+@pytest.mark.parametrize("moments", [True, False])
+@pytest.mark.parametrize("wrong", [{}, {"beta2": 0.9989}, {"beta1": 0.8984375}, {"eps": 1e-7}])
+def test_updates_are_held_to_a_recipe_also_without_moments(tmp_path, moments, wrong):
+    random = np.random.default_rng(0)
+    gradients = random.standard_normal((30, 8)).astype(np.float32) * np.float32(1e-2)
+    # Small weights, so that their own rounding hides nothing.
+    weights = random.standard_normal(8) * 1e-3
+    record = recorded(tmp_path / "r", moments, reference.Adam(**wrong), weights, gradients)
+    found = check_updates(record, record)
+    assert set(found.tables) == {"parameter", *(("moment1", "moment2") if moments else ())}
+    beyond = max(found.shares(quantity).max() for quantity in found.tables)
+    assert (beyond > 1) == bool(wrong)
 
 
 # ---- the config
@@ -150,7 +222,8 @@ def test_the_configs_here_are_sound():
     assert [pair.sides[1] for pair in mnist.all_pairs][:2] == ["ours, pynative", "nn.Adam"]
     own = load_comparison(CONFIGS / "compare_own.yaml")
     assert own.factory == f"{ROOT / 'examples' / 'compare_own.py'}:make"
-    assert own.tolerance.gradient == 1e-3
+    allowed = own.tolerance_of(own.all_pairs[0])
+    assert allowed.of("gradient") == 0 and not allowed.asks_equal("gradient")
 
 
 def test_without_pairs_the_first_is_compared_with_each(tmp_path):
@@ -241,12 +314,14 @@ def finished(tmp_path_factory):
             "other loss": side(**settings, changes={"loss_factor": 1.01}),
             "nn": side(**{**settings, "optimizer": "mindspore.nn.Adam"}),
             "float64": side(**{**settings, "optimizer": "reference"}),
+            "one thread": side(**settings, context={"runtime_num_threads": 1}),
         },
         pairs=[
             {"sides": ["graph", "pynative"], "tolerance": 0},
             {"sides": ["graph", "other loss"], "must_hold": False},
             {"sides": ["graph", "nn"]},
             {"sides": ["float64", "graph"]},
+            {"sides": ["graph", "one thread"]},
         ],
         keep_records=True,
     )
@@ -277,27 +352,25 @@ def test_modes_are_equal(finished):
 def test_other_loss_is_found_in_the_gradient(finished):
     pair = entry_of(finished, "pairs", ["graph", "other loss"])
     assert (pair["status"], pair["cause"]) == (judge.PARTED, judge.NETWORK)
-    assert pair["first"]["step"] == 1
-    # 1% of the loss, over the larger of the two: 0.01 / 1.01, to a few float32 roundings
-    assert pair["replayed"]["loss"]["relative"][0] == pytest.approx(0.01 / 1.01, rel=1e-4)
-    for quantity in ("moment1", "moment2", "parameter"):  # of the same gradients
-        assert not np.any(pair["replayed"][quantity]["different"])
+    assert (pair["first"]["step"], pair["first"]["side"]) == (1, "other loss")
+    assert pair["update"] is None  # of its own gradients
 
 
 def test_nn_adam_is_found_in_the_update(finished):
     pair = entry_of(finished, "pairs", ["graph", "nn"])
     assert (pair["status"], pair["cause"]) == (judge.PARTED, judge.UPDATE)
     assert pair["first"]["step"] == 1 and pair["first"]["quantity"] == "parameter"
-    assert not np.any(pair["replayed"]["gradient"]["different"])
+    assert pair["network"] is None
     assert run.parted(finished[0]) == [pair]  # the others that part need not hold
 
 
-def test_float64_holds_to_roundings(finished):
+def test_float64_and_one_thread_hold_to_roundings(finished):
     pair = entry_of(finished, "pairs", ["float64", "graph"])
-    assert pair["status"] == judge.HELD
-    # Parameters below 2 are rounded by at most 2^-24 in each step; the largest way in the first
-    # step is at least half a learning rate, in a tensor whose gradient is not all below eps.
-    assert 0 < max(pair["replayed"]["parameter"]["relative"]) < STEPS * 2**-24 / 0.005
+    assert (pair["status"], pair["formula_of"]) == (judge.HELD, "float64")
+    shares = np.divide(*(pair["checks"]["graph"]["parameter"][k] for k in ("difference", "bound")))
+    assert 0 < shares.max() < 1
+    pair = entry_of(finished, "pairs", ["graph", "one thread"])
+    assert pair["status"] in (judge.EQUAL, judge.HELD)
 
 
 def test_scalars_of_a_side(finished):
@@ -309,7 +382,6 @@ def test_scalars_of_a_side(finished):
         np.testing.assert_allclose(entry["c1"], 1 - 0.9**t, rtol=1e-6)
         np.testing.assert_allclose(entry["c2"], np.sqrt(1 - 0.999**t), rtol=1e-4)
         np.testing.assert_allclose(entry["learning_rate"]["most"], 0.01, rtol=1e-7)
-        assert entry["noise_floor"]["parameter"] == 0
         assert sum(entry["non_finite"].values()) == 0
         with np.load(out / entry["file"]) as arrays:
             norms = arrays["gradient_norm"]
@@ -323,7 +395,7 @@ def test_a_side_that_fails_is_told(tmp_path):
     with pytest.raises(WorkerError) as caught:
         run.compare(load(tmp_path, config), tmp_path / "out", ignore)
     message = str(caught.value)
-    assert "the 'a' (first run) worker failed: side 'a': ms_adam.Adam refused its" in message
+    assert "the 'a' (training) worker failed: side 'a': ms_adam.Adam refused its" in message
     assert "'rate'" in message and "learning_rate=0.001" in message  # what it has instead
     assert "Traceback" not in message
     assert not (tmp_path / "out" / "records").exists()
@@ -408,7 +480,7 @@ def test_dtype_is_that_of_the_parameters(tmp_path):
     for step in one.train():
         for array in (*step.arrays["gradient"], *step.arrays["parameter"]):
             assert not np.any(np.asarray(array, np.float32).view(np.uint32) & 0xFFFF)  # 16 bits
-    assert any(np.any(a != b) for a, b in zip(one.initial, step.arrays["parameter"]))
+    assert any(np.any(a != b) for a, b in zip(one.initial["parameter"], step.arrays["parameter"]))
 
 
 @pytest.mark.parametrize(
@@ -455,12 +527,10 @@ def test_batches_are_gone_through_again_and_one_that_ends_is_told():
 
 
 def test_record_is_bounded(tmp_path):
-    from ms_adam.lab.studies.compare.record import RecordWriter
-
-    dtypes = {"gradient": ["float32"], "parameter": ["float32"]}
-    with pytest.raises(UserError, match=r"100 steps of 1,000 elements take 1 MB .*\(62 fit\)"):
-        # 100 * 1000 * 2 quantities * 4 bytes = 0.8 MB
-        RecordWriter(tmp_path / "r", ["w"], dtypes, 100, [np.zeros((10, 100))], 0.5)
+    dtypes, initial = dict.fromkeys(QUANTITIES[::5], ["float32"]), {"parameter": [np.zeros(1000)]}
+    with pytest.raises(UserError, match=r"99 steps of 1,000 elements take 1 MB .*\(61 fit\)"):
+        # (99 + 1) * 1000 * 2 quantities * 4 bytes = 0.8 MB
+        RecordWriter(tmp_path / "r", ["w"], dtypes, 99, initial, 0.5)
     assert not (tmp_path / "r").exists()
 
 

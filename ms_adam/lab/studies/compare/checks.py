@@ -1,0 +1,263 @@
+"""Whether each step of a side keeps to a recipe: differences, and what roundings explain of them.
+
+A side is a run of a recipe if, in every step,
+
+    its update is the formula's, from its own state before the step and its own gradient, within
+    `measure.step_bounds`;
+    its gradient is that of the network at its own weights, within `network_bound`.
+
+Both are local: no earlier difference enters, so nothing has to be known of what training makes of
+one. To carry the difference of two runs on instead would take a bound on the network's curvature.
+
+The first bound is proven: it counts the roundings of the update. There is no such count for a
+network that is not known. Its bound assumes that forward and backward pass are backward stable:
+what they compute is the exact gradient at weights that are off by some units in the last place.
+Then what a nudge of all weights by one unit makes of an element is the size of its roundings, also
+where the gradient is nothing but rounding noise (a bias before batch normalization). Where a
+network draws random numbers, the runs that are compared draw the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from ms_adam import reference
+from ms_adam.lab.measure import UNIT, clipped, nearest_to_bound, rounding, step_bounds
+from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
+from ms_adam.lab.studies.compare.record import LOSS, Record
+
+# Times the largest of several changes by a nudge. One rounding of each weight is one nudge; this
+# allows for the roundings of sums and activations. Over the clean pairs of the tests with float32 on
+# both sides the largest share of the bound is 0.09.
+FACTOR = 16.0
+NUDGES = 16  # more, before a difference is taken for a fault
+WINDOW = 16  # steps; nudges of so many to twice as many recent ones count
+
+DIFFERENCE, BOUND, SIZE = range(3)
+
+
+class Checks:
+    """Differences of a side to what it should be, and their bounds.
+
+    Attributes:
+        names: The parameters' names.
+        tables: {quantity: float64, shape (3, steps, parameters)}: of the element that comes nearest
+            to its bound, its difference and its bound; and the size of the quantity: the largest
+            element, of weights that of the change in the step.
+    """
+
+    def __init__(self, names: Sequence[str], tables: dict[str, np.ndarray]):
+        self.names, self.tables = list(names), tables
+
+    @classmethod
+    def empty(cls, names: Sequence[str], quantities: Sequence[str], steps: int) -> Checks:
+        columns = {quantity: 1 if quantity == LOSS else len(names) for quantity in quantities}
+        return cls(names, {q: np.zeros((3, steps, count)) for q, count in columns.items()})
+
+    def joined(self, other: Checks) -> Checks:
+        return Checks(self.names, {**self.tables, **other.tables})
+
+    def allowed(self, quantity: str, tolerance: float = 0.0) -> np.ndarray:
+        """The largest differences that hold, shape (steps, parameters)."""
+        table = self.tables[quantity]
+        return np.maximum(table[BOUND], tolerance * table[SIZE])
+
+    def shares(self, quantity: str, tolerance: float = 0.0) -> np.ndarray:
+        """Differences as a share of `allowed`, shape (steps, parameters); NaN is infinite."""
+        difference = self.tables[quantity][DIFFERENCE]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = difference / self.allowed(quantity, tolerance)
+        return np.where(difference == 0, 0.0, np.nan_to_num(share, nan=np.inf, posinf=np.inf))
+
+    def save(self, path: Path) -> None:
+        np.savez(path, names=np.array(self.names), **self.tables)
+
+    @classmethod
+    def load(cls, path: Path) -> Checks:
+        with np.load(path) as arrays:
+            tables = {name: arrays[name] for name in arrays.files if name != "names"}
+            return cls(arrays["names"].tolist(), tables)
+
+
+# --- gradients ---------------------------------------------------------------------------------
+
+
+class Nudges:
+    """The largest changes of gradients by nudges of the weights, over recent steps."""
+
+    def __init__(self):
+        self.random = np.random.default_rng(0)
+        self._recent, self._older = None, None
+
+    def begin(self, step: int) -> None:
+        """Begins a step."""
+        if step and step % WINDOW == 0:
+            self._recent, self._older = None, self._recent
+
+    def add(self, here: Sequence[np.ndarray], nudged: Sequence[np.ndarray]) -> None:
+        """Takes in what a nudge made of some arrays."""
+        with np.errstate(invalid="ignore"):
+            changes = [np.nan_to_num(np.abs(a - b), nan=0.0) for a, b in zip(here, nudged)]
+        if self._recent is None:
+            self._recent = changes
+        else:
+            self._recent = list(map(np.maximum, self._recent, changes))
+
+    def effects(self, i: int) -> np.ndarray:
+        """The largest changes of an array; 0 without any nudge."""
+        arrays = [arrays[i] for arrays in (self._recent, self._older) if arrays is not None]
+        return np.max(arrays, axis=0) if arrays else np.float64(0.0)
+
+
+def network_bound(effect, gradient, dtypes: Sequence[str]):
+    """Bounds on the difference of a gradient, or of a loss, at the same weights.
+
+    Args:
+        effect: What nudges made of each element.
+        gradient: The gradient.
+        dtypes: Its dtypes on both sides: an optimizer may be given rounded ones.
+    """
+    size, u = np.where(np.isfinite(gradient), np.abs(gradient), 0.0), UNIT["float32"]
+    # The terms of an element's sum are of the size of other elements, also where all of them cancel
+    # or vanish: it may be off by a rounding of the largest.
+    least = u * np.max(size, initial=0.0)
+    return FACTOR * (effect + u * size) + least + sum(rounding(size, dtype) for dtype in dtypes)
+
+
+# --- updates -----------------------------------------------------------------------------------
+
+
+def check_updates(record: Record, standard: Record) -> Checks:
+    """Holds each update of a record to the recipe of another one, or of itself.
+
+    Rates and decays of each step are those of the standard, the loss scale is the record's own.
+    """
+    recipe, rounds = Recipe.from_plain(standard.facts["recipe"]), Rounding(*record.facts["rounds"])
+    quantities = [quantity for quantity in record.quantities if quantity != "gradient"]
+    found = Checks.empty(record.names, quantities, record.steps)
+    state = _State(record, recipe, rounds, Rounding(*standard.facts["rounds"]))
+    rates, decays = (standard.scalars[name] for name in ("learning_rate", "weight_decay"))
+    with np.errstate(all="ignore"):
+        for step in range(record.steps):
+            for quantity, i, got, wanted, bound in state.follow(step, rates[step], decays[step]):
+                if quantity not in found.tables:
+                    continue
+                size = wanted
+                if quantity in ("master", "parameter"):
+                    size = wanted - record.before(step, quantity)[i]
+                size = float(np.max(np.abs(size), initial=0.0))
+                found.tables[quantity][:, step, i] = *nearest_to_bound(got, wanted, bound), size
+    return found
+
+
+class _State:
+    """The state that the next update starts from."""
+
+    def __init__(self, record: Record, recipe: Recipe, rounds: Rounding, standard: Rounding):
+        self._record, self._recipe, self._rounds = record, recipe, rounds
+        self._arithmetics = [rounds.arithmetic(one, standard) for one in recipe.methods]
+        self._updates, self._calls = 0, []
+        # Where the side shows no moments, those of the recipe, with the bounds on their errors.
+        needed = {
+            "moment1",
+            "moment2",
+            *(["vhat"] if recipe.methods[0].__dict__.get("amsgrad") else []),
+        }
+        self._shown = needed <= set(record.quantities)
+        self._states = [m.init(w) for m, w in zip(recipe.methods, record.before(0))]
+        self._errors = [(0.0, 0.0, 0.0)] * len(record.names)
+
+    def follow(self, step: int, rates, decays) -> Iterator[tuple]:
+        """Yields (quantity, parameter, got, wanted, bound) of everything that a step left."""
+        record = self._record
+        given = self._gradients(step)
+        weights = "master" if "master" in record.quantities else "parameter"
+        if given is None:
+            for quantity in record.quantities:
+                if quantity != "gradient":
+                    for i, pair in enumerate(self._around(step, quantity)):
+                        yield quantity, i, pair[1], pair[0], 0.0
+            return
+        before = [self._before(step, i) for i in range(len(record.names))]
+        around, scale = self._around(step, weights), record.scalars["loss_scale"][step]
+        for i, (gradient, error) in enumerate(zip(*given)):
+            start, state_error = before[i]
+            weight, got = around[i]
+            method = self._method(i, scale, rates[i], decays[i])
+            wanted, state = method.step(weight, gradient * scale, start)
+            dtype = record.dtypes[weights][i]
+            # nn.Optimizer keeps learning rate and weight decay in float32; a method has float64.
+            decay = UNIT["float32"] * decays[i] * np.abs(weight)
+            l2 = decay if not getattr(method, "decoupled", False) else 0.0
+            *moments, bound = step_bounds(
+                method,
+                gradient * scale,
+                start,
+                state,
+                weight,
+                wanted,
+                dtype=dtype,
+                arithmetic=self._arithmetics[i],
+                gradient_error=error + l2,
+                state_error=state_error,
+            )
+            bound = bound + UNIT["float32"] * np.abs(wanted - weight) + 2 * rates[i] * decay
+            values = {"moment1": state.moment1, "moment2": state.moment2, "vhat": state.vhat}
+            largest = np.maximum(moments[1], state_error[2])
+            bounds = {"moment1": moments[0], "moment2": moments[1], "vhat": largest}
+            if self._shown:
+                for quantity in values:
+                    if quantity in record.quantities and values[quantity] is not None:
+                        after = record.read(step, quantity)[i]
+                        yield quantity, i, after, values[quantity], bounds[quantity]
+            self._states[i], self._errors[i] = state, tuple(bounds.values())
+            yield weights, i, got, wanted, bound
+            if weights == "master":
+                narrow = record.dtypes["parameter"][i]
+                yield "parameter", i, record.read(step)[i], got, rounding(got, narrow)
+        self._updates += 1
+
+    def _gradients(self, step: int) -> Optional[tuple[list, list]]:
+        """The unscaled gradients of an update and bounds on their errors; None if there is none."""
+        recipe, record = self._recipe, self._record
+        scale = record.scalars["loss_scale"][step]
+        given = [np.asarray(g, np.float64) / scale for g in record.read(step, "gradient")]
+        if recipe.skips and not reference.all_finite(given):
+            return None
+        errors = [np.zeros(g.shape) for g in given]
+        if recipe.accumulate_steps > 1:
+            self._calls.append(given)
+            if len(self._calls) < recipe.accumulate_steps:
+                return None
+            given, calls = reference.mean_of_calls(self._calls), len(self._calls)
+            sizes = reference.mean_of_calls([[np.abs(g) for g in one] for one in self._calls])
+            # Factor, product, calls - 1 sums, and the mean, here and in the reference.
+            errors = [2 * (calls + 2) * UNIT["float32"] * size for size in sizes]
+            self._calls = []
+        if recipe.max_grad_norm is not None:
+            given, errors = clipped(given, recipe.max_grad_norm, errors, self._rounds.norm_dtype)
+        return given, errors
+
+    def _before(self, step: int, i: int) -> tuple:
+        """The state of a parameter before a step, and bounds on its errors."""
+        if not self._shown:
+            return self._states[i]._replace(step=self._updates), self._errors[i]
+        arrays = {
+            quantity: self._record.before(step, quantity)[i]
+            for quantity in ("moment1", "moment2", "vhat")
+            if quantity in self._record.quantities
+        }
+        vhat = arrays.get("vhat") if self._states[i].vhat is not None else None
+        start = reference.AdamState(self._updates, arrays["moment1"], arrays["moment2"], vhat)
+        return start, (0.0, 0.0, 0.0)
+
+    def _around(self, step: int, quantity: str) -> list[tuple]:
+        return list(zip(self._record.before(step, quantity), self._record.read(step, quantity)))
+
+    def _method(self, i, scale, rate, decay):
+        numbers = {"learning_rate": rate, "weight_decay": decay, "loss_scale": scale}
+        return type(self._recipe.methods[i])(**{**vars(self._recipe.methods[i]), **numbers})
