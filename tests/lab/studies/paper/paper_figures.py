@@ -14,7 +14,7 @@ SETTINGS = {
     "AdaDelta": {"rho": 0.95, "epsilon": 1e-6},
     "AdaMax": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
 }
-SCALE = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "step_ms": 1.0}
+SCALE = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "looks": [3], "step_ms": 1.0}
 DROPOUT = {
     "network": {"kind": "perceptron", "hidden": [4]},
     "variants": [{"label": "d", "dropout": 0.5}],
@@ -42,6 +42,7 @@ def content(**changes):
         "design": "tuned",
         "tuning_seeds": [0],
         "seeds": [1, 2, 3],
+        "error": 0.05,
         "optimizers": [contender("Adam"), contender("AdaGrad")],
         "claims": [ordering("ahead of")],
         "scales": scales(),
