@@ -13,6 +13,8 @@ SETTINGS = {
     "RMSProp": {"decay": 0.9, "epsilon": 1e-16},
     "AdaDelta": {"rho": 0.95, "epsilon": 1e-6},
     "AdaMax": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "nn.Adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "Adam averaged": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "ema_decay": 0.9, "ema_debias": 1},
 }
 SCALE = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "looks": [3], "step_ms": 1.0}
 DROPOUT = {
