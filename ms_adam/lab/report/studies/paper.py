@@ -143,11 +143,11 @@ def _verdict_table(figures: Sequence[dict]) -> Table:
     def status(verdict: dict) -> str:
         at_edge, takes = verdict["at_edge"], paper_words.takes(verdict)
         note = f"\nBest learning rate at the edge of its grid: {at_edge}" if at_edge else ""
-        return f"**{verdict['status']}**{takes and f': {takes}'}{note}"
+        return f"**{verdict['status']}**{takes and f'; {takes}'}{note}"
 
     columns = (
         Column("Figure", "figure"),
-        Column("The paper's claim", "claim"),
+        Column("Claim", "claim"),
         Column("Verdict", status),
         number("Seeds", "seeds"),
         Column("Ratio, bounds", "interval"),

@@ -91,8 +91,8 @@ def takes(verdict: dict) -> str:
     if verdict["status"] != "inconclusive":
         return ""
     if verdict.get("needed") is None:
-        return "a number of seeds that cannot be told"
-    return f"about {verdict['needed']:,} seeds"
+        return "the number of seeds that would decide it cannot be told"
+    return f"about {verdict['needed']:,} seeds would decide it"
 
 
 def seed_range(seeds: Sequence[int]) -> str:
