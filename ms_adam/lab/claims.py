@@ -26,6 +26,10 @@ class Verdict:
     limit: Optional[str] = None  # the value of `measured` at which the claim holds, in words
     why: Optional[str] = None  # the source of the limit
     test: Optional[str] = None  # how a claim without a single limit was tested
+    # Of a claim that is judged over seeds:
+    seeds: Optional[int] = None  # how many it took
+    interval: Optional[str] = None  # what the test that decides measured, with its bounds
+    needed: Optional[int] = None  # about how many seeds would decide it
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the attributes that are None."""

@@ -13,7 +13,7 @@ PACKAGE = Path(ms_adam.__file__).parent
 # From the bottom up. A room imports only from rooms below it.
 FLOORS = (
     ("library",),
-    ("errors", "measure"),
+    ("errors", "measure", "sequential"),
     ("targets",),
     ("run", "claims"),
     ("problems", "train"),

@@ -34,8 +34,8 @@ def reproduce(
         None,
         "--scale",
         metavar="quick|standard|full",
-        help="paper: how much of a figure is run. quick takes 2 minutes for all six, standard an "
-        "hour and more on two cores, full (the paper's epochs) weeks; standard if not given.",
+        help="paper: how much of a figure is run. quick takes 3 minutes for all, standard up to "
+        "100 on two cores, full (the paper's epochs) weeks; standard if not given.",
     ),
     jobs: Optional[int] = typer.Option(
         None,
@@ -84,8 +84,9 @@ def reproduce(
     text (configs/text.yaml) holds row-sparse gradients to dense ones, and both to
     mindspore.nn.Adam.
 
-    paper (configs/paper/*.yaml) makes the figures of the paper. Finished runs are kept in
-    DIR/cache: after Ctrl-C the same command goes on from there.
+    paper (configs/paper/*.yaml) makes the figures of the paper and judges its claims. The lines of
+    open claims get more seeds. Finished runs are kept in DIR/cache: after Ctrl-C the same command
+    goes on from there.
 
     ranks (configs/ranks.yaml) trains data-parallel under msrun with each number of workers, with
     whole and with sharded optimizer state. All ranks must end with the same parameters bit for bit,

@@ -34,7 +34,10 @@ _RUN_COLUMNS = [
     *("figure", "variant", "optimizer", "purpose", "learning_rate", "seed"),
     *("epochs", "steps", "final_cost", "seconds", "hash"),
 ]
-_VERDICT_COLUMNS = ("figure", "scale", "claim", "verdict", "best_rates_at_edge", "test", "measured")
+_VERDICT_COLUMNS = [
+    *("figure", "scale", "claim", "verdict", "seeds", "interval", "needed"),
+    *("best_rates_at_edge", "test", "measured"),
+]
 
 
 def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> Path:
@@ -130,7 +133,7 @@ def _figure(entry: dict, folder: Path) -> dict[str, Any]:
         ],
         "number_table": _number_table(entry),
         "grid_tables": _grid_tables(entry),
-        "grid_seeds": config["seeds" if config["design"] == "grid" else "tuning_seeds"],
+        "grid_seeds": paper_words.grid_seeds(config),
         "run_table": _run_table(entry),
         "yaml": yaml.safe_dump(config, sort_keys=False, width=88, allow_unicode=True),
     }
@@ -138,14 +141,16 @@ def _figure(entry: dict, folder: Path) -> dict[str, Any]:
 
 def _verdict_table(figures: Sequence[dict]) -> Table:
     def status(verdict: dict) -> str:
-        at_edge = verdict["at_edge"]
+        at_edge, takes = verdict["at_edge"], paper_words.takes(verdict)
         note = f"\nBest learning rate at the edge of its grid: {at_edge}" if at_edge else ""
-        return f"**{verdict['status']}**{note}"
+        return f"**{verdict['status']}**{takes and f'; {takes}'}{note}"
 
     columns = (
         Column("Figure", "figure"),
-        Column("The paper's claim", "claim"),
+        Column("Claim", "claim"),
         Column("Verdict", status),
+        number("Seeds", "seeds"),
+        Column("Ratio, bounds", "interval"),
     )
     verdicts = ({**v, "figure": figure["title"]} for figure in figures for v in figure["verdicts"])
     return table(columns, verdicts)
@@ -183,6 +188,7 @@ def _number_table(entry: dict) -> Table:
 
     columns = (
         *_who(entry),
+        number("Seeds", "seeds"),
         Column("Best learning rate", best),
         number("Cost at the end", "final", spread),
         number("Epochs to the target", "epochs_to_target", lambda found: spread(found, "never")),
@@ -198,6 +204,8 @@ def _grid_tables(entry: dict) -> list[tuple[int, Table]]:
 
     def cost(place: int, name: str) -> Column:
         def words(line: dict) -> str:
+            if place >= len(line["tried"]):
+                return ""
             tried = line["tried"][place]
             best = name == "mean" and tried["learning_rate"] == line["best"]
             bold = "**" if best else ""
@@ -206,7 +214,7 @@ def _grid_tables(entry: dict) -> list[tuple[int, Table]]:
         return Column(f"Rate {place + 1}", words)
 
     def of_epoch(name: str, *more: Column) -> Table:
-        rates = range(len(entry["lines"][0]["tried"]))
+        rates = range(max(len(line["tried"]) for line in entry["lines"]))
         costs = (cost(place, name) for place in rates)
         return table([*_who(entry), *costs, *more], entry["lines"])
 

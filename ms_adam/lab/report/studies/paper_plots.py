@@ -40,8 +40,7 @@ def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
         Of each by its name, the plot and its caption.
     """
     config = entry["config"]
-    seeds = f"seeds {', '.join(map(str, config['seeds']))}"
-    bands = f"Lines are means over {seeds}, bands reach from the least to the most."
+    bands = "Lines are means over the judged seeds, bands reach from the least to the most."
     early, last = entry["scale"]["early"], entry["scale"]["epochs"]
     with matplotlib.rc_context(STYLE):
         if config["design"] == "grid":
@@ -55,22 +54,24 @@ def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
                 ),
                 "curves": (
                     _pair_curves(entry),
-                    "Training cost over the epochs, each at its best step size by the cost at "
+                    "Cost over the epochs, each at its best step size by the cost at "
                     f"the end. {bands}",
                 ),
             }
         tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
         return {
-            "curves": (
-                _curves(entry),
-                f"Training cost over the epochs, at the best learning rate. {bands}",
-            ),
-            "sensitivity": (
-                _sensitivity(entry),
-                f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks "
-                "the best, a cross at the upper edge a run that diverged.",
-            ),
-        }
+            "curves": (_curves(entry), f"Cost over the epochs, at the best learning rate. {bands}")
+        } | (
+            {}
+            if entry["scale"]["trials"] == 1
+            else {
+                "sensitivity": (
+                    _sensitivity(entry),
+                    f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks "
+                    "the best, a cross at the upper edge a run that diverged.",
+                )
+            }
+        )
 
 
 def palette_png(figure: Figure, pixels: int) -> bytes:
@@ -105,7 +106,10 @@ def _panels(entry: dict) -> list[list[tuple[str, list[tuple]]]]:
     """
     config, lines = entry["config"], entry["lines"]
     if config["design"] == "tuned":
-        curves = [(line["optimizer"], _LOOK[line["optimizer"]], line) for line in lines]
+        names = dict.fromkeys(line["optimizer"] for line in lines)
+        free = itertools.cycle(look for name, look in _LOOK.items() if name not in names)
+        looks = {name: _LOOK.get(name) or next(free) for name in names}
+        curves = [(line["optimizer"], looks[line["optimizer"]], line) for line in lines]
         variants = [variant["label"] for variant in config["variants"]]
         return [[(v, [curve for curve in curves if curve[2]["variant"] == v])] for v in variants]
     by_name = {line["optimizer"]: line for line in lines}
@@ -171,7 +175,8 @@ def _curves(entry: dict) -> Figure:
         first = (f"{title}, to epoch {early}", curves, slice(0, (early or 0) + 1))
         rows.append([first, whole] if early is not None else [whole])
     size = (max(8.0, 5.0 * len(rows[0])), 0.6 + 3.2 * len(rows))
-    labels = ("epoch", "training cost, nats an example")
+    held_out = entry["config"]["held_out"] is not None
+    labels = ("epoch", f"{'held-out' if held_out else 'training'} cost, nats an example")
     return _plot(entry, rows, _draw_costs, size, labels, yscale="log")
 
 

@@ -9,24 +9,33 @@ STATUSES = ("reproduced", "not reproduced", "inconclusive")
 
 SEARCHED = (
     "Only learning rates are searched, and each optimizer of a figure gets the same number of "
-    "them. Nothing else is: momentum, betas, decay rates, epsilons, L2, dropout rates, batch size "
-    "and widths stay at the numbers that stand beside each figure. Another optimizer might be "
-    "ahead at other numbers.",
+    "them. Where the best is the least or the largest, two beyond it are tried too. Nothing else "
+    "is searched: momentum, betas, decay rates, epsilons, L2, dropout rates, batch size and widths "
+    "stay at the numbers that stand beside each figure. Another optimizer might be ahead at other "
+    "numbers.",
     "A learning rate is chosen by its cost at the end, on a tuning seed, and for claims about the "
     "first epochs too; the judged seeds had no part in the choice. Figure 4 is a grid, every step "
-    "size of which runs on every seed; its claim about the best step size takes the best on these "
-    "same seeds. One seed decides the first weights, the order of the examples and all noise, for "
-    "all optimizers alike.",
+    "size of which runs on every seed; its claim about the best step size takes the best of each "
+    "seed. One seed decides the first weights, the order of the examples and all noise, for all "
+    "optimizers alike.",
 )
 JUDGED = (
     "The paper publishes curves of the training cost, and neither step sizes nor numbers. So a "
-    "verdict is about an ordering, with bands over the seeds, and not about how large a cost is; "
-    "nothing here is about test accuracy.",
-    "Two optimizers are compared by the ratios that their seeds allow, from the least of one by "
-    "the most of the other to the reverse. A claim is reproduced if all these ratios agree with "
-    "it, not reproduced if none does, and inconclusive otherwise. Of a claim with several "
-    "comparisons one that fails decides, then one that is open. With three seeds each, two "
-    "optimizers that do not differ have bands apart in one given direction once in 20 times.",
+    "verdict is about an ordering and not about how large a cost is; nothing about the paper's "
+    "figures is about test accuracy.",
+    "Two optimizers are compared by the ratio that each seed gives. The mean of its logarithm over "
+    "the seeds gets bounds that hold at every number of seeds at once (a confidence sequence of "
+    "t-tests, Lai 1976; Wang & Ramdas 2023, arXiv 2310.03722). A claim is reproduced if they are "
+    "within what it permits, not reproduced if they are outside, and inconclusive otherwise. "
+    "'About as fast' is a test of equivalence, whose margin stands in the config.",
+    "Counts, and comparisons in which a run diverged, are judged by the signs of each seed's "
+    "difference, by bets that hold at every number of seeds too.",
+    "Of a claim with several comparisons all must hold and one that fails decides. The ways in "
+    "which it may fail share its error. The comparison shown in the table is the one that decided, "
+    "or that would take most seeds.",
+    "All optimizers run on the first seeds. Those of claims that are open then get more, as long "
+    "as the time that the config sets lasts. A claim that would take more than five times the most "
+    "seeds gets none.",
     "Where a best learning rate is the least or the largest that was tried, a better one may lie "
     "beyond, and the report says so beside the verdict. If it is that of the optimizer whose "
     "lesser result decides a comparison, the comparison is inconclusive; but not in figure 4, "
@@ -64,6 +73,38 @@ def counts(figures: Iterable[dict]) -> str:
     """Counts the verdicts of each status."""
     found = [verdict["status"] for figure in figures for verdict in figure["verdicts"]]
     return ", ".join(f"{found.count(status)} {status}" for status in STATUSES)
+
+
+def error(figures: Sequence[dict]) -> str:
+    """Says how likely a false verdict is."""
+    errors = [of["config"]["error"] for of in figures for _ in of["verdicts"]]
+    each = " or ".join(f"{one:g}" for one in dict.fromkeys(errors))
+    return (
+        f"The probability that any of the {len(errors)} verdicts is false is at most "
+        f"{sum(errors):.2g}: the sum of {each} for each (Bonferroni), if log-ratios are normally "
+        "distributed."
+    )
+
+
+def takes(verdict: dict) -> str:
+    """Says how many seeds would decide an inconclusive verdict; "" of another one."""
+    if verdict["status"] != "inconclusive":
+        return ""
+    if verdict.get("needed") is None:
+        return "the number of seeds that would decide it cannot be told"
+    return f"about {verdict['needed']:,} seeds would decide it"
+
+
+def seed_range(seeds: Sequence[int]) -> str:
+    """Names seeds: "seed 0", "seeds 1 to 20", "seeds 1, 3"."""
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def grid_seeds(config: dict) -> str:
+    """Names the seeds of the runs among which learning rates were compared."""
+    return "the judged seeds" if config["design"] == "grid" else seed_range(config["tuning_seeds"])
 
 
 def edge(line: dict) -> str:
@@ -145,18 +186,21 @@ def cut_words(entry: dict) -> str:
 def facts(entry: dict) -> list[tuple[str, str]]:
     """Summarizes the config: what is fixed and what is searched, with the numbers."""
     config, scale = entry["config"], entry["scale"]
-    seeds, tuning_seeds = (", ".join(map(str, config[key])) for key in ("seeds", "tuning_seeds"))
+    looks = scale["looks"]
+    seeds = seed_range(config["seeds"][: looks[-1]])
+    at = f", judged at {_and(map(str, looks))} of them" if len(looks) > 1 else ""
     rate = "a constant learning rate"
     if config["decay"] == "inverse sqrt":
         rate = "the learning rate of step t divided by sqrt(t)"
     if config["design"] == "grid":
-        searched = (
-            f"Nothing: each of {scale['trials']} step sizes runs on each of the seeds {seeds}."
-        )
+        searched = f"Nothing: each of {scale['trials']} step sizes runs on {seeds}{at}."
+    elif scale["trials"] == 1:
+        searched = f"Nothing: the learning rate of each runs on {seeds}{at}."
     else:
         searched = (
-            f"The learning rate alone, {scale['trials']} for each optimizer, on seed "
-            f"{tuning_seeds}; the best of each then runs on the judged seeds {seeds}."
+            f"The learning rate alone, {scale['trials']} for each optimizer, on "
+            f"{seed_range(config['tuning_seeds'])}; the best of each then runs on the judged "
+            f"{seeds}{at}."
         )
     variants = config["variants"]
     return [
@@ -165,7 +209,7 @@ def facts(entry: dict) -> list[tuple[str, str]]:
         (
             "Training",
             f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
-            f"{config['batch_size']}, {rate}",
+            f"{config['batch_size']}, {rate}{_held_out(config)}",
         ),
         (
             "Fixed: regularisation",
@@ -174,6 +218,11 @@ def facts(entry: dict) -> list[tuple[str, str]]:
         ("Fixed: optimizers", "\n".join(_settings(config["optimizers"]))),
         ("Searched", "\n".join([searched, *_grids(entry)])),
     ]
+
+
+def _held_out(config: dict) -> str:
+    held_out = config["held_out"]
+    return f"; costs are those of {held_out:,} examples that are held out" if held_out else ""
 
 
 def _network(network: dict, width: float) -> str:
@@ -215,9 +264,10 @@ def _settings(contenders: Sequence[dict]) -> list[str]:
 
 
 def _setting(name: str, values: Iterable[float]) -> str:
-    if name == "bias_correction":
+    if name in ("bias_correction", "ema_debias"):
         words = ["with" if value else "without" for value in values]
-        return f"{' and '.join(words)} bias correction"
+        of_what = " of the averages" if name == "ema_debias" else ""
+        return f"{' and '.join(words)} bias correction{of_what}"
     return f"{name} {' or '.join(f'{value:g}' for value in values)}"
 
 

@@ -9,14 +9,14 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
-from ms_adam.lab.studies.paper.sweep import Get, Line, Outcome, Spec, sweep
+from ms_adam.lab.studies.paper.sweep import Get, Key, Line, Outcome, Spec, sweep
 
 _PACKAGE = Path(__file__).parents[3]
 # The code that decides a run's numbers. Code that only reads them does not make runs stale.
@@ -49,8 +49,9 @@ class CachedFigure:
 
     def __init__(self, figure: PaperFigure, scale_name: str, folder: Path):
         self.figure, self.scale, self._folder = figure, scale_of(figure, scale_name), folder
-        self.examples = load_examples(figure, self.scale.examples)
-        self.steps = len(self.examples) // figure.batch_size * self.scale.epochs
+        self.examples = load_examples(figure, self.scale.examples + (figure.held_out or 0))
+        trained = len(self.examples) - (figure.held_out or 0)
+        self.steps = trained // figure.batch_size * self.scale.epochs
         self._surroundings = {
             "examples": self.examples.fingerprint,
             "code": code_digest(),
@@ -74,9 +75,9 @@ class CachedFigure:
 
         return get
 
-    def lines(self, make: Get) -> list[Line]:
-        """Gets all lines of the figure, in their order: finished runs, the others by `make`."""
-        return sweep(self.figure, self.scale, self.finished(make))
+    def lines(self, make: Get, seeds: Mapping[Key, int] = {}) -> list[Line]:
+        """Gets all lines of the figure as `sweep` does: finished runs, the others by `make`."""
+        return sweep(self.figure, self.scale, self.finished(make), seeds)
 
     def store(self, spec: Spec, outcome: Outcome) -> None:
         digest = self.digest(spec)

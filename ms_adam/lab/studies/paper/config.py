@@ -35,6 +35,8 @@ SETTINGS = {
     "RMSProp": ("decay", "epsilon"),
     "AdaDelta": ("rho", "epsilon"),
     "AdaMax": ("beta1", "beta2", "eps"),
+    "Adam averaged": ("beta1", "beta2", "eps", "ema_decay", "ema_debias"),
+    "nn.Adam": ("beta1", "beta2", "eps"),
 }
 # The regularisation that each network takes; "words" is logistic regression on bags of words.
 _TAKES = {
@@ -156,9 +158,14 @@ class Scale(Checked):
     epochs: Count
     early: Optional[Count] = None
     trials: Count
+    beyond_edge: Annotated[int, Field(ge=0)] = 0
+    looks: Annotated[list[Count], Field(min_length=1), Once]
+    minutes: Annotated[Number, Field(ge=0)] = 0.0
     step_ms: Positive
 
     def faults(self) -> Iterator[str]:
+        if sorted(self.looks) != self.looks or self.looks[0] < 2:
+            yield f"looks = {self.looks} must ascend from 2 or more seeds"
         if self.early is not None and self.early >= self.epochs:
             yield f"early = {self.early} must be less than epochs = {self.epochs}"
 
@@ -234,9 +241,16 @@ class PaperFigure(Checked, StudyConfig):
     design: Literal["tuned", "grid"]
     tuning_seeds: Annotated[list[Seed], Once]
     seeds: Annotated[list[Seed], Field(min_length=2), Once]
+    error: Annotated[Number, Field(gt=0, lt=0.5)]
+    held_out: Optional[Count] = None
     optimizers: Annotated[list[Contender], Field(min_length=1)]
     claims: Annotated[list[AnyClaim], Field(min_length=1)]
     scales: Scales
+
+    @property
+    def cost(self) -> str:
+        """The name of the cost in reports."""
+        return "mean cost" if self.held_out is None else "cost of the examples held out"
 
     def faults(self) -> Iterator[str]:
         labels = [contender.called for contender in self.optimizers]
@@ -271,6 +285,8 @@ class PaperFigure(Checked, StudyConfig):
 
     def _faults_of_scale(self, where: str, scale: Scale) -> Iterator[str]:
         rates = len(self.optimizers[0].learning_rates)
+        if scale.looks[-1] > len(self.seeds):
+            yield f"{where}.looks = {scale.looks}: there are only {len(self.seeds)} seeds"
         if scale.trials > rates:
             yield f"{where}.trials = {scale.trials}: there are only {rates} learning rates"
         if scale.examples < self.batch_size:
@@ -290,6 +306,11 @@ class PaperFigure(Checked, StudyConfig):
         if kind == "autoencoder" and self.data.cifar_directory is not None:
             yield "the auto-encoder needs binary images; cifar_directory has none"
         takes = _TAKES["words" if text else kind]
+        noisy = any(variant.input_dropout or variant.dropout for variant in self.variants)
+        if self.held_out is not None and (noisy or kind == "autoencoder"):
+            yield "held_out: examples held out have no noise, and this network needs some"
+        if self.held_out is None and any(of.name == "Adam averaged" for of in self.optimizers):
+            yield "the averages of 'Adam averaged' are only used with held_out"
         for variant in self.variants:
             for name, value in variant.model_dump(exclude={"label"}).items():
                 if value and name not in takes:

@@ -7,8 +7,9 @@ MindSpore's own are used if they have the published formula:
                    value is 1). Its epsilon is inside the root: settings of 1e-16 add 1e-8 where
                    the mean square is 0, and nothing visible elsewhere
     AdaDelta       nn.Adadelta, equations 9 and 14 of Zeiler 2012, who has learning_rate 1
-    AdaMax         nn.AdaMax, Algorithm 2 of Kingma & Ba 2015, with an epsilon of 1e-8 beside u_t
 
+Those of Kingma & Ba are ms_adam's: Adam (Algorithm 1), AdaMax (Algorithm 2, with an epsilon beside
+u_t), and Adam with averages of the weights (section 7.2). nn.Adam computes epsilon-hat.
 AdaGrad is implemented here: nn.Adagrad adds a hidden 1e-8 inside the root, which is 1e-4 beside it,
 more than the gradients of these networks. tests/lab/studies/paper/test_optimizers.py compares each
 to float64.
@@ -49,7 +50,9 @@ _TARGETS = {
     "AdaGrad": f"{__name__}.AdaGrad",
     "RMSProp": "mindspore.nn.RMSProp",
     "AdaDelta": "mindspore.nn.Adadelta",
-    "AdaMax": "mindspore.nn.AdaMax",
+    "AdaMax": "ms_adam.AdaMax",
+    "Adam averaged": "ms_adam.Adam",
+    "nn.Adam": "mindspore.nn.Adam",
 }
 
 
@@ -64,8 +67,8 @@ def build(
         settings: Its arguments besides the learning rate, as `config.SETTINGS` names them.
     """
     options = dict(settings)
-    if name == "Adam":
-        options["bias_correction"] = bool(options["bias_correction"])
+    for switch in {"bias_correction", "ema_debias"} & set(options):
+        options[switch] = bool(options[switch])
     if name == "SGD Nesterov":
         options["nesterov"] = True
     # The rate is a float, so that the optimizer keeps it in a Parameter.

@@ -24,7 +24,9 @@ from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.paper import claims
 from ms_adam.lab.studies.paper.cache import DEVICE_TARGET, CachedFigure
 from ms_adam.lab.studies.paper.config import PaperFigure
+from ms_adam.lab.studies.paper.seeds import Plan, plan
 from ms_adam.lab.studies.paper.sweep import (
+    Key,
     Line,
     Outcome,
     Spec,
@@ -55,14 +57,20 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
         half_written.unlink()
     cached = [CachedFigure(figure, scale, cache) for figure in figures]
     try:
-        _make_runs(cached, scale, session)
+        plans: list[Plan] = []
+        while True:  # a round may show which claims are open, and get more seeds
+            before, plans = plans, list(map(plan, cached))
+            if before and (plans == before or not any(of.missing for of in plans)):
+                break
+            _make_runs(cached, plans, scale, session)
     except KeyboardInterrupt:
-        total, done = (sum(numbers) for numbers in zip(*map(_count, cached)))
+        plans = list(map(plan, cached))
+        total, missing = (sum(getattr(of, name) for of in plans) for name in ("runs", "missing"))
         raise Interrupted(
-            f"stopped: {done} of {total} runs are done and kept in {cache}; the same "
+            f"stopped: {total - missing} of {total} runs are done and kept in {cache}; the same "
             "command goes on from there"
         ) from None
-    entries = [_entry(one, scale, event_files) for one in cached]
+    entries = [_entry(one, of.seeds, scale, event_files) for one, of in zip(cached, plans)]
     if event_files is not None:
         session.tell(f"Event files: tensorboard --logdir {event_files}")
     content = {"study": "paper", "scale": scale, **results(entries, [DEVICE_TARGET])}
@@ -70,39 +78,28 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
     return content
 
 
-def _count(cached: CachedFigure) -> tuple[int, int]:
-    """Returns the number of runs, and of finished ones.
-
-    Judged runs count once all their trials are finished: until then their rate is not known.
-    """
-    missing: list[Spec] = []
-
-    def make(spec: Spec) -> Outcome:
-        missing.append(spec)
-        return Outcome(np.array([np.inf]), 0, 0.0)  # the worst cost, so that the sweep goes on
-
-    total = sum(len(line.runs) for line in cached.lines(make))
-    return total, total - len(missing)
-
-
-def _make_runs(figures: Sequence[CachedFigure], scale: str, session: Session) -> None:
+def _make_runs(
+    figures: Sequence[CachedFigure], plans: Sequence[Plan], scale: str, session: Session
+) -> None:
     """Has workers make the runs that the cache lacks. Times are estimates."""
     at_a_time = session.options.get("jobs") or len(os.sched_getaffinity(0))
     workers = min(at_a_time, sum(len(list(lines_of(one.figure))) for one in figures))
-    counts = [_count(one) for one in figures]
     run_seconds = {one.figure.name: one.steps * one.scale.step_ms / 1e3 for one in figures}
-    missing = [total - done for total, done in counts]
-    seconds = sum(count * of_run for count, of_run in zip(missing, run_seconds.values()))
-    total, done = (sum(numbers) for numbers in zip(*counts))
+    seconds = sum(of.missing * of_run for of, of_run in zip(plans, run_seconds.values()))
+    total, missing = (sum(getattr(of, name) for of in plans) for name in ("runs", "missing"))
     session.tell(
-        f"{total} runs, of which {done} are done already; about "
+        f"{total} runs, of which {total - missing} are done already; about "
         f"{duration(seconds / workers)}, {workers} at a time"
     )
-    unfinished = [one for one, count in zip(figures, missing) if count]
+    unfinished = [(one.figure, of.seeds) for one, of in zip(figures, plans) if of.missing]
     if not unfinished:
         return
     content = {
-        "figures": [one.figure.model_dump(mode="json") for one in unfinished],
+        "figures": [figure.model_dump(mode="json") for figure, _ in unfinished],
+        "seeds": {
+            figure.name: [[*key, count] for key, count in seeds.items()]
+            for figure, seeds in unfinished
+        },
         "scale": scale,
         "cache": str(session.out / "cache"),
     }
@@ -118,7 +115,9 @@ def _make_runs(figures: Sequence[CachedFigure], scale: str, session: Session) ->
             session.progress(figure, label, done, steps, slot=slot, whole=whole)
 
 
-def _entry(cached: CachedFigure, scale_name: str, event_files: Optional[Path]) -> dict[str, Any]:
+def _entry(
+    cached: CachedFigure, seeds: dict[Key, int], scale_name: str, event_files: Optional[Path]
+) -> dict[str, Any]:
     """Returns the figure's entry in ``results.json``, and writes the event files of its runs."""
     figure, scale = cached.figure, cached.scale
 
@@ -129,7 +128,7 @@ def _entry(cached: CachedFigure, scale_name: str, event_files: Optional[Path]) -
             "another command use the same folder?"
         )
 
-    lines = cached.lines(refuse)
+    lines = cached.lines(refuse, seeds)
     runs = [run for line in lines for run in line.runs]
     if event_files is not None:
         for spec, _, outcome in runs:
@@ -164,7 +163,7 @@ def _entry(cached: CachedFigure, scale_name: str, event_files: Optional[Path]) -
         "seconds": sum(run["seconds"] for run in all_runs),
         "lines": [_row(line, lines, scale.early) for line in lines],
         "runs": all_runs,
-        "verdicts": [verdict.as_dict() for verdict in claims.judge(figure, scale, lines)],
+        "verdicts": [judged.verdict.as_dict() for judged in claims.judge(figure, scale, lines)],
     }
 
 
@@ -196,6 +195,7 @@ def _row(line: Line, lines: Sequence[Line], early: Optional[int]) -> dict[str, A
     return {
         "variant": line.variant.label,
         "optimizer": line.contender.called,
+        "seeds": len(line.judged),
         "best": line.best,
         "at_edge": line.at_edge,
         "tried": [

@@ -1,7 +1,8 @@
 """The grid search: the runs of a figure, and the choice of each optimizer's learning rate.
 
-Every optimizer gets the same number of learning rates on the tuning seeds. The one with the lowest
-cost at the end then runs on the judged seeds, which had no part in the choice.
+Every optimizer gets the same number of learning rates on the tuning seeds. If the one with the
+lowest cost at the end is the least or the largest, some beyond it are tried too. The best then runs
+on the judged seeds, which had no part in the choice.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
 import numpy as np
@@ -56,6 +58,7 @@ class Spec(NamedTuple):
         content = {
             "network": figure.network.model_dump(mode="json"),
             "batch_size": figure.batch_size,
+            "held_out": figure.held_out,
             "decay": figure.decay,
             "width": scale.width,
             "epochs": scale.epochs,
@@ -71,6 +74,7 @@ class Spec(NamedTuple):
 
 
 Get = Callable[[Spec], Outcome]  # makes a run, or finds it
+Key = tuple[str, str]  # the labels of a line's variant and optimizer
 
 
 class Run(NamedTuple):
@@ -99,6 +103,15 @@ class Line(NamedTuple):
     runs: Sequence[Run] = ()
 
     @property
+    def key(self) -> Key:
+        return self.variant.label, self.contender.called
+
+    def first_seeds(self, count: int) -> Line:
+        """Returns the line as it was when it had run on so many judged seeds."""
+        trials = {rate: of_rate[:count] for rate, of_rate in self.trials.items()}
+        return self._replace(judged=self.judged[:count], trials=trials)
+
+    @property
     def at_edge(self) -> bool:
         """Whether the best learning rate is the least or the largest one of several.
 
@@ -107,9 +120,27 @@ class Line(NamedTuple):
         return len(self.trials) > 1 and self.best in (min(self.trials), max(self.trials))
 
 
-def sweep(figure: PaperFigure, scale: Scale, get: Get) -> list[Line]:
-    """Gets all runs of a figure in their order: by variant, by optimizer, trials first."""
-    return [sweep_line(figure, scale, *of, get) for of in lines_of(figure)]
+def sweep(figure: PaperFigure, scale: Scale, get: Get, seeds: Mapping[Key, int] = {}) -> list[Line]:
+    """Gets all runs of a figure in their order: by variant, by optimizer, trials first.
+
+    Args:
+        figure: Its lines are swept.
+        scale: The size of the figure.
+        get: Called for each run.
+        seeds: How many of the judged seeds a line runs on; those of the scale's first look for a
+            line that is not there.
+    """
+    return [
+        sweep_line(
+            figure,
+            scale,
+            variant,
+            contender,
+            get,
+            seeds.get((variant.label, contender.called), scale.looks[0]),
+        )
+        for variant, contender in lines_of(figure)
+    ]
 
 
 def lines_of(figure: PaperFigure) -> Iterator[tuple[Variant, Contender]]:
@@ -118,9 +149,9 @@ def lines_of(figure: PaperFigure) -> Iterator[tuple[Variant, Contender]]:
 
 
 def sweep_line(
-    figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender, get: Get
+    figure: PaperFigure, scale: Scale, variant: Variant, contender: Contender, get: Get, seeds: int
 ) -> Line:
-    """Gets all runs of one line, trials first."""
+    """Gets all runs of one line, trials first, on so many of the judged seeds."""
     runs: list[Run] = []
 
     def outcomes(purpose: str, rate: float, seeds: Sequence[int]) -> list[Outcome]:
@@ -129,11 +160,32 @@ def sweep_line(
         return [run.outcome for run in runs[-len(specs) :]]
 
     grid = figure.design == "grid"
-    purpose, seeds = ("grid", figure.seeds) if grid else ("trial", figure.tuning_seeds)
-    trials = {rate: outcomes(purpose, rate, seeds) for rate in contender.trials(scale.trials)}
+    judged = figure.seeds[:seeds]
+    of_trial = ("grid", judged) if grid else ("trial", figure.tuning_seeds)
+
+    def try_out(rates: Sequence[float]) -> dict[float, list[Outcome]]:
+        return {rate: outcomes(of_trial[0], rate, of_trial[1]) for rate in rates}
+
+    trials = try_out(contender.trials(scale.trials))
+    if not grid:
+        trials.update(try_out(beyond_edge(trials, scale.beyond_edge)))
+    trials = {rate: trials[rate] for rate in sorted(trials)}
     best = best_rate(trials)
-    judged = trials[best] if grid else outcomes("judged", best, figure.seeds)
-    return Line(variant, contender, trials, best, judged, runs)
+    of_best = trials[best] if grid else outcomes("judged", best, judged)
+    return Line(variant, contender, trials, best, of_best, runs)
+
+
+def beyond_edge(trials: dict[float, list[Outcome]], count: int) -> list[float]:
+    """Returns so many learning rates beyond the best one, if it is the least or the largest.
+
+    Each is as far from the one before, as a ratio, as the best is from its neighbour.
+    """
+    rates, best = sorted(trials), best_rate(trials)
+    inside = len(rates) < 2 or best not in (rates[0], rates[-1])
+    if inside or math.isinf(mean_cost(trials[best], -1)):
+        return []
+    step = best / (rates[1] if best == rates[0] else rates[-2])
+    return [float(f"{best * step**number:.2g}") for number in range(1, count + 1)]
 
 
 def best_rate(trials: dict[float, list[Outcome]]) -> float:

@@ -11,6 +11,7 @@ of `ms_adam.lab.run.worker`:
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 from mindspore import Tensor
 
+import ms_adam
 from ms_adam.lab.problems import networks
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.run.worker import Events, enter
@@ -34,7 +36,7 @@ def work(job: dict[str, Any], events: Events) -> None:
     """Makes all runs of figures that no other worker makes.
 
     The job is ``figures`` (the configs as plain values), ``scale`` (its name) and ``cache`` (the
-    folder).
+    folder), and ``seeds``, of each figure a list of [variant, optimizer, number of judged seeds].
     """
     # One thread: two runs at a time on two cores take less time than two in turn on both, and the
     # number of cores does not decide how a sum is split.
@@ -43,14 +45,16 @@ def work(job: dict[str, Any], events: Events) -> None:
     for content in job["figures"]:
         figure = PaperFigure.model_validate(content)
         cached = CachedFigure(figure, job["scale"], Path(job["cache"]))
-        for line in lines_of(figure):
-            with cached.taken(*line) as taken:
+        seeds = {(variant, called): count for variant, called, count in job["seeds"][figure.name]}
+        for variant, contender in lines_of(figure):
+            with cached.taken(variant, contender) as taken:
                 if taken:
-                    _make_line(cached, *line, events)
+                    count = seeds[variant.label, contender.called]
+                    _make_line(cached, variant, contender, count, events)
 
 
 def _make_line(
-    cached: CachedFigure, variant: Variant, contender: Contender, events: Events
+    cached: CachedFigure, variant: Variant, contender: Contender, seeds: int, events: Events
 ) -> None:
     figure, scale = cached.figure, cached.scale
     trainer: Optional[Trainer] = None  # compiled only if a run is missing
@@ -66,7 +70,7 @@ def _make_line(
         events.send("run", done=cached.steps, **told)
         return outcome
 
-    sweep_line(figure, scale, variant, contender, cached.finished(make))
+    sweep_line(figure, scale, variant, contender, cached.finished(make), seeds)
 
 
 class Trainer:
@@ -84,7 +88,10 @@ class Trainer:
         contender: Contender,
         examples: Examples,
     ):
-        self._figure, self._scale, self._examples = figure, scale, examples
+        self._figure, self._scale = figure, scale
+        trained = len(examples) - (figure.held_out or 0)
+        self._examples = tuple(array[:trained] for array in examples.arrays)
+        self._held_out = [Tensor(array[trained:]) for array in examples.arrays]
         self.network = build_network(figure, scale, variant, examples)
         self._parameters = list(self.network.trainable_params())
         self.optimizer = optimizers.build(contender.name, self._parameters, contender.settings)
@@ -104,9 +111,12 @@ class Trainer:
         """
         started = time.perf_counter()
         costs: list[float] = []
+        of_epochs: list[float] = []  # costs of the examples held out, if there are some
 
         def keep(step: Step) -> None:
             costs.append(float(step.loss))
+            if self._figure.held_out is not None and step.number % batches.per_epoch == 0:
+                of_epochs.append(self._cost_held_out())
             if not np.isfinite(step.loss):
                 raise EndOfTraining
             progress(step.number)
@@ -118,14 +128,27 @@ class Trainer:
             parameter.set_data(Tensor(value))
         self.optimizer.restore_state(self._first_state)
         self.optimizer.set_learning_rate(learning_rate)
-        batches = Batches(self._examples.arrays, self._figure.batch_size, seed)
+        if self._figure.held_out is not None:
+            of_epochs.append(self._cost_held_out())
+        batches = Batches(self._examples, self._figure.batch_size, seed)
         steps = batches.per_epoch * self._scale.epochs
         with_noise = self._batches(batches.steps(0, steps), learning_rate, seed)
         made = train(self._step, with_noise, [keep])
+        if of_epochs:
+            of_epochs += [np.inf] * (self._scale.epochs + 1 - len(of_epochs))
+            costs = np.where(np.isfinite(of_epochs), of_epochs, np.inf)
+            return Outcome(costs, made, time.perf_counter() - started)
         costs = np.where(np.isfinite(costs), costs, np.inf)
         costs = np.append(costs, np.full(steps - made, np.inf))
         means = costs.reshape(-1, batches.per_epoch).mean(axis=1)
         return Outcome(np.append(costs[0], means), made, time.perf_counter() - started)
+
+    def _cost_held_out(self) -> float:
+        """The cost of the examples held out, at the averages of the weights if there are some."""
+        made = self.optimizer.optimizer
+        has_averages = getattr(made, "ema", None) is not None
+        with ms_adam.averaged(made) if has_averages else contextlib.nullcontext():
+            return float(self.network(*self._held_out).asnumpy())
 
     def _batches(
         self, batches: Iterator[tuple], learning_rate: float, seed: int

@@ -13,8 +13,10 @@ SETTINGS = {
     "RMSProp": {"decay": 0.9, "epsilon": 1e-16},
     "AdaDelta": {"rho": 0.95, "epsilon": 1e-6},
     "AdaMax": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "nn.Adam": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
+    "Adam averaged": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "ema_decay": 0.9, "ema_debias": 1},
 }
-SCALE = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "step_ms": 1.0}
+SCALE = {"examples": 60, "epochs": 3, "early": 1, "trials": 2, "looks": [3], "step_ms": 1.0}
 DROPOUT = {
     "network": {"kind": "perceptron", "hidden": [4]},
     "variants": [{"label": "d", "dropout": 0.5}],
@@ -42,6 +44,7 @@ def content(**changes):
         "design": "tuned",
         "tuning_seeds": [0],
         "seeds": [1, 2, 3],
+        "error": 0.05,
         "optimizers": [contender("Adam"), contender("AdaGrad")],
         "claims": [ordering("ahead of")],
         "scales": scales(),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab.studies.paper.paper_figures import SCALE, contender, content, ordering, scales
+from lab.studies.paper.paper_figures import DROPOUT, SCALE, contender, content, ordering, scales
 
 from ms_adam.lab.run.config import ConfigError, load
 from ms_adam.lab.studies import find
@@ -18,6 +18,9 @@ EPOCHS = {  # of the paper's figures
     "figure2_l2": 200,
     "figure3_convolution": 45,
     "figure4_bias_correction": 100,
+    "section7_averaging": 45,  # this and the next are ours
+    "formula_logistic": 45,
+    "formula_perceptron": 200,
 }
 
 
@@ -29,14 +32,22 @@ def test_all_figures_are_shipped():
 def test_a_shipped_config_is_the_papers_at_full_scale(name):
     study, figure = find(SHIPPED / f"{name}.yaml")
     assert (study.name, figure.name) == ("paper", name)
-    assert len(figure.seeds) == 3
+    assert len(figure.seeds) == 20
+    assert figure.scales.standard.looks[0] == 5
     full = scale_of(figure, "full")
     assert (full.width, full.epochs) == (1, EPOCHS[name])
     assert full.trials == len(figure.optimizers[0].learning_rates)
     assert figure.batch_size == (100 if name == "figure4_bias_correction" else 128)
 
 
+def test_the_errors_of_all_claims_together_are_stated():
+    figures = [find(SHIPPED / f"{name}.yaml")[1] for name in EPOCHS]
+    assert sum(figure.error * len(figure.claims) for figure in figures) <= 0.05
+
+
 BIAS = {"form": "bias correction", "words": "w", "test": "unstable without", "measure": "end"}
+NOT_BEHIND_ITSELF = ordering("ahead of")
+NOT_BEHIND_ITSELF["comparisons"][0]["second"] = "Adam"
 EARLY = ordering("ahead of", measure="early")
 CONVOLUTION = {"kind": "convolution", "channels": [2], "units": 2}
 
@@ -73,6 +84,11 @@ def optimizers(*second, **changes):
         ({"scales": {**scales(), "quick": {**SCALE, "trials": 4}}}, "only 3 learning rates"),
         ({"scales": {**scales(), "quick": {**SCALE, "width": 0.5}}}, "has no units"),
         ({"scales": scales(early=None), "claims": [EARLY]}, "early is missing"),
+        ({"scales": scales(looks=[3, 2])}, "must ascend from 2"),
+        ({"scales": scales(looks=[2, 4])}, "only 3 seeds"),
+        ({"error": 0.5}, "less than 0.5"),
+        ({"held_out": 10, **DROPOUT}, "have no noise"),
+        ({**optimizers("Adam averaged"), "claims": [NOT_BEHIND_ITSELF]}, "only used with held_out"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_refused(changes, words, tmp_path):

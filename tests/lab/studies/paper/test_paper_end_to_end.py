@@ -16,7 +16,9 @@ from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
 from ms_adam.lab.studies.paper.study import STUDY
 from ms_adam.lab.studies.ranks.study import STUDY as RANKS
 
-RUNS = 2 * (2 + 3)
+# Two trials and two seeds of each optimizer do not decide the claim, so a third seed follows.
+FIRST, RUNS = 2 * (2 + 2), 2 * (2 + 3)
+SCALES = scales(looks=[2, 3], minutes=10.0)
 
 
 class Watcher:
@@ -38,11 +40,11 @@ class Watcher:
 
     @property
     def cached(self):
-        return int(re.match(rf"{RUNS} runs, of which (\d+) are done already", self.messages[0])[1])
+        return int(re.match(r"\d+ runs, of which (\d+) are done already", self.messages[0])[1])
 
 
 def reproduce(out, watcher, jobs=2):
-    return STUDY.run([figure()], session(out, watcher, watcher.tell, jobs=jobs))
+    return STUDY.run([figure(scales=SCALES)], session(out, watcher, watcher.tell, jobs=jobs))
 
 
 def costs(found):
@@ -53,13 +55,14 @@ def costs(found):
 def finished(tmp_path_factory):
     """A complete run by the command."""
     options = ("--scale", "quick", "--tensorboard", "--json", "copy.json")
-    return by_command(tmp_path_factory.mktemp("paper"), content(), *options)
+    return by_command(tmp_path_factory.mktemp("paper"), content(scales=SCALES), *options)
 
 
 def test_the_command_writes_results_and_a_copy(finished):
     ended, out, found = finished
     assert ended.returncode == 0
-    assert f"{RUNS} runs, of which 0 are done already" in ended.stderr
+    assert f"{FIRST} runs, of which 0 are done already" in ended.stderr
+    assert f"{RUNS} runs, of which {FIRST} are done already" in ended.stderr
     assert "reproduced" in ended.stdout or "inconclusive" in ended.stdout
     assert "tensorboard --logdir" in ended.stdout + ended.stderr
     assert found["schema"] == 1
@@ -79,7 +82,7 @@ def test_a_second_call_trains_nothing(finished):
 
 def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
     wanted = costs(finished.content)
-    with pytest.raises(Interrupted, match=rf"[4-9] of {RUNS} runs are done"):
+    with pytest.raises(Interrupted, match=rf"[4-7] of {FIRST} runs are done"):
         reproduce(tmp_path, Watcher(stop_after=4), jobs=1)
     assert not (tmp_path / "results.json").exists()
     (tmp_path / "cache" / "half.1.unfinished").write_bytes(b"half a run")
@@ -87,7 +90,8 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
     found = costs(reproduce(tmp_path, watcher))
     assert watcher.cached >= 4  # a worker may have finished one more before it was ended
     assert len(watcher.done) == RUNS - watcher.cached
-    assert watcher.shares == sorted(watcher.shares) and watcher.shares[-1] == pytest.approx(1)
+    falls = [b < a for a, b in zip(watcher.shares, watcher.shares[1:])]
+    assert sum(falls) == 1 and watcher.shares[-1] == pytest.approx(1)  # two rounds
     assert not list((tmp_path / "cache").glob("*.unfinished"))
     assert found.keys() == wanted.keys()
     # The address of a buffer decides how MindSpore's kernels split a sum, so last bits differ: by

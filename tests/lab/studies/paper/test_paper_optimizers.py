@@ -46,6 +46,7 @@ METHODS = {
         reference.RMSProp(RATE, 0.9, 1e-16, "inside", initial_mean_square=1.0),
     ),
     "AdaDelta": (AdaDelta(RATE, 0.95, 1e-6), AdaDelta(RATE, 0.9, 1e-6)),
+    "nn.Adam": (reference.Adam(RATE, epsilon="hat"), reference.Adam(RATE)),
     "AdaMax": (reference.AdaMax(RATE, 0.9, 0.999, 1e-8), reference.AdaMax(RATE, 0.9, 0.99, 1e-8)),
 }
 
@@ -86,7 +87,8 @@ def tolerance(name, way):
     16 + 1 / (1 - beta) x 5 for a moving average, since beta 0.999 in float32 is off by
     2^-24 / 0.001 of 1 - beta. The weight is rounded once more, to at most 2^-24 of its movement.
     """
-    averages = {"Adam": 1000 * (1 - 0.999**STEPS), "AdaMax": STEPS, "AdaGrad": STEPS}
+    adam = 1000 * (1 - 0.999**STEPS)
+    averages = {"Adam": adam, "nn.Adam": adam, "AdaMax": STEPS, "AdaGrad": STEPS}
     steps = {**averages, "SGD Nesterov": 10, "RMSProp": 10, "AdaDelta": 2 * 20}[name]
     return 2.0**-24 * (16 + 5 * steps + STEPS) * way
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from lab.studies.paper.paper_figures import contender, figure, ordering, outcome
+from lab.studies.paper.paper_figures import contender, figure, ordering, outcome, scales
 
 from ms_adam.lab.studies.paper.config import scale_of
-from ms_adam.lab.studies.paper.sweep import Spec, best_rate, steps_to, sweep
+from ms_adam.lab.studies.paper.sweep import Spec, best_rate, beyond_edge, steps_to, sweep
 
 
 def pretend(spec):
@@ -95,3 +95,23 @@ def test_the_hash_covers_everything_that_decides_the_outcome_and_nothing_else():
         digest(mindspore="x"),
     ]
     assert len({digest(), *different}) == 1 + len(different)
+
+
+@pytest.mark.parametrize("best, wanted", [(0.1, []), (0.01, [0.001, 0.0001]), (1.0, [10.0, 100.0])])
+def test_rates_beyond_an_edge_are_tried_once(best, wanted):
+    trials = {rate: [outcome(9, abs(np.log10(rate / best)))] for rate in (0.01, 0.1, 1.0)}
+    assert beyond_edge(trials, 2) == pytest.approx(wanted)
+    assert beyond_edge({0.1: [outcome(9, 1)]}, 2) == []
+    assert beyond_edge(dict.fromkeys(trials, [outcome(9, np.inf)]), 2) == []
+
+
+def test_the_best_rate_may_be_one_beyond_the_edge():
+    small = figure(scales=scales(trials=3, beyond_edge=2))
+    (adam, _) = sweep(
+        small,
+        scale_of(small, "quick"),
+        lambda spec: outcome(9, abs(np.log10(spec.learning_rate / 10))),
+    )
+    assert list(adam.trials) == [0.01, 0.1, 1.0, 10.0, 100.0]
+    assert (adam.best, adam.at_edge) == (10.0, False)
+    assert [run.spec.learning_rate for run in adam.runs][-3:] == [10.0] * 3

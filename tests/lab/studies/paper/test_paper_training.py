@@ -40,20 +40,62 @@ def in_float64(small, method, rate, seed):
     """Costs of softmax regression with L2 and alpha / sqrt(t)."""
     parameters = [np.zeros((CLASSES, INPUTS)), np.zeros(CLASSES)]
     states = [method.init(p) for p in parameters]
-    l2, found = small.variants[0].l2, []
+    found = []
     batches = Batches(examples().arrays, small.batch_size, seed)
     for t, (x, y) in enumerate(batches.steps(0, 9), start=1):
-        w, b = parameters
-        logits = x @ w.T + b
-        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        found.append(-np.mean(np.log(p[np.arange(len(y)), y])) + l2 / 2 * np.sum(w**2))
-        wrong = (p - np.eye(CLASSES)[y]) / len(y)
+        cost, gradients = softmax_cost(small, x, y, *parameters)
+        found.append(cost)
         scale = 1 / np.sqrt(t) if small.decay == "inverse sqrt" else 1.0
-        for i, g in enumerate((wrong.T @ x + l2 * w, wrong.sum(axis=0))):
+        for i, g in enumerate(gradients):
             parameters[i], states[i] = method.step(
                 parameters[i], g, states[i], learning_rate=rate * scale
             )
     return np.append(found[0], np.reshape(found, (3, -1)).mean(axis=1))
+
+
+HELD_OUT = 20
+
+
+@pytest.mark.parametrize(
+    "name, debias", [("Adam", None), ("Adam averaged", 1), ("Adam averaged", 0)]
+)
+def test_costs_held_out_are_those_of_the_averages_in_float64(name, debias):
+    settings = {} if debias is None else {"ema_debias": debias}
+    small = figure(held_out=HELD_OUT, decay="none")
+    of_name = Contender.model_validate(contender(name, **settings))
+    one = Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, examples())
+    found = costs(one, 0.1, 3)
+
+    x, y = (array[-HELD_OUT:] for array in examples().arrays)
+    wanted = []
+    for t, parameters, averages in averaged_in_float64(small, 0.1, 3):
+        if t % 2 == 0:  # 40 examples in mini-batches of 20
+            w, b = parameters if debias is None else averages[debias]
+            wanted.append(softmax_cost(small, x, y, w, b)[0])
+    assert np.allclose(found, wanted, rtol=1e-5)  # see test_a_run_is_that_of_float64
+
+
+def averaged_in_float64(small, rate, seed):
+    """Yields steps, weights and, by whether they are corrected, averages; section 7.2 from 0."""
+    method, parameters = reference.Adam(), [np.zeros((CLASSES, INPUTS)), np.zeros(CLASSES)]
+    states = [method.init(p) for p in parameters]
+    sums = [np.zeros_like(p) for p in parameters]
+    yield 0, parameters, {True: parameters, False: parameters}
+    arrays = [array[:-HELD_OUT] for array in examples().arrays]
+    for t, (x, y) in enumerate(Batches(arrays, small.batch_size, seed).steps(0, 6), start=1):
+        for i, g in enumerate(softmax_cost(small, x, y, *parameters)[1]):
+            parameters[i], states[i] = method.step(parameters[i], g, states[i], learning_rate=rate)
+            sums[i] = 0.9 * sums[i] + 0.1 * parameters[i]
+        yield t, parameters, {True: [s / (1 - 0.9**t) for s in sums], False: sums}
+
+
+def softmax_cost(small, x, y, w, b):
+    """The cost with L2, and its gradients."""
+    logits, l2 = x @ w.T + b, small.variants[0].l2
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    cost = -np.mean(np.log(p[np.arange(len(y)), y])) + l2 / 2 * np.sum(w**2)
+    wrong = (p - np.eye(CLASSES)[y]) / len(y)
+    return cost, (wrong.T @ x + l2 * w, wrong.sum(axis=0))
 
 
 @pytest.mark.parametrize("decay", ["inverse sqrt", "none"])
