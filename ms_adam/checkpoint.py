@@ -65,9 +65,9 @@ def load_state(
         optimizer: an `Adam` or `AdamW` of ours, of any backend and layout, or of `ms_adam.mint`.
         checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict from names to Parameters,
             Tensors or arrays; or the ``state_dict()`` of an optimizer of PyTorch or bitsandbytes,
-            with arrays for tensors. With ``shard_state=True``, the whole state, of which each rank takes its
-            share; or this rank's share, saved from as many ranks. A list holds the shares of all
-            ranks, paths or dicts, for any optimizer.
+            with arrays for tensors. With ``shard_state=True``, the whole state, of which each rank
+            takes its share; or this rank's share, saved from as many ranks. A list holds the shares
+            of all ranks, paths or dicts, for any optimizer.
         step: the number of updates made, where the checkpoint does not hold it, or holds two.
         names: for a state_dict of PyTorch, which numbers its parameters, their names here: a list
             in its order, or a dict from its numbers.

@@ -147,9 +147,9 @@ def same_bits(entry: dict) -> Optional[Measured]:
 
 
 _PAIRED = (
-    "The factor is the config's. Both sides of a pair have first weights and batches of one seed, so "
-    "that only the rounding of state and weights differs. All of n paired logarithms lie on one side "
-    "of their median with probability 2 x 2^-n: their range, with five seeds, covers it in 94%."
+    "The factor is the config's. Both sides of a pair have first weights and batches of one seed, "
+    "so that only the rounding of state and weights differs. All of n paired logarithms lie on one "
+    "side of their median with probability 2 x 2^-n, so that the range of five covers it in 94%."
 )
 CLAIMS = [
     *(
