@@ -48,7 +48,8 @@ def to_bytes(values: np.ndarray, is_signed: bool) -> np.ndarray:
     magnitudes = bits & 0x7FFFFFFF
     finite = np.where(magnitudes < 0x7F800000, magnitudes, 0).reshape(blocks, BLOCK)
     most = finite.max(axis=1, initial=0)
-    exponents = np.maximum(1, ((most + (2 << _DROPPED)) >> 23) - ((largest + 1) // 8 - 1))
+    # The kernel leaves room for rounding up from the largest code; so it comes back as it is.
+    exponents = np.maximum(1, ((most + (3 << (_DROPPED - 1))) >> 23) - ((largest + 1) // 8 - 1))
     smallest = np.repeat(exponents << 23, BLOCK)
     codes = (magnitudes - smallest + (3 << (_DROPPED - 1))) >> _DROPPED
     # Half of the smallest has an exponent that is less by 1.

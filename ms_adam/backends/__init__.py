@@ -50,17 +50,31 @@ def choose(
             f"backend='{wanted}'."
         )
     candidates = able if wanted == "auto" else [wanted]
+    obstacles: Dict[str, str] = {}
     for name in candidates:
-        backend = BACKENDS[name]
-        obstacle = backend.obstacle(formula, execution, weights, device_target)
+        obstacle = BACKENDS[name].obstacle(formula, execution, weights, device_target)
         if obstacle is None:
+            for other, why in obstacles.items():
+                if device_target in (BACKENDS[other].capabilities.devices or ()):
+                    _warn_once(f"ms_adam runs without its {other} kernel, slower: {why}.")
             return name
-        if len(candidates) > 1 and device_target in (backend.capabilities.devices or ()):
-            _warn_once(f"ms_adam runs without its {name} kernel, slower: {obstacle}.")
+        obstacles[name] = obstacle
     if len(candidates) == 1:
-        raise ValueError(f"For '{class_name}', backend='{name}' cannot run here: {obstacle}.")
-    # The last one is the one that runs for everything that the device can hold.
-    raise ValueError(f"For '{class_name}', no backend can run here: {obstacle}.")
+        raise ValueError(
+            f"For '{class_name}', backend='{candidates[0]}' cannot run here: "
+            f"{obstacles[candidates[0]]}."
+        )
+    here = {
+        name: why
+        for name, why in obstacles.items()
+        if device_target in (BACKENDS[name].capabilities.devices or (device_target,))
+    }
+    reasons = list(here.values())
+    if len(set(reasons)) > 1:
+        reasons = [f"'{name}': {why}" for name, why in here.items()]
+    else:
+        reasons = reasons[:1]
+    raise ValueError(f"For '{class_name}', no backend can run here: {'; '.join(reasons)}.")
 
 
 def packing_for(

@@ -81,7 +81,7 @@ class Capabilities(NamedTuple):
                     f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 and "
                     "bfloat16 parameters float32 weights)"
                 )
-        narrow = self._obstacle_to_narrow(formula, execution, weights)
+        narrow = self._obstacle_to_narrow(formula, execution, weights, device_target)
         if narrow is not None:
             return narrow
         if execution.on_host and not self.offload:
@@ -96,13 +96,15 @@ class Capabilities(NamedTuple):
             return f"{self.kernel} cannot leave a step out"
         return None
 
-    def _obstacle_to_narrow(self, formula, execution, weights):
+    def _obstacle_to_narrow(self, formula, execution, weights, device_target):
         kept, halves = execution.state_dtype, execution.halves
         if execution.narrow and kept not in self.narrow_state:
             why = "" if self.devices else ": no operator of a graph reads the bits of a float32"
             return f"{self.kernel} does not keep moments in {kept}{why}"
         if kept == "bfloat16" and not HAS_BFLOAT16:
             return f"{RELEASE} has no bfloat16"
+        if kept == "bfloat16" and bfloat16 in _MISSING_DTYPES.get(device_target, ()):
+            return f"MindSpore has no BFloat16 kernels for {device_target}"
         if halves and not self.halves:
             return f"{self.kernel} does not keep the halves of a master weight apart"
         for weight in weights:
@@ -113,8 +115,8 @@ class Capabilities(NamedTuple):
                 )
             if halves and weight.parameter_dtype == ms.float16:
                 return (
-                    "master_weights='split' is for bfloat16 parameters, which are the first half of "
-                    f"a float32; '{weight.name}' is Float16, whose exponent has fewer bits"
+                    "master_weights='split' is for bfloat16 parameters, which are the first half "
+                    f"of a float32; '{weight.name}' is Float16, whose exponent has fewer bits"
                 )
         if kept == "int8" and formula.lazy:
             return "rows that are skipped would change with the exponent of their block of int8"

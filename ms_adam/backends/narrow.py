@@ -83,7 +83,7 @@ class Keys(nn.Cell):
 
 
 class Draw(nn.Cell):
-    """The random numbers of the moments of one weight, from 0 to 65535; see `Dither` of the kernel."""
+    """The random numbers of a weight's moments, from 0 to 65535; see `Dither` of the kernel."""
 
     def __init__(self):
         super().__init__(auto_prefix=False)

@@ -251,6 +251,35 @@ def step_bounds(
     return second_order * error_m, second_order * error_v, second_order * error_w
 
 
+def narrow_spacing(moment, error, state_dtype: str, is_signed: bool):
+    """The step of a narrow format at a moment: how far rounding up or down can take it.
+
+    Stochastic rounding takes a number to one of its two neighbours in the format, which are one
+    step apart. The number that is rounded lies within `error` of the exact one.
+
+    bfloat16 has 7 binary places after the first. A byte has 3; below the smallest number of its
+    block of 256, the step is that number. It is 2^-15 of the largest power of 2 in the block, or
+    2^-31 without a sign, or twice that, since the largest number may be rounded up.
+
+    Args:
+        moment: The exact moment, of the parameter's shape.
+        error: A bound on its error before it is rounded.
+        state_dtype: "float32", "bfloat16" or "int8".
+        is_signed: Whether the moment can be negative.
+    """
+    if state_dtype == "float32" or not moment.size:
+        return np.zeros(moment.shape)
+    size = (np.abs(moment) + error).reshape(-1)
+    _, exponents = np.frexp(size)  # size < 2^exponent
+    if state_dtype == "bfloat16":
+        return np.ldexp(1.0, np.maximum(exponents - 8, -133)).reshape(moment.shape)
+    blocks = np.zeros(-(-size.size // 256) * 256)
+    blocks[: size.size] = size
+    _, most = np.frexp(blocks.reshape(-1, 256).max(axis=1))
+    smallest = np.repeat(np.maximum(most - (15 if is_signed else 31), -126), 256)[: size.size]
+    return np.ldexp(1.0, np.maximum(exponents - 4, smallest)).reshape(moment.shape)
+
+
 def average_bound(rate: float, moved, average, dtype: str):
     """A bound on the error of average + rate * moved, where moved = weight - average before.
 

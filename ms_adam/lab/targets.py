@@ -571,6 +571,14 @@ class MindSporeOptimizer(Optimizer):
         names = (name for name in STATE[quantity] if hasattr(self.optimizer, name))
         buffers = getattr(self.optimizer, next(names, ""), None)
         layout = getattr(self.optimizer, "layout", None)
+        if buffers is not None and dtype_name(buffers[0]) == "uint8":
+            from ms_adam.narrow import UNSIGNED, from_bytes
+
+            signed = quantity not in UNSIGNED
+            return [
+                from_bytes(codes.asnumpy(), p.size, signed).reshape(p.shape)
+                for codes, p in zip(buffers, self.parameters)
+            ]
         if buffers is None or layout is None:
             return buffers
         arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))

@@ -73,6 +73,8 @@ class Formula(NamedTuple):
     accumulate_steps: int = 1
     ema_scheduled: bool = False
     begun: int = 0
+    narrow: int = 0
+    seed: int = 0
 
 
 class Weight(NamedTuple):

@@ -103,6 +103,7 @@ _NOT_IN_THE_FORMULA = (
     "use_lazy",
     "use_offload",
     "shard_state",
+    "state_dtype",
     "master_weights",
     "max_grad_norm",
     "skip_nonfinite",
@@ -191,6 +192,23 @@ SCHEMES = (
     _case("whole tail", "AdamW", **_TAIL),
     _case("whole tail of groups", groups=_GROUPS, use_amsgrad=True, **_TAIL),
     _case("whole tail of master weights", master_weights=True, **_TAIL),
+    _case("bfloat16 state", state_dtype="bfloat16"),
+    _case("bfloat16 state all", "AdamW", state_dtype="bfloat16", **_ALL),
+    _case("bfloat16 state of AdaMax", "AdaMax", state_dtype="bfloat16", eps=1e-2),
+    _case("int8 state", state_dtype="int8"),
+    _case("int8 state all", "AdamW", state_dtype="int8", **_ALL),
+    _case("int8 state of AdaMax", "AdaMax", state_dtype="int8", eps=1e-2),
+    _case("master weights in halves", master_weights="split", weight_decay=0.1),
+    _case(
+        "narrow state of the whole tail",
+        "AdamW",
+        groups=_GROUPS,
+        master_weights="split",
+        state_dtype="bfloat16",
+        accumulate_steps=2,
+        **_TAIL,
+    ),
+    _case("int8 state of the whole tail", master_weights=True, state_dtype="int8", **_TAIL),
     _case("accumulation", accumulate_steps=3, loss_scale=3.0, weight_decay=0.1),
     _case("accumulation and whole tail", "AdamW", accumulate_steps=2, **_TAIL),
     # The other face hands arguments on to the same update: tests/test_mint.py holds its bits to
@@ -251,6 +269,20 @@ COLUMNS = (
     Column("primitive", {"backend": "primitive"}, False),
     Column("composite", {"backend": "composite"}, True),
 )
+
+
+def is_refused(case: Case, dtype: str, column: Column) -> bool:
+    """Whether a complete column has a reason to refuse a case; docs/narrow.md tells the reasons."""
+    options = {**case.options, **column.options}
+    state = options.get("state_dtype", "float32")
+    if state != "float32" and dtype == "float64":
+        return True
+    if options.get("master_weights") == "split" and dtype == "float16":
+        return True
+    if state == "int8":
+        by_operators = column.options["backend"] == "composite"
+        return by_operators or options.get("flat_state", False) or options.get("use_lazy", False)
+    return False
 
 
 def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Method:

@@ -111,13 +111,14 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
         column: A `Column`.
         theirs: The `cells.TheirRun` of the case.
     """
-    from ms_adam.lab.studies.matrix.cases import SCALES
+    from ms_adam.lab.studies.matrix.cases import SCALES, is_refused
     from ms_adam.lab.studies.matrix.cells import distance_to_nn_adam, excess, shortened
 
     try:
         optimizer, left_out = _make(case, dtype, column)
     except _Refused as refusal:
-        status = FELL_SHORT if column.complete else NOT_OFFERED
+        fault = column.complete and not is_refused(case, dtype, column)
+        status = FELL_SHORT if fault else NOT_OFFERED
         return [result(REFERENCE, status, note=str(refusal))]
     except Exception as error:  # any other error is the result of the cell
         traceback.print_exc()

@@ -20,7 +20,14 @@ from ms_adam import reference
 from ms_adam.backends import BACKENDS
 from ms_adam.checkpoint import core_of, slots
 from ms_adam.lab import targets
-from ms_adam.lab.measure import UNIT, Arithmetic, average_bound, share_of_bound, step_bounds
+from ms_adam.lab.measure import (
+    UNIT,
+    Arithmetic,
+    average_bound,
+    narrow_spacing,
+    share_of_bound,
+    step_bounds,
+)
 from ms_adam.lab.studies.matrix.cases import (
     SHAPES,
     Case,
@@ -30,6 +37,7 @@ from ms_adam.lab.studies.matrix.cases import (
     reference_for,
     with_epsilon_hat,
 )
+from ms_adam.narrow import halves_of
 from ms_adam.scalars import scalar_dtype
 from ms_adam.state import numbers_after, on_host, write
 
@@ -170,9 +178,16 @@ def snapshot(optimizer: nn.Optimizer) -> Snapshot:
     parameters = exact.pop("parameter")
     masters = getattr(optimizer, "master_weights", None)
     weights = parameters if masters is None else list(map(to_numpy, masters))
+    entries = slots(optimizer) if hasattr(optimizer, "execution") else {}
+    if hasattr(optimizer, "trailing_bits"):
+        weights = [
+            np.array(entries[f"master_weight.{p.name}"].rows, np.float64)
+            if f"master_weight.{p.name}" in entries
+            else weight
+            for p, weight in zip(optimizer.parameters, weights)
+        ]
     averages = None
     if getattr(optimizer, "ema", None) is not None:
-        entries = slots(optimizer)
         rows = (entries[f"ema.{parameter.name}"].rows for parameter in optimizer.parameters)
         averages = [np.array(x, np.float64).reshape(w.shape) for x, w in zip(rows, weights)]
     moments = exact["moment1"], exact["moment2"], exact.get("vhat")
@@ -308,10 +323,17 @@ def exact_step(
     return expected
 
 
-def compared(after: Snapshot, expected: list[tuple]) -> Iterator[tuple]:
+def compared(
+    after: Snapshot, expected: list[tuple], state_dtype: str = "float32"
+) -> Iterator[tuple]:
     """Yields (got, wanted, bound) of the moments and the weight of each parameter."""
     for i, (values, bounds) in enumerate(expected):
-        yield from zip((after.moment1[i], after.moment2[i], after.weights[i]), values, bounds)
+        rounded = [
+            bound + narrow_spacing(value, bound, state_dtype, is_signed)
+            for value, bound, is_signed in zip(values, bounds, (True, False))
+        ]
+        got = after.moment1[i], after.moment2[i], after.weights[i]
+        yield from zip(got, values, (*rounded, bounds[2]))
 
 
 def averages(case: Case, step: int, before: Snapshot, after: Snapshot, weights: str) -> Iterator:
@@ -439,14 +461,18 @@ def excess(
             u = (calls + 2) * UNIT[wide] * (2 if wide == "float64" else 1) / case.loss_scale
             unsure = [u * size for size in sizes]
         expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of, unsure)
-        for got, wanted, bound in compared(after, expected):
+        state_dtype = case.options.get("state_dtype", "float32")
+        for got, wanted, bound in compared(after, expected, state_dtype):
             if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(bound))):
                 raise AssertionError(f"no finite bound in step {step + 1}")
             worst = max(worst, share_of_bound(got, wanted, bound))
         if case.options.get("ema_decay") is not None:
             for got, wanted, bound in averages(case, step, before, after, weights):
                 worst = max(worst, share_of_bound(got, wanted, bound))
-        _, rounded = as_tensors(after.weights, dtype)  # exact where there are no master weights
+        if case.options.get("master_weights") == "split" and dtype == "bfloat16":
+            rounded = [halves_of(weight)[0] for weight in after.weights]
+        else:
+            _, rounded = as_tensors(after.weights, dtype)  # exact without master weights
         if not all(map(np.array_equal, rounded, after.parameters)):
             return float("inf")
     return worst
