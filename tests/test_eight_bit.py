@@ -107,7 +107,7 @@ def test_what_is_written_is_the_nearest_and_comes_back():
                 assert np.all((near > 0) == (part > 0))
             best = np.abs(part[:, None] / (largest or 1) - numbers.astype(np.float64)).min(axis=1)
             if name.startswith("moment2"):  # below half of the least, 0 would be nearer
-                best = np.maximum(best, np.where(part > 0, numbers[1] - part / largest, 0))
+                best = np.maximum(best, np.where(part > 0, numbers[1] - part / (largest or 1), 0))
             # The quotient, the middle and the product are rounded, each relative to at most 1.
             assert np.all(np.abs(part - near) <= largest * (best + 4 * 2.0**-24))
 
