@@ -109,8 +109,10 @@ class Optimizer(nn.Optimizer):
             self.formula, self.execution, self.parameters, self.state, groups, self._target
         )
         if self.exchanged:
+            # Of a master in halves, the parameter is the one that other ranks need.
+            weights = self.parameters if self.execution.halves else self.state.weights
             packings = backends.packing_for(
-                class_name, self.backend, self.parameters, self.state.weights, self._target
+                class_name, self.backend, self.parameters, weights, self._target
             )
             self.exchange = Exchange(packings, self.parameters, self.shares)
         self.check = CheckGradients(

@@ -32,9 +32,10 @@ _ON_THEIR_OWN_PAGE = [
     "stack", "tanh", "where",
 ]
 _ON_THE_PAGE_OF_THEIR_FUNCTION = [
-    "Abs", "Add", "Assign", "AssignAdd", "BroadcastTo", "Equal", "FloorMod", "Gather", "Greater",
-    "GreaterEqual", "Lerp", "LogicalAnd", "Maximum", "Mul", "Neg", "NotEqual", "Reshape", "Select",
-    "Sqrt", "Square", "Stack", "Tanh", "UnsortedSegmentSum", "Unstack",
+    "Abs", "Add", "Assign", "AssignAdd", "BitwiseAnd", "BitwiseXor", "BroadcastTo", "Equal",
+    "FloorDiv", "FloorMod", "Gather", "Greater", "GreaterEqual", "Lerp", "Less", "LogicalAnd",
+    "Maximum", "Mul", "Neg", "NotEqual", "OnesLike", "Reshape", "Select", "Sqrt", "Square", "Stack",
+    "Tanh", "UnsortedSegmentSum", "Unstack", "ZerosLike",
 ]
 # fmt: on
 OPERATORS = {

@@ -18,6 +18,8 @@ CASES = {
     "fused": {"backend": "fused"},
     "flat": {"flat_state": True},
     "masters": {"master_weights": True, "dtype": ms.bfloat16},
+    "halves": {"master_weights": "split", "state_dtype": "bfloat16", "dtype": ms.bfloat16},
+    "int8": {"state_dtype": "int8"},
     "composite": {"backend": "composite"},
     "sums": {"accumulate_steps": 2, "max_grad_norm": 0.1},
     "sums of composite": {"accumulate_steps": 2, "backend": "composite", "max_grad_norm": 0.1},

@@ -401,7 +401,7 @@ def test_averaged_needs_averages():
 def test_shares_of_averages_are_those_of_one_process(tmp_path):
     """In both modes, one after the other in one launch."""
     for log in run_on_two_ranks(ON_RANKS, tmp_path):
-        assert "agreed: fused, flat, masters, composite, sums, sums of composite" in log
+        assert "agreed: fused, flat, masters, halves, int8, composite, sums, sums of" in log
 
 
 # ---- State --------------------------------------------------------------------------------------

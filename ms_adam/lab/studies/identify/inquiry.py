@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.studies.identify import measured, probes
+from ms_adam.lab.studies.identify import measured, probes, storage
 from ms_adam.lab.studies.identify.driver import Driver, Refused
 from ms_adam.lab.studies.identify.findings import (
     AMBIGUOUS,
@@ -30,6 +30,7 @@ from ms_adam.lab.targets import Target, find
 
 # A hypothesis that is further off than this is not worth its name.
 NEAR = 0.1
+_STORAGE = "state_dtype"  # the argument of ours that says how moments are kept
 
 
 def identify(
@@ -52,8 +53,27 @@ def identify(
 def identify_target(
     target: Target, progress: Callable[[str], None] = lambda doing: None
 ) -> Identification:
-    """As `identify`, for a `Target`."""
-    return _Inquiry(Driver(target), progress).result()
+    """As `identify`, for a `Target`.
+
+    Moments that are rounded stochastically hide a formula. If the optimizer can keep them in
+    float32 (`state_dtype`), that is how its formula is found, and how they are kept is added.
+    """
+    driver = Driver(target)
+    progress("storage")
+    kept = storage.stochastic(driver)
+    if kept is None:
+        return _Inquiry(driver, progress).result()
+    wide = target._replace(options={**target.options, _STORAGE: "float32"})
+    can_widen = _STORAGE in target.options
+    found = _Inquiry(Driver(wide) if can_widen else driver, progress).result()
+    note = f"the formula is that with {_STORAGE}='float32'" if can_widen else ""
+    others = [finding for finding in found.findings if finding.question != "moments"]
+    return replace(
+        found,
+        options=target.options,
+        formula=f"{found.formula}; moments kept in {kept}",
+        findings=[*others, Finding("moments", FOUND, kept, note=note)],
+    )
 
 
 class _Inquiry:

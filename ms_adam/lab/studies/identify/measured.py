@@ -19,6 +19,7 @@ from ms_adam.lab.studies.identify.probes import Probe
 # A float32 moment is rounded two to four times in a step, by 6e-8 of its value each time.
 NEAR = 1e-6
 _TINY, _LATER = 2.0**-10, 4  # gradient of the second step; steps after it
+_ALIKE = 1024  # elements: of those that are rounded stochastically, some fall in these steps
 # How 1 - beta may be taken, and what it is then.
 _TAKEN = {
     "float32": lambda beta: 1.0 - float(np.float32(beta)),
@@ -44,17 +45,17 @@ class Moment(NamedTuple):
 
 def moments(driver: Driver, **roles: float) -> dict[str, Moment]:
     """{"beta1": ..., "beta2": ...} of those moments that the optimizer lets be read."""
-    gradients = np.zeros((2 + _LATER, 1))
-    gradients[:2, 0] = 1.0, _TINY
+    gradients = np.zeros((2 + _LATER, _ALIKE))
+    gradients[:2] = np.array([[1.0], [_TINY]])
     try:
-        states = driver.states(Probe(gradients, np.zeros(1)), **roles)
+        states = driver.states(Probe(gradients, np.zeros(_ALIKE)), **roles)
     except Refused:  # its state is not where others have it
         return {}
     found = {}
     for role, quantity, power in (("beta1", "moment1", 1), ("beta2", "moment2", 2)):
         if quantity not in states[0]:
             continue
-        values = [float(state[quantity][0].reshape(-1)[0]) for state in states]
+        values = [float(np.mean(state[quantity][0], dtype=np.float64)) for state in states]
         if not values[0]:
             continue
         beta = (values[1] - values[0] * _TINY**power) / values[0]

@@ -145,6 +145,25 @@ def test_a_moment_that_never_falls_is_found():
     assert "the moment of beta2 never falls where the gradient is 0" in found.formula
 
 
+@pytest.mark.parametrize(
+    "state_dtype, kept",
+    [("bfloat16", "bfloat16, stochastic"), ("int8", "int8, blocks of 256, stochastic")],
+)
+def test_narrow_moments_are_named(state_dtype, kept):
+    """The format is measured in the moments; the formula is found with float32 ones."""
+    found = identify("ms_adam.AdamW", {"state_dtype": state_dtype})
+    assert found.formula == f"Algorithm 1; moments kept in {kept}"
+    assert answers(found)["moments"] == ("found", kept)
+    assert found.options == {"state_dtype": state_dtype}
+
+
+def test_moments_that_are_rounded_to_nearest_are_not_called_stochastic():
+    from ms_adam.lab.studies.identify import storage
+
+    for name in ("ms_adam.Adam", "mindspore.nn.Adam"):
+        assert storage.stochastic(Driver(find(name))) is None
+
+
 def test_one_minus_beta_in_float32_is_found():
     """1 - float32(0.999) is off by 1.3e-5; ours takes it in float64."""
     found = identify("mindspore.nn.Adam")
