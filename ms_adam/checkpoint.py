@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, log, nn
 
 from ms_adam import checkpoint_forms as forms
-from ms_adam import narrow_state, state
+from ms_adam import eight_bit, narrow_state, state
 from ms_adam.atomic_write import atomic_write
 from ms_adam.compat import load_checkpoint, save_checkpoint
 from ms_adam.sharding import Collect
@@ -42,10 +42,11 @@ def load_state(
     Reads the state of `nn.Adam` (``moment1.``, ``moment2.``, ``vhat.``) and of an optimizer of ours
     with any backend and layout; of `nn.AdamWeightDecay`, MindCV and MindFormers AdamW (``adam_m.``,
     ``adam_v.``); of `mindspore.mint.optim`, `mindspore.experimental.optim` and MindFormers
-    FusedAdamW (``exp_avg.``, ``exp_avg_sq.``); and of `torch.optim.Adam` and `AdamW`. Anything may
-    precede these names, here and in the checkpoint (`update_parameters_name`, or a Cell that owns
-    the optimizer). The parameters may be in any order. Moments may be of a narrower dtype than
-    ours. Weights and learning rates are not loaded: use `mindspore.load_param_into_net` for them.
+    FusedAdamW (``exp_avg.``, ``exp_avg_sq.``); of `torch.optim.Adam` and `AdamW`; and of the 8-bit
+    ones of bitsandbytes, which are decoded to float32. Anything may precede these names, here and
+    in the checkpoint (`update_parameters_name`, or a Cell that owns the optimizer). The parameters
+    may be in any order. Moments may be of a narrower dtype than ours. Weights and learning rates
+    are not loaded: use `mindspore.load_param_into_net` for them.
 
     With `ema_decay`, averages are read from ``ema.``, where ours, the train steps of MindCV and the
     EMA of mindone keep them. In a checkpoint without any they begin at the weights.
@@ -63,10 +64,10 @@ def load_state(
     Args:
         optimizer: an `Adam` or `AdamW` of ours, of any backend and layout, or of `ms_adam.mint`.
         checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict from names to Parameters,
-            Tensors or arrays; or the ``state_dict()`` of an optimizer of PyTorch, with arrays for
-            tensors. With ``shard_state=True``, the whole state, of which each rank takes its
-            share; or this rank's share, saved from as many ranks. A list holds the shares of all
-            ranks, paths or dicts, for any optimizer.
+            Tensors or arrays; or the ``state_dict()`` of an optimizer of PyTorch or bitsandbytes,
+            with arrays for tensors. With ``shard_state=True``, the whole state, of which each rank
+            takes its share; or this rank's share, saved from as many ranks. A list holds the shares
+            of all ranks, paths or dicts, for any optimizer.
         step: the number of updates made, where the checkpoint does not hold it, or holds two.
         names: for a state_dict of PyTorch, which numbers its parameters, their names here: a list
             in its order, or a dict from its numbers.
@@ -318,6 +319,49 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     }
 
 
+def bitsandbytes_state(
+    optimizer: nn.Optimizer, *, min_8bit_size: int = eight_bit.LEAST_SIZE
+) -> Dict[str, Any]:
+    """Returns the moments of an optimizer as bitsandbytes keeps them in 8 bits.
+
+    Each moment is rounded to the nearest of the 256 numbers of its block of 256 elements; a
+    positive second moment is not rounded to 0, since a step divides by its root. `load_state` reads
+    the result. Weights, averages and accumulated gradients are not in it. With ``shard_state=True``
+    every rank must call this.
+
+    Args:
+        optimizer: an `Adam` or `AdamW` of ours, of any `state_dtype`, or of `ms_adam.mint`.
+        min_8bit_size: smaller parameters are kept in float32; give what bitsandbytes was given.
+
+    Returns:
+        {"state": {i: {"step", "state1", "state2", "qmap1", "qmap2", "absmax1", "absmax2"}},
+        "param_groups"}, where i counts the parameters in the order of ``optimizer.parameters``, and
+        arrays are NumPy's. The only group has no learning rate: keep that of bitsandbytes.
+
+    Raises:
+        TypeError: If `optimizer` is not ours.
+        ValueError: If it is an `AdaMax`, or has ``use_amsgrad=True``.
+
+    Example:
+        >>> state = ms_adam.bitsandbytes_state(optimizer)["state"]  # doctest: +SKIP
+        >>> tensors = {  # doctest: +SKIP
+        ...     i: {name: torch.as_tensor(value) for name, value in one.items() if name != "step"}
+        ...     for i, one in state.items()
+        ... }
+        >>> for i, one in state.items():  # doctest: +SKIP
+        ...     tensors[i]["step"] = one["step"]
+        >>> adam = bitsandbytes.optim.AdamW8bit(model.parameters())  # doctest: +SKIP
+        >>> adam.load_state_dict({**adam.state_dict(), "state": tensors})  # doctest: +SKIP
+    """
+    core = core_of(optimizer)
+    with _naming(core):
+        if core.formula.infinity_norm or core.formula.amsgrad:
+            raise ValueError("bitsandbytes has no maxima, neither of AdaMax nor of AMSGrad.")
+        entries, names = gather_state(core), core.check.names
+        step = int(entries["update_count"].asnumpy()[0])
+        return eight_bit.narrowed(names, entries, step, min_8bit_size)
+
+
 def _from_all_ranks(mine, entries, shares):
     """Returns {name: array} of all entries, from each rank's rows, in one message."""
 
@@ -377,7 +421,7 @@ def _content(checkpoint, optimizer, names):
             f"{type(checkpoint).__name__}: {checkpoint!r}."
         )
     if forms.is_torch(checkpoint):
-        return forms.torch(checkpoint, names)
+        return forms.torch(eight_bit.widened(checkpoint), names)
     content = forms.named(
         narrow_state.widened(checkpoint, optimizer),
         optimizer.formula,

@@ -690,8 +690,17 @@ class TorchOptimizer(Optimizer):
 
     def state_bytes(self) -> int:
         """The size of the state."""
-        tensors = (value for state in self.optimizer.state.values() for value in state.values())
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        every = (value for state in self.optimizer.state.values() for value in state.values())
+        # Tables are one tensor for all parameters in bitsandbytes, and a copy for each in torchao.
+        tensors = {id(part): part for value in every for part in _plain_tensors(value)}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _plain_tensors(value):
+    """The tensors in memory that a value is or is made of, as a quantized one of torchao is."""
+    if hasattr(value, "__tensor_flatten__"):
+        return [getattr(value, name) for name in value.__tensor_flatten__()[0]]
+    return [value] if hasattr(value, "element_size") else []
 
 
 class NumpyOptimizer(Optimizer):

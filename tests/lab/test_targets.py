@@ -284,3 +284,25 @@ def test_settings_of_mindspore_hold_within_only():
         assert ms.get_context("mode") == 1 - before
         raise ZeroDivisionError
     assert ms.get_context("mode") == before
+
+
+def test_bytes_of_quantized_state_of_torch():
+    """A table that parameters share counts once, and a tensor that is made of others as these."""
+
+    class Plain:
+        def __init__(self, elements, size):
+            self.numel, self.element_size = lambda: elements, lambda: size
+
+    class Quantized(Plain):  # says that it is float32, as OptimState8bit of torchao does
+        def __init__(self):
+            super().__init__(1000, 4)
+            self.codes, self.scale = Plain(1000, 1), Plain(4, 4)
+
+        def __tensor_flatten__(self):
+            return ["codes", "scale"], None
+
+    table = Plain(256, 4)
+    first = {"state1": Plain(1000, 1), "qmap1": table, "step": 3}
+    second = {"exp_avg": Quantized(), "qmap1": table}
+    made = types.SimpleNamespace(state={0: first, 1: second})
+    assert TorchOptimizer(made, []).state_bytes() == 1000 + 1024 + 1000 + 16

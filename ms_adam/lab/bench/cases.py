@@ -74,6 +74,9 @@ EAGER = (uniform(56, 8_000), uniform(400, 5_000), uniform(2_000, 200), uniform(1
 # For the tail of a step: many tensors, and many elements.
 TAIL = (uniform(400, 5_000), uniform(160, 156_250))
 
+# For narrow state.
+NARROW = TAIL
+
 # The cost of a step for each tensor, and for each element.
 BY_NUMBER = tuple(uniform(count, 1_000) for count in (10, 30, 100, 300, 1_000))
 BY_SIZE = tuple(uniform(100, size) for size in (10, 1_000, 10_000, 100_000, 300_000))

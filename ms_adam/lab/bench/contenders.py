@@ -37,6 +37,16 @@ class Contender(NamedTuple):
     way: str = "compiled"
     averages: bool = False  # whether a tail around the optimizer averages the weights
 
+    @property
+    def package(self) -> str:
+        """The package that the optimizer is of."""
+        return self.target.partition(".")[0]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it may be missing, or refuse this machine, while the others are timed."""
+        return self.package in ("bitsandbytes", "torchao")
+
     def build(self, case: Case) -> Any:
         """Builds it for a case, in its process: a `Timed`."""
         if self.way == "memory":
@@ -56,7 +66,7 @@ class Contender(NamedTuple):
 
         if self.way in ("graph", "pynative"):
             mode = ms.GRAPH_MODE if self.way == "graph" else ms.PYNATIVE_MODE
-            return steps.Called(build, case, mode)
+            return steps.Called(build, case, mode, self.dtype)
         if self.way == "operators":
             return steps.OperatorTail(build, case, self.averages)
         if self.way == "scaler":
@@ -76,7 +86,7 @@ class Timed:
 
 
 class TorchStep(Timed):
-    """A step of torch.optim.Adam(fused=True)."""
+    """A step of an optimizer of torch."""
 
     def __init__(self, build, case: Case):
         import torch
@@ -166,8 +176,18 @@ TORCH_TAIL, TORCH_TAIL_EMA = "torch, tail", "torch, tail, EMA"
 CLIPPED, CLIPPED_FINITE, FUSED_EMA = "fused, clipped", "fused, clipped, finite", "fused, EMA"
 ACCUMULATING = "fused, accumulating"
 
+BF16, INT8 = "bfloat16 state", "int8 state"
+MASTERS, SPLIT, INT8_SPLIT = "master weights", "split", "int8 state, split"
+BF16_CALLED, INT8_CALLED = f"{BF16}, called", f"{INT8}, called"
+MASTERS_CALLED, SPLIT_CALLED = f"{MASTERS}, called", f"{SPLIT}, called"
+INT8_SPLIT_CALLED = f"{INT8_SPLIT}, called"
+BITSANDBYTES, TORCHAO, TORCHAO_4 = "bitsandbytes, 8 bits", "torchao, 8 bits", "torchao, 4 bits"
+
 _NN, _USE_FUSED, _LAZY = "mindspore.nn.Adam", {"backend": "fused"}, {"use_lazy": True}
 _CLIP = {**_USE_FUSED, "max_grad_norm": MAX_GRAD_NORM}
+_BF16, _INT8 = ({**_USE_FUSED, "state_dtype": dtype} for dtype in ("bfloat16", "int8"))
+_MASTERS, _SPLIT = ({**_USE_FUSED, "master_weights": how} for how in (True, "split"))
+_INT8_SPLIT = {**_INT8, **_SPLIT}
 _AVERAGE, _TORCH_ADAMW = {"ema_decay": EMA_DECAY}, ("torch.optim.AdamW", {"fused": True})
 
 # The important ones first: where memory is small the last ones are left out.
@@ -202,11 +222,27 @@ CONTENDERS = {
     FUSED_EMA: Contender(options={**_USE_FUSED, **_AVERAGE}),
     # It never comes to an update.
     ACCUMULATING: Contender(options={**_USE_FUSED, "accumulate_steps": 2**31 - 1}),
+    BF16: Contender(options=_BF16),
+    INT8: Contender(options=_INT8),
+    MASTERS: Contender(options=_MASTERS, dtype="bfloat16"),
+    SPLIT: Contender(options=_SPLIT, dtype="bfloat16"),
+    INT8_SPLIT: Contender(options=_INT8_SPLIT, dtype="bfloat16"),
+    BF16_CALLED: Contender(options=_BF16, way="pynative"),
+    INT8_CALLED: Contender(options=_INT8, way="pynative"),
+    MASTERS_CALLED: Contender(options=_MASTERS, dtype="bfloat16", way="pynative"),
+    SPLIT_CALLED: Contender(options=_SPLIT, dtype="bfloat16", way="pynative"),
+    INT8_SPLIT_CALLED: Contender(options=_INT8_SPLIT, dtype="bfloat16", way="pynative"),
+    BITSANDBYTES: Contender("bitsandbytes.optim.AdamW8bit", way="torch"),
+    # Tensors that its blocks do not divide stay in float32; 250 divides those of `cases.NARROW`.
+    TORCHAO: Contender("torchao.optim.AdamW8bit", {"block_size": 250}, way="torch"),
+    TORCHAO_4: Contender("torchao.optim.AdamW4bit", {"block_size": 250}, way="torch"),
 }
 
 EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)
-TAILS = (NN_ADAM, FUSED, *tuple(CONTENDERS)[tuple(CONTENDERS).index(NN_TAIL) :])
-COMPILED = tuple(CONTENDERS)[: tuple(CONTENDERS).index(CALLED)]
+_NAMES = tuple(CONTENDERS)
+TAILS = (NN_ADAM, FUSED, *_NAMES[_NAMES.index(NN_TAIL) : _NAMES.index(BF16)])
+NARROWS = (FUSED, CALLED, *_NAMES[_NAMES.index(BF16) :])
+COMPILED = _NAMES[: _NAMES.index(CALLED)]
 AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)  # beside the lazy ones, dense Adam on the whole table
 DRAWN = (NN_ADAM, FUSED, FLAT, LIMIT, TORCH)
 
@@ -240,8 +276,13 @@ def line_up(
     for name in names:
         contender = CONTENDERS[name]
         memory_left = memory - BYTES_PER_ELEMENT * case.elements * (len(chosen) + 1)
-        if contender.target.startswith("torch.") and importlib.util.find_spec("torch") is None:
-            reasons.append(f"{name}: torch is not installed")
+        missing = [
+            package
+            for package in (("torch", contender.package) if "torch" in contender.way else ())
+            if importlib.util.find_spec(package) is None
+        ]
+        if missing:
+            reasons.append(f"{name}: {missing[0]} is not installed")
         elif contender.rows != bool(case.rows) and not (case.rows and name in AMONG_ROWS):
             continue  # lazy ones are for rows, rows for lazy ones
         elif len(case.shapes) > contender.most_parameters and not everything:

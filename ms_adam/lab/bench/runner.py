@@ -101,6 +101,8 @@ def bench(
 ) -> dict:
     """Times contenders in cases; returns the content of `bench.json`.
 
+    Those of other packages that cannot be built are in its "left_out", with their reasons.
+
     All contenders of a case are alive at once and take turns, in an order that is reversed from
     round to round; between rounds the machine may change, within one it hardly does. Then all
     cases come again in reverse order with fresh processes: what differs between the passes is
@@ -112,11 +114,12 @@ def bench(
         passes: How often all cases come.
         progress: Called while it goes on.
 
-    Raises UserError if a contender cannot be built.
+    Raises UserError if another contender cannot be built.
     """
     cases = list(cases)
     total = passes * sum(len(names) for _, names in cases) * (1 + rounds)
     measured: dict[tuple[str, str], list[Lane]] = {}
+    left_out: list[str] = []
     done = 0
 
     def tell(what: str, made: int = 1) -> None:
@@ -131,9 +134,15 @@ def bench(
                 lanes = [ends.enter_context(Lane(name)) for name in names]
                 for lane in lanes:
                     lane.ready()  # imports go on side by side; nothing is timed yet
-                for lane in lanes if number % 2 == 0 else reversed(lanes):
+                for lane in lanes[:] if number % 2 == 0 else lanes[::-1]:
                     tell(f"{case.name}: {lane.name} compiles", 0)
-                    lane.build(case)
+                    try:
+                        lane.build(case)
+                    except UserError as error:
+                        if not CONTENDERS[lane.name].is_foreign:
+                            raise
+                        lanes.remove(lane)
+                        left_out.append(f"{case.name}: {error}")
                     tell(f"{case.name}: {lane.name} compiled")
                 for lane in lanes:
                     lane.time(3)  # a first round that does not count
@@ -148,9 +157,13 @@ def bench(
                     measured.setdefault((case.name, lane.name), []).append(lane)
     targets = {lane.built["device_target"] for lanes in measured.values() for lane in lanes}
     entries = [
-        _result(case, name, measured[case.name, name]) for case, names in cases for name in names
+        _result(case, name, measured[case.name, name])
+        for case, names in cases
+        for name in names
+        if (case.name, name) in measured
     ]
-    return {**results(entries, targets), "rounds": rounds, "passes": passes}
+    left_out = list(dict.fromkeys(left_out))
+    return {**results(entries, targets), "rounds": rounds, "passes": passes, "left_out": left_out}
 
 
 def _result(case: Case, name: str, lanes: list[Lane]) -> dict:

@@ -18,6 +18,7 @@ from ms_adam.lab.bench.contenders import (
     Timed,
     values,
 )
+from ms_adam.lab.targets import to_numpy
 
 _average = ops.MultitypeFuncGraph("average")
 
@@ -178,21 +179,21 @@ class Called(MindSporeStep):
     weight can be read.
     """
 
-    def __init__(self, build, case: Case, mode: int):
+    def __init__(self, build, case: Case, mode: int, dtype: str):
         ms.set_context(mode=mode)
         pairs = list(values(case))
-        self._weights = [_parameter(weight, f"weight{i}") for i, (weight, _) in enumerate(pairs)]
-        factors = np.float32(1.0), np.float32(-0.5)
-        given = [tuple(Tensor(factor * gradient) for _, gradient in pairs) for factor in factors]
+        self._weights = [_parameter(w, f"weight{i}", dtype) for i, (w, _) in enumerate(pairs)]
+        factors, kind = (np.float32(1.0), np.float32(-0.5)), getattr(ms, dtype)
+        given = [tuple(Tensor(factor * g, kind) for _, g in pairs) for factor in factors]
         self._gradients = itertools.cycle(given)
         self.optimizer = build(self._weights)
 
     def step(self) -> None:
         self.optimizer.optimizer(next(self._gradients))
-        self._weights[-1].asnumpy()
+        self.empty_step()
 
     def empty_step(self) -> None:
-        self._weights[-1].asnumpy()
+        to_numpy(self._weights[-1])
 
 
 def _parameter(array, name, dtype="float32", **more):

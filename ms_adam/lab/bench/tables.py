@@ -43,9 +43,20 @@ RATIOS = (
     ("whole tail to torch's", of.TAIL, of.TORCH_TAIL, "step_ms"),
     ("whole tail and EMA to a plain step", of.TAIL_EMA, of.FUSED, "step_ms"),
     ("MindSpore's tail and EMA to nn.Adam", of.NN_TAIL_EMA, of.NN_ADAM, "step_ms"),
+    ("bfloat16 state to float32", of.BF16, of.FUSED, "step_ms"),
+    ("int8 state to float32", of.INT8, of.FUSED, "step_ms"),
+    ("split to master weights", of.SPLIT, of.MASTERS, "step_ms"),
+    ("both to master weights", of.INT8_SPLIT, of.MASTERS, "step_ms"),
+    ("called: bfloat16 state to float32", of.BF16_CALLED, of.CALLED, "step_ms"),
+    ("called: int8 state to float32", of.INT8_CALLED, of.CALLED, "step_ms"),
+    ("called: split to master weights", of.SPLIT_CALLED, of.MASTERS_CALLED, "step_ms"),
+    ("called: both to master weights", of.INT8_SPLIT_CALLED, of.MASTERS_CALLED, "step_ms"),
+    ("called: int8 state to bitsandbytes", of.INT8_CALLED, of.BITSANDBYTES, "step_ms"),
+    ("called: int8 state to torchao, 8 bits", of.INT8_CALLED, of.TORCHAO, "step_ms"),
+    ("called: int8 state to torchao, 4 bits", of.INT8_CALLED, of.TORCHAO_4, "step_ms"),
 )
 
-# What the ratios of a tail may be on two cores, in the cases of `cases.TAIL`.
+# What the ratios of a tail and of narrow state may be on two cores, in the cases of `cases.TAIL`.
 _LIMITS = {
     "whole tail and EMA to MindSpore's": (0.07, 0.15),
     "whole tail to MindSpore's": (0.08, 0.15),
@@ -56,6 +67,11 @@ _LIMITS = {
     "compile time, whole tail to MindSpore's": (0.10, 0.15),
     "whole tail and EMA to torch's": (0.55, 0.55),
     "whole tail to torch's": (0.55, 0.55),
+    "bfloat16 state to float32": (1.0, 0.9),
+    "int8 state to float32": (1.0, 0.95),
+    "split to master weights": (1.0, 1.0),
+    "called: int8 state to bitsandbytes": (0.2, 0.2),
+    "called: int8 state to torchao, 8 bits": (0.2, 0.2),
 }
 
 
@@ -84,16 +100,22 @@ def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
 def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
     """The `RATIOS`: the cases, and a row for each ratio with a figure for each case.
 
-    A figure that has a limit is followed by it.
+    A figure that has a limit is followed by it, and one of narrow state by its bytes an element.
     """
     cases = list(dict.fromkeys(row["case"] for row in results))
+    state = {
+        (row["case"], row["contender"]): f"; {row['state_bytes'] / row['elements']:.1f} B"
+        for row in results
+        if row["contender"] in of.NARROWS[2:]
+    }
     rows = []
     for title, contender, to, key in RATIOS:
         figures = [_figure(ratio(results, case, contender, to, key)) for case in cases]
         limits = dict(zip((case.name for case in TAIL), _LIMITS.get(title, ())))
         if any(figures):
             ends = (f" (<= {limits[case]})" if case in limits else "" for case in cases)
-            rows.append((title, *map("".join, zip(figures, ends))))
+            beside = (state.get((case, contender), "") for case in cases)
+            rows.append((title, *map("".join, zip(figures, ends, beside))))
     return cases, rows
 
 

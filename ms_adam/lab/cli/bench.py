@@ -43,6 +43,12 @@ def bench(
         "gradient is not finite, clip, update and average the weights (EMA); in one launch, "
         "against MindSpore's operators around nn.Adam, and torch's.",
     ),
+    narrow: bool = typer.Option(
+        False,
+        "--narrow",
+        help="Time narrow state: moments in bfloat16 and int8, and split master weights, compiled "
+        "and called, against float32; beside the 8 bits of bitsandbytes and torchao, if installed.",
+    ),
     curves: bool = typer.Option(
         True,
         "--curves/--no-curves",
@@ -61,7 +67,7 @@ def bench(
 
     Each contender has a process of its own; all of a case take turns, so that a busy machine slows
     them alike. Compare ratios, which come first; a time alone says little. "A to B" is A's time
-    over B's: below 1 A is faster. About ten minutes on two cores; --tail takes four.
+    over B's: below 1 A is faster. About ten minutes on two cores; --tail takes four, --narrow five.
 
     Example: ms-adam bench --case '400 x 5,000' --case 2000x200; ms-adam bench --tail
 
@@ -74,12 +80,16 @@ def bench(
     status = Console(stderr=True)
     with errors_told(debug):
         usual_cases, usual = cases.CASES.values(), contenders.COMPILED
-        if eager and tail:
-            raise UserError("--eager and --tail time different contenders: give one of them")
+        if eager + tail + narrow > 1:
+            raise UserError(
+                "--eager, --tail and --narrow time different contenders: give one of them"
+            )
         if eager:
             usual_cases, usual, curves = cases.EAGER, contenders.EAGER, False
         elif tail:
             usual_cases, usual, curves = cases.TAIL, contenders.TAILS, False
+        elif narrow:
+            usual_cases, usual, curves = cases.NARROW, contenders.NARROWS, False
         chosen = [cases.find(name) for name in case] or list(usual_cases)
         names = contenders.check_names(contender) or list(usual)
         work, reasons = [], []
@@ -102,7 +112,9 @@ def bench(
                 bar.update(task, description=what, completed=done, total=total)
 
             content = runner.bench(work, rounds, passes, progress)
-        content["left_out"] = reasons
+        for reason in content["left_out"]:
+            status.print(f"left out: {reason}", highlight=False)
+        content["left_out"] = [*reasons, *content["left_out"]]
         write_json(out / "bench.json", content)
         write_copy(json_file, content)
         plots = write_plots(content["results"], out) if curves and not case else []

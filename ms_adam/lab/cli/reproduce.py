@@ -84,6 +84,9 @@ def reproduce(
     text (configs/text.yaml) holds row-sparse gradients to dense ones, and both to
     mindspore.nn.Adam.
 
+    narrow (configs/narrow.yaml) trains with moments in bfloat16 and int8, and with parameters in
+    bfloat16, from five seeds, and holds each final loss to that of float32 state.
+
     paper (configs/paper/*.yaml) makes the figures of the paper and judges its claims. The lines of
     open claims get more seeds. Finished runs are kept in DIR/cache: after Ctrl-C the same command
     goes on from there.

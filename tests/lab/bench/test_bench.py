@@ -202,9 +202,8 @@ def test_the_tail_has_cases_and_contenders_of_its_own(invoke, tmp_path, monkeypa
 
     def stand_in(work, rounds, passes, progress):
         seen.extend(work)
-        return {
-            "results": [row(case.name, name, [[1.0]]) for case, names in work for name in names]
-        }
+        rows = [row(case.name, name, [[1.0]]) for case, names in work for name in names]
+        return {"results": rows, "left_out": []}
 
     monkeypatch.setattr(runner, "bench", stand_in)
     monkeypatch.setattr(contenders, "memory_of", lambda *_: 1e15)
@@ -217,8 +216,40 @@ def test_the_tail_has_cases_and_contenders_of_its_own(invoke, tmp_path, monkeypa
     assert "left out: torch, tail: torch is not installed" in result.output
     assert result.output.index("ratio") < result.output.index("2,000,000 elements")
     assert not set(contenders.TAILS) & set(contenders.COMPILED) - {"nn.Adam", "fused"}
-    both = invoke("--tail", "--eager", "--out", tmp_path)
+    both = invoke("--tail", "--narrow", "--out", tmp_path)
     assert both.exit_code == 2 and "give one of them" in both.output
+
+
+def test_narrow_state_is_as_small_as_it_says(invoke, tmp_path, monkeypatch):
+    """The rest of the state are a few numbers, and an exponent for 256 elements at most."""
+    wanted = {"fused": 8, "bfloat16 state": 4, "int8 state, split, called": 4, "split, called": 10}
+    monkeypatch.setattr(contenders, "NARROWS", ("fused", "called, PyNative", *wanted))
+    monkeypatch.setattr(cases, "NARROW", (cases.uniform(2, 2_000),))
+    names = [word for name in wanted for word in ("--contender", name)]
+    more = ("--rounds", 1, "--passes", 1, "--out", tmp_path)
+    result = invoke("--narrow", *names, *more)
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "bench.json").read_text())["results"]
+    for row in found:
+        least = wanted[row["contender"]] * row["elements"]
+        exponents = 2 * 2 * 8 if "int8" in row["contender"] else 0
+        assert least + exponents <= row["state_bytes"] <= least + exponents + 64
+    assert "2 x 2,000" in result.output and "; 4.0 B" in result.output
+
+
+def test_a_package_that_refuses_is_left_out_with_its_reason(monkeypatch):
+    built, foreign = runner.Lane.build, contenders.CONTENDERS[contenders.BITSANDBYTES]
+    monkeypatch.setitem(runner.CONTENDERS, "fused", foreign)
+
+    def build(lane, case):
+        if lane.name == "fused":
+            raise UserError("fused cannot be timed: no CPU")
+        built(lane, case)
+
+    monkeypatch.setattr(runner.Lane, "build", build)
+    content = runner.bench([(cases.uniform(1, 9), ("memory limit", "fused"))], 1, 1, print)
+    assert [found["contender"] for found in content["results"]] == ["memory limit"]
+    assert content["left_out"] == ["1 x 9: fused cannot be timed: no CPU"]
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
 from ms_adam.lab.studies.compare.record import LOSS, Record
 
 # Times the largest of several changes by a nudge. One rounding of each weight is one nudge; this
-# allows for the roundings of sums and activations. Over the clean pairs of the tests with float32 on
-# both sides the largest share of the bound is 0.09.
+# allows for the roundings of sums and activations. Over the clean pairs of the tests with float32
+# on both sides the largest share of the bound is 0.09.
 FACTOR = 16.0
 NUDGES = 16  # more, before a difference is taken for a fault
 WINDOW = 16  # steps; nudges of so many to twice as many recent ones count

@@ -1,0 +1,188 @@
+"""Trainings on images with narrow state, held to float32 state from the same seeds."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any, Literal, NamedTuple, Optional
+
+import numpy as np
+from pydantic import Field
+
+from ms_adam.lab.claims import Claim, Measured
+from ms_adam.lab.problems.images import Split, load_split
+from ms_adam.lab.run.config import (
+    AdamSettings,
+    Data,
+    InBatches,
+    Model,
+    Number,
+    Once,
+    Section,
+    Seed,
+    Training,
+)
+from ms_adam.lab.run.study import Study
+from ms_adam.lab.run.trainings import Result, compare_pairs
+from ms_adam.lab.sides import common, evaluated, trainings, trains
+
+
+class Side(NamedTuple):
+    """The dtype of the parameters, and the optimizer's options."""
+
+    dtype: str
+    options: dict[str, Any]
+
+
+SIDES = {
+    "float32": Side("float32", {}),
+    "bfloat16": Side("float32", {"state_dtype": "bfloat16"}),
+    "int8": Side("float32", {"state_dtype": "int8"}),
+    "masters": Side("bfloat16", {"master_weights": True}),
+    "split": Side("bfloat16", {"master_weights": "split"}),
+    "int8, split": Side("bfloat16", {"master_weights": "split", "state_dtype": "int8"}),
+}
+WIDE, MASTERS, SPLIT = "float32", "masters", "split"
+_LEAST_SEEDS = 5
+
+
+class Compare(Section):
+    """Which sides train, from which seeds, and what counts as the same loss."""
+
+    sides: Annotated[list[Literal[tuple(SIDES)]], Field(min_length=1), Once]
+    seeds: Annotated[list[Seed], Field(min_length=1), Once]
+    factor: Annotated[Number, Field(gt=1)]
+    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+
+
+class NarrowExperiment(InBatches):
+    """A config. See ``configs/narrow.yaml`` for the meaning of each key."""
+
+    study: Literal["narrow"]
+    data: Data
+    model: Model
+    training: Training
+    adam: AdamSettings
+    compare: Compare
+
+
+def load_data(experiment: NarrowExperiment) -> Split:
+    """Loads the images of a config."""
+    data = experiment.data
+    return load_split(data.idx_directory, data.train, data.test, data.split_seed)
+
+
+def sides(experiment: NarrowExperiment) -> dict[str, list[str]]:
+    """All sides train in graph mode; the acceptance matrix holds both modes to the same bits."""
+    return {"graph": experiment.compare.sides}
+
+
+def evaluate(experiment: NarrowExperiment, split: Split, results: list[Result]) -> dict[str, Any]:
+    """Makes the config's entry in ``results.json``.
+
+    A row has the columns of every study, ``state_bytes`` for each parameter, loss and accuracy on
+    the test images at the end, and ``unlike``, how many of the split masters differed from those of
+    the follower at the end of an epoch; None of other sides.
+    """
+    order = experiment.compare.sides
+    results = sorted(results, key=lambda run: order.index(run.optimizer))
+    entry = {
+        "experiment": experiment.name,
+        "config": experiment.public(),
+        "images_sha256": split.fingerprint,
+        "parameters": int(results[0].arrays["final"].size),
+        "runs": [
+            {
+                **common(experiment, result),
+                "state_bytes": result.facts["state_bytes"],
+                "test_loss": float(result.arrays["test_loss"][-1]),
+                "test_accuracy": float(result.arrays["test_accuracy"][-1]),
+                "unlike": unlike(result.arrays),
+            }
+            for result in results
+        ],
+        "pairs": compare_pairs(results),
+    }
+    return evaluated(CLAIMS, entry)
+
+
+def unlike(arrays: dict[str, np.ndarray]) -> Optional[int]:
+    return int(arrays["unlike"].sum()) if "unlike" in arrays else None
+
+
+def log_ratios(runs: list[dict], side: str) -> np.ndarray:
+    """Returns log(final loss / that of float32 state with the same seed), one for each seed."""
+    wide = {row["seed"]: row["final_loss"] for row in runs if row["optimizer"] == WIDE}
+    own = (row for row in runs if row["optimizer"] == side and row["seed"] in wide)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.array([np.log(np.divide(row["final_loss"], wide[row["seed"]])) for row in own])
+
+
+def same_loss(side: str, entry: dict) -> Optional[Measured]:
+    """Measures the factors between the final losses of a side and of float32 state."""
+    logs, factor = log_ratios(entry["runs"], side), entry["config"]["compare"]["factor"]
+    if len(logs) < _LEAST_SEEDS:
+        return None
+    least, largest = np.exp([logs.min(), logs.max()])
+    held: Optional[bool] = None
+    if not np.isfinite(logs).all() or least > factor or largest < 1 / factor:
+        held = False
+    elif least >= 1 / factor and largest <= factor:
+        held = True
+    return Measured(
+        held,
+        f"{least:.4f} to {largest:.4f} times the loss of float32, on {len(logs)} seeds; "
+        f"{np.exp(logs.mean()):.4f} in the mean",
+        f"from {1 / factor:.4f} to {factor:.4f} on all seeds",
+    )
+
+
+def same_bits(entry: dict) -> Optional[Measured]:
+    """Measures whether split masters have the bits of whole ones that follow them."""
+    found = [row["unlike"] for row in entry["runs"] if row["unlike"] is not None]
+    if not found:
+        return None
+    measured = f"{sum(found)} masters differ, in {len(found)} runs"
+    return Measured(sum(found) == 0, measured, "none differs")
+
+
+_PAIRED = (
+    "The factor is the config's. Both sides of a pair have first weights and batches of one seed, "
+    "so that only the rounding of state and weights differs. All of n paired logarithms lie on one "
+    "side of their median with probability 2 x 2^-n, so that the range of five covers it in 94%."
+)
+CLAIMS = [
+    *(
+        Claim(
+            f"Training with {words} ends at the loss of float32 state",
+            _PAIRED,
+            f"needs both sides and {_LEAST_SEEDS} seeds",
+            functools.partial(same_loss, side),
+        )
+        for side, words in (
+            ("bfloat16", "moments in bfloat16"),
+            ("int8", "moments in int8"),
+            (SPLIT, "parameters in bfloat16 and split masters"),
+            ("int8, split", "moments in int8, parameters in bfloat16 and split masters"),
+        )
+    ),
+    Claim(
+        "Fed the same gradients, split masters have the bits of master_weights=True",
+        "A parameter and its 16 trailing bits are the master, so both compute with one number. The "
+        "masters are compared after every epoch. Trained alone, both part: where two bfloat16 are "
+        "equally near, the split parameter is the one away from zero.",
+        "no run of split masters",
+        same_bits,
+    ),
+    Claim(
+        "Every side trains the network, from every seed",
+        "The config's limit; a linear classifier reaches 88.0% on MNIST (LeCun et al. 1998).",
+        "no run",
+        lambda entry: trains(
+            entry["runs"], entry["config"]["compare"]["least_accuracy"], "on test images"
+        ),
+    ),
+]
+TRAININGS = trainings("narrow", load_data, sides, evaluate)
+STUDY = Study(
+    "narrow", NarrowExperiment, TRAININGS.run, "ms_adam.lab.report.studies.narrow:write_page"
+)
