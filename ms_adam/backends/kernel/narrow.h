@@ -113,19 +113,24 @@ template <bool is_signed> struct Code {
   }
 };
 
-template <bool is_signed> void narrow_block(const float* __restrict x, int64_t count, int32_t most,
-                                            Dither dither, Byte* __restrict codes, char& exponent) {
-  exponent = Code<is_signed>::exponent(most);
-  const Code<is_signed> code(exponent);
-  const float per_smallest = 1 / code.smallest;
-  for (int64_t i = 0; i < count; ++i)
-    codes[i] = code.narrow(x[i], per_smallest, dither.a * uint32_t(i) + dither.b);
-}
-
 // The bits of a magnitude that counts for the exponent of its block: of one that is finite.
 inline int32_t finite_magnitude(float x) {
   const int32_t magnitude = int32_t(to_bits(x) & 0x7fffffffu);
   return magnitude < 0x7f800000 ? magnitude : 0;
+}
+
+template <bool is_signed> void narrow_block(const float* __restrict x, int64_t count, int32_t most,
+                                            Dither dither, Byte* __restrict codes, char& exponent) {
+  if (most >= 0x7f800000) {  // rare: then the largest finite one is looked for
+    most = 0;
+    for (int64_t i = 0; i < count; ++i) most = std::max(most, finite_magnitude(x[i]));
+  }
+  exponent = Code<is_signed>::exponent(most);
+  const Code<is_signed> code(exponent);
+  const float per_smallest = 1 / code.smallest;
+  const int n = int(count);
+  for (int i = 0; i < n; ++i)
+    codes[i] = code.narrow(x[i], per_smallest, dither.a * uint32_t(i) + dither.b);
 }
 
 }  // namespace

@@ -297,15 +297,15 @@ __attribute__((noinline)) void update_part(
   const Dither d1 = part.dithers[0], d2 = part.dithers[1], d3 = part.dithers[2];
   const float* __restrict const gradient = part.gradient;
   const uint32_t skip = uint32_t(part.skip);
-  const int64_t count = part.count;
-  for (int64_t i = 0; i < count; ++i) {
+  const uint32_t b1 = d1.a * skip + d1.b, b2 = d2.a * skip + d2.b, b3 = d3.a * skip + d3.b;
+  const int count = int(part.count);
+  for (int i = 0; i < count; ++i) {
     float m = widen(moment1[i]), v = widen(moment2[i]), largest = 0;
     if constexpr (Rule::moments > 2) largest = widen(vhat[i]);
     update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
-    const uint32_t place = skip + uint32_t(i);
-    moment1[i] = dithered(m, d1.a * place + d1.b);
-    moment2[i] = dithered(v, d2.a * place + d2.b);
-    if constexpr (Rule::moments > 2) vhat[i] = dithered(largest, d3.a * place + d3.b);
+    moment1[i] = dithered(m, d1.a * uint32_t(i) + b1);
+    moment2[i] = dithered(v, d2.a * uint32_t(i) + b2);
+    if constexpr (Rule::moments > 2) vhat[i] = dithered(largest, d3.a * uint32_t(i) + b3);
   }
 }
 
@@ -321,19 +321,19 @@ __attribute__((noinline)) void update_block(
   const Code<false> code2(*exponents[1]), code3(has_vhat ? *exponents[2] : 1);
   const float* __restrict const gradient = part.gradient;
   int32_t most1 = 0, most2 = 0, most3 = 0;
-  const int64_t count = part.count;
-  for (int64_t i = 0; i < count; ++i) {
+  const int count = int(part.count);
+  for (int i = 0; i < count; ++i) {
     float m = code1.widen(moment1[i]), v = code2.widen(moment2[i]);
     float largest = 0;
     if constexpr (has_vhat) largest = code3.widen(vhat[i]);
     update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
     first[i] = m;
     second[i] = v;
-    most1 = std::max(most1, finite_magnitude(m));
-    most2 = std::max(most2, finite_magnitude(v));
+    most1 = std::max(most1, int32_t(to_bits(m) & 0x7fffffffu));
+    most2 = std::max(most2, int32_t(to_bits(v) & 0x7fffffffu));
     if constexpr (has_vhat) {
       maxima[i] = largest;
-      most3 = std::max(most3, finite_magnitude(largest));
+      most3 = std::max(most3, int32_t(to_bits(largest) & 0x7fffffffu));
     }
   }
   narrow_block<true>(first, part.count, most1, part.dithers[0], moment1, *exponents[0]);
