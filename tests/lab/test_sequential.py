@@ -55,6 +55,17 @@ def test_a_real_effect_is_found_and_bounds_shrink():
     assert widths == sorted(widths, reverse=True)
 
 
+def test_equivalence_is_not_found_where_the_effect_is_the_margin():
+    margin = 1.5
+
+    def inside(values):
+        low, high = bounds(values, ERROR, ERROR)
+        return min(low + margin, margin - high)
+
+    assert 0 < decided(studies(margin), inside) <= TOLERATED
+    assert decided(studies(0.0, 200), inside) > 0.95
+
+
 def test_both_sides_are_mirrored_and_each_has_its_error():
     values = studies(0.3, 1)[0]
     low, high = bounds(values, 0.01, 0.001)

@@ -92,9 +92,9 @@ def rows(path):
 
 def anew(folder, figures):
     """The verdicts, judged from the published CSV files alone."""
-    costs = {}
-    for row in rows(folder / "curves.csv"):
-        costs.setdefault(row["hash"], []).append(float(row["cost"]))
+    costs = {
+        row["hash"]: list(map(float, row["costs"].split())) for row in rows(folder / "curves.csv")
+    }
     keys = ("figure", "variant", "optimizer", "learning_rate", "seed")
     runs = {
         tuple(row[key] for key in keys): costs[row["hash"]] for row in rows(folder / "runs.csv")
