@@ -50,6 +50,7 @@ def mean(calls):
 # ---- Updates ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "options",
@@ -59,30 +60,29 @@ def mean(calls):
         {"use_lazy": True},
     ],
 )
-def test_one_update_of_several_calls_is_that_of_their_mean(mode, backend, options):
+def test_one_update_of_several_calls_is_that_of_their_mean(mode, backend, options, compiled):
     """Bit for bit; the other calls change the sums alone, schedules count updates."""
-    for compiled in (False, True):
-        rates = [0.1, 0.01, 0.001]
-        ours = make({**options, "accumulate_steps": K, "backend": backend, "learning_rate": rates})
-        unscaled = {name: v for name, v in options.items() if name != "loss_scale"}
-        plain = make({**unscaled, "backend": backend, "learning_rate": rates})
-        step = Step(ours) if compiled else lambda *gradients, o=ours: o(gradients)
-        calls = gradients_for(ours, 2 * K)
-        if options.get("use_lazy"):
-            for table, _ in calls:
-                table[2] = 0.0
-        for number, gradients in enumerate(calls, 1):
-            before = of_state(ours)
-            step(*(gradient * options.get("loss_scale", 1.0) for gradient in gradients))
-            if number % K:
-                assert same(before, of_state(ours)) and ours.accumulated.asnumpy() == number % K
-            else:
-                plain(mean(calls[number - K : number]))
-                for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
-                    np.testing.assert_array_equal(one, other)
-                if options.get("max_grad_norm"):
-                    assert ours.grad_norm.asnumpy() == plain.grad_norm.asnumpy()
-        assert ours.global_step.asnumpy() == ours.update_count.asnumpy() == 2
+    rates = [0.1, 0.01, 0.001]
+    ours = make({**options, "accumulate_steps": K, "backend": backend, "learning_rate": rates})
+    unscaled = {name: v for name, v in options.items() if name != "loss_scale"}
+    plain = make({**unscaled, "backend": backend, "learning_rate": rates})
+    step = Step(ours) if compiled else lambda *gradients, o=ours: o(gradients)
+    calls = gradients_for(ours, 2 * K)
+    if options.get("use_lazy"):
+        for table, _ in calls:
+            table[2] = 0.0
+    for number, gradients in enumerate(calls, 1):
+        before = of_state(ours)
+        step(*(gradient * options.get("loss_scale", 1.0) for gradient in gradients))
+        if number % K:
+            assert same(before, of_state(ours)) and ours.accumulated.asnumpy() == number % K
+        else:
+            plain(mean(calls[number - K : number]))
+            for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+                np.testing.assert_array_equal(one, other)
+            if options.get("max_grad_norm"):
+                assert ours.grad_norm.asnumpy() == plain.grad_norm.asnumpy()
+    assert ours.global_step.asnumpy() == ours.update_count.asnumpy() == 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -147,67 +147,67 @@ def test_the_update_is_that_of_the_paper_with_the_mean(backend):
         assert np.abs(found - state.moment1).max() < of_moment < 1e-5
 
 
+@pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_rows_are_added_by_row(mode, backend):
+def test_rows_are_added_by_row(mode, backend, lazy):
     """Pairs name some rows, one of them twice; dense and row-sparse calls mix."""
-    for lazy in (False, True):
-        options = {"accumulate_steps": K, "backend": backend, "use_lazy": lazy}
-        ours, plain = make(options), make({"backend": backend, "use_lazy": lazy})
-        rng = np.random.default_rng(3)
-        dense = []
-        for call in range(K):
-            table, bias = random_gradients(ours, rng)
-            if call == 2:
-                table[5] = 0.0
-                ours((table, bias))
-                dense.append((table, bias))
-                continue
-            rows = [call, 3, 3]
-            values = table[:3]
-            ours(((Tensor(rows, ms.int32), values), bias))
-            whole = np.zeros(table.shape, np.float32)
-            np.add.at(whole, rows, values.asnumpy())
-            dense.append((Tensor(whole), bias))
-        plain(mean(dense))
-        for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
-            np.testing.assert_array_equal(one, other)
-        moved = arrays(ours.parameters)[0] != arrays(make({}).parameters)[0]
-        assert moved.any(axis=1).tolist() == [True] * 5 + [False]  # nobody named row 5
+    options = {"accumulate_steps": K, "backend": backend, "use_lazy": lazy}
+    ours, plain = make(options), make({"backend": backend, "use_lazy": lazy})
+    rng = np.random.default_rng(3)
+    dense = []
+    for call in range(K):
+        table, bias = random_gradients(ours, rng)
+        if call == 2:
+            table[5] = 0.0
+            ours((table, bias))
+            dense.append((table, bias))
+            continue
+        rows = [call, 3, 3]
+        values = table[:3]
+        ours(((Tensor(rows, ms.int32), values), bias))
+        whole = np.zeros(table.shape, np.float32)
+        np.add.at(whole, rows, values.asnumpy())
+        dense.append((Tensor(whole), bias))
+    plain(mean(dense))
+    for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+        np.testing.assert_array_equal(one, other)
+    moved = arrays(ours.parameters)[0] != arrays(make({}).parameters)[0]
+    assert moved.any(axis=1).tolist() == [True] * 5 + [False]  # nobody named row 5
 
 
 # ---- Calls that are left out, and the end of an epoch -------------------------------------------
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_call_that_is_not_finite_is_left_out(mode, backend):
+def test_a_call_that_is_not_finite_is_left_out(mode, backend, compiled):
     """It adjusts the scale, and changes nothing else; the mean is over the others."""
-    for compiled in (False, True):
-        scaler, theirs = (amp.DynamicLossScaler(1024, 2, 2) for _ in range(2))
-        ours = make({"accumulate_steps": 2, "loss_scale": scaler, "backend": backend})
-        plain = make({"backend": backend})
-        step = Step(ours) if compiled else lambda *gradients, o=ours: o(gradients)
-        taken = []
-        for call, gradients in enumerate(gradients_for(ours, 7)):
-            scaled = [gradient * float(scaler.scale_value.asnumpy()) for gradient in gradients]
-            finite = call not in (0, 2, 3)
-            if not finite:
-                spoiled = scaled[-1].asnumpy().copy()
-                spoiled[-1] = np.inf
-                scaled[-1] = Tensor(spoiled)
-            before = everything(ours)
-            step(*scaled)
-            theirs.adjust(Tensor(finite))
-            assert scaler.scale_value.asnumpy() == theirs.scale_value.asnumpy()
-            assert scaler.counter.asnumpy() == theirs.counter.asnumpy()
-            if not finite:
-                assert same(before, everything(ours))
-                continue
-            taken.append(gradients)
-            if len(taken) % 2 == 0:
-                plain(mean(taken[-2:]))
-        for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
-            np.testing.assert_array_equal(one, other)
-        assert ours.skipped.asnumpy() == 3 and ours.update_count.asnumpy() == 2
+    scaler, theirs = (amp.DynamicLossScaler(1024, 2, 2) for _ in range(2))
+    ours = make({"accumulate_steps": 2, "loss_scale": scaler, "backend": backend})
+    plain = make({"backend": backend})
+    step = Step(ours) if compiled else lambda *gradients, o=ours: o(gradients)
+    taken = []
+    for call, gradients in enumerate(gradients_for(ours, 7)):
+        scaled = [gradient * float(scaler.scale_value.asnumpy()) for gradient in gradients]
+        finite = call not in (0, 2, 3)
+        if not finite:
+            spoiled = scaled[-1].asnumpy().copy()
+            spoiled[-1] = np.inf
+            scaled[-1] = Tensor(spoiled)
+        before = everything(ours)
+        step(*scaled)
+        theirs.adjust(Tensor(finite))
+        assert scaler.scale_value.asnumpy() == theirs.scale_value.asnumpy()
+        assert scaler.counter.asnumpy() == theirs.counter.asnumpy()
+        if not finite:
+            assert same(before, everything(ours))
+            continue
+        taken.append(gradients)
+        if len(taken) % 2 == 0:
+            plain(mean(taken[-2:]))
+    for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
+        np.testing.assert_array_equal(one, other)
+    assert ours.skipped.asnumpy() == 3 and ours.update_count.asnumpy() == 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
