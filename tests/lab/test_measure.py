@@ -5,14 +5,19 @@ import pytest
 
 from ms_adam.lab.measure import (
     METRICS,
+    Arithmetic,
+    clipped,
     coarser,
     distance,
     memory,
+    nearest_to_bound,
     path_bounds,
     relative_distance,
     share_of_bound,
     spacing,
+    step_bounds,
 )
+from ms_adam.reference import Adam, AdaMax
 
 
 def measured(a, b, dtype="float32", size=None):
@@ -99,6 +104,62 @@ def test_share_of_bound():
     assert share_of_bound(np.ones(0), np.ones(0), np.ones(0)) == 0.0
     with pytest.raises(AssertionError, match=r"shape \(1,\)"):
         share_of_bound(np.ones(1), one, bound)
+
+
+def test_nearest_to_bound():
+    wanted, bound = np.array([1.0, 1.0, np.nan]), np.array([0.5, 0.1, 0.0])
+    assert nearest_to_bound(wanted + [0.25, 0.2, 0.0], wanted, bound) == pytest.approx((0.2, 0.1))
+    assert nearest_to_bound(wanted, wanted, 0.0)[0] == 0.0  # NaN equals NaN
+    assert nearest_to_bound(np.array([np.inf]), np.ones(1), np.ones(1)) == (np.inf, 1.0)
+    assert nearest_to_bound(np.ones(1) + 9, np.ones(1), np.array([np.inf]))[0] == 0.0
+    assert nearest_to_bound(np.ones(0), np.ones(0), np.ones(0)) == (0.0, 0.0)
+    assert nearest_to_bound(np.float64(3.0), np.float64(1.0), 1.0) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "method", [Adam(), Adam(amsgrad=True, beta2=0.5), Adam(nesterov=True), AdaMax()]
+)
+def test_bounds_that_run_on_hold_where_no_state_is_seen(method):
+    """float32 moments of 40 steps: each step starts from the exact state and the bounds so far."""
+    random = np.random.default_rng(1)
+    exact = seen = method.init(np.zeros(16))
+    arithmetic, errors, loosest = Arithmetic("float32", method.beta1, method.beta2), (0.0,) * 3, 0.0
+    w = np.zeros(16)
+    for gradient in random.standard_normal((40, 16)) * random.choice([1e-3, 1.0], (40, 1)):
+        wanted, after = method.step(w, gradient, exact)
+        got, seen = method.step(w, gradient, seen)
+        fields = ("moment1", "moment2", "vhat")
+        rounded = {name: getattr(seen, name) for name in fields}
+        seen = seen._replace(
+            **{n: x.astype(np.float32).astype(float) for n, x in rounded.items() if x is not None}
+        )
+        first, second, weight = step_bounds(
+            method,
+            gradient,
+            exact,
+            after,
+            w,
+            wanted,
+            dtype="float32",
+            arithmetic=arithmetic,
+            state_error=errors,
+        )
+        assert np.all(np.abs(seen.moment1 - after.moment1) <= first)
+        assert np.all(np.abs(seen.moment2 - after.moment2) <= second)
+        assert np.all(np.abs(got.astype(np.float32) - wanted) <= weight)
+        errors, exact, w = (first, second, np.maximum(second, errors[2])), after, wanted
+        loosest = max(loosest, np.max(second / after.moment2))
+    # 10 roundings of each of 40 steps, of gradients that are up to twice a moment's root.
+    assert loosest < 10 * 40 * 2 * 2**-24
+
+
+def test_clipping_by_hand():
+    gradients, errors = [np.array([3.0]), np.array([4.0])], [np.array([0.03]), np.array([0.04])]
+    found, bounds = clipped(gradients, 1.0, errors, "float32")
+    np.testing.assert_allclose(found, [[0.6], [0.8]], rtol=1e-15)
+    # The error of the norm, a hundredth of it, and 2 + 8 roundings.
+    relative = 0.01 + 10 * 2.0**-24
+    np.testing.assert_allclose(bounds, [[0.03 + 0.6 * relative], [0.04 + 0.8 * relative]])
 
 
 def test_a_path_of_moving_averages_is_within_its_bound_and_a_wrong_rate_is_not():

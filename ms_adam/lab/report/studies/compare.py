@@ -48,7 +48,8 @@ _SIDES_NOTE = (
 _BOUNDS_NOTE = (
     "What came nearest to its bound on each side. Loss and gradient are compared with those of the "
     "first side's network at the same weights and on the same batch; the bound is "
-    f"{FACTOR:g} times what moving all weights by one unit in the last place makes of them. "
+    f"{FACTOR:g} times what moving all weights by one unit in the last place makes of them, and "
+    f"{FACTOR:g} roundings of the tensor's largest gradient so far. "
     "Moments and parameters are compared with the formula in float64, from the side's own state "
     "and gradient of each step; the bound counts the roundings. A share above 1 is no rounding."
 )

@@ -92,7 +92,7 @@ def write_record(
         backend=None,
         device_target=None,
         recipe=None,
-        rounds=list(Rounding(max(dtypes.get("moment2", ["float32"]), key=UNIT.__getitem__))),
+        rounds=Rounding(max(dtypes.get("moment2", ["float32"]), key=UNIT.__getitem__)),
     )
 
 

@@ -82,7 +82,9 @@ class Rounding(NamedTuple):
 
 
 def recipe_of(optimizer: Optimizer) -> Optional[Recipe]:
-    """The recipe of an optimizer; None if its formula is not known."""
+    """The recipe of an optimizer; None if its formula or its roundings are not known."""
+    if rounding_of(optimizer) is None:
+        return None
     if isinstance(optimizer, NumpyOptimizer):
         known = all(isinstance(m, (reference.Adam, reference.AdaMax)) for m in optimizer.methods)
         return Recipe(list(optimizer.methods), optimizer.max_grad_norm) if known else None
@@ -106,19 +108,21 @@ def recipe_of(optimizer: Optimizer) -> Optional[Recipe]:
     return Recipe([reference.Adam(**numbers, **switches, **own)] * len(optimizer.parameters))
 
 
-def rounding_of(optimizer: Optimizer) -> Rounding:
-    """How an optimizer rounds."""
+def rounding_of(optimizer: Optimizer) -> Optional[Rounding]:
+    """How an optimizer rounds; None if that has no bound here, as of moments in blocks of bytes."""
     if isinstance(optimizer, NumpyOptimizer):
         return Rounding("float64", False, False, "float64")
     dtypes = [dtype_name(parameter) for parameter in optimizer.parameters]
     widest = "float64" if "float64" in dtypes else "float32"
     core = _core(optimizer)
     if core is not None:
+        if any(getattr(core.execution, state, False) for state in ("narrow", "halves")):
+            return None
         import mindspore as ms
 
         from ms_adam.scalars import scalar_dtype
 
-        norm = dtype_name_of(scalar_dtype(ms.get_context("device_target")))
+        norm = str(scalar_dtype(ms.get_context("device_target"))).lower()
         return Rounding(widest, core.capabilities.float32_betas, False, norm)
     moments = optimizer.state_dtypes().get("moment2", [widest])
     return Rounding(max(moments, key=UNIT.__getitem__) if set(moments) <= set(UNIT) else widest)
@@ -127,14 +131,9 @@ def rounding_of(optimizer: Optimizer) -> Rounding:
 def masters_of(optimizer: Optimizer) -> Optional[list]:
     """The weights that are updated in the place of the parameters; None if there are none."""
     core = _core(optimizer)
-    if core is None or not core.execution.masters:
+    if core is None or rounding_of(optimizer) is None or not core.execution.masters:
         return None
     return list(core.master_weights)
-
-
-def dtype_name_of(dtype: Any) -> str:
-    """The name of a MindSpore dtype: "float32" for Float32."""
-    return str(dtype).lower()
 
 
 def _core(optimizer):

@@ -129,7 +129,9 @@ def _checks_file(out: Path, numbers: dict[str, int], first: str, name: str) -> P
 
 
 def _standard(one: str, other: str, records: dict[str, Record]) -> Optional[str]:
-    """The side whose formula updates are held to; None if neither's is known."""
+    """The side whose formula updates are held to; None if there is none, or no bound."""
+    if any(records[name].facts["rounds"] is None for name in (one, other)):
+        return None
     return next((name for name in (one, other) if records[name].facts["recipe"]), None)
 
 

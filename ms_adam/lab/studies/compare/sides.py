@@ -19,9 +19,9 @@ from typing import Any, Callable, NamedTuple, Optional
 import numpy as np
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.measure import nearest_to_bound, spacing
+from ms_adam.lab.measure import UNIT, nearest_to_bound, spacing
 from ms_adam.lab.run.worker import Events, enter, short_message
-from ms_adam.lab.studies.compare.checks import NUDGES, Checks, Nudges, network_bound
+from ms_adam.lab.studies.compare.checks import NUDGES, Checks, Nudges
 from ms_adam.lab.studies.compare.config import Comparison
 from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of
 from ms_adam.lab.studies.compare.record import LOSS, Record, RecordWriter
@@ -139,7 +139,7 @@ class _Pass:
             "backend": self._optimizer.backend,
             "device_target": mindspore.get_context("device_target"),
             "recipe": self._recipe(),
-            "rounds": list(rounding_of(self._optimizer)),
+            "rounds": rounding_of(self._optimizer),
         }
 
     def dtypes(self) -> dict[str, list[str]]:
@@ -289,14 +289,15 @@ def _check_gradients(
     names = [LOSS, *run.names]
     stored = [["float32"] * 2, *zip(dtypes, record.dtypes["gradient"])]
     found = Checks.empty(names, ["gradient"], run.steps)
-    nudges, confirmed = Nudges(), not differs
+    nudges = Nudges(max(UNIT[dtype] for dtype in run.weight_dtypes()))
+    confirmed = not differs
     for step, (_, at) in enumerate(start().gradients() if differs else [(0, None)] * run.steps):
         ours, theirs = of(here, step), of(record, step)
-        nudges.begin(step)
+        nudges.begin(step, ours)
 
         def beyond(step=step, ours=ours, theirs=theirs) -> bool:
             for i, pair in enumerate(zip(theirs, ours)):
-                bound = network_bound(nudges.effects(i), pair[1], stored[i])
+                bound = nudges.bound(i, pair[1], stored[i])
                 size = np.max(np.abs(pair[1]), initial=0.0)
                 found.tables["gradient"][:, step, i] = *nearest_to_bound(*pair, bound), size
             return bool(np.any(found.shares("gradient")[step] > 1))

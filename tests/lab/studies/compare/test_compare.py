@@ -21,7 +21,6 @@ from ms_adam.lab.studies.compare.checks import (
     Checks,
     Nudges,
     check_updates,
-    network_bound,
 )
 from ms_adam.lab.studies.compare.config import Tolerance, load_comparison
 from ms_adam.lab.studies.compare.distances import Distances
@@ -141,22 +140,17 @@ def test_another_batch_is_told():
 # ---- the checks
 
 
-def test_nudges_count_for_some_steps():
-    nudges, here = Nudges(), [np.zeros(2)]
-    for step in range(3 * WINDOW):
-        nudges.begin(step)
-        change = np.array([1.0, 2.0]) if step == 2 else np.array([0.5, 0.25])
-        nudges.add(here, [change])
-        expected = [1.0, 2.0] if 2 <= step < 2 * WINDOW else [0.5, 0.25]
-        assert nudges.effects(0).tolist() == expected, step
-
-
 def test_bound_of_a_gradient_by_hand():
-    gradient, u = np.array([1.0, 0.0, -0.5]), 2.0**-24
-    found = network_bound(np.array([0.0, 1e-6, 1e-6]), gradient, ["float32"] * 2)
-    effects = FACTOR * np.array([0.0, 1e-6, 1e-6])
-    np.testing.assert_allclose(found, effects + (FACTOR + 2) * u * np.abs(gradient) + u, rtol=1e-12)
-    wide = network_bound(0.0, gradient, ["bfloat16", "float32"])
+    """The largest effect of recent nudges, and roundings of the largest element so far."""
+    nudges, here = Nudges(2.0**-24), [np.array([1.0, 0.0, -0.5])]
+    for step in range(3 * WINDOW):
+        nudges.begin(step, here if step else [4 * here[0]])
+        nudges.add(here, here + np.array([0.0, 2e-6 if step == 2 else 1e-6, 0.0]))
+        found = nudges.bound(0, here[0], ["float32"] * 2)
+        effects = np.array([0.0, 2e-6 if 2 <= step < 2 * WINDOW else 1e-6, 0.0])
+        roundings = FACTOR * 4 * 2.0**-24 + 2 * 2.0**-24 * np.abs(here[0])
+        np.testing.assert_allclose(found, FACTOR * effects + roundings, rtol=1e-12)
+    wide = nudges.bound(0, here[0], ["bfloat16", "float32"])
     assert wide[0] > 2.0**-8 > wide[2] > wide[1]
 
 
@@ -178,7 +172,7 @@ def recorded(folder, moments, method, weights, gradients):
         for name, value in {"learning_rate": 1e-3, "weight_decay": 0.0, "loss_scale": 1.0}.items():
             writer.scalars[name][step] = value
     recipe = Recipe([reference.Adam()]).plain()
-    writer.close(recipe=recipe, rounds=list(Rounding(float32_scalars=False)))
+    writer.close(recipe=recipe, rounds=Rounding(float32_scalars=False))
     return Record(folder)
 
 

@@ -209,7 +209,7 @@ def noise(tmp_path_factory):
     attention = {
         "graph": (noisy("graph"), noisy()),
         "eps": (noisy(), side(eps=1e-10)),
-        "pulled": (noisy(), noisy(pull=1e-6)),
+        "pulled": (noisy(), noisy(pull=1e-4)),
         "scaled": (noisy(), noisy(scale=1.01)),
     }
     normalized = {
