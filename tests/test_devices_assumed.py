@@ -20,7 +20,7 @@ NAMED = {
     "lab/studies/paper/cache.py": (1, "the curves of a figure come from one kind of device"),
     "lab/studies/text/sides.py": (1, "nn.Adam's own row updates, whose target is the CPU"),
     "options.py": (1, "use_offload changes nothing where the device is the host"),
-    "state.py": (1, "load_state writes what use_offload keeps in host memory there"),
+    "state.py": (2, "load_state writes what use_offload keeps in host memory there, and bfloat16"),
     "lab/studies/matrix/validate.py": (1, "there may be many processes on it"),
 }
 

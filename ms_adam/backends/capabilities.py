@@ -99,7 +99,8 @@ class Capabilities(NamedTuple):
     def _obstacle_to_narrow(self, formula, execution, weights, device_target):
         kept, halves = execution.state_dtype, execution.halves
         if execution.narrow and kept not in self.narrow_state:
-            why = "" if self.devices else ": no operator of a graph reads the bits of a float32"
+            # Of bfloat16, arithmetic can do what operators lack.
+            why = ": no operator of a graph reads the bits of a float32" * bool(self.narrow_state)
             return f"{self.kernel} does not keep moments in {kept}{why}"
         if kept == "bfloat16" and not HAS_BFLOAT16:
             return f"{RELEASE} has no bfloat16"
