@@ -146,9 +146,9 @@ def bench(
                     tell(f"{case.name}: {lane.name} compiled")
                 for lane in lanes:
                     lane.time(3)  # a first round that does not count
-                    # a third of a second each, as far as that goes
+                    # a third of a second each, as far as that goes; one step of those in seconds
                     step_ms = max(statistics.median(lane.rounds.pop()), 1.0)
-                    lane.steps = max(5, min(100, int(300 / step_ms)))
+                    lane.steps = max(5 if step_ms < 1000 else 1, min(100, int(300 / step_ms)))
                 for turn in range(rounds):
                     for lane in lanes if turn % 2 == 0 else reversed(lanes):
                         lane.time(lane.steps)
