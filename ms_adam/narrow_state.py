@@ -104,11 +104,11 @@ def in_float32(value: Any) -> np.ndarray:
 
 def _parted(name):
     """Returns what precedes the name of an entry, that name, and its parameter's."""
-    for entry in ("trailing_bits", *MOMENTS):
+    for entry in ("trailing_bits", *MOMENTS) if isinstance(name, str) else ():  # else refused later
         before, dot, parameter = name.partition(f"{entry}.")
         if dot and not before.endswith("flat_"):
             return before, entry, parameter
-    return "", "", name
+    return "", "", ""
 
 
 def _own(optimizer, i, array):

@@ -71,8 +71,7 @@ class Adam(Optimizer):
             element, and count it in `skipped`; schedules wait. Costs one more reading of the
             gradients, and nothing with `max_grad_norm`. Default: ``False`` .
         accumulate_steps (int): Update in every k-th call only, with the mean of the gradients of k
-            calls. Schedules count updates, and skipped calls are left out. See `flush`.
-            Default: ``1`` .
+            calls. Schedules count updates; skipped calls are left out. See `flush`. Default: 1.
         max_grad_norm (float): Clip the unscaled gradients to this global norm, as
             `ops.clip_by_global_norm` does. Default: ``None`` , no clipping.
         ema_decay (Union[float, Cell]): Keep an average of each weight, updated in the same pass
