@@ -243,6 +243,13 @@ SCHEMES = (
         master_weights=True,
         **_TAIL,
     ),
+    _case(
+        "mint: narrow state",
+        "mint.AdamW",
+        groups=_GROUPS,
+        state_dtype="bfloat16",
+        master_weights="split",
+    ),
 )
 
 
