@@ -138,7 +138,8 @@ def test_arguments_are_passed_on(project):
 
 OPTIMIZER = (
     "tests/test_optimizer.py tests/test_sparse.py tests/test_checkpoint.py tests/test_trainers.py"
-    " tests/test_by_address.py tests/test_counts.py tests/test_mint.py tests/test_round_trip.py"
+    " tests/test_by_address.py tests/test_counts.py tests/test_mint.py tests/test_narrow.py"
+    " tests/test_round_trip.py"
     " tests/lab/studies/matrix/test_accuracy.py tests/test_compat.py tests/backends/test_matrix.py"
     " tests/backends/kernel tests/backends/test_fused.py tests/backends/test_toolchain.py"
     " tests/reference"
@@ -282,7 +283,8 @@ def test_packages_that_cannot_be_installed_fail_ci(project, pip):
 def test_other_tests_do_not_need_the_packages(tmp_path):
     """Without --clients, pytest does not even import the modules in tests/clients."""
     (tmp_path / "tests" / "clients").mkdir(parents=True)
-    shutil.copy(PROJECT / "tests" / "conftest.py", tmp_path / "tests")
+    for name in ("conftest.py", "pairwise.py", "sources.py"):
+        shutil.copy(PROJECT / "tests" / name, tmp_path / "tests")
     (tmp_path / "tests" / "clients" / "test_inside.py").write_text("import nowhere\n")
     (tmp_path / "tests" / "test_outside.py").write_text("def test(): pass\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
