@@ -52,13 +52,22 @@ struct Keys {
 // "Universal hashing and k-wise independent random variables via integer arithmetic without primes");
 // a and b are new for each block, moment and update. One addition makes the next number.
 struct Dither {
-  uint32_t a, b;
+  uint32_t a = 0, b = 0;
+};
 
-  Dither(const Keys& keys, int64_t weight, int64_t block, int moment) {
-    const uint32_t at = mix(uint32_t(weight + 1) * golden, 0) + uint32_t(block * 8 + 2 * moment) * golden;
-    a = mix(at + keys.first, keys.second);
-    b = mix(at + golden + keys.first, keys.second);
+// The draws of a weight in an update.
+class Draw {
+ public:
+  Draw(const Keys& keys, int64_t weight)
+      : start_(mix(uint32_t(weight + 1) * golden, 0) + keys.first), key_(keys.second) {}
+
+  Dither of(int64_t block, int moment) const {
+    const uint32_t at = start_ + uint32_t(block * 8 + 2 * moment) * golden;
+    return {mix(at, key_), mix(at + golden, key_)};
   }
+
+ private:
+  uint32_t start_, key_;
 };
 
 // ---- bfloat16 -----------------------------------------------------------------------------------

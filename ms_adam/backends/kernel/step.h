@@ -342,37 +342,27 @@ __attribute__((noinline)) void update_block(
     narrow_block<false>(maxima, part.count, most3, part.dithers[2], vhat, *exponents[2]);
 }
 
-// An `Update`, block by block.
+// An `Update`, block by block. Arithmetic bounds it more than memory does: to prefetch gains nothing.
 template <class Rule, class Moment, class Weight, class Parameter, class Gradient>
 void update_narrow(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
-  constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
   constexpr bool in_bytes = std::is_same<Moment, Byte>::value;
   Rates<float> rates = rounded<float>(step, task, mean);
   const float shrink = take_shrink(step, rates);
   const bool converts = shrink != 1 || !std::is_same<Gradient, float>::value;
   const Gradient* const gradient = at<Gradient>(task.gradient, 0);
+  const Draw draw(step.keys, task.number);
   float converted[block_size];
   for (const int64_t end = first + count; first < end;) {
     const int64_t place = task.element + first, block = place / block_size;
     const int64_t skip = place % block_size, n = std::min(end - first, block_size - skip);
-    if (first + 2 * block_size < end) {
-      const int64_t later = first + 2 * block_size - skip;
-      prefetch(gradient, later, block_size);
-      prefetch(at<Weight>(task.weight, 0), later, block_size);
-      prefetch(at<Moment>(task.moment1, 0), later, block_size);
-      prefetch(at<Moment>(task.moment2, 0), later, block_size);
-      if constexpr (Rule::moments > 2) prefetch(at<Moment>(task.vhat, 0), later, block_size);
-      if constexpr (is_master) prefetch(at<Parameter>(task.parameter, 0), later, block_size);
-      if (task.ema) prefetch(at<float>(task.ema, 0), later, block_size);
-    }
     const float* in_float = converted;
     if constexpr (std::is_same<Gradient, float>::value) in_float = gradient + first;
     if (converts) {
       for (int64_t i = 0; i < n; ++i) converted[i] = shrink * float(widen(gradient[first + i]));
       in_float = converted;
     }
-    const auto dither = [&](int k) { return Dither(step.keys, task.number, block, k); };
-    const Part part{in_float, n, skip, {dither(0), dither(1), dither(2)}};
+    Part part{in_float, n, skip, {}};
+    for (int k = 0; k < Rule::moments; ++k) part.dithers[k] = draw.of(block, k);
     Weight* const weight = at<Weight>(task.weight, first);
     Parameter* const parameter = at<Parameter>(task.parameter, first);
     float* const ema = at<float>(task.ema, first);
