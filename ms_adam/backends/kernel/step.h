@@ -342,7 +342,7 @@ __attribute__((noinline)) void update_block(
     narrow_block<false>(maxima, part.count, most3, part.dithers[2], vhat, *exponents[2]);
 }
 
-// An `Update`, block by block. Arithmetic bounds it more than memory does: to prefetch gains nothing.
+// An `Update`, block by block. Without prefetches, which made no difference here (docs/results.md).
 template <class Rule, class Moment, class Weight, class Parameter, class Gradient>
 void update_narrow(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   constexpr bool in_bytes = std::is_same<Moment, Byte>::value;
