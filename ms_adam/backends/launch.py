@@ -16,6 +16,8 @@ tensor other memory.
 """
 
 import ctypes
+import functools
+import itertools
 import operator
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -68,6 +70,12 @@ _NUMBERS: Dict[str, Any] = {
 }
 
 
+@functools.lru_cache(maxsize=None)
+def _name_of(dtype):
+    """Returns the kernel's name of a dtype, always the same object."""
+    return str(dtype).lower().encode()
+
+
 class Launcher:
     """A function of the kernel's library, called like the function of an `ops.Custom`.
 
@@ -113,27 +121,19 @@ class Launcher:
             and all(map(operator.is_, map(dtype_of, changing), self.dtypes))
         ):
             return
-        shapes, dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
         if check is not None:
             check()
         for tensor in tensors:
             placed(tensor)
-        count = len(tensors)
-        if len(shapes) != len(self.shapes):
-            last = tensors[count - fixed :]
-            shapes, dtypes = shapes + list(map(shape_of, last)), dtypes + list(map(dtype_of, last))
-            self.shapes, self.dtypes = [None] * count, [None] * count
-            self.axes = (ctypes.c_int * count)()
-            self.shape_arrays: List[Any] = [None] * count
-            self.shape_pointers: Any = (ctypes.POINTER(ctypes.c_int64) * count)()
-            self.dtype_names = (ctypes.c_char_p * count)()
-        for i, (shape, dtype) in enumerate(zip(shapes, dtypes)):
-            if shape != self.shapes[i]:
-                self.axes[i] = len(shape)
-                self.shape_arrays[i] = (ctypes.c_int64 * max(1, len(shape)))(*shape)
-                self.shape_pointers[i] = self.shape_arrays[i]
-            if dtype is not self.dtypes[i]:
-                self.dtype_names[i] = str(dtype).lower().encode()
+        shapes = list(map(shape_of, tensors))
+        dtypes = list(map(dtype_of, tensors))
+        # Close together, since the kernel reads all of them in each call.
+        self.axes = np.fromiter(map(len, shapes), np.intc)
+        self.sizes = np.fromiter(itertools.chain.from_iterable(shapes), np.int64)
+        ends = np.cumsum(self.axes, dtype=np.uintp) * self.sizes.itemsize
+        begins = ends - self.axes.astype(np.uintp) * np.uintp(self.sizes.itemsize)
+        self.shape_addresses = begins + np.uintp(self.sizes.ctypes.data)
+        self.dtype_names = (ctypes.c_char_p * len(tensors))(*map(_name_of, dtypes))
         self.shapes, self.dtypes = shapes[: len(changing)], dtypes[: len(changing)]
 
     def __call__(self, tensors: Sequence[ms.Tensor]) -> int:
@@ -146,8 +146,8 @@ class Launcher:
         return self.function(
             len(tensors),
             ctypes.c_void_p(addresses.ctypes.data),
-            self.axes,
-            self.shape_pointers,
+            ctypes.c_void_p(self.axes.ctypes.data),
+            ctypes.c_void_p(self.shape_addresses.ctypes.data),
             self.dtype_names,
             None,
             self.report,

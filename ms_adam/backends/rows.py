@@ -72,6 +72,8 @@ class Row(nn.Cell):
 
     def split(self, row):
         """Returns the tensors of a row."""
+        if self.is_stack:
+            return self.unstack[0](_reshape(row, self.shapes[0]))
         parts, tensors = self.parts(row), ()
         for i in range(len(self.shapes)):
             tensors += self.unstack[i](_reshape(parts[i], self.shapes[i]))
