@@ -192,7 +192,7 @@ class NarrowBatch(CompositeBatch):
         self.draw, self.halves = Draw(), Halves()
         self.store_moment = store_operator(bfloat16, device_target)
         self.store_parameter = store_operator(self.parameters[0].dtype, device_target)
-        self.step_known = when_known(self.step_one, *("Tensor",) * 15)
+        self.step_known = when_known(self.step_one, *("Tensor",) * 16)
 
     def own_scalars(self, of_groups, gradient_scale, is_made):
         return self.scalars_of(of_groups[:4], gradient_scale, is_made), of_groups[4]
@@ -210,8 +210,8 @@ class NarrowBatch(CompositeBatch):
         if self.members is not None:
             gradients = self.map_(ops.partial(pick, gradients), self.members)
         s1, s2, s3, s4, s5, s6 = scalars[0]
-        key1, key2 = scalars[1]
-        step = ops.partial(self.step_known, s1, s2, s3, s4, s5, s6, key1, key2)
+        key1, key2, places = scalars[1]
+        step = ops.partial(self.step_known, s1, s2, s3, s4, s5, s6, key1, key2, places)
         state = (self.moment1, self.moment2, self.vhat)
         return self.map_(
             step,
@@ -225,7 +225,23 @@ class NarrowBatch(CompositeBatch):
         )
 
     def step_one(
-        self, s1, s2, s3, s4, s5, s6, k1, k2, weight, parameter, moment1, moment2, vhat, counts, g
+        self,
+        s1,
+        s2,
+        s3,
+        s4,
+        s5,
+        s6,
+        key1,
+        key2,
+        places,
+        weight,
+        parameter,
+        moment1,
+        moment2,
+        vhat,
+        counts,
+        g,
     ):
         """Makes a step of a weight; returns its new value."""
         scalars = (s1, s2, s3, s4, s5, s6)
@@ -240,11 +256,11 @@ class NarrowBatch(CompositeBatch):
             )
         w, m, v, largest = self.advance(scalars, w, moments[0], moments[1], moments[2], g)
         if self.narrow:
-            drawn = self.draw(counts, k1, k2)
-            self.keep(moment1, m, drawn, 0)
-            self.keep(moment2, v, drawn, 1)
+            drawn = self.draw(counts, key1, key2)
+            self.keep(moment1, m, drawn, places, 0)
+            self.keep(moment2, v, drawn, places, 1)
             if self.amsgrad:
-                self.keep(vhat, largest, drawn, 2)
+                self.keep(vhat, largest, drawn, places, 2)
         else:
             _assign(moment1, m)
             _assign(moment2, v)
@@ -258,8 +274,8 @@ class NarrowBatch(CompositeBatch):
             self.store(weight, w)
         return w
 
-    def keep(self, moment, value, drawn, which):
-        random = self.draw.of_moment(drawn, which, value)
+    def keep(self, moment, value, drawn, places, which):
+        random = self.draw.of_moment(drawn, places, which, value)
         return self.store_moment(moment, _cast(self.halves.dithered(value, random), bfloat16))
 
 

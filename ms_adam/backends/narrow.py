@@ -34,12 +34,10 @@ def _mixed(x: int, key: int) -> int:
 
 
 def counters(place: int, size: int, moments: int) -> Tensor:
-    """Returns the counters of a weight: int32 of shape (blocks, 2 * moments)."""
+    """Returns the counters of a weight: int32 of shape (blocks, moments)."""
     blocks = -(-size // BLOCK)
     first = _mixed((place + 1) * _GOLDEN % 2**32, 0)
-    steps = np.arange(blocks, dtype=np.uint64)[:, None] * 8 + np.arange(
-        2 * moments, dtype=np.uint64
-    )
+    steps = np.arange(blocks, dtype=np.uint64)[:, None] * 4 + np.arange(moments, dtype=np.uint64)
     counts = (first + steps * _GOLDEN) % 2**32
     return Tensor(counts.astype(np.uint32).view(np.int32))
 
@@ -64,41 +62,46 @@ class Mix(nn.Cell):
 
 
 class Keys(nn.Cell):
-    """The two keys of an update, for the random numbers of all weights.
+    """What an update's random numbers are made from, for all weights; see `Keys` of the kernel.
 
     Args:
         seed: whole number, from 0 to 2^32 - 1.
 
     Inputs:
         t: the number of the update, a tensor of shape ().
+
+    Outputs:
+        Two keys of shape (), and the numbers of the places in a block, of shape (1, BLOCK).
     """
 
     def __init__(self, seed: int):
         super().__init__(auto_prefix=False)
         self.seed, self.golden, self.mix = _int32(seed), _int32(_GOLDEN), Mix()
+        steps = np.arange(BLOCK, dtype=np.uint64)[None] * _GOLDEN % 2**32
+        self.steps = Tensor(steps.astype(np.uint32).view(np.int32))
 
     def construct(self, t):
         first = self.mix(_mul(_cast(t, ms.int32), self.golden), self.seed)
-        return first, self.mix(_add(first, self.golden), self.seed)
+        second = self.mix(_add(first, self.golden), self.seed)
+        third = self.mix(_add(second, self.golden), self.seed)
+        return first, second, self.mix(_add(self.steps, first), third)
 
 
 class Draw(nn.Cell):
-    """The random numbers of a weight's moments, from 0 to 65535; see `Dither` of the kernel."""
+    """The random numbers of a weight's moments, from 0 to 65535; see `Draw` of the kernel."""
 
     def __init__(self):
         super().__init__(auto_prefix=False)
-        self.mix, self.places = Mix(), Tensor(np.arange(BLOCK)[None], ms.int32)
+        self.mix = Mix()
 
-    def construct(self, counters, key1, key2):
+    def construct(self, counters, first, second):
         """Returns what `of_moment` draws from, given the counters of a weight."""
-        return self.mix(_add(counters, key1), key2)
+        return self.mix(_add(counters, first), second)
 
-    def of_moment(self, drawn, moment, like):
+    def of_moment(self, drawn, places, moment, like):
         """Returns the numbers of a moment, float32, in the shape of a tensor."""
-        blocks = drawn.shape[0]
-        factor = _slice(drawn, (0, 2 * moment), (blocks, 1))
-        start = _slice(drawn, (0, 2 * moment + 1), (blocks, 1))
-        numbers = _reshape(_add(_mul(factor, self.places), start), (-1,))
+        own = _slice(drawn, (0, moment), (drawn.shape[0], 1))
+        numbers = _reshape(_xor(places, own), (-1,))
         numbers = _reshape(_slice(numbers, (0,), (like.size,)), like.shape)
         return _cast(self.mix.upper_half(numbers), ms.float32)
 

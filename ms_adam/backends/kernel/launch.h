@@ -337,13 +337,14 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
 
   const int64_t t = count_of(head);
   const AverageRate average(formula, t, head.ema_decay, head.ema_weight ? *head.ema_weight : 0.0);
+  const Keys keys = formula.narrow != 0 ? Keys(uint32_t(formula.seed), uint32_t(t)) : Keys();
   std::vector<Step> steps;
   for (int64_t i = 0; i < head.plan.groups; ++i) {
     // At least 1: a state that was loaded may be from before the group joined.
     const double own_t = std::max(1.0, t - head.formulas[1 + i].begun);
     steps.push_back(method.scalars(head.formulas[1 + i], divisor, own_t, head.learning_rates[i],
                                    head.weight_decays[i]));
-    steps.back().keys = Keys(uint32_t(formula.seed), uint32_t(t));
+    steps.back().keys = &keys;
     steps.back().ema_rate = average.rate;
     steps.back().ema_begins = average.begins;
   }

@@ -39,20 +39,20 @@ inline uint32_t mix(uint32_t x, uint32_t key) {
   return x ^ x >> 16;
 }
 
+// An element of a block draws `places[element] ^ own`, where `places` is new for each update and `own`
+// for each block, moment and update. Any three of these numbers are independent (tabulation: Carter &
+// Wegman 1979, "Universal classes of hash functions"; Patrascu & Thorup 2012, "The power of simple
+// tabulation hashing", section 1). Their upper bits are used.
 struct Keys {
   uint32_t first = 0, second = 0;
+  uint32_t places[block_size] = {};
 
   Keys() = default;
   Keys(uint32_t seed, uint32_t update)
-      : first(mix(update * golden, seed)), second(mix(first + golden, seed)) {}
-};
-
-// The random numbers of a moment in a block: a * i + b of element i, modulo 2^32, of which the upper
-// bits are used. They are uniform and, any two of a block, independent (Dietzfelbinger 1996,
-// "Universal hashing and k-wise independent random variables via integer arithmetic without primes");
-// a and b are new for each block, moment and update. One addition makes the next number.
-struct Dither {
-  uint32_t a = 0, b = 0;
+      : first(mix(update * golden, seed)), second(mix(first + golden, seed)) {
+    const uint32_t third = mix(second + golden, seed);
+    for (int64_t i = 0; i < block_size; ++i) places[i] = mix(first + uint32_t(i) * golden, third);
+  }
 };
 
 // The draws of a weight in an update.
@@ -61,9 +61,9 @@ class Draw {
   Draw(const Keys& keys, int64_t weight)
       : start_(mix(uint32_t(weight + 1) * golden, 0) + keys.first), key_(keys.second) {}
 
-  Dither of(int64_t block, int moment) const {
-    const uint32_t at = start_ + uint32_t(block * 8 + 2 * moment) * golden;
-    return {mix(at, key_), mix(at + golden, key_)};
+  // What all elements of a block have in their numbers.
+  uint32_t own(int64_t block, int moment) const {
+    return mix(start_ + uint32_t(block * 4 + moment) * golden, key_);
   }
 
  private:
@@ -72,10 +72,10 @@ class Draw {
 
 // ---- bfloat16 -----------------------------------------------------------------------------------
 
-// Adds 16 random bits below the unit and cuts off. Inf stays: its lower half is 0. NaN stays NaN.
+// Adds 16 random bits below the unit and cuts off. Inf stays: its lower half is 0. So does a NaN, if
+// its upper half is not all ones or its lower half is 0, as the moments' are: see `update_element`.
 inline Bfloat16 dithered(float x, uint32_t random) {
-  const uint32_t bits = to_bits(x) + (random >> 16);
-  return Bfloat16(uint16_t((x == x ? bits : 0x7fc00000u) >> 16));
+  return Bfloat16(uint16_t((to_bits(x) + random) >> 16));
 }
 
 // ---- Bytes --------------------------------------------------------------------------------------
@@ -128,8 +128,10 @@ inline int32_t finite_magnitude(float x) {
   return magnitude < 0x7f800000 ? magnitude : 0;
 }
 
-template <bool is_signed> void narrow_block(const float* __restrict x, int64_t count, int32_t most,
-                                            Dither dither, Byte* __restrict codes, char& exponent) {
+template <bool is_signed>
+void narrow_block(const float* __restrict x, int64_t count, int32_t most,
+                  const uint32_t* __restrict places, uint32_t own, Byte* __restrict codes,
+                  char& exponent) {
   if (most >= 0x7f800000) {  // rare: then the largest finite one is looked for
     most = 0;
     for (int64_t i = 0; i < count; ++i) most = std::max(most, finite_magnitude(x[i]));
@@ -139,7 +141,7 @@ template <bool is_signed> void narrow_block(const float* __restrict x, int64_t c
   const float per_smallest = 1 / code.smallest;
   const int n = int(count);
   for (int i = 0; i < n; ++i)
-    codes[i] = code.narrow(x[i], per_smallest, dither.a * uint32_t(i) + dither.b);
+    codes[i] = code.narrow(x[i], per_smallest, places[i] ^ own);
 }
 
 }  // namespace

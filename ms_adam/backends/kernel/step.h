@@ -43,7 +43,7 @@ struct Step {
   // The same for all groups, from `AverageRate`.
   double ema_rate;  // how far an average moves to its weight
   bool ema_begins;  // whether it begins at the weight before the step
-  Keys keys;        // of the random numbers
+  const Keys* keys = nullptr;  // of the random numbers, if moments are narrow
 };
 
 // The averages of one step; see `AverageRates` in ms_adam/scalars.py. The mean of section 7.2,
@@ -80,6 +80,11 @@ template <class Real> Rates<Real> rounded(const Step& step, const Task& task, do
           Real(step.step_size), epsilon, task.decoupled_decay ? Real(step.decay_factor) : Real(1),
           Real(step.weight_decay), Real(task.l2), Real(step.nesterov), Real(mean),
           Real(step.ema_rate), step.ema_begins};
+}
+
+// Whether L2 decay, centralization and Nesterov are left out.
+template <class Real> bool is_plain(const Rates<Real>& rates) {
+  return rates.l2 == 0 && rates.mean == 0 && rates.nesterov == 0;
 }
 
 // ---- Rules --------------------------------------------------------------------------------------
@@ -159,6 +164,12 @@ template <class T> void prefetch(const T* stream, int64_t first, int64_t count) 
     __builtin_prefetch(reinterpret_cast<const void*>(line));  // may be past the end: never faults
 }
 
+// The parameters from an index on, or nullptr if the weight is no master.
+template <class Parameter> const Parameter* shown(const Parameter* parameter, int64_t first) {
+  if constexpr (std::is_same<Parameter, Nothing>::value) return nullptr;
+  else return parameter + first;
+}
+
 // Moves averages towards their weights.
 template <class Weight, class Parameter>
 __attribute__((noinline)) void average(
@@ -173,6 +184,22 @@ __attribute__((noinline)) void average(
   }
 }
 
+// The averages of elements begin, ..., end - 1, before the update of their weights and after it.
+template <class Real, class Weight, class Parameter>
+void average_before(const Rates<Real>& rates, int64_t begin, int64_t end, const Weight* weight,
+                    const Parameter* parameter, Real* ema) {
+  if (!ema || !rates.ema_begins) return;
+  average<Weight, Parameter>(1, end - begin, weight + begin, shown(parameter, begin), ema + begin);
+}
+
+template <class Real, class Weight, class Parameter>
+void average_after(const Rates<Real>& rates, int64_t begin, int64_t end, const Weight* weight,
+                   const Parameter* parameter, Real* ema) {
+  if (!ema) return;
+  average<Weight, Parameter>(rates.ema_rate, end - begin, weight + begin, shown(parameter, begin),
+                             ema + begin);
+}
+
 // An `Update` of a row that is skipped: only its averages move.
 template <class Weight, class Parameter>
 void update_average(const Task& task, const Step& step, int64_t first, int64_t count, double) {
@@ -183,8 +210,9 @@ void update_average(const Task& task, const Step& step, int64_t first, int64_t c
   average<Weight, Parameter>(step.ema_rate, count, weight, parameter, ema);
 }
 
-// Updates element i of a weight, given its gradient and its moments.
-template <class Rule, class Real, class Gradient, class Weight, class Parameter>
+// Updates element i of a weight, given its gradient and its moments. With `quiet`, a gradient that is
+// NaN becomes the one with the fewest bits, which its moments then are.
+template <class Rule, bool quiet, class Real, class Gradient, class Weight, class Parameter>
 inline void update_element(const Rates<Real>& rates, Gradient gradient, Weight* weight,
                            Parameter* parameter, int64_t i, Real& m, Real& v, Real& largest) {
   Real w;
@@ -193,6 +221,7 @@ inline void update_element(const Rates<Real>& rates, Gradient gradient, Weight* 
   Real g = rates.gradient_scale * Real(widen(gradient));
   g = rates.l2 != 0 ? g + rates.weight_decay * w : g;
   g = g - rates.mean;
+  if constexpr (quiet) g = g == g ? g : std::numeric_limits<Real>::quiet_NaN();
   w = rates.decay_factor * w - Rule::update(rates, g, m, v, largest);
   if constexpr (std::is_same<Parameter, Nothing>::value) weight[i] = narrow<Weight>(w);
   else set_master(w, weight[i], parameter[i]);
@@ -224,19 +253,16 @@ __attribute__((noinline)) void update_elements(
       if (ema) prefetch(ema, begin + ahead, block);
     }
     const int64_t end = std::min(count, begin + block);
-    const Parameter* const shown = is_master ? parameter + begin : nullptr;
-    if (ema && rates.ema_begins)
-      average<Weight, Parameter>(1, end - begin, weight + begin, shown, ema + begin);
+    average_before(rates, begin, end, weight, parameter, ema);
     for (int64_t i = begin; i < end; ++i) {
       Real m = moment1[i], v = moment2[i], largest = 0;
       if constexpr (has_vhat) largest = vhat[i];
-      update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
+      update_element<Rule, false>(rates, gradient[i], weight, parameter, i, m, v, largest);
       moment1[i] = m;
       moment2[i] = v;
       if constexpr (has_vhat) vhat[i] = largest;
     }
-    if (ema)
-      average<Weight, Parameter>(rates.ema_rate, end - begin, weight + begin, shown, ema + begin);
+    average_after(rates, begin, end, weight, parameter, ema);
   }
 }
 
@@ -258,7 +284,7 @@ void update(const Task& task, const Step& step, int64_t first, int64_t count, do
   using Usual = typename std::conditional<is_master, Parameter, Weight>::type;
   Rates<Real> rates = rounded<Real>(step, task, mean);
   const Real shrink = take_shrink(step, rates);
-  const bool plain = is_master && rates.l2 == 0 && rates.mean == 0 && rates.nesterov == 0;
+  const bool plain = is_master && is_plain(rates);
   const auto run = [&](const auto* gradient, int64_t first, int64_t count) {
     using From = typename std::decay<decltype(*gradient)>::type;
     const auto loop = plain ? update_elements<Rule, is_master, Weight, Parameter, From>
@@ -281,103 +307,109 @@ void update(const Task& task, const Step& step, int64_t first, int64_t count, do
 
 // ---- Narrow moments -----------------------------------------------------------------------------
 
-// The part of a block that one call updates: its gradients, in float, and its random numbers. `skip`
-// elements of the block come before it.
+// What one call updates of a weight: gradients, in float, and where the first stands in the weight.
 struct Part {
   const float* gradient;
-  int64_t count, skip;
-  Dither dithers[3];
+  int64_t count, place;
+  Draw draw;
+  const uint32_t* places;  // of `Keys`, with as many upper bits as are used
 };
 
-template <class Rule, class Weight, class Parameter>
+template <class Rule, bool plain, class Weight, class Parameter>
 __attribute__((noinline)) void update_part(
-    const Rates<float> rates, const Part part, Weight* __restrict weight,
+    Rates<float> rates, const Part part, Weight* __restrict weight,
     Parameter* __restrict parameter, Bfloat16* __restrict moment1, Bfloat16* __restrict moment2,
-    Bfloat16* __restrict vhat) {
-  const Dither d1 = part.dithers[0], d2 = part.dithers[1], d3 = part.dithers[2];
-  const float* __restrict const gradient = part.gradient;
-  const uint32_t skip = uint32_t(part.skip);
-  const uint32_t b1 = d1.a * skip + d1.b, b2 = d2.a * skip + d2.b, b3 = d3.a * skip + d3.b;
-  const int count = int(part.count);
-  for (int i = 0; i < count; ++i) {
-    float m = widen(moment1[i]), v = widen(moment2[i]), largest = 0;
-    if constexpr (Rule::moments > 2) largest = widen(vhat[i]);
-    update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
-    moment1[i] = dithered(m, d1.a * uint32_t(i) + b1);
-    moment2[i] = dithered(v, d2.a * uint32_t(i) + b2);
-    if constexpr (Rule::moments > 2) vhat[i] = dithered(largest, d3.a * uint32_t(i) + b3);
-  }
-}
-
-// All of a block, since its exponents may change.
-template <class Rule, class Weight, class Parameter>
-__attribute__((noinline)) void update_block(
-    const Rates<float> rates, const Part part, Weight* __restrict weight,
-    Parameter* __restrict parameter, Byte* __restrict moment1, Byte* __restrict moment2,
-    Byte* __restrict vhat, char* const* exponents) {
+    Bfloat16* __restrict vhat, char* const*, float* __restrict ema) {
   constexpr bool has_vhat = Rule::moments > 2;
-  float first[block_size], second[block_size], maxima[has_vhat ? block_size : 1];
-  const Code<true> code1(*exponents[0]);
-  const Code<false> code2(*exponents[1]), code3(has_vhat ? *exponents[2] : 1);
+  if constexpr (plain) rates.l2 = rates.mean = rates.nesterov = 0;  // constants to the compiler
   const float* __restrict const gradient = part.gradient;
-  int32_t most1 = 0, most2 = 0, most3 = 0;
-  const int count = int(part.count);
-  for (int i = 0; i < count; ++i) {
-    float m = code1.widen(moment1[i]), v = code2.widen(moment2[i]);
-    float largest = 0;
-    if constexpr (has_vhat) largest = code3.widen(vhat[i]);
-    update_element<Rule>(rates, gradient[i], weight, parameter, i, m, v, largest);
-    first[i] = m;
-    second[i] = v;
-    most1 = std::max(most1, int32_t(to_bits(m) & 0x7fffffffu));
-    most2 = std::max(most2, int32_t(to_bits(v) & 0x7fffffffu));
-    if constexpr (has_vhat) {
-      maxima[i] = largest;
-      most3 = std::max(most3, int32_t(to_bits(largest) & 0x7fffffffu));
+  for (int64_t begin = 0, end; begin < part.count; begin = end) {
+    const int64_t block = (part.place + begin) / block_size, skip = (part.place + begin) % block_size;
+    end = std::min(part.count, begin + block_size - skip);
+    const uint32_t* __restrict const places = part.places + skip;
+    const uint32_t own1 = part.draw.own(block, 0) >> 16, own2 = part.draw.own(block, 1) >> 16;
+    const uint32_t own3 = has_vhat ? part.draw.own(block, 2) >> 16 : 0;
+    average_before(rates, begin, end, weight, parameter, ema);
+    for (int64_t i = begin; i < end; ++i) {
+      float m = widen(moment1[i]), v = widen(moment2[i]), largest = 0;
+      if constexpr (has_vhat) largest = widen(vhat[i]);
+      update_element<Rule, true>(rates, gradient[i], weight, parameter, i, m, v, largest);
+      moment1[i] = dithered(m, places[i - begin] ^ own1);
+      moment2[i] = dithered(v, places[i - begin] ^ own2);
+      if constexpr (has_vhat) vhat[i] = dithered(largest, places[i - begin] ^ own3);
     }
+    average_after(rates, begin, end, weight, parameter, ema);
   }
-  narrow_block<true>(first, part.count, most1, part.dithers[0], moment1, *exponents[0]);
-  narrow_block<false>(second, part.count, most2, part.dithers[1], moment2, *exponents[1]);
-  if constexpr (has_vhat)
-    narrow_block<false>(maxima, part.count, most3, part.dithers[2], vhat, *exponents[2]);
 }
 
-// An `Update`, block by block. Without prefetches, which made no difference here (docs/results.md).
+// All of a block at once, since its exponents may change.
+template <class Rule, bool plain, class Weight, class Parameter>
+__attribute__((noinline)) void update_part(
+    Rates<float> rates, const Part part, Weight* __restrict weight,
+    Parameter* __restrict parameter, Byte* __restrict moment1, Byte* __restrict moment2,
+    Byte* __restrict vhat, char* const* exponents, float* __restrict ema) {
+  constexpr bool has_vhat = Rule::moments > 2;
+  if constexpr (plain) rates.l2 = rates.mean = rates.nesterov = 0;
+  float first[block_size], second[block_size], maxima[has_vhat ? block_size : 1];
+  const float* __restrict const gradient = part.gradient;
+  for (int64_t begin = 0, end; begin < part.count; begin = end) {
+    end = std::min(part.count, begin + block_size);
+    const int64_t block = (part.place + begin) / block_size, n = end - begin;
+    char &exponent1 = exponents[0][block], &exponent2 = exponents[1][block];
+    const Code<true> code1(exponent1);
+    const Code<false> code2(exponent2), code3(has_vhat ? exponents[2][block] : 1);
+    int32_t most1 = 0, most2 = 0, most3 = 0;
+    average_before(rates, begin, end, weight, parameter, ema);
+    for (int64_t i = begin; i < end; ++i) {
+      float m = code1.widen(moment1[i]), v = code2.widen(moment2[i]), largest = 0;
+      if constexpr (has_vhat) largest = code3.widen(vhat[i]);
+      update_element<Rule, false>(rates, gradient[i], weight, parameter, i, m, v, largest);
+      first[i - begin] = m;
+      second[i - begin] = v;
+      most1 = std::max(most1, int32_t(to_bits(m) & 0x7fffffffu));
+      most2 = std::max(most2, int32_t(to_bits(v) & 0x7fffffffu));
+      if constexpr (has_vhat) {
+        maxima[i - begin] = largest;
+        most3 = std::max(most3, int32_t(to_bits(largest) & 0x7fffffffu));
+      }
+    }
+    const auto own = [&](int moment) { return part.draw.own(block, moment); };
+    narrow_block<true>(first, n, most1, part.places, own(0), moment1 + begin, exponent1);
+    narrow_block<false>(second, n, most2, part.places, own(1), moment2 + begin, exponent2);
+    if constexpr (has_vhat)
+      narrow_block<false>(maxima, n, most3, part.places, own(2), vhat + begin, exponents[2][block]);
+    average_after(rates, begin, end, weight, parameter, ema);
+  }
+}
+
+// An `Update`. Without prefetches, which made no difference here (docs/results.md).
 template <class Rule, class Moment, class Weight, class Parameter, class Gradient>
 void update_narrow(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
-  constexpr bool in_bytes = std::is_same<Moment, Byte>::value;
+  using Loop = void (*)(Rates<float>, const Part, Weight*, Parameter*, Moment*, Moment*, Moment*,
+                        char* const*, float*);
   Rates<float> rates = rounded<float>(step, task, mean);
   const float shrink = take_shrink(step, rates);
-  const bool converts = shrink != 1 || !std::is_same<Gradient, float>::value;
+  const Loop loop = is_plain(rates) ? Loop(update_part<Rule, true, Weight, Parameter>)
+                                    : Loop(update_part<Rule, false, Weight, Parameter>);
+  uint32_t places[block_size];
+  for (int64_t i = 0; i < block_size; ++i)
+    places[i] = step.keys->places[i] >> (std::is_same<Moment, Bfloat16>::value ? 16 : 0);
+  const Draw draw(*step.keys, task.number);
+  const auto run = [&](const float* gradient, int64_t first, int64_t count) {
+    loop(rates, {gradient, count, task.element + first, draw, places},
+         at<Weight>(task.weight, first), at<Parameter>(task.parameter, first),
+         at<Moment>(task.moment1, first), at<Moment>(task.moment2, first),
+         at<Moment>(task.vhat, first), task.exponents, at<float>(task.ema, first));
+  };
   const Gradient* const gradient = at<Gradient>(task.gradient, 0);
-  const Draw draw(step.keys, task.number);
-  float converted[block_size];
+  if constexpr (std::is_same<Gradient, float>::value)
+    if (shrink == 1) return run(gradient + first, first, count);
+  float converted[4 * block_size];
   for (const int64_t end = first + count; first < end;) {
-    const int64_t place = task.element + first, block = place / block_size;
-    const int64_t skip = place % block_size, n = std::min(end - first, block_size - skip);
-    const float* in_float = converted;
-    if constexpr (std::is_same<Gradient, float>::value) in_float = gradient + first;
-    if (converts) {
-      for (int64_t i = 0; i < n; ++i) converted[i] = shrink * float(widen(gradient[first + i]));
-      in_float = converted;
-    }
-    Part part{in_float, n, skip, {}};
-    for (int k = 0; k < Rule::moments; ++k) part.dithers[k] = draw.of(block, k);
-    Weight* const weight = at<Weight>(task.weight, first);
-    Parameter* const parameter = at<Parameter>(task.parameter, first);
-    float* const ema = at<float>(task.ema, first);
-    Moment* const moments[] = {at<Moment>(task.moment1, first), at<Moment>(task.moment2, first),
-                               at<Moment>(task.vhat, first)};
-    if (ema && step.ema_begins) average<Weight, Parameter>(1, n, weight, parameter, ema);
-    if constexpr (in_bytes) {
-      char* exponents[3];
-      for (int k = 0; k < 3; ++k) exponents[k] = task.exponents[k] + block;
-      update_block<Rule>(rates, part, weight, parameter, moments[0], moments[1], moments[2],
-                         exponents);
-    } else {
-      update_part<Rule>(rates, part, weight, parameter, moments[0], moments[1], moments[2]);
-    }
-    if (ema) average<Weight, Parameter>(rates.ema_rate, n, weight, parameter, ema);
+    const int64_t skip = (task.element + first) % block_size;
+    const int64_t n = std::min(end - first, 4 * block_size - skip);
+    for (int64_t i = 0; i < n; ++i) converted[i] = shrink * float(widen(gradient[first + i]));
+    run(converted, first, n);
     first += n;
   }
 }
