@@ -28,6 +28,7 @@ CASES = {
     "AMSGrad": {"use_amsgrad": True},
     "flat": {"flat_state": True},
     "flat, clipping, AMSGrad": {"flat_state": True, "max_grad_norm": 0.5, "use_amsgrad": True},
+    "flat, composite": {"flat_state": True, "backend": "composite", "max_grad_norm": 0.5},
     "primitive": {"backend": "primitive"},
     "composite": {"backend": "composite"},
     "dtypes": {"dtypes": ["float16", "float32", "bfloat16", "float64"]},
