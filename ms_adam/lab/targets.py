@@ -572,13 +572,7 @@ class MindSporeOptimizer(Optimizer):
         buffers = getattr(self.optimizer, next(names, ""), None)
         layout = getattr(self.optimizer, "layout", None)
         if buffers is not None and dtype_name(buffers[0]) == "uint8":
-            from ms_adam.narrow import UNSIGNED, from_bytes
-
-            signed = quantity not in UNSIGNED
-            return [
-                from_bytes(codes.asnumpy(), p.size, signed).reshape(p.shape)
-                for codes, p in zip(buffers, self.parameters)
-            ]
+            return self.decoded(quantity, buffers)
         if buffers is None or layout is None:
             return buffers
         arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))
@@ -590,6 +584,16 @@ class MindSporeOptimizer(Optimizer):
             for parameter in self.parameters
         )
         return [split[f"{quantity}.{name}"] for name in own]
+
+    def decoded(self, quantity, buffers) -> list:
+        """The arrays that buffers of codes stand for."""
+        from ms_adam.narrow import UNSIGNED, from_bytes
+
+        signed = quantity not in UNSIGNED
+        return [
+            from_bytes(codes.asnumpy(), p.size, signed).reshape(p.shape)
+            for codes, p in zip(buffers, self.parameters)
+        ]
 
     def settings(self) -> tuple:
         """Learning rates and weight decays of the coming step, a list of each by parameter."""

@@ -89,11 +89,15 @@ def write_page(folder: Path) -> Path:
     )
 
 
+def _mode(side: dict) -> str:
+    return side["mode"] + (f", {side['ranks']} ranks" if side["ranks"] > 1 else "")
+
+
 def side_table(sides: Sequence[dict]) -> Table:
     """Returns the table of the sides."""
     columns = (
         Column("Side", "side", None, "name"),
-        Column("Mode", "mode"),
+        Column("Mode", _mode),
         Column("Optimizer", "optimizer"),
         Column("Backend", "backend"),
         Column("Parameters", lambda side: ", ".join(side["dtypes"]["parameter"])),

@@ -15,6 +15,11 @@ what they compute is the exact gradient at weights that are off by some units in
 Then what a nudge of all weights by one unit makes of an element is the size of its roundings, also
 where the gradient is nothing but rounding noise (a bias before batch normalization). Where a
 network draws random numbers, the runs that are compared draw the same ones.
+
+Ranks average the gradients g_r of N shares of a batch. This adds the terms of a batch's sum in
+another order, so the same assumption covers it: with terms of the size of mean |g_r| in place of
+|g|, since the shares can cancel. The mean itself is counted. MindSpore computes it in float32
+whatever the dtype: a cast, N - 1 sums, 1 / N and a product are (N + 2) u mean |g_r|.
 """
 
 from __future__ import annotations
@@ -92,17 +97,20 @@ class Nudges:
 
     Args:
         unit: The unit roundoff of the network's weights.
+        ranks: The gradients are the mean over so many.
     """
 
-    def __init__(self, unit: float):
+    def __init__(self, unit: float, ranks: int = 1):
         self.random = np.random.default_rng(0)
+        self._mean = (ranks + 2) * UNIT["float32"] if ranks > 1 else 0.0
         self._unit, self._recent, self._older, self._largest = unit, None, None, 0.0
 
-    def begin(self, step: int, here: Sequence[np.ndarray]) -> None:
-        """Begins a step that has these gradients without any nudge."""
+    def begin(self, step: int, shares: Sequence[Sequence[np.ndarray]]) -> None:
+        """Begins a step that has these gradients of the ranks' shares, without any nudge."""
         if step and step % WINDOW == 0:
             self._recent, self._older = None, self._recent
-        finite = [np.max(np.abs(array[np.isfinite(array)]), initial=0.0) for array in here]
+        self._sizes = [np.mean(np.abs(arrays), axis=0) for arrays in zip(*shares)]
+        finite = [np.max(array[np.isfinite(array)], initial=0.0) for array in self._sizes]
         self._largest = np.maximum(self._largest, finite)
 
     def add(self, here: Sequence[np.ndarray], nudged: Sequence[np.ndarray]) -> None:
@@ -128,7 +136,8 @@ class Nudges:
         # cancel; and of earlier ones: the derivative of a cross-entropy is p - 1, which is rounded
         # as 1 is, however near to it p has come.
         roundings = effect + self._unit * self._largest[i]
-        return FACTOR * roundings + sum(rounding(gradient, dtype) for dtype in dtypes)
+        mean = self._mean * self._sizes[i] if self._mean else 0.0  # 0 * inf is NaN
+        return FACTOR * roundings + mean + sum(rounding(gradient, dtype) for dtype in dtypes)
 
 
 # --- updates -----------------------------------------------------------------------------------

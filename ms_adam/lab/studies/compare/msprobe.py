@@ -92,6 +92,8 @@ def write_record(
         backend=None,
         device_target=None,
         recipe=None,
+        ranks=1,
+        apart=None,
         rounds=Rounding(max(dtypes.get("moment2", ["float32"]), key=UNIT.__getitem__)),
     )
 
