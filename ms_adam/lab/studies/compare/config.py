@@ -160,8 +160,8 @@ class Comparison(Section):
             if batch_size % side.ranks:
                 divisors = (str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
                 raise ValueError(
-                    f"sides.{name}.ranks = {side.ranks}: each rank takes an equal share of a batch, "
-                    f"so with training.batch_size = {batch_size} it must be one of "
+                    f"sides.{name}.ranks = {side.ranks}: ranks take equal shares of a batch, so "
+                    f"with training.batch_size = {batch_size} it must be one of "
                     f"{', '.join(divisors)}"
                 )
         for pair in self.all_pairs:

@@ -139,8 +139,8 @@ def judge(
         if place and (first is None or place["step"] <= first.step):
             what = f"{_WORDS[place['quantity']]} {place['parameter']}"
             sentence += (
-                f" The ranks of “{side}” are not alike: from step {place['step']} on {what} on rank "
-                f"{place['rank']} is another one than on rank 0."
+                f" The ranks of “{side}” are not alike: from step {place['step']} on {what} on "
+                f"rank {place['rank']} is another one than on rank 0."
             )
     return Judgement(status, sentence, first, cause, network, update)
 

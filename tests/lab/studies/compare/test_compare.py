@@ -282,6 +282,11 @@ def of_sides(*names, **more):
         ({"sides": {"a": side()}, "pairs": None}, ["sides", "at least 2"]),
         (sides(mode="eager"), ["sides.a.mode = 'eager'", "'graph' or 'pynative'"]),
         (sides(options={"eps": "1e-8"}), ["sides.a.options.eps = '1e-8'", "write 1.0e-8"]),
+        (
+            sides(ranks=3),
+            ["sides.a.ranks = 3", "training.batch_size = 8 it must be one of 1, 2, 4, 8"],
+        ),
+        (sides(ranks=0), ["sides.a.ranks = 0", "greater than or equal to 1"]),
         (sides(dtype="int8"), ["sides.a.dtype = 'int8'", "float16"]),
         (of_sides("graph", "grahp"), ["no side 'grahp'", "graph, pynative"]),
         (of_sides("graph", "graph"), ["'graph' is compared with itself"]),
