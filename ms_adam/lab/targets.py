@@ -572,7 +572,13 @@ class MindSporeOptimizer(Optimizer):
         buffers = getattr(self.optimizer, next(names, ""), None)
         layout = getattr(self.optimizer, "layout", None)
         if buffers is not None and dtype_name(buffers[0]) == "uint8":
-            return self.decoded(quantity, buffers)
+            from ms_adam.narrow import UNSIGNED, from_bytes
+
+            signed = quantity not in UNSIGNED
+            return [
+                from_bytes(codes.asnumpy(), p.size, signed).reshape(p.shape)
+                for codes, p in zip(buffers, self.parameters)
+            ]
         if buffers is None or layout is None:
             return buffers
         arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))
@@ -584,16 +590,6 @@ class MindSporeOptimizer(Optimizer):
             for parameter in self.parameters
         )
         return [split[f"{quantity}.{name}"] for name in own]
-
-    def decoded(self, quantity, buffers) -> list:
-        """The arrays that buffers of codes stand for."""
-        from ms_adam.narrow import UNSIGNED, from_bytes
-
-        signed = quantity not in UNSIGNED
-        return [
-            from_bytes(codes.asnumpy(), p.size, signed).reshape(p.shape)
-            for codes, p in zip(buffers, self.parameters)
-        ]
 
     def settings(self) -> tuple:
         """Learning rates and weight decays of the coming step, a list of each by parameter."""

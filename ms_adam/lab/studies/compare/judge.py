@@ -270,8 +270,6 @@ def _nearest(checks: dict[str, Checks], tolerance: Tolerance) -> tuple:
     found = []
     for side, of in checks.items():
         for quantity in of.tables:
-            shares = of.shares(quantity, tolerance.of(quantity))
-            step, tensor = np.unravel_index(int(np.argmax(shares)), shares.shape)
-            found.append((shares[step, tensor], quantity, side, step + 1, of.names[tensor]))
-    share, *place = max(found, key=lambda each: each[0])
-    return *place, float(share)
+            step, tensor, share = of.nearest(quantity, tolerance.of(quantity))
+            found.append((quantity, side, step + 1, of.names[tensor], share))
+    return max(found, key=lambda each: each[-1])

@@ -13,7 +13,7 @@ from typing import Optional
 import numpy as np
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.targets import MindSporeOptimizer, dtype_name
+from ms_adam.lab.targets import MindSporeOptimizer
 
 
 def share_of(batch: tuple[tuple, ...], rank: int, ranks: int) -> tuple[tuple, ...]:
@@ -77,5 +77,4 @@ class Gathered(MindSporeOptimizer):
         keys = [f"{quantity}.{name}" for name in core.check.names]
         if not any(key in state for key in keys):
             return None
-        found = [state.get(key, parameter) for key, parameter in zip(keys, self.parameters)]
-        return self.decoded(quantity, found) if dtype_name(found[0]) == "uint8" else found
+        return [state.get(key, parameter) for key, parameter in zip(keys, self.parameters)]

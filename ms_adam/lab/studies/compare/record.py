@@ -40,6 +40,28 @@ SCALARS = {
 }
 
 
+class Tables:
+    """Numbers of each step and parameter, saved with the names.
+
+    Attributes:
+        names: The parameters' names.
+        tables: {quantity: float64, shape (kinds of number, steps, parameters)}; the loss has one
+            column.
+    """
+
+    def __init__(self, names: Sequence[str], tables: dict[str, np.ndarray]):
+        self.names, self.tables = list(names), tables
+
+    def save(self, path: Path) -> None:
+        np.savez(path, names=np.array(self.names), **self.tables)
+
+    @classmethod
+    def load(cls, path: Path):
+        with np.load(path) as arrays:
+            tables = {name: arrays[name] for name in arrays.files if name != "names"}
+            return cls(arrays["names"].tolist(), tables)
+
+
 class RecordWriter:
     """Writes a record.
 
@@ -163,10 +185,6 @@ class Record:
     def before(self, step: int, quantity: str = "parameter") -> list[np.ndarray]:
         """A quantity before a step (counted from 0)."""
         return self.read(step - 1, quantity)
-
-    def initial(self) -> list[np.ndarray]:
-        """The first parameters."""
-        return self.before(0)
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(flat, self._ends), self.shapes)]

@@ -270,7 +270,7 @@ def _refuse_other_trainings(first: str, record: Record, name: str, other: Record
         differing = ", ".join(sorted(set(other.names) ^ set(record.names))[:5])
         raise ExperimentError(f"{where} optimize other parameters: {differing}")
     kinds = zip(record.dtypes["parameter"], other.dtypes["parameter"])
-    pairs = zip(record.names, record.initial(), other.initial(), kinds)
+    pairs = zip(record.names, record.before(0), other.before(0), kinds)
     for parameter, one, start, dtypes in pairs:
         if np.any(np.abs(one - start) > rounding(one, coarser(*dtypes))):
             raise ExperimentError(f"{where} start from other weights, in {parameter}")

@@ -12,6 +12,7 @@ finds the communication that it may need.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import random
@@ -88,14 +89,14 @@ class _Step(NamedTuple):
         batch: A digest of the batch, uint64.
         arrays: {quantity: an array for each parameter}, after the update. Where ranks differ, that
             of the rank that differs most from rank 0.
-        rank: {quantity: the rank of each array}.
         scalars: The values of `record.SCALARS`, except for the counts.
+        rank: {quantity: the rank of each array}, of several.
     """
 
     batch: int
     arrays: dict[str, list[np.ndarray]]
-    rank: dict[str, list[int]]
     scalars: dict[str, Any]
+    rank: dict[str, list[int]]
 
 
 class _Pass:
@@ -132,11 +133,8 @@ class _Pass:
         self.steps = training.steps
         self._ranks = ranks if ranks is not None and ranks.count > 1 else None
         self._batches = factories.numbered_batches(made.data, training.steps)
-        if self._ranks and self._ranks.rank > 0:
-            self._ranks.meet()
-        self._network = Network(made.network, made.loss, initial)
-        if self._ranks and self._ranks.rank == 0:
-            self._ranks.meet()  # the others read the first weights that it may have written
+        with self._ranks.zero_first() if self._ranks else contextlib.nullcontext():
+            self._network = Network(made.network, made.loss, initial)  # may write the first weights
         parameters = self._network.parameters
         if side.dtype is not None:
             parameters = [
@@ -197,12 +195,12 @@ class _Pass:
                 self._assign(self._state()["parameter"])
             else:
                 gradients = self._ordered(gradients)
-            arrays = {"gradient": gradients, **self._state()}
-            places = {q: [0] * len(of_one) for q, of_one in arrays.items()}
+            arrays, places = {"gradient": gradients, **self._state()}, {}
             if ranks:
                 loss = float(np.mean(ranks.gather(np.array([loss]))))
                 for quantity, mine in arrays.items():
                     arrays[quantity], places[quantity] = farthest(ranks, mine)
+            gradients = arrays["gradient"]
             c1, c2 = self._optimizer.corrections() or (np.nan, np.nan)
             scalars = {
                 "loss": loss,
@@ -211,11 +209,9 @@ class _Pass:
                 "loss_scale": scale,
                 "c1": c1,
                 "c2": c2,
-                "gradient_norm": [
-                    np.linalg.norm(np.asarray(g, np.float64)) for g in arrays["gradient"]
-                ],
+                "gradient_norm": [np.linalg.norm(np.asarray(g, np.float64)) for g in gradients],
             }
-            yield _Step(_digest(batch), arrays, places, scalars)
+            yield _Step(_digest(batch), arrays, scalars, places)
 
     def gradients(self) -> Iterator[tuple[int, Callable]]:
         """Yields for each step a digest of its batch and a function of parameters.
@@ -403,7 +399,7 @@ def _follow(run: _Pass, record: Record) -> Checks:
     for step, state in enumerate(run.states_after(given)):
         for quantity in quantities:
             for i, (mine, other) in enumerate(zip(state[quantity], record.read(step, quantity))):
-                start = record.initial()[i] if quantity == "parameter" else 0.0
+                start = record.before(0)[i] if quantity == "parameter" else 0.0
                 size = float(np.max(np.abs(mine - start), initial=0.0))
                 difference = np.max(np.abs(np.subtract(mine, other, dtype=np.float64)), initial=0)
                 found.tables[quantity][:, step, i] = difference, UNKNOWN * size, size

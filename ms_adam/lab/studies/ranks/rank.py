@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -42,6 +44,15 @@ class Ranks:
         """Waits until all ranks have come here."""
         if self.count > 1:
             self._all_reduce(self._one).asnumpy()
+
+    @contextlib.contextmanager
+    def zero_first(self) -> Iterator[None]:
+        """A context that rank 0 leaves before the others enter it."""
+        if self.rank > 0:
+            self.meet()
+        yield
+        if self.rank == 0:
+            self.meet()
 
     def gather(self, row: np.ndarray) -> np.ndarray:
         """Returns the rows of all ranks, each of a rank, with their bits; they have one shape."""
