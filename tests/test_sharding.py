@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab.run.launched import paths_of_tests
 from lab.studies.ranks import shards
-from lab.studies.ranks.processes import paths_of_tests
 from mindspore import Parameter, Tensor, communication
 
 import ms_adam
 from ms_adam import state
 from ms_adam.backends import BACKENDS, packing_for
-from ms_adam.lab.studies.ranks.launch import launch
+from ms_adam.lab.run.launch import launch
 from ms_adam.sharding import Piece, Shares
 
 SHAPES = st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), max_size=8)

@@ -40,7 +40,7 @@ def farthest(ranks, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], lis
     The rank is 0 where all are equal. Every rank must call this.
 
     Args:
-        ranks: A `ranks.rank.Ranks`.
+        ranks: A `run.rank.Ranks`.
         arrays: This rank's.
     """
     wide = np.float64 if any(array.dtype == np.float64 for array in arrays) else np.float32

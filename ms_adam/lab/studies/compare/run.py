@@ -12,6 +12,7 @@ import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.measure import coarser, rounding
+from ms_adam.lab.run.launch import RankError, launch
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress
@@ -21,7 +22,6 @@ from ms_adam.lab.studies.compare.distances import Distances, between
 from ms_adam.lab.studies.compare.judge import PARTED, judge
 from ms_adam.lab.studies.compare.msprobe import write_record
 from ms_adam.lab.studies.compare.record import LOSS, Record
-from ms_adam.lab.studies.ranks.launch import RankError, launch
 
 _WORKER = "ms_adam.lab.studies.compare.sides"
 _RECORDS = "records"

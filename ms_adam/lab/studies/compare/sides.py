@@ -5,7 +5,7 @@ recorded side had then, on the batch of that step. A difference to the recorded 
 on by training, so it is the step's own. To know what roundings make of a gradient it does so again
 at weights that are nudged by one unit in the last place.
 
-A side with several ranks trains in so many processes, which `ranks.launch` starts: ``python -m`` of
+A side with several ranks trains in so many processes, which `run.launch` starts: ``python -m`` of
 this module is one of them. It judges in one process, a launch of one rank, so that its optimizer
 finds the communication that it may need.
 """
@@ -26,13 +26,13 @@ import numpy as np
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.measure import UNIT, nearest_to_bound, spacing
+from ms_adam.lab.run.rank import Ranks, serve
 from ms_adam.lab.run.worker import Events, enter, short_message
 from ms_adam.lab.studies.compare.checks import NUDGES, Checks, Nudges
 from ms_adam.lab.studies.compare.config import Comparison
 from ms_adam.lab.studies.compare.parallel import farthest, share_of
 from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of
 from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES, Record, RecordWriter
-from ms_adam.lab.studies.ranks.rank import Ranks, serve
 from ms_adam.lab.targets import MindSporeOptimizer, dtype_name, rounded, to_numpy
 
 # Where no formula is known: the 0.1% whose share of elements tools of this field report.

@@ -1,9 +1,9 @@
 """Sides that several processes train, under MindSpore's launcher."""
 
 import pytest
+from lab.run.launched import left_of
 from lab.studies.compare.test_compare_pairs import HERE, compared, faulty, side
 from lab.studies.compare.trainings import LAST, TABLE
-from lab.studies.ranks.processes import left_of
 
 from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.studies.compare import judge

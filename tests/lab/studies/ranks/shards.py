@@ -16,10 +16,10 @@ from mindspore import Parameter, Tensor, nn
 from sources import remember_sources
 
 import ms_adam
+from ms_adam.lab.run.rank import serve
 from ms_adam.lab.run.worker import short_message
 from ms_adam.lab.studies.compare.parallel import Gathered
 from ms_adam.lab.studies.compare.recipe import masters_of
-from ms_adam.lab.studies.ranks.rank import serve
 from ms_adam.lab.targets import MindSporeOptimizer, to_numpy
 from ms_adam.lab.train import TrainStep
 

@@ -13,8 +13,8 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from ms_adam.lab.run.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
 from ms_adam.lab.run.worker import enter, message_of
-from ms_adam.lab.studies.ranks.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
 
 
 class Ranks:

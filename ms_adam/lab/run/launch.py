@@ -40,7 +40,7 @@ _MARK = "MS_ADAM_LAUNCH"
 # (Python's documentation of subprocess), and MindSpore has many.
 _MSRUN = """
 import os, runpy, sys
-from ms_adam.lab.studies.ranks.launch import end_with_parent
+from ms_adam.lab.run.launch import end_with_parent
 end_with_parent()
 if os.getppid() == int(sys.argv.pop(1)):
     runpy.run_module("mindspore.parallel.cluster.run", run_name="__main__")
