@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ms_adam.lab.studies.ranks.launch import free_port
+from ms_adam.lab.run.launch import free_port
 
 
 def run_script(path, folder):

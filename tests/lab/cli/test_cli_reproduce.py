@@ -16,9 +16,9 @@ from lab.studies.trajectories.small_comparison import linear, small
 
 from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.report.studies import trajectories as pictures
+from ms_adam.lab.run.launch import RankError
 from ms_adam.lab.studies.images import study as images
 from ms_adam.lab.studies.ranks import study as ranks
-from ms_adam.lab.studies.ranks.launch import RankError
 from ms_adam.lab.studies.trajectories import following
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -42,14 +42,15 @@ _MOST_ROWS = 60  # of a heat map
 _LABEL_WIDTH = 34
 
 _SIDES_NOTE = (
-    "Every side ran in a process of its own. Not finite: how many numbers were NaN or infinite, "
-    "over all steps: losses and elements of gradients, moments and parameters."
+    "Every side ran in a process of its own, or in one for each rank. Not finite: how many numbers "
+    "were NaN or infinite, over all steps: losses, and elements of gradients, moments and "
+    "parameters."
 )
 _BOUNDS_NOTE = (
     "What came nearest to its bound on each side. Loss and gradient are compared with those of the "
     "first side's network at the same weights and on the same batch; the bound is "
     f"{FACTOR:g} times what moving all weights by one unit in the last place makes of them, and "
-    f"{FACTOR:g} roundings of the tensor's largest gradient so far. "
+    f"{FACTOR:g} roundings of the tensor's largest gradient so far (of ranks: of their shares). "
     "Moments and parameters are compared with the formula in float64, from the side's own state "
     "and gradient of each step; the bound counts the roundings. A share above 1 is no rounding."
 )
@@ -89,11 +90,15 @@ def write_page(folder: Path) -> Path:
     )
 
 
+def _mode(side: dict) -> str:
+    return side["mode"] + (f", {side['ranks']} ranks" if side["ranks"] > 1 else "")
+
+
 def side_table(sides: Sequence[dict]) -> Table:
     """Returns the table of the sides."""
     columns = (
         Column("Side", "side", None, "name"),
-        Column("Mode", "mode"),
+        Column("Mode", _mode),
         Column("Optimizer", "optimizer"),
         Column("Backend", "backend"),
         Column("Parameters", lambda side: ", ".join(side["dtypes"]["parameter"])),
@@ -155,8 +160,7 @@ def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
     rows = []
     for side, found in zip(sides, checks):
         for quantity, table_of in found.tables.items():
-            shares = found.shares(quantity)
-            step, tensor = np.unravel_index(int(np.argmax(shares)), shares.shape)
+            step, tensor, share = found.nearest(quantity)
             rows.append(
                 {
                     "side": side,
@@ -165,10 +169,10 @@ def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
                     "step": step + 1,
                     "difference": table_of[DIFFERENCE, step, tensor],
                     "bound": table_of[BOUND, step, tensor],
-                    "share": shares[step, tensor],
+                    "share": share,
                 }
             )
-            if not rows[-1]["share"]:  # where all are equal no tensor and no step is the nearest
+            if not share:  # where all are equal no tensor and no step is the nearest
                 rows[-1].update(tensor="all", step="all")
     columns = (
         Column("Side", "side", None, "name"),

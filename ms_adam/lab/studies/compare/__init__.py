@@ -5,6 +5,7 @@
                 the optimizer
     recipe      the update that an optimizer states
     sides       the processes of a side: training, and judging the gradients of a record
+    parallel    what several ranks do in the training of a side
     record      the files of a side, step by step
     checks      each step of a record against recipe and network, with bounds on roundings
     distances   the distances of two records

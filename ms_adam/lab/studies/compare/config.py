@@ -100,12 +100,13 @@ class Side(Section):
     dtype: Optional[Literal["float16", "bfloat16", "float32", "float64"]] = None
     context: _Options = {}
     changes: _Options = {}
+    ranks: Count = 1
     dump: Optional[Folder] = None
     loss_scale: Optional[Annotated[Number, Field(gt=0)]] = None
 
     @pydantic.model_validator(mode="after")
     def _trains_or_is_a_dump(self) -> Side:
-        given = {key for key, value in self if value not in (None, {})}
+        given = {key for key, value in self if value != type(self).model_fields[key].default}
         if self.dump is not None and given - {"dump", "loss_scale"}:
             raise ValueError("a side with a 'dump' has no other key but 'loss_scale'")
         if self.dump is None:
@@ -153,8 +154,16 @@ class Comparison(Section):
                 f"training.batch_size = {self.training.batch_size} is more than problem.train = "
                 f"{self.problem.train}: there would be no batch"
             )
+        batch_size = self.training.batch_size
         for name, side in self.sides.items():
             self._check_changes(name, side)
+            if batch_size % side.ranks:
+                divisors = (str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
+                raise ValueError(
+                    f"sides.{name}.ranks = {side.ranks}: ranks take equal shares of a batch, so "
+                    f"with training.batch_size = {batch_size} it must be one of "
+                    f"{', '.join(divisors)}"
+                )
         for pair in self.all_pairs:
             for name in pair.sides:
                 if name not in self.sides:

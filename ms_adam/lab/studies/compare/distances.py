@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 
 from ms_adam.lab.measure import METRICS, coarser, distance
-from ms_adam.lab.studies.compare.record import LOSS, Record
+from ms_adam.lab.studies.compare.record import LOSS, Record, Tables
 
 _WORST = {"cosine": np.min, "within_0_1_percent": np.min, "within_0_5_percent": np.min}
 _WORST["different"] = np.sum
 
 
-class Distances:
-    """The distances of two trainings: for each quantity all metrics, step by step.
-
-    Attributes:
-        names: The parameters' names.
-        tables: {quantity: float64, shape (metrics, steps, parameters)}; the loss has one column.
-    """
-
-    def __init__(self, names: Sequence[str], tables: dict[str, np.ndarray]):
-        self.names = list(names)
-        self.tables = tables
+class Distances(Tables):
+    """The distances of two trainings: for each quantity all metrics, step by step."""
 
     def relative(self, quantity: str) -> np.ndarray:
         """The relative distance, shape (steps, parameters)."""
@@ -39,15 +27,6 @@ class Distances:
         """All metrics of one tensor in one step."""
         return dict(zip(METRICS, self.tables[quantity][:, step, parameter].tolist()))
 
-    def save(self, path: Path) -> None:
-        np.savez(path, names=np.array(self.names), **self.tables)
-
-    @classmethod
-    def load(cls, path: Path) -> Distances:
-        with np.load(path) as arrays:
-            tables = {name: arrays[name] for name in arrays.files if name != "names"}
-            return cls(arrays["names"].tolist(), tables)
-
 
 def between(a: Record, b: Record) -> Distances:
     """The distances of two trainings that each followed its own gradients."""
@@ -55,7 +34,7 @@ def between(a: Record, b: Record) -> Distances:
     loss = {LOSS: 1} if a.has_losses and b.has_losses else {}
     columns = {**loss, **dict.fromkeys(quantities, len(a.names))}
     tables = {q: np.zeros((len(METRICS), a.steps, count)) for q, count in columns.items()}
-    starts = list(zip(a.initial(), b.initial()))
+    starts = list(zip(a.before(0), b.before(0)))
     for step in range(a.steps):
         if LOSS in tables:
             losses = (record.scalars[LOSS][step : step + 1] for record in (a, b))

@@ -20,6 +20,7 @@ from ms_adam.lab.problems.images import Split, load_split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.run.worker import short_message
 from ms_adam.lab.studies.compare.config import REFERENCE, Side
+from ms_adam.lab.studies.compare.parallel import Gathered
 from ms_adam.lab.targets import (
     MindSporeOptimizer,
     NumpyOptimizer,
@@ -178,7 +179,7 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Op
             f"{where} must return an optimizer (a Cell with 'parameters' that is called with the "
             f"gradients), but returned {kind(made)}"
         )
-    return MindSporeOptimizer(made)
+    return Gathered(made) if Gathered.runs(made) else MindSporeOptimizer(made)
 
 
 def _takes_backend(factory: Callable) -> bool:

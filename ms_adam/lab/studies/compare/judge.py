@@ -94,6 +94,7 @@ def judge(
     tolerance: Tolerance,
     formula_of: Optional[str],
     other_batch: Optional[int] = None,
+    apart: Optional[dict[str, Optional[dict]]] = None,
 ) -> Judgement:
     """Judges a pair of sides.
 
@@ -104,6 +105,7 @@ def judge(
         formula_of: The side whose formula updates were held to; None: neither has a known one, and
             the second side's updates were held to those of the first one's optimizer.
         other_batch: The first step in which the sides were given other batches, from 1.
+        apart: {side: the first step, quantity, parameter and rank that differs from rank 0}.
     """
     names = list(checks)
     order = [q for q in QUANTITIES if q != "gradient"]
@@ -133,6 +135,13 @@ def judge(
     )
     if other_batch is not None and cause in (NETWORK, BOTH) and other_batch <= first.step:
         sentence += f" The batch of step {other_batch} is another one."
+    for side, place in (apart or {}).items():
+        if place and (first is None or place["step"] <= first.step):
+            what = f"{_WORDS[place['quantity']]} {place['parameter']}"
+            sentence += (
+                f" The ranks of “{side}” are not alike: from step {place['step']} on {what} on "
+                f"rank {place['rank']} is another one than on rank 0."
+            )
     return Judgement(status, sentence, first, cause, network, update)
 
 
@@ -261,8 +270,6 @@ def _nearest(checks: dict[str, Checks], tolerance: Tolerance) -> tuple:
     found = []
     for side, of in checks.items():
         for quantity in of.tables:
-            shares = of.shares(quantity, tolerance.of(quantity))
-            step, tensor = np.unravel_index(int(np.argmax(shares)), shares.shape)
-            found.append((shares[step, tensor], quantity, side, step + 1, of.names[tensor]))
-    share, *place = max(found, key=lambda each: each[0])
-    return *place, float(share)
+            step, tensor, share = of.nearest(quantity, tolerance.of(quantity))
+            found.append((quantity, side, step + 1, of.names[tensor], share))
+    return max(found, key=lambda each: each[-1])

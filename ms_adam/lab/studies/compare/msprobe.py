@@ -15,13 +15,16 @@ documented under "dump" in the MindStudio-Probe repository), for the task "tenso
 Before 26.0 the key of a gradient has no <call>; both are read. Each folder holds the state before
 its step and the gradient of its step, so moments have to be saved before the optimizer is called.
 The weights after the last step are those of one more folder.
+
+The task "statistics", which is msProbe's default, writes no <data_name> but Max, Min, Mean and
+Norm of each tensor, or an md5; in graph mode also a statistic.csv beside dump.json. It is refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,8 @@ _MODULE = re.compile(
     r"(?:Cell|Module)\.(?P<path>.*?)\.?[^.]+\.(?P<kind>forward\.\d+|parameters_grad(\.\d+)?)"
 )
 _SAVED = re.compile(r"(?P<quantity>[a-z0-9_]+)\.(?P<name>.+)\.\d+\.debug")
+# A key of JSON, or a column of a CSV file.
+_STATISTIC = re.compile(r'(?:^|[",])(Max|Min|Mean|Avg|Norm|L2Norm|md5)(?: Value)?(?=[",\s]|$)')
 _QUANTITIES = {  # by the names under which optimizers keep them, see `targets.STATE`
     **dict(zip(QUANTITIES, QUANTITIES)),
     "exp_avg": "moment1",
@@ -62,8 +67,10 @@ def write_record(
         limit_mb: The largest size of the record.
 
     Raises:
-        UserError: There are too few steps, or a parameter or its gradient is missing.
+        UserError: There are only statistics, there are too few steps, or a parameter or its
+            gradient is missing.
     """
+    _refuse_statistics(dump)
     paths = [path for path in dump.glob("step*") if path.name[4:].isdigit()]
     steps = sorted(paths, key=lambda path: int(path.name[4:]))[: like.steps + 1]
     if len(steps) <= like.steps:
@@ -92,7 +99,29 @@ def write_record(
         backend=None,
         device_target=None,
         recipe=None,
+        ranks=1,
+        apart=None,
         rounds=Rounding(max(dtypes.get("moment2", ["float32"]), key=UNIT.__getitem__)),
+    )
+
+
+def _refuse_statistics(dump: Path) -> None:
+    """Raises UserError if a dump has no tensor but statistics."""
+    if next(dump.rglob("*.npy"), None) is None:
+        for path in sorted(path for path in dump.rglob("*") if path.suffix in (".json", ".csv")):
+            with open(path, encoding="utf-8") as text:
+                found = _STATISTIC.findall(next(text, "") if path.suffix == ".csv" else text.read())
+            if found:
+                raise _only_statistics(path, found)
+
+
+def _only_statistics(path: Path, names: Iterable[str]) -> UserError:
+    there = ", ".join(dict.fromkeys(names)) or "no tensor"
+    return UserError(
+        f"{path} has statistics only ({there}). Tensors with equal statistics can differ in every "
+        "element, and each element has a bound of its own here, so they cannot be judged. Dump "
+        'again with "task": "tensor" in the config.json of msProbe, which writes the elements as '
+        '.npy files; its default is "statistics"'
     )
 
 
@@ -166,7 +195,7 @@ def _load(path: Path, entry: dict) -> tuple[np.ndarray, str]:
     """A tensor and its dtype."""
     name = entry.get("data_name")
     if name is None:
-        raise UserError(f"{path} has statistics only; the task of msProbe must be tensor")
+        raise _only_statistics(path, _STATISTIC.findall(json.dumps(entry)))
     if not name.endswith(".npy"):
         raise UserError(f"{path}: {name} is not .npy; only dumps of MindSpore can be read")
     dtype = str(entry["dtype"]).rsplit(".", maxsplit=1)[-1].lower()

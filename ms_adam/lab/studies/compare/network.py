@@ -49,18 +49,23 @@ class Network:
         for parameter, array in zip(chosen, arrays):
             parameter.set_data(Tensor(array, parameter.dtype))
 
-    def step(self, optimizer: Optional[nn.Cell] = None) -> StepFunction:
+    def step(self, optimizer: Optional[nn.Cell] = None, ranks: int = 1) -> StepFunction:
         """A function of a batch: the loss before the update and the gradients.
 
         Args:
             optimizer: Updates its parameters; in graph mode the whole is one graph. The gradients
                 are in the order of its parameters, and without one in that of the network's.
+            ranks: MindSpore's own exchange averages the gradients over so many.
         """
         parameters = self.parameters if optimizer is None else optimizer.parameters
+        reducer = None
+        if ranks > 1:
+            reducer = nn.DistributedGradReducer(parameters, mean=True, degree=ranks)
         step = TrainStep(
             self._model,
             optimizer,
             parameters=mindspore.ParameterTuple(parameters) if optimizer is None else None,
+            reducer=reducer,
             with_gradients=True,
         )
         return lambda batch: self._run(step, batch, parameters)

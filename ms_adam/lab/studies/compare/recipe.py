@@ -133,6 +133,8 @@ def masters_of(optimizer: Optimizer) -> Optional[list]:
     core = _core(optimizer)
     if core is None or rounding_of(optimizer) is None or not core.execution.masters:
         return None
+    if core.execution.sharded:
+        return optimizer.buffers("master_weight")
     return list(core.master_weights)
 
 

@@ -40,6 +40,28 @@ SCALARS = {
 }
 
 
+class Tables:
+    """Numbers of each step and parameter, saved with the names.
+
+    Attributes:
+        names: The parameters' names.
+        tables: {quantity: float64, shape (kinds of number, steps, parameters)}; the loss has one
+            column.
+    """
+
+    def __init__(self, names: Sequence[str], tables: dict[str, np.ndarray]):
+        self.names, self.tables = list(names), tables
+
+    def save(self, path: Path) -> None:
+        np.savez(path, names=np.array(self.names), **self.tables)
+
+    @classmethod
+    def load(cls, path: Path):
+        with np.load(path) as arrays:
+            tables = {name: arrays[name] for name in arrays.files if name != "names"}
+            return cls(arrays["names"].tolist(), tables)
+
+
 class RecordWriter:
     """Writes a record.
 
@@ -128,7 +150,8 @@ class Record:
         dtypes: {quantity: a dtype's name for each parameter}.
         quantities: The recorded ones, in the order of one step.
         steps: Number of steps.
-        facts: Of the side: backend, device_target, optimizer; recipe and rounds, see `recipe`.
+        facts: Of the side: backend, device_target, optimizer; recipe and rounds, see `recipe`;
+            ranks, their number; apart, the first place where these differ, or None.
         scalars: The arrays of `SCALARS`, float64, steps first.
         batches: A digest of each step's batch, uint64; 0 where it is not known.
     """
@@ -162,10 +185,6 @@ class Record:
     def before(self, step: int, quantity: str = "parameter") -> list[np.ndarray]:
         """A quantity before a step (counted from 0)."""
         return self.read(step - 1, quantity)
-
-    def initial(self) -> list[np.ndarray]:
-        """The first parameters."""
-        return self.before(0)
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
         return [part.reshape(shape) for part, shape in zip(np.split(flat, self._ends), self.shapes)]

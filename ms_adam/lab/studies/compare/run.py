@@ -12,6 +12,7 @@ import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.measure import coarser, rounding
+from ms_adam.lab.run.launch import RankError, launch
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress
@@ -35,7 +36,8 @@ def compare(
         comparison: The config.
         out: The folder to write to; made if it is not there. It gets ``compare.json``;
             ``side<N>.npz``, the arrays of `record.SCALARS`; ``pair<N>_free.npz``, the tables of
-            `Distances`; ``pair<N>_side<M>.npz``, those of `Checks`; and a log of each process.
+            `Distances`; ``pair<N>_side<M>.npz``, those of `Checks`; and a log of each process, of
+            ranks a folder of logs.
             While it runs there is a folder ``records`` of at most ``limit_mb``, which is kept only
             if the config says so. An earlier comparison is replaced; other files stay.
         progress: Called while processes run.
@@ -83,11 +85,20 @@ def _run_sides(comparison: Comparison, out: Path, progress: Progress, run: Calla
     def start(name: str, what: str, job: dict, total: int) -> None:
         label = f"{name}, {what}"
         progress("compare", label, 0, total)
-        log = out / f"side{numbers[name]}_{what}.log"
-        events = run(_WORKER, f"'{name}' ({what})", {**common, "side": name, **job}, log)
-        with contextlib.closing(events):
-            for event in events:
-                progress("compare", label, event["done"], total)
+        log, side = out / f"side{numbers[name]}_{what}", comparison.sides[name]
+        job = {**common, "side": name, **job}
+        if side.ranks > 1:
+            workers = side.ranks if "record" in job else 1
+            job.update(mode=side.mode, context=side.context)
+            events = launch(workers, _WORKER, job, log)
+        else:
+            events = run(_WORKER, f"'{name}' ({what})", job, log.with_suffix(".log"))
+        try:
+            with contextlib.closing(events):
+                for event in events:
+                    progress("compare", label, event["done"], total)
+        except RankError as error:
+            raise ExperimentError(f"side '{name}' ({what}): {error}") from None
         progress("compare", label, total, total)
 
     limit_mb = comparison.limit_mb / (len(comparison.sides) + 1)  # and the gradients of a judge
@@ -175,7 +186,7 @@ def _side_entry(name: str, number: int, mode: Optional[str], record: Record) -> 
     return {
         "side": name,
         "mode": mode or "dump",
-        **{key: record.facts[key] for key in ("backend", "device_target")},
+        **{key: record.facts[key] for key in ("ranks", "backend", "device_target")},
         "optimizer": Path(record.facts["optimizer"]).name,
         "file": f"side{number}.npz",
         "dtypes": {q: sorted(set(kinds)) for q, kinds in record.dtypes.items()},
@@ -215,7 +226,8 @@ def _pair_entry(
     tolerance = comparison.tolerance_of(pair)
     batches = (one.batches != other.batches) & (one.batches != 0) & (other.batches != 0)
     other_batch = int(np.argmax(batches)) + 1 if batches.any() else None
-    verdict = judge(checks, free, tolerance, standard, other_batch)
+    apart = {name: records[name].facts["apart"] for name in pair.sides}
+    verdict = judge(checks, free, tolerance, standard, other_batch, apart)
     return {
         "sides": list(pair.sides),
         "must_hold": pair.must_hold,
@@ -258,7 +270,7 @@ def _refuse_other_trainings(first: str, record: Record, name: str, other: Record
         differing = ", ".join(sorted(set(other.names) ^ set(record.names))[:5])
         raise ExperimentError(f"{where} optimize other parameters: {differing}")
     kinds = zip(record.dtypes["parameter"], other.dtypes["parameter"])
-    pairs = zip(record.names, record.initial(), other.initial(), kinds)
+    pairs = zip(record.names, record.before(0), other.before(0), kinds)
     for parameter, one, start, dtypes in pairs:
         if np.any(np.abs(one - start) > rounding(one, coarser(*dtypes))):
             raise ExperimentError(f"{where} start from other weights, in {parameter}")
@@ -282,3 +294,5 @@ def _clear(out: Path) -> None:
     files = "compare.json", "index.html", "side[0-9]*.npz", "side[0-9]*.log", "pair[0-9]*.npz"
     for path in [path for pattern in files for path in out.glob(pattern)]:
         path.unlink()
+    for path in [*out.glob("side[0-9]*_training"), *out.glob("side[0-9]*_judging")]:
+        shutil.rmtree(path)  # of ranks

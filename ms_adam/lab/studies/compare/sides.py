@@ -4,34 +4,42 @@ The second one computes, in every step of a record, loss and gradients at the we
 recorded side had then, on the batch of that step. A difference to the recorded ones is not carried
 on by training, so it is the step's own. To know what roundings make of a gradient it does so again
 at weights that are nudged by one unit in the last place.
+
+A side with several ranks trains in so many processes, which `run.launch` starts: ``python -m`` of
+this module is one of them. It judges in one process, a launch of one rank, so that its optimizer
+finds the communication that it may need.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import random
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.measure import UNIT, nearest_to_bound, spacing
+from ms_adam.lab.run.rank import Ranks, serve
 from ms_adam.lab.run.worker import Events, enter, short_message
 from ms_adam.lab.studies.compare.checks import NUDGES, Checks, Nudges
 from ms_adam.lab.studies.compare.config import Comparison
+from ms_adam.lab.studies.compare.parallel import farthest, share_of
 from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of
-from ms_adam.lab.studies.compare.record import LOSS, Record, RecordWriter
+from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES, Record, RecordWriter
 from ms_adam.lab.targets import MindSporeOptimizer, dtype_name, rounded, to_numpy
 
 # Where no formula is known: the 0.1% whose share of elements tools of this field report.
 UNKNOWN = 1e-3
 
 
-def work(job: dict, events: Events) -> None:
+def work(job: dict, events: Union[Events, Ranks], ranks: Optional[Ranks] = None) -> None:
     """Does one run.
 
     Args:
@@ -41,19 +49,21 @@ def work(job: dict, events: Events) -> None:
             "checks": file, "follow": whether the optimizer is to be given its gradients}, and
             ``own``, the folder of the side's record.
         events: Where to report.
+        ranks: This process among others in a launch; its mode has been entered.
     """
     comparison = Comparison.model_validate(job["comparison"])
     name = job["side"]
     side = comparison.sides[name]
     try:
-        enter(side.mode, side.context)
+        if ranks is None:
+            enter(side.mode, side.context)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise UserError(
             f"side '{name}': the context {side.context} is refused: {short_message(error)}"
         ) from error
 
     def start() -> _Pass:
-        return _Pass(comparison, name, Path(job["initial"]))
+        return _Pass(comparison, name, Path(job["initial"]), ranks)
 
     if "record" in job:
         _train(start(), job, events)
@@ -77,13 +87,16 @@ class _Step(NamedTuple):
 
     Attributes:
         batch: A digest of the batch, uint64.
-        arrays: {quantity: an array for each parameter}, after the update.
+        arrays: {quantity: an array for each parameter}, after the update. Where ranks differ, that
+            of the rank that differs most from rank 0.
         scalars: The values of `record.SCALARS`, except for the counts.
+        rank: {quantity: the rank of each array}, of several.
     """
 
     batch: int
     arrays: dict[str, list[np.ndarray]]
     scalars: dict[str, Any]
+    rank: dict[str, list[int]]
 
 
 class _Pass:
@@ -101,7 +114,9 @@ class _Pass:
         facts: The side's entry in the record.
     """
 
-    def __init__(self, comparison: Comparison, name: str, initial: Path):
+    def __init__(
+        self, comparison: Comparison, name: str, initial: Path, ranks: Optional[Ranks] = None
+    ):
         # Not at the top: a context can only be chosen before anything is made.
         import mindspore
 
@@ -116,8 +131,10 @@ class _Pass:
             comparison.factory, training.seed, training.batch_size, comparison.problem_of(side)
         )
         self.steps = training.steps
+        self._ranks = ranks if ranks is not None and ranks.count > 1 else None
         self._batches = factories.numbered_batches(made.data, training.steps)
-        self._network = Network(made.network, made.loss, initial)
+        with self._ranks.zero_first() if self._ranks else contextlib.nullcontext():
+            self._network = Network(made.network, made.loss, initial)  # may write the first weights
         parameters = self._network.parameters
         if side.dtype is not None:
             parameters = [
@@ -140,7 +157,13 @@ class _Pass:
             "device_target": mindspore.get_context("device_target"),
             "recipe": self._recipe(),
             "rounds": rounding_of(self._optimizer),
+            "ranks": side.ranks,
         }
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the record."""
+        return self._ranks is None or self._ranks.rank == 0
 
     def dtypes(self) -> dict[str, list[str]]:
         """{quantity: the name of each parameter's dtype}."""
@@ -156,19 +179,28 @@ class _Pass:
 
     def train(self) -> Iterator[_Step]:
         """Trains; yields each step."""
-        step = self._network.step(None if self._apart else self._optimizer.optimizer)
+        optimizer = None if self._apart else self._optimizer.optimizer
+        ranks = self._ranks
+        rank, count = (ranks.rank, ranks.count) if ranks else (0, 1)
+        step = self._network.step(optimizer, count)
         if self._apart:
             self._assign(self.initial["parameter"])
         for batch in self._batches:
             rates, decays = self._optimizer.settings()
             scale = self._optimizer.loss_scale()
-            loss, gradients = step(batch)
+            loss, gradients = step(share_of(batch, rank, count))
             if self._apart:
                 gradients = self._rounded(self._of_held(gradients))
                 self._optimizer.step(self._unordered(gradients))
                 self._assign(self._state()["parameter"])
             else:
                 gradients = self._ordered(gradients)
+            arrays, places = {"gradient": gradients, **self._state()}, {}
+            if ranks:
+                loss = float(np.mean(ranks.gather(np.array([loss]))))
+                for quantity, mine in arrays.items():
+                    arrays[quantity], places[quantity] = farthest(ranks, mine)
+            gradients = arrays["gradient"]
             c1, c2 = self._optimizer.corrections() or (np.nan, np.nan)
             scalars = {
                 "loss": loss,
@@ -179,12 +211,13 @@ class _Pass:
                 "c2": c2,
                 "gradient_norm": [np.linalg.norm(np.asarray(g, np.float64)) for g in gradients],
             }
-            yield _Step(_digest(batch), {"gradient": gradients, **self._state()}, scalars)
+            yield _Step(_digest(batch), arrays, scalars, places)
 
     def gradients(self) -> Iterator[tuple[int, Callable]]:
         """Yields for each step a digest of its batch and a function of parameters.
 
-        The function returns the loss and the gradients there.
+        The function returns the loss and the gradients there, of the whole batch or of the share of
+        a rank among some.
         """
         step = self._network.step()
         for batch in self._batches:
@@ -196,10 +229,12 @@ class _Pass:
             self._optimizer.step(self._unordered(given))
             yield self._state()
 
-    def _at(self, position: Sequence[np.ndarray], step, batch) -> tuple[float, list]:
-        """Loss and gradients of a batch at given parameters."""
+    def _at(
+        self, position: Sequence[np.ndarray], rank: int = 0, ranks: int = 1, *, step, batch
+    ) -> tuple[float, list]:
+        """Loss and gradients of a batch, or of a share of it, at given parameters."""
         self._assign(position)
-        loss, gradients = step(batch)
+        loss, gradients = step(share_of(batch, rank, ranks))
         return loss, self._rounded(self._of_held(gradients))
 
     def _state(self) -> dict[str, list[np.ndarray]]:
@@ -235,17 +270,33 @@ class _Pass:
 
 
 def _train(run: _Pass, job: dict, events: Events) -> None:
-    """Trains and writes the record."""
+    """Trains and writes the record; of several ranks, only rank 0 writes."""
+    dtypes, apart = run.dtypes(), None
+    if not run.writes:
+        for _ in run.train():
+            pass
+        return
     folder, limit_mb = Path(job["record"]), job["limit_mb"]
-    writer = RecordWriter(folder, run.names, run.dtypes(), run.steps, run.initial, limit_mb)
+    writer = RecordWriter(folder, run.names, dtypes, run.steps, run.initial, limit_mb)
     for step, passed in enumerate(run.train()):
+        if apart is None:
+            apart = _first_apart(step, passed.rank, run.names)
         for quantity, arrays in passed.arrays.items():
             writer.write(step, quantity, arrays)
         for name, value in passed.scalars.items():
             writer.scalars[name][step] = value
         writer.batches[step] = passed.batch
         events.progress(step + 1)
-    writer.close(**run.facts)
+    writer.close(**run.facts, apart=apart)
+
+
+def _first_apart(step: int, ranks: dict[str, list[int]], names: Sequence[str]) -> Optional[dict]:
+    """Where ranks differ in a step; None if they do not."""
+    for quantity in filter(ranks.get, QUANTITIES):
+        for name, rank in zip(names, ranks[quantity]):
+            if rank > 0:
+                return {"step": step + 1, "quantity": quantity, "parameter": name, "rank": rank}
+    return None
 
 
 def _check_gradients(
@@ -266,7 +317,7 @@ def _check_gradients(
     run, differs = start(), False
     dtypes = run.dtypes()["gradient"]
     writer = RecordWriter(scratch, run.names, {"gradient": dtypes}, run.steps, run.initial, np.inf)
-    scales = own.scalars["loss_scale"]
+    scales, ranks = own.scalars["loss_scale"], record.facts["ranks"]
 
     def of(record: Record, step: int) -> list[np.ndarray]:
         loss, scale = record.scalars[LOSS][step], record.scalars["loss_scale"][step]
@@ -289,11 +340,15 @@ def _check_gradients(
     names = [LOSS, *run.names]
     stored = [["float32"] * 2, *zip(dtypes, record.dtypes["gradient"])]
     found = Checks.empty(names, ["gradient"], run.steps)
-    nudges = Nudges(max(UNIT[dtype] for dtype in run.weight_dtypes()))
+    nudges = Nudges(max(UNIT[dtype] for dtype in run.weight_dtypes()), ranks)
     confirmed = not differs
     for step, (_, at) in enumerate(start().gradients() if differs else [(0, None)] * run.steps):
         ours, theirs = of(here, step), of(record, step)
-        nudges.begin(step, ours)
+        shares = [ours]
+        if differs and ranks > 1:
+            before = record.before(step)
+            shares = [_unscaled(*at(before, r, ranks), scales[step]) for r in range(ranks)]
+        nudges.begin(step, shares)
 
         def beyond(step=step, ours=ours, theirs=theirs) -> bool:
             for i, pair in enumerate(zip(theirs, ours)):
@@ -344,7 +399,7 @@ def _follow(run: _Pass, record: Record) -> Checks:
     for step, state in enumerate(run.states_after(given)):
         for quantity in quantities:
             for i, (mine, other) in enumerate(zip(state[quantity], record.read(step, quantity))):
-                start = record.initial()[i] if quantity == "parameter" else 0.0
+                start = record.before(0)[i] if quantity == "parameter" else 0.0
                 size = float(np.max(np.abs(mine - start), initial=0.0))
                 difference = np.max(np.abs(np.subtract(mine, other, dtype=np.float64)), initial=0)
                 found.tables[quantity][:, step, i] = difference, UNKNOWN * size, size
@@ -358,3 +413,7 @@ def _digest(batch: tuple) -> int:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return int.from_bytes(digest.digest(), "little")
+
+
+if __name__ == "__main__":
+    sys.exit(serve(lambda job, ranks: work(job, ranks, ranks)))

@@ -26,9 +26,9 @@ from ms_adam.lab.run.config import (
     StudyConfig,
     refuse_equal_names,
 )
+from ms_adam.lab.run.launch import launch
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Session, Study
-from ms_adam.lab.studies.ranks.launch import launch
 
 TOLERANCE = 1e-6  # to one process on the joined batch
 

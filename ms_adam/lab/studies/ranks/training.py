@@ -25,7 +25,7 @@ from ms_adam.lab.problems.images import load_split
 from ms_adam.lab.problems.networks import BagOfWords, MultiLayerPerceptron
 from ms_adam.lab.problems.text import load_text_split
 from ms_adam.lab.run.checkpoints import CheckpointFiles
-from ms_adam.lab.studies.ranks.rank import Ranks, serve
+from ms_adam.lab.run.rank import Ranks, serve
 from ms_adam.lab.studies.ranks.study import Images, Optimizer, Problem, RanksConfig
 from ms_adam.lab.train import Observer, Step, TrainStep, fused_loss, train
 

@@ -58,6 +58,7 @@ def write(tmp_path):
                 {
                     "side": name,
                     "mode": "graph",
+                    "ranks": 1 + len(sides),
                     "optimizer": "ms_adam.Adam",
                     "backend": None,
                     "file": f"{name[0]}.npz",
@@ -99,7 +100,7 @@ def test_page_has_verdict_pictures_and_environment(write):
     text = write(0.25)
     assert "part in step 2, in the update" in text
     assert text.count("data:image/png;base64,") == 3  # sides, curves, heat map
-    assert "2.x" in text
+    assert "2.x" in text and "graph, 2 ranks" in text
     assert '<td class="number">2.5e-1</td>' in text  # the worst distance
     assert '<td class="number">2.5e2</td>' in text  # the share of the bound
     assert "λ 0 to 1.0e-1" in text  # weight decay that changes

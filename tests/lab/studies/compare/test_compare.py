@@ -144,7 +144,7 @@ def test_bound_of_a_gradient_by_hand():
     """The largest effect of recent nudges, and roundings of the largest element so far."""
     nudges, here = Nudges(2.0**-24), [np.array([1.0, 0.0, -0.5])]
     for step in range(3 * WINDOW):
-        nudges.begin(step, here if step else [4 * here[0]])
+        nudges.begin(step, [here if step else [4 * here[0]]])
         nudges.add(here, here + np.array([0.0, 2e-6 if step == 2 else 1e-6, 0.0]))
         found = nudges.bound(0, here[0], ["float32"] * 2)
         effects = np.array([0.0, 2e-6 if 2 <= step < 2 * WINDOW else 1e-6, 0.0])
@@ -152,6 +152,28 @@ def test_bound_of_a_gradient_by_hand():
         np.testing.assert_allclose(found, FACTOR * effects + roundings, rtol=1e-12)
     wide = nudges.bound(0, here[0], ["bfloat16", "float32"])
     assert wide[0] > 2.0**-8 > wide[2] > wide[1]
+
+
+def test_shares_that_cancel_are_bounded():
+    """Of a linear network whose targets are large: no nudge of a weight is of their size."""
+    random = np.random.default_rng(0)
+    x, y = (random.standard_normal(shape).astype(np.float32) for shape in ((32, 8), 32))
+    x, y = np.concatenate([x, -x]), np.float32(1000) * np.concatenate([y, y])
+    weights = random.standard_normal(8).astype(np.float32)
+
+    def gradient(weights, at=slice(None)):
+        return x[at].T @ (x[at] @ weights - y[at]) / np.float32(len(x[at]))
+
+    here, halves = gradient(weights), [gradient(weights, at) for at in np.split(np.arange(64), 2)]
+    nudged = gradient(np.nextafter(weights, random.choice([-9, 9], 8).astype(np.float32)))
+    difference = np.abs((halves[0] + halves[1]) * np.float32(0.5) - here)
+    shares = {}
+    for ranks, given in ((1, [here]), (2, halves)):
+        nudges = Nudges(2.0**-24, ranks)
+        nudges.begin(0, [[one] for one in given])
+        nudges.add([here], [nudged])
+        shares[ranks] = np.max(difference / nudges.bound(0, here, ["float32"] * 2))
+    assert shares[2] < 1 < shares[1]
 
 
 def recorded(folder, moments, method, weights, gradients):
@@ -260,6 +282,11 @@ def of_sides(*names, **more):
         ({"sides": {"a": side()}, "pairs": None}, ["sides", "at least 2"]),
         (sides(mode="eager"), ["sides.a.mode = 'eager'", "'graph' or 'pynative'"]),
         (sides(options={"eps": "1e-8"}), ["sides.a.options.eps = '1e-8'", "write 1.0e-8"]),
+        (
+            sides(ranks=3),
+            ["sides.a.ranks = 3", "training.batch_size = 8 it must be one of 1, 2, 4, 8"],
+        ),
+        (sides(ranks=0), ["sides.a.ranks = 0", "greater than or equal to 1"]),
         (sides(dtype="int8"), ["sides.a.dtype = 'int8'", "float16"]),
         (of_sides("graph", "grahp"), ["no side 'grahp'", "graph, pynative"]),
         (of_sides("graph", "graph"), ["'graph' is compared with itself"]),

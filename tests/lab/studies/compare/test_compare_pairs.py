@@ -248,8 +248,12 @@ def main():
         for name, found in compared(folder, PAIRS, f"{HERE}:make").items():
             shares = {
                 quantity: max(
-                    np.max(np.nan_to_num(np.divide(at["difference"], at["bound"])))
-                    for at in (of[quantity] for of in found["checks"].values() if quantity in of)
+                    (
+                        np.max(np.nan_to_num(np.divide(at["difference"], at["bound"])))
+                        for of in found["checks"].values()
+                        if (at := of.get(quantity)) is not None
+                    ),
+                    default=np.nan,  # of no known formula
                 )
                 for quantity in ("gradient", "moment1", "moment2", "parameter")
             }

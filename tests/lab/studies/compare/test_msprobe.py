@@ -126,7 +126,7 @@ def statistics(data):
     "change, message",
     [
         (without_a_bias, "has no gradient of last.bias"),
-        (statistics, "statistics only; the task of msProbe must be tensor"),
+        (statistics, r'has statistics only \(Max\).*"task": "tensor" in the config.json'),
         (lambda data: data.clear(), "holds no parameter"),
     ],
 )
@@ -135,6 +135,45 @@ def test_a_dump_that_lacks_something_is_refused_in_words(trained, tmp_path, chan
     rewritten(dump, change)
     with pytest.raises(UserError, match=message):
         write_record(dump, tmp_path / "record", trained, 1.0, 10)
+
+
+def statistics_of_pynative(folder, names):
+    tensor = {"type": "mindspore.Tensor", "dtype": "Float32", "shape": [2], **names}
+    data = {"Cell.net.Max.Dense.forward.0": {"parameters": {"weight": tensor}}}
+    (folder / "dump.json").write_text(json.dumps({"task": "statistics", "data": data}))
+
+
+def statistics_of_a_graph(folder, names):
+    columns = ["Op Type", "Op Name", "Shape", *names]
+    (folder / "statistic.csv").write_text(",".join(columns) + "\nCell,Max,2,1,2,3,4\n")
+
+
+@pytest.mark.parametrize(
+    "write, names, told",
+    [
+        (
+            statistics_of_pynative,
+            {"Max": 1.0, "Min": 0.0, "Mean": 0.5, "Norm": 1.0},
+            "dump.json has statistics only (Max, Min, Mean, Norm). Tensors with equal",
+        ),
+        (statistics_of_pynative, {"md5": "0a1b"}, "dump.json has statistics only (md5)."),
+        (
+            statistics_of_a_graph,
+            ["Max Value", "Min Value", "Avg Value", "L2Norm Value"],
+            "statistic.csv has statistics only (Max, Min, Avg, L2Norm).",
+        ),
+    ],
+)
+def test_statistics_are_refused_with_the_setting_that_writes_tensors(
+    trained, tmp_path, write, names, told
+):
+    folder = tmp_path / "step0" / "rank0"  # one folder is too few, which is not what is told
+    folder.mkdir(parents=True)
+    write(folder, names)
+    with pytest.raises(UserError) as caught:
+        write_record(tmp_path, tmp_path / "record", trained, 1.0, 10)
+    assert told in str(caught.value)
+    assert '"task": "tensor" in the config.json of msProbe' in str(caught.value)
 
 
 def test_too_few_steps_are_refused(trained, tmp_path):
@@ -149,6 +188,7 @@ def test_too_few_steps_are_refused(trained, tmp_path):
     [
         ("a: {dump: d}\n  b: {mode: graph, optimizer: x.Y}", "'a' is a dump, which has no network"),
         ("b: {mode: graph, optimizer: x.Y}\n  a: {dump: d, mode: graph}", "no other key"),
+        ("b: {mode: graph, optimizer: x.Y}\n  a: {dump: d, ranks: 2}", "no other key"),
         ("b: {mode: graph}\n  a: {dump: d}", "'optimizer' is missing"),
         ("b: {mode: graph, optimizer: x.Y, loss_scale: 2.0}\n  a: {dump: d}", "is of a 'dump'"),
     ],

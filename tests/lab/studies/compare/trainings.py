@@ -4,6 +4,9 @@ Faults of the network and the data are arguments of `make`, those of an optimize
 Steps are counted from 1. What has state or a count runs in PyNative mode only.
 """
 
+import os
+import signal
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
@@ -82,7 +85,16 @@ class Loss(nn.Cell):
 
 
 def make(
-    seed, batch_size, *, scale=1.0, ranks=1, reduced=True, reduction="mean", stale=0, exchanged=0
+    seed,
+    batch_size,
+    *,
+    scale=1.0,
+    ranks=1,
+    reduced=True,
+    reduction="mean",
+    stale=0,
+    exchanged=0,
+    layerwise=None,
 ):
     """Returns network, loss and data.
 
@@ -95,6 +107,7 @@ def make(
         reduction: Of the loss over a share.
         stale: See `Network`.
         exchanged: The step that has the batch of the next one.
+        layerwise: A parameter whose gradient MindSpore does not exchange among processes.
     """
     random = np.random.default_rng(seed)
     ids = random.integers(0, ROWS, (6, batch_size, IDS)).astype(np.int32)
@@ -102,7 +115,10 @@ def make(
     data = list(zip(ids, targets))
     if exchanged:
         data[exchanged - 1] = data[exchanged]
-    return Network(stale, ranks), Loss(scale, ranks, ranks if reduced else 1, reduction), data
+    network = Network(stale, ranks)
+    for parameter in network.trainable_params():
+        parameter.layerwise_parallel = parameter.name == layerwise
+    return network, Loss(scale, ranks, ranks if reduced else 1, reduction), data
 
 
 def schedule(params, *, theirs=False, late=0, **options):
@@ -124,8 +140,11 @@ def groups(params, *, decayed=(TABLE, WEIGHT, LAST), frozen=(), **options):
     return ms_adam.AdamW(made, **options)
 
 
-def faulty(params, *, fault, at, **options):
-    """Returns an optimizer that does something wrong in step `at`, or in each if that is 0."""
+def faulty(params, *, fault, at, rank=None, **options):
+    """Returns an optimizer that does something wrong in step `at`, or in each if that is 0.
+
+    Of several processes, only the one of this rank does.
+    """
     wrong, kind = FAULTS[fault], ms_adam.AdamW if "weight_decay" in options else ms_adam.Adam
 
     class Faulty(kind):
@@ -134,7 +153,7 @@ def faulty(params, *, fault, at, **options):
         def __call__(self, gradients):
             self.made += 1
             step = super().__call__
-            if at in (0, self.made):
+            if at in (0, self.made) and rank in (None, int(os.environ.get("RANK_ID", 0))):
                 return wrong(self, step, gradients)
             return step(gradients)
 
@@ -216,7 +235,12 @@ def _gradients_exchanged(optimizer, step, gradients):
     step(tuple(changed))
 
 
+def _killed(optimizer, step, gradients):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 FAULTS = {
+    "killed": _killed,
     "decay missed": _decay_missed,
     "float16 moment": _float16_moment,
     "moments reset": _moments_reset,

@@ -16,8 +16,11 @@ from mindspore import Parameter, Tensor, nn
 from sources import remember_sources
 
 import ms_adam
+from ms_adam.lab.run.rank import serve
 from ms_adam.lab.run.worker import short_message
-from ms_adam.lab.studies.ranks.rank import serve
+from ms_adam.lab.studies.compare.parallel import Gathered
+from ms_adam.lab.studies.compare.recipe import masters_of
+from ms_adam.lab.targets import MindSporeOptimizer, to_numpy
 from ms_adam.lab.train import TrainStep
 
 SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
@@ -146,6 +149,17 @@ def tag(name):
     return name.replace(" ", "_").replace(",", "")
 
 
+def compared(optimizer):
+    """The state as `ms-adam compare` records it."""
+    one = (Gathered if Gathered.runs(optimizer) else MindSporeOptimizer)(optimizer)
+    state = {**one.state(), "master": list(map(to_numpy, masters_of(one) or ()))}
+    return {
+        f"{quantity}.{i}": np.array(array, np.float64)
+        for quantity, arrays in state.items()
+        for i, array in enumerate(arrays)
+    }
+
+
 def go(optimizer, sparse):
     """Makes steps, then one more, restores the state before it, and goes on.
 
@@ -153,7 +167,11 @@ def go(optimizer, sparse):
     """
     run(optimizer, STEPS, 1, sparse)
     state = ms_adam.gather_state(optimizer)
-    found = {"after steps": bits_of(weights(optimizer)), "state": bits_of(state)}
+    found = {
+        "after steps": bits_of(weights(optimizer)),
+        "state": bits_of(state),
+        "as compared": compared(optimizer),
+    }
     run(optimizer, 1, 3, sparse)
     ms_adam.load_state(optimizer, state)
     run(optimizer, 2, 2, sparse)

@@ -11,12 +11,13 @@ import time
 import numpy as np
 import pytest
 from lab.run.changed_configs import write
-from lab.studies.ranks.processes import left_of, paths_of_tests
+from lab.run.launched import left_of, paths_of_tests
 from lab.studies.ranks.small_ranks import ranks_config
 
+from ms_adam.lab.run import launch
+from ms_adam.lab.run.launch import SECONDS_TO_END, RankError
 from ms_adam.lab.run.study import Session
-from ms_adam.lab.studies.ranks import launch, study
-from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END, RankError
+from ms_adam.lab.studies.ranks import study
 
 KEYS = ranks_config()
 CONFIG = study.RanksConfig.model_validate(KEYS)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lab.studies.ranks.processes import paths_of_tests
+from lab.run.launched import paths_of_tests
 from lab.studies.resume.training_config import small_run
 
 from ms_adam.lab.errors import ExperimentError

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from ms_adam.lab.studies.ranks.rank import serve
+from ms_adam.lab.run.rank import serve
 
 
 def work(job, ranks):

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from lab.studies.ranks.processes import left_of, paths_of_tests
+from lab.run.launched import left_of, paths_of_tests
 
-from ms_adam.lab.studies.ranks import launch as launching
-from ms_adam.lab.studies.ranks.launch import SECONDS_TO_END, RankError, launch
+from ms_adam.lab.run import launch as launching
+from ms_adam.lab.run.launch import SECONDS_TO_END, RankError, launch
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_rank_has_failed_before_its_parent_notices(tmp_path):
 
 
 def events_of(folder, workers, raises):
-    module = "lab.studies.ranks.ranks_that_fail"
+    module = "lab.run.ranks_that_fail"
     return launch(workers, module, {"mode": "graph", "raises": raises}, folder, paths_of_tests())
 
 
@@ -115,7 +115,7 @@ def test_a_missing_module_is_an_error(tmp_path):
 LAUNCH = """
 import sys
 from pathlib import Path
-from lab.studies.ranks.test_launch import events_of
+from lab.run.test_launch import events_of
 for event in events_of(Path(sys.argv[1]), 1, raises="nobody"):
     print(event["event"], flush=True)
 """

@@ -11,7 +11,7 @@ import ms_adam
 def paths_of_tests():
     """Variables with which ranks find the modules of tests, and this ms_adam."""
     paths = [
-        str(Path(__file__).parents[3]),
+        str(Path(__file__).parents[2]),
         str(Path(ms_adam.__file__).parents[1]),
         os.environ.get("PYTHONPATH", ""),
     ]
