@@ -301,7 +301,8 @@ def test_a_distance_that_roundings_do_not_explain_is_a_failure(follow, monkeypat
     result, _ = follow(mindspore=True)
     assert result.exit_code == 0, result.output
     assert "mindspore.nn.SGD" in "".join(result.output.split())
-    monkeypatch.setattr(following, "ROUNDING", following.ROUNDING / 1e4)
+    bounds = following.path_bounds
+    monkeypatch.setattr(following, "path_bounds", lambda *path: bounds(*path) / 1e4)
     result, out = follow(mindspore=True)
     assert result.exit_code == 1
     assert "trajectories.json" in names(out)  # what failed can be looked at
