@@ -167,10 +167,10 @@ class _Display:
         elif self._done:
             self._console.print(self._table())
 
-    def tell(self, done: Any) -> None:
+    def tell(self, cell: Any, results: list[dict]) -> None:
         """Takes a cell that was judged."""
-        key = (done.cell.backend, done.cell.dtype)
-        self._results[key] += done.results
+        key = (cell.backend, cell.dtype)
+        self._results[key] += results
         self._left[key] -= 1
         self._done += 1
         self._bar.update(self._task, completed=self._done)

@@ -36,7 +36,7 @@ def invoke(invoke, monkeypatch, tmp_path):
                     "results": list(results),
                 }
 
-            tell(validate.Done(cells[0], list(results)))
+            tell(cells[0], list(results))
             save(content(False))
             if stopped:
                 raise KeyboardInterrupt

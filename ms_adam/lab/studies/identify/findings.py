@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
+
+from ms_adam.lab.run.results import plain
 
 # The title of each question, and its answers in words.
 QUESTIONS = {
@@ -138,7 +139,7 @@ class Identification:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no infinite numbers: None stands for them."""
-        return _finite(asdict(self))
+        return plain(asdict(self), lambda number: None)
 
 
 def words(axis: str, form) -> str:
@@ -146,11 +147,3 @@ def words(axis: str, form) -> str:
     if axis == "amsgrad" and form.amsgrad != "none" and form.corrected in ("first", "neither"):
         return "maximum"  # with no correction to be before or after of
     return WORDS[axis][getattr(form, axis)]
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ms_adam.lab.run.processes import locked
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
 from ms_adam.lab.studies.paper.sweep import Get, Key, Line, Outcome, Spec, sweep
@@ -91,22 +91,6 @@ class CachedFigure:
         rate = contender.trials(self.scale.trials)[0]
         first = self.digest(Spec(variant, contender, rate, self.figure.seeds[0]))
         return locked(self._folder / f"{first}.taken")
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Locks a file for this process. The kernel releases the locks of a process that died.
-
-    Yields:
-        Whether this process has the lock; False if another process has it.
-    """
-    with open(path, "wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 @functools.cache
