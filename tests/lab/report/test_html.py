@@ -27,7 +27,7 @@ def test_a_cell_as_html():
 
 def test_distances_are_shown_both_ways():
     pairs = [{"a": "A", "b": "B", "distance": 3.25e-3}]
-    assert distances([{"label": "A"}, {"label": "B"}], pairs, "").rows == [
+    assert distances([{"label": "A"}, {"label": "B"}], pairs).rows == [
         [1, "A", "·", "3.2e-3"],
         [2, "B", "3.2e-3", "·"],
     ]

@@ -11,12 +11,12 @@ from mindspore import nn
 
 from ms_adam import reference
 from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
-from ms_adam.lab.problems.images import Split
+from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
 from ms_adam.lab.run.trainings import REFERENCE
 from ms_adam.lab.run.worker import Events
 from ms_adam.lab.sides import Training, take_turns
-from ms_adam.lab.studies.images.study import Experiment, load_data
+from ms_adam.lab.studies.images.study import Experiment
 from ms_adam.lab.targets import load_callable
 from ms_adam.lab.train import Step, TrainStep, fused_loss
 

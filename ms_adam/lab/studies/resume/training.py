@@ -20,7 +20,7 @@ import ms_adam
 from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.observers import SaveCheckpoints, refuse_infinite_loss
 from ms_adam.lab.problems.batches import Batches
-from ms_adam.lab.problems.images import load_split
+from ms_adam.lab.problems.images import load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
 from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.run.config import ConfigError
@@ -83,8 +83,7 @@ def work(job: dict[str, Any], events: Events) -> None:
                 "folder with --out, or remove this one"
             )
         (out / RESULT).unlink(missing_ok=True)
-        data, schedule = run.data, run.training
-        split = load_split(data.idx_directory, data.train, data.test, data.split_seed)
+        schedule, split = run.training, load_data(run)
         # What a checkpoint belongs to. The place of the images is not part of it.
         unimportant = {"title": True, "checkpoints": True, "data": {"idx_directory"}}
         description = {
