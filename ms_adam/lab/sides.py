@@ -39,7 +39,6 @@ class Training:
     """The training of one side from one seed; it goes on epoch by epoch.
 
     Args:
-        config: What to train, and how.
         examples: NumPy arrays with one example a row; the seed decides the order of the batches.
         step: Called with the Tensors of each batch; see `train`.
         position: Copies all parameters into one array, kept as ``initial`` and ``final``.

@@ -15,19 +15,13 @@ ABSENT = "–"
 
 
 class Column(NamedTuple):
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        title: Its heading.
-        key: A key of the row, or a function of it. None as the value gives a dash.
-        form: How the value is written; as it is if not given.
-        kind: "number", aligned to the right; "name", on one line; "long", broken anywhere.
-    """
-
-    title: str
+    title: str  # its heading
+    # A key of the row, or a function of it. None as the value gives a dash.
     key: Union[str, Callable[[Any], Any]]
-    form: Optional[Callable[[Any], str]] = None
-    kind: str = ""
+    form: Optional[Callable[[Any], str]] = None  # how the value is written; as it is if not given
+    kind: str = ""  # "number", aligned to the right; "name", on one line; "long", broken anywhere
 
     def cell(self, row: Any) -> Any:
         """Returns the text of a row in this column."""

@@ -21,8 +21,6 @@ def report_run(
     """Called by a worker: writes the arrays of a finished run and reports its facts.
 
     Args:
-        events: Where to report.
-        job: The worker's job.
         done: Steps of all runs so far.
         name: Of the file, unique in the config.
         arrays: NumPy's; `compare_pairs` needs ``loss``, ``initial`` and ``final``.

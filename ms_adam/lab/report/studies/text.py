@@ -60,12 +60,7 @@ def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
 
 @picture
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
-    """Draws losses and accuracy over the epochs: the mean over seeds in a band.
-
-    Args:
-        runs: The rows of ``runs`` in ``results.json``.
-        arrays: The arrays of each, in the same order.
-    """
+    """Draws losses and accuracy over the epochs: the mean over seeds in a band."""
     sides = list(dict.fromkeys(row["side"] for row in runs))
     order = [side for side in _DRAWN if side in sides] or sides
     drawn = [pair for pair in zip(runs, arrays) if pair[0]["side"] in order]

@@ -230,11 +230,7 @@ def surface_animation(scene: Scene, frames: int, seconds: float) -> bytes:
 
 @picture
 def loss_plot(content: dict[str, Any]) -> Figure:
-    """Draws the losses of a linear fit: each iteration's batch, and all points after each epoch.
-
-    Args:
-        content: Of ``trajectories.json``.
-    """
+    """Draws the losses of a linear fit: each iteration's batch, and all points after each epoch."""
     rows, config = content["results"], content["comparison"]
     figure, ((batches, epochs),) = panels(1, 2, (12, 5.2), sharey=True)
     for place, entry in enumerate(config["optimizers"]):

@@ -34,12 +34,7 @@ def training(experiment: Experiment, split: Split, optimizer: str, seed: int) ->
     Per step it keeps ``loss`` (before the update), ``gradient_digest`` and ``parameter_digest``
     (uint64), ``error_algorithm1`` and ``error_epsilon_hat`` (distance to the two shadows after the
     update; not of the reference). Per epoch: ``train_accuracy`` and ``test_accuracy``.
-
-    Args:
-        experiment: What to train, and how.
-        split: The images.
-        optimizer: One of ``compare.optimizers``, or `REFERENCE`.
-        seed: Decides the first weights and the order of the batches.
+    The optimizer is one of ``compare.optimizers``, or `REFERENCE`.
     """
     sizes = [split.train.pixels.shape[1], *experiment.model.hidden, split.classes]
     model = MultiLayerPerceptron(sizes, seed)
