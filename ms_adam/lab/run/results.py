@@ -24,7 +24,7 @@ def results(entries: list[Any], device_targets: Iterable[Optional[str]] = ()) ->
     return plain({"schema": SCHEMA, "environment": environment(targets), "results": entries})
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes a file that is complete or not there at all; makes its folder.
 
     Raises:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lab.studies.reproduced import COMMAND
 from lab.studies.resume.training_config import write_config
 from lab.studies.trajectories.small_comparison import linear, small
 
@@ -23,17 +24,6 @@ from ms_adam.lab.studies.trajectories import following
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 QUICK, RANKS, RESUME = (CONFIGS / f"{name}.yaml" for name in ("quick", "ranks", "resume"))
-COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
-
-
-def test_help(invoke):
-    text = " ".join(invoke("reproduce", "--help").output.split())
-    for part in (
-        *("CONFIG", "--out", "--json", "--debug", "--resume", "--kills", "--every", "--seed"),
-        *("graph|pynative", "--scale", "--jobs", "--tensorboard", "Example:", "Exit status:"),
-        *("msrun", "configs/ranks.yaml", "configs/resume.yaml", "configs/trajectories/"),
-    ):
-        assert part in text
 
 
 # --- what a study returns or raises --------------------------------------------------------------
@@ -286,15 +276,6 @@ def test_linear_fit(follow):
     result, out = follow(base=linear())
     assert result.exit_code == 0, result.output
     assert names(out) == ["index.html", "quadratics.npy", "small_losses.png", "trajectories.json"]
-
-
-def test_divergence_is_said(follow):
-    places = [{**small()["functions"][0], "function": "cubic", "start": [0, -2]}]
-    optimizers = [{**small()["optimizers"][0], "steps": 30}]
-    result, out = follow(functions=places, optimizers=optimizers)
-    assert result.exit_code == 0
-    assert "cubic, SGD: diverges; not finite from step" in result.output
-    assert "NaN" not in (out / "trajectories.json").read_text()
 
 
 def test_a_distance_that_roundings_do_not_explain_is_a_failure(follow, monkeypatch):

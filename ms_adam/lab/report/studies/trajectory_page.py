@@ -60,7 +60,8 @@ def of_function(scene: Any, config: dict[str, Any], pairs: Sequence[list[dict]])
     for entry, rows in zip(config["optimizers"], pairs):
         rate = place["learning_rates"].get(entry["name"])
         changes = {} if rate is None else {"learning_rate": rate}
-        lines.append(_line(entry, changes if known else None, [(row, _all(row)) for row in rows]))
+        paths = [(row, (points_of(row), values_of(row))) for row in rows]
+        lines.append(_line(entry, changes if known else None, paths))
     return {
         "name": scene.name,
         "title": _plain_formula(scene.title),
@@ -96,7 +97,7 @@ def of_fit(config: dict[str, Any], quadratics: np.ndarray, pairs: Sequence[list[
         return a11 * w1**2 + 2 * a12 * w1 * w2 + a22 * w2**2 - 2 * (b1 * w1 + b2 * w2) + c
 
     def ends(row: dict) -> tuple[np.ndarray, np.ndarray]:
-        points, _ = _all(row)
+        points = points_of(row)
         return points, loss(points)
 
     lines = [
@@ -146,10 +147,14 @@ def _drawn(x: np.ndarray, y: np.ndarray, heights: np.ndarray, lines: list[dict])
     return {**surface, "lines": [{**line, "color": next(colours)} for line in lines]}
 
 
-def _all(row: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the points of a row and the values there, from the start to after the last step."""
-    points = plots.floats([*row["points"], row["end"]])
-    return points, plots.floats([*row["values"], row["end_value"]])
+def points_of(row: dict) -> np.ndarray:
+    """Returns the points of a row, from the start to after the last step."""
+    return plots.floats([*row["points"], row["end"]])
+
+
+def values_of(row: dict) -> np.ndarray:
+    """Returns the values at these points."""
+    return plots.floats([*row["values"], row["end_value"]])
 
 
 def _plain_formula(text: str) -> str:

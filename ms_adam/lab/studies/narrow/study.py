@@ -88,16 +88,12 @@ def evaluate(experiment: NarrowExperiment, split: Split, results: list[Result]) 
                 "state_bytes": result.facts["state_bytes"],
                 "test_loss": float(result.arrays["test_loss"][-1]),
                 "test_accuracy": float(result.arrays["test_accuracy"][-1]),
-                "unlike": unlike(result.arrays),
+                "unlike": int(result.arrays["unlike"].sum()) if "unlike" in result.arrays else None,
             }
             for result in results
         ],
         "pairs": compare_pairs(results),
     }
-
-
-def unlike(arrays: dict[str, np.ndarray]) -> Optional[int]:
-    return int(arrays["unlike"].sum()) if "unlike" in arrays else None
 
 
 def log_ratios(runs: list[dict], side: str) -> np.ndarray:

@@ -53,8 +53,8 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
             "installed: pip install 'ms_adam[tensorboard]'"
         )
     cache = session.out / "cache"
-    for half_written in cache.glob("*.unfinished"):  # when an earlier process was ended
-        half_written.unlink()
+    for half_written in cache.glob(".unfinished-*"):  # when an earlier process was ended
+        shutil.rmtree(half_written)
     cached = [CachedFigure(figure, scale, cache) for figure in figures]
     try:
         plans: list[Plan] = []
