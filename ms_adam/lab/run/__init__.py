@@ -10,7 +10,3 @@ progress        what people see
 results         the JSON that is written
 environment     versions and machine
 """
-
-from ms_adam.lab.errors import ExperimentError
-
-__all__ = ["ExperimentError"]

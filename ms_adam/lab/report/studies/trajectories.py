@@ -54,10 +54,8 @@ _ANIMATION_STYLE = {**NO_GRID, "figure.dpi": 90}
 class Scene:
     """A function as it is drawn, and the rows of ``results`` that lie on it.
 
-    Args:
-        place: The function's entry in the config.
-        heights: f at [row of y, column of x], NaN where f is not finite.
-        rows: Its rows.
+    `place` is its entry in the config, and `heights` has f at [row of y, column of x], NaN where f
+    is not finite.
     """
 
     def __init__(self, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):

@@ -26,9 +26,7 @@ FEW = 100  # steps, up to which MindSpore's circles are shown at first; more hid
 def page(content: dict[str, Any], scenes: Sequence[dict[str, Any]]) -> str:
     """Returns the page, one file that needs no other file and no network.
 
-    Args:
-        content: Of ``trajectories.json``.
-        scenes: From `of_function` or `of_fit`, one for each surface.
+    The scenes are from `of_function` or `of_fit`, one for each surface.
     """
     # Imported here: the pictures do not need it.
     from plotly.offline import get_plotlyjs
@@ -47,12 +45,9 @@ def page(content: dict[str, Any], scenes: Sequence[dict[str, Any]]) -> str:
 
 
 def of_function(scene: Any, config: dict[str, Any], pairs: Sequence[list[dict]]) -> dict[str, Any]:
-    """Returns a function of the plane with its paths.
+    """Returns a function of the plane, which a `trajectories.Scene` is, with its paths.
 
-    Args:
-        scene: The `trajectories.Scene`.
-        config: Of the comparison.
-        pairs: Of each optimizer, its row and that of its MindSpore counterpart, if it has one.
+    `pairs` has of each optimizer its row and that of its MindSpore counterpart, if it has one.
     """
     place, thin = scene.place, slice(None, None, _THINNED)
     known = place["function"] if place["function"] in FUNCTIONS else None
@@ -80,10 +75,7 @@ def of_function(scene: Any, config: dict[str, Any], pairs: Sequence[list[dict]])
 def of_fit(config: dict[str, Any], quadratics: np.ndarray, pairs: Sequence[list[dict]]) -> dict:
     """Returns a linear fit: the loss of all points over the weights, and the paths on it.
 
-    Args:
-        config: Of the comparison.
-        quadratics: From `Fit.quadratics`.
-        pairs: As for `of_function`.
+    The quadratics are from `Fit.quadratics`, the pairs as for `of_function`.
     """
     fit = config["linear_fit"]
     corners = np.array([fit["start"], fit["weights"]])

@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from lab.run.changed_configs import write
 from lab.studies.paper.paper_figures import content, figure, scales, session
-from lab.studies.reproduced import interrupt, write
+from lab.studies.reproduced import interrupt
 from lab.studies.reproduced import reproduce as by_command
 
 from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
