@@ -143,20 +143,14 @@ def rounding(x, dtype: str):
 
 
 class Arithmetic(NamedTuple):
-    """The arithmetic of an implementation, as far as bounds depend on it.
+    """The arithmetic of an implementation, as far as bounds depend on it."""
 
-    Attributes:
-        dtype: Of the moments and of all arithmetic before the new weight is rounded.
-        beta1: The decay rate that it applies to the first moment.
-        beta2: Likewise of the second moment.
-        float32_scalars: Whether its numbers are float32, also beside float64 moments, and it
-            corrects by powers of beta that it multiplies up in float32 step by step, as `nn.Adam`
-            does. Otherwise it corrects exactly for the rates that it applies.
-    """
-
-    dtype: str
-    beta1: float
-    beta2: float
+    dtype: str  # of the moments, and of all arithmetic before the new weight is rounded
+    beta1: float  # the decay rate that it applies to the first moment
+    beta2: float  # likewise of the second moment
+    # Whether its numbers are float32, also beside float64 moments, and it corrects by powers of
+    # beta that it multiplies up in float32 step by step, as `nn.Adam` does. Otherwise it corrects
+    # exactly for the rates that it applies.
     float32_scalars: bool = False
 
 
@@ -318,12 +312,9 @@ def narrow_spacing(moment, error, state_dtype: str, is_signed: bool):
 def clipped(gradients, max_norm: float, errors, dtype: str):
     """Gradients clipped to a global norm, exact, and bounds on their errors.
 
-    Args:
-        gradients: Unscaled gradients, exact.
-        max_norm: The norm.
-        errors: Bounds on their errors, an array for each.
-        dtype: Of the norm. N squares and their sum, root, quotient and products are rounded, in the
-            reference too.
+    The gradients are unscaled and exact; `errors` bounds the errors with which they come. In the
+    norm's dtype N squares and their sum, root, quotient and products are rounded, in the reference
+    too.
     """
     norm, error = (np.sqrt(sum(np.sum(x**2) for x in xs)) for xs in (gradients, errors))
     count = sum(gradient.size for gradient in gradients)
@@ -335,13 +326,8 @@ def clipped(gradients, max_norm: float, errors, dtype: str):
 def average_bound(rate: float, moved, average, dtype: str):
     """A bound on the error of average + rate * moved, where moved = weight - average before.
 
-    Rate, difference and product are rounded (3 roundings of rate * |moved|), and the sum.
-
-    Args:
-        rate: The rate of the average.
-        moved: The weight after the step less the average before it.
-        average: The average after the step, exact.
-        dtype: Of the arithmetic.
+    Rate, difference and product are rounded (3 roundings of rate * |moved|), and the sum. `average`
+    is the exact one after the step.
     """
     u, tiny = UNIT[dtype], TINY[dtype]
     if dtype == "float64":  # the reference rounds as often as the implementation
@@ -369,8 +355,8 @@ def _gap(beta, applied, arithmetic, t):
 # --- rounding bounds of a path -----------------------------------------------------------------
 
 
-def path_bounds(weights, changes, roundings, dtype: str = "float32") -> np.ndarray:
-    """Bounds on a path that follows given gradients, after each step.
+def path_bounds(weights, changes, roundings) -> np.ndarray:
+    """Bounds on a float32 path that follows given gradients, after each step.
 
     A step rounds the new weight, u |w|, and its change, which is off by K u D: D is the largest
     change of a step so far, and K counts the roundings on the way to it, those in moving averages
@@ -383,9 +369,8 @@ def path_bounds(weights, changes, roundings, dtype: str = "float32") -> np.ndarr
         weights: The largest |w| up to each step.
         changes: The largest change of a weight up to each step.
         roundings: K of each step.
-        dtype: Of weights and arithmetic.
     """
-    return np.cumsum(UNIT[dtype] * (weights + roundings * changes))
+    return np.cumsum(UNIT["float32"] * (weights + roundings * changes))
 
 
 def memory(beta: float, t: float = np.inf) -> float:

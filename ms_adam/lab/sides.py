@@ -1,23 +1,31 @@
 """Sides: trainings of one problem that are compared, such as two optimizers in two modes.
 
-A study builds a `Training` for each side and seed, which `take_turns` trains in a worker. `trains`
-and `same_accuracy` measure claims that every such study makes.
+A study describes itself by `Trainings`, and builds a `Training` for each side and seed, which
+`take_turns` trains in a worker. `trains` and `same_accuracy` measure claims that every such study
+makes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
 
 from ms_adam.lab.claims import Claim, Measured, judge
+from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.problems.batches import Batches
-from ms_adam.lab.run.config import InBatches
-from ms_adam.lab.run.trainings import Result, Share, Trainings, report_run
+from ms_adam.lab.run.config import InBatches, refuse_equal_names
+from ms_adam.lab.run.processes import work
+from ms_adam.lab.run.results import results, write_json
+from ms_adam.lab.run.study import Progress, Session
+from ms_adam.lab.run.trainings import Result, read, report_run
 from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.train import Observer, train
 
@@ -31,7 +39,6 @@ class Training:
     """The training of one side from one seed; it goes on epoch by epoch.
 
     Args:
-        config: What to train, and how.
         examples: NumPy arrays with one example a row; the seed decides the order of the batches.
         step: Called with the Tensors of each batch; see `train`.
         position: Copies all parameters into one array, kept as ``initial`` and ``final``.
@@ -70,14 +77,75 @@ class Training:
         return {**self._facts, "seconds": self._seconds}
 
 
-def trainings(study: str, load_data: Callable, sides: Callable, evaluate: Callable) -> Trainings:
-    """Returns how a study trains its configs, of which `sides` returns {mode: sides}."""
+@dataclasses.dataclass(frozen=True)
+class Trainings:
+    """How a study trains the sides of each of its configs, and judges them."""
 
-    def shares(config: InBatches) -> list[Share]:
-        seeds, of = len(config.compare.seeds), sides(config)
-        return [Share(mode, seeds * len(names), {"sides": names}) for mode, names in of.items()]
+    # "module:function" of the worker, which reports each run by `report_run`. Its job is
+    # ``config``, ``mode``, ``folder`` and ``sides``.
+    work: str
+    load_data: Callable[[Any], Any]  # of a config, before anything runs
+    sides: Callable[[Any], dict[str, list[str]]]  # {mode: what is trained in it from each seed}
+    # Takes the config, its data and its runs; returns its entry in ``results.json``, but for
+    # ``experiment``, ``config`` and ``verdicts``.
+    evaluate: Callable[[Any, Any, list[Result]], dict[str, Any]]
+    claims: Sequence[Claim]  # they measure the entry
 
-    return Trainings(f"ms_adam.lab.studies.{study}.training:work", load_data, shares, evaluate)
+    def run(self, configs: Sequence[InBatches], session: Session) -> dict[str, Any]:
+        """Trains, and writes ``results.json`` and the arrays of each run.
+
+        Results of an earlier call in the folder are replaced, and nothing else in it is touched.
+
+        Raises:
+            ExperimentError: Two configs have one name, data are missing, or a worker failed.
+            Interrupted: The user pressed Ctrl-C.
+        """
+        refuse_equal_names(configs)
+        data = [self.load_data(config) for config in configs]
+        session.out.mkdir(parents=True, exist_ok=True)
+        for old in ("results.json", "index.html"):
+            (session.out / old).unlink(missing_ok=True)
+        entries, targets = [], []
+        for config, of_config in zip(configs, data):
+            folder = session.out / config.name
+            facts = self.train(config, folder, session.progress)
+            targets += [run["device_target"] for run in facts]
+            found = self.evaluate(config, of_config, [read(folder, run) for run in facts])
+            entry = {"experiment": config.name, "config": config.public(), **found}
+            verdicts = [verdict.as_dict() for verdict in judge(self.claims, entry)]
+            entries.append({**entry, "verdicts": verdicts})
+        content = results(entries, targets)
+        write_json(session.out / "results.json", content)
+        return content
+
+    def train(self, config: InBatches, folder: Path, progress: Progress) -> list[dict[str, Any]]:
+        """Trains one config; returns the facts of each finished run.
+
+        Modes run one after the other, so that each has the machine's cores for itself.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("*_seed*.npz"), *folder.glob("worker_*.log")):
+            old.unlink()
+        facts: list[dict[str, Any]] = []
+        sides, seeds = self.sides(config), len(config.compare.seeds)
+        common = {"config": config.model_dump(mode="json"), "folder": str(folder)}
+        try:
+            for mode, names in sides.items():
+                total = seeds * len(names) * config.steps
+                progress(config.name, mode, 0, total)
+                job = {**common, "mode": mode, "sides": names}
+                events = work(self.work, mode, job, folder / f"worker_{mode}.log")
+                with contextlib.closing(events):
+                    for event in events:
+                        if event["event"] == "run":
+                            facts.append(event)
+                        progress(config.name, mode, event["done"], total)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped: {len(facts)} of {seeds * sum(map(len, sides.values()))} runs are kept "
+                f"as .npz files in {folder}; no report was written"
+            ) from None
+        return facts
 
 
 def take_turns(
@@ -112,11 +180,6 @@ def take_turns(
             of_side = file.format(side=side.replace(" ", "-"), mode=job["mode"])
             name, arrays = f"{of_side}_seed{seed}", training.arrays()
             report_run(events, job, done, name, arrays, **training.facts())
-
-
-def evaluated(claims: Iterable[Claim], entry: dict[str, Any]) -> dict[str, Any]:
-    """Adds to a config's entry in ``results.json`` the verdicts on claims that measure it."""
-    return {**entry, "verdicts": [verdict.as_dict() for verdict in judge(claims, entry)]}
 
 
 def common(config: InBatches, result: Result) -> dict[str, Any]:

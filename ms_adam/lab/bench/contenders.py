@@ -265,11 +265,8 @@ def line_up(
 ) -> tuple[tuple[str, ...], list[str]]:
     """The contenders that can take part in a case, all at once, and why others cannot.
 
-    Args:
-        case: The case.
-        names: Of contenders, the important ones first.
-        everything: Also those that compile for minutes.
-        memory: Free bytes; those of this machine if None.
+    The names come with the important ones first. `everything` takes those too that compile for
+    minutes. `memory` is the free bytes, those of this machine if None.
     """
     memory = memory_of("/proc/meminfo", "MemAvailable") if memory is None else memory
     chosen, reasons = [], []

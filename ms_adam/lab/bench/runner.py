@@ -112,7 +112,6 @@ def bench(
         cases: A `Case` and the names of its contenders.
         rounds: Turns of each contender in a pass.
         passes: How often all cases come.
-        progress: Called while it goes on.
 
     Raises UserError if another contender cannot be built.
     """

@@ -15,21 +15,18 @@ from ms_adam.lab.errors import UserError
 
 def bench(
     out: Path = typer.Option(
-        Path("runs/bench"), "--out", metavar="DIR", help="Where bench.json and the plots go."
+        Path("runs/bench"), metavar="DIR", help="Where bench.json and the plots go."
     ),
     case: list[str] = typer.Option(
         [],
-        "--case",
         help="A case, such as '400 x 5,000', 'COUNTxSIZE' or 'ResNet-50'; may be "
         "given again. Without it: all, and the curves.",
     ),
     contender: list[str] = typer.Option(
-        [], "--contender", help="One that takes part, such as 'nn.Adam'; may be given again."
+        [], help="One that takes part, such as 'nn.Adam'; may be given again."
     ),
-    rounds: int = typer.Option(6, "--rounds", min=1, help="Turns of each contender in a pass."),
-    passes: int = typer.Option(
-        2, "--passes", min=1, help="Passes over all cases, every other one in reverse."
-    ),
+    rounds: int = typer.Option(6, min=1, help="Turns of each contender in a pass."),
+    passes: int = typer.Option(2, min=1, help="Passes over all cases, every other one in reverse."),
     eager: bool = typer.Option(
         False,
         "--eager",
@@ -50,9 +47,7 @@ def bench(
         "and called, against float32; beside the 8 bits of bitsandbytes and torchao, if installed.",
     ),
     curves: bool = typer.Option(
-        True,
-        "--curves/--no-curves",
-        help="Also the cost against the number and size of parameters.",
+        True, help="Also the cost against the number and size of parameters."
     ),
     everything: bool = typer.Option(
         False, "--all", help="Also contenders that compile for minutes."

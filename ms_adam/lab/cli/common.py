@@ -30,11 +30,6 @@ _COLOURS = {
 }
 
 
-def config_like(example: str) -> Any:
-    """Returns the CONFIG of a command; `example` is the path of one."""
-    return typer.Argument(..., metavar="CONFIG", help=f"A YAML file; see {example}.")
-
-
 def json_copy(name: str) -> Any:
     """Returns --json FILE, for a command that writes DIR/`name` anyway."""
     return typer.Option(None, "--json", metavar="FILE", help=f"Also write DIR/{name} to FILE.")

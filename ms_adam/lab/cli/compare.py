@@ -11,7 +11,6 @@ from rich.console import Console
 from ms_adam.lab.cli.common import (
     DEBUG,
     NOT_HELD,
-    config_like,
     errors_told,
     json_copy,
     status_text,
@@ -21,7 +20,9 @@ from ms_adam.lab.cli.common import (
 
 
 def compare(
-    config: Path = config_like("configs/compare.yaml"),
+    config: Path = typer.Argument(
+        ..., metavar="CONFIG", help="A YAML file; see configs/compare.yaml."
+    ),
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; an earlier comparison is replaced."
     ),

@@ -89,10 +89,12 @@ def identify(
 
         print(page(found))
         return
-    if everything or len(found) > 1:
+    if everything or markdown:
         _show_all(found, markdown)
+    else:
+        _show(found[0])
+    if everything:
         return
-    _show(found[0], markdown)
     if found[0].status == "refused":
         raise typer.Exit(NOT_AVAILABLE)
     if found[0].status != "found":
@@ -195,11 +197,12 @@ _COLOURS = {
 
 
 def _show_all(found: list, markdown: bool) -> None:
+    from ms_adam.lab.run.results import markdown as markdown_table
     from ms_adam.lab.studies.identify import tables
 
     rows = [tables.summary_row(identification) for identification in found]
     if markdown:
-        print(tables.markdown(tables.SUMMARY, rows))
+        print(markdown_table(tables.SUMMARY, rows))
         return
     console = Console()
     left_out = _LEFT_OUT if console.width >= 116 else _LEFT_OUT_IF_NARROW
@@ -222,12 +225,9 @@ def _show_all(found: list, markdown: bool) -> None:
 _LAYOUT = {"box": box.SIMPLE_HEAD, "pad_edge": False}
 
 
-def _show(identification: Any, markdown: bool) -> None:
+def _show(identification: Any) -> None:
     from ms_adam.lab.studies.identify import tables
 
-    if markdown:
-        print(tables.markdown(tables.SUMMARY, [tables.summary_row(identification)]))
-        return
     console = Console()
     title = Text(tables.title(identification))
     console.print(Panel(_words(identification), title=title, title_align="left", expand=False))

@@ -24,7 +24,6 @@ def reproduce(
     ),
     out: Optional[Path] = typer.Option(
         None,
-        "--out",
         metavar="DIR",
         help="Where to write; results in it are replaced. Default: runs/NAME, with the name in "
         "CONFIG, if there is one.",
@@ -32,14 +31,12 @@ def reproduce(
     json_file: Optional[Path] = common.json_copy("results.json"),
     scale: Optional[str] = typer.Option(
         None,
-        "--scale",
         metavar="quick|standard|full",
         help="paper: how much of a figure is run. quick takes 3 minutes for all, standard up to "
         "100 on two cores, full (the paper's epochs) weeks; standard if not given.",
     ),
     jobs: Optional[int] = typer.Option(
         None,
-        "--jobs",
         metavar="N",
         min=1,
         help="paper: number of runs at a time, each on one core; as many as there are cores if not "
@@ -56,23 +53,21 @@ def reproduce(
     ),
     mode: Optional[Mode] = typer.Option(
         None,
-        "--mode",
         help="resume: compile each step (graph, the default), or run it operator by operator. The "
         "losses are the same.",
     ),
     kills: Optional[int] = typer.Option(
-        None, "--kills", min=1, metavar="N", help="resume: kill the training N times instead."
+        None, min=1, metavar="N", help="resume: kill the training N times instead."
     ),
     every: Optional[int] = typer.Option(
         None,
-        "--every",
         min=1,
         metavar="STEPS",
         help="resume --kills: steps between checkpoints, in place of CONFIG's; 5 if not given, so "
         "few that kills meet half-written files.",
     ),
     seed: Optional[int] = typer.Option(
-        None, "--seed", min=0, help="resume --kills: decides the moments; 0 if not given."
+        None, min=0, help="resume --kills: decides the moments; 0 if not given."
     ),
     debug: bool = common.DEBUG,
 ) -> None:

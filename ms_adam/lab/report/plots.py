@@ -61,14 +61,9 @@ def panels(rows: int, columns: int, size: tuple[float, float], **options: Any) -
 
 
 def band(axis: Axes, curves: Sequence[np.ndarray], label: str, x=None, **look: Any) -> None:
-    """Draws the mean of curves in a band from the least to the most.
+    """Draws the mean of curves, one for each seed, in a band from the least to the most.
 
-    Args:
-        axis: Where to draw.
-        curves: One for each seed, of one length.
-        label: For the legend.
-        x: Where the points stand: 1, 2, 3, ... if not given.
-        look: Of the line; ``color`` is the band's too.
+    The points stand at `x`: 1, 2, 3, ... if not given. The line's ``color`` is the band's too.
     """
     x = np.arange(1, len(curves[0]) + 1) if x is None else x
     values = np.ma.masked_invalid(curves)

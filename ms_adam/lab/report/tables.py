@@ -15,19 +15,13 @@ ABSENT = "–"
 
 
 class Column(NamedTuple):
-    """A column of a table.
+    """A column of a table."""
 
-    Attributes:
-        title: Its heading.
-        key: A key of the row, or a function of it. None as the value gives a dash.
-        form: How the value is written; as it is if not given.
-        kind: "number", aligned to the right; "name", on one line; "long", broken anywhere.
-    """
-
-    title: str
+    title: str  # its heading
+    # A key of the row, or a function of it. None as the value gives a dash.
     key: Union[str, Callable[[Any], Any]]
-    form: Optional[Callable[[Any], str]] = None
-    kind: str = ""
+    form: Optional[Callable[[Any], str]] = None  # how the value is written; as it is if not given
+    kind: str = ""  # "number", aligned to the right; "name", on one line; "long", broken anywhere
 
     def cell(self, row: Any) -> Any:
         """Returns the text of a row in this column."""
@@ -84,8 +78,17 @@ def percent_range(shares: Sequence[float]) -> str:
     return f"{percent(min(shares))} to {percent(max(shares))}"
 
 
-def distances(rows: Iterable[dict], pairs: Iterable[dict], note: str) -> Table:
-    """Returns the distances of all pairs of rows' labels; the rows' numbers name the columns."""
+_DISTANCES_NOTE = (
+    "||difference|| / ||distance travelled from the first parameters||, Euclidean, the largest "
+    "over the seeds; 0 means equal bits."
+)
+
+
+def distances(rows: Iterable[dict], pairs: Iterable[dict], more: str = "") -> Table:
+    """Returns the distances of all pairs of rows' labels; the rows' numbers name the columns.
+
+    The note says what they are, and `more`.
+    """
     found = {frozenset((pair["a"], pair["b"])): power(pair["distance"]) for pair in pairs}
     labels = list(dict.fromkeys(row["label"] for row in rows))
     columns = [
@@ -96,4 +99,4 @@ def distances(rows: Iterable[dict], pairs: Iterable[dict], note: str) -> Table:
         number(str(place), lambda row, b=b: found.get(frozenset((row[1], b)), "·"))
         for place, b in enumerate(labels, start=1)
     ]
-    return table(columns, enumerate(labels, start=1), note)
+    return table(columns, enumerate(labels, start=1), f"{_DISTANCES_NOTE} {more}".rstrip())

@@ -25,27 +25,33 @@ def environment(device_target: Optional[str] = None) -> dict[str, object]:
     commit, changed = _commit()
     system = _field("/etc/os-release", "PRETTY_NAME", "=") or platform.system()
     machine = platform.machine()
-    usable = getattr(os, "sched_getaffinity", None)  # the cores that this process may use
     return {
-        "ms_adam": _version("ms_adam"),
+        "ms_adam": version("ms_adam"),
         "commit": commit,
         "uncommitted_changes": changed,
-        "mindspore": _version("mindspore"),
-        "numpy": _version("numpy"),
+        "mindspore": version("mindspore"),
+        "numpy": version("numpy"),
         "python": platform.python_version(),
         "system": f"{system}, {machine}",
         "cpu": _field("/proc/cpuinfo", "model name", ":") or platform.processor() or machine,
-        "cores": len(usable(0)) if usable else os.cpu_count() or 1,
+        "cores": cores(),
         "device_target": device_target,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
 
 
-def _version(package: str) -> Optional[str]:
+def version(package: str) -> Optional[str]:
+    """Returns the version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
 
 
 def _commit() -> tuple[Optional[str], Optional[bool]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import queue
 import signal
@@ -31,13 +32,13 @@ class Job(NamedTuple):
     log: Path  # the file for what the process prints
 
 
-def start(job: Job, *, events_to_log: bool = False) -> subprocess.Popen:
-    """Starts the process of a job; its events can go to the log, if the parent does not listen."""
+def start(job: Job) -> subprocess.Popen:
+    """Starts the process of a job, which writes its events to standard output."""
     with open(job.log, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "ms_adam.lab.run.worker"],
             stdin=subprocess.PIPE,
-            stdout=log if events_to_log else subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             encoding="utf-8",
@@ -162,6 +163,22 @@ def run_jobs(
             elif found is not None:
                 raise found
             running += start_next() - 1
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Locks a file for this process. The kernel releases the locks of a process that died.
+
+    Yields:
+        Whether this process has the lock; False if another process has it.
+    """
+    with open(path, "wb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def work(call: str, name: str, job: dict[str, Any], log: Path) -> Iterator[dict[str, Any]]:

@@ -57,13 +57,11 @@ class ProgressDisplay(Progress):
         slot: Optional[int] = None,
         whole: Optional[tuple[float, float]] = None,
     ) -> None:
-        """Shows how far a run is.
+        """Shows how many of a run's steps are done.
 
         Args:
             name: The config's name.
             running: What is running, such as a mode.
-            done: Steps done.
-            total: Steps in all.
             slot: For many short runs: the number of the bar that these runs share.
             whole: The work done and in all of all runs, in seconds by an estimate.
         """

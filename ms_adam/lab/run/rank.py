@@ -14,6 +14,7 @@ from typing import Callable, Optional
 import numpy as np
 
 from ms_adam.lab.run.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
+from ms_adam.lab.run.results import write_json
 from ms_adam.lab.run.worker import enter, message_of
 
 
@@ -84,25 +85,18 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
     # msrun runs the module once more as its scheduler, which stays in communication.init(), and
     # calls it rank 0.
     name = SCHEDULER if os.environ["MS_ROLE"] == "MS_SCHED" else os.environ["RANK_ID"]
-    _write(folder / f"process_{name}", str(os.getpid()))
+    write_json(folder / f"process_{name}", os.getpid())
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     try:
         work(job, Ranks(folder, job["mode"], job.get("context")))
     # The boundary of the process: the message goes to the launching process, the trace to the log.
     except Exception as error:
         traceback.print_exc()
-        _write(folder / f"ended_{name}.json", json.dumps(message_of(error)))
+        write_json(folder / f"ended_{name}.json", message_of(error))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # at once: MindSpore would first wait 30 s for ranks that wait for this one
     sys.stdout.flush()  # `launch` kills this process when all are done
     sys.stderr.flush()
-    _write(folder / f"ended_{name}.json", json.dumps(DONE))
+    write_json(folder / f"ended_{name}.json", DONE)
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file that is complete or missing, since others look for it at any time."""
-    unfinished = path.with_name(f"unfinished_{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.run.environment import environment
@@ -24,7 +24,7 @@ def results(entries: list[Any], device_targets: Iterable[Optional[str]] = ()) ->
     return plain({"schema": SCHEMA, "environment": environment(targets), "results": entries})
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Writes a file that is complete or not there at all; makes its folder.
 
     Raises:
@@ -35,14 +35,14 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         (writing / path.name).write_text(text, encoding="utf-8")
 
 
-def plain(value: Any) -> Any:
-    """Replaces NaN and infinities, which JSON lacks, by the words "nan", "inf" and "-inf"."""
+def plain(value: Any, instead: Callable[[float], Any] = str) -> Any:
+    """Replaces NaN and infinities, which JSON lacks, by default by "nan", "inf" and "-inf"."""
     if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
+        return instead(value)
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: plain(item, instead) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, instead) for item in value]
     return value
 
 

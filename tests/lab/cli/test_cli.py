@@ -13,6 +13,24 @@ def test_help(invoke):
         assert command in output
 
 
+@pytest.mark.parametrize(
+    "command, parts",
+    [
+        ("identify", "module.Class --set --all --markdown --json --debug Examples:"),
+        ("validate", "--device-target --only --markdown Example:"),
+        (
+            "reproduce",
+            "CONFIG --out --json --debug --resume --kills --every --seed --scale --jobs "
+            "--tensorboard graph|pynative Example: msrun configs/ranks.yaml configs/resume.yaml "
+            "configs/trajectories/",
+        ),
+    ],
+)
+def test_help_of_a_command_teaches(invoke, command, parts):
+    text = " ".join(invoke(command, "--help").output.split())
+    assert [part for part in [*parts.split(), "Exit status:"] if part not in text] == []
+
+
 def test_version(invoke):
     assert importlib.metadata.version("ms_adam") in invoke("--version").output
 

@@ -14,21 +14,6 @@ def invoke(invoke, monkeypatch):
     return lambda *arguments: invoke("identify", *arguments)
 
 
-def test_help_teaches(invoke):
-    text = " ".join(invoke("--help").output.split())
-    for part in (
-        "module.Class",
-        "--set",
-        "--all",
-        "--markdown",
-        "--json",
-        "--debug",
-        "Examples:",
-        "Exit status:",
-    ):
-        assert part in text
-
-
 def test_found(invoke, tmp_path):
     file = tmp_path / "found.json"
     result = invoke("ms_adam.reference.Adam", "--set", "epsilon=hat", "--json", file)

@@ -1,7 +1,7 @@
 """How numbers and tables are written."""
 
 from ms_adam.lab.report.html import inline, link_pages, percent, power, unbroken
-from ms_adam.lab.report.tables import Column, distances, number, rendered, table
+from ms_adam.lab.report.tables import Column, number, rendered, table
 
 
 def test_numbers():
@@ -23,14 +23,6 @@ def test_a_table_as_markdown():
 
 def test_a_cell_as_html():
     assert inline("<i> **bold** `code`\nx") == "&lt;i&gt; <b>bold</b> <code>code</code><br>x"
-
-
-def test_distances_are_shown_both_ways():
-    pairs = [{"a": "A", "b": "B", "distance": 3.25e-3}]
-    assert distances([{"label": "A"}, {"label": "B"}], pairs, "").rows == [
-        [1, "A", "·", "3.2e-3"],
-        [2, "B", "3.2e-3", "·"],
-    ]
 
 
 def test_pages_of_neighbours_are_linked(tmp_path):

@@ -1,8 +1,11 @@
-"""Configs with another value in one place, as files, for tests."""
+"""Configs with another value in one place, as files, and how they are refused, for tests."""
 
 import copy
 
+import pytest
 import yaml
+
+from ms_adam.lab.run.config import ConfigError
 
 
 def write(folder, content):
@@ -20,3 +23,12 @@ def changed(content, key, value):
         place = place[section]
     place[last] = value
     return content
+
+
+def refusal(folder, content, load):
+    """The message with which `load` refuses a file of this content; it names the file."""
+    path = write(folder, content)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)

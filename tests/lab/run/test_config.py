@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab.run.changed_configs import changed, write
+from lab.run.changed_configs import changed, refusal, write
 
 from ms_adam.lab.run.config import AdamSettings, ConfigError, load
 from ms_adam.lab.studies import find
@@ -53,21 +53,18 @@ def test_quick_config_is_sound():
     ],
 )
 def test_wrong_value_is_named(tmp_path, key, value, parts):
-    with pytest.raises(ConfigError) as caught:
-        load_experiment(write(tmp_path, changed(quick(), key, value)))
-    for part in [str(tmp_path / "experiment.yaml"), *parts]:
-        assert part in str(caught.value)
+    said = refusal(tmp_path, changed(quick(), key, value), load_experiment)
+    assert [part for part in parts if part not in said] == []
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
     content = changed(changed(quick(), "adam.beta1", 2), "training.epochs", -1)
     missing = ["title", "data.split_seed", "compare.least_accuracy"]
     del content["title"], content["data"]["split_seed"], content["compare"]["least_accuracy"]
-    with pytest.raises(ConfigError) as caught:
-        load_experiment(write(tmp_path, content))
+    said = refusal(tmp_path, content, load_experiment)
     mistakes = [f"the key '{key}' is missing" for key in missing]
     for mistake in (*mistakes, "adam.beta1 = 2", "training.epochs = -1"):
-        assert mistake in str(caught.value)
+        assert mistake in said
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import contextlib
 import itertools
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from ms_adam.lab.run.processes import Job, Worker, WorkerError, run_jobs, start, work
+from ms_adam.lab.run.processes import Job, Worker, WorkerError, locked, run_jobs, work
 
 HERE = "lab.run.test_processes"  # the module that the workers import
 
@@ -72,12 +74,6 @@ def test_events_of_a_job(job):
     assert "noise of the framework" in made.log.read_text()
 
 
-def test_events_can_go_to_the_log(job):
-    made = job(reports, number=3)
-    assert start(made, events_to_log=True).wait(60) == 0
-    assert '"number": 3' in made.log.read_text()
-
-
 @pytest.mark.parametrize("function, part", ENDS)
 def test_a_worker_that_dies_is_told_with_its_log(job, function, part):
     made = job(function, "graph")
@@ -137,3 +133,29 @@ def test_who_stops_listening_ends_them_all(job):
     with contextlib.closing(run_jobs([job(waits, "a"), job(waits, "b")], 2)) as events:
         seen = [event["pid"] for _, event in itertools.islice(events, 2)]
     assert all(map(is_gone, seen))
+
+
+OTHER = """
+import sys, time; from pathlib import Path
+from ms_adam.lab.run.processes import locked
+with locked(Path(sys.argv[1])) as taken:
+    print(taken, flush=True)
+    time.sleep(600 if taken else 0)
+"""
+
+
+def test_one_process_has_a_lock_and_its_death_releases_it(tmp_path):
+    def start():
+        arguments = [sys.executable, "-c", OTHER, str(tmp_path / "a")]
+        return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE)
+
+    with start() as first:
+        assert first.stdout.readline() == "True\n"
+        for name, free in (("a", False), ("b", True)):
+            with locked(tmp_path / name) as taken:
+                assert taken == free
+        first.kill()
+    with locked(tmp_path / "a") as taken:
+        assert taken
+        with start() as second:
+            assert second.stdout.readline() == "False\n"

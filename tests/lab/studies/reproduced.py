@@ -7,16 +7,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
+from lab.run.changed_configs import write
 
 COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
-
-
-def write(folder, content):
-    """Writes a config under its own name."""
-    path = folder / f"{content['name']}.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 class Reproduced(NamedTuple):

@@ -35,12 +35,7 @@ _PLOTS = {
 
 
 def write_plots(results: Sequence[dict], out: Path) -> list[Path]:
-    """Draws the cost against the number of parameters and against their size; returns the paths.
-
-    Args:
-        results: The rows of ``bench.json``.
-        out: The folder to write to.
-    """
+    """Draws the rows of ``bench.json`` by number and by size of parameters; returns the paths."""
     for name, (cases, *along) in _PLOTS.items():
         rows = [row for row in results if row["case"] in cases]
         (out / name).write_bytes(cost_plot(rows, *along))

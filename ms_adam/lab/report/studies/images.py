@@ -37,10 +37,8 @@ _NOTE = (
     "Loss and accuracies are means over the seeds after the last epoch; the loss is that of the "
     "last epoch's batches. Distances to the two float64 shadows are the largest over the seeds."
 )
-_PAIRS_NOTE = (
-    "||difference|| / ||distance travelled from the first parameters||, Euclidean, the largest "
-    "over the seeds; 0 means equal bits. These are whole trainings: unlike the distances to the "
-    "shadows above, they include drift."
+_OF_PAIRS = (
+    "These are whole trainings: unlike the distances to the shadows above, they include drift."
 )
 
 
@@ -57,7 +55,7 @@ def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
         "training": training_plot(runs, arrays),
         "drift": drift_plot(runs, arrays),
         "table": run_table(runs),
-        "distances": distances(runs, entry["pairs"], _PAIRS_NOTE),
+        "distances": distances(runs, entry["pairs"], _OF_PAIRS),
     }
 
 

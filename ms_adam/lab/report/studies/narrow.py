@@ -29,10 +29,6 @@ _NOTE = (
     "State is all that the optimizer keeps, bytes a parameter: in int8 one exponent for a block of "
     "256 or less comes to it, and split and masters keep part of the weight."
 )
-_PAIRS_NOTE = (
-    "||difference|| / ||distance travelled from the first parameters||, Euclidean, the largest "
-    "over the seeds; 0 means equal bits."
-)
 
 
 def write_page(folder: Path) -> Path:
@@ -45,7 +41,7 @@ def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
         "data_sha256": entry["images_sha256"],
         "training": training_plot(entry["runs"], arrays),
         "table": side_table(entry["runs"]),
-        "distances": distances(entry["runs"], entry["pairs"], _PAIRS_NOTE),
+        "distances": distances(entry["runs"], entry["pairs"]),
     }
 
 

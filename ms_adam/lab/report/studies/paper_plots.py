@@ -142,8 +142,7 @@ def _plot(
         rows: Of each panel its title, its curves as in `_panels`, and what else `draw` takes.
         draw: Takes the axis, the entry, a curve's label, look and line, and what else.
         size: Of the figure, in inches.
-        labels: Of the axes.
-        scales: Of the axes.
+        labels, scales: Of the axes.
     """
     shared = entry["config"]["design"] == "grid"
     figure, axes = panels(len(rows), len(rows[0]), size, sharex=shared, sharey=shared)

@@ -45,12 +45,7 @@ DEVICE, DEVICE_MEMORY_BYTE = Wire(hop=20e-6, byte=1 / 25e9), 1e-12
 
 
 def measured(entry: dict, cores: int) -> list[dict]:
-    """Returns for each training the measured numbers beside those of the model.
-
-    Args:
-        entry: Of ``results.json`` of the study of ranks.
-        cores: Of the machine.
-    """
+    """Returns for each training of an entry the measured numbers beside those of the model."""
     wire = wire_from(entry["messages"], cores)
     alone = {row["problem"]: row for row in entry["trainings"] if row["workers"] == 1}
     rows = []

@@ -22,9 +22,6 @@ def support_table(results: list[dict]) -> str:
     """Returns Markdown: a row for each case, a column for each backend and one for `nn.Adam`.
 
     A column names the dtypes that held in every mode that was run.
-
-    Args:
-        results: ``results`` of validate.json.
     """
     backends = list(dict.fromkeys(result["backend"] for result in results))
     rows = []

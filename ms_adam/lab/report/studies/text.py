@@ -41,10 +41,7 @@ _NOTE = (
     "after the other, so the times of PyNative mode were measured under another load of the "
     "machine. The side that nn.Adam follows has no time of its own."
 )
-_PAIRS_NOTE = (
-    "||difference|| / ||distance travelled from the first parameters||, Euclidean, the largest "
-    "over the seeds; 0 means equal bits. These are whole trainings, each with its own gradients."
-)
+_OF_PAIRS = "These are whole trainings, each with its own gradients."
 
 
 def write_page(folder: Path) -> Path:
@@ -57,18 +54,13 @@ def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
         "data_sha256": entry["bags_sha256"],
         "training": training_plot(entry["runs"], arrays),
         "table": side_table(entry, arrays),
-        "distances": distances(entry["runs"], entry["pairs"], _PAIRS_NOTE),
+        "distances": distances(entry["runs"], entry["pairs"], _OF_PAIRS),
     }
 
 
 @picture
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
-    """Draws losses and accuracy over the epochs: the mean over seeds in a band.
-
-    Args:
-        runs: The rows of ``runs`` in ``results.json``.
-        arrays: The arrays of each, in the same order.
-    """
+    """Draws losses and accuracy over the epochs: the mean over seeds in a band."""
     sides = list(dict.fromkeys(row["side"] for row in runs))
     order = [side for side in _DRAWN if side in sides] or sides
     drawn = [pair for pair in zip(runs, arrays) if pair[0]["side"] in order]

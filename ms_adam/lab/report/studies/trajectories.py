@@ -36,6 +36,7 @@ from ms_adam.lab.report.plots import (
     whole_numbers,
 )
 from ms_adam.lab.report.studies import trajectory_page
+from ms_adam.lab.report.studies.trajectory_page import points_of, values_of
 from ms_adam.lab.studies.trajectories.study import HEIGHTS, QUADRATICS, REFERENCE, RESULTS, folders
 
 _LOOKS = tuple(zip(plots.CYCLE, "os^vDPX*"))
@@ -53,10 +54,8 @@ _ANIMATION_STYLE = {**NO_GRID, "figure.dpi": 90}
 class Scene:
     """A function as it is drawn, and the rows of ``results`` that lie on it.
 
-    Args:
-        place: The function's entry in the config.
-        heights: f at [row of y, column of x], NaN where f is not finite.
-        rows: Its rows.
+    `place` is its entry in the config, and `heights` has f at [row of y, column of x], NaN where f
+    is not finite.
     """
 
     def __init__(self, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):
@@ -89,7 +88,7 @@ class Scene:
 
     def lifted(self, row: dict) -> np.ndarray:
         """Returns a path as (x, y, height), cut where it first leaves the picture."""
-        path = np.column_stack([_points(row), self.drawn(_values(row))])
+        path = np.column_stack([points_of(row), self.drawn(values_of(row))])
         gone = [step for step in (row["outside_from"], row["not_finite_from"]) if step is not None]
         return np.where(np.arange(len(path))[:, None] < min(gone, default=len(path)), path, np.nan)
 
@@ -165,7 +164,7 @@ def contour_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
             axis.set_title(_panel_title(rows[0]))
         else:
             for place, line in enumerate(rows):
-                _draw_path(axis, _points(line), place, line["optimizer"])
+                _draw_path(axis, points_of(line), place, line["optimizer"])
             axis.set_title("\n".join([scene.name, *_gone(rows)]))
             _bar(figure, axis, scene, filled)
         axis.plot(*rows[0]["points"][0], zorder=6, **_START)
@@ -187,7 +186,7 @@ def value_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
     figure, axes = _grid(config, len(scenes), 3.4, single=7.5)
     for axis, scene in zip(axes, scenes):
         for place, line in enumerate(scene.lines):
-            values = _values(line)
+            values = values_of(line)
             if scene.least is not None:
                 values = plots.positive(values - scene.least)
             axis.plot(values, label=line["optimizer"], **_look(place, len(values), 12))
@@ -230,11 +229,7 @@ def surface_animation(scene: Scene, frames: int, seconds: float) -> bytes:
 
 @picture
 def loss_plot(content: dict[str, Any]) -> Figure:
-    """Draws the losses of a linear fit: each iteration's batch, and all points after each epoch.
-
-    Args:
-        content: Of ``trajectories.json``.
-    """
+    """Draws the losses of a linear fit: each iteration's batch, and all points after each epoch."""
     rows, config = content["results"], content["comparison"]
     figure, ((batches, epochs),) = panels(1, 2, (12, 5.2), sharey=True)
     for place, entry in enumerate(config["optimizers"]):
@@ -351,14 +346,6 @@ def _surface_legend(figure: Figure, axis: Axes, scene: Scene) -> None:
     figure.suptitle(title, x=0.03, ha="left", fontsize=11)
 
 
-def _points(row: dict) -> np.ndarray:
-    return floats([*row["points"], row["end"]])
-
-
-def _values(row: dict) -> np.ndarray:
-    return floats([*row["values"], row["end_value"]])
-
-
 def _contours(axis: Axes, scene: Scene) -> Any:
     heights = scene.drawn(scene.heights)
     levels = np.linspace(np.nanmin(heights), np.nanmax(heights), 19)
@@ -383,9 +370,9 @@ def _draw_pair(axis: Axes, rows: Sequence[dict]) -> None:
     """Draws one optimizer: float64 with a dot for each step, MindSpore with a ring."""
     for row in rows:
         if row["computed_by"] == REFERENCE:
-            axis.plot(*_points(row).T, zorder=3, **_OURS)
+            axis.plot(*points_of(row).T, zorder=3, **_OURS)
             continue
-        axis.plot(*_points(row).T, zorder=4, markeredgewidth=0.8, **_MINDSPORE)
+        axis.plot(*points_of(row).T, zorder=4, markeredgewidth=0.8, **_MINDSPORE)
         facts = row["mindspore"]
         words = row["computed_by"].replace(", float32", "")
         if facts is not None and not facts["same_formula"]:

@@ -26,9 +26,7 @@ FEW = 100  # steps, up to which MindSpore's circles are shown at first; more hid
 def page(content: dict[str, Any], scenes: Sequence[dict[str, Any]]) -> str:
     """Returns the page, one file that needs no other file and no network.
 
-    Args:
-        content: Of ``trajectories.json``.
-        scenes: From `of_function` or `of_fit`, one for each surface.
+    The scenes are from `of_function` or `of_fit`, one for each surface.
     """
     # Imported here: the pictures do not need it.
     from plotly.offline import get_plotlyjs
@@ -47,12 +45,9 @@ def page(content: dict[str, Any], scenes: Sequence[dict[str, Any]]) -> str:
 
 
 def of_function(scene: Any, config: dict[str, Any], pairs: Sequence[list[dict]]) -> dict[str, Any]:
-    """Returns a function of the plane with its paths.
+    """Returns a function of the plane, which a `trajectories.Scene` is, with its paths.
 
-    Args:
-        scene: The `trajectories.Scene`.
-        config: Of the comparison.
-        pairs: Of each optimizer, its row and that of its MindSpore counterpart, if it has one.
+    `pairs` has of each optimizer its row and that of its MindSpore counterpart, if it has one.
     """
     place, thin = scene.place, slice(None, None, _THINNED)
     known = place["function"] if place["function"] in FUNCTIONS else None
@@ -60,7 +55,8 @@ def of_function(scene: Any, config: dict[str, Any], pairs: Sequence[list[dict]])
     for entry, rows in zip(config["optimizers"], pairs):
         rate = place["learning_rates"].get(entry["name"])
         changes = {} if rate is None else {"learning_rate": rate}
-        lines.append(_line(entry, changes if known else None, [(row, _all(row)) for row in rows]))
+        paths = [(row, (points_of(row), values_of(row))) for row in rows]
+        lines.append(_line(entry, changes if known else None, paths))
     return {
         "name": scene.name,
         "title": _plain_formula(scene.title),
@@ -79,10 +75,7 @@ def of_function(scene: Any, config: dict[str, Any], pairs: Sequence[list[dict]])
 def of_fit(config: dict[str, Any], quadratics: np.ndarray, pairs: Sequence[list[dict]]) -> dict:
     """Returns a linear fit: the loss of all points over the weights, and the paths on it.
 
-    Args:
-        config: Of the comparison.
-        quadratics: From `Fit.quadratics`.
-        pairs: As for `of_function`.
+    The quadratics are from `Fit.quadratics`, the pairs as for `of_function`.
     """
     fit = config["linear_fit"]
     corners = np.array([fit["start"], fit["weights"]])
@@ -96,7 +89,7 @@ def of_fit(config: dict[str, Any], quadratics: np.ndarray, pairs: Sequence[list[
         return a11 * w1**2 + 2 * a12 * w1 * w2 + a22 * w2**2 - 2 * (b1 * w1 + b2 * w2) + c
 
     def ends(row: dict) -> tuple[np.ndarray, np.ndarray]:
-        points, _ = _all(row)
+        points = points_of(row)
         return points, loss(points)
 
     lines = [
@@ -146,10 +139,14 @@ def _drawn(x: np.ndarray, y: np.ndarray, heights: np.ndarray, lines: list[dict])
     return {**surface, "lines": [{**line, "color": next(colours)} for line in lines]}
 
 
-def _all(row: dict) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the points of a row and the values there, from the start to after the last step."""
-    points = plots.floats([*row["points"], row["end"]])
-    return points, plots.floats([*row["values"], row["end_value"]])
+def points_of(row: dict) -> np.ndarray:
+    """Returns the points of a row, from the start to after the last step."""
+    return plots.floats([*row["points"], row["end"]])
+
+
+def values_of(row: dict) -> np.ndarray:
+    """Returns the values at these points."""
+    return plots.floats([*row["values"], row["end_value"]])
 
 
 def _plain_formula(text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 
+from ms_adam.lab.run.environment import version
+from ms_adam.lab.run.results import markdown
 from ms_adam.lab.studies.identify.findings import REFUSED, Identification
-from ms_adam.lab.studies.identify.tables import CONFORMANCE, conformance_row, markdown, title
+from ms_adam.lab.studies.identify.tables import CONFORMANCE, conformance_row, title
 
 PACKAGES = ("mindspore", "mindcv", "mindformers", "mindone", "mindnlp", "mindocr", "ms_adam")
 _HEAD = """# What every Adam around MindSpore computes
@@ -28,8 +29,8 @@ Each optimizer was given gradients that tell the ways of writing Adam apart;
 
 def page(found: Sequence[Identification]) -> str:
     """The page, of identifications in the order of `catalogue.ECOSYSTEM`."""
-    installed = {name: _version(name) for name in PACKAGES}
-    versions = ", ".join(f"{name} {version}" for name, version in installed.items() if version)
+    installed = {name: version(name) for name in PACKAGES}
+    versions = ", ".join(f"{name} {release}" for name, release in installed.items() if release)
     parts = [_HEAD.format(versions=versions)]
     for name in PACKAGES:
         ours = [one for one in found if one.target.split(".")[0] == name]
@@ -44,10 +45,3 @@ def page(found: Sequence[Identification]) -> str:
         if others:
             parts.append("\n".join(["Not measured here:\n", *others]) + "\n")
     return "\n".join(parts).rstrip()
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

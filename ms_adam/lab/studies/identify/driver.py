@@ -59,13 +59,8 @@ class Driver:
     def run(self, probe: Probe, dtype: str = "float32", **roles) -> np.ndarray:
         """The places of a parameter after each step: float64 of shape (steps, elements).
 
-        Args:
-            probe: Start and gradients.
-            dtype: Of the parameter and the gradients.
-            **roles: Values by role for this run, all of which the target takes.
-
-        Raises:
-            Refused: The optimizer raised an error.
+        The dtype is that of parameter and gradients; the roles have values for this run, and the
+        target takes them all. Raises Refused if the optimizer raised an error.
         """
         places = self._each_step(probe, dtype, roles, lambda optimizer: optimizer.weights()[0])
         return np.array(places, np.float64)

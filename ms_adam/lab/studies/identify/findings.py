@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
+
+from ms_adam.lab.run.results import plain
 
 # The title of each question, and its answers in words.
 QUESTIONS = {
@@ -75,62 +76,46 @@ IGNORED, REFUSED = "option ignored", "refused"
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer.
+    """One answer."""
 
-    Attributes:
-        question: A key of QUESTIONS.
-        status: "found"; "ambiguous": another answer explains the observation as well; "no known
-            formula": none does; "option ignored"; "refused": the optimizer raised an error.
-        answer: In words. If there is no known formula, the nearest one.
-        residual: Relative error of the answer's formula; None if nothing could be measured.
-        excess: The largest ratio of an error to what rounding explains of it; up to 1, all.
-        next_best: The next-best answer, in words; None if there is no other.
-        next_residual: Its relative error.
-        note: Further remarks.
-    """
-
-    question: str
+    question: str  # a key of QUESTIONS
+    # "found"; "ambiguous": another answer explains the observation as well; "no known formula":
+    # none does; "option ignored"; "refused": the optimizer raised an error.
     status: str
-    answer: str
+    answer: str  # in words. If there is no known formula, the nearest one.
+    # Relative error of the answer's formula; None if nothing could be measured.
     residual: Optional[float] = None
+    # The largest ratio of an error to what rounding explains of it; up to 1, all.
     excess: Optional[float] = None
-    next_best: Optional[str] = None
-    next_residual: Optional[float] = None
-    note: str = ""
+    next_best: Optional[str] = None  # the next-best answer, in words; None if there is no other
+    next_residual: Optional[float] = None  # its relative error
+    note: str = ""  # further remarks
 
 
 @dataclass(frozen=True)
 class Identification:
-    """The identity of an optimizer.
-
-    Attributes:
-        target: Its name.
-        options: The options that were set.
-        status: "found", "ambiguous", "no known formula", or "refused": it does not run here.
-        formula: In words; the error if it does not run.
-        residual, excess, next_best, next_residual: As in `Finding`, of the formula as a whole.
-        algorithm1: Whether it is Algorithm 1 of Kingma & Ba 2015 for dense gradients in float32,
-            with no question about that open.
-        numbers: The learning_rate, beta1, beta2 and eps that it was taken to have.
-        assumed: Those of them that nothing tells, and for which Adam's defaults stood.
-        measured: beta1, beta2, eps and weight_decay as they act, and "1 - beta1", "1 - beta2": the
-            factor of the gradient and of its square. Those that could be measured.
-        findings: One for each question that arose.
-    """
+    """The identity of an optimizer."""
 
     target: str
-    options: dict[str, Any]
-    status: str
-    formula: str
+    options: dict[str, Any]  # those that were set
+    status: str  # "found", "ambiguous", "no known formula", or "refused": it does not run here
+    formula: str  # in words; the error if it does not run
+    # As in `Finding`, of the formula as a whole.
     residual: Optional[float] = None
     excess: Optional[float] = None
     next_best: Optional[str] = None
     next_residual: Optional[float] = None
+    # Whether it is Algorithm 1 of Kingma & Ba 2015 for dense gradients in float32, with no question
+    # about that open.
     algorithm1: bool = False
+    # The learning_rate, beta1, beta2 and eps that it was taken to have.
     numbers: dict[str, float] = field(default_factory=dict)
+    # Those of them that nothing tells, and for which Adam's defaults stood.
     assumed: list[str] = field(default_factory=list)
+    # beta1, beta2, eps and weight_decay as they act, and "1 - beta1", "1 - beta2": the factor of
+    # the gradient and of its square. Those that could be measured.
     measured: dict[str, float] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)  # one for each question that arose
 
     def finding(self, question: str) -> Optional[Finding]:
         """The finding of a question; None if it was not asked."""
@@ -138,7 +123,7 @@ class Identification:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no infinite numbers: None stands for them."""
-        return _finite(asdict(self))
+        return plain(asdict(self), lambda number: None)
 
 
 def words(axis: str, form) -> str:
@@ -146,11 +131,3 @@ def words(axis: str, form) -> str:
     if axis == "amsgrad" and form.amsgrad != "none" and form.corrected in ("first", "neither"):
         return "maximum"  # with no correction to be before or after of
     return WORDS[axis][getattr(form, axis)]
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -30,38 +30,31 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """One way to write Adam.
+    """One way to write Adam."""
 
-    Attributes:
-        epsilon: "outside" the root, after the correction (Algorithm 1 of Kingma & Ba 2015); "hat":
-            outside, before the correction; "inside" the root, after the correction; "none".
-        corrected: The bias-corrected moments: "both", "first", "second" or "neither".
-        nesterov: "none"; "shared": beta1 m + (1 - beta1) g under the correction of this step, as in
-            TensorFlow and MindSpore; "own": each part under its own correction (Dozat 2016).
-        amsgrad: "none", or the largest second moment so far, taken "before" or "after" correction.
-        decay: "none"; "L2": added to the gradient; "decoupled": w also loses learning_rate *
-            weight_decay * w; "unscaled": weight_decay * w.
-        first_step: t in the first step; 2 is a count that was raised once too often.
-        zeros: Elements whose gradient is 0 are "updated", as published, or "left".
-        betas: "as given", or "exchanged".
-        rates: beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999
-            is then off by 1.3e-5 or by 2.3%.
-        powers: beta^t in the corrections "exact"; exact for a beta "rounded" to float32; itself
-            rounded to float32, "single"; or multiplied up in float32 step by step, which "drifts".
-        moments: Kept in "float32" or better (here: unrounded); "float16"; "at rest": float16
-            between steps, unrounded in the update; "bfloat16".
-    """
-
+    # "outside" the root, after the correction (Algorithm 1 of Kingma & Ba 2015); "hat": outside,
+    # before the correction; "inside" the root, after the correction; "none".
     epsilon: str = "outside"
-    corrected: str = "both"
+    corrected: str = "both"  # the bias-corrected moments: "both", "first", "second" or "neither"
+    # "none"; "shared": beta1 m + (1 - beta1) g under the correction of this step, as in TensorFlow
+    # and MindSpore; "own": each part under its own correction (Dozat 2016).
     nesterov: str = "none"
+    # "none", or the largest second moment so far, taken "before" or "after" correction.
     amsgrad: str = "none"
+    # "none"; "L2": added to the gradient; "decoupled": w also loses learning_rate * weight_decay *
+    # w; "unscaled": weight_decay * w.
     decay: str = "none"
-    first_step: int = 1
-    zeros: str = "updated"
-    betas: str = "as given"
+    first_step: int = 1  # t in the first step; 2 is a count that was raised once too often
+    zeros: str = "updated"  # elements whose gradient is 0 are "updated", as published, or "left"
+    betas: str = "as given"  # "as given", or "exchanged"
+    # beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999 is then
+    # off by 1.3e-5 or by 2.3%.
     rates: str = "exact"
+    # beta^t in the corrections "exact"; exact for a beta "rounded" to float32; itself rounded to
+    # float32, "single"; or multiplied up in float32 step by step, which "drifts".
     powers: str = "exact"
+    # Kept in "float32" or better (here: unrounded); "float16"; "at rest": float16 between steps,
+    # unrounded in the update; "bfloat16".
     moments: str = "float32"
 
     rounds_powers = True  # `powers` says how beta^t is rounded

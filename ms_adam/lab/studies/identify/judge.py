@@ -17,17 +17,11 @@ LOOSEST = 1e-3
 
 
 class Fit(NamedTuple):
-    """A hypothesis beside the observed places.
-
-    Attributes:
-        form: The hypothesis.
-        residual: The largest relative error of any sequence at any step.
-        excess: The largest ratio of an error to what rounding explains of it.
-    """
+    """A hypothesis beside the observed places."""
 
     form: object
-    residual: float
-    excess: float
+    residual: float  # the largest relative error of any sequence at any step
+    excess: float  # the largest ratio of an error to what rounding explains of it
 
     @property
     def fits(self) -> bool:

@@ -30,17 +30,11 @@ _TAKEN = {
 
 
 class Moment(NamedTuple):
-    """A measured moment.
+    """A measured moment."""
 
-    Attributes:
-        beta: what is left of it in a step.
-        gain: the factor of what enters it, 1 - beta as it is published.
-        stalls: whether it stays the same in steps without a gradient.
-    """
-
-    beta: float
-    gain: float
-    stalls: bool
+    beta: float  # what is left of it in a step
+    gain: float  # the factor of what enters it, 1 - beta as it is published
+    stalls: bool  # whether it stays the same in steps without a gradient
 
 
 def moments(driver: Driver, **roles: float) -> dict[str, Moment]:

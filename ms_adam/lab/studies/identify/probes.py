@@ -15,15 +15,10 @@ LONG = 400
 
 
 class Probe(NamedTuple):
-    """The input of a run.
+    """The input of a run."""
 
-    Attributes:
-        gradients: float64 array of shape (steps, elements) of float32 numbers.
-        start: The first value of the parameter, shape (elements,).
-    """
-
-    gradients: np.ndarray
-    start: np.ndarray
+    gradients: np.ndarray  # float64 array of shape (steps, elements) of float32 numbers
+    start: np.ndarray  # the first value of the parameter, shape (elements,)
 
 
 def structure(eps: float) -> Probe:

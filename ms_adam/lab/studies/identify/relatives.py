@@ -17,15 +17,10 @@ from ms_adam.reference.method import Method
 
 @dataclass(frozen=True)
 class Relative:
-    """A method as a hypothesis.
-
-    Attributes:
-        title: Its name.
-        method: As those of `ms_adam.reference`.
-    """
+    """A method as a hypothesis."""
 
     title: str
-    method: Method
+    method: Method  # as those of `ms_adam.reference`
 
     rounds_powers = False  # beta^t is exact
 

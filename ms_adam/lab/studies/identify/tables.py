@@ -1,4 +1,4 @@
-"""Identifications as tables of words: for the terminal and for Markdown."""
+"""Identifications as rows of words, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -135,11 +135,3 @@ def title(identification: Identification) -> str:
 def number(value: Optional[float]) -> str:
     """A relative error in two digits."""
     return "-" if value is None else f"{value:.1e}"
-
-
-def markdown(head, rows) -> str:
-    """A table in Markdown. A bar in a cell is written so that it ends none."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )

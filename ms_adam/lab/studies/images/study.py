@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ms_adam.lab.problems.images import Split, load_split
+from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.run.config import (
     AdamSettings,
     Data,
@@ -22,7 +22,7 @@ from ms_adam.lab.run.config import (
 from ms_adam.lab.run.study import Study
 from ms_adam.lab.run.trainings import REFERENCE, Result, compare_pairs
 from ms_adam.lab.run.trainings import first_difference as differs
-from ms_adam.lab.sides import common, evaluated, trainings
+from ms_adam.lab.sides import Trainings, common
 from ms_adam.lab.studies.images.claims import CLAIMS, rounding_bound
 
 OptimizerName = Literal["ms_adam.Adam", "mindspore.nn.Adam"]
@@ -48,12 +48,6 @@ class Experiment(InBatches):
     compare: Compare
 
 
-def load_data(experiment: Experiment) -> Split:
-    """Loads the images of a config."""
-    data = experiment.data
-    return load_split(data.idx_directory, data.train, data.test, data.split_seed)
-
-
 def sides(experiment: Experiment) -> dict[str, list[str]]:
     """Each mode trains with every optimizer; the reference's gradients come from one of them."""
     compare = experiment.compare
@@ -68,16 +62,13 @@ def evaluate(experiment: Experiment, split: Split, results: list[Result]) -> dic
     """Makes the config's entry in ``results.json``."""
     order = [*experiment.compare.optimizers, REFERENCE]
     results = sorted(results, key=lambda run: order.index(run.optimizer))  # modes keep their order
-    entry = {
-        "experiment": experiment.name,
-        "config": experiment.public(),
+    return {
         "images_sha256": split.fingerprint,
         "parameters": int(results[0].arrays["final"].size),
         "runs": [summarize(experiment, result) for result in results],
         "pairs": compare_pairs(results),
         "modes": compare_modes(results),
     }
-    return evaluated(CLAIMS, entry)
 
 
 def summarize(experiment: Experiment, result: Result) -> dict[str, Any]:
@@ -126,5 +117,7 @@ def compare_modes(results: list[Result]) -> list[dict[str, Any]]:
     ]
 
 
-TRAININGS = trainings("images", load_data, sides, evaluate)
+TRAININGS = Trainings(
+    "ms_adam.lab.studies.images.training:work", load_data, sides, evaluate, CLAIMS
+)
 STUDY = Study("images", Experiment, TRAININGS.run, "ms_adam.lab.report.studies.images:write_page")

@@ -11,13 +11,13 @@ from mindspore import nn
 
 from ms_adam import reference
 from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
-from ms_adam.lab.problems.images import Split
+from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
 from ms_adam.lab.run.trainings import REFERENCE
 from ms_adam.lab.run.worker import Events
 from ms_adam.lab.sides import Training, take_turns
-from ms_adam.lab.studies.images.study import Experiment, load_data
-from ms_adam.lab.targets import load_callable
+from ms_adam.lab.studies.images.study import Experiment
+from ms_adam.lab.targets import NumpyOptimizer, load_callable
 from ms_adam.lab.train import Step, TrainStep, fused_loss
 
 SHADOWS = {"error_algorithm1": "outside", "error_epsilon_hat": "hat"}  # where epsilon stands
@@ -34,12 +34,7 @@ def training(experiment: Experiment, split: Split, optimizer: str, seed: int) ->
     Per step it keeps ``loss`` (before the update), ``gradient_digest`` and ``parameter_digest``
     (uint64), ``error_algorithm1`` and ``error_epsilon_hat`` (distance to the two shadows after the
     update; not of the reference). Per epoch: ``train_accuracy`` and ``test_accuracy``.
-
-    Args:
-        experiment: What to train, and how.
-        split: The images.
-        optimizer: One of ``compare.optimizers``, or `REFERENCE`.
-        seed: Decides the first weights and the order of the batches.
+    The optimizer is one of ``compare.optimizers``, or `REFERENCE`.
     """
     sizes = [split.train.pixels.shape[1], *experiment.model.hidden, split.classes]
     model = MultiLayerPerceptron(sizes, seed)
@@ -86,23 +81,21 @@ class ReferenceStep:
     """
 
     def __init__(self, model: nn.Cell, parameters: list, adam: reference.Adam):
-        self._parameters, self._adam = parameters, adam
+        self._parameters = parameters
         wanted = mindspore.ParameterTuple(parameters)
         self._gradients = TrainStep(model, None, fused_loss(), parameters=wanted)
-        self._position = flat(parameters).astype(np.float64)
-        self._state = adam.init(self._position)
+        self._optimizer = NumpyOptimizer(adam, [flat(parameters)])
 
     def where(self) -> np.ndarray:
         """Returns all parameters one after the other, float64."""
-        return self._position
+        return self._optimizer.weights()[0]
 
     def __call__(self, *batch) -> tuple:
         loss, gradients = self._gradients(*batch)
-        gradient = flat(gradients).astype(np.float64)
-        self._position, self._state = self._adam.step(self._position, gradient, self._state)
-        start = 0
+        self._optimizer.step([flat(gradients)])
+        position, start = self.where(), 0
         for parameter in self._parameters:
-            part = self._position[start : start + parameter.size].reshape(parameter.shape)
+            part = position[start : start + parameter.size].reshape(parameter.shape)
             parameter.set_data(mindspore.Tensor(part.astype(np.float32)))
             start += parameter.size
         return loss, gradients

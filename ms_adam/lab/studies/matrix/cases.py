@@ -23,16 +23,12 @@ SCALES = (1e-8, 1e-4, 1.0, 1.0)
 
 
 class PerStep(NamedTuple):
-    """A learning rate or weight decay that differs from step to step.
+    """A learning rate or weight decay that differs from step to step."""
 
-    Attributes:
-        kind: The optimizer's argument: a "list", a "tensor" or a "cell" (a LearningRateSchedule for
-            learning rates, a Cell for weight decay).
-        values: One for each step.
-    """
-
+    # The optimizer's argument: a "list", a "tensor" or a "cell" (a LearningRateSchedule for
+    # learning rates, a Cell for weight decay).
     kind: str
-    values: tuple[float, ...]
+    values: tuple[float, ...]  # one for each step
 
 
 class Scaler(NamedTuple):
@@ -44,24 +40,16 @@ class Scaler(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One way to call an optimizer.
-
-    Attributes:
-        name: Of the case.
-        optimizer: "Adam", "AdamW", "AdaMax", "mint.Adam" or "mint.AdamW".
-        options: Keyword arguments of the optimizer.
-        expected: Keyword arguments of the reference for the same formula.
-        groups: Keys and values of parameter groups; parameter i is in group i modulo their number.
-            Empty: the parameters are given as a list.
-        reordered: Whether "order_params" turns the order of the parameters round.
-    """
+    """One way to call an optimizer."""
 
     name: str
-    optimizer: str
-    options: dict[str, Any]
-    expected: dict[str, Any]
+    optimizer: str  # "Adam", "AdamW", "AdaMax", "mint.Adam" or "mint.AdamW"
+    options: dict[str, Any]  # keyword arguments of the optimizer
+    expected: dict[str, Any]  # keyword arguments of the reference for the same formula
+    # Keys and values of parameter groups; parameter i is in group i modulo their number. Empty: the
+    # parameters are given as a list.
     groups: tuple[dict[str, Any], ...] = ()
-    reordered: bool = False
+    reordered: bool = False  # whether "order_params" turns the order of the parameters round
 
     @property
     def loss_scale(self) -> float:
@@ -254,19 +242,12 @@ SCHEMES = (
 
 
 class Column(NamedTuple):
-    """One backend in one layout.
-
-    Attributes:
-        name: Of the column.
-        options: Keyword arguments of the optimizer.
-        complete: Whether it runs every case, so that refusing one is a fault.
-        compiled: Whether a graph calls the optimizer, and not Python.
-    """
+    """One backend in one layout."""
 
     name: str
-    options: dict[str, Any]
-    complete: bool
-    compiled: bool = False
+    options: dict[str, Any]  # keyword arguments of the optimizer
+    complete: bool  # whether it runs every case, so that refusing one is a fault
+    compiled: bool = False  # whether a graph calls the optimizer, and not Python
 
 
 COLUMNS = (
@@ -299,11 +280,7 @@ def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Me
     """The float64 reference of a case, for one of its parameters and one step.
 
     Learning rate and weight decay are rounded to float32 first, as `nn.Optimizer` keeps them.
-
-    Args:
-        case: The case.
-        parameter: Number of the shape, where the case has groups.
-        step: The steps already made, where the case has schedules.
+    `parameter` is its number, which decides the group, and `step` the number of steps already made.
     """
     group = case.groups[parameter % len(case.groups)] if case.groups else {}
     own = {_REFERENCE_NAMES.get(key, key): value for key, value in group.items()}
@@ -326,17 +303,11 @@ def with_epsilon_hat(case: Case) -> Case:
 
 
 def gradients(shapes, steps: int, scale: Any = 1.0, seed: int = 0, least: float = 0.0) -> list:
-    """Gradients of normal distribution for some steps.
+    """A list for each step of float64 gradients of normal distribution, one for each shape.
 
     Args:
-        shapes: Of the parameters.
-        steps: Number of steps.
         scale: The standard deviation, or one for each step.
-        seed: Of the random numbers.
         least: Added to every element's size, in units of `scale`.
-
-    Returns:
-        A list of `steps` lists of float64 arrays.
     """
     rng = np.random.default_rng(seed)
 

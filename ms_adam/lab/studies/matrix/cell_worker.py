@@ -105,11 +105,7 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
 def judge(case, dtype: str, column, theirs) -> list[dict]:
     """The results of one cell: against the reference, and against `nn.Adam` where it ran.
 
-    Args:
-        case: A `Case`.
-        dtype: Of the parameters.
-        column: A `Column`.
-        theirs: The `cells.TheirRun` of the case.
+    `theirs` is the `cells.TheirRun` of the case.
     """
     from ms_adam.lab.studies.matrix.cases import SCALES, is_refused
     from ms_adam.lab.studies.matrix.cells import distance_to_nn_adam, excess, shortened

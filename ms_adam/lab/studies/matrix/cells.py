@@ -160,23 +160,14 @@ class CompiledStep(nn.Cell):
 
 
 class Snapshot(NamedTuple):
-    """Lists of float64 arrays, one for each parameter in the optimizer's order.
+    """Lists of float64 arrays, one for each parameter in the optimizer's order."""
 
-    Attributes:
-        weights: The weights that are updated: the parameters or their master copies.
-        moment1: The first moments.
-        moment2: The second moments.
-        vhat: The largest second moments, or None.
-        parameters: The parameters.
-        averages: The averages of the weights, or None.
-    """
-
-    weights: list[np.ndarray]
+    weights: list[np.ndarray]  # the weights that are updated: the parameters or their master copies
     moment1: list[np.ndarray]
     moment2: list[np.ndarray]
-    vhat: Optional[list[np.ndarray]]
+    vhat: Optional[list[np.ndarray]]  # the largest second moments, or None
     parameters: list[np.ndarray]
-    averages: Optional[list[np.ndarray]] = None
+    averages: Optional[list[np.ndarray]] = None  # the averages of the weights, or None
 
 
 def snapshot(optimizer: nn.Optimizer) -> Snapshot:
@@ -286,12 +277,11 @@ def exact_step(
     Returns for each parameter (moment1, moment2, weight), and the bounds on each.
 
     Args:
-        case: The case.
         names: Of the parameters, as `make_parameters` gives them.
         step: Steps already made.
         before: The state before the step.
         fed: The gradients, exact.
-        dtype: Of the weights.
+        dtype: Of the weights, or of each.
         arithmetic: Takes the dtype of a weight and returns the arithmetic of the implementation.
         adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
             those of the case itself.
@@ -346,12 +336,7 @@ def averages(
 ) -> Iterator:
     """Yields (got, wanted, bound) of the average of each weight, from what is averaged.
 
-    Args:
-        case: The case.
-        step: Steps already made.
-        before: The state before the step.
-        after: The state after it.
-        weights: The dtype of each weight.
+    `step` is the number of steps already made, and `weights` has the dtype of each weight.
     """
     decay, debias = case.options["ema_decay"], case.options.get("ema_debias", True)
     average = reference.Average(decay, debias)
@@ -421,12 +406,11 @@ def excess(
     bound for one step holds, and errors of several steps do not hide each other.
 
     Args:
-        case: The case of the optimizer.
-        dtype: The dtype of its parameters, or one for each.
-        optimizer: An optimizer of ours.
+        case: Of the optimizer.
+        dtype: Of its parameters, or of each.
+        optimizer: One of ours.
         compiled: Whether a graph calls it, and not Python.
         scale: Standard deviation of the gradients before the loss scale, or one for each step.
-        steps: Number of steps.
         adam_of: As in `exact_step`.
 
     Returns:
@@ -499,35 +483,26 @@ class TheirStep(NamedTuple):
 
 
 class TheirRun(NamedTuple):
-    """A run of `nn.Adam`.
+    """A run of `nn.Adam`."""
 
-    Attributes:
-        case: The case with epsilon-hat, which nn.Adam computes.
-        steps: Its steps; empty if it could not run.
-        shapes: Of the parameters that it could run with.
-        names: Of its parameters, in its order.
-        share: Its own distance to the reference, as a share of the bound on its own roundings.
-        unbounded: The share of elements for which there is no bound: in float16 a second moment can
-            vanish, and epsilon with it.
-        error: The reason why it could not run, or None.
-    """
-
-    case: Case
-    steps: list[TheirStep]
-    shapes: tuple
-    names: list[str]
-    share: float
+    case: Case  # the case with epsilon-hat, which nn.Adam computes
+    steps: list[TheirStep]  # its steps; empty if it could not run
+    shapes: tuple  # of the parameters that it could run with
+    names: list[str]  # of its parameters, in its order
+    share: float  # its own distance to the reference, as a share of the bound on its own roundings
+    # The share of elements for which there is no bound: in float16 a second moment can vanish, and
+    # epsilon with it.
     unbounded: float
-    error: Optional[str]
+    error: Optional[str]  # the reason why it could not run, or None
 
 
-def run_nn_adam(case: Case, dtype: str, steps: int = STEPS) -> TheirRun:
-    """Makes some steps with `nn.Adam`."""
+def run_nn_adam(case: Case, dtype: str) -> TheirRun:
+    """Makes `STEPS` steps with `nn.Adam`."""
     case = with_epsilon_hat(case)
     for shapes in SHAPE_SETS:
         try:
             optimizer = make_nn_adam(case, make_parameters(shapes, dtype))
-            made = _steps_of_nn_adam(case, dtype, optimizer, steps)
+            made = _steps_of_nn_adam(case, dtype, optimizer)
         except Exception as failure:  # the matrix reports it
             error = shortened(failure)
             continue
@@ -543,12 +518,12 @@ def run_nn_adam(case: Case, dtype: str, steps: int = STEPS) -> TheirRun:
     return TheirRun(case, [], (), [], 0.0, 0.0, error)
 
 
-def _steps_of_nn_adam(case, dtype, optimizer, steps):
+def _steps_of_nn_adam(case, dtype, optimizer):
     shapes = [parameter.shape for parameter in optimizer.parameters]
     scale = case.loss_scale
     made = []
     # Away from 0: squares of small gradients vanish in float16, where nothing could be compared.
-    for step, arrays in enumerate(gradients(shapes, steps, scale, least=0.5)):
+    for step, arrays in enumerate(gradients(shapes, STEPS, scale, least=0.5)):
         tensors, fed = as_tensors(arrays, dtype)
         before = snapshot(optimizer)
         optimizer(tensors)
@@ -562,13 +537,8 @@ def _steps_of_nn_adam(case, dtype, optimizer, steps):
 def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
     """The distance of an optimizer of ours to `nn.Adam` after each step from the same state.
 
-    Args:
-        theirs: The run of nn.Adam.
-        dtype: Of the parameters.
-        options: Of the optimizer: backend and layout.
-
-    Returns:
-        The largest distance of any element as a share of both roundings' bounds.
+    The options are its backend and layout. Returns the largest distance of any element as a share
+    of both roundings' bounds.
     """
     case, names = theirs.case, theirs.names
     optimizer = make_optimizer(case, make_parameters(theirs.shapes, dtype), **options)

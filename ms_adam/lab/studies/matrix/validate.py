@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.run.environment import environment
+from ms_adam.lab.run.environment import cores, environment
 from ms_adam.lab.run.processes import Job, WorkerError, run_jobs, work
 from ms_adam.lab.run.results import SCHEMA
 from ms_adam.lab.studies.matrix.cases import CASES, COLUMNS, DTYPES, SCHEMES
@@ -34,13 +34,6 @@ class Cell(NamedTuple):
     dtype: str
     mode: str
     backend: str
-
-
-class Done(NamedTuple):
-    """A judged cell; `results` as in `ms_adam.lab.studies.matrix.cell_worker`."""
-
-    cell: Cell
-    results: list[dict]
 
 
 def select(only: str = "") -> list[Cell]:
@@ -80,7 +73,7 @@ def validate(
     out: Path,
     *,
     workers: Optional[int] = None,
-    tell: Callable[[Done], None] = lambda done: None,
+    tell: Callable[[Cell, list[dict]], None] = lambda cell, results: None,
     save: Callable[[dict[str, Any]], None] = lambda content: None,
 ) -> dict[str, Any]:
     """Judges cells, each mode and dtype in a process of its own.
@@ -90,7 +83,7 @@ def validate(
         device_target: "CPU", "GPU" or "Ascend".
         out: The folder for logs of the processes; made if it is not there.
         workers: Number of processes at a time: one for each core on the CPU, else 1.
-        tell: Called with each cell that was judged.
+        tell: Called with each cell that was judged, and its results.
         save: Called with the content so far: at the start, and after each cell.
 
     Returns:
@@ -118,7 +111,7 @@ def validate(
 
     def judged(cell: Cell, results: list[dict]) -> None:
         done[cell] = results
-        tell(Done(cell, results))
+        tell(cell, results)
 
     save(known())  # in the place of an earlier run's
     reason = obstacle(device_target, out)
@@ -128,7 +121,7 @@ def validate(
         save(known())
         return known()
     where = environment(device_target)
-    workers = workers or (_cores() if device_target == "CPU" else 1)
+    workers = workers or (cores() if device_target == "CPU" else 1)
     jobs = _jobs(cells, device_target, out)
     with contextlib.closing(run_jobs(jobs, workers, keep_going=True)) as events:
         for number, event in events:
@@ -188,9 +181,3 @@ def _jobs(cells: list[Cell], device_target: str, out: Path) -> list[Job]:
         job = jobs.setdefault((cell.dtype, cell.mode), Job(_WORKER, name, content, log))
         job.content["cells"].append([cell.case, cell.dtype, cell.backend])
     return list(jobs.values())
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # those that this process may use
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

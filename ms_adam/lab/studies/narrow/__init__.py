@@ -1,5 +1,4 @@
 """Trainings on images with narrow state, held to float32 state from the same seeds.
 
-study has the config, the rows of results and the claims, training is the worker. Only training
-imports MindSpore.
+study has the config, the rows of results and the claims, training is the worker.
 """

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from ms_adam.lab.claims import Claim, Measured
-from ms_adam.lab.problems.images import Split, load_split
+from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.run.config import (
     AdamSettings,
     Data,
@@ -23,7 +23,7 @@ from ms_adam.lab.run.config import (
 )
 from ms_adam.lab.run.study import Study
 from ms_adam.lab.run.trainings import Result, compare_pairs
-from ms_adam.lab.sides import common, evaluated, trainings, trains
+from ms_adam.lab.sides import Trainings, common, trains
 
 
 class Side(NamedTuple):
@@ -65,12 +65,6 @@ class NarrowExperiment(InBatches):
     compare: Compare
 
 
-def load_data(experiment: NarrowExperiment) -> Split:
-    """Loads the images of a config."""
-    data = experiment.data
-    return load_split(data.idx_directory, data.train, data.test, data.split_seed)
-
-
 def sides(experiment: NarrowExperiment) -> dict[str, list[str]]:
     """All sides train in graph mode; the acceptance matrix holds both modes to the same bits."""
     return {"graph": experiment.compare.sides}
@@ -85,9 +79,7 @@ def evaluate(experiment: NarrowExperiment, split: Split, results: list[Result]) 
     """
     order = experiment.compare.sides
     results = sorted(results, key=lambda run: order.index(run.optimizer))
-    entry = {
-        "experiment": experiment.name,
-        "config": experiment.public(),
+    return {
         "images_sha256": split.fingerprint,
         "parameters": int(results[0].arrays["final"].size),
         "runs": [
@@ -96,17 +88,12 @@ def evaluate(experiment: NarrowExperiment, split: Split, results: list[Result]) 
                 "state_bytes": result.facts["state_bytes"],
                 "test_loss": float(result.arrays["test_loss"][-1]),
                 "test_accuracy": float(result.arrays["test_accuracy"][-1]),
-                "unlike": unlike(result.arrays),
+                "unlike": int(result.arrays["unlike"].sum()) if "unlike" in result.arrays else None,
             }
             for result in results
         ],
         "pairs": compare_pairs(results),
     }
-    return evaluated(CLAIMS, entry)
-
-
-def unlike(arrays: dict[str, np.ndarray]) -> Optional[int]:
-    return int(arrays["unlike"].sum()) if "unlike" in arrays else None
 
 
 def log_ratios(runs: list[dict], side: str) -> np.ndarray:
@@ -182,7 +169,9 @@ CLAIMS = [
         ),
     ),
 ]
-TRAININGS = trainings("narrow", load_data, sides, evaluate)
+TRAININGS = Trainings(
+    "ms_adam.lab.studies.narrow.training:work", load_data, sides, evaluate, CLAIMS
+)
 STUDY = Study(
     "narrow", NarrowExperiment, TRAININGS.run, "ms_adam.lab.report.studies.narrow:write_page"
 )

@@ -10,11 +10,11 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 import ms_adam
 from ms_adam.lab.observers import Record, loss
-from ms_adam.lab.problems.images import Split
+from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.run.worker import Events
 from ms_adam.lab.sides import Training, take_turns
-from ms_adam.lab.studies.narrow.study import MASTERS, SIDES, SPLIT, NarrowExperiment, load_data
+from ms_adam.lab.studies.narrow.study import MASTERS, SIDES, SPLIT, NarrowExperiment
 from ms_adam.lab.targets import to_numpy, wrap
 from ms_adam.lab.train import TrainStep, fused_loss
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ms_adam.atomic_write import atomic_write
+from ms_adam.lab.run.processes import locked
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
 from ms_adam.lab.studies.paper.sweep import Get, Key, Line, Outcome, Spec, sweep
@@ -39,8 +39,7 @@ DEVICE_TARGET = "CPU"
 class CachedFigure:
     """A figure at a scale, its examples, the steps of each run, and a folder of finished runs.
 
-    A file is written under another name and renamed when it is complete. So a file with a run's
-    name is a complete run, whenever the process was ended.
+    A file with a run's name is a complete run, whenever the process was ended.
 
     Raises:
         ConfigError: There is no such scale, or the data have less examples than a batch needs.
@@ -80,33 +79,14 @@ class CachedFigure:
         return sweep(self.figure, self.scale, self.finished(make), seeds)
 
     def store(self, spec: Spec, outcome: Outcome) -> None:
-        digest = self.digest(spec)
-        unfinished = self._folder / f"{digest}.{os.getpid()}.unfinished"
-        with open(unfinished, "wb") as stream:
-            np.savez(stream, **outcome._asdict())
-        unfinished.replace(self._folder / f"{digest}.npz")
+        with atomic_write(self._folder) as writing:
+            np.savez(writing / f"{self.digest(spec)}.npz", **outcome._asdict())
 
     def taken(self, variant: Variant, contender: Contender) -> contextlib.AbstractContextManager:
         """Locks a line, as `locked` does, so that no other process makes its runs too."""
         rate = contender.trials(self.scale.trials)[0]
         first = self.digest(Spec(variant, contender, rate, self.figure.seeds[0]))
         return locked(self._folder / f"{first}.taken")
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Locks a file for this process. The kernel releases the locks of a process that died.
-
-    Yields:
-        Whether this process has the lock; False if another process has it.
-    """
-    with open(path, "wb") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 @functools.cache

@@ -339,11 +339,7 @@ def _has_pairs(contenders: Sequence[Contender]) -> bool:
 
 
 def scale_of(figure: PaperFigure, name: str) -> Scale:
-    """Returns the figure's scale of this name.
-
-    Raises:
-        ConfigError: There is no such scale.
-    """
+    """Returns the figure's scale of this name; raises ConfigError if there is none."""
     if name not in SCALES:
         raise ConfigError(f"--scale {name}: must be one of {', '.join(SCALES)}")
     return getattr(figure.scales, name)

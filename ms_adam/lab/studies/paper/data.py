@@ -25,20 +25,15 @@ _WHITENING_EPSILON = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """The training examples of a figure at a scale.
+    """The training examples of a figure at a scale."""
 
-    Attributes:
-        arrays: Each with one example a row: float32 inputs and int32 labels; int32 words and
-            float32 labels of 0 and 1; or float32 images of zeros and ones only.
-        shape: Shape of an image: channels, height, width. For bags of words: rows of the table.
-        classes: Number of labels.
-        source: Where the examples come from, in words.
-    """
-
+    # Each with one example a row: float32 inputs and int32 labels; int32 words and float32 labels
+    # of 0 and 1; or float32 images of zeros and ones only.
     arrays: tuple[np.ndarray, ...]
+    # Shape of an image: channels, height, width. For bags of words: rows of the table.
     shape: tuple[int, ...]
-    classes: int
-    source: str
+    classes: int  # number of labels
+    source: str  # where the examples come from, in words
 
     def __len__(self) -> int:
         return len(self.arrays[0])

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
 from ms_adam.lab.run.config import refuse_equal_names
+from ms_adam.lab.run.environment import cores
 from ms_adam.lab.run.processes import Job, run_jobs
 from ms_adam.lab.run.progress import duration
 from ms_adam.lab.run.results import results, write_json
@@ -53,8 +53,8 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
             "installed: pip install 'ms_adam[tensorboard]'"
         )
     cache = session.out / "cache"
-    for half_written in cache.glob("*.unfinished"):  # when an earlier process was ended
-        half_written.unlink()
+    for half_written in cache.glob(".unfinished-*"):  # when an earlier process was ended
+        shutil.rmtree(half_written)
     cached = [CachedFigure(figure, scale, cache) for figure in figures]
     try:
         plans: list[Plan] = []
@@ -82,7 +82,7 @@ def _make_runs(
     figures: Sequence[CachedFigure], plans: Sequence[Plan], scale: str, session: Session
 ) -> None:
     """Has workers make the runs that the cache lacks. Times are estimates."""
-    at_a_time = session.options.get("jobs") or len(os.sched_getaffinity(0))
+    at_a_time = session.options.get("jobs") or cores()
     workers = min(at_a_time, sum(len(list(lines_of(one.figure))) for one in figures))
     run_seconds = {one.figure.name: one.steps * one.scale.step_ms / 1e3 for one in figures}
     seconds = sum(of.missing * of_run for of, of_run in zip(plans, run_seconds.values()))

@@ -20,18 +20,13 @@ from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Scale, Vari
 
 
 class Outcome(NamedTuple):
-    """The result of a run.
+    """The result of a run."""
 
-    Attributes:
-        costs: float64, shape (epochs + 1,): of the first batch before any step, then the mean over
-            the batches of each epoch, each before its step. Infinite from where it diverged.
-        steps: Number of steps until the end, or until the cost was not finite.
-        seconds: Their time.
-    """
-
+    # float64, shape (epochs + 1,): of the first batch before any step, then the mean over the
+    # batches of each epoch, each before its step. Infinite from where it diverged.
     costs: np.ndarray
-    steps: int
-    seconds: float
+    steps: int  # number of steps until the end, or until the cost was not finite
+    seconds: float  # their time
 
     @property
     def diverged(self) -> bool:
@@ -86,21 +81,15 @@ class Run(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One optimizer in one variant.
-
-    Attributes:
-        trials: The outcomes of each learning rate, one for each seed.
-        best: The learning rate with the lowest cost at the end.
-        judged: The outcomes at the best learning rate on the judged seeds, in their order.
-        runs: All runs, in their order.
-    """
+    """One optimizer in one variant."""
 
     variant: Variant
     contender: Contender
-    trials: dict[float, list[Outcome]]
-    best: float
+    trials: dict[float, list[Outcome]]  # the outcomes of each learning rate, one for each seed
+    best: float  # the learning rate with the lowest cost at the end
+    # The outcomes at the best learning rate on the judged seeds, in their order.
     judged: list[Outcome]
-    runs: Sequence[Run] = ()
+    runs: Sequence[Run] = ()  # all runs, in their order
 
     @property
     def key(self) -> Key:
@@ -123,12 +112,8 @@ class Line(NamedTuple):
 def sweep(figure: PaperFigure, scale: Scale, get: Get, seeds: Mapping[Key, int] = {}) -> list[Line]:
     """Gets all runs of a figure in their order: by variant, by optimizer, trials first.
 
-    Args:
-        figure: Its lines are swept.
-        scale: The size of the figure.
-        get: Called for each run.
-        seeds: How many of the judged seeds a line runs on; those of the scale's first look for a
-            line that is not there.
+    `seeds` says how many of the judged seeds a line runs on; a line that is not there runs on those
+    of the scale's first look.
     """
     return [
         sweep_line(

@@ -96,12 +96,8 @@ class RanksConfig(StudyConfig):
 def run(configs: Sequence[RanksConfig], session: Session) -> dict[str, Any]:
     """Makes every training with one process and with each number of workers.
 
-    Args:
-        configs: The trainings. Several configs write to folders of their names.
-        session: Of its options, ``resume`` continues from the newest checkpoints.
-
-    Returns:
-        The content of ``results.json``.
+    Several configs write to folders of their names. Of the session's options, ``resume`` continues
+    from the newest checkpoints.
 
     Raises:
         ConfigError: Two configs have one name.

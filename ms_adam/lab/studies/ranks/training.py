@@ -35,9 +35,7 @@ _TIMES = 9  # repetitions of each kind of message
 def work(job: dict[str, Any], ranks: Ranks) -> None:
     """Makes all trainings of a launch.
 
-    Args:
-        job: ``run`` (the config as plain values), ``mode``, ``resume``.
-        ranks: This rank among the others.
+    The job is ``run`` (the config as plain values), ``mode`` and ``resume``.
     """
     config = RanksConfig.model_validate(job["run"])
     states = ("whole", "sharded") if ranks.count > 1 else ("whole",)  # one has nothing to shard

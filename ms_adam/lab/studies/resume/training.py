@@ -8,7 +8,6 @@ state of a random generator has to be kept.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ import ms_adam
 from ms_adam.lab.errors import ExperimentError
 from ms_adam.lab.observers import SaveCheckpoints, refuse_infinite_loss
 from ms_adam.lab.problems.batches import Batches
-from ms_adam.lab.problems.images import load_split
+from ms_adam.lab.problems.images import load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
 from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.run.config import ConfigError
+from ms_adam.lab.run.processes import locked
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.worker import Events, enter
 from ms_adam.lab.studies.resume import ACCURACY, CHECKPOINTS, LOSS, RESULT
@@ -74,13 +74,8 @@ def work(job: dict[str, Any], events: Events) -> None:
     run, out = TrainingRun.model_validate(job["config"]), Path(job["folder"])
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        lock = stack.enter_context(open(out / ".lock", "w"))
-        try:
-            # Two processes would mix their lines and files. The lock ends with the process, however
-            # that ends.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ExperimentError(f"{out}: another process trains in this folder") from None
+        if not stack.enter_context(locked(out / ".lock")):  # two would mix their lines and files
+            raise ExperimentError(f"{out}: another process trains in this folder")
         files = CheckpointFiles(out / CHECKPOINTS, run.checkpoints.keep)
         if not job["resume"] and (files.paths() or (out / LOSS).exists()):
             raise ExperimentError(
@@ -88,8 +83,7 @@ def work(job: dict[str, Any], events: Events) -> None:
                 "folder with --out, or remove this one"
             )
         (out / RESULT).unlink(missing_ok=True)
-        data, schedule = run.data, run.training
-        split = load_split(data.idx_directory, data.train, data.test, data.split_seed)
+        schedule, split = run.training, load_data(run)
         # What a checkpoint belongs to. The place of the images is not part of it.
         unimportant = {"title": True, "checkpoints": True, "data": {"idx_directory"}}
         description = {

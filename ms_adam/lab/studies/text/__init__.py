@@ -1,5 +1,5 @@
 """Trainings on text: exact and lazy Adam, ours and MindSpore's, on row-sparse and dense gradients.
 
 sides names the ways to train, study has the config and the rows of results, training is the worker,
-claims are the claims. Only training imports MindSpore.
+claims are the claims.
 """

@@ -12,23 +12,15 @@ Gradients = Literal["rows", "dense"]
 
 
 class Side(NamedTuple):
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-        optimizer: The call that makes it, for people to read.
-        gradients: See `Gradients`.
-        mode: MindSpore passes row-sparse gradients in graph mode only.
-        options: Of the optimizer, besides those of the config.
-        target: The value of ``optimizer.target``; "" leaves it.
-        followed: Whether mindspore.nn.Adam updates a table of its own with this side's gradients,
-            so that the two optimizers are compared and not two trainings.
-    """
-
-    optimizer: str
-    gradients: Gradients
-    mode: Mode
-    options: dict[str, Any] = {}
-    target: str = ""
+    optimizer: str  # the call that makes it, for people to read
+    gradients: Gradients  # see `Gradients`
+    mode: Mode  # MindSpore passes row-sparse gradients in graph mode only
+    options: dict[str, Any] = {}  # of the optimizer, besides those of the config
+    target: str = ""  # the value of ``optimizer.target``; "" leaves it
+    # Whether mindspore.nn.Adam updates a table of its own with this side's gradients, so that the
+    # two optimizers are compared and not two trainings.
     followed: bool = False
 
     @property

@@ -20,7 +20,7 @@ from ms_adam.lab.run.config import (
 )
 from ms_adam.lab.run.study import Study
 from ms_adam.lab.run.trainings import Result, compare_pairs, first_difference
-from ms_adam.lab.sides import common, evaluated, trainings
+from ms_adam.lab.sides import Trainings, common
 from ms_adam.lab.studies.text.claims import CLAIMS
 from ms_adam.lab.studies.text.sides import SIDES
 
@@ -87,9 +87,7 @@ def evaluate(experiment: TextExperiment, split: TextSplit, results: list[Result]
     """Makes the config's entry in ``results.json``."""
     order = experiment.compare.sides
     results = sorted(results, key=lambda run: order.index(run.facts["side"]))
-    entry = {
-        "experiment": experiment.name,
-        "config": experiment.public(),
+    return {
         "bags_sha256": split.fingerprint,
         "words_each": split.train.words_each,
         "commonest": split.test.commonest,
@@ -100,7 +98,6 @@ def evaluate(experiment: TextExperiment, split: TextSplit, results: list[Result]
         "duplicates": compare_first_step(results, "nn_lazy", "nn_lazy_default"),
         "telling_words": telling_words(split, results[0], experiment.model.width),
     }
-    return evaluated(CLAIMS, entry)
 
 
 def summarize(experiment: TextExperiment, result: Result) -> dict[str, Any]:
@@ -197,5 +194,5 @@ def telling_words(split: TextSplit, result: Result, width: int) -> dict[str, lis
     return {name: [split.vocabulary[place] for place in places] for name, places in ends.items()}
 
 
-TRAININGS = trainings("text", load_data, sides, evaluate)
+TRAININGS = Trainings("ms_adam.lab.studies.text.training:work", load_data, sides, evaluate, CLAIMS)
 STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.studies.text:write_page")

@@ -5,15 +5,7 @@ really computes, with the differences in words; both distances are measured wher
 followed. A method without a counterpart has a reason. Facts are of MindSpore 2.10 on the CPU and
 are tested in tests/lab/studies/trajectories/test_counterparts.py.
 
-What rounding alone explains. Both follow the same float32 gradients. In step t MindSpore rounds the
-new weight, u |w_t| with u = 2^-24, and its change, which is off by u K_t D: D is the largest change
-of a step so far and K_t counts the roundings on the way to it. Nothing amplifies an earlier error,
-because the gradients are given; so to first order
-
-    |w_t - shadow_t| <= sum over steps of u (|w|_max + K_t D)
-
-It counts the roundings of each optimizer by itself, so it is tighter than a bound of
-`ms_adam.lab.measure`, which knows a step only by its options.
+What rounding alone explains is `measure.path_bounds`, with the roundings that each optimizer makes.
 """
 
 from __future__ import annotations
@@ -25,8 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple, Union
 
 from ms_adam import reference
-
-ROUNDING = 2.0**-24  # half the distance of neighbouring float32, relative
+from ms_adam.lab.measure import memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +27,7 @@ class Counterpart:
     name: str  # its class, with the options that make it another optimizer
     arguments: Mapping[str, Any]  # besides the parameters
     computes: reference.Method  # what it really computes
-    roundings: Callable[[int], float]  # K_t of step t, counted from 1
+    roundings: Callable[[int], float]  # those of step t, counted from 1; see `path_bounds`
     differences: str = ""  # of its formula to the one that was asked for
 
     def build(self, parameters: list) -> Any:
@@ -57,11 +48,6 @@ class _Row(NamedTuple):
     instead: tuple[tuple[str, Any, Any, str], ...] = ()
 
 
-def _kept(beta: float, t: int) -> float:
-    """Returns 1 + beta + ... + beta^(t-1): what remains of an error of 1 made in each step."""
-    return (1 - beta**t) / (1 - beta)
-
-
 def _arguments_of_adamax(method: Any) -> dict[str, Any]:
     """Returns the arguments of ms_adam.AdaMax that the reference has under the same names."""
     names = ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "loss_scale", "maximize")
@@ -79,14 +65,14 @@ _ROWS = {
     reference.Momentum: _Row(
         "mindspore.nn.Momentum",
         lambda m: {"learning_rate": m.learning_rate, "momentum": m.rho},
-        lambda m, t: 2 + 3 * _kept(m.rho, t),
+        lambda m, t: 2 + 3 * memory(m.rho, t),
     ),
     # Not nn.Momentum(use_nesterov=True), which ignores that argument and computes plain momentum.
     # Roundings as for momentum, and once more rho v + g.
     reference.Nesterov: _Row(
         "mindspore.nn.SGD(nesterov=True)",
         lambda m: {"learning_rate": m.learning_rate, "momentum": m.rho, "nesterov": True},
-        lambda m, t: 5 + 3 * _kept(m.rho, t),
+        lambda m, t: 5 + 3 * memory(m.rho, t),
     ),
     # Its page has no argument for epsilon; its kernel on the CPU has sqrt(s + 1e-8).
     # The sum: a square and an addition in each step, all positive; the root halves that. Then
@@ -102,7 +88,7 @@ _ROWS = {
     reference.RMSProp: _Row(
         "mindspore.nn.RMSProp",
         lambda m: {"learning_rate": m.learning_rate, "decay": m.beta, "epsilon": m.eps},
-        lambda m, t: 5 + (4 + m.beta) * _kept(m.beta, t) / 2,
+        lambda m, t: 5 + (4 + m.beta) * memory(m.beta, t) / 2,
         (
             ("initial_mean_square", None, 1.0, "its mean square starts at 1"),
             ("epsilon", None, "inside", "its epsilon stands inside the root"),
@@ -119,7 +105,7 @@ _ROWS = {
             "use_amsgrad": m.amsgrad,
             "epsilon_hat": m.epsilon == "hat",
         },
-        lambda m, t: 10 + 4 * _kept(m.beta1, t) + (4 + m.beta2) * _kept(m.beta2, t) / 2,
+        lambda m, t: 10 + 4 * memory(m.beta1, t) + (4 + m.beta2) * memory(m.beta2, t) / 2,
         (_VECTOR, ("epsilon", "inside", "outside", "its epsilon stands outside the root")),
     ),
     # m as in Adam. The norm is off by beta2 in float32 and a product in each step in which no
@@ -127,7 +113,7 @@ _ROWS = {
     reference.AdaMax: _Row(
         "ms_adam.AdaMax",
         _arguments_of_adamax,
-        lambda m, t: 10 + 4 * _kept(m.beta1, t) + 2 * t,
+        lambda m, t: 10 + 4 * memory(m.beta1, t) + 2 * t,
         (_VECTOR,),
     ),
 }

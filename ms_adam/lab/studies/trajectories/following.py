@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import numpy as np
 
 from ms_adam.lab.errors import ExperimentError
+from ms_adam.lab.measure import path_bounds
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.functions import Function
 from ms_adam.lab.studies.trajectories.config import LinearFit, Place
-from ms_adam.lab.studies.trajectories.counterparts import ROUNDING, Counterpart
+from ms_adam.lab.studies.trajectories.counterparts import Counterpart
+from ms_adam.lab.targets import mindspore_context
 
 Build = Callable[[list], Any]  # returns the optimizer of a list of parameters
 Told = Callable[[int], None]  # is told the number of steps done
@@ -94,7 +94,8 @@ class Walk(Problem):
         from mindspore import Parameter, Tensor
 
         points, gradients = np.empty((self.steps + 1, 2)), np.empty((self.steps, 2))
-        with _mode(mindspore.PYNATIVE_MODE), np.errstate(all="ignore"):  # may overflow float32
+        mode = mindspore_context(mode=mindspore.PYNATIVE_MODE)
+        with mode, np.errstate(all="ignore"):  # may overflow float32
             weights = Parameter(Tensor(np.array(self.start, np.float32)), name="weights")
             optimizer = build([weights])
             for t in range(self.steps):
@@ -177,7 +178,7 @@ class Fit(Problem):
 
         points, gradients = np.empty((self.steps + 1, 2)), np.empty((self.steps, 2))
         points[0], losses = np.float32(self.start), np.empty(self.steps + 1)
-        with _mode(mindspore.GRAPH_MODE):
+        with mindspore_context(mode=mindspore.GRAPH_MODE):
             first = Tensor(np.array([self.start], np.float32))
             model = nn.Dense(2, 1, weight_init=first, has_bias=False)
             optimizer = build([model.weight])
@@ -213,19 +214,6 @@ def plain(numbers: Any) -> Any:
     return float(numbers) if np.isfinite(numbers) else None
 
 
-@contextlib.contextmanager
-def _mode(mode: int) -> Iterator[None]:
-    """Sets MindSpore's mode, which is one of the whole process, and puts the old one back."""
-    import mindspore
-
-    before = mindspore.get_context("mode")
-    mindspore.set_context(mode=mode)
-    try:
-        yield
-    finally:
-        mindspore.set_context(mode=before)
-
-
 def compare(
     counterpart: Counterpart, asked: Any, points: np.ndarray, gradients: np.ndarray
 ) -> dict[str, Any]:
@@ -248,11 +236,11 @@ def compare(
     last = len(finite) if finite.all() else int(np.argmin(finite))
     points, shadow, wanted = points[:last], shadow[:last], wanted[:last]
     distances = np.abs(points - shadow).max(axis=1)
-    # The bound at the top of `counterparts`, before each step and after the last.
+    # Before each step and after the last.
     weight = np.maximum.accumulate(np.abs(shadow).max(axis=1))
     changes = np.maximum.accumulate(np.abs(np.diff(shadow, axis=0)).max(axis=1))
     roundings = np.array([counterpart.roundings(t) for t in range(1, last)])
-    limits = np.concatenate([[0.0], np.cumsum(ROUNDING * (weight[1:] + roundings * changes))])
+    limits = np.concatenate([[0.0], path_bounds(weight[1:], changes, roundings)])
     share = float((distances[1:] / limits[1:]).max()) if last > 1 else 0.0  # the start is shared
     return {
         "optimizer": counterpart.name,

@@ -17,6 +17,7 @@ import pytest
 from lab.studies.paper.paper_figures import contender, content, session
 from PIL import Image
 
+from ms_adam.lab.report.html import read_results
 from ms_adam.lab.report.studies import paper_words
 from ms_adam.lab.report.studies.paper import write_report
 from ms_adam.lab.run.config import load
@@ -158,6 +159,10 @@ def test_the_report_says_what_its_numbers_say(made):
     # Adam is ahead, but AdaGrad's best rate is the largest that was tried.
     assert row["verdict"] == "inconclusive"
     assert row["best_rates_at_edge"] == "AdaGrad with L2: 1, the largest of 3 tried"
+    (entry,) = read_results(made[0])["results"]
+    assert [run["hash"] for run in rows(to / "runs.csv")] == [run["hash"] for run in entry["runs"]]
+    # Before training, and three epochs.
+    assert {len(run["costs"].split()) for run in rows(to / "curves.csv")} == {4}
 
 
 def test_the_check_notices_another_verdict(made, tmp_path):
@@ -187,12 +192,15 @@ if PUBLISHED.exists():  # made by python -m ms_adam.lab.report.studies.paper RUN
 
 
 def test_markdown_and_page_say_what_is_searched_fixed_and_cut(made):
-    _, to = made
+    run, to = made
+    (entry,) = read_results(run)["results"]
     page = html.unescape((to / "index.html").read_text().replace("\u2011", "-"))
     for text in (page, (to / "report.md").read_text()):
         for wanted in (
             *paper_words.SEARCHED,
             *paper_words.JUDGED,
+            entry["verdicts"][0]["test"],
+            entry["config_sha256"],
             "The standard scale cuts examples to 60 of 5,000, epochs to 3 of 9.",
             "Adam: beta1 0.9, beta2 0.999, eps 1e-08, with bias correction",
             "AdaGrad: eps 1e-10",

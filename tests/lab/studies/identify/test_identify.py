@@ -542,8 +542,6 @@ def test_tables_have_a_cell_for_each_head():
     rows = list(tables.detail_rows(found))
     assert all(len(row) == len(tables.DETAILS) for row in rows)
     assert {row[0] for row in rows} >= {"epsilon", "weight decay", "first step"}
-    text = tables.markdown(("a", "b"), [("x|y", "z")])
-    assert text == "| a | b |\n| --- | --- |\n| x\\|y | z |"
 
 
 def test_choices_are_all_fields_of_form():

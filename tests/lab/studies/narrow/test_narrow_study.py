@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from lab.problems.idx_files import write_part
+from lab.studies.images.test_images_study import small_config
 from lab.studies.reproduced import reproduce
 
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
@@ -53,17 +54,8 @@ def test_bits_and_accuracy():
 
 def test_a_small_run(tmp_path):
     write_part(tmp_path, "train", 120)
-    config = {
-        "study": "narrow",
-        "name": "small",
-        "title": "Four quarters",
-        "data": {"idx_directory": ".", "train": 80, "test": 40, "split_seed": 0},
-        "model": {"hidden": [8]},
-        "training": {"epochs": 2, "batch_size": 20},
-        "adam": {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8},
-        "compare": {"sides": list(SIDES), "seeds": [0], "factor": 1.05, "least_accuracy": 0.25},
-    }
-    finished = reproduce(tmp_path, config)
+    compare = {"sides": list(SIDES), "seeds": [0], "factor": 1.05, "least_accuracy": 0.25}
+    finished = reproduce(tmp_path, {**small_config(), "study": "narrow", "compare": compare})
     entry, folder = finished.entry, finished.out / "small"
     assert finished.statuses[:5] == ["not measured"] * 4 + ["held"]  # of one seed only bits
     rows = {row["optimizer"]: row for row in entry["runs"]}

@@ -1,14 +1,11 @@
-"""Finished runs, their locks, and the hash of the code that decides their numbers."""
-
-import subprocess
-import sys
+"""Finished runs, and the hash of the code that decides their numbers."""
 
 import numpy as np
 import pytest
 from lab.studies.paper.paper_figures import figure, outcome
 
 from ms_adam.lab.studies.paper import cache as caching
-from ms_adam.lab.studies.paper.cache import CachedFigure, code_digest, locked
+from ms_adam.lab.studies.paper.cache import CachedFigure, code_digest
 from ms_adam.lab.studies.paper.sweep import Spec, lines_of
 
 
@@ -23,32 +20,6 @@ def test_a_cached_run_is_unchanged(tmp_path):
     assert np.array_equal(found.costs, [3, 2, np.inf])
     assert (found.steps, found.seconds, found.diverged) == (10, 0.5, True)
     assert [path.name for path in tmp_path.iterdir()] == [f"{cached.digest(spec)}.npz"]
-
-
-OTHER = """
-import sys, time; from pathlib import Path
-from ms_adam.lab.studies.paper.cache import locked
-with locked(Path(sys.argv[1])) as taken:
-    print(taken, flush=True)
-    time.sleep(600 if taken else 0)
-"""
-
-
-def test_one_process_has_a_lock_and_its_death_releases_it(tmp_path):
-    def start():
-        arguments = [sys.executable, "-c", OTHER, str(tmp_path / "a")]
-        return subprocess.Popen(arguments, text=True, stdout=subprocess.PIPE)
-
-    with start() as first:
-        assert first.stdout.readline() == "True\n"
-        for name, free in (("a", False), ("b", True)):
-            with locked(tmp_path / name) as taken:
-                assert taken == free
-        first.kill()
-    with locked(tmp_path / "a") as taken:
-        assert taken
-        with start() as second:
-            assert second.stdout.readline() == "False\n"
 
 
 @pytest.fixture

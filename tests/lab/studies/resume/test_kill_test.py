@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from lab.run.launched import paths_of_tests
 from lab.studies.resume.training_config import small_run
 
 from ms_adam.lab.errors import ExperimentError
@@ -30,10 +29,9 @@ def test_a_kill(tmp_path):
     killed(small_run(tmp_path, training={"epochs": 150}), tmp_path / "kills", 1)
 
 
-def test_nine_kills(tmp_path, monkeypatch):
+def test_nine_kills(tmp_path, monkeypatch, importable):
     """Two of them at any moment since the start of a process."""
     monkeypatch.setattr(killing, "TRAINING", "lab.studies.resume.pretended_training")
-    monkeypatch.setenv("PYTHONPATH", paths_of_tests()["PYTHONPATH"])
     killed(small_run(tmp_path, training={"epochs": 25}), tmp_path / "kills", 9)
 
 

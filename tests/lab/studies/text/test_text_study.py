@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from lab.run.changed_configs import changed, write
+from lab.run.changed_configs import changed, refusal
 
-from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies import find
 from ms_adam.lab.studies.text.sides import SIDES
 from ms_adam.lab.studies.text.study import STUDY, TextExperiment, sides
@@ -50,10 +49,8 @@ def test_published_config_is_sound():
     ],
 )
 def test_wrong_value_is_named(tmp_path, key, value, parts):
-    with pytest.raises(ConfigError) as caught:
-        find(write(tmp_path, changed(text_config(), key, value)))
-    for part in [str(tmp_path / "experiment.yaml"), *parts]:
-        assert part in str(caught.value)
+    said = refusal(tmp_path, changed(text_config(), key, value), find)
+    assert [part for part in parts if part not in said] == []
 
 
 def test_row_sparse_gradients_are_for_graph_mode_only():

@@ -1,6 +1,6 @@
 """Short comparisons for tests, and how to run them."""
 
-import yaml
+from lab.run.changed_configs import write
 
 from ms_adam.lab.run.config import load
 from ms_adam.lab.run.study import Session
@@ -42,9 +42,7 @@ def linear(**changes):
 
 def load_keys(folder, keys):
     """Loads a config of these keys from a file in a folder."""
-    file = folder / "config.yaml"
-    file.write_text(yaml.safe_dump(keys))
-    return load(file, Comparison)
+    return load(write(folder, keys), Comparison)
 
 
 def run_in(folder, *configs, progress=lambda *_: None, tell=print):

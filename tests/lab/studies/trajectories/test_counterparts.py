@@ -1,7 +1,7 @@
 """Which MindSpore optimizer has the same formula as the reference, and which has not: measured.
 
 Each optimizer follows its own float32 path, the reference is given the same gradients, and what is
-between them must lie within what roundings alone explain (derived in `counterparts`).
+between them must lie within what roundings alone explain (`measure.path_bounds`).
 """
 
 import dataclasses

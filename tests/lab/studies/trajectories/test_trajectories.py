@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lab.run.changed_configs import refusal
 from lab.studies.trajectories.small_comparison import linear, load_keys, run_in, small
 
 from ms_adam import reference
@@ -357,9 +358,7 @@ FIGURE = small()["figure"]
     ],
 )
 def test_a_config_that_can_not_be_used(tmp_path, changes, word):
-    with pytest.raises(ConfigError) as caught:
-        load_keys(tmp_path, small(**changes))
-    assert word in str(caught.value) and "config.yaml" in str(caught.value)
+    assert word in refusal(tmp_path, small(**changes), lambda path: load(path, Comparison))
 
 
 # --- the linear fit ------------------------------------------------------------------------------
@@ -382,15 +381,11 @@ def test_points_are_a_line_and_noise(tmp_path):
     assert np.array_equal(inputs, np.float32(inputs))
 
 
-def test_every_point_is_in_each_epoch_once(tmp_path):
-    *plan, (inputs, targets) = small_fit(tmp_path).batches
+def test_batches_are_of_all_points_in_each_epoch(tmp_path):
+    *plan, (_, targets) = small_fit(tmp_path).batches
     assert [len(of_batch) for _, of_batch in plan] == [32, 32, 32, 4] * 3
-    epochs = [np.concatenate([t for _, t in plan[i : i + 4]]) for i in (0, 4, 8)]
-    assert all(sorted(epoch) == sorted(targets) for epoch in epochs)
-    assert not np.array_equal(epochs[0], epochs[1])
-    assert {tuple(x): y for xs, ys in plan for x, y in zip(xs, ys)} == {
-        tuple(x): y for x, y in zip(inputs, targets)
-    }
+    for i in (0, 4, 8):
+        assert sorted(np.concatenate([t for _, t in plan[i : i + 4]])) == sorted(targets)
 
 
 def test_the_gradient_of_the_error_against_differences(tmp_path):

@@ -9,5 +9,5 @@ import pytest
 @pytest.fixture
 def importable(monkeypatch):
     """Lets worker processes import the modules of the tests."""
-    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
