@@ -26,14 +26,16 @@ def run(
     every: Optional[int] = None,
     calls: Optional[Sequence[int]] = None,
     replace: Optional[str] = None,
+    stdout: Optional[int] = None,
 ) -> int:
     """Runs a command to its end; the records of its processes are in ``out/records`` then.
 
     Args:
-        command: The program and its arguments; it has the standard streams of this process.
+        command: The program and its arguments.
         out: A folder.
         every, calls: Which calls of an optimizer are looked at, see `schedule.Budget`.
         replace: None, or one of `replacing.FORMULAS`.
+        stdout: As in `subprocess.Popen`; None: that of this process, as its other streams.
 
     Returns:
         The exit status as a shell has it: 128 + n if signal n ended the program.
@@ -56,7 +58,7 @@ def run(
             hook.VARIABLE: json.dumps(settings),
         }
         try:
-            process = subprocess.Popen(command, env=environment)
+            process = subprocess.Popen(command, env=environment, stdout=stdout)
         except OSError as error:
             raise UserError(f"{command[0]} does not start: {error.strerror}") from error
         with _signals_for(process):
