@@ -221,7 +221,7 @@ def test_watching_takes_at_most_the_promised_share_of_a_run(every, promised, tmp
     assert 0 < run["watching"] <= promised * (run["seconds"] - run["watching"]), run
     assert run["seconds"] > 8 and account["calls"] > 20
     assert account["looks"] > 5 if every is None else account["looks"] == 0
-    assert 0 < run["once"] and run["looking"] < run["watching"]
+    assert run["once"] > 0 and run["looking"] < run["watching"]
     assert "too short" not in verdict.watching(run)
 
 
