@@ -1,10 +1,11 @@
-"""Measures what watching costs a script, in CPU time of its processes.
+"""Measures what watching costs a script, in time and in CPU time of its processes.
 
     python -m ms_adam.lab.studies.watch.cost --rounds 7 -- python train.py
 
-The script runs without watch, with ``--every 0`` and with the default, in turns. CPU time (user and
-system) varies less from run to run than time on a clock does. Beside it stands the share of
-`schedule.Budget`, by the clocks of the watched process.
+The script runs without watch, with ``--every 0`` and with the default, in turns. CPU time is user
+and system time. Beside it stands the share of `schedule.Budget`, by the clocks of the watched
+process. A script that waits, for a device or for a core, has less CPU time than time, and looks
+then add more to the one than to the other.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ import resource
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
+
+import numpy as np
 
 from ms_adam.lab.studies.watch import study
 
@@ -26,30 +30,32 @@ WAYS = {"without watch": None, "`--every 0`": {"every": 0}, "default": {}}
 class Cost(NamedTuple):
     """Of one run."""
 
-    cpu: float  # seconds
+    time: float  # seconds
+    cpu: float
     share: Optional[float]  # of the time that the script took itself, by our clocks
     looks: int
 
 
 def measured(command: Sequence[str], options: Optional[dict]) -> Cost:
     """Runs a command; options of `study.run`, or None to run it without watch."""
-    before = _cpu()
+    before = _used()
     if options is None:
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        return Cost(_cpu() - before, None, 0)
+        return Cost(*(_used() - before), None, 0)
     with tempfile.TemporaryDirectory() as folder:
         status = study.run(command, Path(folder), **options, stdout=subprocess.DEVNULL)
         if status:
             raise SystemExit(f"{command[0]} ended with status {status}")
-        cpu = _cpu() - before
+        used = _used() - before
         records = study.records(Path(folder))
     share = study.whole(records).get("share")
-    return Cost(cpu, share, sum(len(record["looks"]) for record in records))
+    return Cost(*used, share, sum(len(record["looks"]) for record in records))
 
 
-def _cpu():
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def _used():
+    """Seconds until now, and CPU seconds of all processes that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return np.array([time.perf_counter(), children.ru_utime + children.ru_stime])
 
 
 def rows(rounds: Sequence[dict[str, Cost]]) -> list[str]:
@@ -57,17 +63,21 @@ def rows(rounds: Sequence[dict[str, Cost]]) -> list[str]:
     found = []
     for way in WAYS:
         runs = [one[way] for one in rounds]
-        added = [one[way].cpu / one["without watch"].cpu - 1 for one in rounds]
         shares = [run.share for run in runs if run.share is not None]
         cells = [
             way,
-            _spread([run.cpu for run in runs], "{:.2f}"),
-            _spread(added, "{:+.1%}") if shares else "",
+            *(cell for kind in ("time", "cpu") for cell in _used_and_added(rounds, way, kind)),
             _spread(shares, "{:.2%}") if shares else "",
             f"{statistics.median(run.looks for run in runs):.0f}" if shares else "",
         ]
         found.append(f"| {' | '.join(cells)} |")
     return found
+
+
+def _used_and_added(rounds, way, kind):
+    used, without = ([getattr(one[w], kind) for one in rounds] for w in (way, "without watch"))
+    added = [a / b - 1 for a, b in zip(used, without)]
+    return _spread(used, "{:.2f}"), "" if way == "without watch" else _spread(added, "{:+.1%}")
 
 
 def _spread(values, form):
@@ -86,9 +96,12 @@ def main() -> None:
         ways = list(WAYS)
         ways = ways[number % 3 :] + ways[: number % 3]  # each is first, second and third in turn
         rounds.append({way: measured(given.command, WAYS[way]) for way in ways})
-        print(f"round {number + 1}:", *(f"{w} {c.cpu:.2f} s" for w, c in rounds[-1].items()))
-    print("| run | CPU s | added to the run without | accounted share | looks |")
-    print("| --- | --- | --- | --- | --- |")
+        print(
+            f"round {number + 1}:",
+            *(f"{w} {c.time:.2f} s, CPU {c.cpu:.2f} s;" for w, c in rounds[-1].items()),
+        )
+    print("| run | s | added | CPU s | added | accounted share | looks |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     print(*rows(rounds), sep="\n")
 
 

@@ -205,10 +205,13 @@ def test_replacing_gives_algorithm_1_and_the_runs_part_in_the_first_step(tmp_pat
     assert found["optimizers"][0]["beyond"] is None
 
 
-def test_without_looks_calls_are_counted(tmp_path):
-    status, account = watched(tmp_path, "called", 5, every=0)
-    assert status == 0 and (account["calls"], account["looks"]) == (5, 0)
+@pytest.mark.parametrize("way, calls", [("called", 5), ("cell", 0)])
+def test_without_looks_calls_from_python_are_counted(way, calls, tmp_path):
+    """Those of a compiled step are not: nothing is wrapped for them."""
+    status, account = watched(tmp_path, way, 5, every=0)
+    assert status == 0 and (account["calls"], account["looks"]) == (calls, 0)
     assert account["verdict"] == "mindspore.nn.Adam was not looked at."
+    assert study.whole(study.records(tmp_path), 0)["share"] > 0
 
 
 @pytest.mark.parametrize("every, promised", [(None, 0.10), (0, 0.01)])
