@@ -98,7 +98,7 @@ def watch(
             "replace": replace,
             "verdict": verdict.overall(accounts),
             "optimizers": accounts,
-            "run": study.whole(records),
+            "run": study.whole(records, every, calls),
             "parted": None if earlier is None else parting.all_parted(earlier, records),
         }
         content = results([entry], {one["device"] for one in accounts})
@@ -108,6 +108,8 @@ def watch(
     lines = [entry["verdict"]]
     if entry["parted"] is not None:
         lines.append(entry["parted"]["sentence"])
+    if words := verdict.watching(entry["run"]):
+        lines.append(words)
     lines.append(f"The report: {page}")
     print(*(f"ms-adam watch: {line}" for line in lines), sep="\n", file=sys.stderr)
     raise typer.Exit(status)

@@ -15,6 +15,7 @@ from ms_adam.lab.report.html import percent, power, read_results
 from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.plots import floats, panels, picture, positive, whole_numbers
 from ms_adam.lab.report.tables import Column, Table, number, table
+from ms_adam.lab.studies.watch.verdict import watching
 
 _MEASURES = {
     "own": ("Its updates from its own formula", power),
@@ -46,6 +47,7 @@ def write_page(folder: Path) -> Path:
         "watch.html.j2",
         environment=content["environment"],
         entry=entry,
+        watching=watching(entry["run"]),
         optimizers=optimizers,
     )
 

@@ -66,7 +66,8 @@ class Followed:
     def end(self) -> None:
         """Writes how often it was called."""
         schedule = self.stepped_by or self.schedule
-        if schedule.calls and (self._reader is not None or self._guarded(self._begin)):
+        known = schedule.calls or schedule.budget.every == 0  # which does not count those of graphs
+        if known and (self._reader is not None or self._guarded(self._begin)):
             calls, period = schedule.calls, schedule.period()
             of = self._about["optimizer"]
             self._write("optimizer's end", optimizer=of, calls=calls, period=period)

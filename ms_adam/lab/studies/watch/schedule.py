@@ -1,27 +1,93 @@
-"""When calls are looked at, so that looking takes a small share of the run."""
+"""When calls are looked at, so that watching takes a small share of the run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from typing import Optional
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Callable, Optional
 
-SHARE = 0.07  # of the run's time that looks may take; what is not counted here has the rest
+PROMISED = 0.10  # at most this share of the time that the script takes itself
+UNLOOKED = 0.01  # likewise if no call is looked at
+SHARE = (
+    0.09  # at which looks stop: the end, and a look that takes longer than the last, have the rest
+)
 DENSE = 128  # looks, after which they become fewer
 IDLE = 3  # looks at which nothing stepped, after which they become rare
+FIRST = 8  # callees whose first call is looked at whatever that costs
 
 
 class Budget:
-    """The time that looks have taken in this process.
+    """The time that all of watching has taken in this process, in seconds.
+
+    Clocks at the boundary of our code take `ours`. Calls that wrappers only pass on are too short
+    for that: they are counted, and `passing` lists who counts them.
+
+    In PyNative mode, looks wait for work that the script has given to the device. It has to be done
+    anyway, but meanwhile the script cannot run ahead. Of a wait at most the time of a step counts,
+    which is all that could have run beside it; the first wait, for kernels to be built, does not.
 
     Args:
         every: None, or look at every n-th call whatever it costs; 0: at none.
         calls: None, or the calls to look at, from 1.
+        clock: Tells the time in seconds.
     """
 
-    def __init__(self, every: Optional[int], calls: Optional[Collection[int]]):
+    def __init__(
+        self,
+        every: Optional[int],
+        calls: Optional[Collection[int]],
+        clock: Callable[[], float] = time.perf_counter,
+    ):
         self.every, self.calls = every, None if calls is None else set(calls)
-        self.started, self.spent = time.perf_counter(), 0.0
+        self.clock, self.started = clock, clock()
+        self.ours = 0.0  # all that clocks have seen, waits too
+        self.waiting = self.waited = 0.0  # waits; what of them counts
+        self.looking = 0.0  # looks, with the waits that count
+        self.once = 0.0  # what does not grow with the run: start, first looks, end
+        self.passing: list[Any] = []  # each has `passed`, a number of calls, and `each`, seconds
+        self.first = 0  # callees whose first call was looked at
+        self.latest = 0.0  # seconds of the latest look
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Counts what happens once."""
+        entered = self.clock()
+        try:
+            yield
+        finally:
+            self.happened(self.clock() - entered)
+
+    def happened(self, seconds: float) -> None:
+        """Counts seconds of what happens once."""
+        self.ours += seconds
+        self.once += seconds
+
+    def watching(self) -> float:
+        """Seconds that all of watching has taken."""
+        passing = sum(one.passed * one.each for one in self.passing)
+        return self.ours - self.waiting + self.waited + passing
+
+    def taken(self) -> dict[str, float]:
+        """What has been taken so far, of how many seconds."""
+        found = {
+            "seconds": self.clock() - self.started,
+            "watching": self.watching(),
+            "looking": self.looking,
+            "waiting": self.waiting,
+            "once": self.once,
+        }
+        return {name: round(seconds, 6) for name, seconds in found.items()}
+
+    def looked(self, cost: float, waited: float, first: bool) -> None:
+        """Counts a look, and what counts of its waits."""
+        cost += waited
+        self.looking += cost
+        self.waited += waited
+        self.latest = cost
+        if first and self.first < FIRST:
+            self.first += 1
+            self.once += cost
 
     def allows(self, call: int, schedule: Schedule) -> bool:
         """Whether a call of a schedule may be looked at."""
@@ -29,10 +95,12 @@ class Budget:
             return call in self.calls
         if self.every is not None:
             return self.every > 0 and (call - 1) % self.every == 0
-        if not schedule.looks:
+        if not schedule.looks and self.first < FIRST:
             return True
-        elapsed = time.perf_counter() - self.started
-        return call >= schedule.following and self.spent + schedule.cost <= SHARE * elapsed
+        cost = schedule.cost if schedule.looks else self.latest
+        watching = self.watching()
+        own = self.clock() - self.started - watching
+        return call >= schedule.following and watching + cost <= SHARE * own
 
 
 class Schedule:
@@ -42,10 +110,16 @@ class Schedule:
         self.budget = budget
         self.calls = self.looks = self.idle = 0
         self.cost, self.following = 0.0, 1
+        self.decided = False  # that the next call is looked at; its gradients were waited for
         self._second = self._latest = 0.0
+        self._step = 0.0  # seconds from the call before to this one
 
     def due(self) -> bool:
         """Whether the next call is looked at."""
+        return self.decided or self.allowed()
+
+    def allowed(self) -> bool:
+        """Whether the next call may be looked at, after what watching has taken until now."""
         coming = self.calls + 1
         if self.idle >= IDLE and coming < self.following:
             return False
@@ -54,15 +128,21 @@ class Schedule:
     def begin(self) -> None:
         """Counts a call that begins."""
         self.calls += 1
-        self._latest = time.perf_counter() - self.budget.spent
+        self.decided = False
+        budget = self.budget
+        # The script has to wait for its own work without us, too.
+        now = budget.clock() - (budget.ours - budget.waiting)
+        self._step = now - self._latest if self.calls > 1 else 0.0
+        self._latest = now
         if self.calls == 2:
-            self._second = self._latest
+            self._second = now
 
-    def looked(self, cost: float, stepped: bool) -> None:
-        """Counts a look at the last call."""
+    def looked(self, cost: float, stepped: bool, waited: float = 0.0) -> None:
+        """Counts a look at the last call, and how long it waited for the script's own work."""
+        waited = min(waited, self._step)
+        self.budget.looked(cost, waited, not self.looks)
         self.looks += 1
-        self.cost = cost
-        self.budget.spent += cost
+        self.cost = cost + waited
         self.idle = 0 if stepped else self.idle + 1
         rare = max(0, self.looks - DENSE) // (DENSE // 2)
         self.following = self.calls + (self.calls if self.idle >= IDLE else 2**rare)
@@ -70,3 +150,10 @@ class Schedule:
     def period(self) -> Optional[float]:
         """Seconds between calls, without looks and without the first call, which compiles."""
         return (self._latest - self._second) / (self.calls - 2) if self.calls > 2 else None
+
+
+def promised(every: Optional[int], calls: Optional[Collection[int]]) -> Optional[float]:
+    """The share that watching keeps to in a run that is long enough; None if costs do not count."""
+    if calls is not None or every:
+        return None
+    return PROMISED if every is None else UNLOOKED

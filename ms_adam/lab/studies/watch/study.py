@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.studies.watch import hook
+from ms_adam.lab.studies.watch.schedule import promised
 
 RECORDS = "records"  # the folder of what each process wrote
 
@@ -25,14 +26,16 @@ def run(
     every: Optional[int] = None,
     calls: Optional[Sequence[int]] = None,
     replace: Optional[str] = None,
+    stdout: Optional[int] = None,
 ) -> int:
     """Runs a command to its end; the records of its processes are in ``out/records`` then.
 
     Args:
-        command: The program and its arguments; it has the standard streams of this process.
+        command: The program and its arguments.
         out: A folder.
         every, calls: Which calls of an optimizer are looked at, see `schedule.Budget`.
         replace: None, or one of `replacing.FORMULAS`.
+        stdout: As in `subprocess.Popen`; None: that of this process, as its other streams.
 
     Returns:
         The exit status as a shell has it: 128 + n if signal n ended the program.
@@ -55,7 +58,7 @@ def run(
             hook.VARIABLE: json.dumps(settings),
         }
         try:
-            process = subprocess.Popen(command, env=environment)
+            process = subprocess.Popen(command, env=environment, stdout=stdout)
         except OSError as error:
             raise UserError(f"{command[0]} does not start: {error.strerror}") from error
         with _signals_for(process):
@@ -89,9 +92,8 @@ def records(out: Path) -> list[dict[str, Any]]:
         for line in path.read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
             kind, number = event.pop("event"), event.pop("optimizer", None)
-            if kind == "end":
-                whole.update(event)
-            elif kind == "optimizer":
+            whole.update(event.pop("run", {}))
+            if kind == "optimizer":
                 lists = {"looks": [], "new_data": [], "faults": []}
                 of_process[number] = {**event, **lists, "end": {}, "process": path.stem}
             elif number in of_process:
@@ -121,7 +123,18 @@ def calls_looked_at(found: list[dict[str, Any]]) -> list[int]:
     return sorted({look["call"] for record in found for look in record["looks"]})
 
 
-def whole(found: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds of the longest process, and its share that looking took."""
-    runs = [record["run"] for record in found]
-    return max(runs, key=lambda run: run.get("seconds", 0), default={})
+def whole(
+    found: list[dict[str, Any]], every: Optional[int] = None, calls: Optional[Sequence[int]] = None
+) -> dict[str, Optional[float]]:
+    """What watching took in the longest process; empty if none made an optimizer.
+
+    Returns:
+        The keys of `schedule.Budget.taken`; ``share``, of the time that the script took itself;
+        ``promised``, see `schedule.promised`.
+    """
+    runs = [record["run"] for record in found if "watching" in record["run"]]
+    if not runs:
+        return {}
+    run = max(runs, key=lambda run: run["seconds"])
+    share = run["watching"] / (run["seconds"] - run["watching"])
+    return {**run, "share": share, "promised": promised(every, calls)}

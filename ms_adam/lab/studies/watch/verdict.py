@@ -260,3 +260,29 @@ def overall(accounts: list[dict[str, Any]]) -> str:
 def _rank(found: dict[str, Any]) -> tuple:
     notable = found["paper"] is not None and found["paper"]["median"] > NOTABLE
     return not found["not_finite"], not found["lost"], not notable
+
+
+def watching(run: dict[str, Any]) -> str:
+    """What watching took of a run, see `study.whole`; nothing if that is not known."""
+    if not run:
+        return ""
+    own = run["seconds"] - run["watching"]
+    rest = run["watching"] - run["looking"]
+    said = (
+        f"Watching took {_share(run['share'])} of the {own:.1f} s that the script took itself: "
+        f"looks {_share(run['looking'] / own)}, all else {_share(rest / own)}."
+    )
+    promised = run["promised"]
+    if promised is None or run["share"] <= promised:
+        return said
+    needed = run["once"] / promised
+    if needed > own:
+        return (
+            f"{said} The run was too short: starting and first looks took {run['once']:.2f} s, "
+            f"which is {promised:.0%} of {needed:.0f} s."
+        )
+    return f"{said} Its calls are too short for {promised:.0%}."
+
+
+def _share(share):
+    return f"{100 * share:.2g}%"

@@ -1,19 +1,24 @@
 """Watched scripts: what they print and compute stays as it is, and what is found about them."""
 
+import compileall
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ms_adam.lab.studies.watch import parting, study, verdict
+import ms_adam
+from ms_adam.lab.studies.watch import parting, study, traces, verdict
+from ms_adam.lab.studies.watch.schedule import Schedule
 
 SCRIPT = Path(__file__).with_name("training.py")
+CRASHING = Path(__file__).with_name("crashing.py")
 COMMAND = "from ms_adam.lab.cli import main; main()"
 
 
@@ -117,6 +122,34 @@ def test_a_run_that_breaks_off_is_told_of(ending, status, tmp_path, capfd):
     assert ("the user's own error" in capfd.readouterr().err) == (ending == "crash")
 
 
+def test_an_error_of_the_script_is_printed_as_without(tmp_path, capfd, monkeypatch):
+    """Of all kinds of wrapped calls, in the script's hook, in a thread, as a cause, at the end."""
+    monkeypatch.chdir(tmp_path)  # MindSpore writes files
+
+    def traces():
+        printed = capfd.readouterr().err.splitlines()
+        # Lines of MindSpore's log have their time.
+        return [line for line in printed if not line.startswith(("[WARNING]", "[ERROR]"))]
+
+    crash = [sys.executable, str(CRASHING)]
+    assert subprocess.run(crash, check=False).returncode == 1
+    expected = traces()
+    assert study.run(crash, tmp_path / "out", every=1) == 1
+    assert traces() == expected
+    assert expected.count("the user's own hook") == 8
+    assert sum(line.startswith("Traceback") for line in expected) == 10
+    (broken, *_) = study.records(tmp_path / "out")
+    assert not broken["faults"]
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    with pytest.raises(AttributeError) as caught:
+        Schedule(None).due()
+    assert [entry.name for entry in caught.traceback][-1] == "allowed"
+    assert traces.without_ours(caught.tb) is caught.tb
+    assert [entry.name for entry in traceback.extract_tb(caught.tb)][-2:] == ["due", "allowed"]
+
+
 def interrupted(*arguments):
     """The exit status and errors of a program that gets Ctrl-C once its script waits for it."""
     process = subprocess.Popen(
@@ -134,7 +167,7 @@ def interrupted(*arguments):
 
 def test_ctrl_c_ends_the_script_as_ever_and_the_report_is_written(tmp_path):
     out, copy = tmp_path / "out", tmp_path / "copy.json"
-    options = ["--no-identify", "--no-cost", "--out", str(out), "--json", str(copy)]
+    options = ["--every", "1", "--no-identify", "--no-cost", "--out", str(out), "--json", str(copy)]
     errors, status = interrupted(sys.executable, "-c", COMMAND, "watch", *options, "--")
     _, plain = interrupted()
     assert plain == -signal.SIGTERM  # MindSpore's own answer to Ctrl-C
@@ -143,6 +176,8 @@ def test_ctrl_c_ends_the_script_as_ever_and_the_report_is_written(tmp_path):
     content = json.loads(copy.read_text())
     assert content == json.loads((out / "watch.json").read_text())
     (entry,) = content["results"]
+    words = verdict.watching(entry["run"])
+    assert words in errors and words in (out / "index.html").read_text()
     assert entry["status"] == status and entry["optimizers"][0]["calls"] == 3
     assert entry["verdict"] in (out / "index.html").read_text().replace("\u2011", "-")
 
@@ -170,7 +205,32 @@ def test_replacing_gives_algorithm_1_and_the_runs_part_in_the_first_step(tmp_pat
     assert found["optimizers"][0]["beyond"] is None
 
 
-def test_without_looks_calls_are_counted(tmp_path):
-    status, account = watched(tmp_path, "called", 5, every=0)
-    assert status == 0 and (account["calls"], account["looks"]) == (5, 0)
+@pytest.mark.parametrize("way, calls", [("called", 5), ("cell", 0)])
+def test_without_looks_calls_from_python_are_counted(way, calls, tmp_path):
+    """Those of a compiled step are not: nothing is wrapped for them."""
+    status, account = watched(tmp_path, way, 5, every=0)
+    assert status == 0 and (account["calls"], account["looks"]) == (calls, 0)
     assert account["verdict"] == "mindspore.nn.Adam was not looked at."
+    assert study.whole(study.records(tmp_path), 0)["share"] > 0
+
+
+@pytest.mark.parametrize("every, promised", [(None, 0.10), (0, 0.01)])
+def test_watching_takes_at_most_the_promised_share_of_a_run(every, promised, tmp_path):
+    """By our own clocks: whole runs differ by more from time to time. Its steps take 1 ms."""
+    compileall.compile_dir(Path(ms_adam.__file__).parent, quiet=1)  # as an installation does
+    _, account = watched(tmp_path, "called", "8s", every=every)
+    run = study.whole(study.records(tmp_path), every)
+    assert run["promised"] == promised
+    assert 0 < run["watching"] <= promised * (run["seconds"] - run["watching"]), run
+    assert run["seconds"] > 8 and account["calls"] > 20
+    assert account["looks"] > 5 if every is None else account["looks"] == 0
+    assert run["once"] > 0 and run["looking"] < run["watching"]
+    assert "too short" not in verdict.watching(run)
+
+
+def test_a_run_that_is_too_short_for_the_promise_is_told_so(tmp_path):
+    watched(tmp_path, "given", 2, every=0)
+    run = study.whole(study.records(tmp_path), 0)
+    words = verdict.watching({**run, "share": 0.02, "once": 0.3, "seconds": 15.0})
+    assert "too short: starting and first looks took 0.30 s, which is 1% of 30 s" in words
+    assert study.whole(study.records(tmp_path), 3)["promised"] is None

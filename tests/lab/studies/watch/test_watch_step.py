@@ -1,13 +1,14 @@
 """Steps judged in float64: each formula is told from the others, and shares are those made here."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ms_adam.lab.measure import spacing
 from ms_adam.lab.studies.watch import parting, step
-from ms_adam.lab.studies.watch.schedule import IDLE, SHARE, Budget, Schedule
+from ms_adam.lab.studies.watch.schedule import FIRST, IDLE, PROMISED, SHARE, Budget, Schedule
 from ms_adam.reference import Adam, AdamState
 
 ADAM = Adam(beta1=0.9, beta2=0.99, eps=1e-3)
@@ -110,21 +111,38 @@ def test_not_finite_quantities_are_named():
     assert step.not_finite(bad) == ["gradient", "moment2"]
 
 
-def test_looks_take_their_share_of_the_time(monkeypatch):
+def test_looks_take_their_share_of_the_time():
     """A clock made here: a call takes 1 s, a look at it as long."""
     clock = [0.0]
-    monkeypatch.setattr("ms_adam.lab.studies.watch.schedule.time.perf_counter", lambda: clock[0])
-    schedule = Schedule(Budget(None, None))
+    budget = Budget(None, None, lambda: clock[0])
+    schedule = Schedule(budget)
     for _ in range(2000):
         due = schedule.due()
         schedule.begin()
         clock[0] += 1.0
         if due:
             clock[0] += 1.0
+            budget.ours += 1.0
             schedule.looked(1.0, True)
-    # A share of the whole is SHARE / (1 - SHARE) of the calls.
-    assert schedule.looks == pytest.approx(2000 * SHARE / (1 - SHARE), rel=0.05)
+    assert schedule.looks == pytest.approx(2000 * SHARE, rel=0.05)
     assert schedule.period() == pytest.approx(1.0)
+
+
+def test_a_wait_counts_up_to_the_time_of_a_step():
+    """Steps of 1 s, of which a look waits for 0.4 s; the first builds kernels for 9 s."""
+    clock = [0.0]
+    budget = Budget(1, None, lambda: clock[0])
+    schedule = Schedule(budget)
+    counted = []
+    for waited in (9.0, 0.4, 0.4, 5.0):
+        schedule.begin()
+        clock[0] += 0.6 + waited
+        budget.ours += waited
+        budget.waiting += waited
+        schedule.looked(0.0, True, waited)
+        counted.append(budget.watching())
+    assert np.diff([0.0, *counted]) == pytest.approx([0.0, 0.4, 0.4, 1.0])
+    assert schedule.period() == pytest.approx(1.0)  # of the second and third; the last is open
 
 
 def test_cheap_looks_become_fewer_and_idle_ones_rare():
@@ -141,6 +159,39 @@ def test_cheap_looks_become_fewer_and_idle_ones_rare():
                 one.begin()
     assert looked_at[:100] == list(range(1, 101)) and 250 < len(looked_at) < 400
     assert IDLE + 6 < idle.looks < IDLE + 12  # after 3, at 6, 12, 24, ...
+
+
+@pytest.mark.parametrize("callees", [1, 30])
+@pytest.mark.parametrize("step", [1e-4, 1e-2, 1.0])
+def test_watching_keeps_to_its_share_once_a_run_is_long_enough(step, callees):
+    """Looks cost up to three times what the one before did; wrappers take 3% of a short step."""
+    now, rng = [0.0], np.random.default_rng(0)
+    budget = Budget(None, None, lambda: now[0])
+    counter = SimpleNamespace(passed=0, each=3e-6)
+    budget.passing.append(counter)
+    schedules = [Schedule(budget) for _ in range(callees)]
+    held, dearest = 0, 0.0
+    for call in range(3000):
+        schedule = schedules[call % callees]
+        due = schedule.due()
+        schedule.begin()
+        counter.passed += 1
+        now[0] += step + counter.each
+        if due:
+            cost = 5e-3 * rng.uniform(0.5, 1.5)
+            dearest = max(dearest, cost)
+            now[0] += cost
+            budget.ours += cost
+            schedule.looked(cost, True)
+        run = budget.taken()
+        own = run["seconds"] - run["watching"]
+        if own > max(run["once"] / PROMISED, 100 * dearest):
+            held += 1
+            assert run["watching"] <= PROMISED * own
+    looked_at = sum(schedule.looks for schedule in schedules)
+    assert held or own < 100 * dearest
+    assert looked_at >= min(callees, FIRST)
+    assert looked_at > FIRST or step < 1e-3
 
 
 def looks(weights):

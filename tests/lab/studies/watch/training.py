@@ -1,17 +1,22 @@
 """A training as a user writes it: python training.py WAY STEPS ENDING.
 
-It prints each loss, and at the end all bits of the weights.
+It prints each loss, and at the end all bits of the weights. STEPS may be a time, as in 5s.
 """
 
+import itertools
 import os
 import signal
 import sys
+import time
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-way, steps, ending = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+began = time.perf_counter()
+way, steps, ending = sys.argv[1], sys.argv[2], sys.argv[3]
+lasting = float(steps[:-1]) if steps.endswith("s") else None
+steps = 0 if lasting else int(steps)
 compiled = way in ("cell", "model", "called graph")
 ms.set_context(mode=ms.GRAPH_MODE if compiled else ms.PYNATIVE_MODE)
 ms.set_seed(1)
@@ -94,7 +99,9 @@ else:
         step = nn.TrainOneStepCell(nn.WithLossCell(net, mse), optimizer)
     else:
         step = compiled_step if way == "jit" else given_step if way in GIVEN else called_step
-    for number in range(steps):
+    for number in itertools.count() if lasting else range(steps):
+        if lasting and time.perf_counter() - began > lasting:
+            break
         if way == "new data" and number == 6:
             for parameter in parameters:
                 parameter.set_data(Tensor(0.5 * parameter.asnumpy()))
