@@ -45,13 +45,16 @@ inline uint32_t mix(uint32_t x, uint32_t key) {
 // tabulation hashing", section 1). Their upper bits are used.
 struct Keys {
   uint32_t first = 0, second = 0;
-  uint32_t places[block_size] = {};
+  uint32_t places[block_size] = {}, upper[block_size] = {};  // the second is their upper half
 
   Keys() = default;
   Keys(uint32_t seed, uint32_t update)
       : first(mix(update * golden, seed)), second(mix(first + golden, seed)) {
     const uint32_t third = mix(second + golden, seed);
-    for (int64_t i = 0; i < block_size; ++i) places[i] = mix(first + uint32_t(i) * golden, third);
+    for (int64_t i = 0; i < block_size; ++i) {
+      places[i] = mix(first + uint32_t(i) * golden, third);
+      upper[i] = places[i] >> 16;
+    }
   }
 };
 

@@ -311,7 +311,7 @@ struct Part {
   const float* gradient;
   int64_t count, place;
   Draw draw;
-  const uint32_t* places;  // of `Keys`, with as many upper bits as are used
+  const uint32_t* places;  // of `Keys`, as many bits of them as are used
 };
 
 template <class Rule, bool plain, class Weight, class Parameter>
@@ -394,9 +394,8 @@ void update_narrow(const Task& task, const Step& step, int64_t first, int64_t co
   const float shrink = take_shrink(step, rates);
   const Loop loop = is_plain(rates) ? Loop(update_part<Rule, true, Weight, Parameter>)
                                     : Loop(update_part<Rule, false, Weight, Parameter>);
-  uint32_t places[block_size];
-  for (int64_t i = 0; i < block_size; ++i)
-    places[i] = step.keys->places[i] >> (std::is_same<Moment, Bfloat16>::value ? 16 : 0);
+  const uint32_t* const places =
+      std::is_same<Moment, Bfloat16>::value ? step.keys->upper : step.keys->places;
   const Draw draw(*step.keys, task.number);
   const auto run = [&](const float* gradient, int64_t first, int64_t count) {
     loop(rates, {gradient, count, task.element + first, draw, places},

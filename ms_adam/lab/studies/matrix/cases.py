@@ -256,23 +256,17 @@ COLUMNS = (
     Column("fused flat", {"backend": "fused", "flat_state": True}, True),
     Column("primitive", {"backend": "primitive"}, False),
     Column("composite", {"backend": "composite"}, True),
-    Column("composite flat", {"backend": "composite", "flat_state": True}, True),
 )
 
 
 def is_refused(case: Case, dtype: str, column: Column) -> bool:
-    """Whether a complete column has a reason to refuse a case.
-
-    docs/narrow.md and docs/devices.md tell the reasons.
-    """
+    """Whether a complete column has a reason to refuse a case; docs/narrow.md tells the reasons."""
     options = {**case.options, **column.options}
     state, halves = options.get("state_dtype", "float32"), options.get("master_weights") == "split"
-    flat, lazy = options.get("flat_state", False), options.get("use_lazy", False)
-    by_operators = options["backend"] == "composite"
-    if by_operators and flat and (lazy or halves or state != "float32"):
-        return True
-    if state == "int8" and (by_operators or flat or lazy):
-        return True
+    if state == "int8":
+        by_operators, flat = options["backend"] == "composite", options.get("flat_state", False)
+        if by_operators or flat or options.get("use_lazy", False):
+            return True
     return dtype == "float64" and state != "float32" or dtype == "float16" and halves
 
 
