@@ -271,6 +271,19 @@ def test_blocks_of_zero_subnormal_infinite_and_no_numbers():
     assert np.all(v[513:] > 0)
 
 
+@needs_bfloat16
+@pytest.mark.parametrize("bits", [0x7FC00000, 0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001])
+def test_a_nan_stays_one_in_bfloat16_whatever_its_bits(bits):
+    """Random bits that are added to a NaN of all ones would make a zero of it."""
+    fed = np.ones(512, np.float32)
+    fed[::2] = np.array([bits], np.uint32).view(np.float32)
+    optimizer = make(shapes=[(512,)], state_dtype="bfloat16", backend="fused")
+    for _ in range(3):
+        optimizer((Tensor(fed),))
+        for name in ("moment1.p0", "moment2.p0"):
+            assert np.array_equal(np.isnan(moment(optimizer, name)), np.arange(512) % 2 == 0)
+
+
 def test_a_small_gradient_beside_a_large_one_moves_its_weight():
     """In one block with gradients of 1, elements with 1e-4 go as far as in float32."""
     fed = np.full(256, 1e-4)
