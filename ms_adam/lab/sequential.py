@@ -36,7 +36,7 @@ import numpy as np
 # 4.5 at alpha = 0.0025, and twenty for one of 1.1; with 1, five never suffice.
 _EFFECT_VARIANCE = 10.0
 _BET = 0.8  # the best one if 9 of 10 signs agree
-_MOST = 10_000  # seeds that `needed` looks ahead
+_MOST = 10**12  # seeds that `needed` looks ahead: more than anybody will run
 
 
 class Bounds(NamedTuple):
@@ -97,7 +97,8 @@ def needed(
     """Estimates how many seeds decide whether the centre is permitted, if it stays as it is.
 
     Returns:
-        The number, or None if it is above 10,000 or cannot be told.
+        The number; None if the centre lies at a bound of what is permitted, or so near to one that
+        a trillion seeds would not do.
     """
     array = np.asarray(values, float)
     if counts or _needs_signs(array):
@@ -121,10 +122,17 @@ def needed(
         )
         if math.isfinite(distance) and (inside or distance < 0)
     ]
-    for count in range(len(array), _MOST + 1) if ways else ():
-        if all(_radius(count, deviation, alpha) < abs(distance) for distance, alpha in ways):
-            return count
-    return None
+
+    def decides(count: int) -> bool:
+        return all(_radius(count, deviation, alpha) < abs(distance) for distance, alpha in ways)
+
+    low, high = len(array), _MOST
+    if not ways or not decides(high):
+        return None
+    while low < high:  # more seeds never widen the bounds
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle + 1, high)
+    return low
 
 
 def _signs_needed(share: float, alpha: float) -> float:

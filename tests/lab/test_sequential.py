@@ -1,5 +1,7 @@
 """Bounds that hold at every number of seeds, on simulated seeds."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -113,5 +115,10 @@ def test_the_seeds_needed_are_those_that_decide():
     assert needed(values - values.mean(), above_zero, ERROR, ERROR) is None
     within = Bounds(-4.0, 4.0)
     assert needed(values, within, ERROR, ERROR) == needed(values, Bounds(-np.inf, 4.0), 1, ERROR)
+    near = values - values.mean() + 1e-4
+    # For a large n, M_n of the module is exp(t^2 / 2) / sqrt(10 n).
+    count = needed(near, above_zero, ERROR, ERROR)
+    limit = math.log((1 / ERROR + 1) / 2 * math.sqrt(10 * count))
+    np.testing.assert_allclose(count, 2 * limit * near.var(ddof=1) / 1e-8, rtol=1e-3)
     assert needed([np.inf] * 5, above_zero, 0.0025, 0.0025) == 11
     assert needed([1, 1, -1, -1], above_zero, ERROR, ERROR, counts=True) is None

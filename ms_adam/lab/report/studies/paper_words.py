@@ -92,7 +92,10 @@ def takes(verdict: dict) -> str:
         return ""
     if verdict.get("needed") is None:
         return "the number of seeds that would decide it cannot be told"
-    return f"about {verdict['needed']:,} seeds would decide it"
+    needed = verdict["needed"]
+    # A larger number is of a claim that lies at its margin; the spread does not give its digits.
+    needed = needed if needed < 100 else int(float(f"{needed:.1g}"))
+    return f"about {needed:,} seeds would decide it"
 
 
 def seed_range(seeds: Sequence[int]) -> str:
