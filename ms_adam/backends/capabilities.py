@@ -69,7 +69,7 @@ class Capabilities(NamedTuple):
         """Returns why a backend with these capabilities cannot run; None if it can."""
         if self.devices is not None and device_target not in self.devices:
             return f"{self.kernel} is for the {' and '.join(self.devices)}, not for {device_target}"
-        missing = missing_dtype(weights, device_target)
+        missing = missing_dtype(weights, execution.state_dtype, device_target)
         if missing is not None:
             return missing
         dtypes = FLOATS if self.weight_dtypes is None else self.weight_dtypes
@@ -81,7 +81,7 @@ class Capabilities(NamedTuple):
                     f"'{weight.name}' is {weight.dtype} (master_weights=True gives float16 and "
                     "bfloat16 parameters float32 weights)"
                 )
-        narrow = self._obstacle_to_narrow(formula, execution, weights, device_target)
+        narrow = self._obstacle_to_narrow(formula, execution, weights)
         if narrow is not None:
             return narrow
         if execution.on_host and not self.offload:
@@ -96,7 +96,7 @@ class Capabilities(NamedTuple):
             return f"{self.kernel} cannot leave a step out"
         return None
 
-    def _obstacle_to_narrow(self, formula, execution, weights, device_target):
+    def _obstacle_to_narrow(self, formula, execution, weights):
         kept, halves = execution.state_dtype, execution.halves
         if execution.narrow and kept not in self.narrow_state:
             # Of bfloat16, arithmetic can do what operators lack.
@@ -104,8 +104,6 @@ class Capabilities(NamedTuple):
             return f"{self.kernel} does not keep moments in {kept}{why}"
         if kept == "bfloat16" and not HAS_BFLOAT16:
             return f"{RELEASE} has no bfloat16"
-        if kept == "bfloat16" and bfloat16 in _MISSING_DTYPES.get(device_target, ()):
-            return f"MindSpore has no BFloat16 kernels for {device_target}"
         if halves and not self.halves:
             return f"{self.kernel} does not keep the halves of a master weight apart"
         for weight in weights:
@@ -131,8 +129,10 @@ class Capabilities(NamedTuple):
         return None
 
 
-def missing_dtype(weights: Sequence[WeightKind], device_target: str) -> Optional[str]:
-    """Returns why MindSpore cannot hold the parameters of `weights` on a device; None if it can.
+def missing_dtype(
+    weights: Sequence[WeightKind], state_dtype: str, device_target: str
+) -> Optional[str]:
+    """Returns why MindSpore cannot hold parameters and moments on a device; None if it can.
 
     Master weights do not help: their parameters are set, and read by the network, on the device.
     """
@@ -145,4 +145,6 @@ def missing_dtype(weights: Sequence[WeightKind], device_target: str) -> Optional
                 f"the parameter '{weight.name}' is {weight.parameter_dtype}: it must be "
                 f"{', '.join(names[:-1])} or {names[-1]} there"
             )
+    if state_dtype == "bfloat16" and bfloat16 in missing:
+        return f"MindSpore has no BFloat16 kernels for {device_target}, and state_dtype is bfloat16"
     return None

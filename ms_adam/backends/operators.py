@@ -500,6 +500,8 @@ class Accumulation(nn.Cell):
 
     def add(self, reciprocal_scale, begins, is_finite, accumulator, gradient):
         """Adds a gradient to its accumulator, or begins a sum; returns the sum."""
+        if accumulator.size == 0:  # on a GPU MindSpore 2.10 selects between no such tensors
+            return accumulator
         gradient = _cast(gradient, accumulator.dtype)
         if self.in_two:
             gradient = _mul(gradient, _cast(self.shrink, accumulator.dtype))

@@ -256,6 +256,7 @@ COLUMNS = (
     Column("fused flat", {"backend": "fused", "flat_state": True}, True),
     Column("primitive", {"backend": "primitive"}, False),
     Column("composite", {"backend": "composite"}, True),
+    Column("composite flat", {"backend": "composite", "flat_state": True}, True),
 )
 
 
@@ -263,10 +264,12 @@ def is_refused(case: Case, dtype: str, column: Column) -> bool:
     """Whether a complete column has a reason to refuse a case; docs/narrow.md tells the reasons."""
     options = {**case.options, **column.options}
     state, halves = options.get("state_dtype", "float32"), options.get("master_weights") == "split"
-    if state == "int8":
-        by_operators, flat = options["backend"] == "composite", options.get("flat_state", False)
-        if by_operators or flat or options.get("use_lazy", False):
-            return True
+    by_operators, flat = options["backend"] == "composite", options.get("flat_state", False)
+    lazy = options.get("use_lazy", False)
+    if state == "int8" and (by_operators or flat or lazy):
+        return True
+    if by_operators and flat and (lazy or halves or state != "float32"):
+        return True
     return dtype == "float64" and state != "float32" or dtype == "float16" and halves
 
 

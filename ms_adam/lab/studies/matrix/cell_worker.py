@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import itertools
 import math
 import sys
@@ -83,16 +84,13 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
 
     cases = {case.name: case for case in CASES + SCHEMES}
     columns = {column.name: column for column in COLUMNS}
-    obstacles = {
-        (name, dtype): _device_obstacle(column.options["backend"], dtype, device_target)
-        for name, column in columns.items()
-        for dtype in {cell[1] for cell in cells}
-    }
     for (name, dtype), members in itertools.groupby(cells, key=lambda cell: cell[:2]):
         theirs = None
         for _, _, backend in members:
             print(f"cell: {name}, {dtype}, {backend}", file=sys.stderr, flush=True)
-            obstacle = obstacles[backend, dtype]
+            options = {**cases[name].options, **columns[backend].options}
+            state_dtype = options.get("state_dtype", "float32")
+            obstacle = _device_obstacle(options["backend"], dtype, state_dtype, device_target)
             if obstacle is not None:
                 results = [result(REFERENCE, NOT_AVAILABLE, note=obstacle)]
             else:
@@ -175,8 +173,11 @@ def _left_out(shapes) -> str:
     return f"without shape {' and '.join(missing)}" if missing else ""
 
 
-def _device_obstacle(backend: str, dtype: str, device_target: str) -> Optional[str]:
-    """The reason why a backend cannot run a dtype on this machine in any case; None if it can."""
+@functools.lru_cache(maxsize=None)
+def _device_obstacle(
+    backend: str, dtype: str, state_dtype: str, device_target: str
+) -> Optional[str]:
+    """Why a backend cannot run these dtypes on this machine, whatever the case; None if it can."""
     from ms_adam import Adam
     from ms_adam.backends import BACKENDS
     from ms_adam.backends.capabilities import missing_dtype
@@ -186,7 +187,7 @@ def _device_obstacle(backend: str, dtype: str, device_target: str) -> Optional[s
     plain = Adam(make_parameters([(1,)], "float32"), backend="composite")
     kinds = weight_kinds(make_parameters([(1,)], dtype), masters=False)
     obstacle = BACKENDS[backend].obstacle(plain.formula, plain.execution, [], device_target)
-    return obstacle or missing_dtype(kinds, device_target)
+    return obstacle or missing_dtype(kinds, state_dtype, device_target)
 
 
 def result(against: str, status: str, share: Optional[float] = None, note: str = "") -> dict:

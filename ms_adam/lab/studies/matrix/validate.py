@@ -47,7 +47,7 @@ def select(only: str = "") -> list[Cell]:
 
     Example:
         >>> len(select("amsgrad float32 graph composite"))
-        2
+        4
     """
     wanted = set(only.lower().split())
     cells = [
