@@ -130,7 +130,7 @@ def test_the_commands_are_commands():
     parsed = [options_of(command) for command in commands(section("Commands for another device"))]
     assert [name for name, _ in parsed] == ["validate", "validate", "identify", "bench"]
     assert [parsed[i][1]["device_target"].value for i in (0, 1)] == ["GPU", "Ascend"]
-    assert len(check_names(parsed[3][1]["contender"])) == 3
+    assert len(check_names(parsed[3][1]["contender"])) == 4
     with pytest.raises(Exception, match="No such option"):
         options_of("ms-adam identify ms_adam.Adam --device-target GPU")
 
