@@ -9,6 +9,7 @@ takes over the state.
 """
 
 import functools
+import inspect
 import itertools
 from collections.abc import MutableMapping
 from typing import Any, Dict, List, Tuple
@@ -33,7 +34,7 @@ from ms_adam.base import HOOKS
 from ms_adam.gradients import CheckGradients
 from ms_adam.groups import formula_fields
 from ms_adam.optimizer import Adam as NNAdam
-from ms_adam.options import check_bool
+from ms_adam.options import check_bool, refuse_unknown
 
 __all__ = ["Adam", "AdamW"]
 
@@ -56,6 +57,7 @@ _OF_CORE = (
     "loss_scale",
     "flush",
 )
+_NAMED_OTHERWISE = ("learning_rate", "beta1", "beta2", "use_amsgrad")
 _TORCH_ENTRIES = {"moment1": "exp_avg", "moment2": "exp_avg_sq", "vhat": "max_exp_avg_sq"}
 _numbers = itertools.count()
 
@@ -207,6 +209,9 @@ class _Optimizer(optim.Optimizer):
     def __init__(self, params, defaults, options):
         self.options, self.begun, self.core = options, {}, None
         self.class_name = type(self).__name__
+        theirs = inspect.signature(NNAdam.__init__).parameters
+        own = {*theirs, "amsgrad"} - {"self", "unknown", *_NAMED_OTHERWISE}
+        refuse_unknown(self.class_name, set(options) - set(theirs), own)
         super().__init__(params, {key: self._checked(key, defaults[key]) for key in defaults})
         self._make_core()
 

@@ -6,7 +6,8 @@ in [0, 1)), and so does ms_adam.
 """
 
 import math
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from difflib import get_close_matches
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple, Union
 
 import mindspore as ms
 from mindspore import nn
@@ -163,6 +164,17 @@ _NEUTRAL = dict(
 )
 
 
+def refuse_unknown(class_name: str, unknown: Iterable[str], known: Iterable[str]) -> None:
+    """Raises a KeyError that names the first unknown argument, and those that there are."""
+    for name in unknown:
+        meant = get_close_matches(name, list(known), 1)
+        hint = f": did you mean '{meant[0]}'?" if meant else "."
+        raise KeyError(
+            f"For '{class_name}', no argument is named '{name}'{hint} The arguments are "
+            f"{', '.join(sorted(known))}."
+        )
+
+
 def resolve(
     class_name: str, given: Dict[str, Any], backends: Sequence[str], infinity_norm: bool
 ) -> Dict[str, Any]:
@@ -192,8 +204,7 @@ def resolve(
         for name, value in {**_NEUTRAL, **given}.items()
     }
     unknown, lr, betas = (arguments.pop(name) for name in ("unknown", "lr", "betas"))
-    if unknown:
-        raise KeyError(f"For '{class_name}', no argument is named {', '.join(map(repr, unknown))}.")
+    refuse_unknown(class_name, unknown, {"params", *given} - {"unknown"})
     if lr is not None:
         arguments["learning_rate"] = lr
     learning_rate = arguments["learning_rate"]

@@ -254,8 +254,8 @@ def test_a_wrong_value_is_refused_and_changes_nothing(key, value, error):
 
 @needs_optim
 def test_arguments_of_the_other_face_are_refused():
-    with pytest.raises(KeyError, match="no argument is named 'use_amsgard'"):
-        ms_adam.mint.Adam(parameters(), use_amsgard=True)
+    with pytest.raises(KeyError, match="'amsgard': did you mean 'amsgrad'"):
+        ms_adam.mint.Adam(parameters(), amsgard=True)
     with pytest.raises(TypeError, match="name the same value"):
         ms_adam.mint.Adam(parameters(), learning_rate=0.1)
     with pytest.raises(TypeError, match="use_amsgrad"):
