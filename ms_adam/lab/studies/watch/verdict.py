@@ -195,7 +195,8 @@ def verdict(found: dict[str, Any]) -> str:
         )
     if paper > NOTABLE:
         share = found["epsilon"]
-        why = f"; epsilon decides {share['median']:.0%} of the elements" if share else ""
+        percent = f"{100 * share['median']:.3g}%" if share else ""
+        why = f"; epsilon decides {percent} of the elements" if share else ""
         return (
             f"{name} computes {formula}, and here that is not Algorithm 1: its updates "
             f"are {100 * paper:.2g}% off{why}."
