@@ -51,7 +51,8 @@ choose_release() {
 
 # MindCV, MindFormers and mindone, with what they import. The last two are installed without their
 # dependencies: they require releases of transformers that contradict each other, and MindFormers
-# requires a newer MindSpore. Of a package that has no wheel for NumPy 1, which MindSpore needs, pip
+# requires a newer MindSpore. Of mindnlp and mindocr, which do not import beside MindSpore 2.10, only
+# the modules of optimizers are used. Of a package that has no wheel for NumPy 1, which MindSpore needs, pip
 # would compile an older one; --prefer-binary and the upper limits prevent it. Most of their modules
 # are never imported: --no-compile leaves the bytecode to Python.
 choose_clients() {
@@ -62,7 +63,7 @@ choose_clients() {
         pyarrow==23.0.1 tokenizers tiktoken setproctitle tensorboardX deprecated
         transformers==4.57.1 datasets mindpet==1.0.4
         omegaconf nltk 'ml_dtypes<0.6')
-    without_dependencies=(--no-compile mindformers==2.1.0 mindone==0.5.0)
+    without_dependencies=(--no-compile mindformers==2.1.0 mindone==0.5.0 mindnlp==0.4.1 mindocr==0.5.0)
 }
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
@@ -224,7 +225,7 @@ make_environment() {
         pip=("$bin/python" -m pip install --disable-pip-version-check)
         cd "$root" || exit
         if [[ -n $mindspore ]]; then
-            "${pip[@]}" --editable '.[test]' "${packages[@]}" || exit
+            "${pip[@]}" --editable ".[test${clients:+,cli}]" "${packages[@]}" || exit
             [[ -z $clients ]] || exec "${pip[@]}" --no-deps "${without_dependencies[@]}"
             exit
         fi

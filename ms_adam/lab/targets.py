@@ -446,9 +446,9 @@ def _returns_another(factory):
 # --- optimizers at work ------------------------------------------------------------------------
 
 OPTIMIZERS = (
-    "an instance of mindspore.nn.Optimizer, mindspore.experimental.optim.Optimizer or "
-    "torch.optim.Optimizer, or an object with init(parameter) and step(parameter, "
-    "gradient, state), as those of ms_adam.reference"
+    "an instance of mindspore.nn.Optimizer, mindspore.experimental.optim.Optimizer, "
+    "torch.optim.Optimizer or mindnlp.core.optim.Optimizer, or an object with init(parameter) and "
+    "step(parameter, gradient, state), as those of ms_adam.reference"
 )
 
 # The attributes that hold a quantity, one buffer for each parameter: those of nn.Adam and ours, of
@@ -703,6 +703,26 @@ def _plain_tensors(value):
     return [value] if hasattr(value, "element_size") else []
 
 
+class MindNLPOptimizer(TorchOptimizer):
+    """mindnlp.core.optim.Optimizer: as torch's, of MindSpore's parameters."""
+
+    name = "mindspore"
+
+    @staticmethod
+    def classes() -> tuple:
+        optim = sys.modules.get("mindnlp.core.optim")
+        return () if optim is None else (optim.Optimizer,)
+
+    parameter = staticmethod(MindSporeOptimizer.parameter)
+
+    def step(self, gradients) -> None:
+        from mindspore import Tensor
+
+        for parameter, gradient in zip(self.parameters, gradients):
+            parameter.grad = Tensor(gradient, parameter.dtype)
+        self.optimizer.step()
+
+
 class NumpyOptimizer(Optimizer):
     """A method of `ms_adam.reference`, or an object like it: float64, never rounded.
 
@@ -785,7 +805,7 @@ class NumpyOptimizer(Optimizer):
         return self._rates[min(self._steps, len(self._rates) - 1)]
 
 
-_FRAMEWORKS = (MindSporeOptimizer, TorchOptimizer, NumpyOptimizer)
+_FRAMEWORKS = (MindSporeOptimizer, TorchOptimizer, MindNLPOptimizer, NumpyOptimizer)
 
 
 def wrap(made: Any, parameters=(), name: Any = "it") -> Optimizer:
@@ -838,7 +858,8 @@ def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _loaded():
-    return [it for it in (MindSporeOptimizer, TorchOptimizer) if it.name in sys.modules]
+    """The frameworks that are imported, of those whose optimizers have a class in common."""
+    return [it for it in _FRAMEWORKS if it.name in sys.modules and it.classes()]
 
 
 def _is_method(thing):

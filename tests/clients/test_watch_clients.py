@@ -1,7 +1,7 @@
 """`ms-adam watch` on scripts of users: the same bits, and the formulas of docs/clients.md.
 
-MindCV's own train.py is in its repository only, and in neither its wheel nor its source archive;
-watched_mindcv.py calls what it calls. MindFormers' Trainer is its own.
+watched_mindcv.py calls what MindCV's train.py calls; test_mindcv_train.py runs that itself, from a
+clone of MindCV. MindFormers' Trainer is its own.
 """
 
 import subprocess

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ms_adam.lab.run.environment import version
 from ms_adam.lab.run.results import markdown
+from ms_adam.lab.studies.identify import partial_import
 from ms_adam.lab.studies.identify.findings import REFUSED, Identification
 from ms_adam.lab.studies.identify.tables import CONFORMANCE, conformance_row, title
 
@@ -25,6 +26,10 @@ Each optimizer was given gradients that tell the ways of writing Adam apart;
 - `moments` are those of float32 weights. In float16, squares of gradients below 2.4e-4 vanish.
 - "Dropped": a row-sparse gradient is accepted without an error, and the parameter does not move.
 """
+_PARTIAL = """\
+The package as a whole does not import beside MindSpore 2.10. `pip install --no-deps` installed
+it, and its optimizers were imported without the `__init__.py` of {} and {}.
+"""
 
 
 def page(found: Sequence[Identification]) -> str:
@@ -39,6 +44,8 @@ def page(found: Sequence[Identification]) -> str:
         if not installed[name]:
             parts.append(f"Not installed: {', '.join(f'`{one.target}`' for one in ours)}.\n")
             continue
+        if name in partial_import.LEFT_OUT:
+            parts.append(_PARTIAL.format(*map("`{}`".format, partial_import.LEFT_OUT[name])))
         if runs:
             parts.append(markdown(CONFORMANCE, map(conformance_row, runs)) + "\n")
         others = [f"- `{title(one)}`: {one.formula}" for one in ours if one.status == REFUSED]

@@ -41,6 +41,7 @@ WORDS = {
         "exact": "no drift",
         "rounded": "no drift",
         "single": "no drift",
+        "narrowed": "no drift",
         "drifts": "drifts: float32 powers multiplied up",
     },
     "decay": {

@@ -50,8 +50,9 @@ class Form:
     # beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999 is then
     # off by 1.3e-5 or by 2.3%.
     rates: str = "exact"
-    # beta^t in the corrections "exact"; exact for a beta "rounded" to float32; itself rounded to
-    # float32, "single"; or multiplied up in float32 step by step, which "drifts".
+    # beta^t in the corrections "exact", or "narrowed" to float32; for a beta rounded to float32
+    # exact, "rounded"; or itself rounded, "single"; or multiplied up in float32 step by step, which
+    # "drifts".
     powers: str = "exact"
     # Kept in "float32" or better (here: unrounded); "float16"; "at rest": float16 between steps,
     # unrounded in the update; "bfloat16".
@@ -125,10 +126,10 @@ class Form:
         """1 - beta^t of each step and of the next one; 1 where there is no correction."""
         if not corrected:
             return itertools.repeat((1.0, 1.0))
-        if self.powers != "exact":
+        if self.powers not in ("exact", "narrowed"):
             beta = float(np.float32(beta))
-        if self.powers in ("single", "drifts"):
-            if self.powers == "single":
+        if self.powers in ("narrowed", "single", "drifts"):
+            if self.powers != "drifts":
                 powers = (np.float32(beta**t) for t in itertools.count())
             else:
                 factors = itertools.chain([np.float32(1.0)], itertools.repeat(np.float32(beta)))
@@ -191,7 +192,7 @@ CHOICES = {
     "zeros": ("updated", "left"),
     "betas": ("as given", "exchanged"),
     "rates": ("exact", "rounded", "half"),
-    "powers": ("exact", "rounded", "single", "drifts"),
+    "powers": ("exact", "rounded", "single", "drifts", "narrowed"),
     "moments": ("float32", "float16", "at rest", "bfloat16"),
 }
 

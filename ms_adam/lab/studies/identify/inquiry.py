@@ -9,7 +9,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.studies.identify import measured, probes, storage
+from ms_adam.lab.studies.identify import measured, partial_import, probes, storage
 from ms_adam.lab.studies.identify.driver import Driver, Refused
 from ms_adam.lab.studies.identify.findings import (
     AMBIGUOUS,
@@ -47,6 +47,7 @@ def identify(
     Raises:
         UserError: The optimizer is unknown, or cannot be made with these options.
     """
+    partial_import.prepare(path)
     return identify_target(find(path, options), progress)
 
 

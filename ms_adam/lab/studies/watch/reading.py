@@ -5,6 +5,7 @@ Reading changes nothing. It costs time, so that at most `ROOM` elements of an op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -29,6 +30,18 @@ class Look(NamedTuple):
     arrays: dict[str, list[np.ndarray]]  # "parameter" and the quantities of targets.STATE
 
 
+def stride(size: int, room: int) -> int:
+    """The least stride that reads at most `room` elements, of all places in a kernel alike.
+
+    It has no factor in common with the size: every 36th element of a convolution is always the
+    same one of its kernels of 3 x 3, which may have no gradient.
+    """
+    found = max(1, -(-size // room))
+    while math.gcd(found, size) > 1:
+        found += 1
+    return found
+
+
 class Reader:
     """Reads one optimizer."""
 
@@ -36,7 +49,7 @@ class Reader:
         self.optimizer = targets.wrap(cell)
         self.cell, self.parameters = cell, self.optimizer.parameters
         room = min(MOST, max(LEAST, ROOM // max(1, len(self.parameters))))
-        self._strides = [max(1, -(-parameter.size // room)) for parameter in self.parameters]
+        self._strides = [stride(parameter.size, room) for parameter in self.parameters]
         dtypes = self.optimizer.state_dtypes()
         # Blocks of bytes are no numbers that a formula could be held to, and of sharded state each
         # process has a part.

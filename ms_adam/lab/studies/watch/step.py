@@ -180,12 +180,20 @@ def _share(condition, among):
 
 
 def lost(method: Adam, part: Part, t: int) -> bool:
-    """Whether no element moved, though some must move by more than two units in the last place."""
+    """Whether no element moved, though some must move by more than two units in the last place.
+
+    Wherever epsilon is, and without decay: L2 moves an element without a gradient by up to a whole
+    step, and decoupled decay leaves it where it is.
+    """
     if not part.has_moments or not np.array_equal(part.weight, part.weight_after):
         return False
     with np.errstate(all="ignore"):
-        moved = np.abs(_stepped(method, part, t) - part.weight)
-        return bool(np.any(moved > 4 * rounding(part.weight, part.dtype)))
+        still = part._replace(decay=0.0)
+        moved = (
+            np.abs(_stepped(replace(method, epsilon=epsilon), still, t) - part.weight)
+            for epsilon in ("outside", "hat")
+        )
+        return bool(np.any(np.minimum(*moved) > 4 * rounding(part.weight, part.dtype)))
 
 
 def not_finite(part: Part) -> list[str]:

@@ -187,26 +187,36 @@ def verdict(found: dict[str, Any]) -> str:
     for key, words in _WEAK.items():
         if found[key] and found[key]["median"] >= FEW:
             return f"{name} {words.format(found[key]['median'])}."
-    own, paper = found["own"]["median"], found["paper"]["median"]
+    own, paper, formula = found["own"]["median"], found["paper"]["median"], _named(found)
     if own > _fits(found):
         return (
             f"{name} computes no known form of Adam here: its updates are {short(own)} from the "
-            f"nearest, {found['formula']}."
+            f"nearest, {formula}."
         )
     if paper > NOTABLE:
         share = found["epsilon"]
-        why = f"; epsilon decides {share['median']:.0%} of the elements" if share else ""
+        percent = f"{100 * share['median']:.3g}%" if share else ""
+        why = f"; epsilon decides {percent} of the elements" if share else ""
         return (
-            f"{name} computes {found['formula']}, and here that is not Algorithm 1: its updates "
+            f"{name} computes {formula}, and here that is not Algorithm 1: its updates "
             f"are {100 * paper:.2g}% off{why}."
         )
     most = short(found["paper"]["most"])
     if found["formula"].startswith("Algorithm 1"):
-        return f"{name} computes {found['formula']}: its updates are at most {most} from it."
+        return f"{name} computes {formula}: its updates are at most {most} from it."
     return (
-        f"{name} computes {found['formula']}, which here is Algorithm 1 as well: its updates are "
+        f"{name} computes {formula}, which here is Algorithm 1 as well: its updates are "
         f"at most {most} from it."
     )
+
+
+def _named(found):
+    """The formula; where decay is too small to tell its kind, with both kinds."""
+    rest, _, decay = found["formula"].rpartition(", ")
+    other = {"L2": "decoupled decay", "decoupled decay": "L2"}.get(decay)
+    if other and f"{rest}, {other}" in found["alike"]:
+        return f"{rest}, L2 or decoupled decay"
+    return found["formula"]
 
 
 _WEAK = {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ms_adam.lab.measure import spacing
-from ms_adam.lab.studies.watch import parting, step
+from ms_adam.lab.studies.watch import parting, step, verdict
+from ms_adam.lab.studies.watch.reading import stride
 from ms_adam.lab.studies.watch.schedule import FIRST, IDLE, PROMISED, SHARE, Budget, Schedule
 from ms_adam.reference import Adam, AdamState
 
@@ -102,6 +103,49 @@ def test_a_parameter_that_stays_is_lost_only_if_it_must_move():
     assert step.lost(ADAM, made._replace(weight_after=made.weight), T)
     slow = made._replace(rate=0.1 * spacing(1.0, "float32"), decay=0.0, weight_after=made.weight)
     assert not step.lost(ADAM, slow, T)
+
+
+def test_decay_alone_and_the_place_of_epsilon_lose_no_parameter():
+    """A step is not known to be lost where another formula does not move the weight either."""
+    zeros = np.zeros(64)
+    made = part(ADAM, gradient=zeros, moment1=zeros, moment2=zeros, weight=np.ones(64))
+    assert (made.weight_after != made.weight).all()  # by L2; decoupled decay is below a rounding
+    still = made._replace(weight_after=made.weight, decay=1e-6)
+    assert not step.lost(ADAM, still, T)
+    for gradient, is_lost in ((1.6e-7, False), (1.6e-6, True)):  # the first moves 5 units, or 0.8
+        assert step.lost(ADAM, still._replace(gradient=np.full(64, gradient)), T) == is_lost
+
+
+@pytest.mark.parametrize("kernel, count", [(9, 256 * 64), (25, 64 * 64), (49, 8192), (1, 10_000)])
+def test_all_places_of_a_kernel_are_looked_at(kernel, count):
+    size = kernel * count
+    places = np.arange(size)[:: stride(size, 4096)]
+    assert 4096 / 3 < len(places) <= 4096
+    counts = np.bincount(places % kernel, minlength=kernel)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_small_tensor_is_looked_at_as_a_whole():
+    assert [stride(size, 32) for size in (1, 9, 32)] == [1, 1, 1]
+
+
+def test_a_verdict_leaves_the_kind_of_decay_open_if_it_shows_none():
+    """As with MindCV's default of 1e-6: float32 rounds 1e-9 of a weight away."""
+    spread = {"median": 1e-6, "most": 2e-6, "call": 1}
+    account = {
+        "name": "Optimizer",
+        "looks": 1,
+        "moments": ["float32"],
+        "formula": "Algorithm 1, decoupled decay",
+        "alike": ["Algorithm 1, L2"],
+        "own": spread,
+        "paper": spread,
+    }
+    account.update(dict.fromkeys(("not_finite", "lost", "underflowed", "stalled", "epsilon")))
+    wanted = "Optimizer computes Algorithm 1, {}: its updates are at most 2.0e-6 from it."
+    assert verdict.verdict(account) == wanted.format("L2 or decoupled decay")
+    told = {**account, "alike": ["epsilon-hat, decoupled decay"]}
+    assert verdict.verdict(told) == wanted.format("decoupled decay")
 
 
 def test_not_finite_quantities_are_named():
