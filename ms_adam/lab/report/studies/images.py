@@ -23,7 +23,7 @@ from ms_adam.lab.report.tables import (
     percent_range,
     table,
 )
-from ms_adam.lab.run.trainings import REFERENCE
+from ms_adam.lab.sides import REFERENCE
 
 # Graph mode has a tint of its optimizer's colour.
 _COLOURS = {

@@ -20,9 +20,7 @@ from ms_adam.lab.run.config import (
     Training,
 )
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import REFERENCE, Result, compare_pairs
-from ms_adam.lab.run.trainings import first_difference as differs
-from ms_adam.lab.sides import Trainings, common
+from ms_adam.lab.sides import REFERENCE, Result, Trainings, first_difference
 from ms_adam.lab.studies.images.claims import CLAIMS, rounding_bound
 
 OptimizerName = Literal["ms_adam.Adam", "mindspore.nn.Adam"]
@@ -49,50 +47,31 @@ class Experiment(InBatches):
 
 
 def sides(experiment: Experiment) -> dict[str, list[str]]:
-    """Each mode trains with every optimizer; the reference's gradients come from one of them."""
-    compare = experiment.compare
-    reference_mode = "graph" if "graph" in compare.modes else compare.modes[0]  # the quicker one
-    return {
-        mode: [*compare.optimizers, *([REFERENCE] if mode == reference_mode else [])]
-        for mode in compare.modes
-    }
+    """Every optimizer trains in each mode; the reference's gradients come from one of them."""
+    modes = experiment.compare.modes
+    reference_mode = "graph" if "graph" in modes else modes[0]  # the quicker one
+    return {**dict.fromkeys(experiment.compare.optimizers, modes), REFERENCE: [reference_mode]}
 
 
-def evaluate(experiment: Experiment, split: Split, results: list[Result]) -> dict[str, Any]:
-    """Makes the config's entry in ``results.json``."""
-    order = [*experiment.compare.optimizers, REFERENCE]
-    results = sorted(results, key=lambda run: order.index(run.optimizer))  # modes keep their order
-    return {
-        "images_sha256": split.fingerprint,
-        "parameters": int(results[0].arrays["final"].size),
-        "runs": [summarize(experiment, result) for result in results],
-        "pairs": compare_pairs(results),
-        "modes": compare_modes(results),
-    }
-
-
-def summarize(experiment: Experiment, result: Result) -> dict[str, Any]:
-    """Makes the row of one run.
+def row(experiment: Experiment, result: Result) -> dict[str, Any]:
+    """Makes the study's columns of a run.
 
     Returns:
-        The columns of every study, both accuracies, ``error_algorithm1`` and ``error_epsilon_hat``
-        (distances to the run's float64 shadows after the last step), and ``rounding_bound``, what
-        roundings alone explain; the last three are None for the reference.
+        Both accuracies, ``error_algorithm1`` and ``error_epsilon_hat`` (distances to the run's
+        float64 shadows after the last step), and ``rounding_bound``, what roundings alone explain;
+        the last three are None for the reference.
     """
-    arrays = result.arrays
-    row = {
-        **common(experiment, result),
-        "train_accuracy": float(arrays["train_accuracy"][-1]),
-        "test_accuracy": float(arrays["test_accuracy"][-1]),
-        "rounding_bound": None,
-        "error_algorithm1": None,
-        "error_epsilon_hat": None,
-    }
-    if result.optimizer != REFERENCE:
-        bound = rounding_bound(experiment.adam, row["steps"], arrays["initial"], arrays["final"])
-        errors = {name: float(arrays[name][-1]) for name in row if name.startswith("error_")}
-        row.update(errors, rounding_bound=bound)
-    return row
+    arrays, names = result.arrays, ("error_algorithm1", "error_epsilon_hat")
+    found = {name: float(arrays[name][-1]) for name in ("train_accuracy", "test_accuracy")}
+    if result.optimizer == REFERENCE:
+        return {**found, **dict.fromkeys(names), "rounding_bound": None}
+    path = len(arrays["loss"]), arrays["initial"], arrays["final"]
+    found.update({name: float(arrays[name][-1]) for name in names})
+    return {**found, "rounding_bound": rounding_bound(experiment.adam, *path)}
+
+
+def more(experiment: Experiment, split: Split, results: list[Result]) -> dict[str, Any]:
+    return {"images_sha256": split.fingerprint, "modes": compare_modes(results)}
 
 
 def compare_modes(results: list[Result]) -> list[dict[str, Any]]:
@@ -108,8 +87,8 @@ def compare_modes(results: list[Result]) -> list[dict[str, Any]]:
             "optimizer": optimizer,
             "seed": seed,
             "steps": len(graph.arrays["loss"]),
-            "gradients_part": differs(graph, pynative, "gradient_digest"),
-            "parameters_part": differs(graph, pynative, "parameter_digest"),
+            "gradients_part": first_difference(graph, pynative, "gradient_digest"),
+            "parameters_part": first_difference(graph, pynative, "parameter_digest"),
         }
         for (optimizer, mode, seed), graph in found.items()
         for pynative in [found.get((optimizer, "pynative", seed))]
@@ -117,7 +96,5 @@ def compare_modes(results: list[Result]) -> list[dict[str, Any]]:
     ]
 
 
-TRAININGS = Trainings(
-    "ms_adam.lab.studies.images.training:work", load_data, sides, evaluate, CLAIMS
-)
+TRAININGS = Trainings(__name__, Experiment, load_data, sides, row, more, CLAIMS, "{side}_{mode}")
 STUDY = Study("images", Experiment, TRAININGS.run, "ms_adam.lab.report.studies.images:write_page")

@@ -1,4 +1,4 @@
-"""The worker that trains on images in one mode."""
+"""Trainings on images."""
 
 from __future__ import annotations
 
@@ -11,21 +11,14 @@ from mindspore import nn
 
 from ms_adam import reference
 from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
-from ms_adam.lab.problems.images import Split, load_data
+from ms_adam.lab.problems.images import Split
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
-from ms_adam.lab.run.trainings import REFERENCE
-from ms_adam.lab.run.worker import Events
-from ms_adam.lab.sides import Training, take_turns
+from ms_adam.lab.sides import REFERENCE, Training
 from ms_adam.lab.studies.images.study import Experiment
 from ms_adam.lab.targets import NumpyOptimizer, load_callable
 from ms_adam.lab.train import Step, TrainStep, fused_loss
 
 SHADOWS = {"error_algorithm1": "outside", "error_epsilon_hat": "hat"}  # where epsilon stands
-
-
-def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs of one mode."""
-    take_turns(job, events, Experiment, load_data, training, "{side}_{mode}")
 
 
 def training(experiment: Experiment, split: Split, optimizer: str, seed: int) -> Training:

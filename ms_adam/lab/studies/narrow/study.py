@@ -22,8 +22,7 @@ from ms_adam.lab.run.config import (
     Training,
 )
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import Result, compare_pairs
-from ms_adam.lab.sides import Trainings, common, trains
+from ms_adam.lab.sides import Result, Trainings, trains
 
 
 class Side(NamedTuple):
@@ -67,33 +66,27 @@ class NarrowExperiment(InBatches):
 
 def sides(experiment: NarrowExperiment) -> dict[str, list[str]]:
     """All sides train in graph mode; the acceptance matrix holds both modes to the same bits."""
-    return {"graph": experiment.compare.sides}
+    return dict.fromkeys(experiment.compare.sides, ["graph"])
 
 
-def evaluate(experiment: NarrowExperiment, split: Split, results: list[Result]) -> dict[str, Any]:
-    """Makes the config's entry in ``results.json``.
+def row(_: NarrowExperiment, result: Result) -> dict[str, Any]:
+    """Makes the study's columns of a run.
 
-    A row has the columns of every study, ``state_bytes`` for each parameter, loss and accuracy on
-    the test images at the end, and ``unlike``, how many of the split masters differed from those of
-    the follower at the end of an epoch; None of other sides.
+    ``state_bytes`` for each parameter, loss and accuracy on the test images at the end, and
+    ``unlike``, how many of the split masters differed from those of the follower at the end of an
+    epoch; None of other sides.
     """
-    order = experiment.compare.sides
-    results = sorted(results, key=lambda run: order.index(run.optimizer))
+    arrays = result.arrays
     return {
-        "images_sha256": split.fingerprint,
-        "parameters": int(results[0].arrays["final"].size),
-        "runs": [
-            {
-                **common(experiment, result),
-                "state_bytes": result.facts["state_bytes"],
-                "test_loss": float(result.arrays["test_loss"][-1]),
-                "test_accuracy": float(result.arrays["test_accuracy"][-1]),
-                "unlike": int(result.arrays["unlike"].sum()) if "unlike" in result.arrays else None,
-            }
-            for result in results
-        ],
-        "pairs": compare_pairs(results),
+        "state_bytes": result.facts["state_bytes"],
+        "test_loss": float(arrays["test_loss"][-1]),
+        "test_accuracy": float(arrays["test_accuracy"][-1]),
+        "unlike": int(arrays["unlike"].sum()) if "unlike" in arrays else None,
     }
+
+
+def more(_: NarrowExperiment, split: Split, __: list[Result]) -> dict[str, Any]:
+    return {"images_sha256": split.fingerprint}
 
 
 def log_ratios(runs: list[dict], side: str) -> np.ndarray:
@@ -169,9 +162,7 @@ CLAIMS = [
         ),
     ),
 ]
-TRAININGS = Trainings(
-    "ms_adam.lab.studies.narrow.training:work", load_data, sides, evaluate, CLAIMS
-)
+TRAININGS = Trainings(__name__, NarrowExperiment, load_data, sides, row, more, CLAIMS)
 STUDY = Study(
     "narrow", NarrowExperiment, TRAININGS.run, "ms_adam.lab.report.studies.narrow:write_page"
 )

@@ -1,4 +1,4 @@
-"""The worker that trains on images with narrow state."""
+"""Trainings on images with narrow state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 import ms_adam
 from ms_adam.lab.observers import Record, loss
-from ms_adam.lab.problems.images import Split, load_data
-from ms_adam.lab.problems.networks import MultiLayerPerceptron
-from ms_adam.lab.run.worker import Events
-from ms_adam.lab.sides import Training, take_turns
+from ms_adam.lab.problems.images import Split
+from ms_adam.lab.problems.networks import MultiLayerPerceptron, held_out
+from ms_adam.lab.sides import Training
 from ms_adam.lab.studies.narrow.study import MASTERS, SIDES, SPLIT, NarrowExperiment
-from ms_adam.lab.targets import to_numpy, wrap
-from ms_adam.lab.train import TrainStep, fused_loss
+from ms_adam.lab.targets import wrap
+from ms_adam.lab.train import TrainStep, copies, fused_loss
 
 
 class Perceptron(nn.Cell):
@@ -46,11 +45,6 @@ def masters(adam: nn.Optimizer) -> np.ndarray:
     return np.concatenate([master.ravel() for master in found]).view(np.int32)
 
 
-def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs."""
-    take_turns(job, events, NarrowExperiment, load_data, training)
-
-
 def training(experiment: NarrowExperiment, split: Split, name: str, seed: int) -> Training:
     """Builds the training of one side from one seed.
 
@@ -64,21 +58,14 @@ def training(experiment: NarrowExperiment, split: Split, name: str, seed: int) -
     adam = ms_adam.Adam(model.trainable_params(), **experiment.adam.model_dump(), **side.options)
     optimizer, follower = wrap(adam), None
     if name == SPLIT:
-        own = [
-            Parameter(Tensor(to_numpy(p), p.dtype), name=f"own.{p.name}") for p in adam.parameters
-        ]
+        own = copies(adam.parameters)
         follower = ms_adam.Adam(own, **experiment.adam.model_dump(), **SIDES[MASTERS].options)
 
     def position() -> np.ndarray:
         return np.concatenate([weight.ravel() for weight in optimizer.weights()])
 
     def after_epoch(_) -> dict[str, Any]:
-        logits = to_numpy(model(Tensor(split.test.inputs))).astype(np.float64)
-        chosen = logits[np.arange(len(logits)), split.test.labels]
-        found = {
-            "test_loss": np.mean(np.logaddexp.reduce(logits, axis=1) - chosen),
-            "test_accuracy": np.mean(np.argmax(logits, axis=1) == split.test.labels),
-        }
+        found = held_out(model, (split.test.inputs,), split.test.labels)
         if follower is not None:
             found["unlike"] = np.sum(masters(adam) != masters(follower))
         return found

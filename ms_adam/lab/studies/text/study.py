@@ -19,8 +19,7 @@ from ms_adam.lab.run.config import (
     Training,
 )
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import Result, compare_pairs, first_difference
-from ms_adam.lab.sides import Trainings, common
+from ms_adam.lab.sides import Result, Trainings, first_difference
 from ms_adam.lab.studies.text.claims import CLAIMS
 from ms_adam.lab.studies.text.sides import SIDES
 
@@ -76,48 +75,38 @@ def load_data(experiment: TextExperiment) -> TextSplit:
 
 
 def sides(experiment: TextExperiment) -> dict[str, list[str]]:
-    """Each mode trains its sides."""
-    by_mode: dict[str, list[str]] = {}
-    for side in experiment.compare.sides:
-        by_mode.setdefault(SIDES[side].mode, []).append(side)
-    return by_mode
+    """Each side trains in its mode."""
+    return {side: [SIDES[side].mode] for side in experiment.compare.sides}
 
 
-def evaluate(experiment: TextExperiment, split: TextSplit, results: list[Result]) -> dict[str, Any]:
-    """Makes the config's entry in ``results.json``."""
-    order = experiment.compare.sides
-    results = sorted(results, key=lambda run: order.index(run.facts["side"]))
-    return {
-        "bags_sha256": split.fingerprint,
-        "words_each": split.train.words_each,
-        "commonest": split.test.commonest,
-        "parameters": int(results[0].arrays["final"].size),
-        "runs": [summarize(experiment, result) for result in results],
-        "pairs": compare_pairs(results),
-        "bits": [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)],
-        "duplicates": compare_first_step(results, "nn_lazy", "nn_lazy_default"),
-        "telling_words": telling_words(split, results[0], experiment.model.width),
-    }
-
-
-def summarize(experiment: TextExperiment, result: Result) -> dict[str, Any]:
-    """Makes the row of one run.
+def row(experiment: TextExperiment, result: Result) -> dict[str, Any]:
+    """Makes the study's columns of a run.
 
     Returns:
-        Besides the columns of every study, ``step_ms`` is the median of each epoch's steps, in
-        milliseconds, or None where nn.Adam took part of the time by following, and ``follower`` the
-        largest distance to it at the end of an epoch, or None.
+        ``step_ms`` is the median of each epoch's steps, in milliseconds, or None where nn.Adam took
+        part of the time by following, and ``follower`` the largest distance to it at the end of an
+        epoch, or None.
     """
     arrays, side = result.arrays, result.facts["side"]
     follower: Optional[np.ndarray] = arrays.get("follower")
     by_epoch = np.median(arrays["step_ms"].reshape(-1, experiment.steps_per_epoch), axis=1)
     return {
         "side": side,
-        **common(experiment, result),
         "test_loss": float(arrays["test_loss"][-1]),
         "test_accuracy": float(arrays["test_accuracy"][-1]),
         "step_ms": None if SIDES[side].followed else by_epoch.tolist(),
         "follower": None if follower is None else float(np.max(follower)),  # NaN stays NaN
+    }
+
+
+def more(experiment: TextExperiment, split: TextSplit, results: list[Result]) -> dict[str, Any]:
+    return {
+        "bags_sha256": split.fingerprint,
+        "words_each": split.train.words_each,
+        "commonest": split.test.commonest,
+        "bits": [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)],
+        "duplicates": compare_first_step(results, "nn_lazy", "nn_lazy_default"),
+        "telling_words": telling_words(split, results[0], experiment.model.width),
     }
 
 
@@ -194,5 +183,5 @@ def telling_words(split: TextSplit, result: Result, width: int) -> dict[str, lis
     return {name: [split.vocabulary[place] for place in places] for name, places in ends.items()}
 
 
-TRAININGS = Trainings("ms_adam.lab.studies.text.training:work", load_data, sides, evaluate, CLAIMS)
+TRAININGS = Trainings(__name__, TextExperiment, load_data, sides, row, more, CLAIMS)
 STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.studies.text:write_page")

@@ -1,4 +1,4 @@
-"""The worker that trains on text in one mode."""
+"""Trainings on text."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from mindspore import nn
 import ms_adam
 from ms_adam.lab.measure import relative_distance
 from ms_adam.lab.observers import Record, digest, flat, loss, step_ms
-from ms_adam.lab.problems.networks import BagOfWords
+from ms_adam.lab.problems.networks import BagOfWords, held_out
 from ms_adam.lab.problems.text import TextSplit
 from ms_adam.lab.run.config import AdamSettings
-from ms_adam.lab.run.worker import Events
-from ms_adam.lab.sides import Training, take_turns
+from ms_adam.lab.sides import Training
 from ms_adam.lab.studies.text.sides import SIDES, Side
-from ms_adam.lab.studies.text.study import TextExperiment, load_data
-from ms_adam.lab.train import Step, TrainStep, fused_loss
+from ms_adam.lab.studies.text.study import TextExperiment
+from ms_adam.lab.train import Step, TrainStep, copies, fused_loss
 
 # What is compared with the sides that are followed, on their own gradients.
 _FOLLOWER = SIDES["nn_lazy"]
-
-
-def work(job: dict[str, Any], events: Events) -> None:
-    """Does all runs of one mode."""
-    take_turns(job, events, TextExperiment, load_data, training)
 
 
 def training(experiment: TextExperiment, split: TextSplit, side: str, seed: int) -> Training:
@@ -44,23 +38,13 @@ def training(experiment: TextExperiment, split: TextSplit, side: str, seed: int)
     optimizer = make_optimizer(one, parameters, settings)
     initial, follower = flat(parameters), None
     if one.followed:
-        followed_by = [
-            mindspore.Parameter(mindspore.Tensor(np.array(p.asnumpy())), name=f"own.{p.name}")
-            for p in parameters
-        ]
+        followed_by = copies(parameters)
         follower = make_optimizer(_FOLLOWER, followed_by, settings)
     step = TrainStep(model, optimizer, fused_loss(), follower=follower)
 
     def after_epoch(_) -> dict[str, Any]:
-        bags = split.test
-        logits = model(mindspore.Tensor(bags.words), mindspore.Tensor(bags.shares))
-        logits = logits.asnumpy().astype(np.float64)
-        chosen = logits[np.arange(len(bags)), bags.labels]
-        found = {
-            "test_accuracy": np.mean(np.argmax(logits, axis=1) == bags.labels),
-            "test_loss": np.mean(np.logaddexp.reduce(logits, axis=1) - chosen),
-            "digest": digest(flat([*parameters, *optimizer.moment1, *optimizer.moment2])),
-        }
+        found = held_out(model, (split.test.words, split.test.shares), split.test.labels)
+        found["digest"] = digest(flat([*parameters, *optimizer.moment1, *optimizer.moment2]))
         if follower is not None:
             now = flat(parameters), flat(followed_by)
             found["follower"] = relative_distance(*now, initial)
@@ -72,7 +56,7 @@ def training(experiment: TextExperiment, split: TextSplit, side: str, seed: int)
         FirstStep(parameters[0]),
     ]
     examples = (split.train.words, split.train.shares, split.train.labels)
-    facts = {"side": side, "optimizer": one.title, "backend": getattr(optimizer, "backend", None)}
+    facts = {"optimizer": one.title, "backend": getattr(optimizer, "backend", None)}
     position = functools.partial(flat, parameters)
     return Training(experiment, examples, seed, step, position, observers, **facts)
 

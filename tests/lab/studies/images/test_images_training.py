@@ -9,7 +9,7 @@ from lab.problems.idx_files import write_part
 from lab.studies.images.test_images_study import small_config
 from lab.studies.reproduced import interrupt, reproduce
 
-from ms_adam.lab.run.trainings import read
+from ms_adam.lab.sides import read
 
 QUICK = Path(__file__).parents[4] / "configs" / "quick.yaml"
 
