@@ -24,7 +24,7 @@ import numpy as np
 from ms_adam.lab.claims import Claim, Measured, judge
 from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.problems.batches import Batches
-from ms_adam.lab.run.config import InBatches, refuse_equal_names
+from ms_adam.lab.run.config import InBatches
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Progress, Session
@@ -137,10 +137,9 @@ class Trainings:
         Results of an earlier call in the folder are replaced, and nothing else in it is touched.
 
         Raises:
-            ExperimentError: Two configs have one name, data are missing, or a worker failed.
+            ExperimentError: Data are missing, or a worker failed.
             Interrupted: The user pressed Ctrl-C.
         """
-        refuse_equal_names(configs)
         data = [self.load_data(config) for config in configs]
         session.out.mkdir(parents=True, exist_ok=True)
         for old in ("results.json", "index.html"):

@@ -46,12 +46,13 @@ def compare(
     an error, 130 after Ctrl-C.
     """
     from ms_adam.lab.report.studies.compare import write_page
+    from ms_adam.lab.run.config import load
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.studies.compare import run
-    from ms_adam.lab.studies.compare.config import load_comparison
+    from ms_adam.lab.studies.compare.config import Comparison
 
     with errors_told(debug):
-        comparison = load_comparison(config)
+        comparison = load(config, Comparison)
         with ProgressDisplay(Console(stderr=True)) as progress:
             content = run.compare(comparison, out, progress)
         page = write_page(out)

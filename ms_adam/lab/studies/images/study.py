@@ -11,12 +11,12 @@ from ms_adam.lab.run.config import (
     AdamSettings,
     Data,
     InBatches,
-    Mode,
     Model,
-    Number,
+    Modes,
     Once,
     Section,
-    Seed,
+    Seeds,
+    Share,
     Training,
 )
 from ms_adam.lab.run.study import Study
@@ -30,9 +30,9 @@ class Compare(Section):
     """Which runs there are, and the accuracy that counts as trained."""
 
     optimizers: Annotated[list[OptimizerName], Field(min_length=1), Once]
-    modes: Annotated[list[Mode], Field(min_length=1), Once]
-    seeds: Annotated[list[Seed], Field(min_length=1), Once]
-    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+    modes: Modes
+    seeds: Seeds
+    least_accuracy: Share
 
 
 class Experiment(InBatches):

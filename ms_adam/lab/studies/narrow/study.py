@@ -18,7 +18,8 @@ from ms_adam.lab.run.config import (
     Number,
     Once,
     Section,
-    Seed,
+    Seeds,
+    Share,
     Training,
 )
 from ms_adam.lab.run.study import Study
@@ -48,9 +49,9 @@ class Compare(Section):
     """Which sides train, from which seeds, and what counts as the same loss."""
 
     sides: Annotated[list[Literal[tuple(SIDES)]], Field(min_length=1), Once]
-    seeds: Annotated[list[Seed], Field(min_length=1), Once]
+    seeds: Seeds
     factor: Annotated[Number, Field(gt=1)]
-    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+    least_accuracy: Share
 
 
 class NarrowExperiment(InBatches):

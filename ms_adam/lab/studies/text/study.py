@@ -12,10 +12,11 @@ from ms_adam.lab.run.config import (
     AdamSettings,
     Count,
     InBatches,
-    Number,
     Once,
     Section,
     Seed,
+    Seeds,
+    Share,
     Training,
 )
 from ms_adam.lab.run.study import Study
@@ -53,8 +54,8 @@ class TextCompare(Section):
     """Which sides train, from which seeds, and the accuracy that counts as trained."""
 
     sides: Annotated[list[Literal[tuple(SIDES)]], Field(min_length=1), Once]
-    seeds: Annotated[list[Seed], Field(min_length=1), Once]
-    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+    seeds: Seeds
+    least_accuracy: Share
 
 
 class TextExperiment(InBatches):
