@@ -77,18 +77,15 @@ class ReferenceStep:
         self._parameters = parameters
         wanted = mindspore.ParameterTuple(parameters)
         self._gradients = TrainStep(model, None, fused_loss(), parameters=wanted)
-        self._optimizer = NumpyOptimizer(adam, [flat(parameters)])
+        self._optimizer = NumpyOptimizer(adam, parameters)
 
     def where(self) -> np.ndarray:
         """Returns all parameters one after the other, float64."""
-        return self._optimizer.weights()[0]
+        return np.concatenate([weight.ravel() for weight in self._optimizer.weights()])
 
     def __call__(self, *batch) -> tuple:
         loss, gradients = self._gradients(*batch)
-        self._optimizer.step([flat(gradients)])
-        position, start = self.where(), 0
-        for parameter in self._parameters:
-            part = position[start : start + parameter.size].reshape(parameter.shape)
-            parameter.set_data(mindspore.Tensor(part.astype(np.float32)))
-            start += parameter.size
+        self._optimizer.step([gradient.asnumpy() for gradient in gradients])
+        for parameter, weight in zip(self._parameters, self._optimizer.weights()):
+            parameter.set_data(mindspore.Tensor(weight.astype(np.float32)))
         return loss, gradients
