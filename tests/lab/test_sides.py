@@ -9,21 +9,12 @@ from typing import Literal
 import numpy as np
 import pytest
 
+from ms_adam.lab import sides
 from ms_adam.lab.claims import Claim, Measured
 from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.run.config import Data, InBatches, Section, Training
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.run.study import Session
-from ms_adam.lab.sides import (
-    REFERENCE,
-    Result,
-    Trainings,
-    compare_pairs,
-    first_difference,
-    read,
-    same_accuracy,
-    trains,
-)
 
 
 def rows(accuracies):
@@ -37,11 +28,11 @@ def rows(accuracies):
     "accuracies, held", [((0.9, 0.89), True), ((0.9, 0.87), False), ((0.9, float("nan")), False)]
 )
 def test_one_run_that_does_not_train_is_enough(accuracies, held):
-    found = trains(rows(accuracies), 0.88, "on test images")
+    found = sides.trains(rows(accuracies), 0.88, "on test images")
     assert found.held == held and found.limit == "at least 88.0%"
     if accuracies[1] == 0.87:
         assert found.measured == "87.0% on test images at worst (a side, seed 1)"
-    assert trains([], 0.88, "on test images") is None
+    assert sides.trains([], 0.88, "on test images") is None
 
 
 @pytest.mark.parametrize(
@@ -56,12 +47,12 @@ def test_one_run_that_does_not_train_is_enough(accuracies, held):
     ],
 )
 def test_accuracies_differ_by_more_than_their_spread(own, other, held):
-    found = same_accuracy(rows(own), rows(other), "test accuracy")
+    found = sides.same_accuracy(rows(own), rows(other), "test accuracy")
     assert (found.held if found else None) == held
 
 
 def test_runs_of_one_seed_in_two_modes_have_no_spread():
-    assert same_accuracy(2 * rows([0.9]), 2 * rows([0.9]), "test accuracy") is None
+    assert sides.same_accuracy(2 * rows([0.9]), 2 * rows([0.9]), "test accuracy") is None
 
 
 # --- finished runs -------------------------------------------------------------------------------
@@ -79,10 +70,10 @@ def result(optimizer=ADAM, mode="graph", seed=0, **changes):
         "initial": np.array([0, 0], np.float32),
         "final": np.array([3, 4], np.float32),
     }
-    if optimizer != REFERENCE:
+    if optimizer != sides.REFERENCE:
         arrays.update(error_algorithm1=np.full(4, 1e-6), error_epsilon_hat=np.full(4, 1e-2))
     facts = {"file": "x.npz", "backend": None, "seconds": 1.5, "side": optimizer}
-    return Result(optimizer, mode, seed, facts, {**arrays, **changes})
+    return sides.Result(optimizer, mode, seed, facts, {**arrays, **changes})
 
 
 def test_pairs_tell_distance_and_equality():
@@ -92,20 +83,20 @@ def test_pairs_tell_distance_and_equality():
         result(mode="pynative", seed=0),
         result(seed=1),
         result(mode="pynative", seed=1, final=near, loss=np.array([4, 3, 2, 1.25])),
-        result(REFERENCE, seed=0),
+        result(sides.REFERENCE, seed=0),
     ]
-    pairs = {(pair["a"], pair["b"]): pair for pair in compare_pairs(runs)}
+    pairs = {(pair["a"], pair["b"]): pair for pair in sides.compare_pairs(runs)}
     modes = pairs["ms_adam.Adam, graph", "ms_adam.Adam, pynative"]
     assert modes["distance"] == pytest.approx(0.5 / np.hypot(3, 4.5))  # the worse of two seeds
     assert modes["loss"] == 0.25
-    assert pairs["ms_adam.Adam, graph", REFERENCE]["distance"] == 0
+    assert pairs["ms_adam.Adam, graph", sides.REFERENCE]["distance"] == 0
     assert len(pairs) == 3
 
 
 def test_the_first_difference_is_a_step():
     other = result(parameter_digest=np.array([5, 6, 0, 0], np.uint64))
-    assert first_difference(result(), other, "parameter_digest") == 3
-    assert first_difference(result(), other, "gradient_digest") is None
+    assert sides.first_difference(result(), other, "parameter_digest") == 3
+    assert sides.first_difference(result(), other, "gradient_digest") is None
 
 
 # --- a worker for each mode ----------------------------------------------------------------------
@@ -157,7 +148,7 @@ def load_data(config):
     return f"data of {config.name}"
 
 
-TRAININGS = Trainings(
+TRAININGS = sides.Trainings(
     "lab.test_sides",
     Config,
     load_data,
@@ -194,9 +185,9 @@ def test_each_config_trains_in_each_mode(run):
     assert content["environment"]["device_target"] == "CPU"
     assert (run.out / "results.json").exists()
     ends = [("a", "pynative", 0, 32), ("a", "pynative", 32, 32), ("a", "graph", 0, 16)]
-    assert told[0] == ends[0] and [now for now in told if now in ends] == ends
+    assert told[0] == ends[0] and list(dict.fromkeys(now for now in told if now in ends)) == ends
     facts = {"file": "b_seed0.npz", "optimizer": "a", "mode": "pynative", "seed": 0}
-    saved = read(run.out / "a", {**facts, "backend": None, "seconds": 1.5})
+    saved = sides.read(run.out / "a", {**facts, "backend": None, "seconds": 1.5})
     assert set(saved.arrays) == {"loss", "initial", "final"} and saved.label == "a, pynative"
     assert saved.columns(Config())["seconds"] == 1.5 and saved.columns(Config())["final_loss"] == 1
 
