@@ -76,7 +76,7 @@ def test_bound_by_hand():
 
 
 def step(number, loss=0.5, seconds=0.25):
-    return Step(number, (), np.float32(observers.loss), None, seconds)
+    return Step(number, (), np.float32(loss), None, seconds)
 
 
 def test_a_record_keeps_what_is_measured():

@@ -51,11 +51,6 @@ def test_configs_of_one_study_run_together(tmp_path):
     assert done.study.summary(done.content) == ""
 
 
-def test_several_studies_write_to_folders_of_their_own(tmp_path):
-    done = run_all("stand_in", "other", out=tmp_path)
-    assert [each.folder for each in done] == [tmp_path / "stand_in", tmp_path / "other"]
-
-
 def test_configs_of_one_study_need_names_of_their_own(tmp_path):
     with pytest.raises(ConfigError, match="a name of its own; there are a, a"):
         run_all("other", "stand_in", "stand_in", out=tmp_path / "out", called="aaa")

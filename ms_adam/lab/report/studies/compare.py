@@ -16,17 +16,11 @@ from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.tables import ABSENT, Column, Table, number, table
 from ms_adam.lab.studies.compare.checks import BOUND, DIFFERENCE, FACTOR, Checks
 from ms_adam.lab.studies.compare.distances import Distances
-from ms_adam.lab.studies.compare.record import LOSS
+from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES
 
-_QUANTITIES = {
-    LOSS: ("loss", plots.BLACK),
-    "gradient": ("gradient", plots.GREEN),
-    "moment1": ("first moment", plots.SKY),
-    "moment2": ("second moment", plots.PURPLE),
-    "vhat": ("largest second moment", plots.ORANGE),
-    "master": ("master weight", plots.BLUE),
-    "parameter": ("parameter", plots.VERMILION),
-}
+_WORDS = {LOSS: LOSS, **QUANTITIES}
+_SIX = (plots.GREEN, plots.SKY, plots.PURPLE, plots.ORANGE, plots.BLUE, plots.VERMILION)
+_COLOURS = {LOSS: plots.BLACK, **dict(zip(QUANTITIES, _SIX))}
 _EQUAL_COLOUR = "#eef1f4"
 _MOST_ROWS = 60  # of a heat map
 _LABEL_WIDTH = 34
@@ -154,7 +148,7 @@ def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
             rows.append(
                 {
                     "side": side,
-                    "quantity": _QUANTITIES[quantity][0],
+                    "quantity": _WORDS[quantity],
                     "tensor": ABSENT if quantity == LOSS else found.names[tensor],
                     "step": step + 1,
                     "difference": table_of[DIFFERENCE, step, tensor],
@@ -186,7 +180,7 @@ def worst_table(distances: Distances) -> Table:
         rows.append(
             {
                 **at,
-                "quantity": _QUANTITIES[quantity][0],
+                "quantity": _WORDS[quantity],
                 # Where all are equal no tensor and no step is the worst.
                 "step": step + 1 if at["relative"] else "all",
                 "tensor": (ABSENT if quantity == LOSS else distances.names[parameter])
@@ -254,11 +248,10 @@ def distance_plot(free: Distances, checks: Sequence[Checks]) -> Figure:
     """
     figure, ((distance, share),) = plots.panels(1, 2, (10, 4.2))
     for quantity in free.tables:
-        words, colour = _QUANTITIES[quantity]
-        look = {"color": colour, "marker": ".", "markersize": 4}
+        look = {"color": _COLOURS[quantity], "marker": ".", "markersize": 4}
         values = free.worst(quantity)["relative"]
         x = np.arange(1, len(values) + 1)
-        distance.plot(x, plots.positive(values), label=words, **look)
+        distance.plot(x, plots.positive(values), label=_WORDS[quantity], **look)
         shares = [of.shares(quantity).max(axis=1) for of in checks if quantity in of.tables]
         if shares:
             share.plot(x, plots.positive(np.max(shares, axis=0)), **look)
@@ -293,7 +286,7 @@ def heat_map(checks: Checks) -> Figure:
             interpolation="nearest",
             extent=(0.5, shown.shape[1] + 0.5, len(rows) - 0.5, -0.5),
         )
-        axis.set(title=_QUANTITIES[quantity][0].capitalize(), xlabel="step")
+        axis.set(title=QUANTITIES[quantity].capitalize(), xlabel="step")
     axes[0].set_yticks(range(len(rows)), [_shortened(checks.names[i]) for i in rows], fontsize=8)
     plots.whole_numbers(*axes)
     bar = figure.colorbar(image, ax=list(axes), pad=0.015, extend="max")

@@ -167,12 +167,7 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> ta
         ) from error
     if is_method:
         return targets.NumpyOptimizer(made, parameters, **extras)
-    if not targets.MindSporeOptimizer.runs(made):
-        raise UserError(
-            f"{where} must return an optimizer (a Cell with 'parameters' that is called with the "
-            f"gradients), but returned {kind(made)}"
-        )
-    return Gathered(made) if Gathered.runs(made) else targets.MindSporeOptimizer(made)
+    return Gathered(made) if Gathered.runs(made) else targets.wrap(made, parameters, where)
 
 
 def _takes_backend(factory: Callable) -> bool:
