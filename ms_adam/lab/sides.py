@@ -1,16 +1,14 @@
 """Sides: trainings of one problem that are compared, such as two optimizers in two modes.
 
-A study describes itself by `Trainings`, and builds a `Training` for each side and seed, which is
-trained in a worker. `trains` and `same_accuracy` measure claims that every such study makes.
+A study describes itself by `Trainings`, and builds a `Run` for each side and seed, which a worker
+trains. `trains` and `same_accuracy` measure claims that every such study makes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import itertools
-import re
 import statistics
 import time
 from collections import defaultdict
@@ -38,7 +36,7 @@ SEED_SPREAD = (
 )
 
 
-class Training:
+class Run:
     """The training of one side from one seed; it goes on epoch by epoch.
 
     Args:
@@ -114,15 +112,12 @@ def read(folder: Path, facts: dict[str, Any]) -> Result:
 
 @dataclasses.dataclass(frozen=True)
 class Trainings:
-    """How a study trains the sides of each of its configs, and judges them.
-
-    Its function ``training`` builds a `Training` of config, data, side and seed. It is in the
-    module ``training`` beside that of the study, if that is called ``study``.
-    """
+    """How a study trains the sides of each of its configs, and judges them."""
 
     module: str  # of the study, which calls this TRAININGS
     form: type[InBatches]  # of its configs
     load_data: Callable[[Any], Any]  # of a config, before anything runs
+    training: Callable[[Any, Any, str, int], Run]  # of config, data, side and seed
     sides: Callable[[Any], dict[str, list[str]]]  # {side: the modes that train it from each seed}
     row: Callable[[Any, Result], dict[str, Any]]  # the columns of a run besides `Result.columns`
     # Takes the config, its data and its runs in the order of the sides; returns what the config's
@@ -210,8 +205,6 @@ class Trainings:
         of them, and their times can be compared.
         """
         enter(job["mode"])
-        beside = re.sub(r"\.study$", ".training", self.module)
-        build = importlib.import_module(beside).training
         config, mode = self.form.model_validate(job["config"]), job["mode"]
         data, done = self.load_data(config), 0
 
@@ -221,15 +214,15 @@ class Trainings:
             events.progress(done)
 
         for seed in config.compare.seeds:
-            of_seed = {side: build(config, data, side, seed) for side in job["sides"]}
+            of_seed = {side: self.training(config, data, side, seed) for side in job["sides"]}
             for _ in range(config.training.epochs):
-                for training in of_seed.values():
-                    training.epoch(progress)
-            for side, training in of_seed.items():
+                for run in of_seed.values():
+                    run.epoch(progress)
+            for side, run in of_seed.items():
                 of_side = self.file.format(side=side.replace(" ", "-"), mode=mode)
-                facts = {**training.facts(), "side": side, "mode": mode}
+                facts = {**run.facts(), "side": side, "mode": mode}
                 facts["file"] = f"{of_side}_seed{seed}.npz"
-                np.savez(Path(job["folder"]) / facts["file"], **training.arrays())
+                np.savez(Path(job["folder"]) / facts["file"], **run.arrays())
                 target = mindspore.get_context("device_target")
                 events.send("run", done=done, device_target=target, **facts)
 

@@ -118,7 +118,7 @@ class Config(InBatches):
     compare: Compare = Compare(seeds=[0, 1])
 
 
-class training:  # as the worker looks for it
+class StandIn:
     """Of the second seed it does what the config says."""
 
     def __init__(self, config, data, side, seed):
@@ -152,6 +152,7 @@ TRAININGS = sides.Trainings(
     "lab.test_sides",
     Config,
     load_data,
+    StandIn,
     lambda config: {"b": ["pynative"], "a 1": ["graph", "pynative"]},
     lambda config, run: {"of": run.facts["data"]},
     lambda config, data, runs: {"data": data, "count": len(runs)},

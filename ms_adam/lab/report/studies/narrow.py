@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, write_claims_page
 from ms_adam.lab.report.tables import Column, Table, distances, grouped, number, over_seeds, table
-from ms_adam.lab.studies.narrow.study import WIDE, log_ratios
+from ms_adam.lab.studies.narrow import WIDE, log_ratios
 
 _COLOURS = {
     "float32": plots.GREY,
