@@ -167,6 +167,15 @@ class InBatches(StudyConfig):
         return self.steps_per_epoch * self.training.epochs
 
 
+class OnImages(InBatches):
+    """A config of trainings of a multi-layer perceptron on images."""
+
+    data: Data
+    model: Model
+    training: Training
+    adam: AdamSettings
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader, which also refuses a key that stands twice (YAML lets the last one win)."""
 

@@ -15,18 +15,7 @@ from ms_adam.lab.claims import Claim, Measured
 from ms_adam.lab.observers import Record, loss
 from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, held_out
-from ms_adam.lab.run.config import (
-    AdamSettings,
-    Data,
-    InBatches,
-    Model,
-    Number,
-    Once,
-    Section,
-    Seeds,
-    Share,
-    Training,
-)
+from ms_adam.lab.run.config import Number, Once, OnImages, Section, Seeds, Share
 from ms_adam.lab.run.study import Study
 from ms_adam.lab.sides import Result, Run, Trainings, trains
 from ms_adam.lab.targets import wrap
@@ -61,14 +50,10 @@ class Compare(Section):
     least_accuracy: Share
 
 
-class NarrowExperiment(InBatches):
+class NarrowExperiment(OnImages):
     """A config. See ``configs/narrow.yaml`` for the meaning of each key."""
 
     study: Literal["narrow"]
-    data: Data
-    model: Model
-    training: Training
-    adam: AdamSettings
     compare: Compare
 
 

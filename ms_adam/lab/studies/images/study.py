@@ -13,18 +13,7 @@ from ms_adam import reference
 from ms_adam.lab.observers import Record, Shadow, digest, flat, loss
 from ms_adam.lab.problems.images import Split, load_data
 from ms_adam.lab.problems.networks import MultiLayerPerceptron, accuracy
-from ms_adam.lab.run.config import (
-    AdamSettings,
-    Data,
-    InBatches,
-    Model,
-    Modes,
-    Once,
-    Section,
-    Seeds,
-    Share,
-    Training,
-)
+from ms_adam.lab.run.config import Modes, Once, OnImages, Section, Seeds, Share
 from ms_adam.lab.run.study import Study
 from ms_adam.lab.sides import REFERENCE, Result, Run, Trainings, first_difference
 from ms_adam.lab.studies.images.claims import CLAIMS, rounding_bound
@@ -44,14 +33,10 @@ class Compare(Section):
     least_accuracy: Share
 
 
-class Experiment(InBatches):
+class Experiment(OnImages):
     """A config. See ``configs/quick.yaml`` for the meaning of each key."""
 
     study: Literal["images"]
-    data: Data
-    model: Model
-    training: Training
-    adam: AdamSettings
     compare: Compare
 
 
