@@ -74,10 +74,10 @@ def test_reference_was_never_rounded(results):
 
 
 def test_interrupt_ends_everything(tmp_path):
-    def trained(line):  # a worker, for some steps
-        return "graph:" in line and "graph: 0 of" not in line
+    def trained(told):  # a worker, for some steps
+        return re.search("graph: [1-9]", told)
 
-    words = interrupt([QUICK, "--out", tmp_path], trained)
+    words = interrupt(tmp_path, QUICK, "--out", tmp_path, ready=trained)
     assert re.search(r"stopped: \d+ of 15 runs are kept", words)
     assert not (tmp_path / "index.html").exists()
     assert (tmp_path / "quick" / "worker_graph.log").exists()

@@ -101,8 +101,8 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
 
 def test_ctrl_c_ends_the_command_with_a_message(tmp_path):
     config, out = write(tmp_path, content(scales=scales(epochs=400))), tmp_path / "out"
-    arguments = [config, "--out", out, "--scale", "quick"]
-    words = interrupt(arguments, lambda line: list(out.glob("cache/*.npz")))
+    arguments = (config, "--out", out, "--scale", "quick")
+    words = interrupt(tmp_path, *arguments, ready=lambda _: list(out.glob("cache/*.npz")))
     assert "the same command goes on from there" in words
 
 
