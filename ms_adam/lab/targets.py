@@ -276,40 +276,20 @@ class Target(NamedTuple):
         parameters = list(parameters)
         return wrap(self.make(parameters, **values), parameters, self)
 
-    def framework(self) -> type:
-        """The subclass of `Optimizer` that runs this target.
+    def trial(self) -> Optimizer:
+        """The optimizer of one number, made to see in which framework this target runs.
 
         A class of optimizers is recognised by its bases. Any other callable has to be called, with
-        the parameters that it expects. Raises UserError if it returns no optimizer.
+        the parameters that it expects. Raises UserError if it cannot be made, or is no optimizer.
         """
-        factory = self.factory
-        if inspect.isclass(factory):
-            for framework in _loaded():
-                if issubclass(factory, framework.classes()):
-                    return framework
-        if self.optimizes is None or (inspect.isclass(factory) and _is_method(factory)):
-            return NumpyOptimizer
-        importlib.import_module("mindspore")  # which a factory may import only when it is called
-        if inspect.isclass(factory) and not _returns_another(factory):
-            raise UserError(f"{self.name} is not an optimizer, which is {OPTIMIZERS}")
-        self.check_complete()
-        attempts = []
-        for framework in _loaded():
-            given = f"given parameters of {framework.name} it"
-            try:
-                made = self.make([framework.parameter(np.zeros(1), "float32")])
-            except Exception as error:
-                attempts.append(f"{given} raised {one_line(error)}")
-            else:
-                if framework.runs(made):
-                    return framework
-                attempts.append(f"{given} returned {kind(made)}")
-        raise UserError(
-            f"{self} returns no optimizer: {'; '.join(attempts)}\nwhat is one: {OPTIMIZERS}"
-        )
-
-    def check_complete(self) -> None:
-        """Raises UserError if an argument has no value."""
+        factory, is_class = self.factory, inspect.isclass(self.factory)
+        known = [it for it in _loaded() if is_class and issubclass(factory, it.classes())]
+        if not known and (self.optimizes is None or (is_class and _is_method(factory))):
+            known = [NumpyOptimizer]
+        if not known:
+            importlib.import_module("mindspore")  # which a factory may import only when called
+            if is_class and not _returns_another(factory):
+                raise UserError(f"{self.name} is not an optimizer, which is {OPTIMIZERS}")
         needed = (n for n, p in self.parameters.items() if p.default is p.empty)
         missing = [name for name in needed if name not in {*self.options, *self.assumed}]
         if missing:
@@ -318,6 +298,26 @@ class Target(NamedTuple):
                 + " ".join(f"--set {name}=VALUE" for name in missing)
                 + f"\nits arguments: {self.arguments()}"
             )
+        attempts = []
+        for framework in known or _loaded():
+            parameters = [framework.parameter(np.zeros(1), "float32")]
+            given = f"given parameters of {framework.name} it"
+            try:
+                made = self.make(parameters)
+            except Exception as error:
+                attempts.append(f"{given} raised {one_line(error)}")
+                if known:
+                    raise UserError(
+                        f"{self} cannot be made: {one_line(error)}\n"
+                        f"its arguments: {self.arguments()}"
+                    ) from error
+            else:
+                if known or framework.runs(made):
+                    return wrap(made, parameters, self)
+                attempts.append(f"{given} returned {kind(made)}")
+        raise UserError(
+            f"{self} returns no optimizer: {'; '.join(attempts)}\nwhat is one: {OPTIMIZERS}"
+        )
 
     def arguments(self) -> str:
         """The signature in words, without the optimized parameters."""

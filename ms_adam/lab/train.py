@@ -8,7 +8,9 @@ from typing import Callable, NamedTuple, Optional
 
 import mindspore
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
+
+from ms_adam.lab.targets import to_numpy
 
 
 def fused_loss() -> nn.Cell:
@@ -71,6 +73,11 @@ class TrainStep(nn.Cell):
         if self.with_gradients:
             return loss, gradients
         return loss
+
+
+def copies(parameters: Iterable) -> list[Parameter]:
+    """Returns Parameters of the same values, for a `TrainStep`'s follower."""
+    return [Parameter(Tensor(to_numpy(p), p.dtype), name=f"own.{p.name}") for p in parameters]
 
 
 class Step(NamedTuple):

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from ms_adam import reference
+from ms_adam.lab import observers
 from ms_adam.lab.errors import ExperimentError
-from ms_adam.lab.observers import (
-    Record,
-    SaveCheckpoints,
-    Shadow,
-    digest,
-    loss,
-    refuse_infinite_loss,
-    step_ms,
-)
 from ms_adam.lab.run.config import AdamSettings
 from ms_adam.lab.studies.images.claims import rounding_bound
 from ms_adam.lab.train import Step
@@ -52,7 +44,7 @@ def trajectory(scale):
 
 def last_error(epsilon, initial, gradients, positions):
     adam = reference.Adam(**SETTINGS.model_dump(), epsilon=epsilon)
-    shadow = Shadow(adam, initial)
+    shadow = observers.Shadow(adam, initial)
     for gradient, position in zip(gradients, positions):
         error = shadow.follow(gradient, position)
     return error, rounding_bound(SETTINGS, STEPS, initial, position)
@@ -88,7 +80,10 @@ def step(number, loss=0.5, seconds=0.25):
 
 
 def test_a_record_keeps_what_is_measured():
-    every, third = Record(lambda now: {**loss(now), **step_ms(now)}), Record(loss, every=3)
+    every, third = (
+        observers.Record(lambda now: {**observers.loss(now), **observers.step_ms(now)}),
+        observers.Record(observers.loss, every=3),
+    )
     for number in range(1, 8):
         every(step(number, loss=number))
         third(step(number, loss=number))
@@ -99,21 +94,21 @@ def test_a_record_keeps_what_is_measured():
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_loss_that_is_not_finite_is_refused(value):
-    refuse_infinite_loss(step(3))
+    observers.refuse_infinite_loss(step(3))
     with pytest.raises(ExperimentError, match=f"the loss of step 3 is {value}"):
-        refuse_infinite_loss(step(3, float(value)))
+        observers.refuse_infinite_loss(step(3, float(value)))
 
 
 def test_a_digest_is_of_bits():
-    assert digest(np.array([0.0])) != digest(np.array([-0.0]))
-    assert digest(np.array([1.5, 2])) == digest(np.array([1.5, 2]))
+    assert observers.digest(np.array([0.0])) != observers.digest(np.array([-0.0]))
+    assert observers.digest(np.array([1.5, 2])) == observers.digest(np.array([1.5, 2]))
 
 
 def test_checkpoints_come_every_few_steps_and_at_the_end_after_the_logs():
     made, state = [], {"w": 1}
     files = SimpleNamespace(save=lambda *given: made.append(given))
     log = SimpleNamespace(sync=lambda: made.append("synced"))
-    save = SaveCheckpoints(files, 3, 7, lambda: state, {"mode": "graph"}, [log])
+    save = observers.SaveCheckpoints(files, 3, 7, lambda: state, {"mode": "graph"}, [log])
     for number in range(1, 8):
         save(step(number))
     saved = [(number, state, {"mode": "graph"}) for number in (3, 6, 7)]

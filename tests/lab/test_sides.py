@@ -3,18 +3,18 @@
 import os
 import re
 import time
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
+from ms_adam.lab import sides
 from ms_adam.lab.claims import Claim, Measured
 from ms_adam.lab.errors import ExperimentError, Interrupted
 from ms_adam.lab.run.config import Data, InBatches, Section, Training
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.run.study import Session
-from ms_adam.lab.run.trainings import read, report_run
-from ms_adam.lab.sides import Trainings, same_accuracy, trains
 
 
 def rows(accuracies):
@@ -28,11 +28,11 @@ def rows(accuracies):
     "accuracies, held", [((0.9, 0.89), True), ((0.9, 0.87), False), ((0.9, float("nan")), False)]
 )
 def test_one_run_that_does_not_train_is_enough(accuracies, held):
-    found = trains(rows(accuracies), 0.88, "on test images")
+    found = sides.trains(rows(accuracies), 0.88, "on test images")
     assert found.held == held and found.limit == "at least 88.0%"
     if accuracies[1] == 0.87:
         assert found.measured == "87.0% on test images at worst (a side, seed 1)"
-    assert trains([], 0.88, "on test images") is None
+    assert sides.trains([], 0.88, "on test images") is None
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,56 @@ def test_one_run_that_does_not_train_is_enough(accuracies, held):
     ],
 )
 def test_accuracies_differ_by_more_than_their_spread(own, other, held):
-    found = same_accuracy(rows(own), rows(other), "test accuracy")
+    found = sides.same_accuracy(rows(own), rows(other), "test accuracy")
     assert (found.held if found else None) == held
 
 
 def test_runs_of_one_seed_in_two_modes_have_no_spread():
-    assert same_accuracy(2 * rows([0.9]), 2 * rows([0.9]), "test accuracy") is None
+    assert sides.same_accuracy(2 * rows([0.9]), 2 * rows([0.9]), "test accuracy") is None
+
+
+# --- finished runs -------------------------------------------------------------------------------
+
+ADAM = "ms_adam.Adam"
+
+
+def result(optimizer=ADAM, mode="graph", seed=0, **changes):
+    arrays = {
+        "loss": np.array([4.0, 3.0, 2.0, 1.0]),
+        "train_accuracy": np.array([0.5, 0.75]),
+        "test_accuracy": np.array([0.4, 0.7]),
+        "gradient_digest": np.array([1, 2, 3, 4], np.uint64),
+        "parameter_digest": np.array([5, 6, 7, 8], np.uint64),
+        "initial": np.array([0, 0], np.float32),
+        "final": np.array([3, 4], np.float32),
+    }
+    if optimizer != sides.REFERENCE:
+        arrays.update(error_algorithm1=np.full(4, 1e-6), error_epsilon_hat=np.full(4, 1e-2))
+    facts = {"file": "x.npz", "backend": None, "seconds": 1.5, "side": optimizer}
+    return sides.Result(optimizer, mode, seed, facts, {**arrays, **changes})
+
+
+def test_pairs_tell_distance_and_equality():
+    near = np.array([3, 4.5], np.float32)
+    runs = [
+        result(seed=0),
+        result(mode="pynative", seed=0),
+        result(seed=1),
+        result(mode="pynative", seed=1, final=near, loss=np.array([4, 3, 2, 1.25])),
+        result(sides.REFERENCE, seed=0),
+    ]
+    pairs = {(pair["a"], pair["b"]): pair for pair in sides.compare_pairs(runs)}
+    modes = pairs["ms_adam.Adam, graph", "ms_adam.Adam, pynative"]
+    assert modes["distance"] == pytest.approx(0.5 / np.hypot(3, 4.5))  # the worse of two seeds
+    assert modes["loss"] == 0.25
+    assert pairs["ms_adam.Adam, graph", sides.REFERENCE]["distance"] == 0
+    assert len(pairs) == 3
+
+
+def test_the_first_difference_is_a_step():
+    other = result(parameter_digest=np.array([5, 6, 0, 0], np.uint64))
+    assert sides.first_difference(result(), other, "parameter_digest") == 3
+    assert sides.first_difference(result(), other, "gradient_digest") is None
 
 
 # --- a worker for each mode ----------------------------------------------------------------------
@@ -71,19 +115,31 @@ class Config(InBatches):
     does: str = "reports"
     training: Training = Training(epochs=8, batch_size=1)
     data: Data = Data(idx_directory=None, train=1, test=1, split_seed=0)
-    compare: Compare = Compare(seeds=[0])
+    compare: Compare = Compare(seeds=[0, 1])
 
 
-def worker(job, events):
-    """Reports a run, then does what the config says."""
-    arrays = {name: np.arange(3.0) for name in ("loss", "initial", "final")}
-    facts = {"optimizer": job["config"]["name"], "seed": 0, "seconds": 0.5, "backend": None}
-    report_run(events, job, 8, f"{job['mode']}_seed0", arrays, **facts, sides=job["sides"])
-    if job["config"]["does"] == "waits":
-        events.send("progress", done=os.getpid())
-        time.sleep(600)
-    if job["config"]["does"] == "fails":
-        raise ValueError("no")
+class StandIn:
+    """Of the second seed it does what the config says."""
+
+    def __init__(self, config, data, side, seed):
+        self.does = config.does if seed else "reports"
+        self.known = {"optimizer": config.name, "seed": seed, "data": data}
+
+    def epoch(self, progress):
+        if self.does == "waits":
+            Path("pid").write_text(str(os.getpid()))
+            time.sleep(0.3)  # reports of progress are not told more often
+            progress(None)
+            time.sleep(600)
+        if self.does == "fails":
+            raise ValueError("no")
+        progress(None)
+
+    def arrays(self):
+        return {name: np.arange(3.0) for name in ("loss", "initial", "final")}
+
+    def facts(self):
+        return {**self.known, "seconds": 0.5, "backend": None}
 
 
 def load_data(config):
@@ -92,15 +148,14 @@ def load_data(config):
     return f"data of {config.name}"
 
 
-def evaluate(config, data, results):
-    return {"data": data, "runs": [(run.mode, run.facts["sides"]) for run in results]}
-
-
-TRAININGS = Trainings(
-    "lab.test_sides:worker",
+TRAININGS = sides.Trainings(
+    "lab.test_sides",
+    Config,
     load_data,
-    lambda config: {"graph": ["a"], "pynative": ["b"]},
-    evaluate,
+    StandIn,
+    lambda config: {"b": ["pynative"], "a 1": ["graph", "pynative"]},
+    lambda config, run: {"of": run.facts["data"]},
+    lambda config, data, runs: {"data": data, "count": len(runs)},
     [Claim("There are runs", "", "", lambda entry: Measured(bool(entry["runs"]), ""))],
 )
 
@@ -109,8 +164,8 @@ TRAININGS = Trainings(
 def run(tmp_path, importable):
     """Runs configs; takes what they do."""
 
-    def run(*does, names="abc", progress=lambda *_: None):
-        configs = [Config(name=name, does=what) for name, what in zip(names, does)]
+    def run(*does, progress=lambda *_: None):
+        configs = [Config(name=name, does=what) for name, what in zip("ab", does)]
         return TRAININGS.run(configs, Session(tmp_path / "out", progress, print))
 
     run.out = tmp_path / "out"
@@ -123,15 +178,19 @@ def test_each_config_trains_in_each_mode(run):
     assert [entry["data"] for entry in content["results"]] == ["data of a", "data of b"]
     first = content["results"][0]
     assert (first["experiment"], first["config"]["title"]) == ("a", "A stand-in")
-    assert first["runs"] == [["graph", ["a"]], ["pynative", ["b"]]]
+    assert (first["parameters"], first["count"], len(first["pairs"])) == (3, 6, 2)
+    files = [f"{side}_seed{seed}.npz" for side in ("b", "a-1") for seed in (0, 1)]
+    assert [row["file"] for row in first["runs"]] == [*files[:2], *files[2:], *files[2:]]
+    assert {row["of"] for row in first["runs"]} == {"data of a"}
     assert [verdict["status"] for verdict in first["verdicts"]] == ["held"]
     assert content["environment"]["device_target"] == "CPU"
     assert (run.out / "results.json").exists()
-    assert told[:3] == [("a", "graph", 0, 8), ("a", "graph", 8, 8), ("a", "pynative", 0, 8)]
-    facts = {"file": "graph_seed0.npz", "optimizer": "a", "mode": "graph", "seed": 0}
-    saved = read(run.out / "a", {**facts, "backend": None, "seconds": 1.5})
-    assert set(saved.arrays) == {"loss", "initial", "final"} and saved.label == "a, graph"
-    assert saved.columns["seconds"] == 1.5
+    ends = [("a", "pynative", 0, 32), ("a", "pynative", 32, 32), ("a", "graph", 0, 16)]
+    assert told[0] == ends[0] and list(dict.fromkeys(now for now in told if now in ends)) == ends
+    facts = {"file": "b_seed0.npz", "optimizer": "a", "mode": "pynative", "seed": 0}
+    saved = sides.read(run.out / "a", {**facts, "backend": None, "seconds": 1.5})
+    assert set(saved.arrays) == {"loss", "initial", "final"} and saved.label == "a, pynative"
+    assert saved.columns(Config())["seconds"] == 1.5 and saved.columns(Config())["final_loss"] == 2
 
 
 def test_old_results_do_not_outlive_a_failure(run):
@@ -139,36 +198,30 @@ def test_old_results_do_not_outlive_a_failure(run):
     old = [run.out / "results.json", run.out / "index.html", run.out / "a" / "a_seed9.npz"]
     for path in (*old, run.out / "notes.txt"):
         path.write_text("the user's own")
-    with pytest.raises(WorkerError, match="the graph worker failed: ValueError: no") as caught:
+    with pytest.raises(WorkerError, match="the pynative worker failed: ValueError: no") as caught:
         run("fails")
-    assert str(run.out / "a" / "worker_graph.log") in str(caught.value)
+    assert str(run.out / "a" / "worker_pynative.log") in str(caught.value)
     assert not any(path.exists() for path in old)
     assert (run.out / "notes.txt").exists()
 
 
-@pytest.mark.parametrize(
-    "does, names, part",
-    [
-        (["reports", "lacks data"], "ab", "there are no images"),
-        (["reports", "reports"], "aa", "a name of its own; there are a, a"),
-    ],
-)
-def test_faults_of_configs_are_found_before_anything_runs(run, does, names, part):
-    with pytest.raises(ExperimentError, match=part):
-        run(*does, names=names)
+def test_data_are_loaded_before_anything_runs(run):
+    with pytest.raises(ExperimentError, match="there are no images"):
+        run("reports", "lacks data")
     assert not run.out.exists()
 
 
-def test_interrupt_ends_the_worker_and_says_what_was_kept(run):
+def test_interrupt_ends_the_worker_and_says_what_was_kept(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     seen = []
 
     def interrupt(_name, _mode, done, _total):
-        if done > 8:
-            seen.append(done)
+        if done > 16:
+            seen.append(int(Path("pid").read_text()))
             raise KeyboardInterrupt
 
     started = time.monotonic()
-    kept = re.escape(f"1 of 2 runs are kept as .npz files in {run.out / 'a'}")
+    kept = re.escape(f"2 of 6 runs are kept as .npz files in {run.out / 'a'}")
     with pytest.raises(Interrupted, match=kept):
         run("waits", progress=interrupt)
     assert time.monotonic() - started < 60

@@ -9,18 +9,8 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 
 from ms_adam import reference
+from ms_adam.lab import targets
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.targets import (
-    MindSporeOptimizer,
-    NumpyOptimizer,
-    TorchOptimizer,
-    find,
-    kind,
-    load_callable,
-    mindspore_context,
-    suggestion,
-    wrap,
-)
 
 OWN = """
 import functools
@@ -72,7 +62,7 @@ def own(tmp_path, monkeypatch, request):
     ],
 )
 def test_every_way_to_name_a_callable(own, tmp_path, path, found):
-    assert load_callable(path.format(own=own), [tmp_path]).__name__ == found
+    assert targets.load_callable(path.format(own=own), [tmp_path]).__name__ == found
 
 
 @pytest.mark.parametrize(
@@ -84,7 +74,7 @@ def test_every_way_to_name_a_callable(own, tmp_path, path, found):
     ],
 )
 def test_a_file_and_a_partial(own, tmp_path, path, returned):
-    assert load_callable(path.format(folder=tmp_path, own=own), [tmp_path])() == returned
+    assert targets.load_callable(path.format(folder=tmp_path, own=own), [tmp_path])() == returned
 
 
 def test_the_working_directory_comes_after_the_folders(own, tmp_path, monkeypatch):
@@ -92,10 +82,10 @@ def test_the_working_directory_comes_after_the_folders(own, tmp_path, monkeypatc
     folder.mkdir()
     (folder / f"{own}.py").write_text("class Nearer:\n    pass\n")
     monkeypatch.chdir(tmp_path)
-    assert load_callable(f"{own}.Nearer", [folder])
+    assert targets.load_callable(f"{own}.Nearer", [folder])
     del sys.modules[own]
     sys.path.remove(str(folder))
-    assert load_callable(f"{own}.Holder")
+    assert targets.load_callable(f"{own}.Holder")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +113,7 @@ def test_the_working_directory_comes_after_the_folders(own, tmp_path, monkeypatc
 )
 def test_what_is_wrong_is_said(own, tmp_path, path, words):
     with pytest.raises(UserError) as caught:
-        load_callable(path.format(folder=tmp_path, own=own), [tmp_path])
+        targets.load_callable(path.format(folder=tmp_path, own=own), [tmp_path])
     assert words.format(own=own) in str(caught.value)
 
 
@@ -131,12 +121,12 @@ def test_what_is_wrong_is_said(own, tmp_path, path, words):
     "value, words", [(None, "None"), (dict, "the class dict"), ((1, 2), "tuple of 2"), (3, "int")]
 )
 def test_kind_names_what_came_back(value, words):
-    assert kind(value) == words
+    assert targets.kind(value) == words
 
 
 def test_suggestion_ignores_case_and_private_names():
-    assert suggestion("adam", ["Adam", "_adam"]) == "; did you mean Adam?"
-    assert suggestion("zzz", ["Adam"]) == ""
+    assert targets.suggestion("adam", ["Adam", "_adam"]) == "; did you mean Adam?"
+    assert targets.suggestion("zzz", ["Adam"]) == ""
 
 
 # --- optimizers at work ------------------------------------------------------------------------
@@ -150,7 +140,7 @@ def parameters():
 
 
 def build(name, options=None, **values):
-    return find(name, options).build(parameters(), **values)
+    return targets.find(name, options).build(parameters(), **values)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +230,9 @@ def test_values_are_set_by_role_or_by_name(name, values, wanted):
 
 def test_the_reference_follows_a_list_of_learning_rates_and_clips():
     weights = [np.zeros((2, 3)), np.zeros(3), np.zeros(2)]
-    made = NumpyOptimizer(reference.SGD(), weights, learning_rates=[1.0, 0.5], max_grad_norm=2.0)
+    made = targets.NumpyOptimizer(
+        reference.SGD(), weights, learning_rates=[1.0, 0.5], max_grad_norm=2.0
+    )
     gradients = [np.zeros((2, 3)), np.array([0.0, 0.0, 4.0]), np.zeros(2)]
     for expected in (-2.0, -3.0, -4.0):  # 2, then 1 each: the last rate stays
         made.step(gradients)
@@ -265,7 +257,7 @@ def test_state_of_torch_is_kept_by_parameter():
     parameters = [np.ones(2, np.float32), np.ones(3, np.float32)]
     kept = {size: {"exp_avg": np.full(size, 0.5), "step": 1} for size in (2, 3)}
     state = types.SimpleNamespace(get=lambda parameter, default: kept[len(parameter)])
-    made = TorchOptimizer(types.SimpleNamespace(state=state), parameters)
+    made = targets.TorchOptimizer(types.SimpleNamespace(state=state), parameters)
     assert made.state_dtypes() == {"parameter": ["float32"] * 2, "moment1": ["float64"] * 2}
     assert [moment.tolist() for moment in made.state()["moment1"]] == [[0.5] * 2, [0.5] * 3]
 
@@ -274,13 +266,13 @@ def test_an_object_that_is_no_optimizer_is_named():
     with pytest.raises(UserError, match="returned the class Adam, not an optimizer; what is one"):
         build(f"{FACTORIES}:returns_class")
     with pytest.raises(UserError, match="it returned dict"):
-        wrap({})
-    assert isinstance(wrap(nn.Adam(parameters())), MindSporeOptimizer)
+        targets.wrap({})
+    assert isinstance(targets.wrap(nn.Adam(parameters())), targets.MindSporeOptimizer)
 
 
 def test_settings_of_mindspore_hold_within_only():
     before = ms.get_context("mode")
-    with pytest.raises(ZeroDivisionError), mindspore_context(mode=1 - before):
+    with pytest.raises(ZeroDivisionError), targets.mindspore_context(mode=1 - before):
         assert ms.get_context("mode") == 1 - before
         raise ZeroDivisionError
     assert ms.get_context("mode") == before
@@ -305,4 +297,4 @@ def test_bytes_of_quantized_state_of_torch():
     first = {"state1": Plain(1000, 1), "qmap1": table, "step": 3}
     second = {"exp_avg": Quantized(), "qmap1": table}
     made = types.SimpleNamespace(state={0: first, 1: second})
-    assert TorchOptimizer(made, []).state_bytes() == 1000 + 1024 + 1000 + 16
+    assert targets.TorchOptimizer(made, []).state_bytes() == 1000 + 1024 + 1000 + 16

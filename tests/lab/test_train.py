@@ -7,7 +7,7 @@ from mindspore import Parameter, Tensor, nn, ops
 import ms_adam
 from ms_adam.lab.observers import Record, flat, loss
 from ms_adam.lab.problems.batches import Batches
-from ms_adam.lab.problems.networks import MultiLayerPerceptron
+from ms_adam.lab.problems.networks import MultiLayerPerceptron, held_out
 from ms_adam.lab.train import EndOfTraining, TrainStep, fused_loss, train
 
 RANDOM = np.random.default_rng(0)
@@ -109,3 +109,11 @@ def test_a_model_can_be_its_own_loss_and_a_generator_can_act_before_each_step(mo
 
     train(TrainStep(model, optimizer), batches(), [lambda step: seen.append(float(step.loss))])
     assert seen[0] > seen[1] == seen[2] > seen[3]
+
+
+def test_loss_and_accuracy_of_held_out_examples():
+    logits = np.float32([[2, 1], [0, 3], [1, 5]])
+    found = held_out(lambda given: given, [logits], np.array([0, 1, 0]))
+    losses = np.log1p(np.exp([-1.0, -3.0, 4.0]))  # of the other logit less that of the label
+    assert found["test_accuracy"] == 2 / 3
+    np.testing.assert_allclose(found["test_loss"], losses.mean(), rtol=1e-14)

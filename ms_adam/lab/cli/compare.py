@@ -8,15 +8,7 @@ from typing import Optional
 import typer
 from rich.console import Console
 
-from ms_adam.lab.cli.common import (
-    DEBUG,
-    NOT_HELD,
-    errors_told,
-    json_copy,
-    status_text,
-    table,
-    write_copy,
-)
+from ms_adam.lab.cli import common
 
 
 def compare(
@@ -26,8 +18,8 @@ def compare(
     out: Path = typer.Option(
         ..., "--out", metavar="DIR", help="Where to write; an earlier comparison is replaced."
     ),
-    json_file: Optional[Path] = json_copy("compare.json"),
-    debug: bool = DEBUG,
+    json_file: Optional[Path] = common.json_copy("compare.json"),
+    debug: bool = common.DEBUG,
 ) -> None:
     """Find the first step and tensor at which two trainings part, and what parted first.
 
@@ -46,25 +38,29 @@ def compare(
     an error, 130 after Ctrl-C.
     """
     from ms_adam.lab.report.studies.compare import write_page
+    from ms_adam.lab.run.config import load
     from ms_adam.lab.run.progress import ProgressDisplay
     from ms_adam.lab.studies.compare import run
-    from ms_adam.lab.studies.compare.config import load_comparison
+    from ms_adam.lab.studies.compare.config import Comparison
 
-    with errors_told(debug):
-        comparison = load_comparison(config)
+    with common.errors_told(debug):
+        comparison = load(config, Comparison)
         with ProgressDisplay(Console(stderr=True)) as progress:
             content = run.compare(comparison, out, progress)
         page = write_page(out)
-        write_copy(json_file, content)
+        common.write_copy(json_file, content)
     _show(content["results"][0]["pairs"])
     print(f"The report: {page}")
     if run.parted(content):
-        raise typer.Exit(NOT_HELD)
+        raise typer.Exit(common.NOT_HELD)
 
 
 def _show(pairs: list[dict]) -> None:
     rows = (
-        (status_text(pair["status"], "red" if pair["must_hold"] else "yellow"), pair["sentence"])
+        (
+            common.status_text(pair["status"], "red" if pair["must_hold"] else "yellow"),
+            pair["sentence"],
+        )
         for pair in pairs
     )
-    Console().print(table(("status", "verdict"), rows, show_lines=True))
+    Console().print(common.table(("status", "verdict"), rows, show_lines=True))

@@ -96,6 +96,18 @@ def accuracy(model: nn.Cell, images: Images) -> np.floating:
     return np.mean(np.argmax(logits, axis=1) == images.labels)
 
 
+def held_out(
+    model: nn.Cell, inputs: Sequence[np.ndarray], labels: np.ndarray
+) -> dict[str, np.floating]:
+    """Returns the mean cross-entropy and the accuracy of a model's logits, in float64."""
+    logits = model(*map(Tensor, inputs)).asnumpy().astype(np.float64)
+    chosen = logits[np.arange(len(labels)), labels]
+    return {
+        "test_loss": np.mean(np.logaddexp.reduce(logits, axis=1) - chosen),
+        "test_accuracy": np.mean(np.argmax(logits, axis=1) == labels),
+    }
+
+
 # The networks of Kingma & Ba 2015, section 6. Each is a Cell that returns the cost of a batch.
 #
 # NumPy draws the noise (dropout, the auto-encoder's sample), which is passed with the batch: all

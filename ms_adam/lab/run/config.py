@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, TypeVar
 
@@ -38,9 +38,15 @@ def _no_repetition(values: list[Any]) -> list[Any]:
 Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 Seed = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**32)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Rate = Annotated[Number, Field(ge=0, lt=1)]  # of decay or dropout
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]  # also a folder's name
 Text = Annotated[str, Field(min_length=1)]
 Once = pydantic.AfterValidator(_no_repetition)
+Seeds = Annotated[list[Seed], Field(min_length=1), Once]
+Modes = Annotated[list[Mode], Field(min_length=1), Once]
 
 
 def _from_config(path: Path, info: pydantic.ValidationInfo) -> Path:
@@ -61,9 +67,19 @@ def _without_folders(value: Any) -> Any:
 
 
 class Section(pydantic.BaseModel):
-    """A mapping of a config: every key is known."""
+    """A mapping of a config: every key is known, and it is refused for the first of its faults."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def faults(self) -> Iterator[str]:
+        """Yields what is wrong with the values together."""
+        yield from ()
+
+    @pydantic.model_validator(mode="after")
+    def _sound(self) -> Section:
+        for fault in self.faults():
+            raise ValueError(fault)
+        return self
 
     def public(self) -> dict[str, Any]:
         """Returns plain values for results files: of a path only the name."""
@@ -89,13 +105,6 @@ class StudyConfig(Section):
     def folder(self) -> Path:
         """That of the YAML file, for what a config names relative to it; not a key."""
         return self._folder
-
-
-def refuse_equal_names(configs: Iterable[StudyConfig]) -> None:
-    """Raises ConfigError if two configs have one name: results are written under it."""
-    names = [config.name for config in configs]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"each config needs a name of its own; there are {', '.join(names)}")
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -133,23 +142,21 @@ class Checkpoints(Section):
 class AdamSettings(Section):
     """Settings of both optimizers, under the names of ``mindspore.nn.Adam``."""
 
-    learning_rate: Annotated[Number, Field(gt=0)]
+    learning_rate: Positive
     beta1: Annotated[Number, Field(gt=0, lt=1)]
     beta2: Annotated[Number, Field(gt=0, lt=1)]
-    eps: Annotated[Number, Field(gt=0)]
+    eps: Positive
 
 
 class InBatches(StudyConfig):
     """A config with ``data`` that a ``training`` goes through in batches, epoch by epoch."""
 
-    @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> InBatches:
+    def faults(self) -> Iterator[str]:
         if self.training.batch_size > self.data.train:
-            raise ValueError(
+            yield (
                 f"training.batch_size = {self.training.batch_size} is more than "
                 f"data.train = {self.data.train}: there would be no batch"
             )
-        return self
 
     @property
     def steps_per_epoch(self) -> int:
@@ -158,6 +165,15 @@ class InBatches(StudyConfig):
     @property
     def steps(self) -> int:
         return self.steps_per_epoch * self.training.epochs
+
+
+class OnImages(InBatches):
+    """A config of trainings of a multi-layer perceptron on images."""
+
+    data: Data
+    model: Model
+    training: Training
+    adam: AdamSettings
 
 
 class _Loader(yaml.SafeLoader):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
-from ms_adam.lab.run.config import Section
+from ms_adam.lab.run.config import ConfigError, Section
 
 # Is called with: a config's name, what is running, steps done, steps in all; for many short runs
 # also with `slot` and `whole`, see `progress.ProgressDisplay`.
@@ -68,10 +68,16 @@ def run_studies(found: Sequence[tuple[Study, Any]], session: Session) -> list[Do
     """Carries out configs, each with its study from `studies.find`, grouped by study.
 
     One study writes to `Session.out` itself, several write to folders of their names in it.
+
+    Raises ConfigError if two configs of a study have one name: results are written under it.
     """
     groups: dict[str, tuple[Study, list[Any]]] = {}
     for study, config in found:
         groups.setdefault(study.name, (study, []))[1].append(config)
+    for _, configs in groups.values():
+        names = [config.name for config in configs]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"each config needs a name of its own; there are {', '.join(names)}")
     done = []
     for study, configs in groups.values():
         folder = session.out if len(groups) == 1 else session.out / study.name

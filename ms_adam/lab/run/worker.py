@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import operator
 import os
 import re
 import sys
@@ -66,7 +67,8 @@ def main() -> int:
     try:
         given = json.loads(sys.stdin.readline())
         module, _, function = given["call"].partition(":")
-        getattr(importlib.import_module(module), function or "work")(given["job"], events)
+        call = operator.attrgetter(function or "work")(importlib.import_module(module))
+        call(given["job"], events)
     except Exception as error:  # the boundary of the process: message to the parent, trace to log
         traceback.print_exc()
         events.send("failed", message=message_of(error))

@@ -17,7 +17,7 @@ STUDIES = {
     "text": "ms_adam.lab.studies.text.study",
     "paper": "ms_adam.lab.studies.paper.study",
     "ranks": "ms_adam.lab.studies.ranks.study",
-    "narrow": "ms_adam.lab.studies.narrow.study",
+    "narrow": "ms_adam.lab.studies.narrow",
     "resume": "ms_adam.lab.studies.resume.study",
     "trajectories": "ms_adam.lab.studies.trajectories.study",
 }

@@ -18,6 +18,7 @@ def test_help(invoke):
     [
         ("identify", "module.Class --set --all --markdown --json --debug Examples:"),
         ("validate", "--device-target --only --markdown Example:"),
+        ("compare", "CONFIG --out --json --debug Example: examples/compare_own.py"),
         (
             "reproduce",
             "CONFIG --out --json --debug --resume --kills --every --seed --scale --jobs "

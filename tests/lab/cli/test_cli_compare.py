@@ -1,4 +1,4 @@
-"""The command ``ms-adam compare``: help, errors in words, exit status."""
+"""The command ``ms-adam compare``: errors in words, exit status."""
 
 from pathlib import Path
 
@@ -24,21 +24,6 @@ def finished(monkeypatch):
         monkeypatch.setattr(page, "write_page", lambda out: out / "index.html")
 
     return with_pairs
-
-
-def test_help(invoke):
-    assert "compare" in invoke("--help").output
-    text = " ".join(invoke("compare", "--help").output.split())
-    for part in (
-        "CONFIG",
-        "--out",
-        "--json",
-        "--debug",
-        "Example:",
-        "Exit status:",
-        "examples/compare_own.py",
-    ):
-        assert part in text
 
 
 @pytest.mark.parametrize(

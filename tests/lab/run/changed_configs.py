@@ -10,7 +10,9 @@ from ms_adam.lab.run.config import ConfigError
 
 def write(folder, content):
     path = folder / "experiment.yaml"
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    path.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+    )
     return path
 
 

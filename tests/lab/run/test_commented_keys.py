@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ms_adam.lab.studies.compare.config import load_comparison
+from ms_adam.lab.run.config import load
+from ms_adam.lab.studies.compare.config import Comparison
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 # Other comments that begin like a key explain one that the same file has, or null.
@@ -42,7 +43,7 @@ def test_commented_keys_are_accepted(tmp_path):
     del content["problem"]  # in whose place `factory` stands
     path = tmp_path / name
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    assert set(keys) <= keys_of(load_comparison(path).model_dump(exclude_unset=True))
+    assert set(keys) <= keys_of(load(path, Comparison).model_dump(exclude_unset=True))
 
 
 def test_a_key_in_the_wrong_section_would_be_found():

@@ -1,10 +1,10 @@
-"""Results: files whole or not there, and without NaN; tables whose cells end nothing."""
+"""Results: files whole or not there, and without NaN."""
 
 import json
 
 import pytest
 
-from ms_adam.lab.run.results import markdown, plain, results, write_json
+from ms_adam.lab.run.results import plain, results, write_json
 
 
 def test_json_without_nan(tmp_path):
@@ -28,8 +28,3 @@ def test_outermost_keys():
     assert content["environment"]["device_target"] == "CPU, GPU"
     assert content["results"] == [{"loss": "inf"}]
     assert results([])["environment"]["device_target"] is None
-
-
-def test_a_table_in_markdown():
-    assert markdown(["a", "b"], [("x|y", "1\n2")]) == "| a | b |\n| --- | --- |\n| x\\|y | 1<br>2 |"
-    assert markdown(["a"], [(1,)], ["---:"]) == "| a |\n| ---: |\n| 1 |"

@@ -32,9 +32,12 @@ def a_study(name="stand_in"):
     return Study(name, Config, run, f"{__name__}:write_page", ("seed",))
 
 
-def run_all(*names, out, tell=print):
+def run_all(*names, out, tell=print, called="abc"):
     """Runs configs of the named studies."""
-    found = [(a_study(name), Config(study=name, name="a", title="A title")) for name in names]
+    found = [
+        (a_study(name), Config(study=name, name=own, title="A title"))
+        for name, own in zip(names, called)
+    ]
     return run_studies(found, Session(out, lambda *_: None, tell, {"seed": 1}))
 
 
@@ -48,9 +51,10 @@ def test_configs_of_one_study_run_together(tmp_path):
     assert done.study.summary(done.content) == ""
 
 
-def test_several_studies_write_to_folders_of_their_own(tmp_path):
-    done = run_all("stand_in", "other", out=tmp_path)
-    assert [each.folder for each in done] == [tmp_path / "stand_in", tmp_path / "other"]
+def test_configs_of_one_study_need_names_of_their_own(tmp_path):
+    with pytest.raises(ConfigError, match="a name of its own; there are a, a"):
+        run_all("other", "stand_in", "stand_in", out=tmp_path / "out", called="aaa")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

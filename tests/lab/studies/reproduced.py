@@ -4,12 +4,18 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from lab.run.changed_configs import write
 
-COMMAND = [sys.executable, "-c", "from ms_adam.lab.cli import main; main()", "reproduce"]
+# SIGINT may be ignored in the process that started the tests, such as a shell's background job.
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from ms_adam.lab.cli import main; main()"
+)
+COMMAND = [sys.executable, "-c", MAIN, "reproduce"]
 
 
 class Reproduced(NamedTuple):
@@ -39,17 +45,14 @@ def reproduce(folder, content, *options):
     return Reproduced(done, out, json.loads((out / "results.json").read_text()))
 
 
-def interrupt(arguments, ready):
-    """Presses Ctrl-C when `ready` says so of a line of the progress; returns what is then told."""
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    next(line for line in process.stderr if ready(line))
+def interrupt(folder, *arguments, ready):
+    """Presses Ctrl-C once `ready` says so of what is told until then; returns all that is told."""
+    told = folder / "told.txt"
+    with open(told, "w") as file:
+        process = subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=folder, stderr=file)
+    while process.poll() is None and not ready(told.read_text()):
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in words
-    return words
+    assert process.wait(timeout=60) == 130, told.read_text()
+    assert "Traceback" not in told.read_text()
+    return told.read_text()

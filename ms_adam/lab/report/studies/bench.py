@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from ms_adam.lab.bench.cases import BY_NUMBER, BY_SIZE
 from ms_adam.lab.report import plots
-from ms_adam.lab.report.plots import panels, picture
 
 _LOOKS = {
     "nn.Adam": (plots.VERMILION, "s"),
@@ -42,10 +41,10 @@ def write_plots(results: Sequence[dict], out: Path) -> list[Path]:
     return [out / name for name in _PLOTS]
 
 
-@picture
+@plots.picture
 def cost_plot(results: Sequence[dict], x_of, title: str, label: str) -> Figure:
     """Draws the time of a step against a number of each row, which `x_of` takes from it."""
-    figure, ((axis,),) = panels(1, 1, (6.4, 4.2))
+    figure, ((axis,),) = plots.panels(1, 1, (6.4, 4.2))
     for name, (colour, marker) in _LOOKS.items():
         rows = [row for row in results if row["contender"] == name]
         if not rows:

@@ -13,30 +13,14 @@ from matplotlib.figure import Figure
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, power, read_results, thousands
 from ms_adam.lab.report.html import write_page as write_html
-from ms_adam.lab.report.plots import (
-    NO_GRID,
-    floats,
-    legend_below,
-    nested,
-    panels,
-    picture,
-    positive,
-    whole_numbers,
-)
 from ms_adam.lab.report.tables import ABSENT, Column, Table, number, table
 from ms_adam.lab.studies.compare.checks import BOUND, DIFFERENCE, FACTOR, Checks
 from ms_adam.lab.studies.compare.distances import Distances
-from ms_adam.lab.studies.compare.record import LOSS
+from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES
 
-_QUANTITIES = {
-    LOSS: ("loss", plots.BLACK),
-    "gradient": ("gradient", plots.GREEN),
-    "moment1": ("first moment", plots.SKY),
-    "moment2": ("second moment", plots.PURPLE),
-    "vhat": ("largest second moment", plots.ORANGE),
-    "master": ("master weight", plots.BLUE),
-    "parameter": ("parameter", plots.VERMILION),
-}
+_WORDS = {LOSS: LOSS, **QUANTITIES}
+_SIX = (plots.GREEN, plots.SKY, plots.PURPLE, plots.ORANGE, plots.BLUE, plots.VERMILION)
+_COLOURS = {LOSS: plots.BLACK, **dict(zip(QUANTITIES, _SIX))}
 _EQUAL_COLOUR = "#eef1f4"
 _MOST_ROWS = 60  # of a heat map
 _LABEL_WIDTH = 34
@@ -164,7 +148,7 @@ def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
             rows.append(
                 {
                     "side": side,
-                    "quantity": _QUANTITIES[quantity][0],
+                    "quantity": _WORDS[quantity],
                     "tensor": ABSENT if quantity == LOSS else found.names[tensor],
                     "step": step + 1,
                     "difference": table_of[DIFFERENCE, step, tensor],
@@ -196,7 +180,7 @@ def worst_table(distances: Distances) -> Table:
         rows.append(
             {
                 **at,
-                "quantity": _QUANTITIES[quantity][0],
+                "quantity": _WORDS[quantity],
                 # Where all are equal no tensor and no step is the worst.
                 "step": step + 1 if at["relative"] else "all",
                 "tensor": (ABSENT if quantity == LOSS else distances.names[parameter])
@@ -219,29 +203,29 @@ def worst_table(distances: Distances) -> Table:
     return table(columns, rows, _WORST_NOTE)
 
 
-@picture
+@plots.picture
 def sides_plot(sides: Sequence[dict]) -> Figure:
     """Draws loss, gradient norm, learning rate and corrections of every side over the steps.
 
     Args:
         sides: The ``sides`` of ``compare.json``.
     """
-    figure, axes = panels(2, 2, (10, 6.4))
+    figure, axes = plots.panels(2, 2, (10, 6.4))
     loss, norm, learning_rate, corrections = axes.flat
     for place, side in enumerate(sides):
         x = np.arange(1, len(side["loss"]) + 1)
         look = {
             "color": plots.CYCLE[place % len(plots.CYCLE)],
-            "linewidth": nested(place, len(sides), 1.1),
+            "linewidth": plots.nested(place, len(sides), 1.1),
             "solid_capstyle": "round",
         }
-        least, most = (floats(side["learning_rate"][name]) for name in ("least", "most"))
-        loss.plot(x, floats(side["loss"]), label=side["side"], **look)
-        norm.plot(x, floats(side["gradient_norm"]), **look)
+        least, most = (plots.floats(side["learning_rate"][name]) for name in ("least", "most"))
+        loss.plot(x, plots.floats(side["loss"]), label=side["side"], **look)
+        norm.plot(x, plots.floats(side["gradient_norm"]), **look)
         learning_rate.fill_between(x, least, most, color=look["color"], alpha=0.2)
         learning_rate.plot(x, most, **look)
-        corrections.plot(x, floats(side["c1"]), **look)
-        corrections.plot(x, floats(side["c2"]), **look, linestyle=(0, (3, 2)))
+        corrections.plot(x, plots.floats(side["c1"]), **look)
+        corrections.plot(x, plots.floats(side["c2"]), **look, linestyle=(0, (3, 2)))
     loss.set_title("Loss of the batch")
     norm.set_title("Gradient norm, all parameters")
     learning_rate.set_title("Learning rate (band: over parameters)")
@@ -249,12 +233,12 @@ def sides_plot(sides: Sequence[dict]) -> Figure:
     corrections.set(title="c1 = 1 − β1ᵗ (solid), c2 = √(1 − β2ᵗ) (dashed)", ylim=(0, 1.05))
     for axis in axes.flat:
         axis.set_xlabel("step")
-    whole_numbers(*axes.flat)
-    legend_below(figure, ncols=min(3, len(sides)), handlelength=3)
+    plots.whole_numbers(*axes.flat)
+    plots.legend_below(figure, ncols=min(3, len(sides)), handlelength=3)
     return figure
 
 
-@picture
+@plots.picture
 def distance_plot(free: Distances, checks: Sequence[Checks]) -> Figure:
     """Draws the worst tensor of each quantity over the steps: distances, and shares of bounds.
 
@@ -262,27 +246,26 @@ def distance_plot(free: Distances, checks: Sequence[Checks]) -> Figure:
         free: Each side going its own way.
         checks: Of both sides; the worse one is drawn.
     """
-    figure, ((distance, share),) = panels(1, 2, (10, 4.2))
+    figure, ((distance, share),) = plots.panels(1, 2, (10, 4.2))
     for quantity in free.tables:
-        words, colour = _QUANTITIES[quantity]
-        look = {"color": colour, "marker": ".", "markersize": 4}
+        look = {"color": _COLOURS[quantity], "marker": ".", "markersize": 4}
         values = free.worst(quantity)["relative"]
         x = np.arange(1, len(values) + 1)
-        distance.plot(x, positive(values), label=words, **look)
+        distance.plot(x, plots.positive(values), label=_WORDS[quantity], **look)
         shares = [of.shares(quantity).max(axis=1) for of in checks if quantity in of.tables]
         if shares:
-            share.plot(x, positive(np.max(shares, axis=0)), **look)
+            share.plot(x, plots.positive(np.max(shares, axis=0)), **look)
     share.axhline(1.0, color=plots.BLACK, linewidth=0.9, linestyle=":")
     distance.set(title="Each side on its own way", ylabel="relative distance, worst tensor")
     share.set(title="Each step by itself", ylabel="share of what roundings explain")
     for axis in (distance, share):
         axis.set(xlabel="step", yscale="log", xlim=(0, len(x) + 1))
-    whole_numbers(distance, share)
-    legend_below(figure, ncols=7, handlelength=2)
+    plots.whole_numbers(distance, share)
+    plots.legend_below(figure, ncols=7, handlelength=2)
     return figure
 
 
-@picture(style=NO_GRID)
+@plots.picture(style=plots.NO_GRID)
 def heat_map(checks: Checks) -> Figure:
     """Draws the share of its bound of every gradient and parameter in every step.
 
@@ -291,7 +274,7 @@ def heat_map(checks: Checks) -> Figure:
     tables = {q: checks.shares(q).T for q in ("gradient", "parameter") if q in checks.tables}
     farthest = np.max([values.max(axis=1) for values in tables.values()], axis=0)
     rows = np.sort(np.argsort(-farthest, kind="stable")[:_MOST_ROWS])
-    figure, (axes,) = panels(1, len(tables), (10, 1.9 + 0.24 * len(rows)), sharey=True)
+    figure, (axes,) = plots.panels(1, len(tables), (10, 1.9 + 0.24 * len(rows)), sharey=True)
     colours = matplotlib.colormaps["viridis"].with_extremes(bad=_EQUAL_COLOUR, over="#a8071a")
     for axis, (quantity, values) in zip(axes, tables.items()):
         shown = np.minimum(values[rows], np.finfo(float).max)
@@ -303,9 +286,9 @@ def heat_map(checks: Checks) -> Figure:
             interpolation="nearest",
             extent=(0.5, shown.shape[1] + 0.5, len(rows) - 0.5, -0.5),
         )
-        axis.set(title=_QUANTITIES[quantity][0].capitalize(), xlabel="step")
+        axis.set(title=QUANTITIES[quantity].capitalize(), xlabel="step")
     axes[0].set_yticks(range(len(rows)), [_shortened(checks.names[i]) for i in rows], fontsize=8)
-    whole_numbers(*axes)
+    plots.whole_numbers(*axes)
     bar = figure.colorbar(image, ax=list(axes), pad=0.015, extend="max")
     bar.set_label("share of what roundings explain", fontsize=9)
     return figure

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, power, write_claims_page
-from ms_adam.lab.report.plots import bands, nested, note, panels, picture
 from ms_adam.lab.report.tables import (
     Column,
     Table,
@@ -23,7 +22,7 @@ from ms_adam.lab.report.tables import (
     percent_range,
     table,
 )
-from ms_adam.lab.run.trainings import REFERENCE
+from ms_adam.lab.sides import REFERENCE
 
 # Graph mode has a tint of its optimizer's colour.
 _COLOURS = {
@@ -79,11 +78,11 @@ def run_table(runs: Sequence[dict]) -> Table:
 # ``runs`` in ``results.json`` and the arrays of each, in the same order.
 
 
-@picture
+@plots.picture
 def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     """Draws the distance to the two float64 shadows over the steps, with the rounding bound."""
     bounds = [row["rounding_bound"] for row in runs if isinstance(row["rounding_bound"], float)]
-    figure, axes = panels(1, 2, (10, 3.8), sharey=True)
+    figure, axes = plots.panels(1, 2, (10, 3.8), sharey=True)
     titles = {
         "error_algorithm1": "Distance to Algorithm 1",
         "error_epsilon_hat": "Distance to the epsilon-hat form",
@@ -93,17 +92,17 @@ def error_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
         if bounds:
             axis.axhline(max(bounds), color="black", linewidth=0.8, linestyle=":")
             words = "limit: rounding alone explains this much at the last step"
-            note(axis, words, 0.01, max(bounds))
+            plots.note(axis, words, 0.01, max(bounds))
         axis.set(title=title, xlabel="step", xscale="log", yscale="log")
     axes[0, 0].set_ylabel("relative error of the parameters")
     return _with_legend(figure)
 
 
-@picture
+@plots.picture
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     """Draws loss and accuracy over the epochs."""
     epochs = len(arrays[0]["test_accuracy"])
-    figure, ((left, right),) = panels(1, 2, (10, 3.8))
+    figure, ((left, right),) = plots.panels(1, 2, (10, 3.8))
     _draw(left, runs, [plots.epoch_means(of_run["loss"], epochs) for of_run in arrays])
     _draw(right, runs, [100 * of_run["test_accuracy"] for of_run in arrays])
     left.set(title="Training loss, mean of the epoch", xlabel="epoch", yscale="log")
@@ -112,7 +111,7 @@ def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     return _with_legend(figure)
 
 
-@picture
+@plots.picture
 def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     """Draws how far each run's loss is from that of the float64 reference run with its seed.
 
@@ -127,7 +126,7 @@ def drift_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
         else plots.positive(np.abs(of_run["loss"] - loss[row["seed"]]))
         for row, of_run in pairs
     ]
-    figure, ((axis,),) = panels(1, 1, (10, 3.4))
+    figure, ((axis,),) = plots.panels(1, 1, (10, 3.4))
     _draw(axis, runs, differences)
     title = "Difference of the batch loss to that of the float64 reference"
     axis.set(title=title, xlabel="step", xscale="log", yscale="log")
@@ -140,9 +139,9 @@ def _draw(axis, runs: Sequence[dict], curves: Sequence) -> None:
 
     def look(row: dict, place: int, count: int) -> dict:
         colour = _COLOURS.get((row["optimizer"], row["mode"]), _REFERENCE_COLOUR)
-        return {"color": colour, "linewidth": nested(place, count)}
+        return {"color": colour, "linewidth": plots.nested(place, count)}
 
-    bands(axis, *zip(*first), look)
+    plots.bands(axis, *zip(*first), look)
 
 
 def _with_legend(figure: Figure) -> Figure:

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, write_claims_page
-from ms_adam.lab.report.plots import bands, panels, picture
 from ms_adam.lab.report.tables import Column, Table, distances, grouped, number, over_seeds, table
-from ms_adam.lab.studies.narrow.study import WIDE, log_ratios
+from ms_adam.lab.studies.narrow import WIDE, log_ratios
 
 _COLOURS = {
     "float32": plots.GREY,
@@ -45,20 +44,20 @@ def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
     }
 
 
-@picture
+@plots.picture
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     """Draws the losses over the epochs, and the losses beside that of float32 from each seed."""
     epochs = len(arrays[0]["test_loss"])
-    figure, ((left, right),) = panels(1, 2, (10, 3.8))
+    figure, ((left, right),) = plots.panels(1, 2, (10, 3.8))
     losses = [plots.epoch_means(of_run["loss"], epochs) for of_run in arrays]
     wide = {row["seed"]: own for row, own in zip(runs, losses) if row["optimizer"] == WIDE}
-    bands(left, runs, losses, _look)
+    plots.bands(left, runs, losses, _look)
     left.set(title="Training loss, mean of the epoch", xlabel="epoch", yscale="log")
     others = [
         (row, own / wide[row["seed"]]) for row, own in zip(runs, losses) if row["seed"] in wide
     ]
     if others:
-        bands(right, *zip(*others), _look)
+        plots.bands(right, *zip(*others), _look)
     right.set(title="Training loss / that with float32 state", xlabel="epoch")
     plots.whole_numbers(left, right)
     plots.legend_below(figure, ncols=3, handlelength=3)

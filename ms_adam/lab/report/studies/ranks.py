@@ -10,20 +10,12 @@ from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, thousands
-from ms_adam.lab.report.plots import legend_below, panels, picture
 from ms_adam.lab.report.tables import Column, rendered, table
-from ms_adam.lab.studies.ranks.cost import (
-    UPDATE_BYTES,
-    Wire,
-    sent_bytes,
-    state_bytes,
-    step_seconds,
-    wire_from,
-)
+from ms_adam.lab.studies.ranks import cost
 
 # Seconds for a byte of the update on this machine, from `ms-adam bench`: the memory limit of 25
 # million parameters is 14.7 ms for 28 bytes each.
-MEMORY_BYTE = 14.7e-3 / (UPDATE_BYTES * 25e6)
+MEMORY_BYTE = 14.7e-3 / (cost.UPDATE_BYTES * 25e6)
 
 
 class Model(NamedTuple):
@@ -41,24 +33,26 @@ MODELS = (
 )
 RANKS = (8, 16, 64, 256, 1024)
 # Assumed of each device: 25 GB/s to the next one, 20 us a hop, 1 TB/s of memory.
-DEVICE, DEVICE_MEMORY_BYTE = Wire(hop=20e-6, byte=1 / 25e9), 1e-12
+DEVICE, DEVICE_MEMORY_BYTE = cost.Wire(hop=20e-6, byte=1 / 25e9), 1e-12
 
 
 def measured(entry: dict, cores: int) -> list[dict]:
     """Returns for each training of an entry the measured numbers beside those of the model."""
-    wire = wire_from(entry["messages"], cores)
+    wire = cost.wire_from(entry["messages"], cores)
     alone = {row["problem"]: row for row in entry["trainings"] if row["workers"] == 1}
     rows = []
     for row in entry["trainings"]:
         if row["step_ms"] is None or row["mode"] != "graph":
             continue
         numbers, workers, sharded = row["parameters"], row["workers"], row["state"] == "sharded"
-        gradients = alone[row["problem"]]["step_ms"] / 1e3 - UPDATE_BYTES * MEMORY_BYTE * numbers
-        model = step_seconds(wire, gradients, MEMORY_BYTE, row["sizes"], workers, sharded)
+        gradients = (
+            alone[row["problem"]]["step_ms"] / 1e3 - cost.UPDATE_BYTES * MEMORY_BYTE * numbers
+        )
+        model = cost.step_seconds(wire, gradients, MEMORY_BYTE, row["sizes"], workers, sharded)
         beside = {
             "state_bytes": max(row["state_bytes"]),
             "model_ms": 1e3 * model,
-            "model_state_bytes": state_bytes(numbers, workers, sharded),
+            "model_state_bytes": cost.state_bytes(numbers, workers, sharded),
         }
         rows.append({**row, **beside})
     return rows
@@ -89,24 +83,24 @@ def tables(entry: dict, cores: int) -> str:
 
     def update(model: Model, ranks: int, sharded: bool) -> float:
         sizes = [model.parameters // model.tensors] * model.tensors
-        return step_seconds(DEVICE, 0.0, DEVICE_MEMORY_BYTE, sizes, ranks, sharded)
+        return cost.step_seconds(DEVICE, 0.0, DEVICE_MEMORY_BYTE, sizes, ranks, sharded)
 
     there = (
         Column("network", lambda row: row[0].name),
         Column("N", lambda row: row[1], thousands),
-        *pair("state, GB", lambda model, *of: state_bytes(model.parameters, *of), 1e-9),
-        *pair("sent a step, GB", lambda model, *of: sent_bytes(model.parameters, *of), 1e-9),
+        *pair("state, GB", lambda model, *of: cost.state_bytes(model.parameters, *of), 1e-9),
+        *pair("sent a step, GB", lambda model, *of: cost.sent_bytes(model.parameters, *of), 1e-9),
         *pair("update and messages, ms", update, 1e3),
     )
     both = (table(here, measured(entry, cores)), table(there, itertools.product(MODELS, RANKS)))
     return "\n\n".join(map(rendered, both)) + "\n"
 
 
-@picture
+@plots.picture
 def draw(entry: dict, cores: int) -> Figure:
     """Draws a rank's state and a step's time against the number of workers."""
     rows = measured(entry, cores)
-    figure, (axes,) = panels(1, 2, (8.0, 3.4))
+    figure, (axes,) = plots.panels(1, 2, (8.0, 3.4))
     for state, colour, marker in (("whole", plots.VERMILION, "s"), ("sharded", plots.BLUE, "o")):
         # One worker has all of the sharded state.
         own = [row for row in rows if row["workers"] == 1 and state == "sharded"]
@@ -124,5 +118,5 @@ def draw(entry: dict, cores: int) -> Figure:
         on = "two cores" if cores == 2 else f"{cores} cores"
         ticks = sorted({row["workers"] for row in rows})
         axis.set(xlabel=f"workers on {on}", ylabel=words, xticks=ticks, ylim=(0, None))
-    legend_below(figure, ncols=4, fontsize=9)
+    plots.legend_below(figure, ncols=4, fontsize=9)
     return figure

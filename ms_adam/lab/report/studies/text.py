@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import fixed, percent, write_claims_page
-from ms_adam.lab.report.plots import bands, panels, picture
 from ms_adam.lab.report.tables import (
     Column,
     Table,
@@ -58,7 +57,7 @@ def _blocks(entry: dict, arrays: list[dict]) -> dict[str, Any]:
     }
 
 
-@picture
+@plots.picture
 def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     """Draws losses and accuracy over the epochs: the mean over seeds in a band."""
     sides = list(dict.fromkeys(row["side"] for row in runs))
@@ -66,7 +65,7 @@ def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
     drawn = [pair for pair in zip(runs, arrays) if pair[0]["side"] in order]
     runs, arrays = zip(*sorted(drawn, key=lambda pair: order.index(pair[0]["side"])))
     epochs = len(arrays[0]["test_loss"])
-    figure, (axes,) = panels(1, 3, (10, 4.2))
+    figure, (axes,) = plots.panels(1, 3, (10, 4.2))
     for axis, title, curve in zip(
         axes,
         (
@@ -80,7 +79,7 @@ def training_plot(runs: Sequence[dict], arrays: Sequence[dict]) -> Figure:
             lambda of_run: 100 * of_run["test_accuracy"],
         ),
     ):
-        bands(axis, runs, list(map(curve, arrays)), _look)
+        plots.bands(axis, runs, list(map(curve, arrays)), _look)
         axis.set(title=title, xlabel="epoch")
     plots.whole_numbers(*axes)
     plots.legend_below(figure, ncols=2, handlelength=3)

@@ -26,15 +26,6 @@ from ms_adam.atomic_write import atomic_write
 from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import link_pages, read_results
-from ms_adam.lab.report.plots import (
-    NO_GRID,
-    floats,
-    legend_below,
-    note,
-    panels,
-    picture,
-    whole_numbers,
-)
 from ms_adam.lab.report.studies import trajectory_page
 from ms_adam.lab.report.studies.trajectory_page import points_of, values_of
 from ms_adam.lab.studies.trajectories.study import HEIGHTS, QUADRATICS, REFERENCE, RESULTS, folders
@@ -48,7 +39,7 @@ _START = {**_EDGED, "marker": "o", "color": "white", "markersize": 8}
 _MINIMUM = {**_EDGED, "marker": "*", "color": plots.YELLOW, "markersize": 14}
 _HEIGHTS_MAP = "Greys_r"  # light is high; paths in colours stand out from it
 _LEAST_SHOWN = 1e-18  # smaller differences are roundings of float64
-_ANIMATION_STYLE = {**NO_GRID, "figure.dpi": 90}
+_ANIMATION_STYLE = {**plots.NO_GRID, "figure.dpi": 90}
 
 
 class Scene:
@@ -143,7 +134,7 @@ def _pairs(config: dict[str, Any], rows: Sequence[dict]) -> list[list[dict]]:
     return [_of_optimizer(rows, entry["name"]) for entry in config["optimizers"]]
 
 
-@picture(style=NO_GRID)
+@plots.picture(style=plots.NO_GRID)
 def contour_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
     """Draws paths over contours: a panel for each optimizer of one function, or each function.
 
@@ -180,7 +171,7 @@ def contour_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
     return figure
 
 
-@picture
+@plots.picture
 def value_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
     """Draws f over the steps, less its least value on a log axis where that is known."""
     figure, axes = _grid(config, len(scenes), 3.4, single=7.5)
@@ -198,13 +189,13 @@ def value_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
             axis.set_yscale("log")
             axis.set_ylim(bottom=max(axis.get_ylim()[0], _LEAST_SHOWN))
         axis.set(title="\n".join([title, *_gone(scene.lines)]), xlabel="step")
-    whole_numbers(*axes)
+    plots.whole_numbers(*axes)
     _legend(figure, axes[0].get_legend_handles_labels()[0])
     figure.suptitle(config["title"])
     return figure
 
 
-@picture(style=NO_GRID)
+@plots.picture(style=plots.NO_GRID)
 def surface_plot(scene: Scene) -> Figure:
     """Draws all optimizers' paths on the surface."""
     figure, axis = _surface(scene)
@@ -227,20 +218,20 @@ def surface_animation(scene: Scene, frames: int, seconds: float) -> bytes:
     return memory.getvalue()
 
 
-@picture
+@plots.picture
 def loss_plot(content: dict[str, Any]) -> Figure:
     """Draws the losses of a linear fit: each iteration's batch, and all points after each epoch."""
     rows, config = content["results"], content["comparison"]
-    figure, ((batches, epochs),) = panels(1, 2, (12, 5.2), sharey=True)
+    figure, ((batches, epochs),) = plots.panels(1, 2, (12, 5.2), sharey=True)
     for place, entry in enumerate(config["optimizers"]):
         for line in _of_optimizer(rows, entry["name"]):
             look = {**_look(place, 1, 1), "linewidth": 1.1, "label": _with_differences(line)}
             if line["computed_by"] == REFERENCE:  # a broad pale band, with MindSpore's line on it
                 label = f"{line['optimizer']}, {REFERENCE}"
                 look.update(linewidth=5, alpha=0.3, marker="", label=label)
-            losses = floats(line["values"])
+            losses = plots.floats(line["values"])
             batches.plot(np.arange(1, len(losses) + 1), losses, **{**look, "marker": ""})
-            epochs.plot(floats(line["epoch_values"]), **{**look, "markevery": 3})
+            epochs.plot(plots.floats(line["epoch_values"]), **{**look, "markevery": 3})
     least = rows[0]["least_value"]
     batches.set(title="Loss of each iteration's batch", xlabel="iteration", xscale="log")
     epochs.set(title="Loss of all points", xlabel="epoch")
@@ -248,10 +239,10 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     for axis in (batches, epochs):
         axis.axhline(least, color="black", linewidth=0.8, linestyle=":")
         axis.set_yscale("log")
-    note(epochs, "the least that the noise allows", 0.98, least, -11, ha="right")
+    plots.note(epochs, "the least that the noise allows", 0.98, least, -11, ha="right")
     handles, _ = epochs.get_legend_handles_labels()
     handles.sort(key=lambda line: not line.get_label().endswith(REFERENCE))  # a column of each
-    legend_below(figure, handles, ncols=2, fontsize=8.5, handlelength=3)
+    plots.legend_below(figure, handles, ncols=2, fontsize=8.5, handlelength=3)
     figure.suptitle(config["title"])
     return figure
 
@@ -426,13 +417,13 @@ def _last_look(place: int) -> dict[str, Any]:
 
 def _legend(figure: Figure, handles: Sequence) -> None:
     fit = max(2, int(figure.get_figwidth() // 1.6))  # an entry takes up to 1.6 inches
-    legend_below(figure, handles, ncols=min(fit, len(handles)))
+    plots.legend_below(figure, handles, ncols=min(fit, len(handles)))
 
 
 def _grid(config: dict, count: int, height: float, single: float = 0.0) -> tuple:
     columns = min(config["figure"]["columns"], count)
     lines = math.ceil(count / columns)
-    figure, axes = panels(lines, columns, (max(4.1 * columns, single), height * lines + 0.8))
+    figure, axes = plots.panels(lines, columns, (max(4.1 * columns, single), height * lines + 0.8))
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])

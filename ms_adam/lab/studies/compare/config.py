@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ms_adam.lab.run.config import Backend, Count, Folder, Mode, Number, Section, Seed, Text, load
+from ms_adam.lab.run.config import Backend, Count, Folder, Mode, Number, Section, Seed, Text
 
 MOMENTS = ("moment1", "moment2", "vhat")
 REFERENCE = "reference"  # short for ms_adam.reference.Adam: NumPy in float64
@@ -104,18 +105,15 @@ class Side(Section):
     dump: Optional[Folder] = None
     loss_scale: Optional[Annotated[Number, Field(gt=0)]] = None
 
-    @pydantic.model_validator(mode="after")
-    def _trains_or_is_a_dump(self) -> Side:
+    def faults(self) -> Iterator[str]:
         given = {key for key, value in self if value != type(self).model_fields[key].default}
         if self.dump is not None and given - {"dump", "loss_scale"}:
-            raise ValueError("a side with a 'dump' has no other key but 'loss_scale'")
+            yield "a side with a 'dump' has no other key but 'loss_scale'"
         if self.dump is None:
-            missing = [key for key in ("mode", "optimizer") if getattr(self, key) is None]
-            if missing:
-                raise ValueError(f"'{missing[0]}' is missing")
+            missing = (key for key in ("mode", "optimizer") if getattr(self, key) is None)
+            yield from (f"'{key}' is missing" for key in missing)
             if "loss_scale" in given:
-                raise ValueError("'loss_scale' is of a 'dump'; of an optimizer it is an option")
-        return self
+                yield "'loss_scale' is of a 'dump'; of an optimizer it is an option"
 
 
 class Pair(Section):
@@ -140,26 +138,25 @@ class Comparison(Section):
     limit_mb: Count = 2000
     keep_records: bool = False
 
-    @pydantic.model_validator(mode="after")
-    def _fits_together(self) -> Comparison:
+    def faults(self) -> Iterator[str]:
         if (self.problem is None) == (self.factory is None):
-            raise ValueError(
+            yield (
                 "a comparison has either 'problem' (the built-in one) or 'factory' (yours), "
                 f"but here {'both are' if self.problem else 'neither is'} given"
             )
         if self.problem and self.factory_options:
-            raise ValueError("factory_options are for a 'factory'; this config has a 'problem'")
+            yield "factory_options are for a 'factory'; this config has a 'problem'"
         if self.problem and self.training.batch_size > self.problem.train:
-            raise ValueError(
+            yield (
                 f"training.batch_size = {self.training.batch_size} is more than problem.train = "
                 f"{self.problem.train}: there would be no batch"
             )
         batch_size = self.training.batch_size
         for name, side in self.sides.items():
-            self._check_changes(name, side)
+            yield from self._faults_of_changes(name, side)
             if batch_size % side.ranks:
                 divisors = (str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
-                raise ValueError(
+                yield (
                     f"sides.{name}.ranks = {side.ranks}: ranks take equal shares of a batch, so "
                     f"with training.batch_size = {batch_size} it must be one of "
                     f"{', '.join(divisors)}"
@@ -167,35 +164,26 @@ class Comparison(Section):
         for pair in self.all_pairs:
             for name in pair.sides:
                 if name not in self.sides:
-                    raise ValueError(
-                        f"pairs: there is no side '{name}'; there are {', '.join(self.sides)}"
-                    )
+                    yield f"pairs: there is no side '{name}'; there are {', '.join(self.sides)}"
             if self.sides[pair.sides[0]].dump is not None:
-                raise ValueError(
+                yield (
                     f"pairs: '{pair.sides[0]}' is a dump, which has no network to judge by; it can "
                     "only be the second side"
                 )
             if pair.sides[0] == pair.sides[1]:
-                raise ValueError(
-                    f"pairs: '{pair.sides[0]}' is compared with itself; a pair needs two sides"
-                )
-        return self
+                yield f"pairs: '{pair.sides[0]}' is compared with itself; a pair needs two sides"
 
-    def _check_changes(self, name: str, side: Side) -> None:
+    def _faults_of_changes(self, name: str, side: Side) -> Iterator[str]:
         """All sides train one network on the same batches: only the loss is left to change."""
         unknown = sorted(set(side.changes) - {"loss"})
         if self.problem and unknown:
-            raise ValueError(
-                f"sides.{name}.changes: unknown key '{unknown[0]}'; allowed here: loss"
-            )
+            yield f"sides.{name}.changes: unknown key '{unknown[0]}'; allowed here: loss"
         try:
             self.problem_of(side)
         except pydantic.ValidationError as error:
             wrong = error.errors()[0]
             key = ".".join(map(str, wrong["loc"]))
-            raise ValueError(
-                f"sides.{name}.changes.{key} = {wrong['input']!r}: {wrong['msg']}"
-            ) from None
+            yield f"sides.{name}.changes.{key} = {wrong['input']!r}: {wrong['msg']}"
 
     @property
     def all_pairs(self) -> list[Pair]:
@@ -213,15 +201,3 @@ class Comparison(Section):
         if self.problem is None:
             return {**self.factory_options, **side.changes}
         return Problem.model_validate({**self.problem.model_dump(), **side.changes}).model_dump()
-
-
-def load_comparison(path: Path) -> Comparison:
-    """Reads and checks the config of a comparison.
-
-    A relative ``problem.idx_directory`` and the files of ``factory`` and ``optimizer`` are taken
-    from the config's folder.
-
-    Raises:
-        ConfigError: As `ms_adam.lab.run.config.load`.
-    """
-    return load(path, Comparison)

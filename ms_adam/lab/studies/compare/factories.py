@@ -14,6 +14,7 @@ from mindspore import Parameter, nn
 
 import ms_adam
 from ms_adam import reference
+from ms_adam.lab import targets
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.problems.batches import Batches
 from ms_adam.lab.problems.images import Split, load_split
@@ -21,15 +22,7 @@ from ms_adam.lab.problems.networks import MultiLayerPerceptron
 from ms_adam.lab.run.worker import short_message
 from ms_adam.lab.studies.compare.config import REFERENCE, Side
 from ms_adam.lab.studies.compare.parallel import Gathered
-from ms_adam.lab.targets import (
-    MindSporeOptimizer,
-    NumpyOptimizer,
-    Optimizer,
-    describe,
-    kind,
-    load_callable,
-    to_numpy,
-)
+from ms_adam.lab.targets import kind
 from ms_adam.lab.train import fused_loss
 
 
@@ -83,7 +76,7 @@ def make(factory: Optional[str], seed: int, batch_size: int, options: dict[str, 
     Raises:
         UserError: There is no such factory, it takes other arguments, or it returns something else.
     """
-    function = mnist if factory is None else load_callable(factory)
+    function = mnist if factory is None else targets.load_callable(factory)
     arguments = {"seed": seed, "batch_size": batch_size, **options}
     try:
         signature = inspect.signature(function)
@@ -136,7 +129,7 @@ def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]
             )
 
 
-def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Optimizer:
+def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> targets.Optimizer:
     """Makes the optimizer of a side.
 
     The reference's methods also take ``max_grad_norm``, and a list of learning rates.
@@ -151,7 +144,7 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Op
             returns something else.
     """
     path = "ms_adam.reference.Adam" if side.optimizer == REFERENCE else side.optimizer
-    factory, options, extras = load_callable(path), dict(side.options), {}
+    factory, options, extras = targets.load_callable(path), dict(side.options), {}
     where = f"side '{name}': {path}"
     is_method = isinstance(factory, type) and issubclass(factory, reference.Method)
     if side.backend is not None:
@@ -162,7 +155,7 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Op
         if isinstance(options.get("learning_rate"), list):
             extras["learning_rates"] = [float(rate) for rate in options.pop("learning_rate")]
         extras["max_grad_norm"] = options.pop("max_grad_norm", None)
-    target = describe(where, factory, options)
+    target = targets.describe(where, factory, options)
     try:
         made = target.make(list(parameters))
     except (TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
@@ -173,13 +166,8 @@ def make_optimizer(name: str, side: Side, parameters: Sequence[Parameter]) -> Op
             f"{target.arguments()}"
         ) from error
     if is_method:
-        return NumpyOptimizer(made, parameters, **extras)
-    if not MindSporeOptimizer.runs(made):
-        raise UserError(
-            f"{where} must return an optimizer (a Cell with 'parameters' that is called with the "
-            f"gradients), but returned {kind(made)}"
-        )
-    return Gathered(made) if Gathered.runs(made) else MindSporeOptimizer(made)
+        return targets.NumpyOptimizer(made, parameters, **extras)
+    return Gathered(made) if Gathered.runs(made) else targets.wrap(made, parameters, where)
 
 
 def _takes_backend(factory: Callable) -> bool:
@@ -191,7 +179,7 @@ def _takes_backend(factory: Callable) -> bool:
 
 
 def _arrays(part: Any) -> tuple[np.ndarray, ...]:
-    return tuple(map(to_numpy, part if isinstance(part, (tuple, list)) else (part,)))
+    return tuple(map(targets.to_numpy, part if isinstance(part, (tuple, list)) else (part,)))
 
 
 def _is_iterable(value: Any) -> bool:

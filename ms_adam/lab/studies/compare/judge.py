@@ -28,15 +28,6 @@ BOTH = "gradient and update"
 ONLY_LOSS = "loss"
 ROUNDINGS = "roundings"
 
-_WORDS = {
-    "gradient": "the gradient of",
-    "moment1": "the first moment of",
-    "moment2": "the second moment of",
-    "vhat": "the largest second moment of",
-    "master": "the master weight of",
-    "parameter": "the parameter",
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Parting:
@@ -137,7 +128,7 @@ def judge(
         sentence += f" The batch of step {other_batch} is another one."
     for side, place in (apart or {}).items():
         if place and (first is None or place["step"] <= first.step):
-            what = f"{_WORDS[place['quantity']]} {place['parameter']}"
+            what = _thing(place["quantity"], place["parameter"])
             sentence += (
                 f" The ranks of “{side}” are not alike: from step {place['step']} on {what} on "
                 f"rank {place['rank']} is another one than on rank 0."
@@ -209,7 +200,7 @@ def _sentence(names, status, cause, first, network, update, formula_of, checks, 
         )
     if status == HELD:
         quantity, side, step, name, share = _nearest(checks, tolerance)
-        what = "the loss" if quantity == LOSS else f"{_WORDS[quantity]} {name}"
+        what = _thing(quantity, name)
         limit = "what roundings explain" if formula_of else "its limit"
         return (
             f"{one} and {other} differ by no more than roundings over {over}: {what} of “{side}” "
@@ -218,7 +209,7 @@ def _sentence(names, status, cause, first, network, update, formula_of, checks, 
     start = f"{one} and {other} part in step {first.step}, "
     if cause == ROUNDINGS:
         return (
-            f"{start}where {_thing(first)} is not equal: it differs by "
+            f"{start}where {_thing(first.quantity, first.parameter)} is not equal: it differs by "
             f"{_number(first.difference)}. Roundings explain it; the tolerance of 0 allows none."
         )
     if cause == ONLY_LOSS:
@@ -233,32 +224,30 @@ def _sentence(names, status, cause, first, network, update, formula_of, checks, 
 
 
 def _reason(parting: Parting, one: str, formula_of: Optional[str]) -> str:
-    side = f"“{parting.side}”"
+    side, thing = f"“{parting.side}”", _thing(parting.quantity, parting.parameter)
     explained = "roundings explain" if parting.allowed == parting.bound else "the tolerance allows"
     times = f"{_number(parting.times)} times what {explained}" if parting.allowed else "not 0"
     far = f"{_number(parting.difference)}, {times}"
     if parting.quantity in (LOSS, "gradient"):
         return (
-            f"at its own weights and on the same batch {_thing(parting)} of {side} differs from "
+            f"at its own weights and on the same batch {thing} of {side} differs from "
             f"that of the network of {one} by {far}"
         )
     if formula_of is None:
         return (
-            f"given all its gradients, the optimizer of {one} makes of {_thing(parting)} something "
+            f"given all its gradients, the optimizer of {one} makes of {thing} something "
             f"that differs from {side} by {far}"
         )
     return (
-        f"from its own state and gradient {_thing(parting)} of {side} differs from the formula of "
+        f"from its own state and gradient {thing} of {side} differs from the formula of "
         f"“{formula_of}” by {far}"
     )
 
 
-def _thing(parting: Parting) -> str:
-    return (
-        "the loss"
-        if parting.quantity == LOSS
-        else f"{_WORDS[parting.quantity]} {parting.parameter}"
-    )
+def _thing(quantity: str, tensor: Optional[str]) -> str:
+    if quantity == LOSS:
+        return "the loss"
+    return f"the {QUANTITIES[quantity]}{'' if quantity == 'parameter' else ' of'} {tensor}"
 
 
 def _number(value: float) -> str:

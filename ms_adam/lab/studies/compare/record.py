@@ -24,8 +24,15 @@ import numpy as np
 from ms_adam.lab.errors import UserError
 
 LOSS = "loss"
-# In the order of one step. A master is what is updated in the place of a narrow parameter.
-QUANTITIES = ("gradient", "moment1", "moment2", "vhat", "master", "parameter")
+# In the order of one step, and in words. A master is updated in the place of a narrow parameter.
+QUANTITIES = {
+    "gradient": "gradient",
+    "moment1": "first moment",
+    "moment2": "second moment",
+    "vhat": "largest second moment",
+    "master": "master weight",
+    "parameter": "parameter",
+}
 
 # name: (axes besides the steps, meaning)
 SCALARS = {

@@ -6,10 +6,9 @@ import contextlib
 
 import numpy as np
 
-from ms_adam.lab.errors import UserError
 from ms_adam.lab.studies.identify.forms import Numbers
 from ms_adam.lab.studies.identify.probes import Probe
-from ms_adam.lab.targets import DEFAULTS, Target, mindspore_context, one_line, wrap
+from ms_adam.lab.targets import DEFAULTS, Target, mindspore_context, one_line
 
 
 class Refused(Exception):
@@ -31,17 +30,9 @@ class Driver:
 
     def __init__(self, target: Target):
         self.target = target = target.filled()
-        self._framework = target.framework()
-        self.kind = self._framework.name
-        target.check_complete()
-        parameters = [self._framework.parameter(np.zeros(1), "float32")]
-        try:
-            made = target.make(parameters)
-        except Exception as error:
-            raise UserError(
-                f"{target} cannot be made: {one_line(error)}\nits arguments: {target.arguments()}"
-            ) from error
-        self.values = {**wrap(made, parameters, target).numbers(), **target.values()}
+        made = target.trial()
+        self.kind, self._parameter = made.name, made.parameter
+        self.values = {**made.numbers(), **target.values()}
         self.assumed = [
             role for role in Numbers._fields if role not in self.values and not target.takes(role)
         ]
@@ -71,7 +62,7 @@ class Driver:
 
     def _each_step(self, probe, dtype, roles, read):
         with self._refusing():
-            optimizer = self.target.build([self._framework.parameter(probe.start, dtype)], **roles)
+            optimizer = self.target.build([self._parameter(probe.start, dtype)], **roles)
             found = []
             for gradient in probe.gradients:
                 for _ in range(optimizer.calls_per_update()):
@@ -90,7 +81,7 @@ class Driver:
 
         start = np.repeat(probe.start[:, None], 2, axis=1)
         with self._refusing(mode=ms.GRAPH_MODE):
-            optimizer = self.target.build([self._framework.parameter(start, "float32")], **roles)
+            optimizer = self.target.build([self._parameter(start, "float32")], **roles)
             feed, places = RowFeed(optimizer.optimizer, start.shape), []
             for gradient, rows in zip(probe.gradients, present):
                 values = np.repeat(gradient[rows][:, None], 2, axis=1)

@@ -1,4 +1,1 @@
-"""Trainings on images: each optimizer in each mode, held to NumPy's float64 Adam.
-
-study has the config and the rows of results, training is the worker, claims are the claims.
-"""
+"""Trainings on images: study has the config, the runs and their rows, claims are the claims."""

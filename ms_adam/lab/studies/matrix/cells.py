@@ -19,16 +19,7 @@ import ms_adam
 from ms_adam import reference
 from ms_adam.backends import BACKENDS
 from ms_adam.checkpoint import core_of, slots
-from ms_adam.lab import targets
-from ms_adam.lab.measure import (
-    UNIT,
-    Arithmetic,
-    average_bound,
-    clipped,
-    narrow_spacing,
-    share_of_bound,
-    step_bounds,
-)
+from ms_adam.lab import measure, targets
 from ms_adam.lab.studies.matrix.cases import (
     SHAPES,
     Case,
@@ -234,7 +225,7 @@ def as_tensors(arrays, dtype: Union[str, Sequence[str]]) -> tuple:
 # --- judging steps -----------------------------------------------------------------------------
 
 # Takes a `reference.Adam`, returns the `Arithmetic` of an implementation.
-ArithmeticOf = Callable[[reference.Adam], Arithmetic]
+ArithmeticOf = Callable[[reference.Adam], measure.Arithmetic]
 
 
 def our_arithmetic(backend: str, dtype: str) -> ArithmeticOf:
@@ -246,7 +237,7 @@ def our_arithmetic(backend: str, dtype: str) -> ArithmeticOf:
 
     def of(adam):
         rate = BACKENDS[backend].capabilities.kernel_rate
-        return Arithmetic(moments, rate(adam.beta1), rate(adam.beta2))
+        return measure.Arithmetic(moments, rate(adam.beta1), rate(adam.beta2))
 
     return of
 
@@ -256,7 +247,7 @@ def nn_adam_arithmetic(dtype: str) -> ArithmeticOf:
 
     def of(adam):
         betas = (float(np.float32(beta)) for beta in (adam.beta1, adam.beta2))
-        return Arithmetic(dtype, *betas, float32_scalars=True)
+        return measure.Arithmetic(dtype, *betas, float32_scalars=True)
 
     return of
 
@@ -294,7 +285,7 @@ def exact_step(
         loss_scale = case.loss_scale  # clipping acts on unscaled gradients
         dtype_of_norm = str(scalar_dtype(ms.get_context("device_target"))).lower()
         unscaled = [g / loss_scale for g in fed]
-        fed, errors = clipped(unscaled, max_norm, errors, dtype_of_norm)
+        fed, errors = measure.clipped(unscaled, max_norm, errors, dtype_of_norm)
         fed = [g * loss_scale for g in fed]
     for i, (name, gradient) in enumerate(zip(names, fed)):
         number = int(name[len("layer") :].split(".")[0])
@@ -303,7 +294,7 @@ def exact_step(
         start = reference.AdamState(step, before.moment1[i], before.moment2[i], vhat)
         weight, state = adam.step(before.weights[i], gradient, start)
         of_weight = for_each(dtype, len(fed))[i]
-        bounds = step_bounds(
+        bounds = measure.step_bounds(
             right,
             gradient,
             start,
@@ -324,7 +315,7 @@ def compared(
     """Yields (got, wanted, bound) of the moments and the weight of each parameter."""
     for i, (values, bounds) in enumerate(expected):
         rounded = [
-            bound + narrow_spacing(value, bound, state_dtype, is_signed)
+            bound + measure.narrow_spacing(value, bound, state_dtype, is_signed)
             for value, bound, is_signed in zip(values, bounds, (True, False))
         ]
         got = after.moment1[i], after.moment2[i], after.weights[i]
@@ -350,12 +341,12 @@ def averages(
         else:
             sum_before = old * (1.0 - decay**step) if debias else old
         wanted = average.value(average.update(sum_before, weight), step + 1)
-        bound = average_bound(rate, weight - old, wanted, dtype)
+        bound = measure.average_bound(rate, weight - old, wanted, dtype)
         if dtype == "float64":
             # The reference rounds 8 times, and each of its two 1 - decay^t may be off by
             # u / (1 - decay).
             size = np.maximum(np.abs(old), np.abs(wanted))
-            bound = bound + UNIT[dtype] * (8 + 2 / (1.0 - decay)) * size
+            bound = bound + measure.UNIT[dtype] * (8 + 2 / (1.0 - decay)) * size
         yield got, wanted, bound
 
 
@@ -450,17 +441,20 @@ def excess(
             # Factor, product, calls - 1 sums, and the mean: each call is rounded calls + 2 times.
             sizes = reference.mean_of_calls([[np.abs(g) for g in call] for call in taken])
             u = (calls + 2) / case.loss_scale
-            units = [2 * UNIT[it] if it == "float64" else UNIT["float32"] for it in weights]
+            units = [
+                2 * measure.UNIT[it] if it == "float64" else measure.UNIT["float32"]
+                for it in weights
+            ]
             unsure = [u * unit * size for unit, size in zip(units, sizes)]
         expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of, unsure)
         state_dtype = case.options.get("state_dtype", "float32")
         for got, wanted, bound in compared(after, expected, state_dtype):
             if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(bound))):
                 raise AssertionError(f"no finite bound in step {step + 1}")
-            worst = max(worst, share_of_bound(got, wanted, bound))
+            worst = max(worst, measure.share_of_bound(got, wanted, bound))
         if case.options.get("ema_decay") is not None:
             for got, wanted, bound in averages(case, step, before, after, weights):
-                worst = max(worst, share_of_bound(got, wanted, bound))
+                worst = max(worst, measure.share_of_bound(got, wanted, bound))
         if case.options.get("master_weights") == "split" and dtype == "bfloat16":
             rounded = [halves_of(weight)[0] for weight in after.weights]
         else:
@@ -511,7 +505,7 @@ def run_nn_adam(case: Case, dtype: str) -> TheirRun:
         for step, (before, after, _, fed) in enumerate(made):
             expected = exact_step(case, names, step, before, fed, dtype, nn_adam_arithmetic)
             for got, wanted, bound in compared(after, expected):
-                worst = max(worst, share_of_bound(got, wanted, bound))
+                worst = max(worst, measure.share_of_bound(got, wanted, bound))
                 unbounded.append(np.isinf(bound).reshape(-1))
         without_bound = float(np.mean(np.concatenate(unbounded)))
         return TheirRun(case, made, shapes, names, worst, without_bound, None)
@@ -554,7 +548,7 @@ def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
         for (got, _, bound), (wanted, _, their_bound) in zip(
             compared(ours, our_steps), compared(after, their_steps)
         ):
-            worst = max(worst, share_of_bound(got, wanted, bound + their_bound))
+            worst = max(worst, measure.share_of_bound(got, wanted, bound + their_bound))
     return worst
 
 

@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, Optional, Union
 
-import pydantic
 from pydantic import Field
 
 from ms_adam.lab.run.config import (
     ConfigError,
     Count,
     Folder,
+    NotNegative,
     Number,
     Once,
+    Positive,
+    Rate,
     Section,
     Seed,
     StudyConfig,
     Text,
 )
-
-Positive = Annotated[Number, Field(gt=0)]
-Rate = Annotated[Number, Field(ge=0, lt=1)]
 
 # The settings that a config must give for each optimizer, besides the learning rate.
 SETTINGS = {
@@ -48,20 +47,7 @@ _TAKES = {
 }
 
 
-class Checked(Section):
-    """A section that is refused for the first of its faults."""
-
-    def faults(self) -> Iterator[str]:
-        raise NotImplementedError
-
-    @pydantic.model_validator(mode="after")
-    def _sound(self) -> Checked:
-        for fault in self.faults():
-            raise ValueError(fault)
-        return self
-
-
-class FigureData(Checked):
+class FigureData(Section):
     """The training data.
 
     ``mnist``: the IDX files of ``idx_directory`` if that folder exists, otherwise the 5,000 images
@@ -119,12 +105,12 @@ class Variant(Section):
     """One panel of a figure: its regularisation."""
 
     label: Text
-    l2: Annotated[Number, Field(ge=0)] = 0.0
+    l2: NotNegative = 0.0
     input_dropout: Rate = 0.0
     dropout: Rate = 0.0
 
 
-class Contender(Checked):
+class Contender(Section):
     """An optimizer, its settings and its grid of learning rates."""
 
     name: Literal[tuple(SETTINGS)]
@@ -150,7 +136,7 @@ class Contender(Checked):
         return self.learning_rates[first : first + count]
 
 
-class Scale(Checked):
+class Scale(Section):
     """A size of the figure."""
 
     examples: Count
@@ -160,7 +146,7 @@ class Scale(Checked):
     trials: Count
     beyond_edge: Annotated[int, Field(ge=0)] = 0
     looks: Annotated[list[Count], Field(min_length=1), Once]
-    minutes: Annotated[Number, Field(ge=0)] = 0.0
+    minutes: NotNegative = 0.0
     step_ms: Positive
 
     def faults(self) -> Iterator[str]:
@@ -181,7 +167,7 @@ class Scales(Section):
 SCALES = tuple(Scales.model_fields)
 
 
-class Comparison(Checked):
+class Comparison(Section):
     """States that ``first`` is ``relation`` ``second``; ``factor`` quantifies the relation."""
 
     first: str
@@ -207,7 +193,7 @@ class Ordering(Section):
     comparisons: Annotated[list[Comparison], Field(min_length=1)]
 
 
-class BiasCorrection(Checked):
+class BiasCorrection(Section):
     """A claim about figure 4. `claims` has the tests."""
 
     form: Literal["bias correction"]
@@ -227,7 +213,7 @@ class BiasCorrection(Checked):
 AnyClaim = Annotated[Union[Ordering, BiasCorrection], Field(discriminator="form")]
 
 
-class PaperFigure(Checked, StudyConfig):
+class PaperFigure(StudyConfig):
     """A figure of Kingma & Ba 2015."""
 
     study: Literal["paper"]

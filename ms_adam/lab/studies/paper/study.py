@@ -15,7 +15,6 @@ from typing import Any, Optional
 import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
-from ms_adam.lab.run.config import refuse_equal_names
 from ms_adam.lab.run.environment import cores
 from ms_adam.lab.run.processes import Job, run_jobs
 from ms_adam.lab.run.progress import duration
@@ -44,7 +43,6 @@ def run(figures: Sequence[PaperFigure], session: Session) -> dict[str, Any]:
     runs at a time, one on each core, and ``tensorboard`` whether to write event files. After Ctrl-C
     finished runs stay in the cache.
     """
-    refuse_equal_names(figures)
     scale = session.options.get("scale", "standard")
     event_files = session.out / "tensorboard" if session.options.get("tensorboard") else None
     if event_files is not None and importlib.util.find_spec("tensorboardX") is None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import numpy as np
-import pydantic
 from pydantic import Field
 
 from ms_adam.lab.claims import Claim, Measured, Verdict, judge, short
@@ -18,13 +17,13 @@ from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.run.config import (
     Checkpoints,
     Count,
-    Mode,
-    Number,
+    Modes,
+    NotNegative,
     Once,
+    Positive,
     Section,
     Seed,
     StudyConfig,
-    refuse_equal_names,
 )
 from ms_adam.lab.run.launch import launch
 from ms_adam.lab.run.results import results, write_json
@@ -57,8 +56,8 @@ class Optimizer(Section):
     """An optimizer of ms_adam; its other arguments have their defaults."""
 
     name: Literal["Adam", "AdamW"]
-    learning_rate: Annotated[Number, Field(gt=0)]
-    weight_decay: Annotated[Number, Field(ge=0)]
+    learning_rate: Positive
+    weight_decay: NotNegative
 
 
 class RanksConfig(StudyConfig):
@@ -66,7 +65,7 @@ class RanksConfig(StudyConfig):
 
     study: Literal["ranks"]
     workers: Annotated[list[Annotated[Count, Field(ge=2)]], Field(min_length=1), Once]
-    modes: Annotated[list[Mode], Field(min_length=1), Once]
+    modes: Modes
     problems: Annotated[list[Problem], Field(min_length=1)]
     optimizers: Annotated[list[Optimizer], Field(min_length=1)]
     steps: Count
@@ -75,22 +74,18 @@ class RanksConfig(StudyConfig):
     checkpoints: Checkpoints
     message_sizes: list[Count]
 
-    @pydantic.model_validator(mode="after")
-    def _fits(self) -> RanksConfig:
+    def faults(self) -> Iterator[str]:
         of = f"batch_size = {self.batch_size}"
         for workers in self.workers:
             if self.batch_size % workers:
-                raise ValueError(f"{of} cannot be divided among {workers} workers in equal parts")
+                yield f"{of} cannot be divided among {workers} workers in equal parts"
         for problem in self.problems:
             if problem.train < self.batch_size:
-                raise ValueError(
-                    f"{of} is more than the {problem.train} examples of {problem.name}"
-                )
+                yield f"{of} is more than the {problem.train} examples of {problem.name}"
         for key in ("problems", "optimizers"):
             names = [entry.name for entry in getattr(self, key)]
             if len(set(names)) != len(names):
-                raise ValueError(f"{key}: each name may stand only once")
-        return self
+                yield f"{key}: each name may stand only once"
 
 
 def run(configs: Sequence[RanksConfig], session: Session) -> dict[str, Any]:
@@ -100,11 +95,9 @@ def run(configs: Sequence[RanksConfig], session: Session) -> dict[str, Any]:
     from the newest checkpoints.
 
     Raises:
-        ConfigError: Two configs have one name.
         RankError: A rank failed or was killed; the checkpoints stay.
         Interrupted: The user pressed Ctrl-C; the checkpoints stay.
     """
-    refuse_equal_names(configs)
     entries, targets = [], set()
     for config in configs:
         out = session.out if len(configs) == 1 else session.out / config.name

@@ -22,15 +22,16 @@ from ms_adam.lab.run.config import (
     Data,
     InBatches,
     Model,
+    NotNegative,
     Number,
+    Positive,
+    Rate,
     Section,
     Seed,
 )
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.resume import CHECKPOINTS, RESULT, TRAINING, kill_test
-
-Decay = Annotated[Number, Field(ge=0, lt=1)]
 
 
 class Schedule(Section):
@@ -45,18 +46,18 @@ class OptimizerSettings(Section):
     """Arguments of ``ms_adam.Adam`` and ``ms_adam.AdamW`` under their own names, and two others."""
 
     name: Literal["Adam", "AdamW"]
-    learning_rate: Annotated[Number, Field(gt=0)]
+    learning_rate: Positive
     learning_rate_decay: Literal["none", "cosine"]
-    beta1: Decay
-    beta2: Decay
-    eps: Annotated[Number, Field(gt=0)]
-    weight_decay: Annotated[Number, Field(ge=0)]
-    max_grad_norm: Optional[Annotated[Number, Field(gt=0)]]
+    beta1: Rate
+    beta2: Rate
+    eps: Positive
+    weight_decay: NotNegative
+    max_grad_norm: Optional[Positive]
     use_nesterov: bool
     use_amsgrad: bool
     epsilon_hat: bool
     bias_correction: bool
-    ema_decay: Optional[Decay]
+    ema_decay: Optional[Rate]
     accumulate_steps: Count
     dynamic_loss_scale: Optional[Annotated[Number, Field(ge=1)]]
     backend: Backend

@@ -1,5 +1,4 @@
 """Trainings on text: exact and lazy Adam, ours and MindSpore's, on row-sparse and dense gradients.
 
-sides names the ways to train, study has the config and the rows of results, training is the worker,
-claims are the claims.
+sides names the ways to train, study has the config, the runs and their rows, claims are the claims.
 """

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal, Optional
 
+import mindspore
 import numpy as np
+from mindspore import nn
 from pydantic import Field
 
+import ms_adam
+from ms_adam.lab.measure import relative_distance
+from ms_adam.lab.observers import Record, digest, flat, loss, step_ms
+from ms_adam.lab.problems.networks import BagOfWords, held_out
 from ms_adam.lab.problems.text import CLASSES, PADDING, TextSplit, load_text_split
 from ms_adam.lab.run.config import (
     AdamSettings,
     Count,
     InBatches,
-    Number,
     Once,
     Section,
     Seed,
+    Seeds,
+    Share,
     Training,
 )
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import Result, compare_pairs, first_difference
-from ms_adam.lab.sides import Trainings, common
+from ms_adam.lab.sides import Result, Run, Trainings, first_difference
 from ms_adam.lab.studies.text.claims import CLAIMS
-from ms_adam.lab.studies.text.sides import SIDES
+from ms_adam.lab.studies.text.sides import SIDES, Side
+from ms_adam.lab.train import Step, TrainStep, copies, fused_loss
 
 # Sides that must have the same bits: one formula, fed with one gradient in several forms.
 EXACT = ("exact", "exact_rows", "exact_pynative")
 LAZY = ("lazy", "lazy_pynative")
+
+# What is compared with the sides that are followed, on their own gradients.
+_FOLLOWER = SIDES["nn_lazy"]
 
 # Two optimizers that move a row alike but for roundings: a step's 20 operations.
 _ALIKE = 20 * 2.0**-24
@@ -54,8 +65,8 @@ class TextCompare(Section):
     """Which sides train, from which seeds, and the accuracy that counts as trained."""
 
     sides: Annotated[list[Literal[tuple(SIDES)]], Field(min_length=1), Once]
-    seeds: Annotated[list[Seed], Field(min_length=1), Once]
-    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+    seeds: Seeds
+    least_accuracy: Share
 
 
 class TextExperiment(InBatches):
@@ -76,48 +87,101 @@ def load_data(experiment: TextExperiment) -> TextSplit:
 
 
 def sides(experiment: TextExperiment) -> dict[str, list[str]]:
-    """Each mode trains its sides."""
-    by_mode: dict[str, list[str]] = {}
-    for side in experiment.compare.sides:
-        by_mode.setdefault(SIDES[side].mode, []).append(side)
-    return by_mode
+    """Each side trains in its mode."""
+    return {side: [SIDES[side].mode] for side in experiment.compare.sides}
 
 
-def evaluate(experiment: TextExperiment, split: TextSplit, results: list[Result]) -> dict[str, Any]:
-    """Makes the config's entry in ``results.json``."""
-    order = experiment.compare.sides
-    results = sorted(results, key=lambda run: order.index(run.facts["side"]))
-    return {
-        "bags_sha256": split.fingerprint,
-        "words_each": split.train.words_each,
-        "commonest": split.test.commonest,
-        "parameters": int(results[0].arrays["final"].size),
-        "runs": [summarize(experiment, result) for result in results],
-        "pairs": compare_pairs(results),
-        "bits": [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)],
-        "duplicates": compare_first_step(results, "nn_lazy", "nn_lazy_default"),
-        "telling_words": telling_words(split, results[0], experiment.model.width),
-    }
+def training(experiment: TextExperiment, split: TextSplit, side: str, seed: int) -> Run:
+    """Builds the training of one side from one seed.
+
+    Per step it keeps ``loss`` (before the update) and ``step_ms``. Per epoch ``test_accuracy``,
+    ``test_loss``, ``digest`` (uint64; equal for equal bits in parameters and moments) and, where
+    nn.Adam follows, ``follower``: max |p - nn.Adam's p| / max |nn.Adam's p - first p|. Per row of
+    the table, which comes first of the parameters, the arrays of `FirstStep`.
+    """
+    one, settings = SIDES[side], experiment.adam
+    model = BagOfWords(split.rows, experiment.model.width, one.gradients == "rows", seed)
+    parameters = list(model.trainable_params())
+    optimizer = make_optimizer(one, parameters, settings)
+    initial, follower = flat(parameters), None
+    if one.followed:
+        followed_by = copies(parameters)
+        follower = make_optimizer(_FOLLOWER, followed_by, settings)
+    step = TrainStep(model, optimizer, fused_loss(), follower=follower)
+
+    def after_epoch(_) -> dict[str, Any]:
+        found = held_out(model, (split.test.words, split.test.shares), split.test.labels)
+        found["digest"] = digest(flat([*parameters, *optimizer.moment1, *optimizer.moment2]))
+        if follower is not None:
+            now = flat(parameters), flat(followed_by)
+            found["follower"] = relative_distance(*now, initial)
+        return found
+
+    observers = [
+        Record(lambda step: {**loss(step), **step_ms(step)}),
+        Record(after_epoch, experiment.steps_per_epoch),
+        FirstStep(parameters[0]),
+    ]
+    examples = (split.train.words, split.train.shares, split.train.labels)
+    facts = {"optimizer": one.title, "backend": getattr(optimizer, "backend", None)}
+    position = functools.partial(flat, parameters)
+    return Run(experiment, examples, seed, step, position, observers, **facts)
 
 
-def summarize(experiment: TextExperiment, result: Result) -> dict[str, Any]:
-    """Makes the row of one run.
+class FirstStep:
+    """Keeps how often the first batch names each row of a table, and how far its step moves it."""
+
+    def __init__(self, table: mindspore.Parameter):
+        self._table, self._initial = table, table.asnumpy().copy()
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __call__(self, step: Step) -> None:
+        if step.number == 1:
+            way = self._table.asnumpy() - self._initial
+            named = np.bincount(step.batch[0].ravel(), minlength=len(way))
+            self._arrays = {"named_first": named, "moved_first": np.linalg.norm(way, axis=1)}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self._arrays
+
+
+def make_optimizer(side: Side, parameters: list, settings: AdamSettings) -> nn.Optimizer:
+    """Makes the optimizer of a side."""
+    adam = ms_adam.Adam if side.is_ours else nn.Adam
+    optimizer = adam(parameters, **settings.model_dump(), **side.options)
+    if side.target:
+        optimizer.target = side.target
+    return optimizer
+
+
+def row(experiment: TextExperiment, result: Result) -> dict[str, Any]:
+    """Makes the study's columns of a run.
 
     Returns:
-        Besides the columns of every study, ``step_ms`` is the median of each epoch's steps, in
-        milliseconds, or None where nn.Adam took part of the time by following, and ``follower`` the
-        largest distance to it at the end of an epoch, or None.
+        ``step_ms`` is the median of each epoch's steps, in milliseconds, or None where nn.Adam took
+        part of the time by following, and ``follower`` the largest distance to it at the end of an
+        epoch, or None.
     """
     arrays, side = result.arrays, result.facts["side"]
     follower: Optional[np.ndarray] = arrays.get("follower")
     by_epoch = np.median(arrays["step_ms"].reshape(-1, experiment.steps_per_epoch), axis=1)
     return {
         "side": side,
-        **common(experiment, result),
         "test_loss": float(arrays["test_loss"][-1]),
         "test_accuracy": float(arrays["test_accuracy"][-1]),
         "step_ms": None if SIDES[side].followed else by_epoch.tolist(),
         "follower": None if follower is None else float(np.max(follower)),  # NaN stays NaN
+    }
+
+
+def more(experiment: TextExperiment, split: TextSplit, results: list[Result]) -> dict[str, Any]:
+    return {
+        "bags_sha256": split.fingerprint,
+        "words_each": split.train.words_each,
+        "commonest": split.test.commonest,
+        "bits": [row for sides in (EXACT, LAZY) for row in compare_bits(results, *sides)],
+        "duplicates": compare_first_step(results, "nn_lazy", "nn_lazy_default"),
+        "telling_words": telling_words(split, results[0], experiment.model.width),
     }
 
 
@@ -194,5 +258,5 @@ def telling_words(split: TextSplit, result: Result, width: int) -> dict[str, lis
     return {name: [split.vocabulary[place] for place in places] for name, places in ends.items()}
 
 
-TRAININGS = Trainings("ms_adam.lab.studies.text.training:work", load_data, sides, evaluate, CLAIMS)
+TRAININGS = Trainings(__name__, TextExperiment, load_data, training, sides, row, more, CLAIMS)
 STUDY = Study("text", TextExperiment, TRAININGS.run, "ms_adam.lab.report.studies.text:write_page")

@@ -6,6 +6,7 @@ With ``functions`` and ``figure`` it describes paths over functions of the plane
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Optional
 
 import pydantic
@@ -43,19 +44,16 @@ class Place(Section):
     learning_rates: dict[str, Annotated[Number, Field(ge=0)]] = {}
     seen_from: Pair = [48.0, -60.0]
 
-    @pydantic.model_validator(mode="after")
-    def _fits(self) -> Place:
+    def faults(self) -> Iterator[str]:
         if self.gradient is not None and ":" not in self.function:
-            raise ValueError(
+            yield (
                 f"gradient = {self.gradient!r} is for a function of your own (module:callable); "
                 f"that of {self.function!r} is known"
             )
         for axis, value, (low, high) in zip("xy", self.start, (self.x, self.y)):
             if not low <= value <= high:
-                raise ValueError(
-                    f"start = {self.start} is not in the picture: {axis} goes from {low} to {high}"
-                )
-        return self
+                range_of = f"{axis} goes from {low} to {high}"
+                yield f"start = {self.start} is not in the picture: {range_of}"
 
     @property
     def label(self) -> str:
@@ -101,11 +99,9 @@ class LinearFit(Section):
     seed: Seed
     start: Pair
 
-    @pydantic.model_validator(mode="after")
-    def _batch_fits(self) -> LinearFit:
+    def faults(self) -> Iterator[str]:
         if self.batch_size > self.points:
-            raise ValueError(f"batch_size = {self.batch_size} is more than points = {self.points}")
-        return self
+            yield f"batch_size = {self.batch_size} is more than points = {self.points}"
 
 
 class Comparison(StudyConfig):
@@ -126,35 +122,31 @@ class Comparison(StudyConfig):
             unused["optimizers"] = {"__all__": {"steps"}}
         return self.model_dump(mode="json", exclude=unused)
 
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Comparison:
+    def faults(self) -> Iterator[str]:
         fit, places, figure = self.linear_fit, self.functions or [], self.figure
         names = [entry.name for entry in self.optimizers]
         if (fit is None) == (self.functions is None):
-            raise ValueError("give either functions and figure, or linear_fit")
+            yield "give either functions and figure, or linear_fit"
         if fit and figure:
-            raise ValueError("figure is for functions; a linear fit has one layout")
+            yield "figure is for functions; a linear fit has one layout"
         if places and not figure:
-            raise ValueError("the key 'figure' is missing; functions need it")
+            yield "the key 'figure' is missing; functions need it"
         for key, labels in (("optimizers", names), ("functions", [it.label for it in places])):
             if twice := sorted({label for label in labels if labels.count(label) > 1}):
-                raise ValueError(
-                    f"{key}: each needs a name of its own; twice there: {', '.join(twice)}"
-                )
+                yield f"{key}: each needs a name of its own; twice there: {', '.join(twice)}"
         for entry in self.optimizers:
             if fit and entry.steps is not None:
-                raise ValueError(f"optimizers, {entry.name}: steps follow from linear_fit.epochs")
+                yield f"optimizers, {entry.name}: steps follow from linear_fit.epochs"
             if places and entry.steps is None:
-                raise ValueError(f"optimizers, {entry.name}: the key 'steps' is missing")
+                yield f"optimizers, {entry.name}: the key 'steps' is missing"
         for place in places:
             if unknown := sorted(set(place.learning_rates) - set(names)):
-                raise ValueError(
+                yield (
                     f"functions, {place.label}: learning_rates names {', '.join(unknown)}; "
                     f"the optimizers are {', '.join(names)}"
                 )
         if figure and figure.panels == "optimizers" and len(places) > 1:
-            raise ValueError(
+            yield (
                 "figure.panels = 'optimizers': a panel for each optimizer is for one function, but "
                 f"there are {len(places)}"
             )
-        return self

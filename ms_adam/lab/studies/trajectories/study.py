@@ -9,7 +9,6 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from ms_adam.lab.claims import HELD, NOT_HELD, Verdict, short
-from ms_adam.lab.run.config import refuse_equal_names
 from ms_adam.lab.run.results import results, write_json
 from ms_adam.lab.run.study import Session, Study
 from ms_adam.lab.studies.trajectories.config import Comparison
@@ -35,7 +34,6 @@ def run(configs: Sequence[Comparison], session: Session) -> dict[str, Any]:
     Raises:
         UserError: There is no such function or method, or it does not do what it must.
     """
-    refuse_equal_names(configs)
     plans = [list(_plan(config)) for config in configs]  # configs are refused before anything runs
     contents = []
     for config, plan in zip(configs, plans):

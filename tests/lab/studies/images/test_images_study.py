@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from lab.run.test_trainings import result
+from lab.test_sides import result
 
-from ms_adam.lab.run.trainings import REFERENCE
-from ms_adam.lab.studies.images.study import Experiment, compare_modes, sides, summarize
+from ms_adam.lab.sides import REFERENCE
+from ms_adam.lab.studies.images.study import Experiment, compare_modes, row, sides
 
 
 def small_config():
@@ -38,17 +38,20 @@ EXPERIMENT = Experiment.model_validate(
 
 
 def test_row_of_a_run():
-    row = summarize(EXPERIMENT, result())
-    assert row["final_loss"] == 1.5  # the mean of the last epoch's two steps
-    assert (row["train_accuracy"], row["test_accuracy"]) == (0.75, 0.7)
-    assert (row["error_algorithm1"], row["error_epsilon_hat"]) == (1e-6, 1e-2)
-    assert row["label"] == "ms_adam.Adam, graph"
+    columns = result().columns(EXPERIMENT)
+    assert columns["final_loss"] == 1.5  # the mean of the last epoch's two steps
+    assert columns["label"] == "ms_adam.Adam, graph"
+    found = row(EXPERIMENT, result())
+    assert (found["train_accuracy"], found["test_accuracy"]) == (0.75, 0.7)
+    assert (found["error_algorithm1"], found["error_epsilon_hat"]) == (1e-6, 1e-2)
     # 2^-24 * 4 * (4 + 0.01 * (4 / 0.1 + 2 / 0.001 + 8)) / 4
-    assert row["rounding_bound"] == pytest.approx(2**-24 * 24.48)
+    assert found["rounding_bound"] == pytest.approx(2**-24 * 24.48)
 
-    row = summarize(EXPERIMENT, result(REFERENCE))
-    assert row["label"] == REFERENCE
-    assert row["error_algorithm1"] is row["error_epsilon_hat"] is row["rounding_bound"] is None
+    assert result(REFERENCE).label == REFERENCE
+    found = row(EXPERIMENT, result(REFERENCE))
+    assert (
+        found["error_algorithm1"] is found["error_epsilon_hat"] is found["rounding_bound"] is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,9 +61,7 @@ def test_the_reference_is_run_once(modes, reference_mode):
     compare = EXPERIMENT.compare.model_copy(update={"modes": modes})
     found = sides(EXPERIMENT.model_copy(update={"compare": compare}))
     both = ["ms_adam.Adam", "mindspore.nn.Adam"]
-    assert list(found) == modes
-    for mode, names in found.items():
-        assert names == (both + [REFERENCE] if mode == reference_mode else both)
+    assert found == {**dict.fromkeys(both, modes), REFERENCE: [reference_mode]}
 
 
 def test_modes_part_where_bits_do():

@@ -9,7 +9,7 @@ from lab.problems.idx_files import write_part
 from lab.studies.images.test_images_study import small_config
 from lab.studies.reproduced import interrupt, reproduce
 
-from ms_adam.lab.run.trainings import read
+from ms_adam.lab.sides import read
 
 QUICK = Path(__file__).parents[4] / "configs" / "quick.yaml"
 
@@ -74,10 +74,10 @@ def test_reference_was_never_rounded(results):
 
 
 def test_interrupt_ends_everything(tmp_path):
-    def trained(line):  # a worker, for some steps
-        return "graph:" in line and "graph: 0 of" not in line
+    def trained(told):  # a worker, for some steps
+        return re.search("graph: [1-9]", told)
 
-    words = interrupt([QUICK, "--out", tmp_path], trained)
+    words = interrupt(tmp_path, QUICK, "--out", tmp_path, ready=trained)
     assert re.search(r"stopped: \d+ of 15 runs are kept", words)
     assert not (tmp_path / "index.html").exists()
     assert (tmp_path / "quick" / "worker_graph.log").exists()

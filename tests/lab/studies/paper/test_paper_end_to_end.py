@@ -11,7 +11,7 @@ from lab.studies.paper.paper_figures import content, figure, scales, session
 from lab.studies.reproduced import interrupt
 from lab.studies.reproduced import reproduce as by_command
 
-from ms_adam.lab.errors import ExperimentError, Interrupted, UserError
+from ms_adam.lab.errors import Interrupted, UserError
 from ms_adam.lab.studies.paper.study import STUDY
 from ms_adam.lab.studies.ranks.study import STUDY as RANKS
 
@@ -101,8 +101,8 @@ def test_after_a_stop_the_same_call_goes_on(finished, tmp_path):
 
 def test_ctrl_c_ends_the_command_with_a_message(tmp_path):
     config, out = write(tmp_path, content(scales=scales(epochs=400))), tmp_path / "out"
-    arguments = [config, "--out", out, "--scale", "quick"]
-    words = interrupt(arguments, lambda line: list(out.glob("cache/*.npz")))
+    arguments = (config, "--out", out, "--scale", "quick")
+    words = interrupt(tmp_path, *arguments, ready=lambda _: list(out.glob("cache/*.npz")))
     assert "the same command goes on from there" in words
 
 
@@ -159,11 +159,6 @@ def test_without_tensorboardx_the_option_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'ms_adam\[tensorboard\]'"):
         STUDY.run([figure()], session(tmp_path, Watcher(), tensorboard=True))
-
-
-def test_two_figures_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ExperimentError, match="a name of its own; there are small, small"):
-        STUDY.run([figure(), figure()], session(tmp_path, Watcher()))
 
 
 def test_an_unknown_scale_is_refused(invoke, tmp_path):

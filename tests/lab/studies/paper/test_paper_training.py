@@ -26,9 +26,8 @@ def examples():
     return Examples((inputs, labels), (1, 1, INPUTS), CLASSES, "made up")
 
 
-def trainer(name="Adam", **changes):
-    small = figure(**changes)
-    of_name = Contender.model_validate(contender(name))
+def trainer(name="Adam", settings=(), **changes):
+    small, of_name = figure(**changes), Contender.model_validate(contender(name, **dict(settings)))
     return small, Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, examples())
 
 
@@ -36,20 +35,25 @@ def costs(one, rate, seed):
     return one.run(rate, seed, lambda done: None).costs
 
 
-def in_float64(small, method, rate, seed):
-    """Costs of softmax regression with L2 and alpha / sqrt(t)."""
+def steps_in_float64(small, method, rate, seed, arrays, count):
+    """Softmax regression with L2 and alpha / sqrt(t): the costs before steps, the weights after."""
     parameters = [np.zeros((CLASSES, INPUTS)), np.zeros(CLASSES)]
     states = [method.init(p) for p in parameters]
-    found = []
-    batches = Batches(examples().arrays, small.batch_size, seed)
-    for t, (x, y) in enumerate(batches.steps(0, 9), start=1):
+    batches = Batches(arrays, small.batch_size, seed)
+    for t, (x, y) in enumerate(batches.steps(0, count), start=1):
         cost, gradients = softmax_cost(small, x, y, *parameters)
-        found.append(cost)
         scale = 1 / np.sqrt(t) if small.decay == "inverse sqrt" else 1.0
         for i, g in enumerate(gradients):
             parameters[i], states[i] = method.step(
                 parameters[i], g, states[i], learning_rate=rate * scale
             )
+        yield cost, list(parameters)
+
+
+def in_float64(small, method, rate, seed):
+    """The costs of a run."""
+    steps = steps_in_float64(small, method, rate, seed, examples().arrays, 9)
+    found = [cost for cost, _ in steps]
     return np.append(found[0], np.reshape(found, (3, -1)).mean(axis=1))
 
 
@@ -60,33 +64,19 @@ HELD_OUT = 20
     "name, debias", [("Adam", None), ("Adam averaged", 1), ("Adam averaged", 0)]
 )
 def test_costs_held_out_are_those_of_the_averages_in_float64(name, debias):
+    """Section 7.2, from 0."""
     settings = {} if debias is None else {"ema_debias": debias}
-    small = figure(held_out=HELD_OUT, decay="none")
-    of_name = Contender.model_validate(contender(name, **settings))
-    one = Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, examples())
-    found = costs(one, 0.1, 3)
-
-    x, y = (array[-HELD_OUT:] for array in examples().arrays)
-    wanted = []
-    for t, parameters, averages in averaged_in_float64(small, 0.1, 3):
-        if t % 2 == 0:  # 40 examples in mini-batches of 20
-            w, b = parameters if debias is None else averages[debias]
-            wanted.append(softmax_cost(small, x, y, w, b)[0])
-    assert np.allclose(found, wanted, rtol=1e-5)  # see test_a_run_is_that_of_float64
-
-
-def averaged_in_float64(small, rate, seed):
-    """Yields steps, weights and, by whether they are corrected, averages; section 7.2 from 0."""
-    method, parameters = reference.Adam(), [np.zeros((CLASSES, INPUTS)), np.zeros(CLASSES)]
-    states = [method.init(p) for p in parameters]
-    sums = [np.zeros_like(p) for p in parameters]
-    yield 0, parameters, {True: parameters, False: parameters}
+    small, one = trainer(name, settings, held_out=HELD_OUT, decay="none")
     arrays = [array[:-HELD_OUT] for array in examples().arrays]
-    for t, (x, y) in enumerate(Batches(arrays, small.batch_size, seed).steps(0, 6), start=1):
-        for i, g in enumerate(softmax_cost(small, x, y, *parameters)[1]):
-            parameters[i], states[i] = method.step(parameters[i], g, states[i], learning_rate=rate)
-            sums[i] = 0.9 * sums[i] + 0.1 * parameters[i]
-        yield t, parameters, {True: [s / (1 - 0.9**t) for s in sums], False: sums}
+    x, y = (array[-HELD_OUT:] for array in examples().arrays)
+    sums, wanted = (0.0, 0.0), [np.log(CLASSES)]  # all weights start at 0
+    steps = steps_in_float64(small, reference.Adam(), 0.1, 3, arrays, 6)
+    for t, (_, weights) in enumerate(steps, start=1):
+        sums = [0.9 * before + 0.1 * weight for before, weight in zip(sums, weights)]
+        averages = [average / (1 - 0.9**t) for average in sums] if debias else sums
+        if t % 2 == 0:  # 40 examples in mini-batches of 20
+            wanted.append(softmax_cost(small, x, y, *(weights if debias is None else averages))[0])
+    assert np.allclose(costs(one, 0.1, 3), wanted, rtol=1e-5)  # see test_a_run_is_that_of_float64
 
 
 def softmax_cost(small, x, y, w, b):

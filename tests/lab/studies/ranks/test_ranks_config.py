@@ -7,10 +7,9 @@ import pytest
 from lab.run.changed_configs import changed, refusal, write
 from lab.studies.ranks.small_ranks import ranks_config
 
-from ms_adam.lab.run.config import ConfigError, load
-from ms_adam.lab.run.study import Session
+from ms_adam.lab.run.config import load
 from ms_adam.lab.studies import find
-from ms_adam.lab.studies.ranks.study import STUDY, RanksConfig
+from ms_adam.lab.studies.ranks.study import RanksConfig
 
 IMAGES = {"name": "images", "train": 300, "hidden": [16]}
 load_ranks = functools.partial(load, form=RanksConfig)
@@ -75,9 +74,3 @@ def test_no_key_may_be_missing(tmp_path, key):
     content = ranks_config()
     del content[key]
     assert f"'{key}'" in refusal(tmp_path, content, load_ranks)
-
-
-def test_two_configs_of_one_name_are_refused(tmp_path):
-    config = RanksConfig.model_validate(ranks_config())
-    with pytest.raises(ConfigError, match="a name of its own; there are few, few"):
-        STUDY.run([config, config], Session(tmp_path, print, print))

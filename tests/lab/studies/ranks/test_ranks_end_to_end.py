@@ -4,15 +4,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 from lab.run.changed_configs import write
-from lab.run.launched import left_of, paths_of_tests
+from lab.run.launched import left_of
 from lab.studies.ranks.small_ranks import ranks_config
+from lab.studies.reproduced import interrupt
 
 from ms_adam.lab.run import launch
 from ms_adam.lab.run.launch import SECONDS_TO_END, RankError
@@ -22,11 +21,6 @@ from ms_adam.lab.studies.ranks import study
 KEYS = ranks_config()
 CONFIG = study.RanksConfig.model_validate(KEYS)
 STEPS, EVERY = CONFIG.steps, CONFIG.checkpoints.every_steps
-# SIGINT may be ignored in the process that started the tests, such as a shell's background job.
-COMMAND = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from ms_adam.lab.cli import main; main()"
-)
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +76,11 @@ def test_it_has_learned(undisturbed):
 
 def test_ctrl_c_ends_the_command_in_order_and_leaves_no_process(tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "reproduce", str(write(tmp_path, KEYS)), "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, **paths_of_tests()},
-    )
     events = out / "graph-1" / "events.jsonl"
-    while process.poll() is None and not (events.exists() and events.read_text()):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
-    assert process.returncode == 130, output
-    assert "--resume goes on from the newest checkpoints" in " ".join(output.split())
-    assert "Traceback" not in output and left_of(out) == []
+    arguments = (write(tmp_path, KEYS), "--out", out)
+    words = interrupt(tmp_path, *arguments, ready=lambda _: events.exists() and events.read_text())
+    assert "--resume goes on from the newest checkpoints" in " ".join(words.split())
+    assert left_of(out) == []
 
 
 @pytest.fixture(scope="module")

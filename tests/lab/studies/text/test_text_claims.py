@@ -5,7 +5,7 @@ import pytest
 
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
 from ms_adam.lab.problems.text import Bags, TextSplit
-from ms_adam.lab.run.trainings import Result
+from ms_adam.lab.sides import Result
 from ms_adam.lab.studies.text.claims import CLAIMS, time_ratio
 from ms_adam.lab.studies.text.study import compare_bits, compare_first_step, telling_words
 

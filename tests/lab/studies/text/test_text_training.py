@@ -10,8 +10,7 @@ from lab.studies.text.test_text_study import text_config
 
 from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
 from ms_adam.lab.studies.text.sides import SIDES
-from ms_adam.lab.studies.text.study import TextExperiment, load_data
-from ms_adam.lab.studies.text.training import training
+from ms_adam.lab.studies.text.study import TextExperiment, load_data, training
 
 
 @pytest.fixture(scope="module")

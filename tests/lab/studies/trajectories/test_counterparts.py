@@ -119,34 +119,23 @@ def test_momentum_ignores_use_nesterov():
     assert facts(build, momentum)["within_limit"]
 
 
+STARTS_AT_1, INSIDE = "its mean square starts at 1", "its epsilon stands inside the root"
+FROM_0, OUTSIDE = (
+    dataclasses.replace(RMSPROP, **changes)
+    for changes in ({"initial_mean_square": 0.0}, {"epsilon": "outside"})
+)
+OWN_EPSILON = reference.AdaGrad(0.5, eps=1e-7)
+ADAM_INSIDE = dataclasses.replace(ADAM, epsilon="inside")
+
+
 @pytest.mark.parametrize(
     "method, name, differences",
     [
-        (
-            reference.RMSProp(0.1, 0.9, eps=1e-7, epsilon="inside"),
-            "mindspore.nn.RMSProp",
-            "its mean square starts at 1",
-        ),
-        (
-            reference.RMSProp(0.1, 0.9, eps=1e-7, initial_mean_square=1.0),
-            "mindspore.nn.RMSProp",
-            "its epsilon stands inside the root",
-        ),
-        (
-            reference.RMSProp(0.1, 0.9, eps=1e-7),
-            "mindspore.nn.RMSProp",
-            "its mean square starts at 1, its epsilon stands inside the root",
-        ),
-        (
-            reference.AdaGrad(0.5, eps=1e-7),
-            "mindspore.nn.Adagrad",
-            "its epsilon is 1e-8, inside the root",
-        ),
-        (
-            reference.Adam(0.2, 0.9, 0.99, 1e-7, "inside"),
-            "ms_adam.Adam",
-            "its epsilon stands outside the root",
-        ),
+        (FROM_0, "mindspore.nn.RMSProp", STARTS_AT_1),
+        (OUTSIDE, "mindspore.nn.RMSProp", INSIDE),
+        (reference.RMSProp(0.1, 0.9, 1e-7), "mindspore.nn.RMSProp", f"{STARTS_AT_1}, {INSIDE}"),
+        (OWN_EPSILON, "mindspore.nn.Adagrad", "its epsilon is 1e-8, inside the root"),
+        (ADAM_INSIDE, "ms_adam.Adam", "its epsilon stands outside the root"),
     ],
 )
 def test_differences_are_said(method, name, differences):
@@ -157,28 +146,27 @@ def test_differences_are_said(method, name, differences):
 
 
 def test_rmsprop_starts_its_mean_square_at_1():
-    method = reference.RMSProp(0.1, 0.9, eps=1e-7, epsilon="inside")
-    build = counterpart(method).build
-    assert facts(build, method)["distance_to_method"] == about(0.86)
-    assert not facts(build, method, computes=method)["within_limit"]
+    build = counterpart(FROM_0).build
+    assert facts(build, FROM_0)["distance_to_method"] == about(0.86)
+    assert not facts(build, FROM_0, computes=FROM_0)["within_limit"]
 
 
 def test_rmsprop_has_epsilon_inside_the_root():
-    method = reference.RMSProp(0.1, 0.9, eps=1e-7, initial_mean_square=1.0)
     # The mean square, 0.9^50 = 0.005 at the end, is large against both epsilons at first: little to
     # see. After 250 steps it is 4e-12, far below epsilon.
-    measured = facts(counterpart(method).build, method, scale=1e-6, steps=250)
+    measured = facts(counterpart(OUTSIDE).build, OUTSIDE, scale=1e-6, steps=250)
     assert measured["within_limit"]
     assert measured["distance_to_method"] > 100 * measured["distance"]
 
 
 def test_adagrad_has_an_epsilon_of_its_own():
     """1e-8 inside the root: a first gradient of 1e-4 makes 0.707 of a step, not a whole one."""
-    method = reference.AdaGrad(0.5, eps=1e-7)
-    points, gradients = path(counterpart(method).build, steps=1, slopes=lambda x, y: (1e-4, 0 * y))
+    points, gradients = path(
+        counterpart(OWN_EPSILON).build, steps=1, slopes=lambda x, y: (1e-4, 0 * y)
+    )
     # the weight is 3, whose roundings are those of a number in [2, 4)
     assert points[1].tolist() == [pytest.approx(3 - 0.5 / np.sqrt(2), abs=4 * 2.0**-23), 4.0]
-    assert replay(method, points[0], gradients)[1][0] == pytest.approx(2.5, abs=1e-3)
+    assert replay(OWN_EPSILON, points[0], gradients)[1][0] == pytest.approx(2.5, abs=1e-3)
 
 
 def test_nn_adam_is_epsilon_hat():
@@ -197,11 +185,10 @@ def test_nn_adam_is_epsilon_hat():
 
 
 def test_adam_inside_the_root_is_said_not_to_be_ours():
-    method = reference.Adam(0.2, 0.9, 0.99, 1e-7, "inside")
-    build = counterpart(method).build
+    build = counterpart(ADAM_INSIDE).build
     # sqrt(v + e) - sqrt(v) = e / 2 sqrt(v), and both are below a rounding of v of size 1
-    assert facts(build, method)["distance_to_method"] < 1e-6
-    assert facts(build, method, 1e-4)["distance_to_method"] > 0.1
+    assert facts(build, ADAM_INSIDE)["distance_to_method"] < 1e-6
+    assert facts(build, ADAM_INSIDE, 1e-4)["distance_to_method"] > 0.1
 
 
 @pytest.mark.parametrize(

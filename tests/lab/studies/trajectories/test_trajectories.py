@@ -201,8 +201,6 @@ def test_several_configs_write_to_folders_of_their_own(tmp_path):
     assert {path.name for path in study.folders(tmp_path)} == {"small", "away", "fit"}
     assert len(told) == 1 and "cubic, SGD: diverges; not finite from step" in told[0]
     assert "NaN" not in (tmp_path / "away" / study.RESULTS).read_text()
-    with pytest.raises(ExperimentError, match="name of its own"):
-        run_in(tmp_path, configs[0], configs[0])
 
 
 def test_verdicts_are_of_each_optimizer_where_it_is_nearest_to_its_limit():

@@ -5,25 +5,21 @@ from __future__ import annotations
 import functools
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 
+import mindspore as ms
 import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from pydantic import Field
 
+import ms_adam
 from ms_adam.lab.claims import Claim, Measured
+from ms_adam.lab.observers import Record, loss
 from ms_adam.lab.problems.images import Split, load_data
-from ms_adam.lab.run.config import (
-    AdamSettings,
-    Data,
-    InBatches,
-    Model,
-    Number,
-    Once,
-    Section,
-    Seed,
-    Training,
-)
+from ms_adam.lab.problems.networks import MultiLayerPerceptron, held_out
+from ms_adam.lab.run.config import Number, Once, OnImages, Section, Seeds, Share
 from ms_adam.lab.run.study import Study
-from ms_adam.lab.run.trainings import Result, compare_pairs
-from ms_adam.lab.sides import Trainings, common, trains
+from ms_adam.lab.sides import Result, Run, Trainings, trains
+from ms_adam.lab.targets import wrap
+from ms_adam.lab.train import TrainStep, copies, fused_loss
 
 
 class Side(NamedTuple):
@@ -49,51 +45,101 @@ class Compare(Section):
     """Which sides train, from which seeds, and what counts as the same loss."""
 
     sides: Annotated[list[Literal[tuple(SIDES)]], Field(min_length=1), Once]
-    seeds: Annotated[list[Seed], Field(min_length=1), Once]
+    seeds: Seeds
     factor: Annotated[Number, Field(gt=1)]
-    least_accuracy: Annotated[Number, Field(ge=0, le=1)]
+    least_accuracy: Share
 
 
-class NarrowExperiment(InBatches):
+class NarrowExperiment(OnImages):
     """A config. See ``configs/narrow.yaml`` for the meaning of each key."""
 
     study: Literal["narrow"]
-    data: Data
-    model: Model
-    training: Training
-    adam: AdamSettings
     compare: Compare
 
 
 def sides(experiment: NarrowExperiment) -> dict[str, list[str]]:
     """All sides train in graph mode; the acceptance matrix holds both modes to the same bits."""
-    return {"graph": experiment.compare.sides}
+    return dict.fromkeys(experiment.compare.sides, ["graph"])
 
 
-def evaluate(experiment: NarrowExperiment, split: Split, results: list[Result]) -> dict[str, Any]:
-    """Makes the config's entry in ``results.json``.
+class Perceptron(nn.Cell):
+    """A `MultiLayerPerceptron` with parameters of any dtype, computed in float32."""
 
-    A row has the columns of every study, ``state_bytes`` for each parameter, loss and accuracy on
-    the test images at the end, and ``unlike``, how many of the split masters differed from those of
-    the follower at the end of an epoch; None of other sides.
+    def __init__(self, sizes, seed: int, dtype: str):
+        super().__init__()
+        first = MultiLayerPerceptron(sizes, seed).trainable_params()
+        self.values = ParameterTuple(
+            [Parameter(Tensor(p.asnumpy(), getattr(ms, dtype)), name=p.name) for p in first]
+        )
+        self.layers = len(sizes) - 1
+        self.product, self.relu = ops.MatMul(transpose_b=True), ops.ReLU()
+
+    def construct(self, x):
+        for i in range(self.layers):
+            weight = ops.cast(self.values[2 * i], ms.float32)
+            bias = ops.cast(self.values[2 * i + 1], ms.float32)
+            x = self.product(x if i == 0 else self.relu(x), weight) + bias
+        return x
+
+
+def masters(adam: nn.Optimizer) -> np.ndarray:
+    """Returns the bits of all master weights."""
+    state = ms_adam.gather_state(adam)
+    found = [state[name].asnumpy() for name in state if name.startswith("master_weight.")]
+    return np.concatenate([master.ravel() for master in found]).view(np.int32)
+
+
+def training(experiment: NarrowExperiment, split: Split, name: str, seed: int) -> Run:
+    """Builds the training of one side from one seed.
+
+    Per step it keeps ``loss`` (before the update), per epoch ``test_loss`` and ``test_accuracy``.
+    An optimizer with whole masters follows the split ones, fed with their gradients; per epoch
+    ``unlike`` is the number of masters that differ.
     """
-    order = experiment.compare.sides
-    results = sorted(results, key=lambda run: order.index(run.optimizer))
+    side = SIDES[name]
+    sizes = (split.train.inputs.shape[1], *experiment.model.hidden, split.classes)
+    model = Perceptron(sizes, seed, side.dtype)
+    adam = ms_adam.Adam(model.trainable_params(), **experiment.adam.model_dump(), **side.options)
+    optimizer, follower = wrap(adam), None
+    if name == SPLIT:
+        own = copies(adam.parameters)
+        follower = ms_adam.Adam(own, **experiment.adam.model_dump(), **SIDES[MASTERS].options)
+
+    def position() -> np.ndarray:
+        return np.concatenate([weight.ravel() for weight in optimizer.weights()])
+
+    def after_epoch(_) -> dict[str, Any]:
+        found = held_out(model, (split.test.inputs,), split.test.labels)
+        if follower is not None:
+            found["unlike"] = np.sum(masters(adam) != masters(follower))
+        return found
+
+    observers = [Record(loss), Record(after_epoch, experiment.steps_per_epoch)]
+    examples = (split.train.inputs, split.train.targets)
+    step = TrainStep(model, adam, fused_loss(), follower=follower)
+    facts = {"optimizer": name, "backend": adam.backend}
+    facts["state_bytes"] = optimizer.state_bytes() / sum(p.size for p in optimizer.parameters)
+    return Run(experiment, examples, seed, step, position, observers, **facts)
+
+
+def row(_: NarrowExperiment, result: Result) -> dict[str, Any]:
+    """Makes the study's columns of a run.
+
+    ``state_bytes`` for each parameter, loss and accuracy on the test images at the end, and
+    ``unlike``, how many of the split masters differed from those of the follower at the end of an
+    epoch; None of other sides.
+    """
+    arrays = result.arrays
     return {
-        "images_sha256": split.fingerprint,
-        "parameters": int(results[0].arrays["final"].size),
-        "runs": [
-            {
-                **common(experiment, result),
-                "state_bytes": result.facts["state_bytes"],
-                "test_loss": float(result.arrays["test_loss"][-1]),
-                "test_accuracy": float(result.arrays["test_accuracy"][-1]),
-                "unlike": int(result.arrays["unlike"].sum()) if "unlike" in result.arrays else None,
-            }
-            for result in results
-        ],
-        "pairs": compare_pairs(results),
+        "state_bytes": result.facts["state_bytes"],
+        "test_loss": float(arrays["test_loss"][-1]),
+        "test_accuracy": float(arrays["test_accuracy"][-1]),
+        "unlike": int(arrays["unlike"].sum()) if "unlike" in arrays else None,
     }
+
+
+def more(_: NarrowExperiment, split: Split, __: list[Result]) -> dict[str, Any]:
+    return {"images_sha256": split.fingerprint}
 
 
 def log_ratios(runs: list[dict], side: str) -> np.ndarray:
@@ -169,9 +215,7 @@ CLAIMS = [
         ),
     ),
 ]
-TRAININGS = Trainings(
-    "ms_adam.lab.studies.narrow.training:work", load_data, sides, evaluate, CLAIMS
-)
+TRAININGS = Trainings(__name__, NarrowExperiment, load_data, training, sides, row, more, CLAIMS)
 STUDY = Study(
     "narrow", NarrowExperiment, TRAININGS.run, "ms_adam.lab.report.studies.narrow:write_page"
 )

@@ -9,7 +9,7 @@ from lab.studies.images.test_images_study import small_config
 from lab.studies.reproduced import reproduce
 
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
-from ms_adam.lab.studies.narrow.study import CLAIMS, SIDES
+from ms_adam.lab.studies.narrow import CLAIMS, SIDES
 
 CONFIG = {"compare": {"factor": 1.05, "least_accuracy": 0.9}}
 BFLOAT16, _, _, _, BITS, TRAINS = CLAIMS
