@@ -173,7 +173,7 @@ def _left_out(shapes) -> str:
     return f"without shape {' and '.join(missing)}" if missing else ""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _device_obstacle(
     backend: str, dtype: str, state_dtype: str, device_target: str
 ) -> Optional[str]:
