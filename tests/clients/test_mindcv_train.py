@@ -35,8 +35,8 @@ OPTIONS = {
     "--lr": str(RATE),
     "--warmup_epochs": "0",
     "--log_interval": "1",
-    # Two runs differ with more workers, and by dropout on the CPU, unwatched too.
     "--num_parallel_workers": "1",
+    # On the CPU, dropout differs from run to run under one seed, unwatched too.
     "--drop_rate": "0",
     # The CPU has no other mode; train.py then looks for the optimizer in the right place.
     "--dataset_sink_mode": "False",
