@@ -60,8 +60,6 @@ def updates_made(
         global_step: the counter of the schedules, which may be -1; None if there is none.
         beta1_power: beta1 to the power of the count, in float32.
         beta2_power: the same of beta2.
-        beta1: the first decay rate, in [0, 1).
-        beta2: the second decay rate, in [0, 1).
 
     Example:
         >>> updates_made(0, 12, 0.9**6, 0.999**6, 0.9, 0.999)  # schedules ran twice as fast
@@ -96,8 +94,6 @@ class PowerRange(NamedTuple):
     """The counts that a beta power fits.
 
     Attributes:
-        power: the float32 power.
-        beta: the decay rate.
         estimate: log(power) / log(beta); None if the power underflowed.
         least: the smallest count that fits, not necessarily a whole number.
         most: the largest one; infinite if the power underflowed.

@@ -23,8 +23,6 @@ def normalize_gradients(class_name: str, names: Sequence[str], gradients: Any) -
     """Returns gradients given from Python in the forms that a compiled step accepts.
 
     Args:
-        class_name: the optimizer's class name, for error messages.
-        names: the parameters' names.
         gradients: a tuple or list of Tensors, RowTensors, pairs (indices, values) and what
             differentiation in graph mode returns for a row-sparse gradient: (indices, values,
             shape).
@@ -96,11 +94,6 @@ class CheckGradients(PrimitiveWithInfer):
     """Checks the gradients of all parameters at once, while a step is compiled.
 
     One operator for all gradients, since one for each makes compilation 1.5 times as long.
-
-    Args:
-        names: the parameters' names.
-        shapes: the parameters' shapes.
-        class_name: the optimizer's class name, for error messages.
 
     Inputs:
         gradients: a tuple of tensors, and of pairs (indices, values) for rows of a table.

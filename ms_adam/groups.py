@@ -110,9 +110,6 @@ class GroupValues(nn.Cell):
     def now(self, done):
         """Returns the same as `construct`, called from Python, where a number needs no operator.
 
-        Args:
-            done: the step counter, a Parameter.
-
         Raises:
             RuntimeError: If a list of learning rates has none for this step.
         """
@@ -180,9 +177,7 @@ def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any
     """Removes the options that `nn.Optimizer` does not know from the groups.
 
     Args:
-        class_name: the optimizer's class name, for error messages.
         params: the parameters, or groups as dicts.
-        infinity_norm: as in `Formula`.
 
     Returns:
         The parameters or groups for `nn.Optimizer`, and a dict from the id of a Parameter to the
@@ -195,13 +190,11 @@ def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any
     groups: List[Any] = []
     options: Dict[int, dict] = {}
     for group in params:
-        given = {}
         if isinstance(group, dict):
             given = {name: group[name] for name in OPTIONS if name in group}
-        if given:
             group = {key: value for key, value in group.items() if key not in OPTIONS}
             fields = formula_fields(class_name, given, infinity_norm)
-            if "params" in group:
+            if "params" in group:  # perhaps a generator, which nn.Optimizer would use up
                 group["params"] = list(group["params"])
                 options.update((id(parameter), fields) for parameter in group["params"])
         groups.append(group)
@@ -230,9 +223,7 @@ def split_groups(
 
     Args:
         optimizer: an `nn.Optimizer` whose loss scale is 1, after its `__init__`.
-        formula: the optimizer's `Formula`.
         options: the dict of `take_options`.
-        owned: as in `Groups`.
 
     Returns:
         A `Groups` and a `GroupValues`.
@@ -257,12 +248,7 @@ def split_groups(
 
 
 class Rates:
-    """Reads and sets the learning rates of an optimizer from Python.
-
-    Args:
-        optimizer: an `nn.Optimizer`, after its `__init__`.
-        params: the parameters or groups given to it.
-    """
+    """Reads and sets the learning rates of an optimizer from Python."""
 
     def __init__(self, optimizer, params):
         self.class_name = type(optimizer).__name__

@@ -181,10 +181,8 @@ def resolve(
     """Returns the arguments of an optimizer, checked, each under one name.
 
     Args:
-        class_name: the optimizer's class name, for error messages.
         given: the arguments by name; `unknown` holds those that have no name here.
         backends: the names that `backend` may have.
-        infinity_norm: as in `Formula`.
 
     Raises:
         KeyError: If there are unknown arguments.

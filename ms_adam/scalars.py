@@ -33,7 +33,6 @@ class UpdateCount(nn.Cell):
     `global_step`, or 0 if the power is 1. `load_state` can do better; see `counts`.
 
     Args:
-        formula: the optimizer's `Formula`.
         numbers: the numbers of a `State`; the counters are read and set.
         dtype: in which the powers are computed.
         leaves_out: whether a step may be left out, which is not counted.
@@ -205,7 +204,6 @@ class AverageRates(nn.Cell):
     first update, and move by 1 - d.
 
     Args:
-        formula: a `Formula`.
         numbers: those of a `State`; `ema_weight` is read and set.
         dtype: in which the rates are computed.
         leaves_out: whether a step may be left out.

@@ -33,7 +33,6 @@ class Piece(NamedTuple):
     """Whole rows of a parameter that one rank keeps and updates.
 
     Attributes:
-        owner: the rank.
         begin, size: of its elements.
     """
 
@@ -47,8 +46,6 @@ class Shares(NamedTuple):
 
     Attributes:
         pieces: the pieces of each parameter, in order.
-        rank: this process.
-        ranks: the number of ranks.
     """
 
     pieces: Tuple[Tuple[Piece, ...], ...]
@@ -61,8 +58,6 @@ class Shares(NamedTuple):
 
         Args:
             shapes: of each parameter; a row is an element of the first axis.
-            rank: this process.
-            ranks: the number of ranks.
 
         Example:
             >>> Shares.by_rows([(3, 2), (2,)], rank=0, ranks=2).pieces
@@ -124,8 +119,6 @@ def shares_of(class_name: str, parameters: Sequence[ms.Parameter], by_rows: bool
     """Returns the shares in the data-parallel training that this process belongs to.
 
     Args:
-        class_name: the optimizer's class name, for error messages.
-        parameters: the optimized parameters.
         by_rows: whether parameters may be divided.
 
     Raises:
@@ -173,7 +166,6 @@ class Collect(nn.Cell):
     Args:
         pieces: of each thing that is sent, its pieces.
         length: maps the place of a thing and a number of its elements to a length in the row.
-        shares: a `Shares`; rank and count are read.
 
     Inputs:
         row: this rank's, of shape (length,); no constant of a graph.
@@ -231,7 +223,6 @@ class Exchange(nn.Cell):
     Args:
         packings: of `backends.packing_for`.
         parameters: all of them, in the same order on all ranks.
-        shares: a `Shares`.
 
     Inputs:
         step: Parameter of shape (1,): the step count, with which rows are padded.
@@ -273,7 +264,6 @@ class Message(nn.Cell):
         packing: how parameters get into a row and out of it; of `backends.packing`.
         parameters: in the same order on all ranks, none of them empty.
         pieces: of each, its pieces.
-        shares: a `Shares`; rank and count are read.
     """
 
     def __init__(self, packing, parameters, pieces, shares):

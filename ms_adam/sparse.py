@@ -50,9 +50,6 @@ def when_known(method, *kinds):
 class SplitRowSparse(nn.Cell):
     """Splits gradients of which at least one is row-sparse into values and indices.
 
-    Args:
-        class_name: the optimizer's class name, for error messages.
-
     Inputs:
         weights: one for each gradient.
         gradients: a tuple of tensors and pairs; or, with RowTensors, of unknown kinds.
@@ -132,7 +129,6 @@ def sum_duplicates(values, indices, dtype):
 
     Args:
         values: of shape (n, ...).
-        indices: of shape (n,).
         dtype: in which to sum.
 
     Returns:

@@ -72,8 +72,6 @@ class Number(NamedTuple):
     """A row of the table of what the optimizer remembers once, for all parameters.
 
     Attributes:
-        name: of the Parameter.
-        dtype: its dtype.
         initial: its first value, of its shape.
         needed: as in `Entry`.
         after: maps a formula and a number of updates to the value after them; None for a value that
@@ -143,14 +141,10 @@ class State:
     """The state before the first step.
 
     Args:
-        parameters: the optimized Parameters.
-        formula: a `Formula`.
-        execution: an `Execution`.
         owned: for each parameter, the elements whose state this process keeps; see `groups.Groups`.
         rows: of flat state; see `FlatLayout.of`.
 
     Attributes:
-        parameters: as given.
         moments: {name: one buffer for each parameter, None where another process keeps it}; with
             flat state, the buffers of the layout, named "flat_moment1.<buffer>".
         weights: what the update acts on: the master weight of a parameter, or its trailing bits, if
@@ -230,8 +224,6 @@ class FlatLayout(NamedTuple):
     With `shard_state`, only of the parameters whose moments are kept in this process.
 
     Attributes:
-        names: the parameters' names.
-        shapes: their shapes.
         dtypes: their buffers: "float32" or "float64", of all of a dtype; "float32.0" and so on, of
             rows.
         offsets: where they begin, in elements.
@@ -252,8 +244,6 @@ class FlatLayout(NamedTuple):
         """Returns the layout of what is owned.
 
         Args:
-            parameters: all of them.
-            owned: as in `State`.
             rows: the places of the parameters that have a buffer of their own, end to end. None:
                 those of one dtype have one, each from a multiple of `ALIGNMENT` elements on.
         """
@@ -326,8 +316,6 @@ class ShardLayout(NamedTuple):
     """The rows of parameters that the state of one rank holds.
 
     Attributes:
-        names: the parameters' names.
-        shapes: their whole shapes.
         begins: the first element that is kept.
         sizes: the number of elements that are kept.
     """
@@ -364,8 +352,6 @@ class WeightKind(NamedTuple):
     """The properties of a weight that are known before it is made.
 
     Attributes:
-        name: the parameter's name.
-        shape: the parameter's shape.
         dtype: dtype of the weight: float32 if it is a master weight.
         parameter_dtype: dtype of the parameter.
     """
@@ -392,7 +378,6 @@ class NamedEntry(NamedTuple):
     Attributes:
         name: "moment1.<parameter>" and so on.
         place: of its parameter among the parameters.
-        shape: the parameter's.
         dtype: NumPy's.
         is_sum: whether every rank has all of it.
     """
@@ -413,9 +398,6 @@ def named_entries(
 
     Args:
         names: the parameters' names when the state was made.
-        parameters: the optimized Parameters.
-        formula: a `Formula`.
-        execution: an `Execution`.
     """
     return [
         NamedEntry(
@@ -475,7 +457,6 @@ def write(parameter: Parameter, value: Any, host: bool) -> None:
     using the host memory.
 
     Args:
-        parameter: a Parameter of an optimizer.
         value: anything that `Tensor` accepts, of the same shape.
         host: whether the Parameter stays in host memory; see `on_host`.
     """

@@ -30,16 +30,18 @@ def set_mode(mode):
 
 def runs(backend, case, dtype, shapes):
     """Whether a backend can run a case; the optimizer itself must say the same."""
-    formula_amsgrad = case.options.get("use_amsgrad", False)
     if backend != "primitive":
         return True
+    options = case.options
+    amsgrad = options.get("use_amsgrad", False) or options.get("amsgrad", False)
     return (
         dtype == "float32"
         and case.optimizer != "AdaMax"
-        and not case.options.get("use_lazy")
+        and not options.get("use_lazy")
+        and not (case.skips or "accumulate_steps" in options)
+        and not ("state_dtype" in options or options.get("master_weights") == "split")
         and not (
-            formula_amsgrad
-            and (not HAS_AMSGRAD_KERNEL or () in shapes or case.options.get("use_nesterov", False))
+            amsgrad and (not HAS_AMSGRAD_KERNEL or () in shapes or options.get("use_nesterov"))
         )
     )
 
@@ -52,9 +54,19 @@ def whole_state(optimizer):
     return snapshot(optimizer), int(optimizer.global_step), int(optimizer.update_count)
 
 
+def bits(optimizer):
+    """All that an optimizer has, weights, state and counters: {name: bytes}."""
+    return {p.name: np.ascontiguousarray(p.asnumpy()).tobytes() for p in optimizer.get_parameters()}
+
+
+def step_of(optimizer, compiled):
+    """A step that Python calls, or one that is part of a graph."""
+    return CompiledStep(optimizer) if compiled else optimizer
+
+
 def run(optimizer, steps=3, scale=1.0, seed=0, compiled=False):
     """Makes steps with random gradients; returns those gradients as float64 arrays."""
-    step, fed = CompiledStep(optimizer) if compiled else optimizer, []
+    step, fed = step_of(optimizer, compiled), []
     dtype = str(optimizer.parameters[0].dtype).lower()
     for arrays in cases.gradients([p.shape for p in optimizer.parameters], steps, scale, seed):
         tensors, exact = as_tensors(arrays, dtype)

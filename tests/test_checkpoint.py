@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from foreign_checkpoints import renamed, state_of, torch_state_dict, without_maxima
 from mindspore import Tensor, nn
-from running import ALL_BACKENDS, as_tensors, make_parameters, snapshot, to_numpy
+from running import ALL_BACKENDS, as_tensors, bits, make_parameters, snapshot, to_numpy
 
 import ms_adam
 from ms_adam import checkpoint as checkpoint_module
@@ -51,14 +51,9 @@ def train(optimizer, start, stop, order=None, seed=0, dtype="float32"):
 @contextlib.contextmanager
 def unchanged(optimizer):
     """Within it, no Parameter of an optimizer changes."""
-    before = {name: p.asnumpy().copy() for name, p in optimizer.parameters_dict().items()}
+    before = bits(optimizer)
     yield
-    for name, p in optimizer.parameters_dict().items():
-        np.testing.assert_array_equal(before[name], p.asnumpy())
-
-
-def same_values(params, others):
-    return all(np.array_equal(to_numpy(a), to_numpy(b)) for a, b in zip(params, others))
+    assert bits(optimizer) == before
 
 
 def copy_values(source, target):
@@ -72,24 +67,33 @@ def copy_values(source, target):
 def test_goes_on_from_any_layout(old, new, mode, tmp_path):
     """5 steps, a checkpoint file, and 5 steps by another optimizer, whose parameters stand in
     another order; bit for bit what that backend makes of moments that it was given."""
-    first = adamw(0.1, weight_decay=0.1, **old)
+    primitive = "primitive" in str((old, new))
+    options = {
+        "weight_decay": 0.1,
+        **({} if primitive else {"use_amsgrad": True, "ema_decay": 0.9}),
+    }
+    first = adamw(0.1, **options, **old)
     train(first, 0, 5)
     path = str(tmp_path / "adam.ckpt")
     ms.save_checkpoint(first, path)
     order = (2, 0, 3, 1)
     fresh = make_parameters(SHAPES, "float32")
-    second = ms_adam.AdamW([fresh[i] for i in order], 0.1, weight_decay=0.1, **new)
+    second = ms_adam.AdamW([fresh[i] for i in order], 0.1, **options, **new)
     copy_values(first.parameters, second.parameters)
     ms_adam.load_state(second, path)
     assert int(second.global_step) == 5
     train(first, 5, 10)
     train(second, 5, 10, order)
-    for parameter in fresh:
-        other = next(p for p in first.parameters if p.name == parameter.name)
-        if old.get("backend") == new.get("backend") or "primitive" not in str((old, new)):
-            np.testing.assert_array_equal(to_numpy(parameter), to_numpy(other))
-        else:  # MindSpore's kernel has other decay rates, 1.3e-5 off: half that of 5 steps of 0.1
-            np.testing.assert_allclose(to_numpy(parameter), to_numpy(other), rtol=0, atol=1e-5)
+    of_first, of_second = ms_adam.gather_state(first), ms_adam.gather_state(second)
+    assert of_second.keys() == of_first.keys()
+    of_first.update({parameter.name: parameter for parameter in first.parameters})
+    of_second.update({parameter.name: parameter for parameter in second.parameters})
+    for name, found in of_second.items():
+        if old.get("backend") == new.get("backend") or not primitive:
+            np.testing.assert_array_equal(to_numpy(found), to_numpy(of_first[name]))
+        elif name.startswith("layer"):
+            # MindSpore's kernel has other decay rates, 1.3e-5 off: half that of 5 steps of 0.1
+            np.testing.assert_allclose(to_numpy(found), to_numpy(of_first[name]), rtol=0, atol=1e-5)
 
 
 def test_from_nn_adam_and_back(mode):
@@ -142,23 +146,6 @@ def test_refuses_with_all_names_and_changes_nothing(new):
         assert words in str(error.value)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-@pytest.mark.parametrize("flat", [False, True])
-def test_master_weights_and_wide_moments(dtype, flat):
-    def make():
-        return ms_adam.Adam(
-            make_parameters(SHAPES, dtype), use_amsgrad=True, flat_state=flat, master_weights=True
-        )
-
-    first, second = make(), make()
-    train(first, 0, 3, dtype=dtype)
-    copy_values(first.parameters, second.parameters)
-    ms_adam.load_state(second, first.parameters_dict())
-    for optimizer in (first, second):
-        train(optimizer, 0, 3, seed=1, dtype=dtype)
-    assert same_values(first.get_parameters(), second.get_parameters())
-
-
 # --- names of other optimizers -----------------------------------------------------------------
 
 FORMS = {
@@ -167,8 +154,8 @@ FORMS = {
         ("moment1", "moment2", "vhat"),
         {
             "global_step": np.array([0], np.int32),
-            "beta1_power": np.multiply.accumulate(np.full(7, 0.9, np.float32))[-1],
-            "beta2_power": np.multiply.accumulate(np.full(7, 0.999, np.float32))[-1],
+            "beta1_power": np.multiply.reduce(np.full(7, 0.9, np.float32)),
+            "beta2_power": np.multiply.reduce(np.full(7, 0.999, np.float32)),
         },
         {},
     ),
@@ -234,7 +221,10 @@ def test_takes_the_names_of_others(form, flat):
     assert float(optimizer.learning_rate) == np.float32(0.1)
 
 
-OPTIMIZERS_OF_MINDSPORE = {"nn.AdamWeightDecay": (nn.AdamWeightDecay, "moments1", "moments2", 3)}
+OPTIMIZERS_OF_MINDSPORE = {
+    "nn.Adam": (nn.Adam, "moment1", "moment2", 3),
+    "nn.AdamWeightDecay": (nn.AdamWeightDecay, "moments1", "moments2", 3),
+}
 if hasattr(ms, "mint"):  # came with mindspore.experimental.optim, after 2.0.0
     OPTIMIZERS_OF_MINDSPORE.update(
         {
@@ -248,14 +238,17 @@ if hasattr(ms, "mint"):  # came with mindspore.experimental.optim, after 2.0.0
 @pytest.mark.parametrize(
     "make, first, second, steps", OPTIMIZERS_OF_MINDSPORE.values(), ids=OPTIMIZERS_OF_MINDSPORE
 )
-def test_takes_what_mindspore_itself_writes(make, first, second, steps, tmp_path):
+@pytest.mark.parametrize("prefix", ["", "optim_g"])
+def test_takes_what_mindspore_itself_writes(make, first, second, steps, prefix, tmp_path):
     ms.set_context(mode=ms.PYNATIVE_MODE)
     made = make(make_parameters(SHAPES[:3], "float32"))
     train(made, 0, steps)
+    if prefix:
+        made.update_parameters_name(prefix)
     path = tmp_path / "theirs.ckpt"
     ms.save_checkpoint(made, str(path))
     optimizer = ms_adam.AdamW(make_parameters(SHAPES[:3], "float32"))
-    if COUNTS_ALL_STEPS:
+    if COUNTS_ALL_STEPS or make is nn.Adam:
         ms_adam.load_state(optimizer, path)
     else:
         with pytest.raises(ValueError, match="counts 0 steps, but its moments are not zero"):
@@ -283,7 +276,7 @@ def of_form(form, **entries):
 def powers_after(steps, beta1, beta2):
     """What nn.Adam of MindSpore 2.0 holds: products multiplied up in float32."""
     return {
-        f"beta{i}_power": np.multiply.accumulate(np.full(steps, beta, np.float32))[-1]
+        f"beta{i}_power": np.multiply.reduce(np.full(steps, beta, np.float32))
         for i, beta in ((1, beta1), (2, beta2))
     }
 
@@ -469,20 +462,6 @@ def test_any_prefix_there_and_here(options, there, here, tmp_path):
     assert int(new.global_step) == int(new.update_count) == 3
 
 
-@pytest.mark.parametrize("make", [nn.Adam, nn.AdamWeightDecay])
-def test_a_prefix_before_the_names_of_others(make, tmp_path):
-    old = make(make_parameters(SHAPES[:3], "float32"))
-    train(old, 0, 3)
-    old.update_parameters_name("optim_g")
-    path = tmp_path / "theirs.ckpt"
-    ms.save_checkpoint(old, str(path))
-    new = ms_adam.Adam(make_parameters(SHAPES[:3], "float32"))
-    ms_adam.load_state(new, path, step=3)
-    theirs = old.moment1 if make is nn.Adam else old.moments1
-    for ours, expected in zip(new.moment1, theirs):
-        np.testing.assert_array_equal(to_numpy(ours), to_numpy(expected))
-
-
 @pytest.mark.parametrize("prefix", ["optimizer.", ""], ids=["MindCV", "mindone"])
 def test_averages_that_trainers_keep_beside_an_optimizer(prefix, tmp_path):
     """Their prefix is not the optimizer's, and they have some of what no optimizer updates."""
@@ -600,81 +579,38 @@ def test_powers_of_another_count_than_global_step(warned):
     )
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        np.array(7.0, np.float32),
-        np.array([7.0], np.float64),
-        np.array(7, np.int64),
-        np.array([[7]], np.int32),
-    ],
-    ids=repr,
-)
-def test_global_step_of_any_dtype_and_shape(step, warned):
+STILL = {name: np.zeros_like(value) for name, value in ours().items()}
+COUNTED = {  # entries beside the moments, and the counters that they make
+    "float32": ({"global_step": np.array(7.0, np.float32)}, (7, 7)),
+    "float64": ({"global_step": np.array([7.0])}, (7, 7)),
+    "int64": ({"global_step": np.array(7)}, (7, 7)),
+    "two axes": ({"global_step": np.array([[7]], np.int32)}, (7, 7)),
+    "counts from -1, and has made no step": (
+        {**STILL, "global_step": [-1], "update_count": [0], **powers_after(0, 0.9, 0.999)},
+        (0, 0),
+    ),
+    "accumulates its first gradients": (
+        {**STILL, "global_step": [3], "update_count": [0], **powers_after(0, 0.9, 0.999)},
+        (3, 0),
+    ),
+    "our release 0.1": ({"global_step": [5], **powers_after(5, 0.9, 0.999)}, (5, 5)),
+    "a state of nn.Adam that load_param_into_net loaded": (
+        {"global_step": [5], "update_count": [0], **powers_after(5, 0.9, 0.999)},
+        (5, 5),
+    ),
+    "MindCV's AdamW while the learning rate is fixed": (
+        {"global_step": [0], **powers_after(6, 0.9, 0.999)},
+        (6, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", COUNTED)
+def test_counters_of_a_checkpoint(form, warned):
+    entries, expected = COUNTED[form]
     optimizer = adam()
-    ms_adam.load_state(optimizer, {**ours(), "global_step": step})
-    assert counters(optimizer) == (7, 7) and not warned
-
-
-@pytest.mark.parametrize(
-    "calls, updates, betas, expected",
-    [
-        (-1, 0, (0.9, 0.999), (0, 0)),  # counts from -1, and has made no step
-        (3, 0, (0.9, 0.999), (3, 0)),  # accumulates its first gradients
-    ],
-    ids=str,
-)
-def test_counters_before_the_first_update(calls, updates, betas, expected, warned):
-    optimizer = adam(betas=betas)
-    state = {name: np.zeros_like(value) for name, value in ours().items()}
-    ms_adam.load_state(
-        optimizer,
-        {
-            **state,
-            "global_step": np.array([calls]),
-            "update_count": np.array([updates]),
-            "beta1_power": np.float32(1),
-            "beta2_power": np.float32(1),
-        },
-    )
+    ms_adam.load_state(optimizer, {**ours(), **entries})
     assert counters(optimizer) == expected and not warned
-
-
-def test_a_checkpoint_of_ours_without_update_count(warned):
-    """As our release 0.1 wrote it."""
-    old = adam(0.1)
-    train(old, 0, 5)
-    state = {name: p.asnumpy() for name, p in old.parameters_dict().items()}
-    del state["update_count"]
-    new = adam(0.1, flat_state=True)
-    ms_adam.load_state(new, state)
-    assert counters(new) == (5, 5) and not warned
-
-
-def test_an_update_count_that_load_param_into_net_left_at_zero(warned):
-    theirs = nn.Adam(make_parameters(SHAPES[:3], "float32"), [0.1] * 9)  # 2.0.0 counts these
-    train(theirs, 0, 5)
-    ours = ms_adam.Adam(make_parameters(SHAPES[:3], "float32"), 0.1)
-    ms.load_param_into_net(
-        ours,
-        {
-            name: ms.Parameter(p.asnumpy(), name)
-            for name, p in theirs.parameters_dict().items()
-            if name != "learning_rate"
-        },
-    )
-    assert counters(ours) == (5, 0)
-    warned.clear()
-    new = ms_adam.Adam(make_parameters(SHAPES[:3], "float32"), 0.1)
-    ms_adam.load_state(new, ours.parameters_dict())
-    assert counters(new) == (5, 5) and not warned
-
-
-def test_global_step_that_does_not_count(warned):
-    """MindCV's AdamW leaves it at 0 while the learning rate is fixed."""
-    optimizer = adamw()
-    ms_adam.load_state(optimizer, mindcv_state(0, 6))
-    assert counters(optimizer) == (6, 6) and not warned
 
 
 def test_count_of_zero_with_moments_that_are_not(warned):
@@ -1212,22 +1148,3 @@ def test_both_formats_of_files(tmp_path, suffix):
     optimizer = adam(flat_state=True)
     ms_adam.load_state(optimizer, path)
     assert int(optimizer.global_step) == 2
-
-
-def test_into_an_optimizer_that_has_made_steps(mode):
-    """Back to an earlier state, in the process that went on from it."""
-    optimizer = adam(0.1)
-    train(optimizer, 0, 3)
-    state = {
-        name: to_numpy(p).astype(p.asnumpy().dtype)
-        for name, p in optimizer.parameters_dict().items()
-    }
-    train(optimizer, 3, 6)
-    ahead = [to_numpy(p) for p in optimizer.get_parameters()]
-    for parameter in optimizer.parameters:
-        if 0 not in parameter.shape:
-            ms.ops.assign(parameter, Tensor(state[parameter.name]))
-    ms_adam.load_state(optimizer, state)
-    train(optimizer, 3, 6)
-    for parameter, expected in zip(optimizer.get_parameters(), ahead):
-        np.testing.assert_array_equal(to_numpy(parameter), expected)

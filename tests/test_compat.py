@@ -40,6 +40,10 @@ def test_shapes(shape):
     true_iff(compat.has_shape(shape), ValueError, lambda: Tensor(np.zeros(shape), ms.float32))
 
 
+def test_the_face_of_mint():
+    true_iff(hasattr(ms, "mint"), ImportError, lambda: ms_adam.mint)
+
+
 def test_counting():
     weight = Parameter(Tensor(np.zeros(4), ms.float32), name="w")
     theirs = nn.Adam([weight])

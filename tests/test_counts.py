@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ms_adam import counts
-from ms_adam.counts import nearest_count, power_range, updates_made
+from ms_adam.counts import power_range, updates_made
 
 LAST = 200_000
 BETAS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999, 0.99999)
@@ -31,6 +31,13 @@ def rounded(beta):
         return (np.float64(beta) ** np.arange(LAST + 1)).astype(np.float32)
 
 
+NOTHING = [  # powers and betas
+    ((0.0, 0.0), (0.0, 0.0)),
+    ((1.0, 1.0), (0.0, 0.0)),
+    ((np.nan, np.nan), (0.9, 0.999)),
+    ((2.0, -1.0), (0.9, 0.999)),
+    ((np.inf, np.nan), (0.9, 0.999)),
+]
 FORMED = pytest.mark.parametrize("powers", [multiplied, rounded])
 
 
@@ -117,76 +124,62 @@ def test_the_numbers_of_the_docstring():
     assert 0 < stuck[LAST] == stuck[LAST - 50_000] < 2.0**-126  # stops changing
 
 
-def test_a_power_that_underflowed_refutes_a_small_count():
-    assert updates_made(0, 200_000, 0.0, 0.0, 0.9, 0.999) == 200_000
-    assert updates_made(0, 200_000, 0.0, multiplied(0.999)[LAST], 0.9, 0.999) == 200_000
-    assert updates_made(0, 0, 0.0, 0.0, 0.9, 0.999) == 87_282  # the least that fits
-    assert updates_made(5, 0, 0.0, 0.0, 0.9, 0.999) == 87_282
-
-
-@pytest.mark.parametrize(
-    "power1, power2, beta1, beta2",
-    [
-        (0.0, 0.0, 0.0, 0.0),
-        (1.0, 1.0, 0.0, 0.0),
-        (np.nan, np.nan, 0.9, 0.999),
-        (2.0, -1.0, 0.9, 0.999),
-        (np.inf, np.nan, 0.9, 0.999),
-    ],
-)
-def test_powers_that_tell_nothing_are_not_used(power1, power2, beta1, beta2):
-    assert updates_made(7, 12, power1, power2, beta1, beta2) == 7
-    assert updates_made(None, 12, power1, power2, beta1, beta2) == 12
-    assert updates_made(None, None, power1, power2, beta1, beta2) == 0
-    assert nearest_count([]) == 0
-
-
-def test_one_beta_of_zero_leaves_the_other():
-    assert updates_made(0, 12, 0.0, 0.999**6, 0.0, 0.999) == 6
-    assert updates_made(0, 12, 0.9**6, 0.0, 0.9, 0.0) == 6
-
-
-def test_a_count_of_minus_one_is_none():
-    assert updates_made(0, -1, 1.0, 1.0, 0.9, 0.999) == 0
-    assert updates_made(None, -1, 1.0, 1.0, 0.9, 0.999) == 0
-    assert updates_made(-1, -1, np.nan, np.nan, 0.9, 0.999) == 0
-
-
-def test_types_of_arguments():
-    made = updates_made(
+LAST1, LAST2, OF_100 = multiplied(0.9)[LAST], multiplied(0.999)[LAST], multiplied(0.999)[100]
+# update_count, global_step, the powers, the betas, and the updates made
+ANSWERS = [
+    # a power that underflowed refutes a small count; 87,282 is the least that fits
+    (0, 200_000, 0.0, 0.0, 0.9, 0.999, 200_000),
+    (0, 200_000, LAST1, LAST2, 0.9, 0.999, 200_000),
+    (0, 0, 0.0, 0.0, 0.9, 0.999, 87_282),
+    (5, 0, 0.0, 0.0, 0.9, 0.999, 87_282),
+    # powers that tell nothing
+    *((7, 12, *powers, *betas, 7) for powers, betas in NOTHING),
+    *((None, 12, *powers, *betas, 12) for powers, betas in NOTHING),
+    *((None, None, *powers, *betas, 0) for powers, betas in NOTHING),
+    # one beta of zero leaves the other
+    (0, 12, 0.0, 0.999**6, 0.0, 0.999, 6),
+    (0, 12, 0.9**6, 0.0, 0.9, 0.0, 6),
+    # a count of -1 is none
+    (0, -1, 1.0, 1.0, 0.9, 0.999, 0),
+    (None, -1, 1.0, 1.0, 0.9, 0.999, 0),
+    (-1, -1, np.nan, np.nan, 0.9, 0.999, 0),
+    # a power that was never written is left out
+    (0, 12, 0.9**6, 1.0, 0.9, 0.999, 6),
+    (0, 6, 1.0, 0.999**6, 0.9, 0.999, 6),
+    # a beta that float32 rounds to 1: its power never changes, and contradicts nothing
+    (5, 12, 1.0, 0.999**5, 1 - 1e-8, 0.999, 5),
+    (0, 12, 0.9**6, 1.0, 0.9, 1 - 1e-8, 6),
+    # 100 updates with (0.9, 0.999), read by an optimizer with other rates
+    *(
+        (*counters, multiplied(0.9)[100], OF_100, *betas, 100)
+        for counters in ((100, 100), (0, 100), (100, 400))
+        for betas in ((0.9, 0.95), (0.8, 0.999), (0.8, 0.95), (0.5, 0.98))
+    ),
+    (7, 100, multiplied(0.9)[100], OF_100, 0.9, 0.95, 100),  # which fits beta1's power
+    (0, 0, multiplied(0.9)[100], OF_100, 0.9, 0.95, 100),  # the power of the smaller beta
+    # 2,000 updates: beta1's power underflowed, beta2's says 39
+    (0, 2000, multiplied(0.9)[2000], multiplied(0.999)[2000], 0.9, 0.95, 2000),
+    # numbers of NumPy
+    (
         np.int32(0),
         np.float32(12),
         np.float32(0.9**6),
         np.float32(0.999**6),
         np.float64(0.9),
         0.999,
-    )
-    assert made == 6 and type(made) is int
+        6,
+    ),
+]
 
 
-def test_powers_of_other_decay_rates_leave_the_counters():
-    """100 updates with (0.9, 0.999), read by an optimizer with other rates."""
-    power1, power2 = multiplied(0.9)[100], multiplied(0.999)[100]
-    for beta1, beta2 in ((0.9, 0.95), (0.8, 0.999), (0.8, 0.95), (0.5, 0.98)):
-        assert updates_made(100, 100, power1, power2, beta1, beta2) == 100
-        assert updates_made(0, 100, power1, power2, beta1, beta2) == 100
-        assert updates_made(100, 400, power1, power2, beta1, beta2) == 100
-    assert updates_made(7, 100, power1, power2, 0.9, 0.95) == 100  # which fits beta1's power
-    assert updates_made(0, 0, power1, power2, 0.9, 0.95) == 100  # the power of the smaller beta
-    # 2,000 updates: beta1's power underflowed, beta2's says 39.
-    assert updates_made(0, 2000, multiplied(0.9)[2000], multiplied(0.999)[2000], 0.9, 0.95) == 2000
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_updates_made(answer):
+    *given, expected = answer
+    made = updates_made(*given)
+    assert made == expected and type(made) is int
 
 
-def test_a_power_that_was_never_written_is_left_out():
-    assert updates_made(0, 12, 0.9**6, 1.0, 0.9, 0.999) == 6
-    assert updates_made(0, 6, 1.0, 0.999**6, 0.9, 0.999) == 6
-
-
-def test_long_memory():
-    """A beta that float32 rounds to 1: its power never changes, and contradicts nothing."""
-    assert np.float32(1 - 1e-8) == 1
-    assert updates_made(5, 12, 1.0, 0.999**5, 1 - 1e-8, 0.999) == 5
-    assert updates_made(0, 12, 0.9**6, 1.0, 0.9, 1 - 1e-8) == 6
+def test_a_power_whose_drift_is_as_large_as_its_count():
     beta = 1 - 2.0**-24
     assert updates_made(0, 1000, multiplied(beta)[1000], 0.0, beta, 0.0) in (0, 1000)
 

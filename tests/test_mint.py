@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
-from running import CompiledStep, to_numpy
+from running import CompiledStep, step_of, to_numpy
 
 import ms_adam
 from ms_adam import reference
@@ -21,7 +21,7 @@ try:
     from mindspore.experimental import optim
 except ImportError:
     optim = None
-needs_optim = pytest.mark.skipif(optim is None, reason="2.0.0 has no mindspore.experimental.optim")
+pytestmark = pytest.mark.skipif(optim is None, reason="2.0.0 has no mindspore.experimental.optim")
 
 SHAPES = ((3, 4), (5,), ())
 BACKENDS = ("fused", "composite")
@@ -97,7 +97,6 @@ CHANGES = {  # of the first group, at step 3: for the optimizer and for the refe
 NEW_GRAPH = ("betas", "eps", "maximize")  # with backends that do not read formulas
 
 
-@needs_optim
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -114,7 +113,7 @@ def test_groups_are_live(backend, name, compiled, mode):
     shadow = Shadow(
         optimizer, [first, first, dataclasses.replace(first, learning_rate=0.02, eps=1e-3)]
     )
-    step = CompiledStep(optimizer) if compiled else optimizer
+    step = step_of(optimizer, compiled)
     changes = iter(CHANGES.items())
     for t, arrays in enumerate(gradients(2 * len(CHANGES) + 2)):
         if t % 2 and t > 1:
@@ -134,7 +133,6 @@ def test_groups_are_live(backend, name, compiled, mode):
     assert next(changes, None) is None
 
 
-@needs_optim
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_change_of_the_learning_rate_or_decay_compiles_nothing(backend, mode, monkeypatch):
     optimizer = ms_adam.mint.AdamW(parameters(), backend=backend)
@@ -155,7 +153,6 @@ def test_a_change_of_the_learning_rate_or_decay_compiles_nothing(backend, mode, 
     assert len(compiled) == first
 
 
-@needs_optim
 @pytest.mark.parametrize("tail", [{}, {"ema_decay": 0.9, "max_grad_norm": 1.0}])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_group_that_joins_late_begins_its_own_bias_correction(backend, tail, mode):
@@ -194,7 +191,6 @@ def test_a_group_that_joins_late_begins_its_own_bias_correction(backend, tail, m
         assert np.max(np.abs(shadow.weights[i] - averages[i])) > 1e3 * bound(9, 0.02)
 
 
-@needs_optim
 def test_a_compiled_step_is_told_that_it_misses_a_new_group(mode, monkeypatch):
     own, told = parameters(), []
     monkeypatch.setattr(ms_adam.mint.log, "warning", told.append)
@@ -226,7 +222,6 @@ WRONG = (
 )
 
 
-@needs_optim
 @pytest.mark.parametrize("key, value, error", WRONG)
 def test_a_wrong_value_is_refused_and_changes_nothing(key, value, error):
     own = parameters()
@@ -252,7 +247,6 @@ def test_a_wrong_value_is_refused_and_changes_nothing(key, value, error):
     optimizer(tensors(gradients(1)[0][: len(optimizer.parameters)]))
 
 
-@needs_optim
 def test_arguments_of_the_other_face_are_refused():
     with pytest.raises(KeyError, match="'amsgard': did you mean 'amsgrad'"):
         ms_adam.mint.Adam(parameters(), amsgard=True)
@@ -299,12 +293,10 @@ def scheduler_of(library, name, optimizer):
     return getattr(library, name)(optimizer, **SCHEDULERS[name], **more)
 
 
-@needs_optim
 def test_every_scheduler_has_a_row():
     assert set(optim.lr_scheduler.__all__) - {"LRScheduler"} == set(SCHEDULERS)
 
 
-@needs_optim
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_drives_it_as_torchs_drives_torch(name, mode):
     """100 steps of AdamW with two groups, within 1e-6 of torch in float64.
@@ -337,7 +329,6 @@ def test_a_scheduler_drives_it_as_torchs_drives_torch(name, mode):
     assert len(rates) > 1  # it did drive it
 
 
-@needs_optim
 def test_a_scheduler_within_a_compiled_step(mode):
     """Scheduler and optimizer in one function: the same weights as step by step from Python."""
     optimizers = [ms_adam.mint.AdamW(parameters(), lr=0.01) for _ in range(2)]
@@ -377,7 +368,6 @@ def to_torch(torch, value):
     return torch.tensor(value.asnumpy()) if isinstance(value, Tensor) else value
 
 
-@needs_optim
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("name", FACES)
 def test_state_dicts_go_to_torch_and_back(name, amsgrad, mode):
@@ -434,7 +424,6 @@ TAIL = {
 }
 
 
-@needs_optim
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("copied", ["state_dict", "deepcopy", "pickle"])
 def test_a_copy_goes_on_with_the_same_bits(copied, backend):
@@ -472,7 +461,6 @@ def test_a_copy_goes_on_with_the_same_bits(copied, backend):
     assert all(a is not b for a, b in zip(optimizer.parameters, other.parameters))
 
 
-@needs_optim
 @pytest.mark.parametrize(
     "spoil, error, words",
     [
@@ -511,7 +499,6 @@ def test_a_state_dict_that_does_not_fit_changes_nothing(spoil, error, words):
             np.testing.assert_array_equal(after["state"][i][key].asnumpy(), value.asnumpy())
 
 
-@needs_optim
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("name, before", [("Adam", 0), ("AdamW", -1)])
 def test_exchanges_checkpoints_with_mint(name, before, amsgrad, tmp_path):
@@ -548,7 +535,6 @@ def test_exchanges_checkpoints_with_mint(name, before, amsgrad, tmp_path):
     np.testing.assert_equal(weights(again), weights(ours))
 
 
-@needs_optim
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_count_that_is_loaded_is_that_of_late_groups_too(backend):
     own = parameters()
@@ -572,7 +558,6 @@ def test_one_count_that_is_loaded_is_that_of_late_groups_too(backend):
     np.testing.assert_equal(weights(optimizer), weights(other))
 
 
-@needs_optim
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_late_group_stays_finite_after_a_load_from_before_it_joined(backend):
     """`load_param_into_net` only sets the count: the group's own would be negative."""
@@ -593,7 +578,6 @@ def test_a_late_group_stays_finite_after_a_load_from_before_it_joined(backend):
     assert all(np.all(np.isfinite(weight)) for weight in weights(optimizer))
 
 
-@needs_optim
 def test_a_load_that_a_compiled_step_would_miss_is_refused():
     own = parameters()
     optimizer = ms_adam.mint.AdamW(own[:2])
@@ -619,7 +603,6 @@ def test_a_load_that_a_compiled_step_would_miss_is_refused():
     assert int(optimizer.update_count) == 3
 
 
-@needs_optim
 def test_a_file_of_save_checkpoint_has_the_rates_too(tmp_path):
     old = ms_adam.mint.AdamW(parameters(), lr=0.01)
     scheduler = optim.lr_scheduler.ExponentialLR(old, gamma=0.5)
@@ -636,7 +619,6 @@ def test_a_file_of_save_checkpoint_has_the_rates_too(tmp_path):
     np.testing.assert_equal(weights(new), weights(old))
 
 
-@needs_optim
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_cell_may_rename_the_parameters(backend):
     class Trainer(nn.Cell):
@@ -671,7 +653,6 @@ OPTIONS = (
 )
 
 
-@needs_optim
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda it: " ".join(it))
 @pytest.mark.parametrize("name", FACES)
 def test_the_bits_are_those_of_the_other_face(name, options, mode):
@@ -695,7 +676,6 @@ def test_the_bits_are_those_of_the_other_face(name, options, mode):
                     optimizer.step(tensors(gradients(1)[0]))
 
 
-@needs_optim
 def test_a_loop_in_the_style_of_torch(mode):
     """That of mindnlp: gradients in `grad`, then optimizer.step(), then scheduler.step()."""
     old, new = (ms_adam.mint.AdamW(parameters(), lr=0.01, max_grad_norm=0.5) for _ in range(2))
@@ -713,7 +693,6 @@ def test_a_loop_in_the_style_of_torch(mode):
         new.step()
 
 
-@needs_optim
 def test_gradients_of_a_group_are_centralized_as_in_the_other_face():
     group = {"params": parameters(), "grad_centralization": True}
     old, new = ms_adam.AdamW([dict(group, params=parameters())]), ms_adam.mint.AdamW([group])
@@ -725,7 +704,6 @@ def test_gradients_of_a_group_are_centralized_as_in_the_other_face():
         new.param_groups[0]["grad_centralization"] = False
 
 
-@needs_optim
 def test_it_is_an_optimizer_of_experimental_and_names_itself():
     class Mine(ms_adam.mint.AdamW):
         """A user's own."""
@@ -738,7 +716,6 @@ def test_it_is_an_optimizer_of_experimental_and_names_itself():
         optimizer.no_such  # noqa: B018
 
 
-@needs_optim
 def test_a_subclass_with_its_own_construct_and_hooks_are_called(mode):
     class Halved(ms_adam.mint.AdamW):
         def construct(self, gradients):
@@ -759,7 +736,6 @@ def test_a_subclass_with_its_own_construct_and_hooks_are_called(mode):
         assert int(plain.update_count) == 1
 
 
-@needs_optim
 def test_convert_checkpoint_writes_what_a_trainer_loads(tmp_path):
     old = ms_adam.mint.AdamW(parameters(), lr=0.01)
     for arrays in gradients(3):
@@ -772,15 +748,8 @@ def test_convert_checkpoint_writes_what_a_trainer_loads(tmp_path):
     np.testing.assert_equal(weights(new), weights(old))
 
 
-@pytest.mark.skipif(optim is not None, reason="this release has mindspore.experimental.optim")
-def test_a_release_without_experimental_optim_is_named():
-    with pytest.raises(ImportError, match=f"MindSpore {ms.__version__} lacks"):
-        ms_adam.mint  # noqa: B018
-
-
-@needs_optim
 def test_a_missing_experimental_optim_is_named(monkeypatch):
-    """As on 2.0.0, where the test above runs."""
+    """As on 2.0.0, where test_compat finds it missing."""
     monkeypatch.setitem(sys.modules, "mindspore.experimental.optim", None)
     monkeypatch.delitem(sys.modules, "ms_adam.mint")
     monkeypatch.delattr(sys.modules["mindspore.experimental"], "optim")

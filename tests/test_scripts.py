@@ -322,11 +322,6 @@ def test_arguments_that_are_refused(project, script, arguments, status, words):
     assert done.returncode == status and words in done.stderr
 
 
-def test_scripts_can_be_run():
-    for name in ("scripts/reproduce", "scripts/test", ".ci/run"):
-        assert os.access(PROJECT / name, os.X_OK), name
-
-
 def test_scripts_work_through_a_link(project, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(project.root)

@@ -23,17 +23,6 @@ class Growing(nn.Cell):
         return [float(np.float32(self(Tensor([t], ms.int32)).asnumpy()[0])) for t in range(steps)]
 
 
-class Step(nn.Cell):
-    """A compiled step."""
-
-    def __init__(self, optimizer):
-        super().__init__()
-        self.optimizer = optimizer
-
-    def construct(self, *gradients):
-        return self.optimizer(gradients)
-
-
 def make(options, *dtypes, seed=0):
     """An optimizer of two parameters, or of two in each of some dtypes: one compilation for all."""
     rng = np.random.default_rng(seed)
@@ -59,6 +48,18 @@ def gradients_like(optimizer, rng):
     """Random gradients in the dtypes of the parameters."""
     gradients = random_gradients(optimizer, rng)
     return [g.astype(p.dtype) for g, p in zip(gradients, optimizer.parameters)]
+
+
+def mean_of(calls):
+    """The gradients of the update, with sums in float32 as the optimizer makes them."""
+    sums = []
+    for parts in zip(*calls):
+        wide = "float64" if parts[0].dtype == ms.float64 else "float32"
+        total = np.zeros(parts[0].shape, wide)
+        for part in parts:
+            total += part.astype(getattr(ms, wide)).asnumpy()
+        sums.append(Tensor(total / np.array(len(calls), wide)))
+    return tuple(sums)
 
 
 def arrays(tensors):

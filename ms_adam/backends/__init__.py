@@ -27,11 +27,8 @@ def choose(
     """Returns the name of the backend that is to run.
 
     Args:
-        class_name: the optimizer's class name, for error messages.
-        formula: a `Formula`.
         execution: an `Execution`; its backend is the choice of the user.
         weights: the `WeightKind` of each weight to be updated.
-        device_target: "CPU", "GPU" or "Ascend".
 
     Raises:
         ValueError: If a backend is asked for by name that cannot run, or none can; the message says
@@ -87,12 +84,9 @@ def packing_for(
     """Returns how parameters that a backend has updated are packed, to be sent to other ranks.
 
     Args:
-        class_name: the optimizer's class name, for error messages.
-        backend: the name of the backend.
         parameters: on all ranks the same ones.
         weights: for each, its master weight if there is one on this rank, else the parameter; the
             same tuple as `parameters` without master weights.
-        device_target: "CPU", "GPU" or "Ascend".
 
     Returns:
         [(packing, places of the parameters in a row of its own)], in one order on all ranks. Empty

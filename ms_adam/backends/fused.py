@@ -55,14 +55,6 @@ class Fused(nn.Cell):
 
     There are two ways to launch: `construct`, compiled into a step, and `now`, by address.
 
-    Args:
-        formula: a `Formula`.
-        execution: an `Execution`.
-        parameters: the optimized parameters; ParameterTuple.
-        state: their `State`.
-        groups: their `Groups`.
-        device_target: "CPU".
-
     Inputs and outputs are those of `OperatorBackend`.
     """
 

@@ -79,10 +79,6 @@ def _name_of(dtype):
 class Launcher:
     """A function of the kernel's library, called like the function of an `ops.Custom`.
 
-    Args:
-        library: path of the shared library.
-        function: the function's name.
-
     Attributes:
         report: int64 that the function may fill; `struct Report` of the kernel.
 

@@ -64,9 +64,6 @@ class Mix(nn.Cell):
 class Keys(nn.Cell):
     """What an update's random numbers are made from, for all weights; see `Keys` of the kernel.
 
-    Args:
-        seed: whole number, from 0 to 2^32 - 1.
-
     Inputs:
         t: the number of the update, a tensor of shape ().
 

@@ -41,14 +41,6 @@ class OperatorBackend(nn.Cell):
     Subclasses declare `capabilities`, and name in `batch_for` the `Batch` that updates the weights
     of a formula.
 
-    Args:
-        formula: a `Formula`.
-        execution: an `Execution`.
-        parameters: the optimized parameters; ParameterTuple.
-        state: their `State`.
-        groups: their `Groups`.
-        device_target: "CPU", "GPU" or "Ascend".
-
     Inputs:
         global_step: int32 tensor of shape (1,): the steps that schedules have seen.
         rates: the learning rates, weight decays and `ema_decay` that `groups.GroupValues` returns.
@@ -170,16 +162,7 @@ class OperatorBackend(nn.Cell):
 
 
 class Batch(nn.Cell):
-    """The weights that share dtypes, learning rate, weight decay and switches.
-
-    Args:
-        formula: the `Formula` of their group.
-        execution: an `Execution`.
-        state: the `State` of all weights of the optimizer.
-        members: the places of the weights that belong to the batch.
-        groups: the `Groups` of all weights.
-        device_target: "CPU", "GPU" or "Ascend".
-    """
+    """The weights that share dtypes, learning rate, weight decay and switches."""
 
     def __init__(self, formula, execution, state, members, groups, device_target):
         super().__init__(auto_prefix=False)
@@ -320,7 +303,6 @@ class GradientScale(nn.Cell):
     million elements has lost digits, and the squares of float16 gradients vanish.
 
     Args:
-        execution: an `Execution`.
         norm: float32 Parameter of shape () that is set to the norm; None if nothing is clipped.
         dtype: in which the norm is computed.
         rows: the `Rows` that joined the gradients; None if they are apart.
@@ -373,7 +355,6 @@ class Averages(nn.Cell):
 
     Args:
         averages: ParameterTuple.
-        execution: an `Execution`.
     """
 
     def __init__(self, averages, execution):
@@ -407,7 +388,6 @@ class JudgeGradients(nn.Cell):
     """Finds whether all gradients are finite, counts steps that are skipped, moves the loss scale.
 
     Args:
-        execution: an `Execution`.
         numbers: those of a `State`; `skipped` and the scale are set.
 
     Outputs:
@@ -453,7 +433,6 @@ class Accumulation(nn.Cell):
     """Adds gradients without their loss scale, call after call, until an update is due.
 
     Args:
-        execution: an `Execution`.
         state: a `State`; accumulators and their count are set.
         dtype: in which scalars are computed.
         rows: the `Rows` of the accumulators, if gradients are rows; else None.
@@ -532,9 +511,7 @@ class Masters(nn.Cell):
     """Keeps master weights and their parameters together.
 
     Args:
-        parameters: ParameterTuple.
         weights: their master weights; the parameter itself where there is none.
-        device_target: "CPU", "GPU" or "Ascend".
     """
 
     def __init__(self, parameters, weights, device_target):

@@ -29,8 +29,6 @@ class OperatorPacking:
     """By operators, on any device; a piece is a whole parameter.
 
     Args:
-        dtype: that of the row.
-        device_target: "CPU", "GPU" or "Ascend".
         masters: for each parameter, its master weight, or the parameter itself. It is sent in the
             place of the parameter, which is its rounding, and which was read already.
     """

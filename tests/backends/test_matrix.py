@@ -17,7 +17,14 @@ from running import (
     snapshot,
 )
 
-from ms_adam.lab.studies.matrix.cases import CASES, reference_for
+from ms_adam.lab.studies.matrix.cases import (
+    CASES,
+    COLUMNS,
+    SCALES,
+    SCHEMES,
+    is_refused,
+    reference_for,
+)
 from ms_adam.lab.studies.matrix.cells import put
 
 
@@ -70,6 +77,28 @@ def test_steps_are_within_their_roundings_and_the_same_in_both_modes(case, backe
             end = snapshot(optimizer)
             first = first or end
             np.testing.assert_equal(end, first, f"{mode}, compiled={compiled}")
+
+
+@pytest.mark.parametrize("column", COLUMNS, ids=lambda column: column.name)
+@pytest.mark.parametrize("number", range(len(SCHEMES)), ids=lambda i: SCHEMES[i].name)
+def test_steps_of_schemes_are_within_their_roundings(number, column):
+    """Four parameters, of the dtypes that a column does not refuse; one mode for each case."""
+    set_mode(("graph", "pynative")[number % 2])
+    case = SCHEMES[number]
+    able = [dtype for dtype in DTYPES if not is_refused(case, dtype, column)]
+    if case.options.get("master_weights") == "split":
+        able = ["bfloat16"]
+    shapes = [SHAPES[(number + i) % len(SHAPES)] for i in range(4)]
+    dtypes = np.resize(able if able and column.complete else "float32", 4).tolist()
+    parameters = make_parameters(shapes, dtypes)
+    if not able or not runs(column.options["backend"], case, dtypes[0], shapes):
+        with pytest.raises(ValueError, match="cannot run here|is for backend="):
+            make_optimizer(case, parameters, **column.options)
+        return
+    optimizer = make_optimizer(case, parameters, **column.options)
+    dtypes = [str(parameter.dtype).lower() for parameter in optimizer.parameters]
+    dtypes = dtypes[0] if len(set(dtypes)) == 1 else dtypes
+    assert excess(case, dtypes, optimizer, compiled=column.compiled, scale=SCALES) <= 1.0
 
 
 def test_kinds_cover_every_pair():

@@ -1,24 +1,16 @@
-"""SGD, Momentum, Nesterov, AdaGrad and RMSProp: by hand, at published ends, by their identities."""
+"""SGD, Momentum, Nesterov, AdaGrad and RMSProp: by hand, and at published ends."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from ms_adam.reference import SGD, AdaGrad, Momentum, Nesterov, RMSProp
 
-gradients_of_8_steps = arrays(np.float64, (8, 3), elements=st.floats(-8, 8))
-rhos = st.sampled_from([0.0, 0.5, 0.9, 0.99])
-# 8 steps at the rate 0.1 with velocities up to 64, each rounded twice a step and remembered, and
-# weights up to 51, rounded once: 8 * (0.1 * 8 * 2 * 64 + 51) < 2048 roundings of numbers of size 1.
-ATOL = 2048 * 2.0**-53
 CURVATURE = np.array([0.2, 1.0, 4.0])
 START = np.array([-5.0, 1.0, -2.0])
 
 
-def follow(method, gradients, w=(1.0, 1.0, 1.0), rates=None):
-    state = method.init(w)
+def follow(method, gradients, rates=None):
+    w, state = 1.0, method.init(1.0)
     for t, gradient in enumerate(gradients):
         w, state = method.step(w, gradient, state, learning_rate=rates and rates[t])
     return w, state
@@ -69,7 +61,7 @@ ROUNDINGS = {AdaGrad: 8, RMSProp: 10, Momentum: 0}
     ids=str,
 )
 def test_by_hand(method, gradients, end):
-    w, state = follow(method, map(float, gradients), 1.0)
+    w, state = follow(method, map(float, gradients))
     assert abs(w - end) <= ROUNDINGS[type(method)] * 2.0**-52
     if isinstance(method, AdaGrad):
         assert state.accumulator == 25.0 + method.initial_accumulator
@@ -97,52 +89,14 @@ def test_published_ends(method, end):
     assert state.step == 20
 
 
-@given(gradients_of_8_steps)
-@settings(deadline=None)
-def test_without_momentum_it_is_gradient_descent(gradients):
-    expected = follow(SGD(0.1), gradients)[0]
-    for form in ("velocity", "scaled", "ema"):
-        np.testing.assert_array_equal(follow(Momentum(0.1, 0.0, form), gradients)[0], expected)
-    for form in ("torch", "sutskever"):
-        np.testing.assert_array_equal(
-            descend(Nesterov(0.1, 0.0, form), 10)[0], descend(SGD(0.1), 10)[0]
-        )
-
-
-# --- gradient descent and momentum ---------------------------------------------------------------
-
-
-def test_gradient_descent_on_a_quadratic():
-    """x_t = (1 - rate * curvature)^t x_0."""
-    x, _ = descend(SGD(0.4), 20, np.array([-5.0, -2.0]), np.array([0.2, 4.0]))
-    # 4 roundings a step; the second factor, 1 - 1.6, triples their share
-    np.testing.assert_allclose(x, [-5 * 0.92**20, -2 * 0.6**20], rtol=20 * 12 * 2.0**-53)
-
-
-def test_a_rate_for_one_step():
-    assert SGD(0.5).step(1.0, 2.0, SGD().init(1.0), learning_rate=0.25)[0] == 0.5
+# --- momentum ------------------------------------------------------------------------------------
 
 
 def test_the_scaled_form_keeps_the_rates_that_gradients_came_with():
     """Gradients 1, 0 at rates 1/2, 1/4, rho = 1/2. Scaled: -1/2, then half of that again.
     Velocity: -1/2, then 1/4 * 1/2."""
     for form, end in (("scaled", 0.25), ("velocity", 0.375)):
-        assert follow(Momentum(rho=0.5, form=form), [1.0, 0.0], 1.0, [0.5, 0.25])[0] == end
-
-
-@given(gradients_of_8_steps, rhos)
-@settings(deadline=None)
-def test_forms_agree_at_a_constant_rate(gradients, rho):
-    velocity, _ = follow(Momentum(0.1, rho), gradients)
-    for other in (Momentum(0.1, rho, "scaled"), Momentum(0.1 / (1 - rho), rho, "ema")):
-        np.testing.assert_allclose(follow(other, gradients)[0], velocity, 0, ATOL)
-
-
-@given(arrays(np.float64, 3, elements=st.floats(-8, 8)), rhos)
-@settings(deadline=None)
-def test_corrected_averages_of_equal_gradients_are_that_gradient(gradient, rho):
-    corrected = Momentum(0.1, rho, "ema", bias_correction=True)
-    np.testing.assert_allclose(follow(corrected, [gradient] * 8)[0], 1 - 0.8 * gradient, 0, ATOL)
+        assert follow(Momentum(rho=0.5, form=form), [1.0, 0.0], [0.5, 0.25])[0] == end
 
 
 # --- Nesterov ------------------------------------------------------------------------------------
@@ -160,53 +114,13 @@ def test_nesterov_by_hand():
             assert w == end
 
 
-@given(st.integers(1, 30), st.floats(0.01, 0.3), st.sampled_from([0.0, 0.5, 0.9]))
-@settings(deadline=None)
-def test_one_form_is_at_the_other_forms_look_ahead_point(steps, rate, rho):
-    theirs, _ = descend(Nesterov(rate, rho, "torch"), steps)
-    ours = Nesterov(rate, rho, "sutskever")
-    # The iteration contracts; each step adds some 8 roundings of numbers up to 20.
-    np.testing.assert_allclose(
-        ours.lookahead(*descend(ours, steps)), theirs, 0, 30 * 8 * 20 * 2.0**-53
-    )
-
-
 def test_a_gradient_taken_at_the_parameter_makes_momentum_of_sutskevers_form():
     wrong, _ = descend(Nesterov(0.1, 0.9, "sutskever"), 10, ahead=False)
     np.testing.assert_array_equal(wrong, descend(Momentum(0.1, 0.9, "scaled"), 10)[0])
     assert np.max(np.abs(wrong - descend(Nesterov(0.1, 0.9, "sutskever"), 10)[0])) > 0.1
 
 
-def test_it_is_faster_than_momentum_where_momentum_swings():
-    """Curvature 4, rate 0.2, rho = 0.9: momentum shrinks by sqrt(0.9) a step, Nesterov's by
-    sqrt(0.9 * (1 - 0.8))."""
-    nesterov, momentum = descend(Nesterov(0.2), 40)[0], descend(Momentum(0.2), 40)[0]
-    assert abs(nesterov[2]) < 1e-10 < 1e-2 < abs(momentum[2])
-
-
-# --- AdaGrad and RMSProp -------------------------------------------------------------------------
-
-
-def test_equal_gradients_give_one_over_root_t():
-    w, _ = follow(AdaGrad(0.5, eps=0.0), [[1e-3, -1e3]] * 100, np.zeros(2))
-    total = 0.5 * sum(t**-0.5 for t in range(1, 101))
-    # s adds up to 100 squares, 100 roundings that the root halves; w and the total add up as many
-    # terms, 200; 10 more for the root, the quotient, the product and t**-0.5
-    np.testing.assert_allclose(w, [-total, total], rtol=260 * 2.0**-53)
-
-
-def test_without_a_memory_a_step_is_the_sign_of_the_gradient():
-    """beta = 0: g / sqrt(g^2). Centered, the variance is 0, and g / eps is left."""
-    gradients = np.array([1e-3, -5.0, 1e3])
-    for options, end in (
-        (dict(eps=0.0), [-0.5, 0.5, -0.5]),
-        (dict(eps=0.5, centered=True), -gradients),
-    ):
-        rmsprop = RMSProp(0.5, 0.0, **options)
-        state = rmsprop.init(gradients)._replace(mean_square=np.full(3, 7.0))
-        got, _ = rmsprop.step(np.zeros(3), gradients, state)
-        # the square, its root, the product and the quotient: 4 roundings
-        np.testing.assert_allclose(got, end, rtol=4 * 2.0**-53)
+# --- RMSProp -------------------------------------------------------------------------------------
 
 
 def test_rounding_makes_no_root_of_a_negative_variance():
