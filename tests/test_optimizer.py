@@ -19,8 +19,8 @@ from running import (
 )
 
 import ms_adam
-from ms_adam import reference
-from ms_adam.compat import HAS_BFLOAT16, HAS_SHARDING, RELEASE
+from ms_adam import backends, reference
+from ms_adam.compat import HAS_BFLOAT16, HAS_SHARDING, RELEASE, SELECT_BROADCASTS
 from ms_adam.lab.studies.matrix.cases import gradients
 
 OPTIMIZERS = (ms_adam.Adam, ms_adam.AdamW)
@@ -549,3 +549,21 @@ def test_bfloat16_is_refused_on_a_gpu(for_a_gpu, options, backend):
         f"For 'Mine', {named} run here: MindSpore has no BFloat16 kernels for GPU, and the "
         "parameter 'bfloat16' is BFloat16: it must be float16, float32 or float64 there."
     )
+
+
+@pytest.mark.skipif(not SELECT_BROADCASTS, reason="this release leaves no step out by operators")
+def test_flat_state_is_advised_where_operators_run(for_a_gpu, monkeypatch):
+    told = []
+    monkeypatch.setattr(backends, "_warn_once", told.append)
+    for number, options in (
+        (49, {"skip_nonfinite": True}),
+        (50, {"use_lazy": True}),  # refused together with flat state
+        (50, {"skip_nonfinite": True, "backend": "composite"}),
+        (50, {"skip_nonfinite": True, "flat_state": True}),
+        (50, {}),  # primitive can run
+        (50, {"skip_nonfinite": True}),
+    ):
+        assert not told, options
+        optimizer = ms_adam.Adam(parameters(*[(2,)] * number), **options)
+    assert optimizer.backend == "composite" and len(told) == 1
+    assert "for each of 50 parameters" in told[0] and "flat_state=True" in told[0]

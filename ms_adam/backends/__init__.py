@@ -15,6 +15,7 @@ from ms_adam.state import WeightKind
 # In the order in which "auto" tries them: the fastest first.
 BACKENDS: Dict[str, Any] = {"fused": Fused, "primitive": Primitive, "composite": Composite}
 CHOICES = ("auto", *BACKENDS)
+_MANY = 50  # parameters, for which a row of them all is far quicker than each by itself
 
 
 def choose(
@@ -54,6 +55,18 @@ def choose(
             for other, why in obstacles.items():
                 if device_target in (BACKENDS[other].capabilities.devices or ()):
                     _warn_once(f"ms_adam runs without its {other} kernel, slower: {why}.")
+            rows = execution._replace(flat=True)
+            if (
+                wanted == "auto"
+                and BACKENDS[name].capabilities.flat_by_row
+                and not execution.flat
+                and len(weights) >= _MANY
+                and BACKENDS[name].obstacle(formula, rows, weights, device_target) is None
+            ):
+                _warn_once(
+                    f"ms_adam launches some 12 operators for each of {len(weights)} parameters "
+                    "here; flat_state=True launches one for each, and has the same bits."
+                )
             return name
         obstacles[name] = obstacle
     if len(candidates) == 1:
