@@ -79,8 +79,8 @@ def test_an_optimizer_is_found_in_a_package_that_does_not_import(mindnlp):
 def test_it_is_driven_by_the_gradients_of_its_parameters(mindnlp):
     partial_import.prepare("mindnlp.core.optim:Adam")
     target = find("mindnlp.core.optim:Adam")
-    framework = target.framework()
-    optimizer = target.build([framework.parameter(np.ones(2), "float32")], learning_rate=0.5)
+    made = target.trial()
+    optimizer = target.build([made.parameter(np.ones(2), "float32")], learning_rate=0.5)
     optimizer.step([np.array([1.0, -2.0])])
     np.testing.assert_allclose(optimizer.weights()[0], [0.5, 1.5], rtol=1e-6)
     state = optimizer.state()
