@@ -93,6 +93,13 @@ template <class Real> Real lerp(Real start, Real end, Real weight) {
   return start + weight * (end - start);
 }
 
+// The larger number; NaN is the largest. (In two selections: g++ does not vectorize every loop with
+// one by `a > b || a != a`.)
+template <class Real> Real larger(Real a, Real b) {
+  const Real most = a > b ? a : b;
+  return a != a ? a : most;
+}
+
 // Algorithm 1 of Kingma & Ba 2015 (arXiv 1412.6980); with AMSGrad, Algorithm 2 of Reddi et al. 2018.
 template <bool amsgrad> struct Adam {
   static constexpr int moments = amsgrad ? 3 : 2;
@@ -113,7 +120,7 @@ template <bool amsgrad> struct Adam {
     m = lerp(m, g, rates.one_minus_beta1);
     v = lerp(v, g * g, rates.one_minus_beta2);
     const Real update_numerator = rates.nesterov != 0 ? lerp(m, g, rates.one_minus_beta1) : m;
-    if constexpr (amsgrad) vhat = (vhat > v || vhat != vhat) ? vhat : v;  // NaN is the largest
+    if constexpr (amsgrad) vhat = larger(vhat, v);
     const Real divisor = std::sqrt(amsgrad ? vhat : v) + rates.epsilon;
     return rates.step_size * update_numerator / divisor;
   }
@@ -130,8 +137,7 @@ struct AdaMax {
   template <class Real>
   static Real update(const Rates<Real>& rates, Real g, Real& m, Real& u, Real&) {
     m = lerp(m, g, rates.one_minus_beta1);
-    const Real decayed = lerp(u, Real(0), rates.one_minus_beta2), size = std::abs(g);
-    u = (decayed > size || decayed != decayed) ? decayed : size;  // NaN is the largest
+    u = larger(lerp(u, Real(0), rates.one_minus_beta2), std::abs(g));
     // Without epsilon, an element whose gradients were all 0 has 0 / least = 0.
     const Real divisor = u + rates.epsilon, least = std::numeric_limits<Real>::min();
     return rates.step_size * m / (divisor < least ? least : divisor);
