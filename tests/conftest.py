@@ -8,6 +8,15 @@ from pairwise import cover_of_pairs
 from sources import remember_sources
 
 CLIENTS = Path(__file__).parent / "clients"
+# Files that take a minute or more. A worker that began one last would be left alone with it.
+LONG = (
+    "test_compare_pairs.py",
+    "test_sharding.py",
+    "test_compare_ranks.py",
+    "test_prebuilt.py",
+    "test_ranks_end_to_end.py",
+    "test_flat_composite.py",
+)
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -22,8 +31,9 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leaves out combinations of parameters that add nothing new to pairs of them."""
-    items[:] = items if config.option.product else cover_of_pairs(items)
+    """Puts long files first; leaves out combinations that add nothing new to pairs of parameters."""
+    chosen = items if config.option.product else cover_of_pairs(items)
+    items[:] = sorted(chosen, key=lambda item: item.path.name not in LONG)
 
 
 def pytest_collection_finish():
