@@ -31,7 +31,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Puts long files first; leaves out combinations that add nothing new to pairs of parameters."""
+    """Puts long files first; leaves out combinations that hold no new pair of parameters."""
     chosen = items if config.option.product else cover_of_pairs(items)
     items[:] = sorted(chosen, key=lambda item: item.path.name not in LONG)
 

@@ -18,11 +18,13 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 _log = logging.getLogger(__name__)
+_LONG = 2.0  # seconds of silence
 
 FLAGS = (
     "-std=c++17",
@@ -227,6 +229,17 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _telling(*message: str) -> Iterator[None]:
+    """Logs a warning, which Python prints, if the work within takes long."""
+    timer = threading.Timer(_LONG, _log.warning, message)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _is_intact(library: Path) -> bool:
     """Returns whether only this user can write an entry and its digest fits its content."""
     try:
@@ -253,7 +266,10 @@ def _compile(
     this CPU.
     """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as scratch:
+    words = "ms_adam: building the %s with %s, once for this machine: about half a minute."
+    with _telling(
+        words, library.stem.partition("-")[0], compiler.command[0]
+    ), tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as scratch:
         for name, text in files.items():
             Path(scratch, name).write_text(text, encoding="utf-8")
         (unit,) = (str(Path(scratch, name)) for name in files if name.endswith(".cc"))

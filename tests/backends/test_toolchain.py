@@ -75,6 +75,16 @@ def mode(path):
 # --- built once ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("long, told", [(0.0, 1), (60.0, 0)])
+def test_a_build_that_takes_long_is_told(source, cache, caplog, monkeypatch, long, told):
+    monkeypatch.setattr(toolchain, "_LONG", long)
+    for _ in range(2):
+        toolchain.build(source)
+    words = f"ms_adam: building the {source.stem} with {toolchain.find_compiler().command[0]}, once"
+    messages = [it.getMessage() for it in caplog.records if it.levelname == "WARNING"]
+    assert len(messages) == told and all(words in message for message in messages)
+
+
 @pytest.mark.parametrize("kind", ["source", "folder"])
 def test_a_source_is_built_once(request, cache, compiler, kind):
     source = request.getfixturevalue(kind)

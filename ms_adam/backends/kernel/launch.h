@@ -220,6 +220,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     if (task.centralized || task.lazy) task.row = task.unit = row;
     task.number = i;
     task.gradient = gradient.data;
+    task.gradient_kind = gradient.kind;
     // Tensors of own elements only are addressed as if they had all elements.
     task.weight = weight.data - (layout.is_master ? task.own_begin * width(weight.kind) : 0);
     task.parameter = parameter.data;
@@ -250,12 +251,12 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
       task.accumulate = accumulate_of(gradient.kind, computed);
     }
 
-    task.update = method.update_of(weight.kind, parameter.kind, gradient.kind, stored);
-    if (!task.update) return unfit_gradient;
+    task.update = method.update_of(weight.kind, parameter.kind, stored);
     task.average = average_of(weight.kind, parameter.kind);
     task.sum_gradient = sum_of<false>(gradient.kind);
     task.sum_weight = sum_weight_of(weight.kind, parameter.kind);
     task.squares = sum_of<true>(gradient.kind);
+    if (!task.update || !task.squares) return unfit_gradient;
     task.is_zero = is_zero_of(gradient.kind);
     task.is_finite = is_finite_of(gradient.kind);
     if (!sparse) {
@@ -263,7 +264,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
       continue;
     }
     Task summed = task;
-    summed.update = method.update_of(weight.kind, parameter.kind, computed, stored);
+    summed.gradient_kind = computed;
     summed.sum_gradient = sum_of<false>(computed);
     summed.squares = sum_of<true>(computed);
     summed.is_finite = is_finite_of(computed);

@@ -279,10 +279,21 @@ template <class Real> Real take_shrink(const Step& step, Rates<Real>& rates) {
   return Real(0x1p-64);  // exact, as is its inverse
 }
 
+// Writes gradients of any type in the computed one, times a factor.
+template <class Real>
+__attribute__((noinline)) void convert(const Task& task, int64_t first, int64_t count, Real factor,
+                                       Real* __restrict converted) {
+  with_type(task.gradient_kind, [&](auto x) {
+    const auto* __restrict const gradient = at<decltype(x)>(task.gradient, first);
+    for (int64_t i = 0; i < count; ++i) converted[i] = factor * Real(widen(gradient[i]));
+    return true;
+  });
+}
+
 // An `Update`. Gradients of the parameter's type, the usual ones, and of the computed type have a
 // loop of their own. Others are converted first, in blocks that stay in the nearest cache. So are
 // gradients with a loss scale so large that their factor would be flushed to zero.
-template <class Rule, class Weight, class Parameter, class Gradient>
+template <class Rule, class Weight, class Parameter>
 void update(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   using Real = Computed<Weight>;
   constexpr bool is_master = !std::is_same<Parameter, Nothing>::value;
@@ -298,15 +309,16 @@ void update(const Task& task, const Step& step, int64_t first, int64_t count, do
          at<Parameter>(task.parameter, first), at<Real>(task.moment1, first),
          at<Real>(task.moment2, first), at<Real>(task.vhat, first), at<Real>(task.ema, first));
   };
-  const Gradient* const gradient = at<Gradient>(task.gradient, first);
-  if constexpr (std::is_same<Gradient, Usual>::value || std::is_same<Gradient, Real>::value)
-    if (shrink == 1) return run(gradient, first, count);
+  if (shrink == 1 && task.gradient_kind == kind_of(Usual()))
+    return run(at<Usual>(task.gradient, first), first, count);
+  if (shrink == 1 && task.gradient_kind == kind_of(Real()))
+    return run(at<Real>(task.gradient, first), first, count);
   constexpr int64_t block = 1024;
   Real converted[block];
-  for (int64_t begin = 0; begin < count; begin += block) {
-    const int64_t n = std::min(block, count - begin);
-    for (int64_t i = 0; i < n; ++i) converted[i] = shrink * Real(widen(gradient[begin + i]));
-    run(converted, first + begin, n);
+  for (const int64_t end = first + count; first < end; first += block) {
+    const int64_t n = std::min(block, end - first);
+    convert(task, first, n, shrink, converted);
+    run(converted, first, n);
   }
 }
 
@@ -392,7 +404,7 @@ __attribute__((noinline)) void update_part(
 }
 
 // An `Update`.
-template <class Rule, class Moment, class Weight, class Parameter, class Gradient>
+template <class Rule, class Moment, class Weight, class Parameter>
 void update_narrow(const Task& task, const Step& step, int64_t first, int64_t count, double mean) {
   using Loop = void (*)(Rates<float>, const Part, Weight*, Parameter*, Moment*, Moment*, Moment*,
                         char* const*, float*);
@@ -409,14 +421,13 @@ void update_narrow(const Task& task, const Step& step, int64_t first, int64_t co
          at<Moment>(task.moment1, first), at<Moment>(task.moment2, first),
          at<Moment>(task.vhat, first), task.exponents, at<float>(task.ema, first));
   };
-  const Gradient* const gradient = at<Gradient>(task.gradient, 0);
-  if constexpr (std::is_same<Gradient, float>::value)
-    if (shrink == 1) return run(gradient + first, first, count);
+  if (shrink == 1 && task.gradient_kind == Kind::Float32)
+    return run(at<float>(task.gradient, first), first, count);
   float converted[4 * block_size];
   for (const int64_t end = first + count; first < end;) {
     const int64_t skip = (task.element + first) % block_size;
     const int64_t n = std::min(end - first, 4 * block_size - skip);
-    for (int64_t i = 0; i < n; ++i) converted[i] = shrink * float(widen(gradient[first + i]));
+    convert(task, first, n, shrink, converted);
     run(converted, first, n);
     first += n;
   }
@@ -437,19 +448,15 @@ auto with_weight(Kind weight, Kind parameter, Visit visit) -> decltype(visit(flo
   return {};
 }
 
-template <class Rule> Update update_of(Kind weight, Kind parameter, Kind gradient, Kind moment) {
-  return with_weight(weight, parameter, [gradient, moment](auto w, auto p) {
-    return with_type(gradient, [moment](auto g) -> Update {
-      using Weight = decltype(w);
-      using Parameter = decltype(p);
-      using Gradient = decltype(g);
-      if constexpr (std::is_same<Computed<Weight>, float>::value) {
-        if (moment == Kind::Bfloat16)
-          return update_narrow<Rule, Bfloat16, Weight, Parameter, Gradient>;
-        if (moment == Kind::Uint8) return update_narrow<Rule, Byte, Weight, Parameter, Gradient>;
-      }
-      return update<Rule, Weight, Parameter, Gradient>;
-    });
+template <class Rule> Update update_of(Kind weight, Kind parameter, Kind moment) {
+  return with_weight(weight, parameter, [moment](auto w, auto p) -> Update {
+    using Weight = decltype(w);
+    using Parameter = decltype(p);
+    if constexpr (std::is_same<Computed<Weight>, float>::value) {
+      if (moment == Kind::Bfloat16) return update_narrow<Rule, Bfloat16, Weight, Parameter>;
+      if (moment == Kind::Uint8) return update_narrow<Rule, Byte, Weight, Parameter>;
+    }
+    return update<Rule, Weight, Parameter>;
   });
 }
 
@@ -467,7 +474,7 @@ Update average_of(Kind weight, Kind parameter) {
 // A rule with its types erased.
 struct Method {
   int moments;  // how many each weight has
-  Update (*update_of)(Kind weight, Kind parameter, Kind gradient, Kind moment);
+  Update (*update_of)(Kind weight, Kind parameter, Kind moment);
   Step (*scalars)(const Formula& formula, double loss_scale, double t, double learning_rate,
                   double weight_decay);
 };

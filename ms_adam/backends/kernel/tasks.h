@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "numbers.h"
+
 namespace {
 
 struct Task;
@@ -32,6 +34,7 @@ struct Task {
   bool skipped = false;                     // such a row: only its average moves
   bool l2 = false, decoupled_decay = false;  // how weight decay acts
   char *gradient = nullptr, *weight = nullptr;
+  Kind gradient_kind = Kind::Other;
   char* parameter = nullptr;  // holds the weight's rounding if the weight is a master
   char *moment1 = nullptr, *moment2 = nullptr, *vhat = nullptr, *ema = nullptr;
   char* exponents[3] = {};  // of the blocks of the moments, if these are in bytes
