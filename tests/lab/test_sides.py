@@ -148,12 +148,14 @@ def load_data(config):
     return f"data of {config.name}"
 
 
+# Each config starts a process for each of its modes.
+SIDES = {"a": {"b": ["pynative"], "a 1": ["graph", "pynative"]}, "b": {"b": ["pynative"]}}
 TRAININGS = sides.Trainings(
     "lab.test_sides",
     Config,
     load_data,
     StandIn,
-    lambda config: {"b": ["pynative"], "a 1": ["graph", "pynative"]},
+    lambda config: SIDES[config.name],
     lambda config, run: {"of": run.facts["data"]},
     lambda config, data, runs: {"data": data, "count": len(runs)},
     [Claim("There are runs", "", "", lambda entry: Measured(bool(entry["runs"]), ""))],
