@@ -178,12 +178,13 @@ def test_each_config_trains_in_each_mode(run):
     told = []
     content = run("reports", "reports", progress=lambda *now: told.append(now))
     assert [entry["data"] for entry in content["results"]] == ["data of a", "data of b"]
-    first = content["results"][0]
+    first, second = content["results"]
     assert (first["experiment"], first["config"]["title"]) == ("a", "A stand-in")
     assert (first["parameters"], first["count"], len(first["pairs"])) == (3, 6, 2)
     files = [f"{side}_seed{seed}.npz" for side in ("b", "a-1") for seed in (0, 1)]
     assert [row["file"] for row in first["runs"]] == [*files[:2], *files[2:], *files[2:]]
     assert {row["of"] for row in first["runs"]} == {"data of a"}
+    assert [row["of"] for row in second["runs"]] == ["data of b"] * 2
     assert [verdict["status"] for verdict in first["verdicts"]] == ["held"]
     assert content["environment"]["device_target"] == "CPU"
     assert (run.out / "results.json").exists()
