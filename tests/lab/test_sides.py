@@ -148,12 +148,14 @@ def load_data(config):
     return f"data of {config.name}"
 
 
+# Each config starts a process for each of its modes.
+SIDES = {"a": {"b": ["pynative"], "a 1": ["graph", "pynative"]}, "b": {"b": ["pynative"]}}
 TRAININGS = sides.Trainings(
     "lab.test_sides",
     Config,
     load_data,
     StandIn,
-    lambda config: {"b": ["pynative"], "a 1": ["graph", "pynative"]},
+    lambda config: SIDES[config.name],
     lambda config, run: {"of": run.facts["data"]},
     lambda config, data, runs: {"data": data, "count": len(runs)},
     [Claim("There are runs", "", "", lambda entry: Measured(bool(entry["runs"]), ""))],
@@ -176,12 +178,13 @@ def test_each_config_trains_in_each_mode(run):
     told = []
     content = run("reports", "reports", progress=lambda *now: told.append(now))
     assert [entry["data"] for entry in content["results"]] == ["data of a", "data of b"]
-    first = content["results"][0]
+    first, second = content["results"]
     assert (first["experiment"], first["config"]["title"]) == ("a", "A stand-in")
     assert (first["parameters"], first["count"], len(first["pairs"])) == (3, 6, 2)
     files = [f"{side}_seed{seed}.npz" for side in ("b", "a-1") for seed in (0, 1)]
     assert [row["file"] for row in first["runs"]] == [*files[:2], *files[2:], *files[2:]]
     assert {row["of"] for row in first["runs"]} == {"data of a"}
+    assert [row["of"] for row in second["runs"]] == ["data of b"] * 2
     assert [verdict["status"] for verdict in first["verdicts"]] == ["held"]
     assert content["environment"]["device_target"] == "CPU"
     assert (run.out / "results.json").exists()

@@ -87,14 +87,6 @@ def test_a_rank_that_raises_is_named_and_all_are_ended(tmp_path):
     assert left_of(folder) == []
 
 
-def test_closing_a_launch_ends_its_ranks(tmp_path):
-    events = events_of(tmp_path, 1, raises=None)
-    assert next(events)["event"] == "met"
-    assert len(left_of(tmp_path)) > 1
-    events.close()
-    assert left_of(tmp_path) == []
-
-
 def test_a_port_in_use_is_no_endless_wait(tmp_path, monkeypatch):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

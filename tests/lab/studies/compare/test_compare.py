@@ -330,16 +330,16 @@ def finished(tmp_path_factory):
     config = small(
         sides={
             "graph": side(**settings),
-            "pynative": side(**{**settings, "mode": "pynative"}),
+            "pynative": side(
+                **{**settings, "mode": "pynative"}, context={"runtime_num_threads": 1}
+            ),
             "other loss": side(**settings, changes={"loss_factor": 1.01}),
             "nn": side(**{**settings, "optimizer": "mindspore.nn.Adam"}),
-            "one thread": side(**settings, context={"runtime_num_threads": 1}),
         },
         pairs=[
             {"sides": ["graph", "pynative"], "tolerance": 0},
             {"sides": ["graph", "other loss"], "must_hold": False},
             {"sides": ["graph", "nn"]},
-            {"sides": ["graph", "one thread"]},
         ],
         keep_records=True,
     )
@@ -360,7 +360,6 @@ def test_each_pair_of_processes_is_judged(finished):
     pairs = {pair["sides"][1]: pair for pair in finished[0]["results"][0]["pairs"]}
     assert pairs["pynative"]["status"] == judge.EQUAL
     assert "equal in every bit over 4 steps" in pairs["pynative"]["sentence"]
-    assert pairs["one thread"]["status"] in (judge.EQUAL, judge.HELD)
     causes = (("other loss", judge.NETWORK, "update"), ("nn", judge.UPDATE, "network"))
     for name, cause, innocent in causes:
         found = pairs[name]

@@ -16,10 +16,11 @@ from lab.studies.compare.trainings import LAST, LAST_BIAS, TABLE, WEIGHT
 from ms_adam.lab.studies.compare import judge, run, sides
 from ms_adam.lab.studies.compare.config import Comparison
 
-HERE = Path(__file__).with_name("trainings.py")
-STEPS = 3
+HERE = "lab.studies.compare"
+MAKE = f"{HERE}.trainings:make"
+STEPS = 2
 ADAM, ADAMW, ADAMAX = "ms_adam.Adam", "ms_adam.AdamW", "ms_adam.AdaMax"
-FAULTY, GROUPS, SCHEDULE = (f"{HERE}:{name}" for name in ("faulty", "groups", "schedule"))
+FAULTY, GROUPS, SCHEDULE = (f"{HERE}.trainings:{name}" for name in ("faulty", "groups", "schedule"))
 
 
 def side(optimizer=ADAM, mode="pynative", backend=None, dtype=None, changes=None, **options):
@@ -46,6 +47,9 @@ def theirs(**options):
 
 
 PLAIN, BY_NORM, DECAYED = side(), side(max_grad_norm=0.1), side(GROUPS)
+HAT, NESTEROV = side(epsilon_hat=True), side(epsilon_hat=True, use_nesterov=True)
+AMSGRAD, WITHOUT = (side(epsilon_hat=True, use_amsgrad=use, beta2=0.5) for use in (True, False))
+FALLING, LATE = (side(SCHEDULE, epsilon_hat=True, late=late) for late in (0, 1))
 ADAMW_DECAYED = side(ADAMW, weight_decay=0.1)
 ADAGRAD = side("mindspore.nn.Adagrad")
 SCALED = {"scale": 1024.0}
@@ -64,7 +68,7 @@ CLEAN = {
     "amsgrad": theirs(use_amsgrad=True, beta2=0.5),
     "nesterov": theirs(use_nesterov=True),
     "L2 decay": theirs(weight_decay=0.1),
-    "schedule": (side(SCHEDULE, epsilon_hat=True), side(SCHEDULE, theirs=True)),
+    "schedule": (FALLING, side(SCHEDULE, theirs=True)),
     "decoupled decay, mint": (side("ms_adam.mint.AdamW", weight_decay=0.1), ADAMW_DECAYED),
     "groups": (DECAYED, side(GROUPS, flat_state=True)),
     "clipping": (BY_NORM, side(max_grad_norm=0.1, backend="composite")),
@@ -104,34 +108,34 @@ FAULTS = {
     "beta2 off by 1e-4": Fault(PLAIN, side(beta2=0.9989), judge.UPDATE),
     "beta1 in bfloat16": Fault(PLAIN, side(beta1=0.8984375), judge.UPDATE),
     "epsilon moved": Fault(PLAIN, side(eps=1e-7), judge.UPDATE),
-    "epsilon-hat": Fault(PLAIN, side(epsilon_hat=True), judge.UPDATE),
-    "nesterov forgotten": Fault(side(use_nesterov=True), PLAIN, judge.UPDATE),
+    "epsilon-hat": Fault(PLAIN, HAT, judge.UPDATE),
+    "nesterov forgotten": Fault(NESTEROV, HAT, judge.UPDATE),
     "L2 in place of decoupled": Fault(ADAMW_DECAYED, side(weight_decay=0.1), judge.UPDATE),
     "decay of a bias": Fault(
         DECAYED, side(GROUPS, decayed=[TABLE, WEIGHT, LAST, LAST_BIAS]), judge.UPDATE, 1, LAST_BIAS
     ),
     "one step's decay missed": Fault(
-        ADAMW_DECAYED, side(FAULTY, fault="decay missed", at=3, weight_decay=0.1), judge.UPDATE, 3
+        ADAMW_DECAYED, side(FAULTY, fault="decay missed", at=2, weight_decay=0.1), judge.UPDATE, 2
     ),
     "a float16 moment": Fault(PLAIN, faulty("float16 moment", 0), judge.UPDATE),
-    "a stale weight": Fault(PLAIN, side(changes={"stale": 3}), judge.NETWORK, 3),
-    "one batch exchanged": Fault(PLAIN, side(changes={"exchanged": 3}), judge.NETWORK, 3),
+    "a stale weight": Fault(PLAIN, side(changes={"stale": 2}), judge.NETWORK, 2),
+    "one batch exchanged": Fault(PLAIN, side(changes={"exchanged": 2}), judge.NETWORK, 2),
     "a gradient not averaged": Fault(
-        side(changes={"ranks": 2}), side(changes={"ranks": 2, "reduced": False}), judge.NETWORK
+        PLAIN, side(changes={"ranks": 2, "reduced": False}), judge.NETWORK
     ),
     "a sum in place of a mean": Fault(PLAIN, side(changes={"reduction": "sum"}), judge.NETWORK),
     "loss scale forgotten": Fault(
         side(changes=SCALED, loss_scale=1024.0), side(changes=SCALED), judge.NETWORK
     ),
-    "a schedule one step late": Fault(side(SCHEDULE), side(SCHEDULE, late=1), judge.UPDATE, 2),
+    "a schedule one step late": Fault(FALLING, LATE, judge.UPDATE, 2),
     "bias correction one step off": Fault(PLAIN, faulty("count ahead", 2), judge.UPDATE, 2),
-    "moments reset at a resume": Fault(PLAIN, faulty("moments reset", 3), judge.UPDATE, 3),
+    "moments reset at a resume": Fault(PLAIN, faulty("moments reset", 2), judge.UPDATE, 2),
     "a row of a table missed": Fault(PLAIN, faulty("row missed", 2), judge.UPDATE, 2, TABLE),
     "clipping by value": Fault(BY_NORM, faulty("clipped by value", 0), judge.UPDATE),
     "a parameter left out": Fault(
         DECAYED, side(GROUPS, frozen=[LAST_BIAS]), judge.UPDATE, 1, LAST_BIAS
     ),
-    "an update lost": Fault(PLAIN, faulty("update lost", 3), judge.UPDATE, 3, LAST),
+    "an update lost": Fault(PLAIN, faulty("update lost", 2), judge.UPDATE, 2, LAST),
     "rows of a gradient exchanged": Fault(
         PLAIN, faulty("gradients exchanged", 2), judge.UPDATE, 2, WEIGHT
     ),
@@ -139,7 +143,7 @@ FAULTS = {
     "another start of no known formula": Fault(
         ADAGRAD, side("mindspore.nn.Adagrad", accum=0.2), judge.UPDATE
     ),
-    "no amsgrad": Fault(side(use_amsgrad=True, beta2=0.5), side(beta2=0.5), judge.UPDATE, 2),
+    "no amsgrad": Fault(AMSGRAD, WITHOUT, judge.UPDATE, 2),
 }
 
 
@@ -179,7 +183,7 @@ def compared(folder, everything, factory):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return compared(tmp_path_factory.mktemp("pairs"), PAIRS, f"{HERE}:make")
+    return compared(tmp_path_factory.mktemp("pairs"), PAIRS, MAKE)
 
 
 @pytest.mark.parametrize("name", CLEAN)
@@ -207,7 +211,7 @@ def noisy(mode="pynative", **changes):
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
     attention = {
-        "graph": (noisy("graph"), noisy()),
+        "graph": (noisy(), noisy("graph")),
         "eps": (noisy(), side(eps=1e-10)),
         "pulled": (noisy(), noisy(pull=1e-4)),
         "scaled": (noisy(), noisy(scale=1.01)),
@@ -219,7 +223,7 @@ def noise(tmp_path_factory):
     found = {}
     for factory, pairs in (("attention", attention), ("normalized", normalized)):
         folder = tmp_path_factory.mktemp(factory)
-        found.update(compared(folder, pairs, f"{HERE.with_name('attention.py')}:{factory}"))
+        found.update(compared(folder, pairs, f"{HERE}.attention:{factory}"))
     return found
 
 
@@ -245,7 +249,7 @@ def test_noise_hides_nothing(noise, name, cause, tensor):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for name, found in compared(folder, PAIRS, f"{HERE}:make").items():
+        for name, found in compared(folder, PAIRS, MAKE).items():
             shares = {
                 quantity: max(
                     (

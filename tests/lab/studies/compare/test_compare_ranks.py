@@ -1,12 +1,13 @@
 """Sides that several processes train, under MindSpore's launcher."""
 
 import pytest
-from lab.run.launched import left_of
-from lab.studies.compare.test_compare_pairs import HERE, compared, faulty, side
+from lab.run.launched import left_of, paths_of_tests
+from lab.studies.compare.test_compare_pairs import MAKE, compared, faulty, side
 from lab.studies.compare.trainings import LAST, TABLE
 
 from ms_adam.lab.errors import ExperimentError
-from ms_adam.lab.studies.compare import judge
+from ms_adam.lab.run.launch import launch
+from ms_adam.lab.studies.compare import judge, run
 
 
 def two(one):
@@ -16,15 +17,35 @@ def two(one):
 ONE, TWO, SHARDED = side(), two(side(mode="graph")), two(side(shard_state=True))
 PAIRS = {
     "1 | 2": (ONE, TWO),
-    "2 | 2, sharded": (TWO, SHARDED),
+    "2, sharded | 2": (SHARDED, TWO),  # the first judges, and needs communication for it
     "not exchanged": (ONE, two(side(mode="graph", changes={"layerwise": TABLE}))),
     "one rank's update lost": (ONE, two(faulty("update lost", 2, rank=1))),
 }
 
 
+def in_one_launch(count):
+    """Stands for `launch`: the last of so many trainings makes all of them."""
+    jobs = []
+
+    def launch_all(workers, module, job, folder):
+        if "judged" in job:
+            yield from launch(workers, module, job, folder)
+            return
+        jobs.append(job)
+        if len(jobs) == count:
+            everything, module = {**job, "jobs": jobs}, "lab.studies.compare.several_sides"
+            yield from launch(workers, module, everything, folder, paths_of_tests())
+
+    return launch_all
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    return compared(tmp_path_factory.mktemp("ranks"), PAIRS, f"{HERE}:make")
+    of_ranks = {str(one) for pair in PAIRS.values() for one in pair if "ranks" in one}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", paths_of_tests()["PYTHONPATH"])
+        patch.setattr(run, "launch", in_one_launch(len(of_ranks)))
+        return compared(tmp_path_factory.mktemp("ranks"), PAIRS, MAKE)
 
 
 @pytest.mark.parametrize("name", list(PAIRS)[:2])
@@ -56,10 +77,10 @@ def test_a_fault_of_one_rank_is_found(pairs, name, cause, step, tensor, words):
     assert found["sentence"].endswith(words)
 
 
-def test_a_lost_rank_ends_the_comparison(tmp_path):
+def test_a_lost_rank_ends_the_comparison(tmp_path, importable):
     killed = two(faulty("killed", 2, rank=1))
     with pytest.raises(ExperimentError) as caught:
-        compared(tmp_path, {"lost": (killed, ONE)}, f"{HERE}:make")
+        compared(tmp_path, {"lost": (killed, ONE)}, MAKE)
     message = str(caught.value)
     assert message.startswith("side 'side 1' (training): rank 1 of 2 was killed or crashed")
     assert str(tmp_path / "side1_training") in message

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from lab.run.changed_configs import refusal
 from lab.studies.compare.test_compare import load_comparison
-from lab.studies.compare.test_compare_pairs import HERE, here, side
+from lab.studies.compare.test_compare_pairs import MAKE, here, side
 
 from ms_adam.lab.errors import UserError
 from ms_adam.lab.studies.compare import judge, run
@@ -28,7 +28,7 @@ CELLS = {
 def compared(folder, **sides):
     comparison = {
         "title": "dump",
-        "factory": f"{HERE}:make",
+        "factory": MAKE,
         "training": {"steps": STEPS, "batch_size": 8, "seed": 1},
         "sides": {"ours": side(), **sides},
         "keep_records": True,
