@@ -27,7 +27,8 @@ from tests.documented_operators import (
     saving_graphs,
 )
 
-PACKAGE = Path(__file__).parent.parent.parent / "ms_adam"
+TESTS = Path(__file__).parent.parent
+PACKAGE = TESTS.parent / "ms_adam"
 # All that a step of an optimizer can run.
 SOURCES = sorted([*PACKAGE.glob("*.py"), *(PACKAGE / "backends").glob("*.py")])
 
@@ -37,7 +38,9 @@ import numpy as np
 import ms_adam
 import mindspore as ms
 from mindspore import Parameter, Tensor
+from sources import remember_sources
 
+remember_sources()
 FLOATS = (ms.bfloat16, ms.float32, ms.float64)
 INDICES = Tensor([2, 0, 2], ms.int32)
 
@@ -76,7 +79,7 @@ def launched(tmp_path_factory):
         [sys.executable, "-c", STEPS],
         check=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **saving_graphs(folder)},
+        env={**os.environ, "PYTHONPATH": f"{PACKAGE.parent}:{TESTS}", **saving_graphs(folder)},
     )
     graphs = list(folder.rglob(GRAPHS))
     assert len(graphs) >= 10
