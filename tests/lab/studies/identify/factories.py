@@ -73,6 +73,7 @@ def imports_late(params):
     return optim.AdamW(params, weight_decay=0.0)
 
 
+of_theirs = functools.partial(nn.Adam, eps=1e-6)
 of_class = functools.partial(ms_adam.Adam, eps=1e-6, epsilon_hat=True)
 of_function = functools.partial(with_groups, weight_decay=0.01)
 of_reference = functools.partial(reference.Adam, epsilon="hat")
