@@ -10,12 +10,14 @@ from mindspore import nn
 import ms_adam
 from ms_adam import reference
 
+by_hat = functools.partial(ms_adam.Adam, epsilon_hat=True)
+
 
 class Chosen:
     """No optimizer itself: __new__ returns one of two others."""
 
     def __new__(cls, params, learning_rate=1e-3, eps=1e-8, weight_decay=0.0, adamw=False):
-        made = ms_adam.AdamW if adamw else nn.Adam
+        made = ms_adam.AdamW if adamw else by_hat
         return made(params, learning_rate, eps=eps, weight_decay=weight_decay)
 
 
@@ -54,7 +56,7 @@ def with_groups(params, learning_rate=1e-3, weight_decay=0.0):
 
 
 def handed_on(*args, **kwargs):
-    return nn.Adam(*args, **kwargs)
+    return by_hat(*args, **kwargs)
 
 
 def by_position(weights, /, learning_rate=1e-3):
@@ -71,7 +73,8 @@ def imports_late(params):
     return optim.AdamW(params, weight_decay=0.0)
 
 
-of_class = functools.partial(nn.Adam, eps=1e-6)
+of_theirs = functools.partial(nn.Adam, eps=1e-6)
+of_class = functools.partial(ms_adam.Adam, eps=1e-6, epsilon_hat=True)
 of_function = functools.partial(with_groups, weight_decay=0.01)
 of_reference = functools.partial(reference.Adam, epsilon="hat")
 

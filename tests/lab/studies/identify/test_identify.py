@@ -426,12 +426,13 @@ def test_arguments_are_those_of_what_is_called():
     """Of __new__ or the metaclass where they take them; what a partial sets is its default."""
     names = {
         path: list(find(f"{FACTORIES}:{path}").parameters)
-        for path in ("Chosen", "ByMetaclass", "Counted", "of_class")
+        for path in ("Chosen", "ByMetaclass", "Counted", "of_theirs")
     }
     assert names["Chosen"] == ["learning_rate", "eps", "weight_decay", "adamw"]
     assert names["ByMetaclass"] == ["learning_rate"]
     assert names["Counted"][:2] == ["learning_rate", "beta1"]  # its __new__ hands on all it gets
-    assert find(f"{FACTORIES}:of_class").given("eps") == 1e-6
+    assert names["of_theirs"] == list(find("mindspore.nn.Adam").parameters)
+    assert find(f"{FACTORIES}:of_theirs").given("eps") == 1e-6
 
 
 @pytest.mark.parametrize(

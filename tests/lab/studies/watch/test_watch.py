@@ -1,6 +1,7 @@
 """Watched scripts: what they print and compute stays as it is, and what is found about them."""
 
 import compileall
+import itertools
 import json
 import os
 import signal
@@ -22,23 +23,29 @@ CRASHING = Path(__file__).with_name("crashing.py")
 COMMAND = "from ms_adam.lab.cli import main; main()"
 
 
-def command(way, steps, ending=0):
+def command(*trainings, ending=0):
     """A run of the script."""
-    return [sys.executable, str(SCRIPT), way, str(steps), str(ending)]
+    return [sys.executable, str(SCRIPT), *map(str, trainings), str(ending)]
 
 
-def watched(folder, *training, **options):
+def accounts(folder):
+    """The accounts of the optimizers of a watched run."""
+    found = [verdict.summed_up(record) for record in study.records(folder)]
+    faults = [fault["traceback"] for account in found for fault in account["faults"]]
+    assert not faults, faults[0]
+    return found
+
+
+def watched(folder, *training, ending=0, **options):
     """Runs a training under watch; returns its exit status and the account of its optimizer."""
-    status = study.run(command(*training), folder, **{"every": 1, **options})
-    (record,) = study.records(folder)
-    account = verdict.summed_up(record)
-    assert not account["faults"], account["faults"][0]["traceback"]
+    status = study.run(command(*training, ending=ending), folder, **{"every": 1, **options})
+    (account,) = accounts(folder)
     return status, account
 
 
-def lines(captured):
-    """The losses and weights that a training printed."""
-    return [line for line in captured.out.splitlines() if "WARNING" not in line]
+def lines(text):
+    """The losses and weights that trainings printed."""
+    return [line for line in text.splitlines() if "WARNING" not in line]
 
 
 def place(text):
@@ -59,13 +66,35 @@ FORMULAS = {
 }
 
 
+STEPS = {**dict.fromkeys(FORMULAS, 6), "given": 1, "half": 3, "new data": 12}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """One script with all trainings of `STEPS`, without watch and under it.
+
+    Returns: The exit status and the output of both, and by way the account of its optimizer.
+    """
+    folder = tmp_path_factory.mktemp("together")
+    trainings = command(*itertools.chain(*STEPS.items()), ending=3)
+    plain = subprocess.run(trainings, check=False, stdout=subprocess.PIPE, text=True)
+    with open(folder / "printed", "w") as file:
+        status = study.run(trainings, folder, every=1, stdout=file.fileno())
+    both = (plain.returncode, plain.stdout), (status, (folder / "printed").read_text())
+    return *both, dict(zip(STEPS, accounts(folder)))
+
+
+def test_scripts_compute_the_same_bits(together):
+    (plain, unwatched), (status, printed), found = together
+    assert status == plain == 3 and len(found) == len(STEPS)
+    assert lines(printed) == lines(unwatched)
+    weights = {"given": 1, "half": 1}
+    assert len(lines(printed)) == sum(n + weights.get(way, 2) for way, n in STEPS.items())
+
+
 @pytest.mark.parametrize("way", FORMULAS)
-def test_a_script_computes_the_same_bits_and_its_formula_is_found(way, tmp_path, capfd):
-    plain = subprocess.run(command(way, 6, 3), check=False)
-    unwatched = lines(capfd.readouterr())
-    status, account = watched(tmp_path, way, 6, 3)
-    assert lines(capfd.readouterr()) == unwatched and len(unwatched) == 8
-    assert status == plain.returncode == 3
+def test_the_formula_of_a_script_is_found(way, together):
+    account = together[-1][way]
     assert account["formula"] == FORMULAS[way]
     assert account["looks"] == account["calls"] == 6
     assert account["gradients"] == ("given" if way.startswith(("called", "own")) else "moments")
@@ -74,8 +103,8 @@ def test_a_script_computes_the_same_bits_and_its_formula_is_found(way, tmp_path,
     assert account["skipped"]["without"] == 0 and account["lost"] is None
 
 
-def test_epsilon_and_the_distance_to_the_paper_are_those_of_known_gradients(tmp_path):
-    _, account = watched(tmp_path, "given", 1)
+def test_epsilon_and_the_distance_to_the_paper_are_those_of_known_gradients(together):
+    account = together[-1]["given"]
     gradients, eps, rate = np.array([1e-9, 5e-9, 1e-7, 1e-6]), 1e-8, 0.01
     # In the first step mhat is g and vhat is g^2; sqrt(v) is g sqrt(0.001).
     paper = rate * gradients / (gradients + eps)
@@ -94,17 +123,17 @@ def test_epsilon_and_the_distance_to_the_paper_are_those_of_known_gradients(tmp_
     assert changed[2].startswith("+ optimizer = ms_adam.Adam(parameters, 0.01, epsilon_hat=True)")
 
 
-def test_float16_moments_that_underflow_are_counted(tmp_path):
-    _, account = watched(tmp_path, "half", 3)
+def test_float16_moments_that_underflow_are_counted(together):
+    account = together[-1]["half"]
     assert account["moments"] == ["float16"]
     # 0.001 (1e-3)^2 is below float16's range, 0.001 is in it; the third gradient is 0.
     assert account["underflowed"]["median"] == 1 / 2
     assert "underflow" in account["verdict"] and "50%" in account["verdict"]
 
 
-def test_steps_lost_after_new_data_are_found_with_the_line(tmp_path, capfd):
-    _, account = watched(tmp_path, "new data", 12)
-    losses = lines(capfd.readouterr())[:12]
+def test_steps_lost_after_new_data_are_found_with_the_line(together):
+    (_, printed), account = together[1], together[-1]["new data"]
+    losses = lines(printed)[-14:-2]
     assert len(set(losses[6:])) == 1  # MindSpore 2.10 goes on with the old memory
     lost = account["lost"]
     assert (lost["steps"], lost["of"], lost["first"]) == (6, 12, 7)
@@ -116,7 +145,7 @@ def test_steps_lost_after_new_data_are_found_with_the_line(tmp_path, capfd):
 
 @pytest.mark.parametrize("ending, status", [("crash", 1), ("killed", 137)])
 def test_a_run_that_breaks_off_is_told_of(ending, status, tmp_path, capfd):
-    found, account = watched(tmp_path, "called", 3, ending)
+    found, account = watched(tmp_path, "called", 3, ending=ending)
     assert found == status
     assert (account["looks"], account["calls"]) == (3, 3)
     assert ("the user's own error" in capfd.readouterr().err) == (ending == "crash")
@@ -153,7 +182,7 @@ def test_an_error_of_ours_keeps_its_traceback():
 def interrupted(*arguments):
     """The exit status and errors of a program that gets Ctrl-C once its script waits for it."""
     process = subprocess.Popen(
-        [*arguments, *command("called", 3, "wait")],
+        [*arguments, *command("called", 3, ending="wait")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -205,13 +234,17 @@ def test_replacing_gives_algorithm_1_and_the_runs_part_in_the_first_step(tmp_pat
     assert found["optimizers"][0]["beyond"] is None
 
 
-@pytest.mark.parametrize("way, calls", [("called", 5), ("cell", 0)])
-def test_without_looks_calls_from_python_are_counted(way, calls, tmp_path):
+def test_without_looks_calls_from_python_are_counted(tmp_path):
     """Those of a compiled step are not: nothing is wrapped for them."""
-    status, account = watched(tmp_path, way, 5, every=0)
-    assert status == 0 and (account["calls"], account["looks"]) == (calls, 0)
-    assert account["verdict"] == "mindspore.nn.Adam was not looked at."
-    assert study.whole(study.records(tmp_path), 0)["share"] > 0
+    assert study.run(command("called", 5, "cell", 5), tmp_path, every=0) == 0
+    found = accounts(tmp_path)
+    assert [(account["calls"], account["looks"]) for account in found] == [(5, 0), (0, 0)]
+    assert {account["verdict"] for account in found} == {"mindspore.nn.Adam was not looked at."}
+    run = study.whole(study.records(tmp_path), 0)
+    assert run["share"] > 0
+    assert study.whole(study.records(tmp_path), 3)["promised"] is None
+    words = verdict.watching({**run, "share": 0.02, "once": 0.3, "seconds": 15.0})
+    assert "too short: starting and first looks took 0.30 s, which is 1% of 30 s" in words
 
 
 @pytest.mark.parametrize("every, promised", [(None, 0.10), (0, 0.01)])
@@ -226,11 +259,3 @@ def test_watching_takes_at_most_the_promised_share_of_a_run(every, promised, tmp
     assert account["looks"] > 5 if every is None else account["looks"] == 0
     assert run["once"] > 0 and run["looking"] < run["watching"]
     assert "too short" not in verdict.watching(run)
-
-
-def test_a_run_that_is_too_short_for_the_promise_is_told_so(tmp_path):
-    watched(tmp_path, "given", 2, every=0)
-    run = study.whole(study.records(tmp_path), 0)
-    words = verdict.watching({**run, "share": 0.02, "once": 0.3, "seconds": 15.0})
-    assert "too short: starting and first looks took 0.30 s, which is 1% of 30 s" in words
-    assert study.whole(study.records(tmp_path), 3)["promised"] is None

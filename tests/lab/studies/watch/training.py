@@ -1,6 +1,6 @@
-"""A training as a user writes it: python training.py WAY STEPS ENDING.
+"""Trainings as a user writes them: python training.py WAY STEPS [WAY STEPS ...] ENDING.
 
-It prints each loss, and at the end all bits of the weights. STEPS may be a time, as in 5s.
+Each prints its losses, and at its end all bits of the weights. STEPS may be a time, as in 5s.
 """
 
 import itertools
@@ -13,15 +13,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-began = time.perf_counter()
-way, steps, ending = sys.argv[1], sys.argv[2], sys.argv[3]
-lasting = float(steps[:-1]) if steps.endswith("s") else None
-steps = 0 if lasting else int(steps)
-compiled = way in ("cell", "model", "called graph")
-ms.set_context(mode=ms.GRAPH_MODE if compiled else ms.PYNATIVE_MODE)
-ms.set_seed(1)
-rng = np.random.default_rng(0)
-images, labels = (rng.standard_normal((32, width)).astype(np.float32) for width in (8, 4))
 # Gradients for the ways that compute none.
 GIVEN = {"given": (ms.float32, [1e-9, 5e-9, 1e-7, 1e-6]), "half": (ms.float16, [1e-3, 1.0, 0.0])}
 
@@ -46,69 +37,77 @@ class OwnAdam(nn.Optimizer):
         return True
 
 
-net = nn.Dense(8, 4, weight_init="normal")
-mse = nn.MSELoss()
-parameters = net.trainable_params()
-if way in GIVEN:
-    dtype, gradient = GIVEN[way]
-    parameters = [Parameter(Tensor([0.0] * len(gradient), dtype), name="given")]
-if way == "own":
-    optimizer = OwnAdam(parameters, 0.01)
-elif way == "model":
-    schedule = nn.CosineDecayLR(0.001, 0.01, steps)
-    optimizer = nn.AdamWeightDecay(parameters, schedule, weight_decay=0.1)
-else:
-    optimizer = nn.Adam(parameters, 0.01)
-
-
-def forward(x, y):
-    return mse(net(x), y)
-
-
-gradients_of = ms.value_and_grad(forward, None, optimizer.parameters)
-
-
-@ms.jit
-def compiled_step(x, y):
-    loss, gradients = gradients_of(x, y)
-    return ops.depend(loss, optimizer(gradients))
-
-
-def called_step(x, y):
-    loss, gradients = gradients_of(x, y)
-    optimizer(gradients)
-    return loss
-
-
-def given_step(x, y):
-    optimizer((Tensor(gradient, dtype),))
-    return x.sum()
-
-
 class Printing(ms.Callback):
     def on_train_step_end(self, run_context):
         print(run_context.original_args().net_outputs.asnumpy())
 
 
-if way == "model":
-    copies = [np.tile(array, (steps, 1)) for array in (images, labels)]
-    data = ms.dataset.NumpySlicesDataset(tuple(copies), shuffle=False).batch(32)
-    ms.Model(net, mse, optimizer).train(1, data, Printing(), dataset_sink_mode=False)
-else:
-    if way == "cell":
-        step = nn.TrainOneStepCell(nn.WithLossCell(net, mse), optimizer)
+def train(way, steps):
+    began = time.perf_counter()
+    lasting = float(steps[:-1]) if steps.endswith("s") else None
+    steps = 0 if lasting else int(steps)
+    compiled = way in ("cell", "model", "called graph")
+    ms.set_context(mode=ms.GRAPH_MODE if compiled else ms.PYNATIVE_MODE)
+    ms.set_seed(1)
+    rng = np.random.default_rng(0)
+    images, labels = (rng.standard_normal((32, width)).astype(np.float32) for width in (8, 4))
+    net = nn.Dense(8, 4, weight_init="normal")
+    mse = nn.MSELoss()
+    parameters = net.trainable_params()
+    if way in GIVEN:
+        dtype, gradient = GIVEN[way]
+        parameters = [Parameter(Tensor([0.0] * len(gradient), dtype), name="given")]
+    if way == "own":
+        optimizer = OwnAdam(parameters, 0.01)
+    elif way == "model":
+        schedule = nn.CosineDecayLR(0.001, 0.01, steps)
+        optimizer = nn.AdamWeightDecay(parameters, schedule, weight_decay=0.1)
     else:
-        step = compiled_step if way == "jit" else given_step if way in GIVEN else called_step
-    for number in itertools.count() if lasting else range(steps):
-        if lasting and time.perf_counter() - began > lasting:
-            break
-        if way == "new data" and number == 6:
-            for parameter in parameters:
-                parameter.set_data(Tensor(0.5 * parameter.asnumpy()))
-        print(step(Tensor(images), Tensor(labels)).asnumpy(), flush=True)
+        optimizer = nn.Adam(parameters, 0.01)
 
-for parameter in parameters:
-    print(parameter.name, parameter.asnumpy().tobytes().hex(), flush=True)
+    def forward(x, y):
+        return mse(net(x), y)
+
+    gradients_of = ms.value_and_grad(forward, None, optimizer.parameters)
+
+    @ms.jit
+    def compiled_step(x, y):
+        loss, gradients = gradients_of(x, y)
+        return ops.depend(loss, optimizer(gradients))
+
+    def called_step(x, y):
+        loss, gradients = gradients_of(x, y)
+        optimizer(gradients)
+        return loss
+
+    def given_step(x, y):
+        optimizer((Tensor(gradient, dtype),))
+        return x.sum()
+
+    if way == "model":
+        copies = [np.tile(array, (steps, 1)) for array in (images, labels)]
+        data = ms.dataset.NumpySlicesDataset(tuple(copies), shuffle=False).batch(32)
+        ms.Model(net, mse, optimizer).train(1, data, Printing(), dataset_sink_mode=False)
+    else:
+        if way == "cell":
+            step = nn.TrainOneStepCell(nn.WithLossCell(net, mse), optimizer)
+        else:
+            step = compiled_step if way == "jit" else given_step if way in GIVEN else called_step
+        for number in itertools.count() if lasting else range(steps):
+            if lasting and time.perf_counter() - began > lasting:
+                break
+            if way == "new data" and number == 6:
+                for parameter in parameters:
+                    parameter.set_data(Tensor(0.5 * parameter.asnumpy()))
+            print(step(Tensor(images), Tensor(labels)).asnumpy(), flush=True)
+
+    for parameter in parameters:
+        print(parameter.name, parameter.asnumpy().tobytes().hex(), flush=True)
+    return optimizer
+
+
+*trainings, ending = sys.argv[1:]
+optimizers = [train(*each) for each in zip(trainings[::2], trainings[1::2])]  # as long as it runs
 if ending == "crash":
     raise RuntimeError("the user's own error")
 if ending == "wait":  # for Ctrl-C
