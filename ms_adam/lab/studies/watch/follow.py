@@ -190,6 +190,7 @@ class Watch:
         followed = self.followed.get(id(cell))
         if followed is None:
             return run()
+        followed.begin()
         given = arguments[0] if arguments else keywords.get("gradients")
         return self.around(followed.schedule, run, [followed], given)
 

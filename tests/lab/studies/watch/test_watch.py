@@ -247,6 +247,31 @@ def test_without_looks_calls_from_python_are_counted(tmp_path):
     assert "too short: starting and first looks took 0.30 s, which is 1% of 30 s" in words
 
 
+LOCAL = """
+import gc
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn
+
+
+def main():
+    optimizer = nn.Adam([Parameter(Tensor([0.0], ms.float32), name="weight")])
+    for _ in range(3):
+        optimizer((Tensor([1.0], ms.float32),))
+
+
+main()
+gc.collect()
+"""
+
+
+def test_an_optimizer_that_the_script_lets_go_is_counted(tmp_path):
+    script = tmp_path / "local.py"
+    script.write_text(LOCAL)
+    assert study.run([sys.executable, str(script)], tmp_path / "out", every=0) == 0
+    (account,) = accounts(tmp_path / "out")
+    assert (account["calls"], account["looks"]) == (3, 0)
+
+
 @pytest.mark.parametrize("every, promised", [(None, 0.10), (0, 0.01)])
 def test_watching_takes_at_most_the_promised_share_of_a_run(every, promised, tmp_path):
     """By our own clocks: whole runs differ by more from time to time. Its steps take 1 ms."""
