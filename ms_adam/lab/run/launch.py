@@ -36,14 +36,15 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 # An environment variable of msrun and of every process that it starts, by which they are found:
 # msrun's ranks lead sessions of their own, and have no parent any more when msrun is killed.
 _MARK = "MS_ADAM_LAUNCH"
+MSRUN = "MS_ADAM_MSRUN"  # the variable with msrun's number, for the processes that it starts
 # Popen's preexec_fn could call `end_with_parent` too, but is not safe in a process with threads
 # (Python's documentation of subprocess), and MindSpore has many.
-_MSRUN = """
+_MSRUN = f"""
 import os, runpy, sys
 from ms_adam.lab.run.launch import end_with_parent
-end_with_parent()
-if os.getppid() == int(sys.argv.pop(1)):
-    runpy.run_module("mindspore.parallel.cluster.run", run_name="__main__")
+end_with_parent(int(sys.argv.pop(1)))
+os.environ["{MSRUN}"] = str(os.getpid())
+runpy.run_module("mindspore.parallel.cluster.run", run_name="__main__")
 """
 
 
@@ -171,6 +172,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def end_with_parent() -> None:
-    """Has the kernel kill this process when its parent ends, even if that is killed."""
+def end_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends, even if that is killed.
+
+    Args:
+        parent: The parent's number. If that has ended already, this process ends too.
+    """
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of Linux, <sys/prctl.h>
+    if os.getppid() != parent:
+        os._exit(1)

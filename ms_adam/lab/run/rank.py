@@ -13,7 +13,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
-from ms_adam.lab.run.launch import DONE, EVENTS, JOB, SCHEDULER, end_with_parent
+from ms_adam.lab.run.launch import DONE, EVENTS, JOB, MSRUN, SCHEDULER, end_with_parent
 from ms_adam.lab.run.results import write_json
 from ms_adam.lab.run.worker import enter, message_of
 
@@ -80,7 +80,7 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
 
     After an error the process ends with status 1, and msrun kills the other ranks.
     """
-    end_with_parent()  # msrun, which ends with the launching process
+    end_with_parent(int(os.environ[MSRUN]))  # which ends with the launching process
     folder = Path(sys.argv[1])
     # msrun runs the module once more as its scheduler, which stays in communication.init(), and
     # calls it rank 0.

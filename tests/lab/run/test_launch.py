@@ -113,7 +113,8 @@ for event in events_of(Path(sys.argv[1]), 1, raises="nobody"):
 """
 
 
-def test_a_killed_launch_leaves_no_process(tmp_path):
+@pytest.mark.parametrize("when", ["a rank has met the others", "ranks import"])
+def test_a_killed_launch_leaves_no_process(tmp_path, when):
     folder = tmp_path / "ranks"
     with subprocess.Popen(
         [sys.executable, "-c", LAUNCH, str(folder)],
@@ -122,12 +123,17 @@ def test_a_killed_launch_leaves_no_process(tmp_path):
         env={**os.environ, **paths_of_tests()},
     ) as process:
         try:
-            assert process.stdout.readline() == "met\n"
-            # the launch, msrun, its scheduler, the rank
-            assert len(left_of(folder)) == 4, left_of(folder)
+            if when == "ranks import":
+                while len(left_of(folder)) < 4:
+                    time.sleep(0.01)
+                assert not (folder / "process_0").exists()  # which a rank writes after that
+            else:
+                assert process.stdout.readline() == "met\n"
+                # the launch, msrun, its scheduler, the rank
+                assert len(left_of(folder)) == 4, left_of(folder)
         finally:
             process.kill()
-    deadline = time.monotonic() + SECONDS_TO_END
+    deadline = time.monotonic() + SECONDS_TO_END + 60 * (when == "ranks import")
     while left_of(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left_of(folder) == []
