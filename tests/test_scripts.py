@@ -203,7 +203,7 @@ def test_ci_runs_the_optimizer_on_the_oldest_release(project):
         f"{checks(project)}{ORDERED} in {project.root}\n"
         f"{PYTEST} tests/clients in {project.root}\n"
         f"{PYTEST} {OPTIMIZER} -k not test_matrix and not test_accuracy "
-        f"--ignore=tests/reference --ignore=tests/backends/kernel in {project.root}\n"
+        f"--deselect=tests/reference --deselect=tests/backends/kernel in {project.root}\n"
         f"{INSIDE} ran\n"
         f"optimizer tests ran on MindSpore {version_of('mindspore')} and 2.0.0\n"
     )
