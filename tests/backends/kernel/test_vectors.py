@@ -1,4 +1,4 @@
-"""The compiler vectorizes the loops over elements, which are 3 to 7 times slower otherwise."""
+"""The compiler vectorizes the loops over elements, which are 3 to 11 times slower otherwise."""
 
 import platform
 import re

@@ -126,7 +126,7 @@ def test_nothing_of_a_run_stays_for_the_next_but_its_compilation(name, monkeypat
 
 def test_all_optimizers_start_at_the_same_cost():
     network = {"kind": "perceptron", "hidden": [4]}
-    names = ("Adam", "SGD Nesterov")
+    names = ("Adam", "AdaGrad", "SGD Nesterov")
     assert len({costs(trainer(name, network=network)[1], 0.01, 5)[0] for name in names}) == 1
 
 
