@@ -1,7 +1,10 @@
 """Puts the averages of the weights into the network for a while."""
 
 import contextlib
-from typing import Dict, Iterator
+import os
+import signal
+import threading
+from typing import Dict, Iterator, List
 
 import mindspore as ms
 import numpy as np
@@ -49,13 +52,34 @@ def averaged(optimizer: nn.Optimizer) -> Iterator[None]:
     if optimizer.is_averaged:
         raise RuntimeError(f"For '{class_name}', the averages are in the network already.")
     kept: Dict[int, np.ndarray] = {}
-    optimizer.is_averaged = True
     try:
-        _exchange_places(optimizer, kept)
+        with _uninterrupted():
+            _exchange_places(optimizer, kept)
+            optimizer.is_averaged = True
         yield
     finally:
-        _exchange_places(optimizer, kept)
-        optimizer.is_averaged = False
+        if optimizer.is_averaged:
+            with _uninterrupted():
+                _exchange_places(optimizer, kept)
+                optimizer.is_averaged = False
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C wait: in the middle, the network would have some weights and some averages."""
+    here = threading.current_thread() is threading.main_thread()  # the one that is interrupted
+    before = signal.getsignal(signal.SIGINT)
+    came: List[bool] = []
+    if not here or before is None:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def _set(optimizer, parameter, value):

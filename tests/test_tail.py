@@ -1,6 +1,8 @@
 """The tail of a training step: gradients that are not finite, loss scalers, averages of weights."""
 
 import itertools
+import os
+import signal
 from pathlib import Path
 
 import mindspore as ms
@@ -10,7 +12,7 @@ from mindspore import Parameter, Tensor, amp, nn
 from running import step_of
 
 import ms_adam
-from ms_adam import base, reference
+from ms_adam import averages, base, reference
 from tests.scripts_run import run_on_two_ranks
 from tests.two_weights import (
     BACKENDS,
@@ -336,6 +338,28 @@ def test_averaged_puts_averages_in_and_weights_back(mode, dtype, options):
         1 / 0  # noqa: B018
     assert same(before, everything(optimizer))
     optimizer(tuple(random_gradients(optimizer, rng, dtype)))
+
+
+@pytest.mark.parametrize("entering", [True, False])
+def test_averaged_is_not_interrupted_half_way(entering, monkeypatch):
+    """Ctrl-C while weights and averages change places comes when all have, and undoes it."""
+    optimizer = make({"ema_decay": DECAY})
+    for step in range(3):
+        optimizer(tuple(random_gradients(optimizer, np.random.default_rng(step))))
+    before, stored = everything(optimizer), []
+
+    def interrupted(*arguments):
+        stored.append(None)
+        if len(stored) == (2 if entering else len(optimizer.parameters) + 2):
+            os.kill(os.getpid(), signal.SIGINT)
+        put(*arguments)
+
+    put = averages._set
+    monkeypatch.setattr(averages, "_set", interrupted)
+    with pytest.raises(KeyboardInterrupt), ms_adam.averaged(optimizer):
+        assert not entering
+    assert same(before, everything(optimizer)) and not optimizer.is_averaged
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_averaged_needs_averages():
