@@ -74,3 +74,4 @@ def test_a_small_run(tmp_path):
         assert np.any(arrays[side]["final"] != arrays["float32"]["final"])
     page = (finished.out / "index.html").read_text()
     assert "int8, split" in page and page.count("data:image/png") == 1
+    assert f"images from the folder <code>{tmp_path.name}</code> for\n2 epochs" in page
