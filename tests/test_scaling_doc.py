@@ -29,6 +29,13 @@ def test_the_run_is_of_one_two_and_four_workers(run):
         assert row["state_bytes"] == pytest.approx(row["model_state_bytes"], abs=2 * 8 * 1000)
 
 
+def test_a_step_is_modelled_by_that_of_one_process_in_the_same_mode(run):
+    (entry,) = run["results"]
+    slow = [{**row, "mode": "pynative", "step_ms": 9e3} for row in entry["trainings"]]
+    both = {**entry, "trainings": [*entry["trainings"], *slow]}
+    assert scaling.measured(both, 2) == scaling.measured(entry, 2)
+
+
 def test_two_ranks_exchange_by_hand():
     """4 bytes a number; an AllReduce of two ranks sends half of them there and half back."""
     wire = Wire(hop=3e-6, byte=2e-9)
