@@ -107,7 +107,8 @@ def _panels(entry: dict) -> list[list[tuple[str, list[tuple]]]]:
     config, lines = entry["config"], entry["lines"]
     if config["design"] == "tuned":
         names = dict.fromkeys(line["optimizer"] for line in lines)
-        free = itertools.cycle(look for name, look in _LOOK.items() if name not in names)
+        unused = [look for name, look in _LOOK.items() if name not in names]
+        free = itertools.cycle(unused or _LOOK.values())
         looks = {name: _LOOK.get(name) or next(free) for name in names}
         curves = [(line["optimizer"], looks[line["optimizer"]], line) for line in lines]
         variants = [variant["label"] for variant in config["variants"]]
