@@ -97,7 +97,7 @@ def training(experiment: NarrowExperiment, split: Split, name: str, seed: int) -
     ``unlike`` is the number of masters that differ.
     """
     side = SIDES[name]
-    sizes = (split.train.inputs.shape[1], *experiment.model.hidden, split.classes)
+    sizes = (split.train.pixels.shape[1], *experiment.model.hidden, split.classes)
     model = Perceptron(sizes, seed, side.dtype)
     adam = ms_adam.Adam(model.trainable_params(), **experiment.adam.model_dump(), **side.options)
     optimizer, follower = wrap(adam), None

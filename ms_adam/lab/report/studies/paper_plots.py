@@ -58,20 +58,16 @@ def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
                     f"the end. {bands}",
                 ),
             }
-        tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
-        return {
-            "curves": (_curves(entry), f"Cost over the epochs, at the best learning rate. {bands}")
-        } | (
-            {}
-            if entry["scale"]["trials"] == 1
-            else {
-                "sensitivity": (
-                    _sensitivity(entry),
-                    f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks "
-                    "the best, a cross at the upper edge a run that diverged.",
-                )
-            }
-        )
+        words = f"Cost over the epochs, at the best learning rate. {bands}"
+        found = {"curves": (_curves(entry), words)}
+        if entry["scale"]["trials"] > 1:
+            tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
+            found["sensitivity"] = (
+                _sensitivity(entry),
+                f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks the best, "
+                "a cross at the upper edge a run that diverged.",
+            )
+        return found
 
 
 def palette_png(figure: Figure, pixels: int) -> bytes:
