@@ -224,7 +224,8 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     figure, ((batches, epochs),) = plots.panels(1, 2, (12, 5.2), sharey=True)
     for place, entry in enumerate(config["optimizers"]):
         for line in _of_optimizer(rows, entry["name"]):
-            look = {**_look(place, 1, 1), "linewidth": 1.1, "label": _with_differences(line)}
+            label = ": ".join(filter(None, (line["optimizer"], _differences(line))))
+            look = {**_look(place, 1, 1), "linewidth": 1.1, "label": label}
             if line["computed_by"] == REFERENCE:  # a broad pale band, with MindSpore's line on it
                 label = f"{line['optimizer']}, {REFERENCE}"
                 look.update(linewidth=5, alpha=0.3, marker="", label=label)
@@ -363,10 +364,9 @@ def _draw_pair(axis: Axes, rows: Sequence[dict]) -> None:
             axis.plot(*points_of(row).T, zorder=3, **_OURS)
             continue
         axis.plot(*points_of(row).T, zorder=4, markeredgewidth=0.8, **_MINDSPORE)
-        facts = row["mindspore"]
         words = row["computed_by"].replace(", float32", "")
-        if facts is not None and not facts["same_formula"]:
-            words += f"\n({facts['differences']})"
+        if _differences(row):
+            words += f"\n({_differences(row)})"
         box = {"facecolor": "white", "alpha": 0.75, "lw": 0}
         corner = {"transform": axis.transAxes, "ha": "right", "va": "bottom"}
         axis.text(0.98, 0.02, words, fontsize=8, color="#8f3d00", bbox=box, **corner)
@@ -437,8 +437,6 @@ def _of_optimizer(rows: Sequence[dict], name: str) -> list[dict]:
     return [row for row in rows if row["optimizer"] in names(row)]
 
 
-def _with_differences(row: dict) -> str:
-    facts = row["mindspore"]
-    if facts is None or facts["same_formula"]:
-        return row["optimizer"]
-    return f"{row['optimizer']}: {facts['differences']}"
+def _differences(row: dict) -> str:
+    """Returns those of a counterpart's formula to the one that was asked for; "" of another row."""
+    return (row["mindspore"] or {}).get("differences", "")

@@ -191,15 +191,17 @@ def test_losses(figures):
         return {"optimizer": optimizer, "computed_by": computed_by, "mindspore": facts, **numbers}
 
     content = {
-        "comparison": {"title": "t", "optimizers": [{"name": "SGD"}]},
+        "comparison": {"title": "t", "optimizers": [{"name": "SGD"}, {"name": "own"}]},
         "results": [
             fit("SGD", REFERENCE, [4.0, 2.0, None], [4.0, 1.0], None),
             fit("SGD (nn.X)", "nn.X, float32", [4.0, 3.0, 2.0], [4.0, 1.5], FACTS),
+            fit("own", REFERENCE, [4.0, 2.5], [4.0, 3.5], {"optimizer": None, "reason": "none"}),
         ],
     }
     pictures.loss_plot(content)
     iterations, epochs = figures[0].axes
     assert line(iterations, f"SGD, {REFERENCE}").get_ydata()[:2].tolist() == [4, 2]
     assert line(epochs, "SGD (nn.X): it is red").get_ydata().tolist() == [4, 1.5]
+    assert line(epochs, f"own, {REFERENCE}").get_ydata().tolist() == [4, 3.5]
     assert iterations.get_yscale() == epochs.get_yscale() == "log"
     assert any(list(line.get_ydata()) == [0.25, 0.25] for line in epochs.lines)
