@@ -306,7 +306,7 @@ def test_a_mindspore_optimizer_of_ones_own(run):
         ({"function": "{own}:plane", "gradient": "{own}:wrong_slopes"}, "must give .df/dx, df/dy."),
     ],
 )
-def test_a_function_that_can_not_be_used(run, own, changes, word):
+def test_a_function_that_cannot_be_used(run, own, changes, word):
     place = {**PLACE, **{key: name.format(own=own) for key, name in changes.items()}}
     with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
         run(functions=[place])
@@ -323,7 +323,7 @@ def test_a_function_that_can_not_be_used(run, own, changes, word):
         ("{own}:shrinking", {}, ExperimentError, "must return weights of shape"),
     ],
 )
-def test_an_optimizer_that_can_not_be_used(run, own, method, options, error, word):
+def test_an_optimizer_that_cannot_be_used(run, own, method, options, error, word):
     entry = {**ENTRY, "method": method.format(own=own), "options": options}
     with pytest.raises(error, match=word):
         run(optimizers=[entry])
@@ -374,7 +374,7 @@ FIGURE = small()["figure"]
         ),
     ],
 )
-def test_a_config_that_can_not_be_used(tmp_path, changes, word):
+def test_a_config_that_cannot_be_used(tmp_path, changes, word):
     assert word in refusal(tmp_path, small(**changes), lambda path: load(path, Comparison))
 
 
