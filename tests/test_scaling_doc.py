@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ms_adam.lab.report import plots
 from ms_adam.lab.report.studies import ranks as scaling
 from ms_adam.lab.studies.ranks import cost
 from ms_adam.lab.studies.ranks.cost import Wire, sent_bytes, state_bytes, step_seconds
@@ -27,6 +28,26 @@ def test_the_run_is_of_one_two_and_four_workers(run):
     assert {row["workers"] for row in rows} == {1, 2, 4}
     for row in rows:  # the model must predict the state to within a row of a table
         assert row["state_bytes"] == pytest.approx(row["model_state_bytes"], abs=2 * 8 * 1000)
+
+
+def test_the_picture_has_the_measurements(run, monkeypatch):
+    monkeypatch.setattr(plots, "png", lambda figure: figure)
+    rows = scaling.measured(run["results"][0], 2)
+    for axis, key, unit in zip(
+        scaling.draw(run["results"][0], 2).axes, ("state_bytes", "step_ms"), (1e6, 1)
+    ):
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+        for state in ("whole", "sharded"):  # one process has all of the state
+            own = [row for row in rows if row["workers"] == 1 or row["state"] == state]
+            points = [[row["workers"], row[key] / unit] for row in own]
+            assert lines[f"{state}, measured"] == points
+
+
+def test_a_step_is_modelled_by_that_of_one_process_in_the_same_mode(run):
+    (entry,) = run["results"]
+    slow = [{**row, "mode": "pynative", "step_ms": 9e3} for row in entry["trainings"]]
+    both = {**entry, "trainings": [*entry["trainings"], *slow]}
+    assert scaling.measured(both, 2) == scaling.measured(entry, 2)
 
 
 def test_two_ranks_exchange_by_hand():

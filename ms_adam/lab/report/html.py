@@ -19,10 +19,8 @@ from ms_adam.lab.claims import short
 from ms_adam.lab.run.results import markdown
 
 _FOLDER = Path(__file__).parent
-_LINKS, _TITLE = (
-    re.compile('<nav id="studies">.*?</nav>'),
-    re.compile("<title>(?:ms_adam: )?(.*?)</title>"),
-)
+_LINKS = re.compile('<nav id="studies">.*?</nav>')
+_TITLE = re.compile("<title>(?:ms_adam: )?(.*?)</title>")
 
 
 def read_results(folder: Path, name: str = "results.json") -> dict[str, Any]:

@@ -97,7 +97,7 @@ def training(experiment: NarrowExperiment, split: Split, name: str, seed: int) -
     ``unlike`` is the number of masters that differ.
     """
     side = SIDES[name]
-    sizes = (split.train.inputs.shape[1], *experiment.model.hidden, split.classes)
+    sizes = (split.train.pixels.shape[1], *experiment.model.hidden, split.classes)
     model = Perceptron(sizes, seed, side.dtype)
     adam = ms_adam.Adam(model.trainable_params(), **experiment.adam.model_dump(), **side.options)
     optimizer, follower = wrap(adam), None
@@ -144,10 +144,12 @@ def more(_: NarrowExperiment, split: Split, __: list[Result]) -> dict[str, Any]:
 
 def log_ratios(runs: list[dict], side: str) -> np.ndarray:
     """Returns log(final loss / that of float32 state with the same seed), one for each seed."""
-    wide = {row["seed"]: row["final_loss"] for row in runs if row["optimizer"] == WIDE}
-    own = (row for row in runs if row["optimizer"] == side and row["seed"] in wide)
+    wide, own = (
+        {row["seed"]: float(row["final_loss"]) for row in runs if row["optimizer"] == name}
+        for name in (WIDE, side)
+    )  # float("nan") too, a word of results.json
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.array([np.log(np.divide(row["final_loss"], wide[row["seed"]])) for row in own])
+        return np.array([np.log(np.divide(own[seed], wide[seed])) for seed in own if seed in wide])
 
 
 def same_loss(side: str, entry: dict) -> Optional[Measured]:

@@ -9,6 +9,7 @@ from lab.studies.images.test_images_study import small_config
 from lab.studies.reproduced import reproduce
 
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
+from ms_adam.lab.report.studies.narrow import side_table
 from ms_adam.lab.studies.narrow import CLAIMS, SIDES
 
 CONFIG = {"compare": {"factor": 1.05, "least_accuracy": 0.9}}
@@ -39,6 +40,14 @@ def runs(side, factors, seeds=5):
 def test_losses_are_compared_seed_by_seed(factors, seeds, status):
     entry = {"config": CONFIG, "runs": runs("bfloat16", factors, seeds)}
     assert judge([BFLOAT16], entry)[0].status == status
+
+
+def test_the_table_shows_a_run_that_diverged():
+    more = {"backend": "fused", "state_bytes": 4.0, "test_loss": 0.2}
+    rows = [{**row, **more} for row in runs("bfloat16", [1.0] * 5)]
+    rows[-1].update(final_loss="nan", test_loss="inf")  # as results.json has them
+    wide, own = side_table(rows).rows
+    assert wide[4] == "1.0000 (1.0000 to 1.0000)" and own[3:6] == ["nan", "nan (nan to nan)", "inf"]
 
 
 def test_bits_and_accuracy():
@@ -74,3 +83,4 @@ def test_a_small_run(tmp_path):
         assert np.any(arrays[side]["final"] != arrays["float32"]["final"])
     page = (finished.out / "index.html").read_text()
     assert "int8, split" in page and page.count("data:image/png") == 1
+    assert f"images from the folder <code>{tmp_path.name}</code> for\n2 epochs" in page

@@ -58,20 +58,16 @@ def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
                     f"the end. {bands}",
                 ),
             }
-        tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
-        return {
-            "curves": (_curves(entry), f"Cost over the epochs, at the best learning rate. {bands}")
-        } | (
-            {}
-            if entry["scale"]["trials"] == 1
-            else {
-                "sensitivity": (
-                    _sensitivity(entry),
-                    f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks "
-                    "the best, a cross at the upper edge a run that diverged.",
-                )
-            }
-        )
+        words = f"Cost over the epochs, at the best learning rate. {bands}"
+        found = {"curves": (_curves(entry), words)}
+        if entry["scale"]["trials"] > 1:
+            tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
+            found["sensitivity"] = (
+                _sensitivity(entry),
+                f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks the best, "
+                "a cross at the upper edge a run that diverged.",
+            )
+        return found
 
 
 def palette_png(figure: Figure, pixels: int) -> bytes:
@@ -107,7 +103,8 @@ def _panels(entry: dict) -> list[list[tuple[str, list[tuple]]]]:
     config, lines = entry["config"], entry["lines"]
     if config["design"] == "tuned":
         names = dict.fromkeys(line["optimizer"] for line in lines)
-        free = itertools.cycle(look for name, look in _LOOK.items() if name not in names)
+        unused = [look for name, look in _LOOK.items() if name not in names]
+        free = itertools.cycle(unused or _LOOK.values())
         looks = {name: _LOOK.get(name) or next(free) for name in names}
         curves = [(line["optimizer"], looks[line["optimizer"]], line) for line in lines]
         variants = [variant["label"] for variant in config["variants"]]

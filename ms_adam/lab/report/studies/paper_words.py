@@ -170,7 +170,7 @@ def cuts(entry: dict) -> dict[str, dict[str, Any]]:
         for what, (key, form) in _SIZES.items()
         if full[key] is not None
     }
-    if entry["examples"] < scale["examples"]:  # the data have no more
+    if entry["examples"] - _held_out(entry) < scale["examples"]:  # the data have no more
         here, most = f"{entry['examples']:,}, all there are", f"up to {full['examples']:,}"
         found["examples"] = {"here": here, "full": most, "cut": False}
     if config["network"]["kind"] == "logistic":  # has no layer of a width
@@ -205,6 +205,8 @@ def facts(entry: dict) -> list[tuple[str, str]]:
             f"{seed_range(config['tuning_seeds'])}; the best of each then runs on the judged "
             f"{seeds}{at}."
         )
+    held_out = _held_out(entry)
+    costs = f"; costs are those of {held_out:,} examples that are held out" if held_out else ""
     variants = config["variants"]
     return [
         ("Data", f"{entry['examples']:,} examples; {entry['source']}"),
@@ -212,7 +214,7 @@ def facts(entry: dict) -> list[tuple[str, str]]:
         (
             "Training",
             f"{scale['epochs']} epochs of {entry['steps_per_epoch']} steps in mini-batches of "
-            f"{config['batch_size']}, {rate}{_held_out(config)}",
+            f"{config['batch_size']}, {rate}{costs}",
         ),
         (
             "Fixed: regularisation",
@@ -223,9 +225,9 @@ def facts(entry: dict) -> list[tuple[str, str]]:
     ]
 
 
-def _held_out(config: dict) -> str:
-    held_out = config["held_out"]
-    return f"; costs are those of {held_out:,} examples that are held out" if held_out else ""
+def _held_out(entry: dict) -> int:
+    """Returns the number of examples held out; in older results it is that of the config."""
+    return entry.get("held_out", entry["config"]["held_out"]) or 0
 
 
 def _network(network: dict, width: float) -> str:

@@ -37,17 +37,19 @@ DEVICE, DEVICE_MEMORY_BYTE = cost.Wire(hop=20e-6, byte=1 / 25e9), 1e-12
 
 
 def measured(entry: dict, cores: int) -> list[dict]:
-    """Returns for each training of an entry the measured numbers beside those of the model."""
+    """Returns for each compiled training the measured numbers beside those of the model."""
     wire = cost.wire_from(entry["messages"], cores)
-    alone = {row["problem"]: row for row in entry["trainings"] if row["workers"] == 1}
+    trainings = [row for row in entry["trainings"] if row["mode"] == "graph" and row["step_ms"]]
+    alone = {
+        (row["problem"], row["optimizer"]): row["step_ms"] / 1e3
+        for row in trainings
+        if row["workers"] == 1
+    }
     rows = []
-    for row in entry["trainings"]:
-        if row["step_ms"] is None or row["mode"] != "graph":
-            continue
+    for row in trainings:
         numbers, workers, sharded = row["parameters"], row["workers"], row["state"] == "sharded"
-        gradients = (
-            alone[row["problem"]]["step_ms"] / 1e3 - cost.UPDATE_BYTES * MEMORY_BYTE * numbers
-        )
+        update = cost.UPDATE_BYTES * MEMORY_BYTE * numbers
+        gradients = alone[row["problem"], row["optimizer"]] - update
         model = cost.step_seconds(wire, gradients, MEMORY_BYTE, row["sizes"], workers, sharded)
         beside = {
             "state_bytes": max(row["state_bytes"]),

@@ -65,11 +65,12 @@ function lift() {
 function drawn(line, step, look) {
   const shown = Math.min(step + 1, end(line));
   const points = line.points.slice(0, shown);
+  const lifted = lift();
   return {
     type: "scatter3d",
     x: points.map((w) => w[0]),
     y: points.map((w) => w[1]),
-    z: line.values.slice(0, shown).map((f) => height(f) + lift()),
+    z: line.values.slice(0, shown).map((f) => height(f) + lifted),
     hovertemplate: `step %{pointNumber}<br>${scene.axes[0]} %{x:.5g}<br>${scene.axes[1]} %{y:.5g}`,
     ...look,
   };

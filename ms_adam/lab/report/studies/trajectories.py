@@ -45,14 +45,13 @@ _ANIMATION_STYLE = {**plots.NO_GRID, "figure.dpi": 90}
 class Scene:
     """A function as it is drawn, and the rows of ``results`` that lie on it.
 
-    `place` is its entry in the config, and `heights` has f at [row of y, column of x], NaN where f
-    is not finite.
+    `name` is that of the rows, `place` its entry in the config, and `heights` has f at [row of y,
+    column of x], NaN where f is not finite.
     """
 
-    def __init__(self, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):
-        self.place, self.heights, self.rows = place, heights, rows
+    def __init__(self, name: str, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):
+        self.name, self.place, self.heights, self.rows = name, place, heights, rows
         self.x, self.y = (np.linspace(*place[axis], len(heights)) for axis in "xy")
-        self.name = place["name"] or place["function"].replace(":", ".")
         function = FUNCTIONS.get(place["function"], Function("", np.add))
         self.title = f"{self.name}: {function.formula}" if function.formula else self.name
         self.least = function.least  # None if it is not known, as that of a user's own function
@@ -114,8 +113,8 @@ def _files(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes]]
     else:
         with np.load(folder / HEIGHTS) as heights:
             scenes = [
-                Scene(place, heights[name], [row for row in rows if row["function"] == name])
-                for place, name in zip(config["functions"], heights)
+                Scene(label, place, of_it, [row for row in rows if row["function"] == label])
+                for place, (label, of_it) in zip(config["functions"], heights.items())
             ]
         yield f"{name}_contours.png", contour_plot(config, scenes)
         yield f"{name}_values.png", value_plot(config, scenes)
@@ -225,7 +224,8 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     figure, ((batches, epochs),) = plots.panels(1, 2, (12, 5.2), sharey=True)
     for place, entry in enumerate(config["optimizers"]):
         for line in _of_optimizer(rows, entry["name"]):
-            look = {**_look(place, 1, 1), "linewidth": 1.1, "label": _with_differences(line)}
+            label = ": ".join(filter(None, (line["optimizer"], _differences(line))))
+            look = {**_look(place, 1, 1), "linewidth": 1.1, "label": label}
             if line["computed_by"] == REFERENCE:  # a broad pale band, with MindSpore's line on it
                 label = f"{line['optimizer']}, {REFERENCE}"
                 look.update(linewidth=5, alpha=0.3, marker="", label=label)
@@ -364,10 +364,9 @@ def _draw_pair(axis: Axes, rows: Sequence[dict]) -> None:
             axis.plot(*points_of(row).T, zorder=3, **_OURS)
             continue
         axis.plot(*points_of(row).T, zorder=4, markeredgewidth=0.8, **_MINDSPORE)
-        facts = row["mindspore"]
         words = row["computed_by"].replace(", float32", "")
-        if facts is not None and not facts["same_formula"]:
-            words += f"\n({facts['differences']})"
+        if _differences(row):
+            words += f"\n({_differences(row)})"
         box = {"facecolor": "white", "alpha": 0.75, "lw": 0}
         corner = {"transform": axis.transAxes, "ha": "right", "va": "bottom"}
         axis.text(0.98, 0.02, words, fontsize=8, color="#8f3d00", bbox=box, **corner)
@@ -432,15 +431,12 @@ def _grid(config: dict, count: int, height: float, single: float = 0.0) -> tuple
 def _of_optimizer(rows: Sequence[dict], name: str) -> list[dict]:
     """Returns the rows of one optimizer: its own, and its counterpart's if there is one."""
 
-    def is_of(row: dict) -> bool:
-        counterpart = row["mindspore"] is not None and row["optimizer"].startswith(f"{name} (")
-        return row["optimizer"] == name or counterpart
+    def names(row: dict) -> tuple[str, str]:
+        return name, f"{name} ({(row['mindspore'] or {}).get('optimizer')})"
 
-    return list(filter(is_of, rows))
+    return [row for row in rows if row["optimizer"] in names(row)]
 
 
-def _with_differences(row: dict) -> str:
-    facts = row["mindspore"]
-    if facts is None or facts["same_formula"]:
-        return row["optimizer"]
-    return f"{row['optimizer']}: {facts['differences']}"
+def _differences(row: dict) -> str:
+    """Returns those of a counterpart's formula to the one that was asked for; "" of another row."""
+    return (row["mindspore"] or {}).get("differences", "")

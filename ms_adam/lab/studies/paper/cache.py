@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ms_adam.atomic_write import atomic_write
+from ms_adam.lab.problems.images import DataError
 from ms_adam.lab.run.processes import locked
 from ms_adam.lab.studies.paper.config import Contender, PaperFigure, Variant, scale_of
 from ms_adam.lab.studies.paper.data import load_examples
@@ -42,17 +43,22 @@ class CachedFigure:
     A file with a run's name is a complete run, whenever the process was ended.
 
     Raises:
-        ConfigError: There is no such scale, or the data have less examples than a batch needs.
-        DataError: The data are missing or damaged.
+        ConfigError: There is no such scale.
+        DataError: The data are missing or damaged, or have fewer examples than a batch needs.
     """
 
     def __init__(self, figure: PaperFigure, scale_name: str, folder: Path):
         self.figure, self.scale, self._folder = figure, scale_of(figure, scale_name), folder
-        self.examples = load_examples(figure, self.scale.examples + (figure.held_out or 0))
-        trained = len(self.examples) - (figure.held_out or 0)
-        self.steps = trained // figure.batch_size * self.scale.epochs
+        self.examples = load_examples(figure, self.scale.examples)
+        if self.examples.trained < figure.batch_size:
+            raise DataError(
+                f"{figure.name}: batch_size = {figure.batch_size}, but there are only "
+                f"{self.examples.trained} examples to train on: {self.examples.source}"
+            )
+        self.steps = self.examples.trained // figure.batch_size * self.scale.epochs
         self._surroundings = {
             "examples": self.examples.fingerprint,
+            "held_out": self.examples.held_out,
             "code": code_digest(),
             "mindspore": importlib.metadata.version("mindspore"),
         }

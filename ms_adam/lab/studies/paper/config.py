@@ -293,7 +293,7 @@ class PaperFigure(StudyConfig):
             yield "the auto-encoder needs binary images; cifar_directory has none"
         takes = _TAKES["words" if text else kind]
         noisy = any(variant.input_dropout or variant.dropout for variant in self.variants)
-        if self.held_out is not None and (noisy or kind == "autoencoder"):
+        if self.held_out is not None and (noisy or text or kind == "autoencoder"):
             yield "held_out: examples held out have no noise, and this network needs some"
         if self.held_out is None and any(of.name == "Adam averaged" for of in self.optimizers):
             yield "the averages of 'Adam averaged' are only used with held_out"

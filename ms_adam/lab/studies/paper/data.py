@@ -34,9 +34,15 @@ class Examples:
     shape: tuple[int, ...]
     classes: int  # number of labels
     source: str  # where the examples come from, in words
+    held_out: int = 0  # so many at the end are not trained on
 
     def __len__(self) -> int:
         return len(self.arrays[0])
+
+    @property
+    def trained(self) -> int:
+        """Number of examples to train on."""
+        return len(self) - self.held_out
 
     @property
     def fingerprint(self) -> str:
@@ -49,11 +55,22 @@ class Examples:
 
 
 def load_examples(figure: PaperFigure, count: int) -> Examples:
-    """Loads at most `count` examples, the same ones for the same arguments.
+    """Loads `count` examples to train on, and those that the figure holds out.
+
+    Where there are fewer in all, both parts are smaller in the same proportion. The same arguments
+    give the same examples.
 
     Raises:
         DataError: They are missing or damaged.
     """
+    held_out = figure.held_out or 0
+    examples = _load(figure, count + held_out)
+    share = -(-held_out * len(examples) // (count + held_out))  # rounded up
+    return dataclasses.replace(examples, held_out=share)
+
+
+def _load(figure: PaperFigure, count: int) -> Examples:
+    """Loads at most so many examples."""
     if figure.data.source == "reviews":
         return _reviews(figure.data, count)
     if figure.data.cifar_directory is not None:

@@ -11,8 +11,8 @@ MindSpore's own are used if they have the published formula:
 Those of Kingma & Ba are ms_adam's: Adam (Algorithm 1), AdaMax (Algorithm 2, with an epsilon beside
 u_t), and Adam with averages of the weights (section 7.2). nn.Adam computes epsilon-hat.
 AdaGrad is implemented here: nn.Adagrad adds a hidden 1e-8 inside the root, which is 1e-4 beside it,
-more than the gradients of these networks. tests/lab/studies/paper/test_optimizers.py compares each
-to float64.
+more than the gradients of these networks. tests/lab/studies/paper/test_paper_optimizers.py compares
+each to float64.
 """
 
 from __future__ import annotations

@@ -129,8 +129,9 @@ def _entry(
     lines = cached.lines(refuse, seeds)
     runs = [run for line in lines for run in line.runs]
     if event_files is not None:
+        cost = "training cost" if figure.held_out is None else figure.cost
         for spec, _, outcome in runs:
-            _write_events(event_files / _file_name(figure.name), spec, outcome)
+            _write_events(event_files / _file_name(figure.name), spec, outcome, cost)
     config = figure.public()
     all_runs = [
         {
@@ -156,6 +157,7 @@ def _entry(
         "config_sha256": hashlib.sha256(text.encode("utf-8")).hexdigest(),
         "source": cached.examples.source,
         "examples": len(cached.examples),
+        "held_out": cached.examples.held_out,
         "examples_sha256": cached.examples.fingerprint,
         "steps_per_epoch": cached.steps // scale.epochs,
         "seconds": sum(run["seconds"] for run in all_runs),
@@ -165,7 +167,7 @@ def _entry(
     }
 
 
-def _write_events(folder: Path, spec: Spec, outcome: Outcome) -> None:
+def _write_events(folder: Path, spec: Spec, outcome: Outcome, cost: str) -> None:
     """Writes a run's finite costs for TensorBoard, in the place of earlier files."""
     from tensorboardX import SummaryWriter
 
@@ -174,9 +176,9 @@ def _write_events(folder: Path, spec: Spec, outcome: Outcome) -> None:
     folder = folder.joinpath(*map(_file_name, parts))
     shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder), write_to_disk=True) as writer:
-        for epoch, cost in enumerate(outcome.costs):
-            if np.isfinite(cost):
-                writer.add_scalar("training cost", float(cost), epoch)
+        for epoch, value in enumerate(outcome.costs):
+            if np.isfinite(value):
+                writer.add_scalar(cost, float(value), epoch)
 
 
 def _file_name(text: str) -> str:

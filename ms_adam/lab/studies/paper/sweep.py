@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,8 @@ class Outcome(NamedTuple):
     """The result of a run."""
 
     # float64, shape (epochs + 1,): of the first batch before any step, then the mean over the
-    # batches of each epoch, each before its step. Infinite from where it diverged.
+    # batches of each epoch, each before its step; or of the examples held out, before any step and
+    # after each epoch. Infinite from where it diverged.
     costs: np.ndarray
     steps: int  # number of steps until the end, or until the cost was not finite
     seconds: float  # their time
@@ -48,12 +49,11 @@ class Spec(NamedTuple):
             f"rate {self.learning_rate:g}, seed {self.seed}"
         )
 
-    def digest(self, figure: PaperFigure, scale: Scale, surroundings: dict[str, str]) -> str:
+    def digest(self, figure: PaperFigure, scale: Scale, surroundings: dict[str, Any]) -> str:
         """Hashes everything that the outcome depends on, the code and the examples among it."""
         content = {
             "network": figure.network.model_dump(mode="json"),
             "batch_size": figure.batch_size,
-            "held_out": figure.held_out,
             "decay": figure.decay,
             "width": scale.width,
             "epochs": scale.epochs,

@@ -89,9 +89,8 @@ class Trainer:
         examples: Examples,
     ):
         self._figure, self._scale = figure, scale
-        trained = len(examples) - (figure.held_out or 0)
-        self._examples = tuple(array[:trained] for array in examples.arrays)
-        self._held_out = [Tensor(array[trained:]) for array in examples.arrays]
+        self._examples = tuple(array[: examples.trained] for array in examples.arrays)
+        self._held_out = [Tensor(array[examples.trained :]) for array in examples.arrays]
         self.network = build_network(figure, scale, variant, examples)
         self._parameters = list(self.network.trainable_params())
         self.optimizer = optimizers.build(contender.name, self._parameters, contender.settings)

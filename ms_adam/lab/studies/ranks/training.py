@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import sys
 import time
 from typing import Any, Optional
@@ -130,13 +131,19 @@ def _train(
 def _restore(
     files: CheckpointFiles, model: nn.Cell, optimizer: nn.Cell, description: dict, ranks: Ranks
 ) -> int:
-    """Restores the newest undamaged checkpoint; returns its number of steps."""
-    # Rank 0 looks first and sets damaged files aside; then all find the same one.
+    """Restores the newest undamaged checkpoint; returns its number of steps.
+
+    Checkpoints of another config are removed. Their steps may be later than those of this training,
+    whose own checkpoints would then count as the oldest.
+    """
+    # Rank 0 looks first and puts files aside or away; then all find the same one.
     if ranks.rank == 0:
-        files.newest_good()
+        checkpoint, _ = files.newest_good()
+        if checkpoint is not None and checkpoint.description != description:
+            shutil.rmtree(files.folder)
     ranks.meet()
     checkpoint, _ = files.newest_good()
-    if checkpoint is None or checkpoint.description != description:
+    if checkpoint is None:
         return 0
     mindspore.load_param_into_net(model, checkpoint.parameters)
     ms_adam.load_state(optimizer, checkpoint.parameters)

@@ -128,15 +128,20 @@ def _train(
         killer.daemon = True  # Ctrl-C does not wait for it
         if not after_steps:
             killer.start()
-        for line in process.stdout:
-            event = json.loads(line)
-            resumed_after = event.get("resumed_after", resumed_after)
-            if event["event"] == "progress":
-                first_step = first_step or time.monotonic()
-                steps += 1
-                if steps == after_steps:
-                    killer.start()
-        killer.cancel()
+        try:
+            for line in process.stdout:
+                event = json.loads(line)
+                resumed_after = event.get("resumed_after", resumed_after)
+                if event["event"] == "progress":
+                    first_step = first_step or time.monotonic()
+                    steps += 1
+                    if steps == after_steps:
+                        killer.start()
+        except BaseException:  # Ctrl-C, which does not reach the process
+            process.kill()
+            raise
+        finally:
+            killer.cancel()
     if process.returncode not in (0, -signal.SIGKILL):
         raise ExperimentError(
             f"the training '{folder.name}' ended with exit status {process.returncode}; its "

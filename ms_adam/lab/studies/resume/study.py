@@ -79,7 +79,8 @@ def run(configs: Sequence[TrainingRun], session: Session) -> dict[str, Any]:
     """Trains, or kills a training; returns the content of train.json or kills.json.
 
     Raises:
-        ExperimentError: There are several configs, or the training refuses or fails.
+        ExperimentError: There are several configs, options that do not go together, or the training
+            refuses or fails.
         Interrupted: Ctrl-C.
     """
     if len(configs) > 1:
@@ -88,7 +89,12 @@ def run(configs: Sequence[TrainingRun], session: Session) -> dict[str, Any]:
         )
     (config,), options, out = configs, session.options, session.out
     mode = options.get("mode", "graph")
+    for option, key in (("every", "checkpoints.every_steps"), ("seed", "training.seed")):
+        if option in options and "kills" not in options:
+            raise ExperimentError(f"--{option}: only with --kills; here the config's {key} counts")
     if "kills" in options:
+        if "resume" in options:
+            raise ExperimentError("--resume: not with --kills, which begins a test anew")
         changes = {"every_steps": options.get("every", 5)}  # few, so that kills meet the writing
         checkpoints = config.checkpoints.model_copy(update=changes)
         config = config.model_copy(update={"checkpoints": checkpoints})

@@ -82,7 +82,6 @@ def work(job: dict[str, Any], events: Events) -> None:
                 f"{out} holds a training: --resume goes on with it; to start anew, name another "
                 "folder with --out, or remove this one"
             )
-        (out / RESULT).unlink(missing_ok=True)
         schedule, split = run.training, load_data(run)
         # What a checkpoint belongs to. The place of the images is not part of it.
         unimportant = {"title": True, "checkpoints": True, "data": {"idx_directory"}}
@@ -97,6 +96,7 @@ def work(job: dict[str, Any], events: Events) -> None:
         # Under the present names: TrainStep, a Cell that owns both, puts its own before them.
         state = {**model.parameters_dict(), **optimizer.parameters_dict()}
         first = _restore(files, model, optimizer, description, events) if job["resume"] else 0
+        (out / RESULT).unlink(missing_ok=True)  # nothing can be refused any more
         losses, accuracies = logs = [
             stack.enter_context(StepLog(out / name, ("step", "epoch", column), first))
             for name, column in ((LOSS, "loss"), (ACCURACY, "test_accuracy"))

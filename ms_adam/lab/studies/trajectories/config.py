@@ -6,6 +6,7 @@ With ``functions`` and ``figure`` it describes paths over functions of the plane
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Optional
 
@@ -58,7 +59,7 @@ class Place(Section):
     @property
     def label(self) -> str:
         """The function's name in files and rows."""
-        return self.name or self.function.replace(":", ".")
+        return self.name or re.sub("[:/]", ".", self.function)
 
 
 class Optimizer(Section):

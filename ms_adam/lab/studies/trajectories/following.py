@@ -241,7 +241,9 @@ def compare(
     changes = np.maximum.accumulate(np.abs(np.diff(shadow, axis=0)).max(axis=1))
     roundings = np.array([counterpart.roundings(t) for t in range(1, last)])
     limits = np.concatenate([[0.0], path_bounds(weight[1:], changes, roundings)])
-    share = float((distances[1:] / limits[1:]).max()) if last > 1 else 0.0  # the start is shared
+    # The limit is 0 as long as a path has stayed at the origin, and at the start, which is shared.
+    shares = np.where(distances > 0, np.inf, 0.0)
+    share = float(np.divide(distances, limits, out=shares, where=limits > 0).max())
     return {
         "optimizer": counterpart.name,
         "same_formula": not counterpart.differences,

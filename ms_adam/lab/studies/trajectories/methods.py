@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
@@ -55,7 +56,9 @@ def _build(name: str, options: dict[str, Any], folder: Path) -> Any:
         factory = load_callable(name, [folder])
         mindspore = sys.modules.get("mindspore")  # a module with an optimizer of it imports it
         if mindspore and isinstance(factory, type) and issubclass(factory, mindspore.nn.Optimizer):
-            return MindSporeOptimizer(name.replace(":", "."), lambda ps: factory(ps, **options))
+            build = functools.partial(factory, **options)
+            _attempt(name, build, [mindspore.Parameter(np.zeros(2, np.float32), name="weights")])
+            return MindSporeOptimizer(name.replace(":", "."), build)
     elif name in METHODS:
         factory = METHODS[name]
         allowed = [field.name for field in dataclasses.fields(factory)]
@@ -66,14 +69,18 @@ def _build(name: str, options: dict[str, Any], folder: Path) -> Any:
             f"there is no method '{name}'; there are {', '.join(sorted(METHODS))}, "
             "and module:callable"
         )
-    try:
-        method = factory(**options)
-    except Exception as error:  # the user's own code, or a value that a method refuses
-        raise ConfigError(f"{name}: {error}") from error
+    method = _attempt(name, factory, **options)
     for part in ("init", "step"):
         if not callable(getattr(method, part, None)):
             raise ConfigError(f"'{name}': what it returns has no {part}(): {method!r}")
     return method
+
+
+def _attempt(name: str, factory: Callable, *parameters: Any, **options: Any) -> Any:
+    try:
+        return factory(*parameters, **options)
+    except Exception as error:  # the user's own code, or a value that a method refuses
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def load_function(place: Place, folder: Path) -> Function:

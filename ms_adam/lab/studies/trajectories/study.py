@@ -167,7 +167,8 @@ def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
     for row in content["results"]:
         if "distance" in (row["mindspore"] or {}):
             before = worst.setdefault(row["optimizer"], row)
-            if row["mindspore"]["share_of_limit"] > before["mindspore"]["share_of_limit"]:
+            here, there = (float(it["mindspore"]["share_of_limit"]) for it in (row, before))
+            if here > there:  # "inf" too
                 worst[row["optimizer"]] = row
     found = []
     for row in worst.values():

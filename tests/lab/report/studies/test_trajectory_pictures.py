@@ -48,7 +48,7 @@ ROWS = [
 def make_scene(rows=ROWS, scale="linear", function="sphere"):
     x = np.linspace(-2, 2, 41)
     place = {**PLACE, "function": function, "name": None, "scale": scale, "seen_from": [40, -60]}
-    return Scene(place, x**2 + x[:, None] ** 2, rows)
+    return Scene(function, place, x**2 + x[:, None] ** 2, rows)
 
 
 def make_config(panels="functions", animation=None):
@@ -86,6 +86,17 @@ def test_contours_of_an_optimizer_show_mindspore_on_it(figures):
     assert axes[0].get_title(loc="left") == "SGD, 2 steps: f = 0.125 at the end"
     assert "lost, 2 steps: f = no finite number" in axes[2].get_title(loc="left")
     assert not axes[1].texts  # nothing of MindSpore's is beside it
+
+
+def test_an_optimizer_with_the_name_of_another_and_more_has_a_panel_of_its_own(figures):
+    """Names in brackets are for counterparts, and free for optimizers too."""
+    own = row("SGD (slow)", [[1, 1], [0.9, 0.9], [0.8, 0.8]])
+    theirs = row("SGD (slow) (nn.X)", [[1, 1], [0.9, 0.9], [0.7, 0.7]], FACTS)
+    config = make_config("optimizers")
+    config["optimizers"][1]["name"] = "SGD (slow)"
+    pictures.contour_plot(config, [make_scene([own, theirs, *ROWS])])
+    ends = [[line.get_xydata().tolist()[-1] for line in axis.lines] for axis in figures[0].axes[:2]]
+    assert [end[:2] for end in ends] == [[[0.25, 0.25], [0.25, 0.3]], [[0.8, 0.8], [0.7, 0.7]]]
 
 
 def test_no_letter_lies_outside_of_a_figure(monkeypatch):
@@ -180,15 +191,17 @@ def test_losses(figures):
         return {"optimizer": optimizer, "computed_by": computed_by, "mindspore": facts, **numbers}
 
     content = {
-        "comparison": {"title": "t", "optimizers": [{"name": "SGD"}]},
+        "comparison": {"title": "t", "optimizers": [{"name": "SGD"}, {"name": "own"}]},
         "results": [
             fit("SGD", REFERENCE, [4.0, 2.0, None], [4.0, 1.0], None),
             fit("SGD (nn.X)", "nn.X, float32", [4.0, 3.0, 2.0], [4.0, 1.5], FACTS),
+            fit("own", REFERENCE, [4.0, 2.5], [4.0, 3.5], {"optimizer": None, "reason": "none"}),
         ],
     }
     pictures.loss_plot(content)
     iterations, epochs = figures[0].axes
     assert line(iterations, f"SGD, {REFERENCE}").get_ydata()[:2].tolist() == [4, 2]
     assert line(epochs, "SGD (nn.X): it is red").get_ydata().tolist() == [4, 1.5]
+    assert line(epochs, f"own, {REFERENCE}").get_ydata().tolist() == [4, 3.5]
     assert iterations.get_yscale() == epochs.get_yscale() == "log"
     assert any(list(line.get_ydata()) == [0.25, 0.25] for line in epochs.lines)

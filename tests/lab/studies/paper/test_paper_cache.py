@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from lab.problems.idx_files import write_part
 from lab.studies.paper.paper_figures import figure, outcome
 
+from ms_adam.lab.problems.images import DataError
 from ms_adam.lab.studies.paper import cache as caching
 from ms_adam.lab.studies.paper.cache import CachedFigure, code_digest
 from ms_adam.lab.studies.paper.sweep import Spec, lines_of
@@ -20,6 +22,14 @@ def test_a_cached_run_is_unchanged(tmp_path):
     assert np.array_equal(found.costs, [3, 2, np.inf])
     assert (found.steps, found.seconds, found.diverged) == (10, 0.5, True)
     assert [path.name for path in tmp_path.iterdir()] == [f"{cached.digest(spec)}.npz"]
+
+
+def test_less_than_a_batch_is_refused(tmp_path):
+    write_part(tmp_path, "train", 24)
+    data = {"source": "mnist", "idx_directory": str(tmp_path)}
+    assert CachedFigure(figure(data=data), "quick", tmp_path).steps == 3
+    with pytest.raises(DataError, match="small: batch_size = 20, .* only 18 examples to train on"):
+        CachedFigure(figure(data=data, held_out=20), "quick", tmp_path)
 
 
 @pytest.fixture

@@ -50,6 +50,8 @@ NOT_BEHIND_ITSELF = ordering("ahead of")
 NOT_BEHIND_ITSELF["comparisons"][0]["second"] = "Adam"
 EARLY = ordering("ahead of", measure="early")
 CONVOLUTION = {"kind": "convolution", "channels": [2], "units": 2}
+AUTOENCODER = {"kind": "autoencoder", "units": 2, "latent": 1}
+REVIEWS = {"source": "reviews", "words": 5}
 
 
 def optimizers(*second, **changes):
@@ -76,9 +78,12 @@ def optimizers(*second, **changes):
         ({"claims": [{**BIAS, "factor": 2.0}]}, "takes none"),
         ({"variants": [{"label": "d", "dropout": 0.5}]}, "this network takes l2"),
         ({"network": CONVOLUTION}, "takes input_dropout and dropout"),
-        ({"network": {"kind": "autoencoder", "units": 2, "latent": 1}}, "no regularisation"),
+        ({"network": AUTOENCODER}, "no regularisation"),
+        ({"network": AUTOENCODER, "data": {"source": "mnist", "cifar_directory": "."}}, "binary"),
         ({"data": {"source": "reviews"}}, "words belongs to"),
         ({"data": {"source": "mnist", "words": 5}}, "words belongs to"),
+        ({"data": {**REVIEWS, "idx_directory": "."}}, "takes no directory"),
+        ({"data": REVIEWS, "network": CONVOLUTION}, "goes with the network 'logistic'"),
         ({"batch_size": 100}, "there would be no batch"),
         ({"scales": {**scales(), "quick": {**SCALE, "early": 3}}}, "must be less than epochs"),
         ({"scales": {**scales(), "quick": {**SCALE, "trials": 4}}}, "only 3 learning rates"),
@@ -88,6 +93,7 @@ def optimizers(*second, **changes):
         ({"scales": scales(looks=[2, 4])}, "only 3 seeds"),
         ({"error": 0.5}, "less than 0.5"),
         ({"held_out": 10, **DROPOUT}, "have no noise"),
+        ({"held_out": 10, "data": REVIEWS}, "have no noise"),  # a mask hides the padding
         ({**optimizers("Adam averaged"), "claims": [NOT_BEHIND_ITSELF]}, "only used with held_out"),
     ],
 )

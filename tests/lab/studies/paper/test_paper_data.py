@@ -40,6 +40,19 @@ def test_an_existing_folder_is_used(tmp_path):
     assert f"{tmp_path.name}/" in examples.source
 
 
+def test_fewer_examples_than_asked_for_are_held_out_in_proportion(tmp_path):
+    small = figure(held_out=5000)
+    whole = load_examples(small, 10)  # of the 5,000 images
+    assert (len(whole), whole.held_out, whole.trained) == (5000, 4991, 9)
+    # So many as section7_averaging.yaml asks for at its scales.
+    for count, wanted in ((640, 4433), (10_000, 1667), (55_000, 417)):
+        assert load_examples(small, count).held_out == wanted
+    write_part(tmp_path, "train", 40)
+    assert load_examples(of(idx_directory=tmp_path), 30).trained == 30
+    few = figure(data={"source": "mnist", "idx_directory": str(tmp_path)}, held_out=10)
+    assert [load_examples(few, count).trained for count in (20, 30, 70)] == [20, 30, 35]
+
+
 def test_the_auto_encoder_gets_zeros_and_ones():
     small = figure(
         network={"kind": "autoencoder", "units": 2, "latent": 1}, variants=[{"label": "one"}]

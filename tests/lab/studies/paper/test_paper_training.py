@@ -1,5 +1,7 @@
 """A run is the paper's, and one compiled step serves all runs."""
 
+import dataclasses
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -28,7 +30,8 @@ def examples():
 
 def trainer(name="Adam", settings=(), **changes):
     small, of_name = figure(**changes), Contender.model_validate(contender(name, **dict(settings)))
-    return small, Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, examples())
+    given = dataclasses.replace(examples(), held_out=small.held_out or 0)
+    return small, Trainer(small, scale_of(small, "quick"), small.variants[0], of_name, given)
 
 
 def costs(one, rate, seed):

@@ -120,8 +120,7 @@ def run(optimizer, steps, seed, sparse):
 
 def bits(value):
     """A copy in float64, which holds every dtype exactly."""
-    value = value.astype(ms.float32) if value.dtype == ms.bfloat16 else value
-    return np.array(value.asnumpy()).astype(np.float64)
+    return to_numpy(value).astype(np.float64)
 
 
 def bits_of(values):

@@ -5,17 +5,21 @@ import os
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from lab.run.launched import left_of, paths_of_tests
 from lab.studies.ranks.small_ranks import ranks_config
+from mindspore import nn
 
+import ms_adam
 from ms_adam.lab.errors import Interrupted
 from ms_adam.lab.run import launch
+from ms_adam.lab.run.checkpoints import CheckpointFiles
 from ms_adam.lab.run.launch import SECONDS_TO_END, RankError
 from ms_adam.lab.run.study import Session
-from ms_adam.lab.studies.ranks import study
+from ms_adam.lab.studies.ranks import study, training
 
 CONFIG = study.RanksConfig.model_validate(ranks_config())
 STEPS, EVERY = CONFIG.steps, CONFIG.checkpoints.every_steps
@@ -130,3 +134,19 @@ def test_it_continued_from_checkpoints(resumed):
     middle = after[2, "images", "sharded"]
     assert EVERY <= middle < STEPS and middle % EVERY == 0
     assert after[2, "images", "whole"] == STEPS
+
+
+def test_checkpoints_of_another_config_make_room(tmp_path):
+    """Theirs are of later steps, so of two that are kept none would be this training's."""
+    model, files = nn.Dense(2, 2), CheckpointFiles(tmp_path / "checkpoints", keep=2)
+    optimizer, alone = ms_adam.Adam(model.trainable_params()), SimpleNamespace(rank=0, meet=int)
+    state = {**model.parameters_dict(), **ms_adam.gather_state(optimizer)}
+
+    def resumed_at(seed):
+        return training._restore(files, model, optimizer, {"seed": seed}, alone)
+
+    for step in (15, 20):
+        files.save(step, state, {"seed": 1})
+    assert (resumed_at(1), resumed_at(2)) == (20, 0)
+    files.save(5, state, {"seed": 2})
+    assert resumed_at(2) == 5

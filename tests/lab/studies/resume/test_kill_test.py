@@ -1,6 +1,7 @@
 """The kill test itself, in short."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,22 @@ def test_a_training_that_fails_is_an_error(tmp_path, monkeypatch):
         killed(small_run(tmp_path), tmp_path, 1)
     log = str(caught.value).partition("its messages: ")[2]
     assert "No module named" in Path(log).read_text()
+
+
+def test_ctrl_c_ends_the_training(tmp_path, monkeypatch, importable):
+    """It would otherwise work in the folder until its next event, which may be seconds."""
+    monkeypatch.setattr(killing, "TRAINING", "lab.studies.resume.pretended_training")
+    processes, start = [], killing.start
+    monkeypatch.setattr(killing, "start", lambda job: processes.append(start(job)) or processes[-1])
+
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(killing.json, "loads", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        kill_test(small_run(tmp_path), "graph", tmp_path / "kills", 1, seed=1, tell=print)
+    (process,) = processes
+    assert process.wait(timeout=1) == -signal.SIGKILL
 
 
 def test_a_start_from_elsewhere_is_an_error(tmp_path):

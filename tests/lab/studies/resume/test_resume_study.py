@@ -28,6 +28,21 @@ def test_options_of_a_kill_test(tmp_path, monkeypatch, options, given):
         study.run([run, run], session)
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"every": 7}, "--every: only with --kills; here the config's checkpoints.every_steps"),
+        ({"seed": 0, "resume": True}, "--seed: only with --kills; here the config's training.seed"),
+        ({"kills": 1, "resume": True}, "--resume: not with --kills"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, options, message):
+    session = Session(tmp_path / "out", lambda *_: None, print, options)
+    with pytest.raises(ExperimentError, match=message):
+        study.run([small_run(tmp_path)], session)
+    assert not (tmp_path / "out").exists()
+
+
 def killed(*differing):
     halves = ((True, 5), (False, None))
     kills = [{"half_written": half, "resumed_after": after} for half, after in halves]

@@ -196,6 +196,13 @@ def test_a_training_is_not_overwritten_nor_mixed_with_another(trainer):
     assert len(lines) == 4 and trainer.curves() == before
 
 
+def test_a_refused_resume_leaves_the_result(trainer):
+    finished = trainer()
+    with pytest.raises(ExperimentError, match="is of another training"):
+        trainer(resume=True, **OTHER)
+    assert json.loads((trainer.folder / "parts/train.json").read_text()) == finished
+
+
 def test_two_processes_in_one_folder(trainer):
     (trainer.folder / "parts").mkdir()
     with open(trainer.folder / "parts/.lock", "w") as lock:

@@ -1,4 +1,4 @@
-"""Which MindSpore optimizer has the same formula as the reference, and which has not: measured.
+"""Which MindSpore optimizer has the same formula as the reference, and which does not: measured.
 
 Each optimizer follows its own float32 path, the reference is given the same gradients, and what is
 between them must lie within what roundings alone explain (`measure.path_bounds`).
@@ -101,7 +101,7 @@ def test_every_number_of_a_formula_is_seen(method, changes):
     assert not all(it["within_limit"] for it in measured)
 
 
-# Where MindSpore has NOT the formula. "about" is within a tenth of the distance that was measured
+# Where MindSpore lacks the formula. "about" is within a tenth of the distance that was measured
 # with MindSpore 2.10 on the CPU: a release that changes it must change what is said of it.
 
 

@@ -14,7 +14,8 @@ from ms_adam.lab.problems.functions import FUNCTIONS
 from ms_adam.lab.run.config import ConfigError, load
 from ms_adam.lab.studies.trajectories import study
 from ms_adam.lab.studies.trajectories.config import Comparison
-from ms_adam.lab.studies.trajectories.following import Fit
+from ms_adam.lab.studies.trajectories.counterparts import counterpart
+from ms_adam.lab.studies.trajectories.following import Fit, compare
 from ms_adam.lab.studies.trajectories.methods import METHODS, method_at
 
 CONFIGS = Path(__file__).parents[4] / "configs" / "trajectories"
@@ -170,6 +171,17 @@ def test_mindspore_beside_it(run):
     assert content["environment"]["device_target"] == "CPU"
 
 
+def test_a_path_that_stays_at_the_origin_is_within_its_limit(run):
+    """Its limit is 0, and so is its distance."""
+    content = run(mindspore=True, functions=[{**PLACE, "function": "saddle", "start": [0, 0]}])
+    assert content["results"][1]["end"] == [0, 0]
+    facts = content["results"][1]["mindspore"]
+    assert facts["within_limit"] and facts["limit"] == facts["share_of_limit"] == 0
+    moved = np.array([[0.0, 0.0], [1e-30, 0.0]])
+    facts = compare(counterpart(reference.SGD()), reference.SGD(), moved, np.zeros((1, 2)))
+    assert not facts["within_limit"]
+
+
 def test_why_nothing_is_beside_it(run):
     entry = {"name": "m", "method": "Momentum", "options": {"form": "ema"}, "steps": 3}
     (row,) = run(mindspore=True, optimizers=[entry])["results"]
@@ -269,6 +281,12 @@ def test_own_function_and_optimizer(run, own):
     assert 0 < np.abs(exact - differences).max() < 0.1 * (2.0**-36 * 4 + 1e-9)
 
 
+def test_the_name_of_a_file_is_no_path_in_files(run, own, tmp_path):
+    file = f"{tmp_path}/{own}.py:bowl"
+    (row,) = run(functions=[{**PLACE, "function": file}])["results"]
+    assert row["function"].endswith(f".{own}.py.bowl") and "/" not in row["function"]
+
+
 def test_a_mindspore_optimizer_of_ones_own(run):
     entry = {**ENTRY, "method": "mindspore.nn:SGD", "steps": 4}
     (row,) = run(optimizers=[entry])["results"]
@@ -288,7 +306,7 @@ def test_a_mindspore_optimizer_of_ones_own(run):
         ({"function": "{own}:plane", "gradient": "{own}:wrong_slopes"}, "must give .df/dx, df/dy."),
     ],
 )
-def test_a_function_that_can_not_be_used(run, own, changes, word):
+def test_a_function_that_cannot_be_used(run, own, changes, word):
     place = {**PLACE, **{key: name.format(own=own) for key, name in changes.items()}}
     with pytest.raises(UserError, match=word), np.errstate(all="ignore"):
         run(functions=[place])
@@ -301,10 +319,11 @@ def test_a_function_that_can_not_be_used(run, own, changes, word):
         ("Adam", {"lr": 1}, ConfigError, "Adam has no option lr; it has learning_rate"),
         ("Adam", {"beta1": 1.5}, ConfigError, "'beta1' must be a number, at least 0 and less than"),
         ("builtins:dict", {}, ConfigError, "optimizers, SGD: .* has no init"),
+        ("mindspore.nn:SGD", {"lr": 1}, ConfigError, "SGD: mindspore.nn:SGD: .* argument 'lr'"),
         ("{own}:shrinking", {}, ExperimentError, "must return weights of shape"),
     ],
 )
-def test_an_optimizer_that_can_not_be_used(run, own, method, options, error, word):
+def test_an_optimizer_that_cannot_be_used(run, own, method, options, error, word):
     entry = {**ENTRY, "method": method.format(own=own), "options": options}
     with pytest.raises(error, match=word):
         run(optimizers=[entry])
@@ -355,7 +374,7 @@ FIGURE = small()["figure"]
         ),
     ],
 )
-def test_a_config_that_can_not_be_used(tmp_path, changes, word):
+def test_a_config_that_cannot_be_used(tmp_path, changes, word):
     assert word in refusal(tmp_path, small(**changes), lambda path: load(path, Comparison))
 
 
