@@ -113,7 +113,7 @@ def launch(
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if failure is None and status != 0 and not _are_done(folder, workers):
+    if failure is None and not _are_done(folder, workers):
         failure = f"msrun ended with status {status}"
     if failure is not None:
         raise RankError(f"{failure}; all ranks were ended\n  their logs: {folder}")

@@ -104,6 +104,12 @@ def test_a_missing_module_is_an_error(tmp_path):
     assert left_of(tmp_path) == []
 
 
+def test_msrun_that_ends_before_its_ranks_are_done_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "_MSRUN", "")
+    with pytest.raises(RankError, match="msrun ended with status 0"):
+        list(launch(1, "lab.run.ranks_that_fail", {}, tmp_path))
+
+
 LAUNCH = """
 import sys
 from pathlib import Path
