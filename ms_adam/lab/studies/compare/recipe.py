@@ -101,6 +101,9 @@ def recipe_of(optimizer: Optimizer) -> Optional[Recipe]:
     own = _OF_MINDSPORE.get(f"{type(cell).__module__}.{type(cell).__qualname__}")
     if own is None:
         return None
+    groups = getattr(cell, "param_groups", None)
+    if groups is not None:
+        return Recipe([_of_group(group, own) for group in groups for _ in group["params"]])
     # nn.Adam keeps float32: the shortest decimal is what it was given.
     numbers = {name: float(str(np.float32(value))) for name, value in optimizer.numbers().items()}
     numbers = {name: numbers[name] for name in ("beta1", "beta2", "eps") if name in numbers}
@@ -146,6 +149,13 @@ def _core(optimizer):
 
     core = core_of(optimizer.optimizer)
     return core if hasattr(core, "execution") else None
+
+
+def _of_group(group, own):
+    """The formula of a group of experimental.optim.AdamW."""
+    beta1, beta2 = group["betas"]
+    switches = {name: bool(group[name]) for name in ("amsgrad", "maximize")}
+    return reference.Adam(beta1=beta1, beta2=beta2, eps=group["eps"], **switches, **own)
 
 
 def _method(formula, centralized):
