@@ -103,11 +103,11 @@ class RecordWriter:
             (steps + 1) * elements * sum(np.dtype(kind).itemsize for kind in storage.values()) / 1e6
         )
         if needed > limit_mb:
-            fit = int(steps * limit_mb / needed)
+            fit = int((steps + 1) * limit_mb / needed) - 1
             raise UserError(
                 f"{steps} steps of {elements:,} elements take {needed:,.0f} MB for each side, and "
                 f"limit_mb leaves {limit_mb:,.0f} MB: raise limit_mb, or take fewer steps "
-                + (f"({fit} fit)" if fit else "(not one fits)")
+                + (f"({fit} fit)" if fit > 0 else "(not one fits)")
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder

@@ -518,12 +518,15 @@ def test_batches_are_gone_through_again_and_one_that_ends_is_told():
         list(numbered_batches([np.zeros(1)], 1))
 
 
-def test_record_is_bounded(tmp_path):
+@pytest.mark.parametrize(
+    "limit_mb, words", [(2.39, "1 fit"), (2.41, "2 fit"), (1.5, "not one fits")]
+)
+def test_record_is_bounded(tmp_path, limit_mb, words):
     dtypes = dict.fromkeys(("gradient", "parameter"), ["float32"])
-    initial = {"parameter": [np.zeros(1000)]}
-    with pytest.raises(UserError, match=r"99 steps of 1,000 elements take 1 MB .*\(61 fit\)"):
-        # (99 + 1) * 1000 * 2 quantities * 4 bytes = 0.8 MB
-        RecordWriter(tmp_path / "r", ["w"], dtypes, 99, initial, 0.5)
+    initial = {"parameter": [np.zeros(100_000)]}
+    # A step, and the state before the first one: 100,000 * 2 quantities * 4 bytes = 0.8 MB.
+    with pytest.raises(UserError, match=rf"3 steps of 100,000 elements take 3 MB .*\({words}\)"):
+        RecordWriter(tmp_path / "r", ["w"], dtypes, 3, initial, limit_mb)
     assert not (tmp_path / "r").exists()
 
 
