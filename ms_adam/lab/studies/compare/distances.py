@@ -14,6 +14,11 @@ _WORST["different"] = np.sum
 class Distances(Tables):
     """The distances of two trainings: for each quantity all metrics, step by step."""
 
+    @property
+    def equal(self) -> bool:
+        """Whether both trainings have the same bits in every step."""
+        return not any(self.worst(quantity)["different"].any() for quantity in self.tables)
+
     def relative(self, quantity: str) -> np.ndarray:
         """The relative distance, shape (steps, parameters)."""
         return self.tables[quantity][list(METRICS).index("relative")]

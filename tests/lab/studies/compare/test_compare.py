@@ -80,6 +80,9 @@ def test_equal_sides_that_are_wrong_in_the_same_way_do_not_part():
 
 UPDATE = {"parameter": {2: (0.2, 5)}, "gradient": {3: (2, 2)}}
 GRADIENT = {"gradient": {2: (2, 0)}, "moment1": {3: (2, 0)}}
+    earlier = checks(gradient={1: (3, 0)}, moment1={2: (3, 0)})
+    found = judged(earlier, earlier, distances())
+    assert "Both are wrong in step 1: at its own weights" in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -103,7 +106,18 @@ GRADIENT = {"gradient": {2: (2, 0)}, "moment1": {3: (2, 0)}}
             (1, "gradient", "b"),
             "both in the gradient and in the update: ",
         ),
-        ({"loss": {1: 2}}, judge.ONLY_LOSS, (1, "loss", None), "only in the loss: at its own"),
+        (
+            {"loss": {1: 2}, "gradient": {3: (2, 2)}},
+            judge.ONLY_LOSS,
+            (1, "loss", None),
+            "only in the loss: at its own",
+        ),
+        (
+            {"loss": {2: 2}, "moment1": {2: (9, 0)}},
+            judge.BOTH,
+            (2, "loss", None),
+            "both in the loss and in the update: ",
+        ),
         ({"moment1": {4: (np.nan, 0)}}, judge.UPDATE, (4, "moment1", "w"), "the first moment of w"),
     ],
 )
@@ -135,6 +149,8 @@ def test_limits_are_bounds_or_the_tolerance(tolerance, share, status):
         assert found.cause == judge.ROUNDINGS and "the tolerance of 0 allows none" in found.sentence
 
 
+    if status == judge.HELD:
+        assert ("differ by no more than roundings" in found.sentence) == (share <= 1)
 def test_another_batch_is_told():
     found = judged(checks(), checks(gradient={2: (0, 2)}), other_batch=2)
     assert "The batch of step 2 is another one." in found.sentence
