@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ms_adam.lab.measure import METRICS, coarser, distance
+from ms_adam.lab.measure import METRICS, coarser, distance, largest
 from ms_adam.lab.studies.compare.record import LOSS, Record, Tables
 
 _WORST = {"cosine": np.min, "within_0_1_percent": np.min, "within_0_5_percent": np.min}
@@ -56,5 +56,4 @@ def between(a: Record, b: Record) -> Distances:
 
 def _way(one, other, starts) -> float:
     """The largest way that an element has come from where its side started."""
-    ways = [np.abs(one - starts[0]), np.abs(other - starts[1])]
-    return float(max(np.max(way, initial=0.0, where=np.isfinite(way)) for way in ways))
+    return max(largest(one - starts[0]), largest(other - starts[1]))
