@@ -187,16 +187,14 @@ def _sentence(names, status, cause, first, network, update, formula_of, checks, 
     steps = len(next(iter(checks[names[0]].tables.values()))[0])
     over = f"{steps} steps" if steps > 1 else "the one step"
     if status == EQUAL:
-        told = (
+        sentence = (
             f"{one} and {other} are equal in every bit over {over}: losses, gradients, moments and "
             "parameters."
         )
         wrong = _earliest(network, update)
-        return told + (
-            f" Both are wrong in step {wrong.step}: {_reason(wrong, one, formula_of)}."
-            if wrong
-            else ""
-        )
+        if wrong:
+            sentence += f" Both are wrong in step {wrong.step}: {_reason(wrong, one, formula_of)}."
+        return sentence
     if status == HELD:
         quantity, side, step, name, share = _nearest(checks, tolerance)
         within, limit = "is allowed", "its limit"
