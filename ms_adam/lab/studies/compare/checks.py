@@ -165,7 +165,7 @@ class _State:
     def __init__(self, record: Record, recipe: Recipe, rounds: Rounding, standard: Rounding):
         self._record, self._recipe, self._rounds = record, recipe, rounds
         self._arithmetics = [rounds.arithmetic(one, standard) for one in recipe.methods]
-        self._updates, self._calls = 0, []
+        self._updates, self._calls = record.facts["updates"], []
         # Where the side shows no moments, those of the recipe, with the bounds on their errors.
         amsgrad = getattr(recipe.methods[0], "amsgrad", False)
         needed = ["moment1", "moment2"] + ["vhat"] * amsgrad

@@ -106,6 +106,7 @@ def write_record(
         recipe=None,
         ranks=1,
         apart=None,
+        updates=0,
         rounds=Rounding(max(dtypes.get("moment2", ["float32"]), key=UNIT.__getitem__)),
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ms_adam import reference
 from ms_adam.lab.measure import UNIT, Arithmetic
-from ms_adam.lab.targets import NumpyOptimizer, Optimizer, dtype_name
+from ms_adam.lab.targets import NumpyOptimizer, Optimizer, dtype_name, to_numpy
 
 Method = Union[reference.Adam, reference.AdaMax]
 
@@ -129,6 +129,15 @@ def rounding_of(optimizer: Optimizer) -> Optional[Rounding]:
         return Rounding(widest, core.capabilities.float32_betas, False, norm)
     moments = optimizer.state_dtypes().get("moment2", [widest])
     return Rounding(max(moments, key=UNIT.__getitem__) if set(moments) <= set(UNIT) else widest)
+
+
+def updates_of(optimizer: Optimizer) -> int:
+    """The number of updates that an optimizer has made: it may go on from a checkpoint."""
+    core = _core(optimizer)
+    cell = optimizer.optimizer if core is None else core
+    counters = (getattr(cell, name, None) for name in ("update_count", "state_step", "global_step"))
+    counter = next((one for one in counters if one is not None), 0)  # a method of NumPy has none
+    return int(to_numpy(counter).reshape(-1)[0])
 
 
 def masters_of(optimizer: Optimizer) -> Optional[list]:

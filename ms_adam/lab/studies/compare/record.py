@@ -158,7 +158,8 @@ class Record:
         quantities: The recorded ones, in the order of one step.
         steps: Number of steps.
         facts: Of the side: backend, device_target, optimizer; recipe and rounds, see `recipe`;
-            ranks, their number; apart, the first place where these differ, or None.
+            updates, the number of those before the first step; ranks, their number; apart, the
+            first place where these differ, or None.
         scalars: The arrays of `SCALARS`, float64, steps first.
         batches: A digest of each step's batch, uint64; 0 where it is not known.
     """

@@ -31,7 +31,7 @@ from ms_adam.lab.run.worker import Events, enter, short_message
 from ms_adam.lab.studies.compare.checks import NUDGES, Checks, Nudges
 from ms_adam.lab.studies.compare.config import Comparison
 from ms_adam.lab.studies.compare.parallel import farthest, share_of
-from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of
+from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of, updates_of
 from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES, Record, RecordWriter
 from ms_adam.lab.targets import MindSporeOptimizer, dtype_name, rounded, to_numpy
 
@@ -158,6 +158,7 @@ class _Pass:
             "device_target": mindspore.get_context("device_target"),
             "recipe": self._recipe(),
             "rounds": rounding_of(self._optimizer),
+            "updates": updates_of(self._optimizer),
             "ranks": side.ranks,
         }
 

@@ -274,7 +274,7 @@ def recorded(folder, moments, method, weights, gradients):
         for name, value in {"learning_rate": 1e-3, "weight_decay": 0.0, "loss_scale": 1.0}.items():
             writer.scalars[name][step] = value
     recipe = Recipe([reference.Adam()]).plain()
-    writer.close(recipe=recipe, rounds=Rounding(float32_scalars=False))
+    writer.close(recipe=recipe, rounds=Rounding(float32_scalars=False), updates=0)
     return Record(folder)
 
 

@@ -21,7 +21,9 @@ MAKE = f"{HERE}.trainings:make"
 STEPS = 2
 ADAM, ADAMW, ADAMAX = "ms_adam.Adam", "ms_adam.AdamW", "ms_adam.AdaMax"
 EXPERIMENTAL = "mindspore.experimental.optim.AdamW"
-FAULTY, GROUPS, SCHEDULE = (f"{HERE}.trainings:{name}" for name in ("faulty", "groups", "schedule"))
+FAULTY, GROUPS, RESUMED, SCHEDULE = (
+    f"{HERE}.trainings:{name}" for name in ("faulty", "groups", "resumed", "schedule")
+)
 
 
 def side(optimizer=ADAM, mode="pynative", backend=None, dtype=None, changes=None, **options):
@@ -76,6 +78,7 @@ CLEAN = {
         side(EXPERIMENTAL, weight_decay=0.1, betas=[0.9, 0.5], amsgrad=True, maximize=True),
         side(ADAMW, weight_decay=0.1, beta2=0.5, use_amsgrad=True, maximize=True),
     ),
+    "resumed": (side(RESUMED, epsilon_hat=True), side(RESUMED, theirs=True)),
     "groups": (DECAYED, side(GROUPS, flat_state=True)),
     "clipping": (BY_NORM, side(max_grad_norm=0.1, backend="composite")),
     "accumulation": both(accumulate_steps=2, other="fused"),
