@@ -138,14 +138,13 @@ class _Pass:
         parameters = self._network.parameters
         if side.dtype is not None:
             parameters = [
-                MindSporeOptimizer.parameter(to_numpy(parameter), side.dtype, its_name)
+                MindSporeOptimizer.parameter(parameter.asnumpy(), side.dtype, its_name)
                 for parameter, its_name in zip(parameters, self._network.names)
             ]
         self._optimizer = factories.make_optimizer(name, side, parameters)
         # On parameters of their own the optimizer and the network have to be brought together; else
         # the whole step is one graph, as it is in a training.
-        is_cell = isinstance(self._optimizer, MindSporeOptimizer)
-        self._apart = side.dtype is not None or not is_cell
+        self._apart = side.dtype is not None or self._optimizer.name != MindSporeOptimizer.name
         place = {id(p): i for i, p in enumerate(self._optimizer.parameters)}
         self._held = [id(p) in place for p in parameters]
         self._order = [place[id(p)] for p in self._of_held(parameters)]
