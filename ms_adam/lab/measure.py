@@ -38,11 +38,24 @@ METRICS = {
 EQUAL = (0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0)  # all metrics of two equal arrays
 
 
-def distance(a, b, dtype: str, size=None) -> np.ndarray:
-    """The distance of two arrays of one shape in all `METRICS`.
+def differences(a, b) -> np.ndarray:
+    """|a - b| of each element.
 
     NaN equals NaN here, and an infinity itself: two sides that overflow at the same place do not
     part there. Where only one is finite the difference is infinite.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf)
+    return np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, difference)
+
+
+def largest(array) -> float:
+    """The size of the largest finite element; 0 if there is none."""
+    return float(np.max(np.abs(array), initial=0.0, where=np.isfinite(array)))
+
+
+def distance(a, b, dtype: str, size=None) -> np.ndarray:
+    """The distance of two arrays of one shape in all `METRICS`, by their `differences`.
 
     Args:
         a: Array of any float dtype.
@@ -55,14 +68,13 @@ def distance(a, b, dtype: str, size=None) -> np.ndarray:
         value of the two. It can be twice the unit below a power of two that lies between them.
     """
     a, b = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
-    equal = (a == b) | (np.isnan(a) & np.isnan(b))
-    different = int(np.count_nonzero(~equal | (np.signbit(a) != np.signbit(b)) & ~np.isnan(a)))
+    difference = differences(a, b)
+    signs = (np.signbit(a) != np.signbit(b)) & ~np.isnan(a)
+    different = int(np.count_nonzero((difference > 0) | signs))
     if different == 0:
         return np.array(EQUAL)
     both = np.isfinite(a) & np.isfinite(b)
     larger = np.where(both, np.maximum(np.abs(a), np.abs(b)), 0.0)
-    with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.where(equal, 0.0, np.where(both, np.abs(a - b), np.inf))
     absolute = difference.max()
     size = larger.max() if size is None else size
     with np.errstate(divide="ignore", over="ignore"):
@@ -96,16 +108,13 @@ def share_of_bound(got, wanted, bound) -> float:
 def nearest_to_bound(got, wanted, bound) -> tuple[float, float]:
     """The distance and the bound of the element whose distance is the largest share of its bound.
 
-    Equal elements are at distance 0, NaN and infinities among them. An infinite bound allows every
-    value.
+    The distances are `differences`. An infinite bound allows every value.
     """
     got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
     if not got.size:
         return 0.0, 0.0
-    equal = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    difference = differences(got, wanted)
     with np.errstate(all="ignore"):
-        difference = np.where(equal, 0.0, np.abs(got - wanted))
-        difference = np.where(np.isnan(difference), np.inf, difference)
         share = np.where(difference == 0, 0.0, difference / bound)
     share = np.where(np.isinf(bound), 0.0, share)
     worst = np.unravel_index(np.argmax(share), share.shape)

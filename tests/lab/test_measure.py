@@ -9,6 +9,7 @@ from ms_adam.lab.measure import (
     clipped,
     coarser,
     distance,
+    largest,
     memory,
     nearest_to_bound,
     path_bounds,
@@ -75,6 +76,12 @@ def test_zeros_of_two_signs_differ_in_a_bit_and_by_nothing():
     assert found["different"] == 1 and found["relative"] == found["ulp"] == 0
     assert measured([0.0], [-0.0])["relative"] == 0
     assert measured([np.nan], [-np.nan])["different"] == 0
+
+
+def test_the_largest_element_is_a_finite_one():
+    assert largest(np.float32([[1, np.nan], [-3, -np.inf]])) == 3.0
+    assert largest(np.array([np.nan])) == largest(np.ones(0)) == 0.0
+    assert largest(np.float64(-2)) == 2.0
 
 
 def test_infinities_of_two_signs_differ():

@@ -69,7 +69,6 @@ def wrong_imports(module, source):
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "__init__.py"
 }
 
 

@@ -54,7 +54,6 @@ def bert_base() -> Case:
     return Case("BERT-base", (*embeddings, *(12 * layer), *square))
 
 
-# The first three have targets; see README.
 CASES = {
     case.name: case
     for case in (

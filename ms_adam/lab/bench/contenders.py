@@ -38,6 +38,10 @@ class Contender(NamedTuple):
     averages: bool = False  # whether a tail around the optimizer averages the weights
 
     @property
+    def uses_torch(self) -> bool:
+        return "torch" in self.way
+
+    @property
     def package(self) -> str:
         """The package that the optimizer is of."""
         return self.target.partition(".")[0]
@@ -275,7 +279,7 @@ def line_up(
         memory_left = memory - BYTES_PER_ELEMENT * case.elements * (len(chosen) + 1)
         missing = [
             package
-            for package in (("torch", contender.package) if "torch" in contender.way else ())
+            for package in (("torch", contender.package) if contender.uses_torch else ())
             if importlib.util.find_spec(package) is None
         ]
         if missing:

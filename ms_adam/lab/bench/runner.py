@@ -11,6 +11,7 @@ it builds and compiles; then numbers of steps to time, again and again. Its even
 from __future__ import annotations
 
 import contextlib
+import importlib
 import statistics
 import tempfile
 import time
@@ -32,10 +33,12 @@ Progress = Callable[[str, int, int], None]
 def work(job: dict, events: Events) -> None:
     """Builds, compiles and times one contender, ``job["contender"]``."""
     contender = CONTENDERS[job["contender"]]
-    __import__("torch" if contender.way == "torch" else "mindspore")
+    importlib.import_module("torch" if contender.uses_torch else "mindspore")
     events.send("ready")
     requests = events.requests()
     shapes, rows = next(requests)
+    if contender.target:  # not before "ready": a foreign package may refuse this machine
+        importlib.import_module(contender.target.rpartition(".")[0])
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM begins at VmRSS
     before = memory_of("/proc/self/status", "VmRSS")
     built = contender.build(Case("", tuple(map(tuple, shapes)), rows))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ms_adam.lab.bench import contenders as of
 from ms_adam.lab.bench.cases import TAIL
 from ms_adam.lab.bench.runner import ratio
@@ -13,66 +15,70 @@ LEGEND = (
     "the CPU's). drift: last pass over first pass."
 )
 
-RATIOS = (
-    ("default state to nn.Adam", of.FUSED, of.NN_ADAM, "step_ms"),
-    ("flat state to nn.Adam", of.FLAT, of.NN_ADAM, "step_ms"),
-    ("flat state to torch fused", of.FLAT, of.TORCH, "step_ms"),
-    ("flat state to the memory limit", of.FLAT, of.LIMIT, "step_ms"),
-    ("AdamW to nn.AdamWeightDecay", of.OUR_ADAMW, of.NN_ADAMW, "step_ms"),
-    ("bfloat16 to float32", of.FUSED_BF16, of.FUSED, "step_ms"),
-    ("composite, flat state to single", of.FLAT_COMPOSITE, of.COMPOSITE, "step_ms"),
-    ("compile time, default state to nn.Adam", of.FUSED, of.NN_ADAM, "compile_s"),
-    ("compile time, flat state to nn.Adam", of.FLAT, of.NN_ADAM, "compile_s"),
-    ("compile time, the same of composite", of.FLAT_COMPOSITE, of.COMPOSITE, "compile_s"),
-    ("the memory limit to nn.Adam", of.LIMIT, of.NN_ADAM, "step_ms"),
-    ("lazy to dense", of.LAZY, of.FUSED, "step_ms"),
-    ("lazy to nn.Adam(use_lazy=True)", of.LAZY, of.NN_LAZY, "step_ms"),
-    ("called in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED, "step_ms"),
-    ("called in graph mode, to nn.Adam", of.CALLED_GRAPH, of.NN_CALLED_GRAPH, "step_ms"),
-    ("called in PyNative, to torch fused", of.CALLED, of.TORCH, "step_ms"),
-    ("called in graph mode, to torch fused", of.CALLED_GRAPH, of.TORCH, "step_ms"),
-    ("first call in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED, "compile_s"),
-    ("whole tail and EMA to MindSpore's", of.TAIL_EMA, of.NN_TAIL_EMA, "step_ms"),
-    ("whole tail to MindSpore's", of.TAIL, of.NN_TAIL, "step_ms"),
-    ("finite check added to clipping", of.CLIPPED_FINITE, of.CLIPPED, "step_ms"),
-    ("EMA added to a plain step", of.FUSED_EMA, of.FUSED, "step_ms"),
-    ("an accumulating call to a plain step", of.ACCUMULATING, of.FUSED, "step_ms"),
-    ("compile time, whole tail and EMA to MindSpore's", of.TAIL_EMA, of.NN_TAIL_EMA, "compile_s"),
-    ("compile time, whole tail to MindSpore's", of.TAIL, of.NN_TAIL, "compile_s"),
-    ("whole tail and EMA to torch's", of.TAIL_EMA, of.TORCH_TAIL_EMA, "step_ms"),
-    ("whole tail to torch's", of.TAIL, of.TORCH_TAIL, "step_ms"),
-    ("whole tail and EMA to a plain step", of.TAIL_EMA, of.FUSED, "step_ms"),
-    ("MindSpore's tail and EMA to nn.Adam", of.NN_TAIL_EMA, of.NN_ADAM, "step_ms"),
-    ("bfloat16 state to float32", of.BF16, of.FUSED, "step_ms"),
-    ("int8 state to float32", of.INT8, of.FUSED, "step_ms"),
-    ("split to master weights", of.SPLIT, of.MASTERS, "step_ms"),
-    ("both to master weights", of.INT8_SPLIT, of.MASTERS, "step_ms"),
-    ("called: bfloat16 state to float32", of.BF16_CALLED, of.CALLED, "step_ms"),
-    ("called: int8 state to float32", of.INT8_CALLED, of.CALLED, "step_ms"),
-    ("called: split to master weights", of.SPLIT_CALLED, of.MASTERS_CALLED, "step_ms"),
-    ("called: both to master weights", of.INT8_SPLIT_CALLED, of.MASTERS_CALLED, "step_ms"),
-    ("called: int8 state to bitsandbytes", of.INT8_CALLED, of.BITSANDBYTES, "step_ms"),
-    ("called: int8 state to torchao, 8 bits", of.INT8_CALLED, of.TORCHAO, "step_ms"),
-    ("called: int8 state to torchao, 4 bits", of.INT8_CALLED, of.TORCHAO_4, "step_ms"),
-)
 
-# What the ratios of a tail and of narrow state may be on two cores, in the cases of `cases.TAIL`.
-_LIMITS = {
-    "whole tail and EMA to MindSpore's": (0.07, 0.15),
-    "whole tail to MindSpore's": (0.08, 0.15),
-    "finite check added to clipping": (1.03, 1.03),  # the norm reads the gradients anyway
-    "EMA added to a plain step": (1.35, 1.33),  # 36 bytes an element in place of 28
-    "an accumulating call to a plain step": (0.60, 0.48),  # 12 bytes in place of 28
-    "compile time, whole tail and EMA to MindSpore's": (0.10, 0.15),
-    "compile time, whole tail to MindSpore's": (0.10, 0.15),
-    "whole tail and EMA to torch's": (0.55, 0.55),
-    "whole tail to torch's": (0.55, 0.55),
-    "bfloat16 state to float32": (1.0, 0.9),
-    "int8 state to float32": (1.0, 0.95),
-    "split to master weights": (1.0, 1.0),
-    "called: int8 state to bitsandbytes": (0.2, 0.2),
-    "called: int8 state to torchao, 8 bits": (0.2, 0.2),
-}
+class Ratio(NamedTuple):
+    """A row of the ratios: the time of a contender over that of another one."""
+
+    title: str
+    contender: str
+    to: str
+    limits: tuple[float, ...] = ()  # of a tail and of narrow state, in the cases of `cases.TAIL`
+    key: str = "step_ms"
+
+
+RATIOS = (
+    Ratio("default state to nn.Adam", of.FUSED, of.NN_ADAM),
+    Ratio("flat state to nn.Adam", of.FLAT, of.NN_ADAM),
+    Ratio("flat state to torch fused", of.FLAT, of.TORCH),
+    Ratio("flat state to the memory limit", of.FLAT, of.LIMIT),
+    Ratio("AdamW to nn.AdamWeightDecay", of.OUR_ADAMW, of.NN_ADAMW),
+    Ratio("bfloat16 to float32", of.FUSED_BF16, of.FUSED),
+    Ratio("composite, flat state to single", of.FLAT_COMPOSITE, of.COMPOSITE),
+    Ratio("compile time, default state to nn.Adam", of.FUSED, of.NN_ADAM, key="compile_s"),
+    Ratio("compile time, flat state to nn.Adam", of.FLAT, of.NN_ADAM, key="compile_s"),
+    Ratio("compile time, the same of composite", of.FLAT_COMPOSITE, of.COMPOSITE, key="compile_s"),
+    Ratio("the memory limit to nn.Adam", of.LIMIT, of.NN_ADAM),
+    Ratio("lazy to dense", of.LAZY, of.FUSED),
+    Ratio("lazy to nn.Adam(use_lazy=True)", of.LAZY, of.NN_LAZY),
+    Ratio("called in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED),
+    Ratio("called in graph mode, to nn.Adam", of.CALLED_GRAPH, of.NN_CALLED_GRAPH),
+    Ratio("called in PyNative, to torch fused", of.CALLED, of.TORCH),
+    Ratio("called in graph mode, to torch fused", of.CALLED_GRAPH, of.TORCH),
+    Ratio("first call in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED, key="compile_s"),
+    Ratio("whole tail and EMA to MindSpore's", of.TAIL_EMA, of.NN_TAIL_EMA, (0.07, 0.15)),
+    Ratio("whole tail to MindSpore's", of.TAIL, of.NN_TAIL, (0.08, 0.15)),
+    # The norm reads the gradients anyway.
+    Ratio("finite check added to clipping", of.CLIPPED_FINITE, of.CLIPPED, (1.03, 1.03)),
+    # 36 bytes an element in place of 28.
+    Ratio("EMA added to a plain step", of.FUSED_EMA, of.FUSED, (1.35, 1.33)),
+    # 12 bytes in place of 28.
+    Ratio("an accumulating call to a plain step", of.ACCUMULATING, of.FUSED, (0.60, 0.48)),
+    Ratio(
+        "compile time, whole tail and EMA to MindSpore's",
+        of.TAIL_EMA,
+        of.NN_TAIL_EMA,
+        (0.10, 0.15),
+        "compile_s",
+    ),
+    Ratio(
+        "compile time, whole tail to MindSpore's", of.TAIL, of.NN_TAIL, (0.10, 0.15), "compile_s"
+    ),
+    Ratio("whole tail and EMA to torch's", of.TAIL_EMA, of.TORCH_TAIL_EMA, (0.55, 0.55)),
+    Ratio("whole tail to torch's", of.TAIL, of.TORCH_TAIL, (0.55, 0.55)),
+    Ratio("whole tail and EMA to a plain step", of.TAIL_EMA, of.FUSED),
+    Ratio("MindSpore's tail and EMA to nn.Adam", of.NN_TAIL_EMA, of.NN_ADAM),
+    Ratio("bfloat16 state to float32", of.BF16, of.FUSED, (1.0, 0.9)),
+    Ratio("int8 state to float32", of.INT8, of.FUSED, (1.0, 0.95)),
+    Ratio("split to master weights", of.SPLIT, of.MASTERS, (1.0, 1.0)),
+    Ratio("both to master weights", of.INT8_SPLIT, of.MASTERS),
+    Ratio("called: bfloat16 state to float32", of.BF16_CALLED, of.CALLED),
+    Ratio("called: int8 state to float32", of.INT8_CALLED, of.CALLED),
+    Ratio("called: split to master weights", of.SPLIT_CALLED, of.MASTERS_CALLED),
+    Ratio("called: both to master weights", of.INT8_SPLIT_CALLED, of.MASTERS_CALLED),
+    Ratio("called: int8 state to bitsandbytes", of.INT8_CALLED, of.BITSANDBYTES, (0.2, 0.2)),
+    Ratio("called: int8 state to torchao, 8 bits", of.INT8_CALLED, of.TORCHAO, (0.2, 0.2)),
+    Ratio("called: int8 state to torchao, 4 bits", of.INT8_CALLED, of.TORCHAO_4),
+)
 
 
 # Title: what a row of `bench.json` has there; some need all rows.
@@ -109,9 +115,9 @@ def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
         if row["contender"] in of.NARROWS[2:]
     }
     rows = []
-    for title, contender, to, key in RATIOS:
+    for title, contender, to, limits, key in RATIOS:
         figures = [_figure(ratio(results, case, contender, to, key)) for case in cases]
-        limits = dict(zip((case.name for case in TAIL), _LIMITS.get(title, ())))
+        limits = dict(zip((case.name for case in TAIL), limits))
         if any(figures):
             ends = (f" (<= {limits[case]})" if case in limits else "" for case in cases)
             beside = (state.get((case, contender), "") for case in cases)

@@ -92,9 +92,10 @@ def bench(
             taking_part, left_out = contenders.line_up(one, names, everything)
             work.append((one, taking_part))
             reasons += left_out
-        if curves and not case:
-            drawn = contenders.line_up(cases.BY_NUMBER[0], contenders.DRAWN)[0]
-            work += [(one, drawn) for one in (*cases.BY_NUMBER, *cases.BY_SIZE)]
+        drawn = [name for name in contenders.DRAWN if name in names] if curves and not case else []
+        if drawn:
+            drawn = contenders.line_up(cases.BY_NUMBER[0], drawn)[0]
+            work += [(one, drawn) for one in dict.fromkeys((*cases.BY_NUMBER, *cases.BY_SIZE))]
         for reason in dict.fromkeys(reasons):
             status.print(f"left out: {reason}", highlight=False)
         out.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,7 @@ def bench(
         content["left_out"] = [*reasons, *content["left_out"]]
         write_json(out / "bench.json", content)
         write_copy(json_file, content)
-        plots = write_plots(content["results"], out) if curves and not case else []
+        plots = write_plots(content["results"], out) if drawn else []
     _show(content["results"], chosen, markdown)
     print("Written:", *(str(path) for path in (out / "bench.json", *plots)))
 

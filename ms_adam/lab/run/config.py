@@ -180,15 +180,16 @@ class _Loader(yaml.SafeLoader):
     """The safe loader, which also refuses a key that stands twice (YAML lets the last one win)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
+        key_nodes, seen = [key_node for key_node, _ in node.value], set()
+        mapping = super().construct_mapping(node, deep)  # refuses a key that is a list or mapping
+        for key_node in key_nodes:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' stands twice", key_node.start_mark
                 )
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        return mapping
 
 
 def load(path: Path, form: type[AnySection]) -> AnySection:

@@ -113,7 +113,7 @@ def launch(
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if failure is None and status != 0 and not _are_done(folder, workers):
+    if failure is None and not _are_done(folder, workers):
         failure = f"msrun ended with status {status}"
     if failure is not None:
         raise RankError(f"{failure}; all ranks were ended\n  their logs: {folder}")
@@ -150,9 +150,8 @@ def _failure(folder: Path, workers: int) -> Optional[str]:
 
 def _are_done(folder: Path, workers: int) -> bool:
     """Returns whether every rank has done its job."""
-    done = json.dumps(DONE)
     paths = [folder / f"ended_{rank}.json" for rank in range(workers)]
-    return all(path.exists() and path.read_text(encoding="utf-8") == done for path in paths)
+    return all(path.exists() and json.loads(path.read_text("utf-8")) == DONE for path in paths)
 
 
 def _is_gone(path: Path) -> bool:

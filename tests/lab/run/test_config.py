@@ -71,6 +71,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     "content, part",
     [
         ("a: [1", "not valid YAML"),
+        ("name: {{ name }}", "not valid YAML: .*unhashable key"),
         ("", "the key 'study'"),
         (QUICK.read_text() + "\nname: again\n", "the key 'name' stands twice"),
         (None, "there is no such file"),

@@ -13,6 +13,7 @@ from lab.run.launched import left_of, paths_of_tests
 
 from ms_adam.lab.run import launch as launching
 from ms_adam.lab.run.launch import SECONDS_TO_END, RankError, launch
+from ms_adam.lab.run.results import write_json
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,15 @@ EXIT = "Worker process 7 exit with exception. Error code: 1."
 def test_the_first_failure_is_found(tmp_path, ended, alive, gone, reports, msrun, wanted):
     numbers = {**dict.fromkeys(alive, os.getpid()), **dict.fromkeys(gone, ended)}
     assert launching._failure(folder_of(tmp_path, numbers, reports, msrun), 2) == wanted
+
+
+def test_a_launch_is_done_when_every_rank_has_said_so(tmp_path):
+    for rank in range(2):
+        assert not launching._are_done(tmp_path, 2)
+        write_json(tmp_path / f"ended_{rank}.json", launching.DONE)
+    assert launching._are_done(tmp_path, 2)
+    write_json(tmp_path / "ended_1.json", "no page 7")
+    assert not launching._are_done(tmp_path, 2)
 
 
 def test_a_rank_has_failed_before_its_parent_notices(tmp_path):
@@ -102,6 +112,12 @@ def test_a_missing_module_is_an_error(tmp_path):
         list(launch(1, "lab.studies.ranks.nowhere", {}, tmp_path, paths_of_tests()))
     assert "No module named" in Path(tmp_path, "worker_0.log").read_text()
     assert left_of(tmp_path) == []
+
+
+def test_msrun_that_ends_before_its_ranks_are_done_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "_MSRUN", "")
+    with pytest.raises(RankError, match="msrun ended with status 0"):
+        list(launch(1, "lab.run.ranks_that_fail", {}, tmp_path))
 
 
 LAUNCH = """

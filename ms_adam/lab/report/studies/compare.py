@@ -126,9 +126,8 @@ def _norms(path: Path) -> dict[str, tuple[float, float]]:
 def _pair(folder: Path, pair: dict) -> dict:
     free = Distances.load(folder / pair["files"]["free"])
     checks = [Checks.load(folder / name) for name in pair["files"]["checks"]]
-    differs = any(free.worst(quantity)["different"].any() for quantity in free.tables)
-    found = {**pair, "equal": not differs, "bounds": bounds_table(pair["sides"], checks)}
-    if not differs:
+    found = {**pair, "equal": free.equal, "bounds": bounds_table(pair["sides"], checks)}
+    if free.equal:
         return found  # there is nothing to draw
     return {
         **found,

@@ -30,7 +30,7 @@ from typing import Optional
 import numpy as np
 
 from ms_adam import reference
-from ms_adam.lab.measure import UNIT, clipped, nearest_to_bound, rounding, step_bounds
+from ms_adam.lab.measure import UNIT, clipped, largest, nearest_to_bound, rounding, step_bounds
 from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
 from ms_adam.lab.studies.compare.record import LOSS, Record, Tables
 
@@ -50,8 +50,8 @@ class Checks(Tables):
     """Differences of a side to what it should be, and their bounds.
 
     The three numbers are, of the element that comes nearest to its bound, its difference and its
-    bound; and the size of the quantity: the largest element, of weights that of the change in the
-    step.
+    bound; and the size of the quantity: the largest finite element, of weights that of the change
+    in the step.
     """
 
     @classmethod
@@ -102,8 +102,7 @@ class Nudges:
         if step and step % WINDOW == 0:
             self._recent, self._older = None, self._recent
         self._sizes = [np.mean(np.abs(arrays), axis=0) for arrays in zip(*shares)]
-        finite = [np.max(array[np.isfinite(array)], initial=0.0) for array in self._sizes]
-        self._largest = np.maximum(self._largest, finite)
+        self._largest = np.maximum(self._largest, list(map(largest, self._sizes)))
 
     def add(self, here: Sequence[np.ndarray], nudged: Sequence[np.ndarray]) -> None:
         """Takes in what a nudge made of some arrays."""
@@ -128,8 +127,10 @@ class Nudges:
         # cancel; and of earlier ones: the derivative of a cross-entropy is p - 1, which is rounded
         # as 1 is, however near to it p has come.
         roundings = effect + self._unit * self._largest[i]
-        mean = self._mean * self._sizes[i] if self._mean else 0.0  # 0 * inf is NaN
-        return FACTOR * roundings + mean + sum(rounding(gradient, dtype) for dtype in dtypes)
+        # What is not finite has no roundings: a finite element in its place is a difference.
+        size, gradient = (np.where(np.isfinite(x), x, 0.0) for x in (self._sizes[i], gradient))
+        stored = sum(rounding(gradient, dtype) for dtype in dtypes)
+        return FACTOR * roundings + self._mean * size + stored
 
 
 # --- updates -----------------------------------------------------------------------------------
@@ -153,8 +154,8 @@ def check_updates(record: Record, standard: Record) -> Checks:
                 size = wanted
                 if quantity in ("master", "parameter"):
                     size = wanted - record.before(step, quantity)[i]
-                size = float(np.max(np.abs(size), initial=0.0))
-                found.tables[quantity][:, step, i] = *nearest_to_bound(got, wanted, bound), size
+                nearest = nearest_to_bound(got, wanted, bound)
+                found.tables[quantity][:, step, i] = *nearest, largest(size)
     return found
 
 
@@ -164,7 +165,7 @@ class _State:
     def __init__(self, record: Record, recipe: Recipe, rounds: Rounding, standard: Rounding):
         self._record, self._recipe, self._rounds = record, recipe, rounds
         self._arithmetics = [rounds.arithmetic(one, standard) for one in recipe.methods]
-        self._updates, self._calls = 0, []
+        self._updates, self._calls = record.facts["updates"], []
         # Where the side shows no moments, those of the recipe, with the bounds on their errors.
         amsgrad = getattr(recipe.methods[0], "amsgrad", False)
         needed = ["moment1", "moment2"] + ["vhat"] * amsgrad

@@ -10,13 +10,22 @@ from typing import Annotated, Any, Literal, Optional
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ms_adam.lab.run.config import Backend, Count, Folder, Mode, Number, Section, Seed, Text
+from ms_adam.lab.run.config import (
+    Backend,
+    Count,
+    Folder,
+    Mode,
+    NotNegative,
+    Positive,
+    Section,
+    Seed,
+    Text,
+)
 
 MOMENTS = ("moment1", "moment2", "vhat")
 REFERENCE = "reference"  # short for ms_adam.reference.Adam: NumPy in float64
 
 _NUMBER_WITHOUT_POINT = re.compile(r"[+-]?\d+[eE][+-]?\d+")
-_NotNegative = Annotated[Number, Field(ge=0)]
 
 
 def _no_text_for_number(value: Any) -> Any:
@@ -51,10 +60,10 @@ class Tolerance(Section):
     largest element of the tensor, of weights to their largest change in the step.
     """
 
-    loss: Optional[_NotNegative] = None
-    gradient: Optional[_NotNegative] = None
-    moment: Optional[_NotNegative] = None
-    parameter: Optional[_NotNegative] = None
+    loss: Optional[NotNegative] = None
+    gradient: Optional[NotNegative] = None
+    moment: Optional[NotNegative] = None
+    parameter: Optional[NotNegative] = None
 
     def of(self, quantity: str) -> float:
         """The tolerance of a quantity of a record."""
@@ -103,7 +112,7 @@ class Side(Section):
     changes: _Options = {}
     ranks: Count = 1
     dump: Optional[Folder] = None
-    loss_scale: Optional[Annotated[Number, Field(gt=0)]] = None
+    loss_scale: Optional[Positive] = None
 
     def faults(self) -> Iterator[str]:
         given = {key for key, value in self if value != type(self).model_fields[key].default}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ms_adam.lab.measure import METRICS, coarser, distance
+from ms_adam.lab.measure import METRICS, coarser, distance, largest
 from ms_adam.lab.studies.compare.record import LOSS, Record, Tables
 
 _WORST = {"cosine": np.min, "within_0_1_percent": np.min, "within_0_5_percent": np.min}
@@ -13,6 +13,11 @@ _WORST["different"] = np.sum
 
 class Distances(Tables):
     """The distances of two trainings: for each quantity all metrics, step by step."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether both trainings have the same bits in every step."""
+        return not any(self.worst(quantity)["different"].any() for quantity in self.tables)
 
     def relative(self, quantity: str) -> np.ndarray:
         """The relative distance, shape (steps, parameters)."""
@@ -51,5 +56,4 @@ def between(a: Record, b: Record) -> Distances:
 
 def _way(one, other, starts) -> float:
     """The largest way that an element has come from where its side started."""
-    ways = [np.abs(one - starts[0]), np.abs(other - starts[1])]
-    return float(max(np.max(way, initial=0.0, where=np.isfinite(way)) for way in ways))
+    return max(largest(one - starts[0]), largest(other - starts[1]))

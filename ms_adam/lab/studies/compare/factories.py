@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
@@ -109,7 +108,7 @@ def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]
         UserError: There are too few, or one is not two things.
     """
     taken = 0
-    for passed in itertools.count(1):
+    while True:
         before = taken
         for batch in data:
             if not isinstance(batch, (tuple, list)) or len(batch) != 2:
@@ -120,7 +119,7 @@ def numbered_batches(data: Iterable, steps: int) -> Iterator[tuple[tuple, tuple]
             taken += 1
             if taken == steps:
                 return
-        if taken == before == 0 and passed == 1:
+        if taken == 0:
             raise UserError("the data gives no batch")
         if taken == before:
             raise UserError(

@@ -100,10 +100,9 @@ def judge(
     """
     names = list(checks)
     order = [q for q in QUANTITIES if q != "gradient"]
-    network = _first(checks, ["gradient"], tolerance) or _first(checks, [LOSS], tolerance)
+    network = _first(checks, ["gradient", LOSS], tolerance)
     update = _first(checks, order, tolerance)
-    found = [parting for parting in (network, update) if parting]
-    first, cause = min(found, key=lambda p: p.step, default=None), None
+    first, cause = _earliest(network, update), None
     if first is not None:
         cause = UPDATE if first is update else NETWORK
         if network and update and network.step == update.step:
@@ -114,7 +113,7 @@ def judge(
     wrong = [
         _first({name: of}, order + ["gradient", LOSS], tolerance) for name, of in checks.items()
     ]
-    if not _unequal(free) and len({p and (p.step, p.quantity) for p in wrong}) == 1:
+    if free.equal and len({p and (p.step, p.quantity) for p in wrong}) == 1:
         # They do not part, even if both are wrong in the same way.
         first, cause, status = None, None, EQUAL
     elif first is None and equal is not None:
@@ -165,8 +164,8 @@ def _first(checks: dict[str, Checks], quantities, tolerance: Tolerance) -> Optio
     )
 
 
-def _unequal(free: Distances) -> bool:
-    return any(np.any(free.worst(quantity)["different"]) for quantity in free.tables)
+def _earliest(*partings: Optional[Parting]) -> Optional[Parting]:
+    return min(filter(None, partings), key=lambda parting: parting.step, default=None)
 
 
 def _first_unequal(names, free: Distances, tolerance: Tolerance) -> Optional[Parting]:
@@ -188,23 +187,23 @@ def _sentence(names, status, cause, first, network, update, formula_of, checks, 
     steps = len(next(iter(checks[names[0]].tables.values()))[0])
     over = f"{steps} steps" if steps > 1 else "the one step"
     if status == EQUAL:
-        told = (
+        sentence = (
             f"{one} and {other} are equal in every bit over {over}: losses, gradients, moments and "
             "parameters."
         )
-        wrong = update or network
-        return told + (
-            f" Both are wrong in step {wrong.step}: {_reason(wrong, one, formula_of)}."
-            if wrong
-            else ""
-        )
+        wrong = _earliest(network, update)
+        if wrong:
+            sentence += f" Both are wrong in step {wrong.step}: {_reason(wrong, one, formula_of)}."
+        return sentence
     if status == HELD:
         quantity, side, step, name, share = _nearest(checks, tolerance)
-        what = _thing(quantity, name)
-        limit = "what roundings explain" if formula_of else "its limit"
+        within, limit = "is allowed", "its limit"
+        if formula_of and _nearest(checks, Tolerance())[-1] <= 1:
+            within, limit = "roundings", "what roundings explain"
         return (
-            f"{one} and {other} differ by no more than roundings over {over}: {what} of “{side}” "
-            f"comes nearest, in step {step}, with {_number(share)} of {limit}."
+            f"{one} and {other} differ by no more than {within} over {over}: "
+            f"{_thing(quantity, name)} of “{side}” comes nearest, in step {step}, with "
+            f"{_number(share)} of {limit}."
         )
     start = f"{one} and {other} part in step {first.step}, "
     if cause == ROUNDINGS:
@@ -214,8 +213,9 @@ def _sentence(names, status, cause, first, network, update, formula_of, checks, 
         )
     if cause == ONLY_LOSS:
         return f"{start}only in the loss: {_reason(network, one, formula_of)}."
+    of_network = "loss" if network and network.quantity == LOSS else "gradient"
     reasons = {
-        BOTH: ("both in the gradient and in the update", (network, update)),
+        BOTH: (f"both in the {of_network} and in the update", (network, update)),
         NETWORK: ("in the gradient", (network,)),
         UPDATE: ("in the update, not in the gradient", (update,)),
     }

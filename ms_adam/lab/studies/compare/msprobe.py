@@ -67,18 +67,23 @@ def write_record(
         limit_mb: The largest size of the record.
 
     Raises:
-        UserError: There are only statistics, there are too few steps, or a parameter or its
-            gradient is missing.
+        UserError: There are only statistics, there are too few steps, steps are missing between
+            others, or a parameter or its gradient is missing.
     """
     _refuse_statistics(dump)
-    paths = [path for path in dump.glob("step*") if path.name[4:].isdigit()]
-    steps = sorted(paths, key=lambda path: int(path.name[4:]))[: like.steps + 1]
-    if len(steps) <= like.steps:
+    paths = {int(path.name[4:]): path for path in dump.glob("step*") if path.name[4:].isdigit()}
+    numbers = sorted(paths)[: like.steps + 1]
+    if len(numbers) <= like.steps:
         raise UserError(
-            f"{dump} has {len(steps)} folders step<n>; {like.steps} steps need one more, for the "
+            f"{dump} has {len(numbers)} folders step<n>; {like.steps} steps need one more, for the "
             "weights after the last of them"
         )
-    first = _of_names(_read(steps[0]), like, steps[0])
+    if numbers[-1] - numbers[0] != like.steps:
+        raise UserError(
+            f"{dump} lacks some of the steps {numbers[0]} to {numbers[-1]}; every step is needed"
+        )
+    steps = [paths[number] for number in numbers]
+    first = _of_names(_read(steps[0]), like, steps[0], ("parameter", "gradient"))
     quantities = [quantity for quantity in QUANTITIES if quantity in first]
     dtypes = {q: [dtype for _, dtype in first[q]] for q in quantities}
     initial = {q: [array for array, _ in first[q]] for q in quantities if q != "gradient"}
@@ -87,9 +92,9 @@ def write_record(
     for step, (now, after) in enumerate(zip(steps, steps[1:])):
         found, then = (_of_names(_read(path), like, path) for path in (now, after))
         for quantity in quantities:
-            source = found if quantity == "gradient" else then
+            path, source = (now, found) if quantity == "gradient" else (after, then)
             if quantity not in source:
-                raise UserError(f"{now} has no {quantity}, but {steps[0].name} has")
+                raise UserError(f"{path} has no {quantity}, but {steps[0].name} has")
             writer.write(step, quantity, [array for array, _ in source[quantity]])
         writer.scalars["gradient_norm"][step] = [
             np.linalg.norm(np.asarray(array, np.float64)) for array, _ in found["gradient"]
@@ -101,6 +106,7 @@ def write_record(
         recipe=None,
         ranks=1,
         apart=None,
+        updates=0,
         rounds=Rounding(max(dtypes.get("moment2", ["float32"]), key=UNIT.__getitem__)),
     )
 
@@ -125,7 +131,9 @@ def _only_statistics(path: Path, names: Iterable[str]) -> UserError:
     )
 
 
-def _of_names(found: Found, like: Record, where: Path) -> dict[str, list[tuple[np.ndarray, str]]]:
+def _of_names(
+    found: Found, like: Record, where: Path, needed: Iterable[str] = ("parameter",)
+) -> dict[str, list[tuple[np.ndarray, str]]]:
     """The tensors in the order of a record; without quantities that not all parameters have."""
     ordered = {}
     for quantity, tensors in found.items():
@@ -138,8 +146,8 @@ def _of_names(found: Found, like: Record, where: Path) -> dict[str, list[tuple[n
                 f"{where} has no {quantity} of {', '.join(missing[:5])}; it has those of "
                 f"{', '.join(list(tensors)[:5])}"
             )
-    for quantity in ("parameter", "gradient"):
-        if quantity not in ordered and not (quantity == "gradient" and "parameter" in ordered):
+    for quantity in needed:
+        if quantity not in ordered:
             raise UserError(f"{where} holds no {quantity} (task tensor; level L0, mix or debug)")
     for quantity, tensors in ordered.items():
         for name, shape, (array, _) in zip(like.names, like.shapes, tensors):

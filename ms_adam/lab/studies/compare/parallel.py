@@ -13,6 +13,7 @@ from typing import Optional
 import numpy as np
 
 from ms_adam.lab.errors import UserError
+from ms_adam.lab.measure import differences
 from ms_adam.lab.targets import MindSporeOptimizer
 
 
@@ -48,9 +49,8 @@ def farthest(ranks, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], lis
     ends = np.cumsum([array.size for array in arrays])[:-1]
     found, places = [], []
     for array, every in zip(arrays, np.split(rows, ends, axis=1)):
-        with np.errstate(invalid="ignore", over="ignore"):
-            apart = np.nan_to_num(np.abs(every - every[0]), nan=np.inf)
-        places.append(int(np.argmax(np.max(apart, axis=1, initial=0.0))))
+        apart = np.max(differences(every, every[0]), axis=1, initial=0.0)
+        places.append(int(np.argmax(apart)))
         found.append(every[places[-1]].reshape(array.shape))
     return found, places
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ms_adam import reference
 from ms_adam.lab.measure import UNIT, Arithmetic
-from ms_adam.lab.targets import NumpyOptimizer, Optimizer, dtype_name
+from ms_adam.lab.targets import NumpyOptimizer, Optimizer, dtype_name, to_numpy
 
 Method = Union[reference.Adam, reference.AdaMax]
 
@@ -101,6 +101,9 @@ def recipe_of(optimizer: Optimizer) -> Optional[Recipe]:
     own = _OF_MINDSPORE.get(f"{type(cell).__module__}.{type(cell).__qualname__}")
     if own is None:
         return None
+    groups = getattr(cell, "param_groups", None)
+    if groups is not None:
+        return Recipe([_of_group(group, own) for group in groups for _ in group["params"]])
     # nn.Adam keeps float32: the shortest decimal is what it was given.
     numbers = {name: float(str(np.float32(value))) for name, value in optimizer.numbers().items()}
     numbers = {name: numbers[name] for name in ("beta1", "beta2", "eps") if name in numbers}
@@ -128,6 +131,15 @@ def rounding_of(optimizer: Optimizer) -> Optional[Rounding]:
     return Rounding(max(moments, key=UNIT.__getitem__) if set(moments) <= set(UNIT) else widest)
 
 
+def updates_of(optimizer: Optimizer) -> int:
+    """The number of updates that an optimizer has made: it may go on from a checkpoint."""
+    core = _core(optimizer)
+    cell = optimizer.optimizer if core is None else core
+    counters = (getattr(cell, name, None) for name in ("update_count", "state_step", "global_step"))
+    counter = next((one for one in counters if one is not None), 0)  # a method of NumPy has none
+    return int(to_numpy(counter).reshape(-1)[0])
+
+
 def masters_of(optimizer: Optimizer) -> Optional[list]:
     """The weights that are updated in the place of the parameters; None if there are none."""
     core = _core(optimizer)
@@ -146,6 +158,13 @@ def _core(optimizer):
 
     core = core_of(optimizer.optimizer)
     return core if hasattr(core, "execution") else None
+
+
+def _of_group(group, own):
+    """The formula of a group of experimental.optim.AdamW."""
+    beta1, beta2 = group["betas"]
+    switches = {name: bool(group[name]) for name in ("amsgrad", "maximize")}
+    return reference.Adam(beta1=beta1, beta2=beta2, eps=group["eps"], **switches, **own)
 
 
 def _method(formula, centralized):

@@ -103,11 +103,11 @@ class RecordWriter:
             (steps + 1) * elements * sum(np.dtype(kind).itemsize for kind in storage.values()) / 1e6
         )
         if needed > limit_mb:
-            fit = int(steps * limit_mb / needed)
+            fit = int((steps + 1) * limit_mb / needed) - 1
             raise UserError(
                 f"{steps} steps of {elements:,} elements take {needed:,.0f} MB for each side, and "
                 f"limit_mb leaves {limit_mb:,.0f} MB: raise limit_mb, or take fewer steps "
-                + (f"({fit} fit)" if fit else "(not one fits)")
+                + (f"({fit} fit)" if fit > 0 else "(not one fits)")
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
@@ -158,7 +158,8 @@ class Record:
         quantities: The recorded ones, in the order of one step.
         steps: Number of steps.
         facts: Of the side: backend, device_target, optimizer; recipe and rounds, see `recipe`;
-            ranks, their number; apart, the first place where these differ, or None.
+            updates, the number of those before the first step; ranks, their number; apart, the
+            first place where these differ, or None.
         scalars: The arrays of `SCALARS`, float64, steps first.
         batches: A digest of each step's batch, uint64; 0 where it is not known.
     """

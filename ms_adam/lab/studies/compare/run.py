@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from ms_adam.lab.errors import ExperimentError, Interrupted
-from ms_adam.lab.measure import coarser, rounding
+from ms_adam.lab.measure import rounding
 from ms_adam.lab.run.launch import RankError, launch
 from ms_adam.lab.run.processes import work
 from ms_adam.lab.run.results import results, write_json
@@ -272,7 +272,9 @@ def _refuse_other_trainings(first: str, record: Record, name: str, other: Record
     kinds = zip(record.dtypes["parameter"], other.dtypes["parameter"])
     pairs = zip(record.names, record.before(0), other.before(0), kinds)
     for parameter, one, start, dtypes in pairs:
-        if np.any(np.abs(one - start) > rounding(one, coarser(*dtypes))):
+        # float16 is coarser than bfloat16 below 2^-17, and finer above it.
+        stored = np.maximum(*map(rounding, (one, start), dtypes))
+        if np.any(np.abs(one - start) > stored):
             raise ExperimentError(f"{where} start from other weights, in {parameter}")
 
 

@@ -25,13 +25,13 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 import numpy as np
 
 from ms_adam.lab.errors import UserError
-from ms_adam.lab.measure import UNIT, nearest_to_bound, spacing
+from ms_adam.lab.measure import UNIT, largest, nearest_to_bound, spacing
 from ms_adam.lab.run.rank import Ranks, serve
 from ms_adam.lab.run.worker import Events, enter, short_message
 from ms_adam.lab.studies.compare.checks import NUDGES, Checks, Nudges
 from ms_adam.lab.studies.compare.config import Comparison
 from ms_adam.lab.studies.compare.parallel import farthest, share_of
-from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of
+from ms_adam.lab.studies.compare.recipe import masters_of, recipe_of, rounding_of, updates_of
 from ms_adam.lab.studies.compare.record import LOSS, QUANTITIES, Record, RecordWriter
 from ms_adam.lab.targets import MindSporeOptimizer, dtype_name, rounded, to_numpy
 
@@ -157,6 +157,7 @@ class _Pass:
             "device_target": mindspore.get_context("device_target"),
             "recipe": self._recipe(),
             "rounds": rounding_of(self._optimizer),
+            "updates": updates_of(self._optimizer),
             "ranks": side.ranks,
         }
 
@@ -318,6 +319,7 @@ def _check_gradients(
     dtypes = run.dtypes()["gradient"]
     writer = RecordWriter(scratch, run.names, {"gradient": dtypes}, run.steps, run.initial, np.inf)
     scales, ranks = own.scalars["loss_scale"], record.facts["ranks"]
+    compared = slice(0 if record.has_losses else 1, None)  # of loss and gradients; a dump has none
 
     def of(record: Record, step: int) -> list[np.ndarray]:
         loss, scale = record.scalars[LOSS][step], record.scalars["loss_scale"][step]
@@ -332,14 +334,13 @@ def _check_gradients(
         loss, gradients = at(record.before(step))
         writer.write(step, "gradient", gradients)
         writer.scalars[LOSS][step], writer.scalars["loss_scale"][step] = loss, scales[step]
-        pairs = zip(_unscaled(loss, gradients, scales[step]), of(record, step))
-        differs |= not all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
+        pairs = list(zip(_unscaled(loss, gradients, scales[step]), of(record, step)))
+        differs |= not all(np.array_equal(*pair, equal_nan=True) for pair in pairs[compared])
         tell(step + 1)
     writer.close()
     here = Record(scratch)
-    names = [LOSS, *run.names]
     stored = [["float32"] * 2, *zip(dtypes, record.dtypes["gradient"])]
-    found = Checks.empty(names, ["gradient"], run.steps)
+    found = Checks.empty([LOSS, *run.names], ["gradient"], run.steps)
     nudges = Nudges(max(UNIT[dtype] for dtype in run.weight_dtypes()), ranks)
     confirmed = not differs
     for step, (_, at) in enumerate(start().gradients() if differs else [(0, None)] * run.steps):
@@ -352,10 +353,9 @@ def _check_gradients(
 
         def beyond(step=step, ours=ours, theirs=theirs) -> bool:
             for i, pair in enumerate(zip(theirs, ours)):
-                bound = nudges.bound(i, pair[1], stored[i])
-                size = np.max(np.abs(pair[1]), initial=0.0)
-                found.tables["gradient"][:, step, i] = *nearest_to_bound(*pair, bound), size
-            return bool(np.any(found.shares("gradient")[step] > 1))
+                nearest = nearest_to_bound(*pair, nudges.bound(i, pair[1], stored[i]))
+                found.tables["gradient"][:, step, i] = *nearest, largest(pair[1])
+            return bool(np.any(found.shares("gradient")[step, compared] > 1))
 
         # One nudge may happen to change little: more of them before a fault is believed.
         for count in range(1 + NUDGES if differs else 0):
@@ -399,10 +399,9 @@ def _follow(run: _Pass, record: Record) -> Checks:
     for step, state in enumerate(run.states_after(given)):
         for quantity in quantities:
             for i, (mine, other) in enumerate(zip(state[quantity], record.read(step, quantity))):
-                start = record.before(0)[i] if quantity == "parameter" else 0.0
-                size = float(np.max(np.abs(mine - start), initial=0.0))
-                difference = np.max(np.abs(np.subtract(mine, other, dtype=np.float64)), initial=0)
-                found.tables[quantity][:, step, i] = difference, UNKNOWN * size, size
+                size = largest(mine - record.before(0)[i] if quantity == "parameter" else mine)
+                nearest = nearest_to_bound(mine, other, UNKNOWN * size)
+                found.tables[quantity][:, step, i] = *nearest, size
     return found
 
 

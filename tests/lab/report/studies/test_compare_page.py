@@ -131,5 +131,4 @@ def test_heat_map_of_many_parameters_keeps_those_nearest_to_their_bounds():
     found.tables["parameter"][DIFFERENCE, :, 90:] = 0.5
     drawn = page.heat_map(found)
     found.tables["parameter"][DIFFERENCE, :, 90:] = 0.0  # were they left out, none would be seen
-    found.tables["parameter"][DIFFERENCE, :, 0] = 0.5
     assert drawn.startswith(b"\x89PNG") and drawn != page.heat_map(found)

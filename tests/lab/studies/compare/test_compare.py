@@ -1,9 +1,11 @@
 """Comparing two trainings: the distances, the judgement, the config, and whole runs."""
 
 import functools
+import itertools
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import yaml
 from lab.run.changed_configs import refusal, write
 
 from ms_adam import reference
-from ms_adam.lab.errors import UserError
+from ms_adam.lab.errors import ExperimentError, UserError
 from ms_adam.lab.measure import METRICS
 from ms_adam.lab.run import config as run_config
 from ms_adam.lab.run.processes import WorkerError
@@ -19,6 +21,7 @@ from ms_adam.lab.studies.compare import judge, run
 from ms_adam.lab.studies.compare.checks import (
     DIFFERENCE,
     FACTOR,
+    NUDGES,
     WINDOW,
     Checks,
     Nudges,
@@ -28,6 +31,7 @@ from ms_adam.lab.studies.compare.config import Comparison, Tolerance
 from ms_adam.lab.studies.compare.distances import Distances
 from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
 from ms_adam.lab.studies.compare.record import Record, RecordWriter
+from ms_adam.lab.studies.compare.sides import _check_gradients
 
 ROOT = Path(__file__).parents[4]
 CONFIGS = ROOT / "configs"
@@ -76,6 +80,9 @@ def test_equal_sides_that_are_wrong_in_the_same_way_do_not_part():
     found = judged(checks(moment1={2: (3, 0)}), checks(moment1={2: (3, 0)}), distances())
     assert (found.status, found.first) == (judge.EQUAL, None)
     assert "Both are wrong in step 2: from its own state" in found.sentence
+    earlier = checks(gradient={1: (3, 0)}, moment1={2: (3, 0)})
+    found = judged(earlier, earlier, distances())
+    assert "Both are wrong in step 1: at its own weights" in found.sentence
 
 
 UPDATE = {"parameter": {2: (0.2, 5)}, "gradient": {3: (2, 2)}}
@@ -103,7 +110,18 @@ GRADIENT = {"gradient": {2: (2, 0)}, "moment1": {3: (2, 0)}}
             (1, "gradient", "b"),
             "both in the gradient and in the update: ",
         ),
-        ({"loss": {1: 2}}, judge.ONLY_LOSS, (1, "loss", None), "only in the loss: at its own"),
+        (
+            {"loss": {1: 2}, "gradient": {3: (2, 2)}},
+            judge.ONLY_LOSS,
+            (1, "loss", None),
+            "only in the loss: at its own",
+        ),
+        (
+            {"loss": {2: 2}, "moment1": {2: (9, 0)}},
+            judge.BOTH,
+            (2, "loss", None),
+            "both in the loss and in the update: ",
+        ),
         ({"moment1": {4: (np.nan, 0)}}, judge.UPDATE, (4, "moment1", "w"), "the first moment of w"),
     ],
 )
@@ -131,6 +149,8 @@ def test_cause(beyond, cause, first, words, wrong):
 def test_limits_are_bounds_or_the_tolerance(tolerance, share, status):
     found = judged(checks(), checks(gradient={2: (0, share)}), tolerance=tolerance)
     assert found.status == status
+    if status == judge.HELD:
+        assert ("differ by no more than roundings" in found.sentence) == (share <= 1)
     if tolerance == 0:
         assert found.cause == judge.ROUNDINGS and "the tolerance of 0 allows none" in found.sentence
 
@@ -179,6 +199,63 @@ def test_shares_that_cancel_are_bounded():
     assert shares[2] < 1 < shares[1]
 
 
+def checked(folder, network, given, has_losses):
+    """Gradients of a record, judged by a network that ignores its weights; calls in each step."""
+    steps, w, calls = len(given), np.ones(2, np.float32), [0] * len(given)
+    dtypes = dict.fromkeys(("gradient", "parameter"), ["float32"])
+    writer = RecordWriter(folder / "given", ["w"], dtypes, steps, {"parameter": [w]}, 10)
+    writer.scalars["loss_scale"][:] = 1.0
+    for step, gradient in enumerate(given):
+        writer.write(step, "gradient", [np.float32(gradient)])
+        writer.write(step, "parameter", [w])
+    if has_losses:
+        writer.scalars["loss"][:], writer.batches[:] = 0.5, 1
+    writer.close(ranks=1)
+
+    def gradients():
+        for step, gradient in enumerate(network):
+
+            def at(position, step=step, gradient=gradient):
+                calls[step] += 1
+                return 0.5, [np.float32(gradient)]
+
+            yield 1, at
+
+    run = SimpleNamespace(names=["w"], steps=steps, initial={"parameter": [w]}, gradients=gradients)
+    run.dtypes, run.weight_dtypes = lambda: dtypes, lambda: ["float32"]
+    record = Record(folder / "given")
+    own = SimpleNamespace(scalars=record.scalars)
+    found = _check_gradients(lambda: run, record, own, folder / "here", ignore)
+    assert ("loss" in found.tables) == has_losses
+    return found, calls
+
+
+ABOVE_ONE = np.nextafter(np.float32(1), np.float32(2))
+
+
+@pytest.mark.parametrize("lost", [np.inf, np.nan])
+@pytest.mark.parametrize("tolerance", [0.0, 1e-3])
+def test_where_both_overflow_the_rest_is_judged(tmp_path, lost, tolerance):
+    network = [[lost, 1.0]] * 3
+    given = [[lost, 1.0], [lost, ABOVE_ONE], [lost, 1.01]]
+    shares = checked(tmp_path, network, given, True)[0].shares("gradient", tolerance)
+    assert shares[0] == 0 and 0 < shares[1] < 1 < shares[2]
+
+
+@pytest.mark.parametrize("network, given", [(np.inf, 1.0), (1.0, np.inf), (np.inf, np.nan)])
+def test_an_overflow_of_one_is_no_rounding(tmp_path, network, given):
+    found, _ = checked(tmp_path, [[network, 1.0]], [[given, 1.0]], True)
+    assert found.shares("gradient") == np.inf
+
+
+@pytest.mark.parametrize("has_losses", [True, False])  # a dump has none
+def test_more_nudges_are_made_where_a_fault_is_suspected(tmp_path, has_losses):
+    network, wrong = [[1.0, 1.0]] * 4, [[1.0, 1.0], [1.0, 1.0], [1.0, 2.0], [1.0, 1.0]]
+    assert checked(tmp_path / "equal", network, network, has_losses)[1] == [1] * 4
+    # One call for the gradient, and one nudge; NUDGES more of them in the third step.
+    assert checked(tmp_path / "wrong", network, wrong, has_losses)[1] == [2, 2, 2 + NUDGES, 2]
+
+
 def recorded(folder, moments, method, weights, gradients):
     """A record of one parameter in float32, made by a method in float64 and rounded."""
     quantities = ["gradient", *(["moment1", "moment2"] if moments else []), "parameter"]
@@ -197,7 +274,7 @@ def recorded(folder, moments, method, weights, gradients):
         for name, value in {"learning_rate": 1e-3, "weight_decay": 0.0, "loss_scale": 1.0}.items():
             writer.scalars[name][step] = value
     recipe = Recipe([reference.Adam()]).plain()
-    writer.close(recipe=recipe, rounds=Rounding(float32_scalars=False))
+    writer.close(recipe=recipe, rounds=Rounding(float32_scalars=False), updates=0)
     return Record(folder)
 
 
@@ -518,13 +595,60 @@ def test_batches_are_gone_through_again_and_one_that_ends_is_told():
         list(numbered_batches([np.zeros(1)], 1))
 
 
-def test_record_is_bounded(tmp_path):
+@pytest.mark.parametrize(
+    "limit_mb, words", [(2.39, "1 fit"), (2.41, "2 fit"), (1.5, "not one fits")]
+)
+def test_record_is_bounded(tmp_path, limit_mb, words):
     dtypes = dict.fromkeys(("gradient", "parameter"), ["float32"])
-    initial = {"parameter": [np.zeros(1000)]}
-    with pytest.raises(UserError, match=r"99 steps of 1,000 elements take 1 MB .*\(61 fit\)"):
-        # (99 + 1) * 1000 * 2 quantities * 4 bytes = 0.8 MB
-        RecordWriter(tmp_path / "r", ["w"], dtypes, 99, initial, 0.5)
+    initial = {"parameter": [np.zeros(100_000)]}
+    # A step, and the state before the first one: 100,000 * 2 quantities * 4 bytes = 0.8 MB.
+    with pytest.raises(UserError, match=rf"3 steps of 100,000 elements take 3 MB .*\({words}\)"):
+        RecordWriter(tmp_path / "r", ["w"], dtypes, 3, initial, limit_mb)
     assert not (tmp_path / "r").exists()
+
+
+def bfloat16(values):
+    return ((values.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+
+
+def test_first_weights_may_differ_by_their_roundings_only():
+    weights = np.geomspace(1e-9, 10, 2000, dtype=np.float32)
+    of_dtypes = {
+        "float16": weights.astype(np.float16).astype(np.float32),
+        "bfloat16": bfloat16(weights),
+        "float32": weights,
+    }
+    starts = {
+        dtype: SimpleNamespace(
+            names=["w"], dtypes={"parameter": [dtype]}, before=lambda _, w=w: [w]
+        )
+        for dtype, w in of_dtypes.items()
+    }
+    for one, other in itertools.permutations(starts, 2):
+        run._refuse_other_trainings(one, starts[one], other, starts[other])
+    starts["float32"].before = lambda _: [weights * np.float32(1.01)]
+    with pytest.raises(
+        ExperimentError, match="'bfloat16' and 'float32' start from other weights, in w"
+    ):
+        run._refuse_other_trainings("bfloat16", starts["bfloat16"], "float32", starts["float32"])
+
+
+def test_recipe_of_experimental_adamw_is_that_of_each_group():
+    from mindspore import Parameter, Tensor
+    from mindspore.experimental import optim
+
+    from ms_adam.lab import targets
+    from ms_adam.lab.studies.compare.recipe import recipe_of
+
+    a, b, c = (Parameter(Tensor(np.ones(2, np.float32)), name) for name in "abc")
+    groups = [
+        {"params": [a], "betas": (0.8, 0.99), "amsgrad": True},
+        {"params": [b, c], "eps": 1e-6, "maximize": True},
+    ]
+    recipe = recipe_of(targets.wrap(optim.AdamW(groups, lr=0.1)))
+    one = reference.Adam(beta1=0.8, beta2=0.99, amsgrad=True, decoupled=True)
+    other = reference.Adam(eps=1e-6, maximize=True, decoupled=True)
+    assert recipe.methods == [one, other, other]
 
 
 def test_other_network_is_refused(tmp_path):

@@ -20,12 +20,16 @@ HERE = "lab.studies.compare"
 MAKE = f"{HERE}.trainings:make"
 STEPS = 2
 ADAM, ADAMW, ADAMAX = "ms_adam.Adam", "ms_adam.AdamW", "ms_adam.AdaMax"
-FAULTY, GROUPS, SCHEDULE = (f"{HERE}.trainings:{name}" for name in ("faulty", "groups", "schedule"))
+EXPERIMENTAL = "mindspore.experimental.optim.AdamW"
+FAULTY, GROUPS, RESUMED, SCHEDULE = (
+    f"{HERE}.trainings:{name}" for name in ("faulty", "groups", "resumed", "schedule")
+)
 
 
 def side(optimizer=ADAM, mode="pynative", backend=None, dtype=None, changes=None, **options):
     if optimizer not in (GROUPS, SCHEDULE):
-        options.setdefault("lr" if ".mint." in optimizer else "learning_rate", 0.01)
+        is_like_torch = ".mint." in optimizer or optimizer == EXPERIMENTAL
+        options.setdefault("lr" if is_like_torch else "learning_rate", 0.01)
     return {
         "optimizer": optimizer,
         "mode": mode,
@@ -70,6 +74,11 @@ CLEAN = {
     "L2 decay": theirs(weight_decay=0.1),
     "schedule": (FALLING, side(SCHEDULE, theirs=True)),
     "decoupled decay, mint": (side("ms_adam.mint.AdamW", weight_decay=0.1), ADAMW_DECAYED),
+    "experimental.optim.AdamW": (
+        side(EXPERIMENTAL, weight_decay=0.1, betas=[0.9, 0.5], amsgrad=True, maximize=True),
+        side(ADAMW, weight_decay=0.1, beta2=0.5, use_amsgrad=True, maximize=True),
+    ),
+    "resumed": (side(RESUMED, epsilon_hat=True), side(RESUMED, theirs=True)),
     "groups": (DECAYED, side(GROUPS, flat_state=True)),
     "clipping": (BY_NORM, side(max_grad_norm=0.1, backend="composite")),
     "accumulation": both(accumulate_steps=2, other="fused"),

@@ -118,6 +118,11 @@ def without_a_bias(data):
     del data["Cell.net.last.Dense.parameters_grad.0"]["bias"]
 
 
+def without_gradients(data):
+    for key in [key for key in data if "parameters_grad" in key]:
+        del data[key]
+
+
 def statistics(data):
     for tensor in data["Cell.net.last.Dense.forward.0"]["parameters"].values():
         del tensor["data_name"]
@@ -127,6 +132,7 @@ def statistics(data):
     "change, message",
     [
         (without_a_bias, "has no gradient of last.bias"),
+        (without_gradients, "step0 holds no gradient"),
         (statistics, r'has statistics only \(Max\).*"task": "tensor" in the config.json'),
         (lambda data: data.clear(), "holds no parameter"),
     ],
@@ -177,10 +183,24 @@ def test_statistics_are_refused_with_the_setting_that_writes_tensors(
     assert '"task": "tensor" in the config.json of msProbe' in str(caught.value)
 
 
-def test_too_few_steps_are_refused(trained, tmp_path):
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("other", "has 3 folders step<n>; 3 steps need one more"),
+        ("step5", "lacks some of the steps 0 to 5"),
+    ],
+)
+def test_too_few_steps_are_refused(trained, tmp_path, name, message):
     dump = write(tmp_path / "dump", trained)
-    (dump / f"step{STEPS}").rename(dump / "other")
-    with pytest.raises(UserError, match="has 3 folders step<n>; 3 steps need one more"):
+    (dump / f"step{STEPS}").rename(dump / name)
+    with pytest.raises(UserError, match=message):
+        write_record(dump, tmp_path / "record", trained, 1.0, 10)
+
+
+def test_the_folder_that_lacks_a_moment_is_named(trained, tmp_path):
+    dump = write(tmp_path / "dump", trained, moments=True)
+    (dump / "step2" / "proc1234" / "debug.json").unlink()
+    with pytest.raises(UserError, match="step2 has no moment1, but step0 has"):
         write_record(dump, tmp_path / "record", trained, 1.0, 10)
 
 

@@ -39,12 +39,13 @@ class Gathering:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_the_farthest_rank_is_found_for_each_array(dtype):
-    one = [np.array(values, dtype) for values in ([[1, 2]], [3], [], 4)]
-    other = [np.array(values, dtype) for values in ([[1, 2.5]], [3], [], 4)]
-    third = [np.array(values, dtype) for values in ([[1, 1.25]], [3], [], np.nan)]
+    lost = [np.inf, np.nan]  # the same on all ranks
+    one = [np.array(values, dtype) for values in ([[1, 2]], [2, *lost], [], 4)]
+    other = [np.array(values, dtype) for values in ([[1, 2.5]], [3, *lost], [], 4)]
+    third = [np.array(values, dtype) for values in ([[1, 1.25]], [2, *lost], [], np.nan)]
     arrays, ranks = farthest(Gathering(one, other, third), one)
-    assert ranks == [2, 0, 0, 2]
-    for found, wanted in zip(arrays, [third[0], one[1], one[2], third[3]]):
+    assert ranks == [2, 1, 0, 2]
+    for found, wanted in zip(arrays, [third[0], other[1], one[2], third[3]]):
         np.testing.assert_array_equal(found, wanted)
         assert found.shape == wanted.shape
     assert farthest(Gathering(one, one), one)[1] == [0] * 4

@@ -127,6 +127,17 @@ def schedule(params, *, theirs=False, late=0, **options):
     return (nn.Adam if theirs else ms_adam.Adam)(params, learning_rate=rates, **options)
 
 
+def resumed(params, *, theirs=False, **options):
+    """Returns an optimizer that has made three steps, as after a checkpoint was loaded."""
+    optimizer = (nn.Adam if theirs else ms_adam.Adam)(params, **options)
+    weights = list(map(_read, params))
+    for _ in range(3):
+        optimizer(tuple(Tensor(0.1 * weight) for weight in weights))
+    for parameter, weight in zip(params, weights):
+        _put(parameter, weight)
+    return optimizer
+
+
 def groups(params, *, decayed=(TABLE, WEIGHT, LAST), frozen=(), **options):
     """Returns an optimizer with weight decay of some parameters, and rate 0 of others."""
     made = [
