@@ -136,7 +136,7 @@ def _module(module_name, name):
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"'{name}': there is no module '{module_name}'") from error
         raise _import_error(module_name, error) from error
-    except Exception as error:  # of the user's own code, which may raise anything
+    except (Exception, SystemExit) as error:  # of the user's own code, which may raise anything
         raise _import_error(module_name, error) from error
 
 
@@ -149,7 +149,7 @@ def _file(path):
     sys.modules[path.stem] = module  # MindSpore's compiler looks up the module of its source
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # as in `_module`
+    except (Exception, SystemExit) as error:  # as in `_module`
         raise _import_error(path, error) from error
     return module
 
@@ -373,6 +373,12 @@ def _optimized(parameters):
     if parameters and parameters[0].default is parameters[0].empty and names[0] not in numbers:
         return names[0]
     return None
+
+
+def names_by_position(factory: Callable) -> list[str]:
+    """The arguments of a callable that can be given by position, in their order."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, it in _signature(factory).parameters.items() if it.kind in kinds]
 
 
 def _signature(factory):

@@ -7,7 +7,9 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
+from mindspore.experimental import optim
 
+import ms_adam
 from ms_adam import reference
 from ms_adam.lab import targets
 from ms_adam.lab.errors import UserError
@@ -45,6 +47,7 @@ def own(tmp_path, monkeypatch, request):
     (package / "module.py").write_text("class It:\n    pass\n")
     (package / "broken.py").write_text("import no_such_package_at_all\n")
     (package / "raises.py").write_text("raise ValueError('at import')\n")
+    (package / "exits.py").write_text("raise SystemExit(2)\n")  # as argparse does
     return name
 
 
@@ -107,6 +110,7 @@ def test_the_working_directory_comes_after_the_folders(own, tmp_path, monkeypatc
         ("{own}_package.module", "is a module, not a class or function"),
         ("{own}_package.broken:f", "ModuleNotFoundError: No module named 'no_such_package_at_all'"),
         ("{own}_package.raises:f", "raises cannot be imported: ValueError: at import"),
+        ("{own}_package.exits:f", "exits cannot be imported: SystemExit: 2"),
         ("no_such_file.py:f", "no_such_file.py: there is no such file"),
         ("{folder}/{own}_package/raises.py:f", "raises.py cannot be imported: ValueError: at imp"),
     ],
@@ -196,17 +200,26 @@ def test_state_and_corrections_after_two_steps(name, options):
 @pytest.mark.parametrize(
     "name, options, made",
     [
-        (".Chosen", {}, "Adam"),
-        (":Chosen", {"adamw": True}, "AdamW"),
-        (":Holder.make", {}, "Adam"),
-        (":of_class", {}, "Adam"),
-        (":with_groups", {"weight_decay": 0.1}, "AdamW"),
+        (".Chosen", {}, ms_adam.Adam),
+        (":Chosen", {"adamw": True}, ms_adam.AdamW),
+        (".Holder.Chosen", {"adamw": True}, ms_adam.AdamW),
+        (":Holder.make", {}, ms_adam.Adam),
+        (".ByMetaclass", {}, ms_adam.Adam),
+        (":with_groups", {"weight_decay": 0.1}, ms_adam.AdamW),
+        (":handed_on", {}, ms_adam.Adam),
+        (":by_position", {}, ms_adam.Adam),
+        (":imports_late", {}, optim.AdamW),
+        (".of_class", {}, ms_adam.Adam),
+        (":of_function", {}, ms_adam.AdamW),
+        (".callable_object", {}, ms_adam.Adam),
+        (":of_reference", {}, reference.Adam),
     ],
 )
 def test_any_callable_that_returns_an_optimizer(name, options, made):
+    assert type(targets.find(FACTORIES + name, options).trial().optimizer) is made
     found = build(FACTORIES + name, options)
-    assert type(found.optimizer).__name__ == made
-    assert (found.backend is None) == isinstance(found.optimizer, nn.Adam)  # and not one of ours
+    assert type(found.optimizer) is made
+    assert (found.backend is not None) == issubclass(made, ms_adam.Adam)
     before = found.weights()
     found.step([np.ones(shape, np.float32) for shape in SHAPES.values()])
     assert all(np.all(a != b) for a, b in zip(before, found.weights()))

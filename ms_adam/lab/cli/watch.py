@@ -87,7 +87,8 @@ def watch(
         records = study.records(out)
         accounts = [verdict.summed_up(record) for record in records]
         stopped = status > 128  # by a signal, as Ctrl-C: the user does not want to wait
-        with contextlib.redirect_stdout(sys.stderr):  # the script's own stays as it is
+        # The script's own output stays as it is. Ctrl-C ends what follows, and not the report.
+        with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(KeyboardInterrupt):
             if identified and not stopped:
                 _identify(accounts)
             if cost and not stopped:

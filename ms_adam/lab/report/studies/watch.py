@@ -92,7 +92,7 @@ def facts(one: dict[str, Any]) -> dict[str, str]:
 
 def _computes(one):
     if not one["formula"]:
-        return "no Adam"
+        return "nothing that was judged"
     alike = f"; as well as {' or '.join(one['alike'])}" if one["alike"] else ""
     return one["formula"] + alike
 

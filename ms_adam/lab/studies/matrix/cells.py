@@ -265,7 +265,8 @@ def exact_step(
 ) -> list[tuple]:
     """One step of the reference from the state of an optimizer.
 
-    Returns for each parameter (moment1, moment2, weight), and the bounds on each.
+    Returns for each parameter the state and the weight after it, and the bounds on moment1, moment2
+    and the weight.
 
     Args:
         names: Of the parameters, as `make_parameters` gives them.
@@ -305,21 +306,25 @@ def exact_step(
             arithmetic=arithmetic(of_weight)(right),
             gradient_error=errors[i],
         )
-        expected.append(((state.moment1, state.moment2, weight), bounds))
+        expected.append((state, weight, bounds))
     return expected
 
 
 def compared(
     after: Snapshot, expected: list[tuple], state_dtype: str = "float32"
 ) -> Iterator[tuple]:
-    """Yields (got, wanted, bound) of the moments and the weight of each parameter."""
-    for i, (values, bounds) in enumerate(expected):
-        rounded = [
-            bound + measure.narrow_spacing(value, bound, state_dtype, is_signed)
-            for value, bound, is_signed in zip(values, bounds, (True, False))
+    """Yields (got, wanted, bound) of moments, maximum and weight of each parameter."""
+    for i, (state, weight, (error1, error2, error_weight)) in enumerate(expected):
+        moments = [
+            (after.moment1, state.moment1, error1, True),
+            (after.moment2, state.moment2, error2, False),
         ]
-        got = after.moment1[i], after.moment2[i], after.weights[i]
-        yield from zip(got, values, (*rounded, bounds[2]))
+        if getattr(state, "vhat", None) is not None:  # a maximum is off by no more than its terms
+            moments.append((after.vhat, state.vhat, error2, False))
+        for got, wanted, error, is_signed in moments:
+            narrow = measure.narrow_spacing(wanted, error, state_dtype, is_signed)
+            yield got[i], wanted, error + narrow
+        yield after.weights[i], weight, error_weight
 
 
 def averages(

@@ -54,7 +54,7 @@ class Followed:
         self._reader.wait()
 
     def after(self, schedule: Schedule, seconds: dict) -> bool:
-        """Looks after a call; returns whether the optimizer stepped."""
+        """Looks after a call; returns whether the call was one of the optimizer."""
         return not self._broken and self._guarded(self._after, schedule, seconds)
 
     def new_data(self, parameter: Any, place: Callable) -> None:
@@ -106,6 +106,7 @@ class Followed:
         if self._called and not reader.changes_gradients():
             self._gradients = reader.gradients(gradients)
         self._settings, self._method = reader.optimizer.settings(), reader.method()
+        self._numbers = reader.own_numbers(self._method)
         self._look = reader.look()
         return True
 
@@ -127,39 +128,53 @@ class Followed:
         found["called"] = self._called
         if stepped and made <= 1:
             t = after.count if made else schedule.calls
-            parts = self._reader.parts(before, after, self._settings, self._gradients)
+            parts = self._reader.parts(
+                before, after, self._settings, self._numbers, self._gradients
+            )
             found.update(self._judged(parts, t))
         self._write("look", optimizer=self._about["optimizer"], **found, seconds=seconds)
-        return stepped
+        return True
 
     def _judged(self, parts: Sequence[step.Part], t: int) -> dict[str, Any]:
         """What a step shows."""
         method = self._method
         found: dict[str, Any] = {"lost": [], "formula": None}
-        if all(part.has_moments for part in parts):
-            from_moments = [part.with_moment_gradient(method.beta1) for part in parts]
+        given = None if self._gradients is None else "given"
+        updated = self._updated(parts)
+        infers = all(map(step.tells_gradient, updated))
+        if (given or infers) and all(part.has_moments for part in updated):
+            lazy = self._reader.lazy
+            from_moments = [part.with_moment_gradient(method.beta1, lazy) for part in parts]
             unscaled = replace(method, loss_scale=1.0, maximize=False)
-            if self._gradients is None or self._from_moments:
+            if not given or self._from_moments:
                 self._from_moments, parts, method = True, from_moments, unscaled
-            found["lost"] = [part.name for part in parts if step.lost(method, part, t)]
-            sound = [part for part in parts if part.name not in found["lost"]]
+                updated = self._updated(parts)
+            found["lost"] = [part.name for part in updated if step.lost(method, part, t)]
+            sound = [part for part in updated if part.name not in found["lost"]]
             if sound:
                 fitted = self._fitted(sound, method, t)
-                if not self._from_moments and fitted["own"] > step.fits(sound):
-                    changed = [part for part in from_moments if part.name not in found["lost"]]
+                if infers and not self._from_moments and fitted["own"] > step.fits(sound):
+                    names = [part.name for part in sound]
+                    changed = [p for p in self._updated(from_moments) if p.name in names]
                     other = self._fitted(changed, unscaled, t, True)
                     if other["own"] <= step.fits(sound):
                         self._from_moments, fitted, sound, method = True, other, changed, unscaled
-                        parts = from_moments
+                        parts, self._scores = from_moments, {}
                 found.update(fitted)
                 form = self._formulas(method, sound)[fitted["formula"]]
                 found.update(step.shares(form, sound, t)._asdict())
-        found["gradients"] = "moments" if self._from_moments else "given"
+        found["gradients"] = "moments" if self._from_moments else given
         found["not_finite"] = {p.name: bad for p in parts if (bad := step.not_finite(p))}
         found["rates"] = _ends([part.rate for part in parts])
         found["decays"] = _ends([part.decay for part in parts])
         found["parameters"] = [_row(part, method.loss_scale) for part in parts]
         return found
+
+    def _updated(self, parts):
+        """The elements that the step updates, of the parameters that have any."""
+        if self._reader.lazy:
+            parts = [part.updated() for part in parts]
+        return [part for part in parts if part.weight.size]
 
     def _formulas(self, method, parts):
         decay = any(part.decay for part in parts)
@@ -169,17 +184,19 @@ class Followed:
         """The distances of the best formula and of the paper's."""
         decayed = self._from_moments if from_moments is None else from_moments
         forms = self._formulas(method, parts)
-        scores = {} if from_moments else self._scores
+        # Names have the kind of decay only while there is decay, which a schedule may begin or end.
+        known = {} if from_moments else self._scores
+        scores = {key: score for key, score in known.items() if key[0] in forms}
         if self._tried < TRIED or not scores:
             self._tried += 1
             for name, form in forms.items():
                 for late in (0, 1):
                     off = step.distance(form, parts, t + late, decayed)
                     scores[name, late] = max(off, scores.get((name, late), 0.0))
+            known.update(scores)
         best = min(scores.values())
         alike = [key for key, score in scores.items() if score <= max(3 * best, 1e-5)]
         name, late = alike[0]
-        self._scores = scores
         paper = step.of_the_paper(forms[name])
         return {
             "formula": name,
@@ -221,9 +238,10 @@ def described(cell: Any, arguments: tuple, keywords: dict, reader: Reader) -> di
     """An optimizer in plain values: its class, the arguments that the script gave, its tensors."""
     kind = type(cell)
     given = bound(kind, arguments, keywords)
+    optimized = targets.describe(kind.__name__, kind).optimizes
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
-        "given": {name: plain(it) for name, it in given.items() if name not in _PARAMETERS},
+        "given": {name: plain(it) for name, it in given.items() if name != optimized},
         "numbers": reader.optimizer.numbers(),
         "moments": sorted({*reader.moment_dtypes} - {""}),
         "backend": getattr(cell, "backend", None),
@@ -237,9 +255,7 @@ def described(cell: Any, arguments: tuple, keywords: dict, reader: Reader) -> di
 
 def bound(kind: type, arguments: tuple, keywords: dict) -> dict[str, Any]:
     """The arguments by name."""
-    target = targets.describe(kind.__name__, kind)
-    names = [*filter(None, [target.optimizes]), *target.parameters]
-    return {**dict(zip(names, arguments)), **keywords}
+    return {**dict(zip(targets.names_by_position(kind), arguments)), **keywords}
 
 
 def context() -> dict[str, str]:
@@ -248,9 +264,6 @@ def context() -> dict[str, str]:
 
     mode = "graph" if ms.get_context("mode") == ms.GRAPH_MODE else "pynative"
     return {"mode": mode, "device": ms.get_context("device_target")}
-
-
-_PARAMETERS = ("params", "parameters")
 
 
 def plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ without: nothing is added to a graph, and no Parameter is written.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import linecache
@@ -36,7 +37,9 @@ class Watch:
         self.followed: dict[int, Any] = {}  # by the identity of the optimizer
         self.graphs: dict[int, Any] = {}  # by the identity of the Cell
         self.functions: dict[Any, Schedule] = {}  # under ms.jit, by their code
-        self.gradients_at: Optional[float] = None  # when the latest gradients were there
+        # When the latest gradients were there, in PyNative and as results of a graph.
+        self.differentiated_at: Optional[float] = None
+        self.graph_at: Optional[float] = None
         self.synchronised = 0.0  # seconds in which they were waited for
         self.wrapped: set[type] = set()
         self.made = 0
@@ -149,6 +152,9 @@ class Watch:
 
     def add(self, cell: Any, arguments: tuple, keywords: dict) -> None:
         """Begins to follow an optimizer, which is not initialised yet."""
+        mint = sys.modules.get("ms_adam.mint")
+        if mint is not None and isinstance(cell, mint._Core):
+            return  # a part of the optimizer that the script made
         for kind in type(cell).__mro__:
             if kind in self.wrapped:
                 break
@@ -171,16 +177,20 @@ class Watch:
                 self.followed.pop(identity).end()
 
     def end(self) -> None:
-        """Writes what is known at the end only."""
+        """Writes what is known at the end only; what the script lets go of later is no news."""
         with self.budget.timed():
-            for followed in self.followed.values():
-                followed.end()
+            while self.followed:
+                self.followed.popitem()[1].end()
         self.write("end")
 
     def write(self, event: str, **content: Any) -> None:
-        """Adds a line to the records of this process, which a crash leaves whole."""
+        """Adds a line to the records of this process.
+
+        That this fails, as where the script clears the folder, is no fault of the script.
+        """
         line = {"event": event, **content, "run": self.budget.taken()}
-        with open(self.folder / f"{os.getpid()}.jsonl", "a", encoding="utf-8") as file:
+        path = self.folder / f"{os.getpid()}.jsonl"
+        with contextlib.suppress(OSError), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     # --- calls ---------------------------------------------------------------------------------
@@ -192,7 +202,10 @@ class Watch:
             return run()
         followed.begin()
         given = arguments[0] if arguments else keywords.get("gradients")
-        return self.around(followed.schedule, run, [followed], given)
+        try:
+            return self.around(followed.schedule, run, [followed], given)
+        finally:
+            self.differentiated_at = self.graph_at = None
 
     def graph_of_cell(self, cell: Any, run: Callable, *_: Any) -> Any:
         """Runs a compiled Cell, which may be or hold optimizers."""
@@ -214,15 +227,16 @@ class Watch:
 
     def graph(self, schedule: Schedule, run: Callable, within: list[int]) -> Any:
         """Runs a compiled graph that may step some optimizers."""
-        followed = [self.followed[one] for one in within if one in self.followed]
+        followed = list(filter(None, map(self.followed.get, within)))
         result = self.around(schedule, run, followed) if followed else run()
-        self.gradients_at = time.perf_counter()
+        self.graph_at = time.perf_counter()
         return result
 
     def differentiation(self, executor: Any, run: Callable, *_: Any) -> Any:
         """Computes gradients in PyNative; waits for them if the step that follows is looked at."""
         result = run()
-        due = [one.schedule for one in self.followed.values() if one.schedule.allowed()]
+        due = {one.stepped_by or one.schedule for one in list(self.followed.values())}
+        due = [schedule for schedule in due if schedule.allowed()]
         if due:
             for schedule in due:
                 schedule.decided = True
@@ -231,12 +245,12 @@ class Watch:
             waited = time.perf_counter() - began
             self.synchronised += waited
             self.budget.waiting += waited
-        self.gradients_at = time.perf_counter()
+        self.differentiated_at = time.perf_counter()
         return result
 
     def new_data(self, parameter: Any, run: Callable, *_: Any) -> Any:
         """Notes that a script gives other data to a Parameter that is being trained."""
-        for followed in self.followed.values():
+        for followed in list(self.followed.values()):
             followed.new_data(parameter, place)
         return run()
 
@@ -247,9 +261,11 @@ class Watch:
         self.depth += 1
         try:
             if not due:
+                schedule.waited(self.synchronised)
                 return run()
             entered = time.perf_counter()
-            since = self.gradients_at
+            # Graphs that follow in PyNative, such as amp.all_finite, are between.
+            since = self.differentiated_at or self.graph_at
             looked = [one for one in all_followed if one.before(given)]
             started = time.perf_counter()
             result = run()
@@ -260,13 +276,13 @@ class Watch:
             waited = ended - ran
             self.budget.waiting += waited
             seconds = {"call": ended - started, "tail": since and entered - since}
-            stepped = [one.after(schedule, seconds) for one in looked]
+            found = [one.after(schedule, seconds) for one in looked]
             cost = time.perf_counter() - ended + started - entered
-            schedule.looked(cost, any(stepped), waited + self.synchronised)
+            schedule.looked(cost, any(found), waited + self.synchronised)
             return result
         finally:
             self.depth -= 1
-            self.gradients_at, self.synchronised = None, 0.0
+            self.synchronised = 0.0
 
 
 def place() -> list[str]:

@@ -6,6 +6,7 @@ Reading changes nothing. It costs time, so that at most `ROOM` elements of an op
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
@@ -20,6 +21,7 @@ LEAST, MOST = 32, 4096  # elements of a tensor
 
 # The number of updates: ours, mint's and experimental's, nn's.
 _COUNTS = ("update_count", "state_step", "global_step")
+_BETAS = ("beta1", "beta2")
 _NONE = np.empty(0)
 
 
@@ -43,28 +45,48 @@ def stride(size: int, room: int) -> int:
 
 
 class Reader:
-    """Reads one optimizer."""
+    """Reads one optimizer, and does not keep it alive."""
 
     def __init__(self, cell: Any):
-        self.optimizer = targets.wrap(cell)
-        self.cell, self.parameters = cell, self.optimizer.parameters
-        room = min(MOST, max(LEAST, ROOM // max(1, len(self.parameters))))
+        self._cell = weakref.ref(cell)
+        count = len(self.parameters)
+        room = min(MOST, max(LEAST, ROOM // max(1, count)))
         self._strides = [stride(parameter.size, room) for parameter in self.parameters]
         dtypes = self.optimizer.state_dtypes()
-        # Blocks of bytes are no numbers that a formula could be held to, and of sharded state each
-        # process has a part.
-        count = len(self.parameters)
-        known = all(len(of) == count and "int" not in "".join(of) for of in dtypes.values())
+        # Of sharded state each process has a part.
+        known = all(len(of) == count for of in dtypes.values())
         self.quantities = list(dtypes) if known else ["parameter"]
         self.moment_dtypes = dtypes["moment2"] if "moment2" in self.quantities else [""] * count
+        narrow = getattr(self._of_ours("execution"), "state_dtype", "float32")
+        if known and narrow != "float32":
+            self.moment_dtypes = [f"{narrow}, stochastic"] * count
+        theirs = getattr(cell, "use_lazy", type(cell).__name__ == "LazyAdam")
+        self.lazy = bool(getattr(self._of_ours("formula"), "lazy", theirs))
+        self._uncounted = 0
+        self._uncounted = min(0, self.count() or 0)  # mint.optim.AdamW counts from -1
+
+    @property
+    def cell(self) -> Any:
+        """The optimizer, which the script keeps alive during its calls."""
+        return self._cell()
+
+    @property
+    def optimizer(self) -> targets.Optimizer:
+        """The optimizer behind the one interface of all."""
+        return targets.wrap(self.cell)
+
+    @property
+    def parameters(self) -> list:
+        """The parameters that it updates."""
+        return self.optimizer.parameters
 
     def look(self) -> Look:
         """What it holds now."""
-        arrays = {}
+        arrays, optimizer = {}, self.optimizer
         for quantity in self.quantities:
-            tensors = self.parameters
+            tensors = optimizer.parameters
             if quantity != "parameter":
-                tensors = self.optimizer.buffers(quantity)
+                tensors = optimizer.buffers(quantity)
             arrays[quantity] = self.elements(tensors)
         return Look(self.count(), arrays)
 
@@ -77,7 +99,7 @@ class Reader:
         for name in _COUNTS:
             counter = getattr(self.cell, name, None)
             if hasattr(counter, "asnumpy"):
-                return int(counter.asnumpy().reshape(-1)[0])
+                return int(counter.asnumpy().reshape(-1)[0]) - self._uncounted
         return None
 
     def wait(self) -> None:
@@ -86,32 +108,52 @@ class Reader:
 
     def gradients(self, given: Any) -> Optional[list[np.ndarray]]:
         """The elements of gradients; None unless each is dense, of its parameter's shape."""
-        if not isinstance(given, (tuple, list)) or len(given) != len(self.parameters):
+        parameters = self.parameters
+        if not isinstance(given, (tuple, list)) or len(given) != len(parameters):
             return None
-        for gradient, parameter in zip(given, self.parameters):
+        for gradient, parameter in zip(given, parameters):
             if getattr(gradient, "shape", None) != parameter.shape:
                 return None
         return self.elements(given)
 
     def method(self) -> Adam:
         """Its numbers as those of Algorithm 1."""
-        numbers = self.optimizer.numbers()
+        optimizer = self.optimizer
+        numbers = optimizer.numbers()
         taken = {name: numbers[name] for name in ("beta1", "beta2", "eps") if name in numbers}
         groups = getattr(self.cell, "param_groups", None) or [{}]
         formula = getattr(self.cell, "formula", None)
         maximize = bool(getattr(formula, "maximize", groups[0].get("maximize", False)))
-        return Adam(loss_scale=self.optimizer.loss_scale(), maximize=maximize, **taken)
+        return Adam(loss_scale=optimizer.loss_scale(), maximize=maximize, **taken)
+
+    def own_numbers(self, method: Adam) -> list[dict[str, Any]]:
+        """By parameter, the numbers in which its group differs from a method."""
+        cell = self.cell
+        groups = getattr(cell, "param_groups", None)
+        if groups:
+            given = [{**group, **dict(zip(_BETAS, group.get("betas", ())))} for group in groups]
+            index = [i for i, group in enumerate(groups) for _ in group["params"]]
+        elif hasattr(cell, "formula"):  # ours
+            given, index = [it._asdict() for it in cell.groups.formulas], cell.groups.index
+        else:
+            return [{}] * len(self.parameters)
+        own = []
+        for numbers in given:
+            names = [name for name in (*_BETAS, "eps", "maximize") if name in numbers]
+            pairs = ((name, type(getattr(method, name))(numbers[name])) for name in names)
+            own.append({name: value for name, value in pairs if value != getattr(method, name)})
+        return [own[i] for i in index]
 
     def changes_gradients(self) -> bool:
         """Whether it clips, averages or leaves out gradients itself, as ours can."""
-        execution = getattr(self.cell, "execution", None)
+        execution = self._of_ours("execution")
         clips = getattr(execution, "max_grad_norm", None) is not None
         return clips or getattr(execution, "accumulates", False)
 
     def parts(
-        self, before: Look, after: Look, settings: tuple, gradients: Optional[list]
+        self, before: Look, after: Look, settings: tuple, own: list, gradients: Optional[list]
     ) -> list[Part]:
-        """What a step did, by parameter, with the rates and decays that it had."""
+        """What a step did, by parameter, with the rates, decays and `own_numbers` that it had."""
 
         def of(look, quantity, i):
             return look.arrays[quantity][i] if quantity in look.arrays else _NONE
@@ -130,9 +172,15 @@ class Reader:
                 ),
                 of(before, "vhat", i),
                 _NONE if gradients is None else gradients[i],
+                own[i],
             )
             for i, parameter in enumerate(self.parameters)
         ]
+
+    def _of_ours(self, name):
+        """An attribute of one of ours, or of the core of one of `ms_adam.mint`; None of others."""
+        cell = self.cell
+        return getattr(getattr(cell, "core", cell), name, None)
 
     def _of(self, tensor, stride):
         if targets.dtype_name(tensor) == "bfloat16" or not hasattr(tensor, "asnumpy"):

@@ -17,17 +17,18 @@ class Replacement(NamedTuple):
     defaults: dict[str, Any] = {}  # of the class, where they are other ones
 
 
-_BERT = {"bias_correction": False}
 REPLACED = {
     "mindspore.nn.optim.adam.Adam": Replacement("ms_adam:Adam", {"epsilon_hat": True}),
-    "mindspore.nn.optim.adam.AdamWeightDecay": Replacement("ms_adam:AdamW", _BERT, {"eps": 1e-6}),
+    "mindspore.nn.optim.adam.AdamWeightDecay": Replacement(
+        "ms_adam:AdamW", {"bias_correction": False}, {"eps": 1e-6, "weight_decay": 0.0}
+    ),
     "mindspore.nn.optim.adamax.AdaMax": Replacement("ms_adam:AdaMax", {}),
     "mindspore.experimental.optim.adam.Adam": Replacement(
         "ms_adam.mint:Adam", {"epsilon_hat": True}
     ),
     "mindspore.experimental.optim.adamw.AdamW": Replacement("ms_adam.mint:AdamW", {}),
-    "mindcv.optim.adamw.AdamW": Replacement("ms_adam:AdamW", {}),
-    "mindformers.core.optim.adamw.AdamW": Replacement("ms_adam:AdamW", {}),
+    "mindcv.optim.adamw.AdamW": Replacement("ms_adam:AdamW", {}, {"weight_decay": 0.0}),
+    "mindformers.core.optim.adamw.AdamW": Replacement("ms_adam:AdamW", {}, {"weight_decay": 0.0}),
 }
 
 

@@ -13,7 +13,7 @@ SHARE = (
     0.09  # at which looks stop: the end, and a look that takes longer than the last, have the rest
 )
 DENSE = 128  # looks, after which they become fewer
-IDLE = 3  # looks at which nothing stepped, after which they become rare
+IDLE = 3  # looks at graphs without an optimizer, after which they become rare
 FIRST = 8  # callees whose first call is looked at whatever that costs
 
 
@@ -95,7 +95,7 @@ class Budget:
             return call in self.calls
         if self.every is not None:
             return self.every > 0 and (call - 1) % self.every == 0
-        if not schedule.looks and self.first < FIRST:
+        if not schedule.looks and self.first < FIRST and not schedule.decided:
             return True
         cost = schedule.cost if schedule.looks else self.latest
         watching = self.watching()
@@ -110,7 +110,8 @@ class Schedule:
         self.budget = budget
         self.calls = self.looks = self.idle = 0
         self.cost, self.following = 0.0, 1
-        self.decided = False  # that the next call is looked at; its gradients were waited for
+        # That the next call is looked at: gradients were waited for, perhaps those of another one.
+        self.decided = False
         self._second = self._latest = 0.0
         self._step = 0.0  # seconds from the call before to this one
 
@@ -137,13 +138,17 @@ class Schedule:
         if self.calls == 2:
             self._second = now
 
-    def looked(self, cost: float, stepped: bool, waited: float = 0.0) -> None:
+    def waited(self, seconds: float) -> None:
+        """Counts a wait for the script's own work before the last call, which is not looked at."""
+        self.budget.waited += min(seconds, self._step)
+
+    def looked(self, cost: float, found: bool, waited: float = 0.0) -> None:
         """Counts a look at the last call, and how long it waited for the script's own work."""
         waited = min(waited, self._step)
         self.budget.looked(cost, waited, not self.looks)
         self.looks += 1
         self.cost = cost + waited
-        self.idle = 0 if stepped else self.idle + 1
+        self.idle = 0 if found else self.idle + 1
         rare = max(0, self.looks - DENSE) // (DENSE // 2)
         self.following = self.calls + (self.calls if self.idle >= IDLE else 2**rare)
 

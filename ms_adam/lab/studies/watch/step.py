@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -44,15 +44,36 @@ class Part(NamedTuple):
     moment2_after: np.ndarray
     largest: np.ndarray  # second moment so far, before the step
     gradient: np.ndarray
+    numbers: dict[str, Any] = {}  # those in which its group differs from the formula's
 
     @property
     def has_moments(self) -> bool:
         return self.moment1.size == self.moment2.size == self.weight.size > 0
 
-    def with_moment_gradient(self, beta1: float) -> Part:
+    def moved(self) -> np.ndarray:
+        """Whether the weight or a moment of each element changes: in a dense step, of all."""
+        moments = (self.moment1 != self.moment1_after) | (self.moment2 != self.moment2_after)
+        return moments | (self.weight != self.weight_after)
+
+    def updated(self) -> Part:
+        """The elements that change, of a lazy optimizer, which leaves rows as they are."""
+        if not self.has_moments:
+            return self
+        moved = self.moved()
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return self._replace(**{n: it[moved] if it.size else it for n, it in arrays.items()})
+
+    def with_moment_gradient(self, beta1: float, lazy: bool = False) -> Part:
         """The part with the gradient that takes its first moment from before to after the step."""
+        beta1 = self.numbers.get("beta1", beta1)
         gradient = (self.moment1_after - beta1 * self.moment1) / (1.0 - beta1)
-        return self._replace(gradient=gradient)
+        if lazy:
+            gradient = np.where(self.moved(), gradient, 0.0)
+        numbers = {name: number for name, number in self.numbers.items() if name != "maximize"}
+        return self._replace(gradient=gradient, numbers=numbers)
+
+
+_ARRAYS = Part._fields[6:-1]
 
 
 def formulas(method: Adam, decay: bool, maximum: bool) -> dict[str, Adam]:
@@ -111,6 +132,8 @@ def distance(method: Adam, parts: Sequence[Part], t: int, decayed_gradient: bool
     for part in _joined(parts):
         with np.errstate(all="ignore"):
             wanted = _stepped(method, part, t, decayed_gradient)
+            if np.any(np.isfinite(part.weight_after) & ~np.isfinite(wanted)):
+                return float("inf")
             off = np.abs(part.weight_after - wanted)
             # Two roundings: of the decayed weight, and of the new one.
             off = off - 2.02 * rounding(np.maximum(abs(wanted), abs(part.weight)), part.dtype)
@@ -122,24 +145,21 @@ def distance(method: Adam, parts: Sequence[Part], t: int, decayed_gradient: bool
 
 def _stepped(method, part, t, decayed_gradient=False):
     decay = 0.0 if decayed_gradient and not method.decoupled else part.decay
-    method = replace(method, learning_rate=part.rate, weight_decay=decay)
+    method = replace(method, learning_rate=part.rate, weight_decay=decay, **part.numbers)
     largest = part.largest if part.largest.size else part.moment2
     state = AdamState(t - 1, part.moment1, part.moment2, largest)
     return method.update(part.weight, part.gradient, state)[0]
 
 
 def _joined(parts):
-    """Parts of one rate, decay and dtype as one: a formula then takes a few operations."""
+    """Parts of the same numbers and dtype as one: a formula then takes a few operations."""
     groups: dict[tuple, list[Part]] = {}
     for part in parts:
-        groups.setdefault((part.rate, part.decay, part.dtype), []).append(part)
+        key = (part.rate, part.decay, part.dtype, *sorted(part.numbers.items()))
+        groups.setdefault(key, []).append(part)
     for same in groups.values():
-        arrays = {name: _all(same, name) for name in Part._fields[6:]}
+        arrays = {name: np.concatenate([getattr(p, name) for p in same]) for name in _ARRAYS}
         yield same[0]._replace(**arrays)
-
-
-def _all(parts, name):
-    return np.concatenate([getattr(part, name) for part in parts])
 
 
 class Shares(NamedTuple):
@@ -151,11 +171,26 @@ class Shares(NamedTuple):
     stalled: Optional[float]  # rounding swallowed a change of the second moment
 
 
+def tells_gradient(part: Part) -> bool:
+    """Whether the first moment has enough digits to infer the gradient; a byte has four bits."""
+    return not part.moment_dtype.startswith("int8")
+
+
 def shares(method: Adam, parts: Sequence[Part], t: int) -> Shares:
-    """Counts the elements in which a step shows a weakness of its formula or its dtypes."""
+    """Counts the elements in which a step shows a weakness of its formula or its dtypes.
+
+    Rounding that is stochastic keeps the mean of the changes that it swallows: no moment stalls.
+    """
+    counts = sum(_counts(replace(method, **part.numbers), part, t) for part in _joined(parts))
+    found = Shares(*(float(some / every) if every else None for some, every in counts))
+    stochastic = any("stochastic" in part.moment_dtype for part in parts)
+    return found._replace(stalled=None) if stochastic else found
+
+
+def _counts(method, part, t):
+    """For each of `Shares` the number of elements that have the weakness, and of those that may."""
     with np.errstate(all="ignore"):
-        v0, v1 = _all(parts, "moment2"), _all(parts, "moment2_after")
-        g = _all(parts, "gradient")
+        v0, v1, g = part.moment2, part.moment2_after, part.gradient
         exact = method.beta2 * v0 + (1 - method.beta2) * np.square(g / method.loss_scale)
         corrected = v1 / bias_correction(method.beta2, t)
         root = np.sqrt(corrected)
@@ -166,17 +201,13 @@ def shares(method: Adam, parts: Sequence[Part], t: int) -> Shares:
         }[method.epsilon]
         moves = (v1 > 0) | (g != 0)
         change = np.abs(exact - v0) > 1e-6 * v0  # float32 keeps changes of 6e-8
-    return Shares(
-        _share(own <= method.eps, moves),
-        _share(root <= method.eps, moves),
-        _share(v1 == 0, g != 0),
-        _share((v1 == v0) & change, v0 > 0),
+    pairs = (
+        (own <= method.eps, moves),
+        (root <= method.eps, moves),
+        (v1 == 0, g != 0),
+        ((v1 == v0) & change, v0 > 0),
     )
-
-
-def _share(condition, among):
-    count = np.count_nonzero(among)
-    return float(np.count_nonzero(condition & among)) / count if count else None
+    return np.array([[np.count_nonzero(weak & may), np.count_nonzero(may)] for weak, may in pairs])
 
 
 def lost(method: Adam, part: Part, t: int) -> bool:

@@ -84,12 +84,14 @@ def records(out: Path) -> list[dict[str, Any]]:
     """The optimizers of all processes in the order in which they were made, with their looks.
 
     Each has the keys of its event "optimizer", and ``looks``, ``new_data``, ``faults`` and ``end``.
+    Processes are in the order of their numbers, which rise.
     """
     found = []
-    for path in sorted((out / RECORDS).glob("*.jsonl")):
+    for path in sorted((out / RECORDS).glob("*.jsonl"), key=lambda path: int(path.stem)):
         of_process: dict[int, dict[str, Any]] = {}
         whole: dict[str, Any] = {}
-        for line in path.read_text(encoding="utf-8").splitlines():
+        *lines, _ = path.read_text(encoding="utf-8").split("\n")  # a crash may tear the last line
+        for line in lines:
             event = json.loads(line)
             kind, number = event.pop("event"), event.pop("optimizer", None)
             whole.update(event.pop("run", {}))
@@ -103,7 +105,7 @@ def records(out: Path) -> list[dict[str, Any]]:
                 else:
                     key = {"look": "looks", "new data": "new_data", "fault": "faults"}[kind]
                     one[key].append(event)
-        found += [{**one, "run": whole} for one in of_process.values()]
+        found += [{**of_process[number], "run": whole} for number in sorted(of_process)]
     return found
 
 

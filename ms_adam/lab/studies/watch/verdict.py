@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
-from typing import Any
+from typing import Any, Optional
 
 from ms_adam.lab.claims import short
 from ms_adam.lab.studies.watch import replacing
@@ -24,12 +24,14 @@ PRINTED = {
     "mindspore.experimental.optim.AdamW": "Algorithm 1",
     "ms_adam.Adam": "Algorithm 1",
     "ms_adam.AdamW": "Algorithm 1",
+    "ms_adam.mint.Adam": "Algorithm 1",
+    "ms_adam.mint.AdamW": "Algorithm 1",
 }
 _SHORT = {
     "mindspore.nn.optim": "mindspore.nn",
     "mindspore.experimental.optim": "mindspore.experimental.optim",
     "mindspore.mint.optim": "mindspore.mint.optim",
-    "ms_adam": "ms_adam",
+    "ms_adam.optimizer": "ms_adam",
 }
 
 
@@ -108,9 +110,11 @@ def _range(pairs):
 def _skipped(looks):
     """The number of calls without an update, and of how many; from the optimizer's own count."""
     counted = [look for look in looks if look["count"] is not None]
-    if len(counted) > 1 and counted[-1]["count"] != counted[0]["count"]:
-        calls = counted[-1]["call"] - counted[0]["call"]
-        return {"calls": calls, "without": calls - counted[-1]["count"] + counted[0]["count"]}
+    if len(counted) > 1:
+        first, last = counted[0], counted[-1]
+        calls, updates = last["call"] - first["call"], last["count"] - first["count"]
+        if 0 < updates <= calls:  # and not several in a call
+            return {"calls": calls, "without": calls - updates}
     return {"calls": len(looks), "without": sum(look["updates"] == 0 for look in looks)}
 
 
@@ -183,10 +187,14 @@ def verdict(found: dict[str, Any]) -> str:
             f"{names} nowhere{where}."
         )
     if found["formula"] is None:
-        return f"{name} keeps no two moments: it is no Adam, and was held to no formula."
-    for key, words in _WEAK.items():
-        if found[key] and found[key]["median"] >= FEW:
-            return f"{name} {words.format(found[key]['median'])}."
+        if not found["moments"]:
+            return f"{name} has no two moments that could be read, and was held to no formula."
+        return (
+            f"{name} was held to no formula: none of {found['looks']} calls that were looked at "
+            "shows one update and its gradients."
+        )
+    if weakness := _weakness(found):
+        return f"{name} {weakness}."
     own, paper, formula = found["own"]["median"], found["paper"]["median"], _named(found)
     if own > _fits(found):
         return (
@@ -226,6 +234,13 @@ _WEAK = {
 }
 
 
+def _weakness(found):
+    for key, words in _WEAK.items():
+        if found[key] and found[key]["median"] >= FEW:
+            return words.format(found[key]["median"])
+    return None
+
+
 def _fits(found):
     wide = all(dtype in ("float32", "float64") for dtype in found["moments"])
     return FITS if wide else 0.1
@@ -241,19 +256,31 @@ def lines(found: dict[str, Any]) -> list[str]:
     changed = [f"# {where}", f"- {line}", f"+ import {name.rpartition('.')[0]}"]
     same = replacing.arguments(other, "epsilon_hat")
     for formula, words in (("paper", "Algorithm 1"), ("epsilon_hat", "what it computes now")):
-        given = replacing.arguments(other, formula)
-        if formula == "epsilon_hat" or given != same:
-            changed.append(f"+ {_rewritten(line, found['name'], name, given)}  # {words}")
+        added = replacing.arguments(other, formula)
+        if formula == "epsilon_hat" or added != same:
+            added = {key: value for key, value in added.items() if key not in found["given"]}
+            changed.append(f"+ {_rewritten(line, found['name'], name, added)}  # {words}")
     return changed
 
 
-def _rewritten(line: str, old: str, new: str, given: dict[str, Any]) -> str:
-    """The line with the other class and arguments, as far as it stands on one line."""
-    added = "".join(f", {key}={value!r}" for key, value in given.items())
-    pattern = rf"(?:\w+\.)*{old.rpartition('.')[2]}\((.*)\)"
-    if not re.search(pattern, line):
-        return f"{new}(...{added})"
-    return re.sub(pattern, lambda match: f"{new}({match[1]}{added})", line, count=1)
+def _rewritten(line: str, old: str, new: str, added: dict[str, Any]) -> str:
+    """The line with the other class and more arguments, if the call begins and ends on it."""
+    more = "".join(f", {key}={value!r}" for key, value in added.items())
+    call = re.search(rf"\b(?:\w+\.)*{old.rpartition('.')[2]}\(", line)
+    end = call and _closing(line, call.end())
+    if not end:
+        return f"{new}(...{more})"
+    return f"{line[: call.start()]}{new}({line[call.end() : end]}{more}{line[end:]}"
+
+
+def _closing(line: str, start: int) -> Optional[int]:
+    """The place of the parenthesis that closes the one before `start`; None if there is none."""
+    depth = 1
+    for place, letter in enumerate(line[start:], start):
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if not depth:
+            return place
+    return None
 
 
 def overall(accounts: list[dict[str, Any]]) -> str:
@@ -263,13 +290,20 @@ def overall(accounts: list[dict[str, Any]]) -> str:
             "No optimizer of MindSpore was seen. (Is the command Python? -I, -E and -S hide "
             "ms-adam from it.)"
         )
-    worst = min(accounts, key=lambda one: _rank(one))
-    return worst["verdict"]
+    return min(accounts, key=_rank)["verdict"]
 
 
 def _rank(found: dict[str, Any]) -> tuple:
-    notable = found["paper"] is not None and found["paper"]["median"] > NOTABLE
-    return not found["not_finite"], not found["lost"], not notable
+    """Sorts the worst account to the front, by what `verdict` tells, and those not judged last."""
+    judged = found["formula"] is not None
+    return (
+        not found["not_finite"],
+        not found["lost"],
+        not _weakness(found),
+        not judged or found["own"]["median"] <= _fits(found),
+        not judged or found["paper"]["median"] <= NOTABLE,
+        not judged,
+    )
 
 
 def watching(run: dict[str, Any]) -> str:

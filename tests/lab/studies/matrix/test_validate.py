@@ -15,6 +15,7 @@ from mindspore import nn
 from running import make_optimizer, make_parameters
 
 import ms_adam
+from ms_adam import reference
 from ms_adam.backends import BACKENDS, CHOICES
 from ms_adam.lab.run.config import Backend
 from ms_adam.lab.studies.matrix import cell_worker, validate
@@ -47,6 +48,7 @@ from ms_adam.lab.studies.matrix.cells import (
     run_nn_adam,
     snapshot,
 )
+from ms_adam.state import write
 
 CASE = {case.name: case for case in CASES + SCHEMES}
 COLUMN = {column.name: column for column in COLUMNS}
@@ -118,7 +120,18 @@ def changed(case, parameter, step, **change):
     return dataclasses.replace(reference_for(case, parameter, step), **change)
 
 
+class WithoutMaximum(reference.Adam):
+    """Forgets the second moments of earlier steps."""
+
+    def update(self, w, g, state):
+        return super().update(w, g, state._replace(vhat=np.zeros_like(state.vhat)))
+
+
 SCHEME_MUTANTS = {
+    "maximum forgotten": (
+        "amsgrad",
+        lambda c, i, t: WithoutMaximum(**vars(reference_for(c, i, t))),
+    ),
     "rate of the step before": (
         "learning rates in a list",
         lambda c, i, t: reference_for(c, i, max(t - 1, 0)),
@@ -193,6 +206,19 @@ def test_a_master_weight_that_is_not_rounded_into_its_parameter_is_seen():
     optimizer = make_optimizer(case, make_parameters(SHAPES, "float16"), backend="composite")
     optimizer.update.masters.round = lambda: True
     assert excess(case, "float16", optimizer) == np.inf
+
+
+def test_a_maximum_that_is_not_kept_is_seen():
+    class Forgetting(ms_adam.Adam):
+        def __call__(self, gradients):
+            done = super().__call__(gradients)
+            for largest in self.vhat:
+                write(largest, np.zeros(largest.shape), host=False)
+            return done
+
+    case = CASE["amsgrad"]
+    optimizer = Forgetting(make_parameters(SHAPES, "float32"), backend="fused", **case.options)
+    assert excess(case, "float32", optimizer) > 2.0
 
 
 def judged(case, dtype, column):

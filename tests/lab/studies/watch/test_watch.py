@@ -66,7 +66,17 @@ FORMULAS = {
 }
 
 
-STEPS = {**dict.fromkeys(FORMULAS, 6), "given": 1, "half": 3, "new data": 12}
+STEPS = {
+    **dict.fromkeys(FORMULAS, 6),
+    "given": 1,
+    "half": 3,
+    "accumulated": 12,
+    "bytes": 6,
+    "groups": 6,
+    "mint": 6,
+    "lazy": 6,
+    "new data": 12,
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +98,7 @@ def test_scripts_compute_the_same_bits(together):
     (plain, unwatched), (status, printed), found = together
     assert status == plain == 3 and len(found) == len(STEPS)
     assert lines(printed) == lines(unwatched)
-    weights = {"given": 1, "half": 1}
+    weights = {"given": 1, "half": 1, "lazy": 1}
     assert len(lines(printed)) == sum(n + weights.get(way, 2) for way, n in STEPS.items())
 
 
@@ -129,6 +139,40 @@ def test_float16_moments_that_underflow_are_counted(together):
     # 0.001 (1e-3)^2 is below float16's range, 0.001 is in it; the third gradient is 0.
     assert account["underflowed"]["median"] == 1 / 2
     assert "underflow" in account["verdict"] and "50%" in account["verdict"]
+
+
+def test_calls_that_accumulate_are_looked_at_too(together):
+    account = together[-1]["accumulated"]
+    assert account["looks"] == account["calls"] == 12
+    assert account["skipped"] == {"calls": 11, "without": 8}  # of those after the first
+    assert account["formula"] == "Algorithm 1" and account["own"]["most"] < 1e-5
+
+
+def test_groups_are_held_to_their_own_numbers(together):
+    account = together[-1]["groups"]
+    assert account["formula"] == "Algorithm 1" and account["own"]["most"] < 1e-5
+    assert account["gradients"] == "given"
+
+
+def test_an_optimizer_with_a_core_is_one(together):
+    account = together[-1]["mint"]
+    assert account["name"] == "ms_adam.mint.Adam" and account["looks"] == 6
+    assert account["formula"] == "Algorithm 1" and account["gradients"] == "moments"
+    assert account["moments"] == ["bfloat16, stochastic"] and account["stalled"] is None
+
+
+def test_rows_that_are_left_are_not_lost(together):
+    account = together[-1]["lazy"]
+    assert account["lost"] is None
+    assert "epsilon-hat" in (account["formula"], *account["alike"])
+    assert account["own"]["most"] < 1e-5 and account["stalled"]["most"] == 0
+
+
+def test_bytes_are_held_to_the_formula_and_do_not_stall(together):
+    account = together[-1]["bytes"]
+    assert account["moments"] == ["int8, stochastic"] and account["stalled"] is None
+    assert account["verdict"].startswith("ms_adam.Adam computes Algorithm 1: its updates are")
+    assert account["own"]["most"] < 1e-5
 
 
 def test_steps_lost_after_new_data_are_found_with_the_line(together):
@@ -249,6 +293,7 @@ def test_without_looks_calls_from_python_are_counted(tmp_path):
 
 LOCAL = """
 import gc
+import weakref
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn
 
@@ -257,19 +302,39 @@ def main():
     optimizer = nn.Adam([Parameter(Tensor([0.0], ms.float32), name="weight")])
     for _ in range(3):
         optimizer((Tensor([1.0], ms.float32),))
+    return weakref.ref(optimizer)
 
 
-main()
+let_go = main()
 gc.collect()
+assert let_go() is None
 """
 
 
-def test_an_optimizer_that_the_script_lets_go_is_counted(tmp_path):
+@pytest.mark.parametrize("every, looks", [(0, 0), (1, 3)])
+def test_an_optimizer_that_the_script_lets_go_is_counted_and_not_kept(every, looks, tmp_path):
     script = tmp_path / "local.py"
     script.write_text(LOCAL)
-    assert study.run([sys.executable, str(script)], tmp_path / "out", every=0) == 0
+    assert study.run([sys.executable, str(script)], tmp_path / "out", every=every) == 0
     (account,) = accounts(tmp_path / "out")
-    assert (account["calls"], account["looks"]) == (3, 0)
+    assert (account["calls"], account["looks"]) == (3, looks)
+
+
+def test_a_script_that_clears_the_folder_is_not_disturbed(tmp_path):
+    script, out = tmp_path / "local.py", tmp_path / "out"
+    script.write_text(f"import shutil\nshutil.rmtree({str(out)!r})\n{LOCAL}")
+    assert study.run([sys.executable, str(script)], out, every=1) == 0
+    assert study.records(out) == []
+
+
+def test_ctrl_c_after_the_end_of_the_script_loses_no_report(invoke, tmp_path, monkeypatch):
+    def stop(accounts):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["ms_adam.lab.cli.watch"], "_identify", stop)
+    done = invoke("watch", "--out", tmp_path, "--", sys.executable, "-c", "pass")
+    assert done.exit_code == 0 and "No optimizer of MindSpore was seen" in done.output
+    assert (tmp_path / "index.html").exists() and (tmp_path / "watch.json").exists()
 
 
 @pytest.mark.parametrize("every, promised", [(None, 0.10), (0, 0.01)])

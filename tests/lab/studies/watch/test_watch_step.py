@@ -1,14 +1,20 @@
 """Steps judged in float64: each formula is told from the others, and shares are those made here."""
 
+import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import Parameter, Tensor, nn
 
+from ms_adam.lab import targets
 from ms_adam.lab.measure import spacing
-from ms_adam.lab.studies.watch import parting, step, verdict
-from ms_adam.lab.studies.watch.reading import stride
+from ms_adam.lab.studies.watch import account, parting, replacing, step, study, verdict
+from ms_adam.lab.studies.watch.follow import Watch
+from ms_adam.lab.studies.watch.reading import Reader, stride
 from ms_adam.lab.studies.watch.schedule import FIRST, IDLE, PROMISED, SHARE, Budget, Schedule
 from ms_adam.reference import Adam, AdamState
 
@@ -83,6 +89,23 @@ def test_a_distance_is_the_error_over_the_update():
     assert step.distance(ADAM, [far._replace(weight_after=far.weight)], T) == pytest.approx(1.0)
 
 
+def test_numbers_where_a_formula_has_none_are_no_fit():
+    made = part(replace(ADAM, eps=0.0), gradient=np.zeros(64))
+    still = made._replace(weight_after=made.weight, decay=0.0)
+    nothing = dict.fromkeys(("moment1", "moment2"), np.zeros(64))
+    assert step.distance(replace(ADAM, eps=0.0), [still._replace(**nothing)], T) == np.inf
+
+
+def test_steps_that_are_counted_from_below_zero():
+    """As in mint.optim.AdamW, which runs on Ascend only."""
+    optimizer = nn.Adam([Parameter(Tensor([0.0], ms.float32), name="w")])
+    optimizer.global_step.set_data(Tensor([-1], ms.int32))
+    reader = Reader(optimizer)
+    assert reader.count() == 0
+    optimizer((Tensor([1.0], ms.float32),))
+    assert reader.count() == 1
+
+
 def test_shares():
     g = np.array([1.0, 5e-3, 5e-4, 1e-4, 0.0])
     zeros = np.zeros(5)
@@ -95,6 +118,80 @@ def test_shares():
     assert step.shares(ADAM, [under], 1).underflowed == 2 / 4
     held = made._replace(moment2=np.full(5, 1e-2), moment2_after=np.array([2e-2] + 4 * [1e-2]))
     assert step.shares(ADAM, [held], 2).stalled == 4 / 5
+
+
+def test_stochastic_rounding_stalls_nothing():
+    made = part(ADAM, weight=np.zeros(64))
+    held = made._replace(moment2_after=made.moment2)
+    assert step.shares(ADAM, [held], T).stalled > 0.9
+    narrow = held._replace(moment_dtype="bfloat16, stochastic")
+    assert step.shares(ADAM, [narrow], T).stalled is None
+
+
+def judged(parts, gradients="as given", lazy=False):
+    """What the account of an optimizer tells of a step."""
+    followed = account.Followed(None, None, {}, (), None)
+    followed._method, followed._gradients = ADAM, gradients
+    followed._reader = SimpleNamespace(lazy=lazy)
+    return followed._judged(parts, T)
+
+
+def test_a_parameter_without_elements_hides_no_formula():
+    empty = part(ADAM, gradient=np.zeros(0))
+    made = part(replace(ADAM, decoupled=True))
+    found = judged([empty, made])
+    assert (found["formula"], found["gradients"]) == ("Algorithm 1, decoupled decay", "given")
+    assert found["own"] == 0.0 and found["epsilon"] == judged([made])["epsilon"] > 0
+    assert [row[0] for row in found["parameters"]] == ["w", "w"]
+
+
+@pytest.mark.parametrize("stay", [slice(0, 48), slice(None)])
+def test_rows_that_a_lazy_optimizer_leaves_are_not_lost(stay):
+    made = part(replace(ADAM, decoupled=True))
+    for name in ("weight", "moment1", "moment2"):
+        getattr(made, f"{name}_after")[stay] = getattr(made, name)[stay]
+    dense, lazy = judged([made], None), judged([made], None, lazy=True)
+    if stay == slice(None):
+        assert dense["lost"] == ["w"] and lazy["lost"] == [] and lazy["formula"] is None
+    else:
+        assert dense["own"] > 0.1
+        assert lazy["formula"] == "Algorithm 1, decoupled decay" and lazy["own"] < 1e-12
+    moved = np.zeros(64) if stay == slice(None) else made.gradient * (np.arange(64) >= 48)
+    assert lazy["parameters"][0][1] == pytest.approx(np.linalg.norm(moved), rel=1e-3)
+
+
+@pytest.mark.parametrize("gradients", ["as given", None])
+def test_parameters_have_the_numbers_of_their_groups(gradients):
+    own = {"beta1": 0.5, "beta2": 0.9, "eps": 1e-2, "maximize": True}
+    method = replace(ADAM, decoupled=True)
+    parts = [part(method), part(replace(method, **own))._replace(numbers=own)]
+    found = judged(parts, gradients)
+    # 1 / (1 - beta1) amplifies float64's rounding of moments, as above.
+    assert found["formula"] == "Algorithm 1, decoupled decay" and found["own"] < 1e-12
+    each = [judged([one], gradients) for one in parts]
+    for share in ("epsilon", "epsilon_of_paper"):
+        assert found[share] == pytest.approx(sum(one[share] for one in each) / 2)
+    assert each[0]["epsilon"] != each[1]["epsilon"]
+
+
+def test_gradients_that_nothing_tells_are_not_made_up():
+    """An optimizer without moments, and moments of four digits, in a compiled step."""
+    made = part(ADAM)._replace(gradient=np.zeros(0))
+    assert judged([made], None)["gradients"] == "moments"
+    nothing = dict.fromkeys(step.Part._fields[8:-1], np.zeros(0))
+    for other in (made._replace(**nothing), made._replace(moment_dtype="int8, stochastic")):
+        found = judged([other], None)
+        assert found["formula"] is found["gradients"] is found["parameters"][0][1] is None
+
+
+def test_decay_may_begin_later():
+    """A formula without a kind of decay then fits no longer, though it did so until now."""
+    followed = account.Followed(None, None, {}, (), None)
+    made = part(ADAM, weight=np.zeros(64))
+    without = followed._fitted([made._replace(decay=0.0)], ADAM, T)
+    assert without["formula"] == "Algorithm 1" and without["own"] == 0.0
+    assert followed._fitted([part(ADAM)], ADAM, T)["formula"] == "Algorithm 1, L2"
+    assert followed._fitted([made._replace(decay=0.0)], ADAM, T) == without
 
 
 def test_a_parameter_that_stays_is_lost_only_if_it_must_move():
@@ -148,6 +245,126 @@ def test_a_verdict_leaves_the_kind_of_decay_open_if_it_shows_none():
     assert verdict.verdict(told) == wanted.format("decoupled decay")
 
 
+def summary(name="O", formula="Algorithm 1", own=1e-6, paper=1e-6, **more):
+    """An account of what `verdict` reads."""
+    found = dict.fromkeys(("not_finite", "lost", "underflowed", "stalled", "epsilon"))
+    found.update({"name": name, "looks": 9, "moments": ["float32"], "formula": formula}, alike=[])
+    for key, far in (("own", own), ("paper", paper)):
+        found[key] = None if formula is None else {"median": far, "most": far, "call": 1}
+    found.update(more)
+    return {**found, "verdict": verdict.verdict(found)}
+
+
+def test_the_verdict_on_a_run_is_that_of_its_worst_optimizer():
+    ranked = [
+        summary("0", not_finite={"call": 3, "parameter": "w", "quantities": ["weight"]}),
+        summary("1", lost={"steps": 1, "of": 2, "parameters": ["w"], "after": None}),
+        summary("2", underflowed={"median": 0.5, "most": 0.5, "call": 1}),
+        summary("3", own=0.5, paper=0.5),
+        summary("4", "epsilon-hat", paper=0.5),
+        summary("5"),
+        summary("6", None, looks=0),
+    ]
+    for place in range(len(ranked)):
+        assert verdict.overall(ranked[place:][::-1]) == ranked[place]["verdict"]
+    assert len({one["verdict"][1:] for one in ranked}) == len(ranked)
+
+
+@pytest.mark.parametrize(
+    "moments, words",
+    [([], "has no two moments that could be read"), (["float32"], "none of 9 calls that were")],
+)
+def test_why_an_optimizer_is_held_to_no_formula(moments, words):
+    assert words in summary(formula=None, moments=moments)["verdict"]
+
+
+def test_calls_without_an_update_are_counted_where_a_call_makes_one():
+    def skipped(counts, updates=1):
+        looks = [{"call": 2 * i, "count": c, "updates": updates} for i, c in enumerate(counts, 1)]
+        return verdict._skipped(looks)
+
+    assert skipped([2, 3, 5]) == {"calls": 4, "without": 1}
+    assert skipped([10, 20, 30], 10) == skipped([None] * 3) == {"calls": 3, "without": 0}
+
+
+@pytest.mark.parametrize(
+    "name, public",
+    [
+        ("mindspore.nn.optim.adam.Adam", "mindspore.nn.Adam"),
+        ("ms_adam.optimizer.AdamW", "ms_adam.AdamW"),
+        ("ms_adam.mint.AdamW", "ms_adam.mint.AdamW"),
+        ("own.Adam", "own.Adam"),
+    ],
+)
+def test_classes_are_called_as_they_are_imported(name, public):
+    assert verdict.public_name(name) == public
+    if not name.startswith("own"):
+        assert targets.load_callable(name) is targets.load_callable(public)
+
+
+@pytest.mark.parametrize("name", [name for name in replacing.REPLACED if "mindspore." in name])
+def test_a_replacement_has_the_defaults_of_the_class(name):
+    found = replacing.REPLACED[name]
+    theirs, ours = (targets.find(it).parameters for it in (name, found.name))
+    shared = [argument for argument in theirs if argument in ours]
+    assert {"weight_decay", "eps"} <= set(shared)
+    for argument in shared:
+        assert found.defaults.get(argument, ours[argument].default) == theirs[argument].default
+
+
+@pytest.mark.parametrize(
+    "line, changed",
+    [
+        (
+            "Model(net, loss, nn.Adam(net.trainable_params(), 0.1), metrics={'acc'})",
+            "Model(net, loss, ms_adam.Adam(net.trainable_params(), 0.1, epsilon_hat=True), "
+            "metrics={'acc'})",
+        ),
+        ("o = Adam(params)  # (rate)", "o = ms_adam.Adam(params, epsilon_hat=True)  # (rate)"),
+        ("o = nn.Adam(net.trainable_params(),", "ms_adam.Adam(..., epsilon_hat=True)"),
+        ("o = OurAdam(params)", "ms_adam.Adam(..., epsilon_hat=True)"),
+    ],
+)
+def test_the_line_to_change(line, changed):
+    found = {"class": "mindspore.nn.optim.adam.Adam", "name": "mindspore.nn.Adam", "looks": 1}
+    lines = verdict.lines({**found, "at": ["train.py:3", line], "given": {}})
+    assert lines[-1] == f"+ {changed}  # what it computes now"
+
+
+def test_what_the_script_gives_is_not_added_to_its_line():
+    name = "mindspore.nn.optim.adam.AdamWeightDecay"
+    found = {"class": name, "name": "mindspore.nn.AdamWeightDecay", "looks": 1}
+    line = "nn.AdamWeightDecay(params, eps=1e-8)"
+    lines = verdict.lines({**found, "at": ["train.py:3", line], "given": {"eps": 1e-8}})
+    added = "ms_adam.AdamW(params, eps=1e-8, weight_decay=0.0"
+    assert [text.partition("  #")[0] for text in lines[-2:]] == [
+        f"+ {added})",
+        f"+ {added}, bias_correction=False)",
+    ]
+
+
+def test_arguments_are_named_in_the_order_of_their_class():
+    class Own:
+        def __init__(self, learning_rate, params, *, eps=1e-8):
+            pass
+
+    assert account.bound(Own, (0.1, []), {"eps": 1e-6}) == {
+        "learning_rate": 0.1,
+        "params": [],
+        "eps": 1e-6,
+    }
+
+
+def test_records_are_read_in_the_order_of_processes_and_without_a_torn_line(tmp_path):
+    folder = tmp_path / study.RECORDS
+    folder.mkdir()
+    for process, numbers in ((10, (1, 0)), (9, (0,))):
+        made = [json.dumps({"event": "optimizer", "optimizer": n, "made": n}) for n in numbers]
+        (folder / f"{process}.jsonl").write_text("\n".join([*made, '{"event": "lo']))
+    found = study.records(tmp_path)
+    assert [(one["process"], one["made"]) for one in found] == [("9", 0), ("10", 0), ("10", 1)]
+
+
 def test_not_finite_quantities_are_named():
     made = part(ADAM)
     assert step.not_finite(made) == []
@@ -187,6 +404,63 @@ def test_a_wait_counts_up_to_the_time_of_a_step():
         counted.append(budget.watching())
     assert np.diff([0.0, *counted]) == pytest.approx([0.0, 0.4, 0.4, 1.0])
     assert schedule.period() == pytest.approx(1.0)  # of the second and third; the last is open
+
+
+def test_waits_for_an_optimizer_that_is_never_called_keep_to_the_share():
+    """Steps of 0.5 s, and 0.1 s more if gradients are waited for, as `Watch.differentiation` does.
+
+    Looks at the other optimizer become fewer; waits in between are for nothing, and count too.
+    """
+    clock = [0.0]
+    budget = Budget(None, None, lambda: clock[0])
+    used, unused = Schedule(budget), Schedule(budget)
+    vain = 0
+    for _ in range(3000):
+        due = [one for one in (used, unused) if one.allowed()]
+        for one in due:
+            one.decided = True
+        waited = 0.1 if due else 0.0
+        clock[0] += 0.5 + waited
+        budget.ours += waited
+        budget.waiting += waited
+        looked = used.due()
+        used.begin()
+        if looked:
+            used.looked(0.0, True, waited)
+        else:
+            used.waited(waited)
+            vain += bool(due)
+    assert vain > 10 and used.looks > 100
+    own = clock[0] - budget.watching()
+    assert budget.waiting - 0.1 == pytest.approx(budget.waited)  # the first builds kernels
+    assert budget.waited <= PROMISED * own
+
+
+def test_a_graph_between_gradients_and_optimizer_belongs_to_the_tail(tmp_path):
+    watch = Watch({"folder": tmp_path, "every": 1, "calls": None, "replace": None})
+    tails, optimizer = [], object()
+    watch.followed[id(optimizer)] = SimpleNamespace(
+        schedule=Schedule(watch.budget),
+        stepped_by=None,
+        begin=lambda: None,
+        before=lambda given: given is not None,
+        wait=lambda: None,
+        after=lambda schedule, seconds: tails.append(seconds["tail"]) or True,
+    )
+
+    def graph():
+        watch.graph(Schedule(watch.budget), lambda: time.sleep(0.2), [id(optimizer)])
+
+    def step():
+        watch.call(optimizer, lambda: None, ((),), {})
+
+    watch.differentiation(SimpleNamespace(sync=lambda: None), lambda: None)
+    graph()
+    step()
+    graph()  # which may have computed the gradients
+    step()
+    step()
+    assert tails[0] >= 0.2 > tails[1] >= 0 and tails[2] is None
 
 
 def test_cheap_looks_become_fewer_and_idle_ones_rare():

@@ -13,6 +13,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+import ms_adam
+
+OURS = {"accumulated": {"accumulate_steps": 4}, "bytes": {"state_dtype": "int8"}}
 # Gradients for the ways that compute none.
 GIVEN = {"given": (ms.float32, [1e-9, 5e-9, 1e-7, 1e-6]), "half": (ms.float16, [1e-3, 1.0, 0.0])}
 
@@ -46,12 +49,17 @@ def train(way, steps):
     began = time.perf_counter()
     lasting = float(steps[:-1]) if steps.endswith("s") else None
     steps = 0 if lasting else int(steps)
-    compiled = way in ("cell", "model", "called graph")
+    cell = way in ("cell", "lazy", "mint")
+    compiled = cell or way in ("model", "called graph")
     ms.set_context(mode=ms.GRAPH_MODE if compiled else ms.PYNATIVE_MODE)
     ms.set_seed(1)
     rng = np.random.default_rng(0)
     images, labels = (rng.standard_normal((32, width)).astype(np.float32) for width in (8, 4))
-    net = nn.Dense(8, 4, weight_init="normal")
+    if way == "lazy":  # rows of a table; of duplicate ones MindSpore squares gradients unsummed
+        images = rng.permutation(64)[:32].astype(np.int32)
+        net = nn.EmbeddingLookup(64, 4)
+    else:
+        net = nn.Dense(8, 4, weight_init="normal")
     mse = nn.MSELoss()
     parameters = net.trainable_params()
     if way in GIVEN:
@@ -59,6 +67,16 @@ def train(way, steps):
         parameters = [Parameter(Tensor([0.0] * len(gradient), dtype), name="given")]
     if way == "own":
         optimizer = OwnAdam(parameters, 0.01)
+    elif way == "lazy":
+        optimizer = nn.LazyAdam(parameters, 0.01)
+    elif way == "mint":
+        optimizer = ms_adam.mint.Adam(parameters, 0.01, state_dtype="bfloat16")
+    elif way == "groups":
+        weights, biases = ({"params": [parameter]} for parameter in parameters)
+        weights.update(betas=(0.5, 0.9), eps=1e-4, maximize=True)
+        optimizer = ms_adam.Adam([weights, biases], 0.01)
+    elif way in OURS:
+        optimizer = ms_adam.Adam(parameters, 0.01, **OURS[way])
     elif way == "model":
         schedule = nn.CosineDecayLR(0.001, 0.01, steps)
         optimizer = nn.AdamWeightDecay(parameters, schedule, weight_decay=0.1)
@@ -89,7 +107,7 @@ def train(way, steps):
         data = ms.dataset.NumpySlicesDataset(tuple(copies), shuffle=False).batch(32)
         ms.Model(net, mse, optimizer).train(1, data, Printing(), dataset_sink_mode=False)
     else:
-        if way == "cell":
+        if cell:
             step = nn.TrainOneStepCell(nn.WithLossCell(net, mse), optimizer)
         else:
             step = compiled_step if way == "jit" else given_step if way in GIVEN else called_step
@@ -99,6 +117,8 @@ def train(way, steps):
             if way == "new data" and number == 6:
                 for parameter in parameters:
                     parameter.set_data(Tensor(0.5 * parameter.asnumpy()))
+            if way == "lazy":
+                images = (images + 7) % 64
             print(step(Tensor(images), Tensor(labels)).asnumpy(), flush=True)
 
     for parameter in parameters:
