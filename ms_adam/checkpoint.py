@@ -555,14 +555,16 @@ def crc(path: Union[str, os.PathLike]) -> Optional[bool]:
     """
     with open(path, "rb") as file:
         left = os.fstat(file.fileno()).st_size - _CRC_LENGTH
+        file.seek(max(0, left))
+        end = file.read()
+        if left < 0 or not end.startswith(_CRC_MARK):
+            return None
+        file.seek(0)
         value = 0
         while left > 0:
             piece = file.read(min(left, _CHUNK))
             value = binascii.crc32(piece, value)
             left -= len(piece)
-        end = file.read()
-    if left < 0 or not end.startswith(_CRC_MARK):
-        return None
     return value == int.from_bytes(end[len(_CRC_MARK) :], "big")
 
 
