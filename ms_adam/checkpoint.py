@@ -421,7 +421,7 @@ def _content(checkpoint, optimizer, names):
             f"{type(checkpoint).__name__}: {checkpoint!r}."
         )
     if forms.is_torch(checkpoint):
-        return forms.torch(eight_bit.widened(checkpoint), names)
+        return forms.torch(eight_bit.widened(checkpoint), names, optimizer.formula)
     content = forms.named(
         narrow_state.widened(checkpoint, optimizer),
         optimizer.formula,
