@@ -52,7 +52,6 @@ _OF_CORE = (
     "skipped",
     "accumulated",
     "ema",
-    "state_dtype",
     "master_weights",
     "loss_scale",
     "flush",
@@ -78,6 +77,10 @@ class Group(dict):
     def __ior__(self, other):  # type: ignore[misc]  # of another type than dict.__or__
         self.update(other)
         return self
+
+    def __reduce__(self):
+        # A copy is a dict, as that of `dict.copy` is: it changes no optimizer.
+        return dict, (dict(self),)
 
 
 class _NoticeCompilation(CheckGradients):
@@ -183,7 +186,7 @@ def _live(cell, name):
 
 def _plain(value):
     """Returns a tensor of one number as that number, as short as float32 allows."""
-    if isinstance(value, Tensor) or hasattr(value, "item"):
+    if hasattr(value, "item"):
         value = np.asarray(value.asnumpy() if hasattr(value, "asnumpy") else value)
         return float(str(value.reshape(())))
     return value
