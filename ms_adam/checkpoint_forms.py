@@ -412,15 +412,11 @@ def _steps(checkpoint, form, formula, state_step_before):
     }
     powers = {name: _power(name, checkpoint.get(name, math.nan)) for name in _POWERS}
     update_count = None
-    if "update_count" in checkpoint:
+    if "update_count" in checkpoint and not _replaced(checkpoint, powers):
         update_count = _whole_number("update_count", checkpoint["update_count"], 0)
         if update_count > 0:
-            return Steps(
-                (update_count,),
-                global_step=max(0, counts.get("global_step", 0))
-                if "global_step" in counts
-                else None,
-            )
+            steps = counts.get("global_step")
+            return Steps((update_count,), global_step=None if steps is None else max(0, steps))
     for name, count in counts.items():
         if count == -1:
             return Steps((0,))
@@ -437,7 +433,14 @@ def _steps(checkpoint, form, formula, state_step_before):
             )
         if count > 0:
             return _checked(name, count, update_count, powers, formula)
-    return _from_powers(powers, formula, counted=bool(counts) or update_count is not None)
+    return _from_powers(powers, formula, counted=bool(counts) or "update_count" in checkpoint)
+
+
+def _replaced(checkpoint, powers):
+    """Returns whether another state was loaded after the last update; see `scalars.UpdateCount`."""
+    last = powers["beta1_power" if math.isnan(powers["beta2_power"]) else "beta2_power"]
+    counted = _power("counted_power", checkpoint.get("counted_power", last))
+    return not math.isnan(last) and counted != last
 
 
 def _whole_number(name, value, least):
