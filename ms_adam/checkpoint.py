@@ -7,7 +7,7 @@ import contextlib
 import os
 import zipfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from mindspore import Parameter, Tensor, log, nn
@@ -25,6 +25,8 @@ _CHUNK = 1 << 24
 _ZIP = b"PK\x03\x04"
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number
 _KINDS = {".ckpt": "ckpt", ".safetensors": "safetensors"}
+_ZERO_AT_FIRST = ("moment1", "moment2", "vhat")
+_AT_THE_WEIGHTS = ("ema", "master_weight")  # where a checkpoint has none
 
 Checkpoint = Union[str, os.PathLike, Dict[str, Any], List[Any]]
 Names = Union[List[str], Dict[int, str]]
@@ -49,7 +51,8 @@ def load_state(
     are not loaded: use `mindspore.load_param_into_net` for them.
 
     With `ema_decay`, averages are read from ``ema.``, where ours, the train steps of MindCV and the
-    EMA of mindone keep them. In a checkpoint without any they begin at the weights.
+    EMA of mindone keep them. In a checkpoint without any they begin at the weights, and so do the
+    copies of `master_weights`.
 
     There are two counters. `global_step`, which schedules read, is taken from the checkpoint.
     `update_count`, which the bias correction reads, is the entry of that name. In a checkpoint
@@ -62,7 +65,7 @@ def load_state(
     others need `step`.
 
     Args:
-        optimizer: an `Adam` or `AdamW` of ours, of any backend and layout, or of `ms_adam.mint`.
+        optimizer: one of ours, of any backend and layout, or of `ms_adam.mint`.
         checkpoint: a path (``.ckpt``, or ``.safetensors``); a dict from names to Parameters,
             Tensors or arrays; or the ``state_dict()`` of an optimizer of PyTorch or bitsandbytes,
             with arrays for tensors. With ``shard_state=True``, the whole state, of which each rank
@@ -78,8 +81,10 @@ def load_state(
             is not an int.
         ValueError: If a file is damaged (a changed bit is found for certain only in a file saved
             with ``crc_check=True``) or is one of `torch.save`; if an entry is missing, unexpected,
-            or of another shape or dtype: the message lists all of them; if the number of updates is
-            in neither the checkpoint nor `step`, or `step` contradicts the checkpoint.
+            or of another shape or dtype: the message lists all of them; if the state is of AdaMax
+            and the optimizer is not, or the reverse; if the number of updates is in neither the
+            checkpoint nor `step`, or `step` contradicts the checkpoint.
+        RuntimeError: Within `averaged`.
         OSError: If a file cannot be read.
 
     After any of these errors the optimizer is unchanged.
@@ -150,7 +155,7 @@ def convert_checkpoint(
     optimizer = core_of(optimizer)
     with _naming(optimizer):
         kind = _check_target(source, target)
-        reading = _read_state(optimizer, source, step, names)
+        reading = _read_state(optimizer, source, step, names, with_weights=True)
         entries = _with_weights(reading.others, optimizer)
         entries.update(
             (parameter.name, Tensor(value, parameter.dtype)) for parameter, value in reading.values
@@ -177,11 +182,21 @@ class _Reading(NamedTuple):
 
 
 def _read_state(
-    optimizer: nn.Optimizer, checkpoint: Any, step: Optional[int], names: Optional[Names]
+    optimizer: nn.Optimizer,
+    checkpoint: Any,
+    step: Optional[int],
+    names: Optional[Names],
+    with_weights: bool = False,
 ) -> _Reading:
-    """Reads a checkpoint for an optimizer, or raises; changes nothing."""
+    """Reads a checkpoint for an optimizer, or raises; changes nothing.
+
+    Args:
+        with_weights: whether the state will stand beside the weights of the checkpoint, or beside
+            those that the optimizer has now.
+    """
     _check_step(step)
-    if isinstance(checkpoint, (list, tuple)):
+    whole = isinstance(checkpoint, (list, tuple))
+    if whole:
         content = forms.joined([_content(part, optimizer, names) for part in checkpoint])
     else:
         content = _content(checkpoint, optimizer, names)
@@ -191,11 +206,15 @@ def _read_state(
         _check_share(content.share, optimizer)
     else:
         given = _own_rows(given, every, optimizer.shares.owned)
-    if not any(name.startswith("ema.") for name in given):
-        given.update(_weights_as_averages(optimizer, wanted, content.others))
+    weights = [
+        _weight_there(content, name, parameter)
+        for name, parameter in zip(optimizer.check.names, optimizer.parameters)
+    ]
+    lacking = set(_AT_THE_WEIGHTS) - {name.partition(".")[0] for name in content.entries}
+    given.update(_weights_in_place_of(lacking, optimizer, wanted, weights))
     given = _sums_taken(optimizer, given, wanted, content)
-    elsewhere = {entry.name for entry in every} - set(wanted)
-    whole = isinstance(checkpoint, (list, tuple))
+    elsewhere = {entry.name for entry in every if entry.name.partition(".")[0] not in lacking}
+    elsewhere -= set(wanted)
     problems = _differences(given, wanted, elsewhere, whole, content.spelled)
     if problems:
         raise ValueError("the checkpoint does not fit:\n  " + "\n  ".join(problems))
@@ -205,10 +224,11 @@ def _read_state(
         slot.rows[...] = given[name]
     # A buffer may hold many parameters, but is written once.
     buffers = {id(slot.buffer): (slot.parameter, slot.buffer) for slot in wanted.values()}
+    beside = weights if with_weights else optimizer.parameters
     return _Reading(
         [
-            *narrow_state.as_stored(optimizer, buffers.values()),
-            (optimizer.global_step, np.array([global_step], np.int32)),
+            *narrow_state.as_stored(optimizer, buffers.values(), beside),
+            (optimizer.global_step, np.full(optimizer.global_step.shape, global_step)),
         ]
         + state.numbers_after(optimizer, updates)
         + _carried_numbers(optimizer, content),
@@ -218,19 +238,42 @@ def _read_state(
 
 def _carried_numbers(optimizer, content):
     """Returns (Parameter, array) of the numbers that a checkpoint may lack: loss scale, skips."""
-    carried = []
-    for number in optimizer.state.carried():
-        value = content.others.get(content.prefix + number.name[len(_prefix(optimizer)) :])
-        if value is not None:
-            value = forms.array(value, number.name).astype(state.dtype_name(number.dtype))
-            carried.append((number, value.reshape(number.shape)))
-    return carried
+    found = []
+    for names, number in carried(optimizer):
+        there = [name for name in names if content.prefix + name in content.others]
+        if there:
+            value = forms.array(content.others[content.prefix + there[0]], there[0])
+            value = value.astype(state.dtype_name(number.dtype)).reshape(number.shape)
+            found.append((number, value))
+    return found
+
+
+def carried(optimizer: Any) -> List[Tuple[Tuple[str, str, str], Parameter]]:
+    """Returns (names, number) of the numbers that a checkpoint may lack.
+
+    The names are those in checkpoints, without a prefix, the one to write first: the counter of a
+    scaler has its own name, until a Cell that owns the optimizer gives it ours.
+    """
+    prefix, found = _prefix(optimizer), []
+    for name, number in optimizer.state.carried().items():
+        own = number.name[len(prefix) :] if number.name.startswith(prefix) else name
+        found.append(((own, name, name.replace("scale_counter", "counter")), number))
+    return found
+
+
+def updates_of(optimizer: Any) -> int:
+    """Returns how many updates the next step counts as made; see `scalars.UpdateCount`."""
+    numbers = optimizer.state.numbers
+    power = numbers.get("beta2_power", numbers["beta1_power"]).asnumpy().reshape(())
+    if power == numbers["counted_power"].asnumpy():
+        return int(numbers["update_count"].asnumpy()[0])
+    return 0 if power == 1.0 else max(0, int(optimizer.global_step.asnumpy().reshape(-1)[0]))
 
 
 def _sums_taken(optimizer, given, wanted, content):
     """Returns the entries with the sums that the optimizer wants, and no others."""
     sums = {name for name in wanted if name.partition(".")[0] in state.SUMS}
-    there = {name for name in given if name.partition(".")[0] in state.SUMS}
+    there = {name for name in content.entries if name.partition(".")[0] in state.SUMS}
     count = content.others.get(content.prefix + "accumulated")
     count = 0 if count is None else int(forms.array(count, "accumulated").reshape(-1)[0])
     if count and not sums:
@@ -245,20 +288,23 @@ def _sums_taken(optimizer, given, wanted, content):
     return given
 
 
-def _weights_as_averages(optimizer, wanted, others):
-    """Returns averages for a checkpoint without any: the weights there, or else those here."""
-    averages = {}
-    for name, parameter, own in zip(
-        optimizer.check.names, optimizer.parameters, optimizer.shares.owned
-    ):
-        if f"ema.{name}" in wanted:
-            rows = wanted[f"ema.{name}"].rows
-            weight = parameter.astype(state.compute_dtype(parameter.dtype)).asnumpy()
-            there = others.get(name)
-            if there is not None and tuple(there.shape) == parameter.shape:
-                weight = forms.array(there, name).astype(weight.dtype)
-            averages[f"ema.{name}"] = weight.reshape(-1)[own[0] : sum(own)].reshape(rows.shape)
-    return averages
+def _weight_there(content, name, parameter):
+    """Returns the weight of a parameter in a checkpoint, or else the parameter."""
+    there = content.others.get(name, content.others.get(content.prefix + name))
+    fits = hasattr(there, "shape") and tuple(there.shape) == parameter.shape
+    return there if fits else parameter
+
+
+def _weights_in_place_of(lacking, optimizer, wanted, weights):
+    """Returns the averages or masters that a checkpoint lacks."""
+    found = {}
+    for name, weight, own in zip(optimizer.check.names, weights, optimizer.shares.owned):
+        for entry in [f"{kind}.{name}" for kind in lacking if f"{kind}.{name}" in wanted]:
+            rows = wanted[entry].rows
+            narrow = rows.dtype == np.float32  # bfloat16, which NumPy lacks, for one
+            wide = narrow_state.in_float32(weight) if narrow else forms.array(weight, name)
+            found[entry] = wide.reshape(-1)[own[0] : sum(own)].reshape(rows.shape)
+    return found
 
 
 def core_of(optimizer: Any) -> Any:
@@ -269,12 +315,22 @@ def core_of(optimizer: Any) -> Any:
 
 @contextlib.contextmanager
 def _naming(optimizer):
-    """Puts the name of an optimizer's class before errors; raises TypeError if it is not ours."""
+    """Puts the name of an optimizer's class before errors.
+
+    Raises:
+        TypeError: If it is not ours.
+        RuntimeError: Within `averaged`, where weights and averages have changed places.
+    """
     class_name = type(optimizer).__name__
     if not all(hasattr(optimizer, name) for name in ("state", "shares", "global_step")):
         raise TypeError(
             f"'optimizer' must be an Adam, AdamW or AdaMax of ms_adam, but got {class_name} of "
             f"{type(optimizer).__module__}."
+        )
+    if optimizer.is_averaged:
+        raise RuntimeError(
+            f"For '{class_name}', within averaged() the weights and the averages have changed "
+            "places: load or save the state outside of it."
         )
     try:
         yield
@@ -289,11 +345,15 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     `load_state` reads it into any number of ranks, and into an optimizer without shards.
 
     Args:
-        optimizer: an `Adam` or `AdamW` of ours. Without shards its state is returned as it is.
+        optimizer: one of ours, or of `ms_adam.mint`, with shards or without.
 
     Returns:
         "moment1.<parameter>" and so on, "beta1_power", "beta2_power", "counted_power",
         "global_step" and "update_count"; copies.
+
+    Raises:
+        TypeError: If `optimizer` is not ours.
+        RuntimeError: Within `averaged`.
 
     Example:
         >>> state = ms_adam.gather_state(optimizer)  # doctest: +SKIP
@@ -303,7 +363,8 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
         ...     )
     """
     optimizer = core_of(optimizer)
-    values = {name: slot.rows for name, slot in slots(optimizer).items()}
+    with _naming(optimizer):
+        values = {name: slot.rows for name, slot in slots(optimizer).items()}
     if optimizer.shares.ranks > 1:
         every = _all_entries(optimizer)
         sums = {entry.name: values[entry.name] for entry in every if entry.is_sum}
@@ -311,8 +372,8 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
         values = {**_from_all_ranks(values, divided, optimizer.shares), **sums}
     for name in sorted(("global_step", *optimizer.state.after)):
         values[name] = getattr(optimizer, name).asnumpy()
-    for number in optimizer.state.carried():
-        values[number.name[len(_prefix(optimizer)) :]] = number.asnumpy()
+    for names, number in carried(optimizer):
+        values[names[0]] = number.asnumpy()
     return {
         name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
         for name, value in values.items()
@@ -357,9 +418,8 @@ def bitsandbytes_state(
     with _naming(core):
         if core.formula.infinity_norm or core.formula.amsgrad:
             raise ValueError("bitsandbytes has no maxima, neither of AdaMax nor of AMSGrad.")
-        entries, names = gather_state(core), core.check.names
-        step = int(entries["update_count"].asnumpy()[0])
-        return eight_bit.narrowed(names, entries, step, min_8bit_size)
+        step, names = updates_of(core), core.check.names
+        return eight_bit.narrowed(names, gather_state(core), step, min_8bit_size)
 
 
 def _from_all_ranks(mine, entries, shares):
@@ -421,7 +481,7 @@ def _content(checkpoint, optimizer, names):
             f"{type(checkpoint).__name__}: {checkpoint!r}."
         )
     if forms.is_torch(checkpoint):
-        return forms.torch(eight_bit.widened(checkpoint), names)
+        return forms.torch(eight_bit.widened(checkpoint), names, optimizer.formula)
     content = forms.named(
         narrow_state.widened(checkpoint, optimizer),
         optimizer.formula,
@@ -555,14 +615,16 @@ def crc(path: Union[str, os.PathLike]) -> Optional[bool]:
     """
     with open(path, "rb") as file:
         left = os.fstat(file.fileno()).st_size - _CRC_LENGTH
+        file.seek(max(0, left))
+        end = file.read()
+        if left < 0 or not end.startswith(_CRC_MARK):
+            return None
+        file.seek(0)
         value = 0
         while left > 0:
             piece = file.read(min(left, _CHUNK))
             value = binascii.crc32(piece, value)
             left -= len(piece)
-        end = file.read()
-    if left < 0 or not end.startswith(_CRC_MARK):
-        return None
     return value == int.from_bytes(end[len(_CRC_MARK) :], "big")
 
 
@@ -652,7 +714,8 @@ def _check_step(step):
 def _counts(optimizer, steps, step, given):
     """Returns the update count and the global step that a checkpoint and the caller agree on."""
     possible, why = steps.updates, steps.why
-    moments = [value for name, value in given.items() if name.partition(".")[0] in state.MOMENTS]
+    # Averages are not looked at: they may begin at the weights.
+    moments = [value for name, value in given.items() if name.partition(".")[0] in _ZERO_AT_FIRST]
     if possible == (0,) and any(value.any() for value in moments):
         possible, why = (), "it counts 0 steps, but its moments are not zero"
     if step is not None:

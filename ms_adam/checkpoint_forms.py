@@ -92,7 +92,7 @@ def named(
 
     Raises:
         ValueError: If it holds the state of several optimizers and none is that of `prefix`, if an
-            entry is a dict, or if a layout or a count is damaged.
+            entry is a dict, if a layout or a count is damaged, or if its method is another one.
     """
     _refuse_nested(checkpoint)
     found: List[Any] = sorted({match.groups() for match in map(_STATE.match, checkpoint) if match})
@@ -146,7 +146,9 @@ def named(
         if name not in beside and not (name.startswith(prefix) and name[len(prefix) :] in used)
     }
     steps = _steps(checkpoint, form, formula, state_step_before)
-    return Content(entries, spelled, steps, _share(checkpoint), others, prefix)
+    if form is not FORMS[0] or "beta1_power" in checkpoint:
+        _check_method(formula, form is FORMS[0] and "beta2_power" not in checkpoint)
+    return Content(entries, spelled, steps, share_of(checkpoint), others, prefix)
 
 
 def _refuse_nested(checkpoint):
@@ -183,6 +185,16 @@ def _is_state(value):
     return isinstance(value, dict) and (
         is_torch(value) or any(_STATE.match(name) for name in value if isinstance(name, str))
     )
+
+
+def _check_method(formula, is_adamax):
+    """Refuses second moments of Adam for AdaMax, and of AdaMax for Adam."""
+    if is_adamax != formula.infinity_norm:
+        kinds = "means of squares, as those of Adam", "maxima of magnitudes, as those of AdaMax"
+        raise ValueError(
+            f"the checkpoint's second moments are {kinds[is_adamax]}; this optimizer keeps "
+            f"{kinds[not is_adamax]}."
+        )
 
 
 def joined(contents: List[Content]) -> Content:
@@ -251,18 +263,20 @@ def is_torch(checkpoint: Dict[str, Any]) -> bool:
     return set(checkpoint) == {"state", "param_groups"}
 
 
-def torch(checkpoint: Dict[str, Any], names: Any) -> Content:
+def torch(checkpoint: Dict[str, Any], names: Any, formula: Formula) -> Content:
     """Reads the state_dict of torch.optim.Adam or AdamW, its tensors as arrays.
 
     Args:
         checkpoint: {"state": {index: {"exp_avg", "exp_avg_sq", "step", ...}}, "param_groups"}.
         names: the parameters' names, a list in their order or a dict from the indices.
+        formula: that of the optimizer that is loaded.
 
     Raises:
         TypeError: If `names` is missing, or neither a list nor a dict of names.
         ValueError: If `names` does not fit the parameters, if the parameters' step counts differ,
-            or if the dict is not laid out so.
+            if the dict is not laid out so, or if `formula` is that of AdaMax.
     """
+    _check_method(formula, is_adamax=False)
     try:
         indices = [index for group in checkpoint["param_groups"] for index in group["params"]]
         state = {index: dict(checkpoint["state"].get(index, {})) for index in indices}
@@ -359,8 +373,9 @@ def _layout(checkpoint, name, form):
         raise ValueError(f"the entry '{name}' is damaged: {error}") from error
 
 
-def _share(checkpoint):
-    return _layout(checkpoint, SHARD_LAYOUT, ShardLayout)
+def share_of(checkpoint: Dict[str, Any], prefix: str = "") -> Optional[ShardLayout]:
+    """Returns the rows that a checkpoint holds, if it is the share of one rank."""
+    return _layout(checkpoint, prefix + SHARD_LAYOUT, ShardLayout)
 
 
 def _from_flat(checkpoint):
@@ -397,15 +412,11 @@ def _steps(checkpoint, form, formula, state_step_before):
     }
     powers = {name: _power(name, checkpoint.get(name, math.nan)) for name in _POWERS}
     update_count = None
-    if "update_count" in checkpoint:
+    if "update_count" in checkpoint and not _replaced(checkpoint, powers):
         update_count = _whole_number("update_count", checkpoint["update_count"], 0)
         if update_count > 0:
-            return Steps(
-                (update_count,),
-                global_step=max(0, counts.get("global_step", 0))
-                if "global_step" in counts
-                else None,
-            )
+            steps = counts.get("global_step")
+            return Steps((update_count,), global_step=None if steps is None else max(0, steps))
     for name, count in counts.items():
         if count == -1:
             return Steps((0,))
@@ -422,7 +433,14 @@ def _steps(checkpoint, form, formula, state_step_before):
             )
         if count > 0:
             return _checked(name, count, update_count, powers, formula)
-    return _from_powers(powers, formula, counted=bool(counts) or update_count is not None)
+    return _from_powers(powers, formula, counted=bool(counts) or "update_count" in checkpoint)
+
+
+def _replaced(checkpoint, powers):
+    """Returns whether another state was loaded after the last update; see `scalars.UpdateCount`."""
+    last = powers["beta1_power" if math.isnan(powers["beta2_power"]) else "beta2_power"]
+    counted = _power("counted_power", checkpoint.get("counted_power", last))
+    return not math.isnan(last) and counted != last
 
 
 def _whole_number(name, value, least):

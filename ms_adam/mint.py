@@ -52,7 +52,6 @@ _OF_CORE = (
     "skipped",
     "accumulated",
     "ema",
-    "state_dtype",
     "master_weights",
     "loss_scale",
     "flush",
@@ -78,6 +77,10 @@ class Group(dict):
     def __ior__(self, other):  # type: ignore[misc]  # of another type than dict.__or__
         self.update(other)
         return self
+
+    def __reduce__(self):
+        # A copy is a dict, as that of `dict.copy` is: it changes no optimizer.
+        return dict, (dict(self),)
 
 
 class _NoticeCompilation(CheckGradients):
@@ -183,7 +186,7 @@ def _live(cell, name):
 
 def _plain(value):
     """Returns a tensor of one number as that number, as short as float32 allows."""
-    if isinstance(value, Tensor) or hasattr(value, "item"):
+    if hasattr(value, "item"):
         value = np.asarray(value.asnumpy() if hasattr(value, "asnumpy") else value)
         return float(str(value.reshape(())))
     return value
@@ -272,7 +275,7 @@ class _Optimizer(optim.Optimizer):
             if self.core is None:  # within __init__
                 return
             self.parameters = ParameterTuple(tuple(self.parameters))
-            updates = int(self.core.update_count.asnumpy()[0])
+            updates = checkpoint.updates_of(self.core)
             if updates:
                 late = {id(parameter): updates for parameter in group["params"]}
                 self.begun = {**self.begun, **late}
@@ -363,7 +366,7 @@ class _Optimizer(optim.Optimizer):
             first has the numbers of the tail of a step, if there are such, in "ms_adam".
         """
         whole = {name: it.asnumpy() for name, it in checkpoint.gather_state(self.core).items()}
-        updates, entries = int(whole["update_count"][0]), {}
+        updates, entries = checkpoint.updates_of(self.core), {}
         for i, (name, parameter) in enumerate(zip(self.core.check.names, self.parameters)):
             count = updates - self.begun.get(id(parameter), 0)
             entries[i] = {"step": Tensor(count, ms.float32)}
@@ -371,21 +374,14 @@ class _Optimizer(optim.Optimizer):
                 if f"{entry.name}.{name}" in whole:
                     value = Tensor(whole.pop(f"{entry.name}.{name}"))
                     entries[i][_TORCH_ENTRIES.get(entry.name, entry.name)] = value
-        carried = tuple(number.name for number in self.core.state.carried())
-        numbers = {
-            name: value.reshape(-1)[0].item()
-            for name, value in whole.items()
-            if name == "global_step" or any(full.endswith(name) for full in carried)
-        }
-        groups, begin = [], 0
-        for group in self.param_groups:
-            begin, members = (
-                begin + len(group["params"]),
-                range(begin, begin + len(group["params"])),
-            )
+        carried = [names[0] for names, _ in checkpoint.carried(self.core)]
+        numbers = {name: whole[name].reshape(-1)[0].item() for name in ("global_step", *carried)}
+        groups = []
+        for begin, group in zip(self.group_start_id, self.param_groups):
             items = {key: _plain(value) for key, value in group.items() if key != "params"}
             items["decoupled_weight_decay"] = self.decoupled_weight_decay
-            groups.append({**items, "params": list(members)})
+            items["params"] = list(range(begin, begin + len(group["params"])))
+            groups.append(items)
         if numbers != {"global_step": updates}:
             groups[0]["ms_adam"] = numbers
         return {"state": entries, "param_groups": groups}
@@ -495,8 +491,8 @@ class _Optimizer(optim.Optimizer):
             for ours, theirs in _TORCH_ENTRIES.items():
                 if f"{ours}.{name}" in whole:
                     found[f"{theirs}.{name}"] = whole[f"{ours}.{name}"]
-        step = whole["update_count"].asnumpy() + self.state_step_before
-        found["state_step"] = Parameter(Tensor(step, ms.float32), "state_step")
+        step = checkpoint.updates_of(self.core) + self.state_step_before
+        found["state_step"] = Parameter(Tensor([step], ms.float32), "state_step")
         return found
 
     def count_alike(self) -> bool:

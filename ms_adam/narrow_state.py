@@ -1,21 +1,25 @@
 """Narrow state in checkpoints: each entry is exchanged as the float32 numbers that it stands for.
 
-So a checkpoint of any `state_dtype` and `master_weights` goes into an optimizer of any other one,
-rounded to nearest where that one is narrower. An optimizer's own entries, as
+So a checkpoint of any `state_dtype` goes into an optimizer of any other one, rounded to nearest
+where that one is narrower. Masters go into masters of either kind, and begin at the weights where
+the checkpoint has none; an optimizer without masters refuses them. An optimizer's own entries, as
 `mindspore.save_checkpoint` saves them, come back with the same bits.
 """
 
-from typing import Any, Dict, Iterable, Iterator, Tuple
+from typing import Any, Dict, Iterable, Iterator, Sequence, Tuple
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
 from ms_adam import narrow
+from ms_adam.checkpoint_forms import share_of
 from ms_adam.compat import bfloat16
-from ms_adam.state import MOMENTS, shape_of_rows
+from ms_adam.state import SHARD_LAYOUT, shape_of_rows
 
 _TIE = np.int16(-(2**15))
+_MOMENTS = ("moment1", "moment2", "vhat")
+_NARROW = ("trailing_bits", *_MOMENTS)  # averages never are
 
 
 def copied(buffer: Parameter, entry: str = "", optimizer: Any = None, i: int = 0) -> np.ndarray:
@@ -39,8 +43,14 @@ def copied(buffer: Parameter, entry: str = "", optimizer: Any = None, i: int = 0
     return copy
 
 
-def as_stored(optimizer: Any, values: Iterable[Tuple[Parameter, np.ndarray]]) -> Iterator[tuple]:
-    """Yields (Parameter, array) of entries as they are kept, given those that `copied` returned."""
+def as_stored(
+    optimizer: Any, values: Iterable[Tuple[Parameter, np.ndarray]], weights: Sequence[Any]
+) -> Iterator[tuple]:
+    """Yields (Parameter, array) of entries as they are kept, given those that `copied` returned.
+
+    Args:
+        weights: those that the parameters will have beside these entries, one for each.
+    """
     halves = {}
     if optimizer.execution.halves:
         halves = {id(half): i for i, half in enumerate(optimizer.state.weights)}
@@ -54,7 +64,8 @@ def as_stored(optimizer: Any, values: Iterable[Tuple[Parameter, np.ndarray]]) ->
         if id(buffer) in codes:
             yield buffer, narrow.to_bytes(value, codes[id(buffer)] not in narrow.UNSIGNED)
         elif buffer.dtype == ms.int16:
-            yield from _halves(optimizer, halves[id(buffer)], buffer, value)
+            i = halves[id(buffer)]
+            yield from _halves(optimizer, i, buffer, value, in_float32(weights[i]))
         else:
             yield buffer, value
 
@@ -66,20 +77,22 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
         ValueError: If codes, or trailing bits, are not as many as their parameter has elements.
     """
     parameters = dict(zip(optimizer.check.names, optimizer.parameters))
+    divided = _divided(checkpoint)
     wide = {}
     for name, value in checkpoint.items():
         before, entry, parameter = _parted(name)
         there = checkpoint.get(parameter, parameters.get(parameter))
+        there = checkpoint.get(before + parameter, there)
         dtype = str(getattr(value, "dtype", "")).lower()
         if entry == "trailing_bits" and there is not None:
             trailing = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
-            if there.size != trailing.size:
+            first = in_float32(there).reshape(-1)[divided.get(before + parameter, slice(None))]
+            if first.size != trailing.size:
                 raise ValueError(
-                    f"'{name}' has {trailing.size} elements, and '{parameter}' has {there.size}."
+                    f"'{name}' has {trailing.size} elements, and '{parameter}' has {first.size}."
                 )
-            whole = narrow.whole_from(in_float32(there), trailing)
-            wide[f"{before}master_weight.{parameter}"] = whole
-        elif entry in MOMENTS and dtype == "uint8" and there is not None:
+            wide[f"{before}master_weight.{parameter}"] = narrow.whole_from(first, trailing)
+        elif entry in _MOMENTS and dtype == "uint8" and there is not None:
             codes = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
             if codes.shape != (narrow.encoded_size(there.size),):
                 raise ValueError(
@@ -88,11 +101,25 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
                 )
             numbers = narrow.from_bytes(codes, there.size, entry not in narrow.UNSIGNED)
             wide[name] = numbers.reshape(tuple(there.shape))
-        elif entry in MOMENTS and dtype == "bfloat16":
+        elif entry in _MOMENTS and dtype == "bfloat16":
             wide[name] = in_float32(value)
         else:
             wide[name] = value
     return wide
+
+
+def _divided(checkpoint):
+    """Returns {prefix and name of a parameter: the slice of it that a share holds}."""
+    prefixes = [
+        name[: -len(SHARD_LAYOUT)]
+        for name in checkpoint
+        if isinstance(name, str) and name.endswith(SHARD_LAYOUT)
+    ]
+    return {
+        prefix + name: slice(begin, begin + size)
+        for prefix in prefixes
+        for name, _, begin, size in zip(*share_of(checkpoint, prefix))
+    }
 
 
 def in_float32(value: Any) -> np.ndarray:
@@ -104,7 +131,7 @@ def in_float32(value: Any) -> np.ndarray:
 
 def _parted(name):
     """Returns what precedes the name of an entry, that name, and its parameter's."""
-    for entry in ("trailing_bits", *MOMENTS) if isinstance(name, str) else ():  # else refused later
+    for entry in _NARROW if isinstance(name, str) else ():  # else refused later
         before, dot, parameter = name.partition(f"{entry}.")
         if dot and not before.endswith("flat_"):
             return before, entry, parameter
@@ -117,15 +144,13 @@ def _own(optimizer, i, array):
     return array.reshape(-1)[begin : begin + size].reshape(shape)
 
 
-def _halves(optimizer, i, trailing_bits, master):
+def _halves(optimizer, i, trailing_bits, master, weight):
     """Yields a master's trailing bits, and its parameter if that is the other of two as near."""
     first, trailing = narrow.halves_of(master)
     yield trailing_bits, trailing
-    parameter = optimizer.parameters[i]
-    whole = in_float32(parameter)
-    own = _own(optimizer, i, whole)
+    own = _own(optimizer, i, weight)
     apart = np.abs(first.view(np.int32).astype(np.int64) - own.view(np.int32))
     other = (trailing == _TIE) & (apart == 1 << 16)
     if np.any(other):
         own[...] = np.where(other, first, own)
-        yield parameter, whole
+        yield optimizer.parameters[i], weight

@@ -198,10 +198,10 @@ class State:
                 self.numbers["scale_counter"] = execution.scaler.counter
         self.after = {number.name: number.after for number in numbers if number.after is not None}
 
-    def carried(self) -> List[Parameter]:
+    def carried(self) -> Dict[str, Parameter]:
         """Returns the numbers that a checkpoint sets if it has them."""
         names = ("skipped", "scale_value", "scale_counter", "accumulated", "ema_weight")
-        return [self.numbers[name] for name in names if name in self.numbers]
+        return {name: self.numbers[name] for name in names if name in self.numbers}
 
     def moments_of(self, name: str, members: Sequence[int]) -> ParameterTuple:
         """Returns the moments of a name of some parameters; flat, the buffer that they share."""

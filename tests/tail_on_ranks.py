@@ -10,6 +10,7 @@ from mindspore import Parameter, Tensor, amp, communication
 import ms_adam
 
 communication.init()
+rank = communication.get_rank()
 ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=True, device_num=2)
 
 CASES = {
@@ -31,7 +32,7 @@ def make(dtype=ms.float32, **options):
         for name, shape in (("table", (7, 4)), ("bias", (5,)), ("number", ()))
     ]
     scaler = amp.DynamicLossScaler(1024, 2, 2)
-    return ms_adam.Adam(parameters, 1e-2, loss_scale=scaler, ema_decay=0.9, **options)
+    return ms_adam.Adam(parameters, 1e-2, **{"loss_scale": scaler, "ema_decay": 0.9, **options})
 
 
 def shown(optimizer):
@@ -72,4 +73,26 @@ for number, (name, options) in enumerate(CASES.items()):
         for one, another in zip(shown(shared), shown(other)):
             np.testing.assert_array_equal(one, another, name)
         assert other.update_count.asnumpy() == 3, name
+    # The share of this rank, from a file, goes on with the same bits.
+    again, path = make(**options, shard_state=True), f"{number}-{rank}.ckpt"
+    ms.save_checkpoint(shared, path)
+    ms_adam.load_state(again, path)
+    gradients = [rng.standard_normal(p.shape) for p in whole.parameters]
+    for parameter, value in zip(again.parameters, shared.parameters):
+        parameter.set_data(Tensor(value))
+    for optimizer in (shared, again):
+        for _ in range(calls):
+            optimizer(tuple(Tensor(g, ms.float32) for g in gradients))
+    for one, another in zip(shown(shared), shown(again)):
+        np.testing.assert_array_equal(one, another, name)
+
+# Shares without averages: these begin at the weights, also those that the other rank keeps.
+old, new = make(ema_decay=None, shard_state=True), make(shard_state=True)
+old(tuple(Tensor(rng.standard_normal(p.shape), ms.float32) for p in old.parameters))
+ms.save_checkpoint(old, f"plain-{rank}.ckpt")
+ms_adam.gather_state(old)  # waits for the other rank
+ms_adam.load_state(new, [f"plain-{rank}.ckpt" for rank in (0, 1)])
+with ms_adam.averaged(new):
+    for one, other in zip(shown(new), shown(old)):
+        np.testing.assert_array_equal(one, other)
 print(f"agreed: {', '.join(CASES)}")

@@ -3,8 +3,9 @@
 import mindspore as ms
 import numpy as np
 import pytest
+from foreign_checkpoints import renamed, state_of, torch_state_dict
 from mindspore import Parameter, Tensor, nn
-from running import float32, follow, make_parameters, run, step_of, to_numpy
+from running import bits, float32, follow, make_parameters, run, step_of, to_numpy
 
 import ms_adam
 from ms_adam import reference
@@ -102,6 +103,26 @@ def test_checkpoints_of_nn_adamax(way, backend, mode):
     if second is new:
         assert int(new.update_count) == 8
     assert_close(second, [to_numpy(p) for p in first.parameters], 2e-6)
+
+
+def test_the_state_of_adam_is_refused_and_the_reverse():
+    """Its second moments have the same names and shapes, and are squares."""
+    adam, adamax = (
+        make(make_parameters(SHAPES, "float32")) for make in (ms_adam.Adam, ms_adam.AdaMax)
+    )
+    run(adam, 1), run(adamax, 1)
+    of_torch = torch_state_dict(state_of(SHAPES), 1, len(SHAPES))
+    names = [parameter.name for parameter in adamax.parameters]
+    for optimizer, state, keywords, words in (
+        (adam, adamax.parameters_dict(), {}, "maxima of magnitudes, .* keeps means of squares"),
+        (adamax, adam.parameters_dict(), {}, "means of squares, .* keeps maxima of magnitudes"),
+        (adamax, of_torch, {"names": names}, "means of squares, .* keeps maxima of magnitudes"),
+        (adamax, renamed(state_of(SHAPES), "adam_m", "adam_v"), {"step": 1}, "means of squares"),
+    ):
+        before = bits(optimizer)
+        with pytest.raises(ValueError, match=f"second moments are {words}"):
+            ms_adam.load_state(optimizer, state, **keywords)
+        assert bits(optimizer) == before
 
 
 def test_state_is_gathered_and_loaded():

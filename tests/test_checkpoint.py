@@ -11,15 +11,15 @@ import mindspore as ms
 import numpy as np
 import pytest
 from foreign_checkpoints import renamed, state_of, torch_state_dict, without_maxima
-from mindspore import Tensor, nn
+from mindspore import Tensor, amp, nn
 from running import ALL_BACKENDS, as_tensors, bits, make_parameters, snapshot, to_numpy
 
 import ms_adam
 from ms_adam import checkpoint as checkpoint_module
 from ms_adam import checkpoint_forms as forms
 from ms_adam import reference
-from ms_adam.checkpoint import crc
-from ms_adam.compat import COUNTS_ALL_STEPS, PLAIN_CHECKPOINTS_ONLY, has_shape
+from ms_adam.checkpoint import crc, slots
+from ms_adam.compat import COUNTS_ALL_STEPS, HAS_BFLOAT16, PLAIN_CHECKPOINTS_ONLY, has_shape
 from ms_adam.lab.studies.matrix.cases import gradients
 from ms_adam.state import ShardLayout, layout_entry
 
@@ -580,6 +580,7 @@ def test_powers_of_another_count_than_global_step(warned):
 
 
 STILL = {name: np.zeros_like(value) for name, value in ours().items()}
+OVER_OURS = {"update_count": [90], "counted_power": np.float32(0.999**90)}
 COUNTED = {  # entries beside the moments, and the counters that they make
     "float32": ({"global_step": np.array(7.0, np.float32)}, (7, 7)),
     "float64": ({"global_step": np.array([7.0])}, (7, 7)),
@@ -598,6 +599,14 @@ COUNTED = {  # entries beside the moments, and the counters that they make
         {"global_step": [5], "update_count": [0], **powers_after(5, 0.9, 0.999)},
         (5, 5),
     ),
+    "a state of nn.Adam that load_param_into_net loaded over ours": (
+        {**OVER_OURS, "global_step": [5], **powers_after(5, 0.9, 0.999)},
+        (5, 5),
+    ),
+    "ours, begun anew as a script would begin nn.Adam anew": (
+        {**OVER_OURS, **STILL, "global_step": [0], **powers_after(0, 0.9, 0.999)},
+        (0, 0),
+    ),
     "MindCV's AdamW while the learning rate is fixed": (
         {"global_step": [0], **powers_after(6, 0.9, 0.999)},
         (6, 6),
@@ -613,6 +622,36 @@ def test_counters_of_a_checkpoint(form, warned):
     assert counters(optimizer) == expected and not warned
 
 
+@pytest.mark.parametrize("dtype, shape", [("float32", (1,)), ("int64", ()), ("float64", ())])
+def test_a_global_step_of_another_dtype_and_shape(dtype, shape):
+    optimizer = adam()
+    optimizer.global_step = ms.Parameter(
+        Tensor(np.zeros(shape), getattr(ms, dtype)), name="global_step", requires_grad=False
+    )
+    for step in (7, 8):
+        ms_adam.load_state(optimizer, {**ours(), "global_step": np.array([step])})
+        assert optimizer.global_step.shape == shape
+        assert optimizer.global_step.asnumpy() == optimizer.update_count.asnumpy() == step
+        ms_adam.load_state(optimizer, ms_adam.gather_state(optimizer))
+        assert optimizer.global_step.asnumpy() == optimizer.update_count.asnumpy() == step
+
+
+def test_a_state_that_was_loaded_over_ours_goes_on_as_it_would_have():
+    theirs = nn.Adam(make_parameters(SHAPES[:3], "float32"), 0.1)
+    old, new = (ms_adam.Adam(make_parameters(SHAPES[:3], "float32"), 0.1) for _ in range(2))
+    train(old, 0, 3)
+    train(theirs, 0, 5)
+    theirs.global_step.set_data(Tensor([5], ms.int32))  # 2.0.0 does not count
+    ms.load_param_into_net(old, dict(theirs.parameters_dict()))
+    ms_adam.load_state(new, ms_adam.gather_state(old))
+    copy_values(old.parameters, new.parameters)
+    for optimizer in (old, new):
+        train(optimizer, 5, 6)
+        assert counters(optimizer) == (6, 6)
+    for parameter, expected in zip(new.parameters, old.parameters):
+        np.testing.assert_array_equal(to_numpy(parameter), to_numpy(expected))
+
+
 def test_count_of_zero_with_moments_that_are_not(warned):
     state = {
         **ours(),
@@ -623,6 +662,71 @@ def test_count_of_zero_with_moments_that_are_not(warned):
     optimizer = adam()
     ms_adam.load_state(optimizer, state, step=6)
     assert counters(optimizer) == (12, 6) and not warned
+
+
+# --- what a checkpoint may lack ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize(
+    "dtype, masters",
+    [("float32", False), ("float16", True)]
+    + [("bfloat16", masters) for masters in (True, "split") if HAS_BFLOAT16],
+)
+def test_averages_and_masters_begin_at_the_weights(dtype, masters, steps):
+    """At those of the checkpoint; where it has none, at those of the optimizer. Sums at 0."""
+    old, new = (
+        ms_adam.Adam(make_parameters(SHAPES, dtype), 0.1, **options)
+        for options in ({}, {"ema_decay": 0.9, "master_weights": masters, "accumulate_steps": 2})
+    )
+    train(old, 0, steps, dtype=dtype)
+    for source, weights in (
+        (ms_adam.gather_state(old), new.parameters),
+        (old.parameters_dict(), old.parameters),
+    ):
+        ms_adam.load_state(new, source)
+        copy_values(weights, new.parameters)
+        entries = {name: slot.rows for name, slot in slots(new).items()}
+        assert counters(new) == (steps, steps)
+        for parameter in weights:
+            for kind in ("ema", "master_weight") if masters else ("ema",):
+                value = entries[f"{kind}.{parameter.name}"]
+                np.testing.assert_array_equal(value, to_numpy(parameter))
+            assert not entries[f"accumulator.{parameter.name}"].any()
+
+
+@pytest.mark.parametrize("owned", [(False, True), (True, False), (True, True)])
+def test_a_loss_scale_is_found_under_either_name(owned):
+    """A Cell that owns an optimizer renames the numbers of the scaler too."""
+
+    def make(owned):
+        network, scaler = nn.Dense(4, 3), amp.DynamicLossScaler(1024, 2, 50)
+        optimizer = ms_adam.Adam(network.trainable_params(), loss_scale=scaler)
+        return scaler, optimizer, Owner(network, optimizer) if owned else None
+
+    (old, source, _), (new, target, _) = map(make, owned)
+    old.scale_value.set_data(Tensor(4096.0, ms.float32))
+    old.counter.set_data(Tensor(7, ms.int32))
+    for checkpoint in (ms_adam.gather_state(source), source.parameters_dict()):
+        new.counter.set_data(Tensor(0, ms.int32))
+        ms_adam.load_state(target, checkpoint)
+        assert (float(new.scale_value), int(new.counter)) == (4096.0, 7)
+
+
+def test_state_is_neither_loaded_nor_saved_within_averaged(tmp_path):
+    optimizer = adam(ema_decay=0.9)
+    train(optimizer, 0, 2)
+    state = ms_adam.gather_state(optimizer)
+    with ms_adam.averaged(optimizer), unchanged(optimizer):
+        for call in (
+            lambda: ms_adam.load_state(optimizer, state),
+            lambda: ms_adam.gather_state(optimizer),
+            lambda: ms_adam.bitsandbytes_state(optimizer),
+            lambda: ms_adam.convert_checkpoint(state, tmp_path / "new.ckpt", optimizer),
+        ):
+            with pytest.raises(RuntimeError, match=r"For 'Adam', within averaged\(\) the weights"):
+                call()
+    ms_adam.load_state(optimizer, state)
 
 
 # --- torch -------------------------------------------------------------------------------------
@@ -791,12 +895,11 @@ def test_other_zip_files_are_no_files_of_torch(tmp_path):
 
 def test_only_our_optimizers_are_loaded():
     theirs = nn.Adam(make_parameters(SHAPES[:3], "float32"))
-    with pytest.raises(
-        TypeError,
-        match="'optimizer' must be an Adam, AdamW or AdaMax of ms_adam, but got Adam of "
-        "mindspore.nn",
-    ):
+    words = "'optimizer' must be an Adam, AdamW or AdaMax of ms_adam, but got Adam of mindspore.nn"
+    with pytest.raises(TypeError, match=words):
         ms_adam.load_state(theirs, theirs.parameters_dict())
+    with pytest.raises(TypeError, match=words):
+        ms_adam.gather_state(theirs)
 
 
 # --- converted checkpoints ---------------------------------------------------------------------
@@ -970,7 +1073,7 @@ def test_passes_on_what_is_no_state(tmp_path):
     if PLAIN_CHECKPOINTS_ONLY:
         del others["note"]
     else:
-        others["brain.weight"] = Tensor(np.ones(3), ms.bfloat16)
+        others["schema.weight"] = Tensor(np.ones(3), ms.bfloat16)  # is not "ema."
     optimizer = adam()
     ms_adam.convert_checkpoint({**mindcv_state(7, 7), **others}, tmp_path / "new.ckpt", optimizer)
     here = ms.load_checkpoint(str(tmp_path / "new.ckpt"))
@@ -1001,6 +1104,27 @@ def test_load_param_into_net_takes_moments_for_weights_that_are_missing(tmp_path
     ms_adam.convert_checkpoint(state, tmp_path / "new.ckpt", other)
     ms.load_param_into_net(other, ms.load_checkpoint(str(tmp_path / "new.ckpt")))
     np.testing.assert_array_equal(to_numpy(other.parameters[0]), before)
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="MindSpore 2.0.0 has no bfloat16")
+def test_a_conversion_keeps_the_weights_of_the_source(tmp_path):
+    """Though of two as near to a master, the source has one and the optimizer the other."""
+    masters, there, here = [1.0 + 2.0**-8, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, -5.0, 7.0]
+
+    def make(weights):
+        parameter = ms.Parameter(Tensor(weights, ms.bfloat16), name="w")
+        return ms_adam.Adam([parameter], master_weights="split")
+
+    source = {
+        "w": Tensor(there, ms.bfloat16),
+        "master_weight.w": np.float32(masters),
+        **{f"moment{i}.w": np.ones(3, np.float32) for i in (1, 2)},
+    }
+    ms_adam.convert_checkpoint(source, tmp_path / "new.ckpt", make(here), step=3)
+    fresh = make([0.0, 0.0, 0.0])
+    ms.load_param_into_net(fresh, ms.load_checkpoint(str(tmp_path / "new.ckpt")))
+    np.testing.assert_array_equal(to_numpy(fresh.parameters[0]), [1.0 + 2.0**-7, 2.0, 3.0])
+    np.testing.assert_array_equal(slots(fresh)["master_weight.w"].rows, np.float32(masters))
 
 
 def files(folder):

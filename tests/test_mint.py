@@ -191,6 +191,33 @@ def test_a_group_that_joins_late_begins_its_own_bias_correction(backend, tail, m
         assert np.max(np.abs(shadow.weights[i] - averages[i])) > 1e3 * bound(9, 0.02)
 
 
+def test_a_group_joins_before_the_first_step():
+    own, there = parameters(), parameters()
+    late = ms_adam.mint.AdamW(own[:2], lr=0.01, ema_decay=0.9)
+    late.add_param_group({"params": own[2:]})
+    whole = ms_adam.mint.AdamW(
+        [{"params": there[:2]}, {"params": there[2:]}], lr=0.01, ema_decay=0.9
+    )
+    for arrays in gradients(2):
+        for optimizer in (late, whole):
+            optimizer(tensors(arrays))
+    np.testing.assert_equal(weights(late), weights(whole))
+    np.testing.assert_equal(list(map(to_numpy, late.ema)), list(map(to_numpy, whole.ema)))
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda group: pickle.loads(pickle.dumps(group))]
+)
+def test_a_copied_group_is_a_dict(copied):
+    optimizer = ms_adam.mint.AdamW(parameters(), lr=0.01)
+    group = optimizer.param_groups[0]
+    other = copied(group)
+    assert type(other) is dict and other.keys() == group.keys()
+    assert float(other["lr"]) == float(group["lr"])
+    other["betas"] = (0.5, 0.6)
+    assert group["betas"] == (0.9, 0.999)
+
+
 def test_a_compiled_step_is_told_that_it_misses_a_new_group(mode, monkeypatch):
     own, told = parameters(), []
     monkeypatch.setattr(ms_adam.mint.log, "warning", told.append)
@@ -556,6 +583,25 @@ def test_one_count_that_is_loaded_is_that_of_late_groups_too(backend):
     for it in (optimizer, other):
         it(tensors(given[6]))
     np.testing.assert_equal(weights(optimizer), weights(other))
+
+
+def test_a_state_that_was_loaded_by_names_counts_as_the_next_step_counts():
+    own, theirs = parameters(), nn.Adam(parameters()[:2], 0.01)
+    optimizer = ms_adam.mint.Adam(own[:2], lr=0.01)
+    given = gradients(6)
+    for it, arrays in ((optimizer, given[:3]), (theirs, given[:5])):
+        for each in arrays:
+            it(tensors(each[:2]))
+    ms.load_param_into_net(optimizer, dict(theirs.parameters_dict()))
+    assert to_numpy(optimizer.to_mint()["state_step"]) == [5.0]
+    optimizer.add_param_group({"params": own[2:]})
+
+    def steps():
+        return [float(entry["step"]) for entry in optimizer.state_dict()["state"].values()]
+
+    assert steps() == [5, 5, 0]
+    optimizer(tensors(given[5]))
+    assert steps() == [6, 6, 1]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

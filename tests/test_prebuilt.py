@@ -6,8 +6,6 @@ import platform
 import shutil
 import struct
 import subprocess
-import sys
-import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from backends.kernel.launching import DTYPES, Formula, copies, launch, make, mix
 
 from ms_adam.backends import toolchain
 from ms_adam.backends.fused import FUNCTION, SOURCE
-from tests.test_wheel import pip, wheel_of
+from tests.test_wheel import environment_of, wheel_of
 
 CROSS, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 REPLAY = Path(__file__).parent / "backends" / "kernel" / "replay.cc"
@@ -57,13 +55,8 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """The Python of an environment with the wheel, whose MindSpore is that of this one."""
-    environment = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    pip("install", "--no-index", wheel, python=environment / "bin" / "python")
-    site = next(environment.glob("lib/python*/site-packages"))
-    (site / "mindspore.pth").write_text(sysconfig.get_path("purelib"))
-    return environment / "bin" / "python"
+    """The Python of an environment with the wheel."""
+    return environment_of(wheel, tmp_path_factory.mktemp("environment"))[0]
 
 
 @pytest.fixture(scope="module")

@@ -374,18 +374,3 @@ def test_shares_of_averages_are_those_of_one_process(tmp_path):
     """In both modes, in turn."""
     for log in run_on_two_ranks(ON_RANKS, tmp_path):
         assert "agreed: fused, flat, masters, halves, int8, composite, sums, sums of" in log
-
-
-# ---- State --------------------------------------------------------------------------------------
-
-
-def test_averages_begin_at_the_weights_where_a_checkpoint_has_none():
-    old, new = make({}), make({"ema_decay": DECAY}, seed=7)
-    for _ in range(3):
-        old(tuple(random_gradients(old, np.random.default_rng(8))))
-    ms_adam.load_state(new, {k: v for k, v in old.parameters_dict().items() if k.count(".")} | {
-        "update_count": old.update_count, "beta1_power": old.beta1_power,
-        "beta2_power": old.beta2_power, "counted_power": old.counted_power,
-        "global_step": old.global_step})  # fmt: skip
-    for ema, weight in zip(arrays(new.ema), arrays(new.parameters)):
-        np.testing.assert_array_equal(ema, weight)

@@ -54,6 +54,19 @@ def pip(command, *arguments, python=sys.executable):
     )
 
 
+def environment_of(wheel, folder):
+    """Installs the wheel into a new environment; returns its Python and its packages' folder.
+
+    MindSpore is read from this environment, to save 1 GB; the package is not.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    pip("install", "--no-index", wheel, python=python)
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "mindspore.pth").write_text(sysconfig.get_path("purelib"))
+    return python, site
+
+
 def test_the_wheel_holds_every_source_file(wheel):
     with zipfile.ZipFile(wheel) as files:
         for path in (ROOT / "ms_adam").rglob("*"):
@@ -67,13 +80,7 @@ def test_the_version_stands_once(wheel):
 
 
 def test_a_step_in_an_empty_environment(wheel, tmp_path):
-    """MindSpore is read from this environment, to save 1 GB; the package is not."""
-    environment = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    python = environment / "bin" / "python"
-    pip("install", "--no-index", wheel, python=python)
-    site = next(environment.glob("lib/python*/site-packages"))
-    (site / "mindspore.pth").write_text(sysconfig.get_path("purelib"))
+    python, site = environment_of(wheel, tmp_path / "environment")
     script = tmp_path / "step.py"
     script.write_text(STEP)
     done = subprocess.run(
