@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter
 
 from ms_adam import narrow
+from ms_adam.checkpoint_forms import array
 from ms_adam.compat import bfloat16
 from ms_adam.state import MOMENTS, shape_of_rows
 
@@ -72,7 +73,7 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
         there = checkpoint.get(parameter, parameters.get(parameter))
         dtype = str(getattr(value, "dtype", "")).lower()
         if entry == "trailing_bits" and there is not None:
-            trailing = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+            trailing = array(value, name)
             if there.size != trailing.size:
                 raise ValueError(
                     f"'{name}' has {trailing.size} elements, and '{parameter}' has {there.size}."
@@ -80,7 +81,7 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
             whole = narrow.whole_from(in_float32(there), trailing)
             wide[f"{before}master_weight.{parameter}"] = whole
         elif entry in MOMENTS and dtype == "uint8" and there is not None:
-            codes = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+            codes = array(value, name)
             if codes.shape != (narrow.encoded_size(there.size),):
                 raise ValueError(
                     f"'{name}' has shape {codes.shape}, and codes of '{parameter}' must have shape "
