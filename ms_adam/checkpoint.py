@@ -208,7 +208,7 @@ def _read_state(
     return _Reading(
         [
             *narrow_state.as_stored(optimizer, buffers.values()),
-            (optimizer.global_step, np.array([global_step], np.int32)),
+            (optimizer.global_step, np.full(optimizer.global_step.shape, global_step)),
         ]
         + state.numbers_after(optimizer, updates)
         + _carried_numbers(optimizer, content),
@@ -220,7 +220,8 @@ def _carried_numbers(optimizer, content):
     """Returns (Parameter, array) of the numbers that a checkpoint may lack: loss scale, skips."""
     carried = []
     for number in optimizer.state.carried():
-        value = content.others.get(content.prefix + number.name[len(_prefix(optimizer)) :])
+        name = _without_prefix(number.name, optimizer)
+        value = content.others.get(content.prefix + name, content.others.get(name))
         if value is not None:
             value = forms.array(value, number.name).astype(state.dtype_name(number.dtype))
             carried.append((number, value.reshape(number.shape)))
@@ -312,7 +313,7 @@ def gather_state(optimizer: nn.Optimizer) -> Dict[str, Parameter]:
     for name in sorted(("global_step", *optimizer.state.after)):
         values[name] = getattr(optimizer, name).asnumpy()
     for number in optimizer.state.carried():
-        values[number.name[len(_prefix(optimizer)) :]] = number.asnumpy()
+        values[_without_prefix(number.name, optimizer)] = number.asnumpy()
     return {
         name: Parameter(Tensor(np.array(value)), name, requires_grad=False)
         for name, value in values.items()
@@ -440,6 +441,12 @@ def _content(checkpoint, optimizer, names):
 def _prefix(optimizer):
     """Returns the prefix of the names of an optimizer's own Parameters."""
     return optimizer.global_step.name[: -len("global_step")]
+
+
+def _without_prefix(name, optimizer):
+    """Returns a name as it is without a prefix; one of a scaler may have another optimizer's."""
+    prefix = _prefix(optimizer)
+    return name[len(prefix) :] if name.startswith(prefix) else name
 
 
 def _renamed(content, optimizer):
