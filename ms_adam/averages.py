@@ -1,15 +1,12 @@
 """Puts the averages of the weights into the network for a while."""
 
 import contextlib
-from typing import Dict, Iterator
+from typing import Iterator
 
-import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 
-from ms_adam import state
+from ms_adam import narrow_state, state
 from ms_adam.backends import launch
-from ms_adam.backends.operators import store_operator
 from ms_adam.checkpoint import core_of, slots
 
 
@@ -17,9 +14,9 @@ from ms_adam.checkpoint import core_of, slots
 def averaged(optimizer: nn.Optimizer) -> Iterator[None]:
     """Puts the averages of the weights into the parameters; puts the weights back at the end.
 
-    The weights come back bit for bit, also after an exception. float32 and float64 weights change
-    places with their averages; of 16-bit parameters a copy is kept meanwhile. Before the first
-    update the averages are the weights. With ``shard_state=True`` every rank must call it.
+    The weights come back bit for bit, also after an exception; a copy of them is kept meanwhile.
+    Before the first update the averages are the weights. With ``shard_state=True`` every rank must
+    call it.
 
     Args:
         optimizer: an optimizer of ours with `ema_decay`. It must not step within the context, and
@@ -48,47 +45,27 @@ def averaged(optimizer: nn.Optimizer) -> Iterator[None]:
         raise ValueError(f"For '{class_name}', averaged() needs ema_decay, but got ema_decay=None.")
     if optimizer.is_averaged:
         raise RuntimeError(f"For '{class_name}', the averages are in the network already.")
-    kept: Dict[int, np.ndarray] = {}
+    weights = [narrow_state.copied(parameter) for parameter in optimizer.parameters]
     optimizer.is_averaged = True
     try:
-        _exchange_places(optimizer, kept)
+        if int(optimizer.update_count.asnumpy()[0]):
+            _put_averages(optimizer, weights)
         yield
     finally:
-        _exchange_places(optimizer, kept)
+        for parameter, weight in zip(optimizer.parameters, weights):
+            state.write(parameter, weight, False)
         optimizer.is_averaged = False
 
 
-def _set(optimizer, parameter, value):
-    store_operator(parameter.dtype, optimizer.target)(parameter, value)
-
-
-def _exchange_places(optimizer, kept):
-    """Exchanges weights and averages; `kept` holds 16-bit weights while averages are in place."""
-    if not int(optimizer.update_count.asnumpy()[0]):
-        return
-    restoring, host, entries = bool(kept), state.on_host(optimizer), slots(optimizer)
-    buffers = {}
-    for i, (name, parameter, own) in enumerate(
-        zip(optimizer.check.names, optimizer.parameters, optimizer.shares.owned)
+def _put_averages(optimizer, weights):
+    entries = slots(optimizer)
+    for name, parameter, own, weight in zip(
+        optimizer.check.names, optimizer.parameters, optimizer.shares.owned, weights
     ):
-        if own is None or parameter.size == 0:
-            continue
-        slot = entries[f"ema.{name}"]
-        if slot.rows.dtype != state.dtype_name(parameter.dtype):
-            if restoring:
-                _set(optimizer, parameter, Tensor(kept.pop(i), parameter.dtype))
-                continue
-            kept[i] = parameter.astype(ms.float32).asnumpy().copy()
-        weight = parameter.astype(state.compute_dtype(parameter.dtype)).asnumpy().copy()
-        rows = weight.reshape(-1)[own[0] : sum(own)]
-        average = slot.rows.reshape(-1).copy()
-        if i not in kept:
-            slot.rows.reshape(-1)[...] = rows
-            buffers[id(slot.buffer)] = slot
-        rows[...] = average
-        _set(optimizer, parameter, Tensor(weight, parameter.dtype))
-    for slot in buffers.values():
-        state.write(slot.parameter, slot.buffer, id(slot.parameter) in host)
+        if own is not None:
+            whole = weight.astype(state.dtype_name(state.compute_dtype(parameter.dtype)))
+            whole.reshape(-1)[own[0] : sum(own)] = entries[f"ema.{name}"].rows.reshape(-1)
+            state.write(parameter, whole, False)
     if optimizer.exchanged:
         if optimizer.launch == "by address":
             launch.settle()
