@@ -2,10 +2,11 @@
 
 import copy
 import functools
+import time
 from typing import Any, Dict, List, Union
 
 import mindspore as ms
-from mindspore import Tensor, log, nn, ops
+from mindspore import Parameter, Tensor, log, nn, ops
 from mindspore.ops import operations as P
 
 from ms_adam import backends
@@ -195,6 +196,12 @@ class Optimizer(nn.Optimizer):
             raise RuntimeError(
                 f"For '{self.check.class_name}', a step within averaged() would train the averages."
             )
+        step = self.global_step
+        if step.dtype not in _STEP_DTYPES or step.size != 1:
+            raise TypeError(
+                f"For '{self.check.class_name}', 'global_step' must be one number, int32, int64, "
+                f"float32 or float64, but got {step.dtype} of shape {step.shape}."
+            )
         if self.launch == "by address":
             return self._step_by_address(gradients)
         self.called = True  # from Python; a compiled step only enters construct
@@ -234,14 +241,9 @@ class Optimizer(nn.Optimizer):
             values, indices = split_pairs(gradients)
             check = functools.partial(self.check.check_tensors, gradients)
         step = self.global_step
-        if step.dtype not in _STEP_DTYPES or step.size != 1:
-            raise TypeError(
-                f"For '{self.check.class_name}', 'global_step' must be one number, int32, int64, "
-                f"float32 or float64, but got {step.dtype} of shape {step.shape}."
-            )
         if step.dtype != ms.int32:
             step = placed(Tensor([int(step.asnumpy().reshape(()))], ms.int32))
-        rates = self.group_values.now(self.global_step)
+        rates = self.group_values.now(step)
         try:
             made = self.update.now(step, rates, values, indices, check)
         except IndexError as error:
@@ -273,8 +275,11 @@ class Optimizer(nn.Optimizer):
         if sparse != ():
             gradients, indices = self.split_row_sparse(self.parameters, gradients, sparse)
             dtype = NO_FLOAT
+        steps = self.global_step
+        if self.global_step.dtype != ms.int32:
+            steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
         # Schedules are called with the steps already made: before this one counts.
-        rates = self.group_values(self.global_step, fixed_rates)
+        rates = self.group_values(steps, fixed_rates)
         if self.exchanged and not self.divides_rows and not self.called:
             # Each rank's graph is another one: it would exchange gradients in another order.
             raise ValueError(
@@ -282,9 +287,6 @@ class Optimizer(nn.Optimizer):
                 "optimizer from Python, not in a compiled step: average the gradients "
                 "before. backend='fused' can be compiled into a step."
             )
-        steps = self.global_step
-        if self.global_step.dtype != ms.int32:
-            steps = _cast(_reshape(self.global_step, (1,)), ms.int32)
         done = self.update(steps, rates, gradients, dtype, indices)
         made = done if self.leaves_out else self.one
         _assign_add(
@@ -299,6 +301,13 @@ class Optimizer(nn.Optimizer):
         """The device that updates the parameters: "CPU", "GPU" or "Ascend"."""
         self._set_base_target(value)
 
+    def __setattr__(self, name, value):
+        if isinstance(value, Parameter) and self.__dict__.get("calls"):
+            # Graphs keep the Parameters that they were compiled with.
+            self._create_time += 1
+            self.memory = None
+        super().__setattr__(name, value)
+
     def __deepcopy__(self, memo):
         # MindSpore's mapping functions and some operators cannot be copied. They hold no state, so
         # the copy shares them.
@@ -309,18 +318,16 @@ class Optimizer(nn.Optimizer):
                         memo[id(part)] = part
         duplicate = memo[id(self)] = type(self).__new__(type(self))
         duplicate.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        # MindSpore knows a graph by this time and the id of its cell, which may be that of another
+        # copy that is gone: PyNative mode would make the steps of that one.
+        duplicate._create_time = time.time_ns()
         return duplicate
 
     def __reduce__(self):
         # MindSpore's operators cannot be pickled: the optimizer is made again, with its state.
-        params = self.init_params["params"] if self.is_group else list(self.parameters)
-        weights = {id(parameter) for parameter in self.parameters}
-        state = {
-            parameter.name: parameter
-            for parameter in self.get_parameters()
-            if id(parameter) not in weights
-        }
-        return _make_again, (type(self), params, self.init_learning_rate, self.init_args, state)
+        parts = [(key, part.name, part) for key, part in self.parameters_and_names()]
+        params = self.init_params["params"]
+        return _make_again, (type(self), params, self.init_learning_rate, self.init_args, parts)
 
     def extend_repr(self) -> str:
         formula, shares = self.formula, self.shares
@@ -336,12 +343,21 @@ class Optimizer(nn.Optimizer):
         return f"{len(self.parameters)} parameters, {', '.join(options)}, backend={self.backend}"
 
 
-def _make_again(make, params, learning_rate, arguments, state):
-    """Returns an optimizer that was pickled; see `Optimizer.__reduce__`."""
+def _make_again(make, params, learning_rate, arguments, parts):
+    """Returns an optimizer that was pickled; see `Optimizer.__reduce__`.
+
+    Args:
+        parts: (the name when the optimizer was made, the name now, Parameter) of its Parameters. A
+            Cell that got the optimizer may have renamed them, the weights too.
+    """
+    for key, _, part in parts:
+        part.name = key
     optimizer = make(params, learning_rate, **arguments)
-    for parameter in optimizer.get_parameters():
-        if parameter.name in state:
-            parameter.set_data(state[parameter.name])
+    own = dict(optimizer.parameters_and_names())
+    for key, name, part in parts:
+        if key in own:
+            own[key].set_data(part)
+            own[key].name = part.name = name
     return optimizer
 
 

@@ -240,9 +240,11 @@ def _carried_numbers(optimizer, content):
     """Returns (Parameter, array) of the numbers that a checkpoint may lack: loss scale, skips."""
     found = []
     for names, number in carried(optimizer):
-        there = [name for name in names if content.prefix + name in content.others]
-        if there:
-            value = forms.array(content.others[content.prefix + there[0]], there[0])
+        # Without a prefix if the optimizer shares its scaler with another one.
+        there = (*(content.prefix + name for name in names), names[0])
+        value = next((content.others[name] for name in there if name in content.others), None)
+        if value is not None:
+            value = forms.array(value, names[0])
             value = value.astype(state.dtype_name(number.dtype)).reshape(number.shape)
             found.append((number, value))
     return found

@@ -154,7 +154,7 @@ class Scheduled(nn.Cell):
         self.schedule = schedule
 
     def construct(self, done):
-        return self.schedule(done).reshape(())
+        return ops.cast(self.schedule(done), ms.float32).reshape(())
 
     def now(self, done):
         return self(done)
@@ -194,8 +194,7 @@ def take_options(class_name: str, params: Any, infinity_norm: bool) -> Tuple[Any
             given = {name: group[name] for name in OPTIONS if name in group}
             group = {key: value for key, value in group.items() if key not in OPTIONS}
             fields = formula_fields(class_name, given, infinity_norm)
-            if "params" in group:  # perhaps a generator, which nn.Optimizer would use up
-                group["params"] = list(group["params"])
+            if "params" in group:
                 options.update((id(parameter), fields) for parameter in group["params"])
         groups.append(group)
     return groups, options
@@ -259,10 +258,11 @@ class Rates:
             self.sources = [_fixed(rate_of[id(group[0])]) for group in groups]
         else:
             self.sources = [optimizer.learning_rate]
+        self.values = _values(self.sources)  # kept, since each cell is compiled in its first call
 
     def read(self, done: Parameter) -> Union[float, List[float]]:
         """Returns the rate after `done` steps, a float; with groups, a list with one for each."""
-        values = [float(value.now(done).asnumpy().reshape(())) for value in _values(self.sources)]
+        values = [float(value.now(done).asnumpy().reshape(())) for value in self.values]
         return values if self.has_groups else values[0]
 
     def write(self, value: Any) -> None:

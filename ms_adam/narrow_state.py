@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Parameter
 
 from ms_adam import narrow
-from ms_adam.checkpoint_forms import share_of
+from ms_adam.checkpoint_forms import array, share_of
 from ms_adam.compat import bfloat16
 from ms_adam.state import SHARD_LAYOUT, shape_of_rows
 
@@ -85,7 +85,7 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
         there = checkpoint.get(before + parameter, there)
         dtype = str(getattr(value, "dtype", "")).lower()
         if entry == "trailing_bits" and there is not None:
-            trailing = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+            trailing = array(value, name)
             first = in_float32(there).reshape(-1)[divided.get(before + parameter, slice(None))]
             if first.size != trailing.size:
                 raise ValueError(
@@ -93,7 +93,7 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
                 )
             wide[f"{before}master_weight.{parameter}"] = narrow.whole_from(first, trailing)
         elif entry in _MOMENTS and dtype == "uint8" and there is not None:
-            codes = np.array(value.asnumpy() if hasattr(value, "asnumpy") else value)
+            codes = array(value, name)
             if codes.shape != (narrow.encoded_size(there.size),):
                 raise ValueError(
                     f"'{name}' has shape {codes.shape}, and codes of '{parameter}' must have shape "

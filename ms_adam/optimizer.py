@@ -254,8 +254,8 @@ class AdaMax(Optimizer):
 
     Replaces `mindspore.nn.AdaMax`: arguments, defaults and state names are the same. `moment2`
     holds :math:`u`. ``eps=0.0`` is Algorithm 2 itself: an element whose gradients were all 0 stays
-    where it is. Keywords, inputs, attributes and errors are those of `Adam`. Backends "fused" and
-    "composite" have it.
+    where it is. Keywords (but `epsilon_hat` and `bias_correction`), inputs, attributes and errors
+    are those of `Adam`. Backends "fused" and "composite" have it.
 
     Example:
         >>> from mindspore import nn

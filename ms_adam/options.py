@@ -6,6 +6,7 @@ in [0, 1)), and so does ms_adam.
 """
 
 import math
+from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -180,6 +181,9 @@ def resolve(
 ) -> Dict[str, Any]:
     """Returns the arguments of an optimizer, checked, each under one name.
 
+    Iterators, which can be read only once, become lists: a copy or a pickle of the optimizer needs
+    their values again. Groups are copied.
+
     Args:
         given: the arguments by name; `unknown` holds those that have no name here.
         backends: the names that `backend` may have.
@@ -205,7 +209,15 @@ def resolve(
     refuse_unknown(class_name, unknown, {"params", *given} - {"unknown"})
     if lr is not None:
         arguments["learning_rate"] = lr
-    learning_rate = arguments["learning_rate"]
+    params = arguments["params"] = _as_list(arguments["params"])
+    if isinstance(params, (list, tuple)):
+        arguments["params"] = [
+            {key: _as_list(value) for key, value in group.items()}
+            if isinstance(group, dict)
+            else group
+            for group in params
+        ]
+    learning_rate = arguments["learning_rate"] = _as_list(arguments["learning_rate"])
     if isinstance(learning_rate, str):  # iterable, but not a list of learning rates
         raise TypeError(
             f"For '{class_name}', the argument 'learning_rate' must be float, int, Tensor, "
@@ -366,6 +378,11 @@ def _check_combination(class_name, arguments):
             f"For lazy Adam and Adam with offload, there is no parameter named 'use_amsgrad'. For "
             f"'{class_name}', use_amsgrad=True needs use_lazy=False and use_offload=False, {given}"
         )
+
+
+def _as_list(value):
+    """Returns a list in the place of an iterator."""
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _as_float(value):

@@ -118,24 +118,12 @@ class StepScalars(nn.Cell):
 
     def __init__(self, formulas, kernel_rate, dtype):
         super().__init__(auto_prefix=False)
-        distinct = []
-        self.which = []
-        for formula in formulas:
-            key = (formula.beta1, formula.beta2, formula.eps, formula.begun)
-            if key not in distinct:
-                distinct.append(key)
-            self.which.append(distinct.index(key))
-        self.which = tuple(self.which)
+        # Those that differ in `maximize` alone have the same corrections.
+        alike = [formula._replace(maximize=False) for formula in formulas]
+        distinct = list(dict.fromkeys(alike))
+        self.which = tuple(map(distinct.index, alike))
         self.corrections = nn.CellList(
-            [
-                BiasCorrection(
-                    formulas[0]._replace(beta1=beta1, beta2=beta2, eps=eps, begun=begun),
-                    kernel_rate,
-                    dtype,
-                )
-                for beta1, beta2, eps, begun in distinct
-            ],
-            auto_prefix=False,
+            [BiasCorrection(formula, kernel_rate, dtype) for formula in distinct], auto_prefix=False
         )
         self.one = Tensor(1.0, dtype)
         self.dtype = dtype

@@ -444,8 +444,8 @@ def on_host(optimizer: Any) -> frozenset:
     """Returns the ids of the Parameters that `use_offload=True` keeps in host memory."""
     if not optimizer.execution.on_host:
         return frozenset()
-    kept = (getattr(optimizer, name, None) or () for name in MOMENTS)
-    return frozenset(id(buffer) for buffers in kept for buffer in buffers)
+    moments = optimizer.state.moments.values()
+    return frozenset(id(buffer) for buffers in moments for buffer in buffers)
 
 
 def write(parameter: Parameter, value: Any, host: bool) -> None:

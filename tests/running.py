@@ -20,7 +20,7 @@ from ms_adam.lab.studies.matrix.cells import (  # noqa: F401  tests take these f
 DTYPES = tuple(dtype for dtype in cases.DTYPES if dtype in [str(it).lower() for it in FLOATS])
 LOW_PRECISION = tuple(dtype for dtype in DTYPES if dtype.endswith("float16"))
 
-# In the place of an empty table that it has not, an empty list of numbers.
+# An empty list of numbers in the place of an empty table, which 2.0.0 lacks.
 SHAPES = tuple(shape if has_shape(shape) else (0,) for shape in cases.SHAPES)
 
 

@@ -68,8 +68,7 @@ def test_a_scaler_moves_as_that_of_mindspore_and_calls_are_left_out(mode, backen
         assert scaler.scale_value.asnumpy() == theirs.scale_value.asnumpy() == expected[0]
         assert scaler.counter.asnumpy() == theirs.counter.asnumpy() == expected[1]
         assert ours.skipped.asnumpy() == k + 1 - len(taken)
-        for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
-            np.testing.assert_array_equal(one, other)
+        np.testing.assert_equal(arrays(ours.parameters), arrays(plain.parameters))
     assert len(taken) == 6 and ours.update_count.asnumpy() == 6 // calls
 
 
@@ -161,12 +160,40 @@ def test_a_loss_scale_is_read_in_each_step(mode, backend, is_scaler):
         plain(tuple(gradients))
         ours(tuple(gradient * np.inf for gradient in gradients))
         assert scale.asnumpy() == value
-    for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(arrays(ours.parameters), arrays(plain.parameters))
     assert ours.skipped.asnumpy() == 3
     for wrong in (Tensor([8.0], ms.float16), Tensor([8.0, 8.0], ms.float32)):
         with pytest.raises(TypeError, match="or a float32 Parameter of one number"):
             make({"loss_scale": Parameter(wrong, name="scale_sense")})
+
+
+class Two(nn.Cell):
+    """Gets two optimizers, and gives their Parameters a prefix each."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.another = first, second
+
+
+@pytest.mark.parametrize("gathered", [True, False])
+def test_a_scaler_of_two_optimizers_is_saved_with_each(gathered):
+    """It has the prefix of one of them."""
+
+    def pair():
+        scaler = amp.DynamicLossScaler(1024, 2, 2)
+        optimizers = [make({"loss_scale": scaler}, seed=seed) for seed in (0, 1)]
+        Two(*optimizers)
+        return scaler, optimizers
+
+    scaler, old = pair()
+    for optimizer in old:
+        optimizer(tuple(random_gradients(optimizer, np.random.default_rng(1))))
+    assert scaler.scale_value.asnumpy() == 2048.0
+    for i, optimizer in enumerate(old):
+        other, new = pair()
+        whole = ms_adam.gather_state(optimizer) if gathered else optimizer.parameters_dict()
+        ms_adam.load_state(new[i], whole)
+        assert other.scale_value.asnumpy() == 2048.0
 
 
 @pytest.mark.parametrize("backend", [*BACKENDS, "primitive"])
@@ -188,8 +215,7 @@ def test_the_largest_loss_scales_lose_nothing(backend):
                 gradients = random_gradients(ours, rng)
                 ours(tuple(gradient * scale for gradient in gradients))
                 plain(tuple(gradients))
-            for one, other in zip(arrays(ours.parameters), arrays(plain.parameters)):
-                np.testing.assert_array_equal(one, other)
+            np.testing.assert_equal(arrays(ours.parameters), arrays(plain.parameters))
 
 
 def replaced(optimizer, by_loading):

@@ -36,7 +36,7 @@ class Average:
     debias: bool = True
 
     def __post_init__(self):
-        number("decay", self.decay, BELOW_1)
+        object.__setattr__(self, "decay", number("decay", self.decay, BELOW_1))
 
     def start(self, weight: ArrayLike) -> np.ndarray:
         """Returns a before the first update of a weight."""

@@ -90,6 +90,29 @@ def adam(
         yield w
 
 
+def adamax(
+    w,
+    gradients,
+    *,
+    learning_rate,
+    beta1,
+    beta2,
+    eps,
+    weight_decay,
+    loss_scale,
+    maximize,
+    centralize,
+):
+    """With the maximum that u stands for (Kingma & Ba 2015, section 7.1)."""
+    seen = []
+    for gradient in gradients:
+        seen.append((-gradient if maximize else gradient) / loss_scale + weight_decay * w)
+        m, c1 = average(beta1, seen), average(beta1, [1] * len(seen))
+        u = max(beta2**age * abs(g) for age, g in enumerate(reversed(seen)))
+        w = w - learning_rate * m / c1 / (u + eps)
+        yield w
+
+
 def sgd(w, gradients, *, learning_rate):
     for t in range(1, len(gradients) + 1):
         yield w - learning_rate * sum(gradients[:t])
@@ -136,6 +159,7 @@ def divisor(s, eps, epsilon):
 
 FUNCTIONS = {
     "Adam": adam,
+    "AdaMax": adamax,
     "SGD": sgd,
     "Momentum": momentum,
     "Nesterov": nesterov,
@@ -154,7 +178,7 @@ def decimal_path(method):
         }
         gradients = np.array([[[Decimal(g) for g in row] for row in step] for step in GRADIENTS])
         if numbers.get("centralize"):  # before the decay, which cases with both must not have
-            assert not numbers["weight_decay"] or numbers["decoupled"]
+            assert not numbers["weight_decay"]
             gradients = gradients - gradients.sum(axis=2, keepdims=True) / gradients.shape[2]
         follow = FUNCTIONS[type(method).__name__]
         path = [
@@ -197,6 +221,11 @@ CASES = [
     reference.Adam(0.1, weight_decay=0.1, maximize=True),
     reference.Adam(0.1, weight_decay=0.1, loss_scale=3.0, decoupled=True),
     reference.Adam(0.1, centralize=True, eps=0.01),
+    reference.AdaMax(0.1),
+    reference.AdaMax(0.1, beta2=0.5, eps=0.01),
+    reference.AdaMax(0.1, weight_decay=0.1, loss_scale=3.0),
+    reference.AdaMax(0.1, weight_decay=0.1, maximize=True),
+    reference.AdaMax(0.1, beta1=0.5, centralize=True, eps=0.01),
     reference.SGD(),
     reference.Momentum(0.1),
     reference.Momentum(0.1, form="scaled"),

@@ -59,6 +59,18 @@ MUTANTS = {
         ],
         "w - self.learning_rate * step": ["w + self.learning_rate * step"],
     },
+    "AdaMax": {
+        "state.step + 1": ["state.step + 2"],
+        "g, self.weight_decay)": ["g, 0.0)"],
+        "(1 - self.beta1) * g": ["g"],
+        "np.maximum(self.beta2 * state.moment2, np.abs(g))": [
+            "np.maximum(state.moment2, np.abs(g))",
+            "np.maximum(self.beta2 * state.moment2, g)",
+            "self.beta2 * state.moment2 + (1 - self.beta2) * np.abs(g)",
+        ],
+        "np.where(u + self.eps == 0, 1.0, u + self.eps)": ["u"],
+        "/ bias_correction(self.beta1, t)": ["", "/ bias_correction(self.beta2, t)"],
+    },
     "SGD": {
         "w - self.learning_rate * g": [
             "w + self.learning_rate * g",

@@ -21,6 +21,8 @@ METHODS = [
     reference.Adam(weight_decay=0.1, centralize=True, epsilon="inside"),
     reference.Adam(weight_decay=0.1, decoupled=True, bias_correction=False),
     reference.Adam(maximize=True, weight_decay=0.1),
+    reference.AdaMax(),
+    reference.AdaMax(weight_decay=0.1, maximize=True, centralize=True),
     reference.SGD(),
     reference.Momentum(),
     reference.Momentum(form="scaled"),
@@ -101,7 +103,7 @@ def test_an_element_on_its_own_is_the_same_to_the_last_bit(method):
 
 @every_method
 def test_gradients_of_zero_from_the_start_leave_the_parameter(method):
-    if isinstance(method, reference.Adam):
+    if isinstance(method, (reference.Adam, reference.AdaMax)):
         method = replace(method, weight_decay=0.0)
     w = start = np.array([[1.0, -2.0, 0.0]])
     state = method.init(w)
