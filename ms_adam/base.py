@@ -253,7 +253,8 @@ class Optimizer(nn.Optimizer):
                 f"row {row}, but the parameter has {rows} rows."
             ) from None
         if made:
-            launch.number_of(self.global_step).value += 1
+            if step is not self.global_step:  # else the kernel has counted, before Ctrl-C is raised
+                launch.number_of(self.global_step).value += 1
         elif self.execution.skips and launch.number_of(self.skipped_in_row).value % _STORM == 0:
             self._warn_of_storm(launch.number_of(self.skipped_in_row).value)
         if self.exchanged and (made or not self.accumulates):

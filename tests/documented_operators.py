@@ -80,7 +80,6 @@ _MODULES = (
     "mindspore.ops.function.",
     "mindspore.ops.functional.",
     "mindspore.ops.",
-    "mindspore.mint.",
 )
 
 
@@ -128,7 +127,7 @@ def _path(node, paths):
 
 def _short(path):
     for module in _MODULES:
-        if path.startswith(module) and module != "mindspore.mint.":
+        if path.startswith(module):
             return path[len(module) :].split(".")[0]
     return path
 

@@ -6,6 +6,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import initializer
+from mindspore.nn.utils import no_init_parameters
 from running import (
     ALL_BACKENDS,
     CompiledStep,
@@ -226,6 +228,35 @@ def test_replaced_data_is_what_goes_on(replace, backend, mode):
     assert_same(called, compiled)
 
 
+def test_data_of_another_shape_are_refused(mode):
+    """`set_data` takes them. The kernel would write the moments of 10,000 elements into 10."""
+    optimizer = ms_adam.Adam(make_parameters([(100, 100)], "float32"))
+    gradients = random_tensors(0, [(100, 100)])
+    optimizer(gradients)
+    for parameter in (optimizer.moment2[0], optimizer.parameters[0]):
+        before = to_numpy(parameter).copy()
+        parameter.set_data(Tensor(np.zeros(10), ms.float32))
+        with pytest.raises(RuntimeError, match="the kernel refuses the tensors of the step"):
+            optimizer(gradients)
+        parameter.set_data(Tensor(before, ms.float32))
+        optimizer(gradients)
+    assert optimizer.global_step.asnumpy() == 3
+
+
+def test_parameters_that_are_loaded_after_the_optimizer_was_made(mode):
+    """`no_init_parameters` leaves them without data until then, and what is cloned from them."""
+    called, compiled, step = pair([(4, 3)])
+    with no_init_parameters():
+        late = Parameter(initializer("zeros", (4, 3), ms.float32), name="layer0.weight")
+    optimizer = ms_adam.Adam([late])
+    late.set_data(Tensor(to_numpy(called.parameters[0]), ms.float32))
+    for i in range(3):
+        gradients = random_tensors(i, [(4, 3)])
+        optimizer(gradients)
+        step(gradients)
+    assert_same(optimizer, compiled)
+
+
 def test_a_parameter_that_is_a_view(mode):
     parameter = Parameter(Tensor(np.zeros((4, 3)), ms.float32), name="w")
     optimizer = ms_adam.Adam([parameter], 0.1)
@@ -286,6 +317,22 @@ def test_a_global_step_that_cannot_count_is_refused(backend, mode):
     optimizer.global_step = Parameter(Tensor([0], ms.float16), "global_step", requires_grad=False)
     with pytest.raises(TypeError, match="'global_step' must be one number.*Float16"):
         optimizer(random_tensors(0, [(3,)]))
+
+
+def test_ctrl_c_leaves_the_counts_of_a_step_together(monkeypatch):
+    """Python raises a KeyboardInterrupt as soon as the kernel has returned."""
+    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    launcher = type(optimizer.update.launcher)
+    launched = launcher.__call__
+
+    def interrupted(self, tensors):
+        launched(self, tensors)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launcher, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer(random_tensors(0, [(3,)]))
+    assert int(optimizer.update_count) == int(optimizer.global_step) == 1
 
 
 # --- rates and rows ------------------------------------------------------------------------------

@@ -79,11 +79,9 @@ def choose(
         for name, why in obstacles.items()
         if device_target in (BACKENDS[name].capabilities.devices or (device_target,))
     }
-    reasons = list(here.values())
-    if len(set(reasons)) > 1:
+    reasons = sorted(set(here.values()))
+    if len(reasons) > 1:
         reasons = [f"'{name}': {why}" for name, why in here.items()]
-    else:
-        reasons = reasons[:1]
     raise ValueError(f"For '{class_name}', no backend can run here: {'; '.join(reasons)}.")
 
 

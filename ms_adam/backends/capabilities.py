@@ -57,7 +57,10 @@ class Capabilities(NamedTuple):
 
     def kernel_rate(self, beta: float) -> float:
         """Returns the decay rate that the backend's arithmetic applies for beta."""
-        return float(np.float32(beta)) if self.float32_betas else beta
+        if not self.float32_betas:
+            return beta
+        # Not up to 1, with which moments would never move.
+        return float(min(np.float32(beta), np.nextafter(np.float32(1), np.float32(0))))
 
     def obstacle(
         self,

@@ -1,7 +1,6 @@
 """The readable specification: Adam in elementwise operators of MindSpore, any device and dtype."""
 
 import mindspore as ms
-import numpy as np
 from mindspore import ParameterTuple, Tensor, ops
 from mindspore.ops import operations as P
 
@@ -49,8 +48,6 @@ class CompositeBatch(Batch):
         self.one_minus_beta1 = Tensor(1.0 - formula.beta1, self.dtype)
         self.one_minus_beta2 = Tensor(1.0 - formula.beta2, self.dtype)
         self.infinity_norm = formula.infinity_norm
-        wide = np.float64 if self.dtype == ms.float64 else np.float32
-        self.smallest = Tensor(np.finfo(wide).tiny, self.dtype)
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
         w, m, v, largest = self.advance(scalars, weight, moment1, moment2, vhat, gradient)

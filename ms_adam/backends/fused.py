@@ -94,6 +94,9 @@ class Fused(nn.Cell):
         self.moments = ParameterTuple(
             sum(state.moments_here().values(), ()) + tuple(state.accumulators)
         )
+        for moment in self.moments:  # `no_init_parameters` leaves clones of parameters without data
+            if moment.has_init:
+                moment.init_data()
         # AdaMax has one power; it also takes the place of the second.
         numbers = {"beta2_power": state.numbers["beta1_power"], **state.numbers}
         self.numbers = ParameterTuple(tuple(numbers[name] for name in _NUMBERS if name in numbers))
@@ -138,14 +141,15 @@ class Fused(nn.Cell):
                 there are no gradients, and the accumulators make the step.
 
         Returns:
-            int, 1 if the weights were updated, else 0.
+            int, 1 if the weights were updated, else 0. In the first case the kernel has also
+            increased `global_step` by 1.
 
         Raises:
             IndexError: If a row-sparse gradient names a row that its table lacks. The three
                 arguments are the place of the gradient, the row, and how many rows there are.
             RuntimeError: If the kernel refuses the tensors for another reason.
         """
-        inputs = self.give(_together, global_step, rates, gradients, indices)
+        inputs = self.give(lambda *inputs: inputs, global_step, rates, gradients, indices)
         tensors = contiguous((*inputs, self.output))
         self.launcher.describe(tensors, len(self.moments) + 1, check)
         settle()
@@ -155,10 +159,6 @@ class Fused(nn.Cell):
         if failure:
             raise RuntimeError(f"the kernel refuses the tensors of the step: {_REFUSALS[failure]}")
         return number_of(self.output).value
-
-
-def _together(*tensors):
-    return tensors
 
 
 def _formula_row(formula, execution):
@@ -198,7 +198,7 @@ def _plan(parameters, state, groups):
     weights, layout = state.weights, state.layout
     buffers = 0 if layout is None else len(state.moments["moment1"])
     offset_of = {} if layout is None else dict(zip(layout.names, layout.offsets))
-    plan = [len(weights), max(groups.index, default=-1) + 1, thread_count(), buffers]
+    plan = [len(weights), len(groups.formulas), thread_count(), buffers]
     for i, own in enumerate(groups.owned):
         begin, size = (0, -1) if own is None else own
         plan += [

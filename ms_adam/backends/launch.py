@@ -91,6 +91,7 @@ class Launcher:
         self.report = (ctypes.c_int64 * 4)()
         self.shapes: List[Any] = []
         self.dtypes: List[Any] = []
+        self.places: Optional[np.ndarray] = None  # addresses of the fixed tensors
 
     def __reduce__(self):
         return Launcher, (self.path, self.name)
@@ -105,7 +106,8 @@ class Launcher:
 
         Args:
             tensors: all of them.
-            fixed: the number of tensors at the end that never change shape or dtype.
+            fixed: the number of tensors at the end that keep shape and dtype while they keep
+                their memory.
             check: called without arguments if a shape or dtype is not that of the call before;
                 may raise, and then nothing has changed.
         """
@@ -121,8 +123,12 @@ class Launcher:
             check()
         for tensor in tensors:
             placed(tensor)
-        shapes = list(map(shape_of, tensors))
-        dtypes = list(map(dtype_of, tensors))
+        self.shapes, self.dtypes = list(map(shape_of, changing)), list(map(dtype_of, changing))
+        self._lay_out(tensors)
+        self.places = None
+
+    def _lay_out(self, tensors):
+        shapes, dtypes = list(map(shape_of, tensors)), map(dtype_of, tensors)
         # Close together, since the kernel reads all of them in each call.
         self.axes = np.fromiter(map(len, shapes), np.intc)
         self.sizes = np.fromiter(itertools.chain.from_iterable(shapes), np.int64)
@@ -130,7 +136,6 @@ class Launcher:
         begins = ends - self.axes.astype(np.uintp) * np.uintp(self.sizes.itemsize)
         self.shape_addresses = begins + np.uintp(self.sizes.ctypes.data)
         self.dtype_names = (ctypes.c_char_p * len(tensors))(*map(_name_of, dtypes))
-        self.shapes, self.dtypes = shapes[: len(changing)], dtypes[: len(changing)]
 
     def __call__(self, tensors: Sequence[ms.Tensor]) -> int:
         """Calls the function; `describe` and `settle` must have been called.
@@ -139,6 +144,10 @@ class Launcher:
             int, the result of the function: 0, or the number of a failure.
         """
         addresses = np.fromiter(map(address_of, tensors), np.uintp, len(tensors))
+        places = addresses[len(self.shapes) :]
+        if self.places is not None and not np.array_equal(places, self.places):
+            self._lay_out(tensors)  # `Parameter.set_data` takes data of any shape
+        self.places = places
         return self.function(
             len(tensors),
             ctypes.c_void_p(addresses.ctypes.data),

@@ -12,6 +12,7 @@ branches for an argument (1.5 times).
 from typing import Any, Optional, Sequence
 
 import mindspore as ms
+import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.ops import operations as P
 
@@ -22,7 +23,7 @@ from ms_adam.compat import NO_FLOAT, RELEASE, SELECT_BROADCASTS, InplaceCopy, bf
 from ms_adam.options import Execution, Formula
 from ms_adam.scalars import AverageRates, StepScalars, UpdateCount, scalar_dtype
 from ms_adam.sparse import densify, sum_of_squares, when_known
-from ms_adam.state import WeightKind, compute_dtype, weight_kinds
+from ms_adam.state import WeightKind, compute_dtype, dtype_name, weight_kinds
 
 _add, _sub, _mul, _cast, _assign = P.Add(), P.Sub(), P.Mul(), P.Cast(), P.Assign()
 _mean, _neg = P.ReduceMean(keep_dims=True), P.Neg()
@@ -187,6 +188,11 @@ class Batch(nn.Cell):
         self.l2 = decayed and not formula.decoupled
         self.decoupled_decay = decayed and formula.decoupled
         self.changed = self.scaled or self.l2 or self.centralized
+        # An epsilon that the dtype rounds to 0 becomes its smallest number, to avoid 0 / 0. The
+        # bias correction multiplies it by sqrt(1 - beta2^t), which is at least 2^-26.5.
+        tiny = float(np.finfo(dtype_name(self.dtype)).tiny)
+        self.floors = 0.0 < formula.eps * 2.0**-27 < tiny
+        self.smallest = Tensor(tiny, self.dtype)
         self.leaves_out = execution.leaves_out
         self.averages = formula.ema_decay is not None
         self.begins = self.averages and not formula.ema_debias
@@ -243,10 +249,13 @@ class Batch(nn.Cell):
         if self.maximize:
             gradient_scale = _neg(gradient_scale)
         step_sizes, epsilons, decay_factors, weight_decays = of_groups
+        epsilon = _cast(epsilons[self.group], self.dtype)
+        if self.floors:
+            epsilon = _maximum(epsilon, self.smallest)
         return (
             gradient_scale,
             _cast(step_sizes[self.group], self.dtype),
-            _cast(epsilons[self.group], self.dtype),
+            epsilon,
             _cast(decay_factors[self.group], self.dtype),
             _cast(weight_decays[self.group], self.dtype),
             is_made,

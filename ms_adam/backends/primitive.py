@@ -32,8 +32,9 @@ class PrimitiveBatch(Batch):
         else:
             self.kernel = P.Adam(execution.use_locking, formula.nesterov)
         self.no_power = Tensor(0.0, ms.float32)
-        self.beta1 = Tensor(formula.beta1, ms.float32)
-        self.beta2 = Tensor(formula.beta2, ms.float32)
+        kernel_rate = Primitive.capabilities.kernel_rate
+        self.beta1 = Tensor(kernel_rate(formula.beta1), ms.float32)
+        self.beta2 = Tensor(kernel_rate(formula.beta2), ms.float32)
 
     def update(self, scalars, weight, moment1, moment2, vhat, gradient):
         _, step_size, epsilon, decay_factor, _, _ = scalars

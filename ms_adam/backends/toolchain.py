@@ -87,7 +87,10 @@ def find_compiler() -> Compiler:
         if program is None:
             continue
         command = (program, *words[1:])
-        answer = _run([*command, "--version"], stderr=subprocess.DEVNULL)
+        try:
+            answer = _run([*command, "--version"], stderr=subprocess.DEVNULL)
+        except OSError:  # no program of this kind of machine
+            continue
         if answer.returncode == 0:
             return Compiler(command, answer.stdout.decode(errors="replace"))
     given = f"$CXX ({wanted[0]})" if wanted[0] else "$CXX (not set)"
@@ -197,16 +200,20 @@ def _cache_directory() -> Optional[Path]:
     given, xdg = os.environ.get("MS_ADAM_CACHE"), os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification ignores relative paths.
     home = xdg if os.path.isabs(xdg) else "~/.cache"
-    directory = Path(given or f"{home}/ms_adam").expanduser().absolute()
+    directory = Path(given or f"{home}/ms_adam")
     try:
+        directory = directory.expanduser().absolute()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
         if status.st_uid != os.geteuid():
             _log.info("%s belongs to another user and is not used.", directory)
             return None
+        if status.st_mode & stat.S_ISVTX:  # as /tmp: closing it would lock the others out
+            _log.info("%s is shared with other users and is not used.", directory)
+            return None
         if stat.S_IMODE(status.st_mode) != 0o700:
             directory.chmod(0o700)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:  # the last two: a user without a home
         _log.info("%s cannot be used: %s.", directory, error)
         return None
     return directory

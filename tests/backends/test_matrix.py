@@ -3,20 +3,26 @@
 import dataclasses
 import functools
 
+import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import Tensor
 from running import (
     ALL_BACKENDS,
     DTYPES,
     SHAPES,
     excess,
+    follow,
     make_optimizer,
     make_parameters,
+    run,
     runs,
     set_mode,
     snapshot,
 )
 
+import ms_adam
+from ms_adam import reference
 from ms_adam.lab.studies.matrix.cases import (
     CASES,
     COLUMNS,
@@ -128,6 +134,40 @@ def excess_again(name, backend, **more):
 @pytest.mark.parametrize("case", CASES[:6], ids=lambda case: case.name)
 def test_step_with_small_gradients(case, backend, scale):
     assert excess_again(case.name, backend, scale=scale) <= 1.0
+
+
+@pytest.mark.parametrize(
+    "backend, options",
+    [
+        *((backend, {}) for backend in ALL_BACKENDS),
+        ("composite", {"flat_state": True}),
+        ("composite", {"use_lazy": True}),
+    ],
+)
+def test_an_epsilon_below_all_floats_still_prevents_0_by_0(backend, options):
+    set_mode("graph")
+    dtypes = ("float32",) if backend == "primitive" else DTYPES
+    parameters = make_parameters([(2, 3)] * len(dtypes), dtypes)
+    optimizer = ms_adam.Adam(parameters, eps=1e-60, backend=backend, **options)
+    before = snapshot(optimizer).weights
+    gradient = Tensor(np.eye(1, 6).reshape(2, 3), ms.float32)
+    for _ in range(2):
+        optimizer((gradient,) * len(parameters))
+    for old, new in zip(before, snapshot(optimizer).weights):
+        np.testing.assert_array_equal(new.flat[1:], old.flat[1:])
+
+
+@pytest.mark.parametrize("backend", ALL_BACKENDS)
+@pytest.mark.parametrize("beta", ["beta1", "beta2"])
+def test_a_decay_rate_that_float32_rounds_to_1(backend, beta):
+    """The bias corrections make a mean of all gradients of it; three of them are far from 2^30."""
+    set_mode("graph")
+    options = {beta: 1.0 - 2.0**-30}
+    optimizer = ms_adam.Adam(make_parameters([(3, 5)], "float32"), backend=backend, **options)
+    start = snapshot(optimizer).weights
+    expected = follow(reference.Adam(1e-3, **options), start, run(optimizer))
+    # Steps of 1e-3 beside weights up to 4, whose rounding is 2^-23.
+    np.testing.assert_allclose(snapshot(optimizer).weights, expected, rtol=0, atol=3 * 2.0**-22)
 
 
 MUTANTS = {

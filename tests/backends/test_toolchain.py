@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -166,6 +167,27 @@ def test_a_directory_that_cannot_be_made(source, cache):
     assert toolchain.build(source) == library
 
 
+def test_a_home_that_nobody_knows(source, cache, monkeypatch):
+    """A user id without an entry in the password file, as in containers, and no HOME."""
+
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.delenv("MS_ADAM_CACHE")
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    build_in_private_directory(source, cache)
+
+
+def test_a_directory_that_all_users_share_stays_open(source, cache):
+    """MS_ADAM_CACHE=/tmp, as root: without access to it other users could hardly work."""
+    cache.mkdir()
+    cache.chmod(0o1777)
+    build_in_private_directory(source, cache)
+    assert mode(cache) == 0o1777
+
+
 def test_a_directory_that_cannot_be_written(source, cache, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
@@ -233,7 +255,8 @@ def test_a_spoilt_entry_is_rebuilt(source, cache, compiler, how):
 def programs(directory, names):
     directory.mkdir()
     for name in names:
-        (directory / name).write_text(f"#!/bin/sh\necho {name}\n")
+        words = "of another machine" if name == "foreign" else f"#!/bin/sh\necho {name}\n"
+        (directory / name).write_text(words)
         (directory / name).chmod(0o755)
     return str(directory)
 
@@ -246,6 +269,7 @@ def programs(directory, names):
         (None, ["clang++"], "clang++"),
         ("special -m64", ["special", "c++"], "special"),
         ("missing", ["g++"], "g++"),
+        ("foreign", ["foreign", "g++"], "g++"),
     ],
 )
 def test_the_first_compiler_is_taken(monkeypatch, tmp_path, cxx, present, expected):

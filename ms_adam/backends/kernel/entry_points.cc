@@ -54,10 +54,14 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
   return failure;
 }
 
-// The same, called from Python with addresses and with a Report to be filled.
+// The same, called from Python with addresses and with a Report to be filled. It increases global_step
+// too: Python may raise a KeyboardInterrupt before it could do so itself.
 extern "C" int MsAdamStepByAddress(int count, void** data, int* axes, int64_t** shapes,
                                    const char** dtypes, void*, void* report) {
-  return launch(count, data, axes, shapes, dtypes, *static_cast<Report*>(report));
+  const int failure = launch(count, data, axes, shapes, dtypes, *static_cast<Report*>(report));
+  // The third input is global_step, the output is 1 if the weights were updated.
+  if (!failure) *static_cast<int32_t*>(data[2]) += *static_cast<int32_t*>(data[count - 1]);
+  return failure;
 }
 
 // Inputs: the Pieces, the parameters. Output: the row, zero where there is no piece.

@@ -9,7 +9,6 @@ from ms_adam.backends import toolchain
 from ms_adam.backends.fused import FUNCTION
 
 UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
-NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}  # smaller numbers count as zero
 DTYPES = tuple(UNIT)
 MOMENTS = ("moment1", "moment2", "vhat")
 

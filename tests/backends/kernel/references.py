@@ -37,12 +37,13 @@ def check(kernel, formula, weights, step=1, rates=(1e-3,), decays=(0.0,), **more
                 assert_same_bits(new.numbers(name), value(values, new.dtype_of(name)))
 
 
+def flushed(x):
+    return np.where(np.abs(x) < np.finfo(x.dtype).tiny, np.copysign(x.dtype.type(0), x), x)
+
+
 def one_by_one(formula, weight, clip, step, rate, decay):
     """Returns the arrays that a step leaves, by name; subnormals become zero."""
     real = np.dtype(weight.moment_dtype).type
-
-    def flushed(x):
-        return np.where(np.abs(x) < np.finfo(real).tiny, np.copysign(real(0), x), x)
 
     def lerp(start, end, factor):
         return flushed(start + flushed(factor * flushed(end - start)))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from backends.kernel.launching import NORMAL, Formula, copies, launch, make, stored, value
-from backends.kernel.references import assert_same_bits
+from backends.kernel.launching import Formula, copies, launch, make, stored, value
+from backends.kernel.references import assert_same_bits, flushed
 
 NARROW = pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 
@@ -19,7 +19,7 @@ def test_every_16_bit_number_is_read_exactly(kernel, dtype):
     expected = weight.numbers("gradient").astype(np.float32)
     assert launch(kernel, Formula(beta1=0.0), [weight]) == 0
     if dtype == "bfloat16":  # its subnormals are those of float32
-        expected = np.where(np.abs(expected) < NORMAL["float32"], np.float32(0), expected)
+        expected = flushed(expected)
     np.testing.assert_array_equal(weight.moment1, expected)
 
 
@@ -36,10 +36,6 @@ def still_masters(dtype):
     with np.errstate(over="ignore"):
         weight.rounded[...] = stored(master, dtype)
     return weight
-
-
-def flushed(x):
-    return np.where(np.abs(x) < NORMAL["float32"], np.copysign(np.float32(0), x), x)
 
 
 @NARROW
