@@ -227,8 +227,8 @@ def thread_count() -> int:
     cores = len(os.sched_getaffinity(0))
     if cores < (os.cpu_count() or 1):
         return cores
-    workers = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or os.environ.get("MS_WORKER_NUM", "1")
-    return max(1, cores // int(workers))
+    workers = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or os.environ.get("MS_WORKER_NUM", "")
+    return max(1, cores // max(1, int(workers) if workers.isdigit() else 1))
 
 
 @functools.lru_cache(maxsize=None)

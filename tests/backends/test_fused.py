@@ -16,6 +16,8 @@ from ms_adam.backends import fused, toolchain
         (8, 8, {"OMP_NUM_THREADS": "many"}, 8),
         (8, 8, {"MS_WORKER_NUM": "2"}, 4),  # msrun
         (8, 8, {"MS_WORKER_NUM": "16"}, 1),
+        (8, 8, {"MS_WORKER_NUM": ""}, 8),
+        (8, 8, {"MS_WORKER_NUM": "0"}, 8),
         # mpirun, four machines
         (8, 8, {"MS_WORKER_NUM": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 2),
         (8, 2, {"MS_WORKER_NUM": "4"}, 2),  # msrun --bind_core
