@@ -240,8 +240,8 @@ def _carried_numbers(optimizer, content):
     """Returns (Parameter, array) of the numbers that a checkpoint may lack: loss scale, skips."""
     found = []
     for names, number in carried(optimizer):
-        # Without a prefix if the optimizer shares its scaler with another one.
-        there = (*(content.prefix + name for name in names), names[0])
+        # A scaler that two optimizers share has the prefix of one of them.
+        there = (*(content.prefix + name for name in names), number.name)
         value = next((content.others[name] for name in there if name in content.others), None)
         if value is not None:
             value = forms.array(value, names[0])

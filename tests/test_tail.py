@@ -382,10 +382,14 @@ def test_averaged_is_not_interrupted_half_way(entering, monkeypatch):
 
     put = averages._set
     monkeypatch.setattr(averages, "_set", interrupted)
-    with pytest.raises(KeyboardInterrupt), ms_adam.averaged(optimizer):
-        assert not entering
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt), ms_adam.averaged(optimizer):
+            assert not entering
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert same(before, everything(optimizer)) and not optimizer.is_averaged
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_averaged_needs_averages():

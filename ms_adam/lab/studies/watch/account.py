@@ -40,10 +40,12 @@ class Followed:
         self._scores: dict[tuple[str, int], float] = {}
         self._tried, self._from_moments, self._weights = 0, False, set()
 
-    def begin(self) -> None:
-        """Describes the optimizer at its first call: at the script's end it may be gone."""
-        if self._reader is None and not self._broken:
-            self._guarded(self._begin)
+    def begin(self) -> bool:
+        """Describes the optimizer at its first call, since it may be gone at the script's end.
+
+        Returns whether this is the first call.
+        """
+        return self._reader is None and not self._broken and self._guarded(self._begin)
 
     def before(self, gradients: Any) -> bool:
         """Looks before a call; false if there is nothing to look at."""
