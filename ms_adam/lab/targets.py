@@ -637,10 +637,14 @@ class MindSporeOptimizer(Optimizer):
         return (1.0, 1.0) if isinstance(cell, nn.AdamWeightDecay) else None
 
     def set_learning_rate(self, learning_rate: float) -> None:
-        """Sets the rate of the coming steps. It is a Parameter: a compiled step stays valid."""
+        """Sets the rate of the coming steps, or that of a schedule with a Parameter `rate`.
+
+        It is a Parameter, so a compiled step stays valid.
+        """
         from ms_adam.state import write
 
-        write(self.optimizer.learning_rate, learning_rate, host=False)
+        rate = self.optimizer.learning_rate
+        write(getattr(rate, "rate", rate), learning_rate, host=False)
 
     def own_state(self) -> list:
         """The Parameters of the optimizer that are not its weights."""

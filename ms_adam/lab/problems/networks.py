@@ -242,23 +242,61 @@ class PaperPerceptron(PaperNetwork):
 
 
 class Convolution(nn.Cell):
-    """A convolution of odd side that keeps height and width, as a matrix product.
+    """A convolution of odd side that keeps height and width, as one matrix product.
 
-    It computes nn.Conv2d(pad_mode="same", has_bias=True). On the CPU that takes 4 to 16 seconds
-    from 64 to 64 channels of a batch of 128 images of 14 x 14 (MindSpore 2.10, two cores); this
-    takes 0.3.
+    It computes nn.Conv2d(pad_mode="same", has_bias=True). On one core that takes 1.3 s, forward and
+    backward, from 16 to 16 channels of a batch of 128 images of 14 x 14 (MindSpore 2.10); this
+    takes 0.05.
+
+    Images have the shape (channels, height, batch, width): as a matrix, a row for each channel. A
+    filter sums products of weights and moved images. Moving along the width comes before the
+    product; moving along the height too or, where that leaves fewer rows to move, after it.
     """
 
     def __init__(self, channels: int, filters: int, side: int):
         super().__init__()
         self.weight = mindspore.Parameter(np.zeros((filters, channels * side * side), np.float32))
         self.bias = mindspore.Parameter(np.zeros((filters, 1), np.float32))
-        self.side = side
+        self.shape = (filters, channels, side, side)
+        self.moves = tuple(range(-(side // 2), side // 2 + 1))
+        self.all_before = channels * side < filters
+        self.product = ops.MatMul()  # ops.matmul would transpose the patches for its gradient
 
     def construct(self, images):
-        rows, _, height, width = images.shape
-        patches = ops.unfold(images, self.side, 1, self.side // 2)
-        return (ops.matmul(self.weight, patches) + self.bias).reshape((rows, -1, height, width))
+        filters, _, side, _ = self.shape
+        weight = self.weight.reshape(self.shape)
+        patches = self.moved_each_way(images, 3)
+        if self.all_before:
+            weight = weight.transpose((0, 2, 3, 1)).reshape((filters, -1))
+            patches = self.moved_each_way(patches, 1)
+            sums = self.product(weight, patches.reshape((weight.shape[1], -1)))
+        else:
+            weight = weight.transpose((2, 0, 3, 1)).reshape((side * filters, -1))
+            sums = self.product(weight, patches.reshape((weight.shape[1], -1)))
+            sums = self.sum_of_moved(sums.reshape((-1,) + images.shape[1:]), 1)
+        return (sums.reshape((filters, -1)) + self.bias).reshape((filters,) + images.shape[1:])
+
+    def moved_each_way(self, images, axis):
+        """Returns the images moved by each step, one after the other along axis 0."""
+        return ops.concat([moved(images, by, axis) for by in self.moves])
+
+    def sum_of_moved(self, images, axis):
+        """Splits the images along axis 0, one part for each step, and adds the moved parts."""
+        parts = ops.split(images, self.shape[0])
+        total = parts[len(self.moves) // 2]  # it does not move
+        for part, by in zip(parts, self.moves):
+            if by != 0:
+                total += moved(part, by, axis)
+        return total
+
+
+def moved(images, by: int, axis: int):
+    """Returns images whose pixel i is pixel i + by of these, or 0 where there is none."""
+    if by == 0:
+        return images
+    kept = ops.narrow(images, axis, max(by, 0), images.shape[axis] - abs(by))
+    edge = ops.zeros(images.shape[:axis] + (abs(by),) + images.shape[axis + 1 :], images.dtype)
+    return ops.concat((kept, edge) if by > 0 else (edge, kept), axis)
 
 
 class ConvolutionNetwork(PaperNetwork):
@@ -278,17 +316,21 @@ class ConvolutionNetwork(PaperNetwork):
         self.shape = tuple(shape)
         layers, before, side = [], shape[0], shape[1:]
         for after in channels:
-            pool = nn.MaxPool2d(3, 2, pad_mode="same")
-            layers += [Convolution(before, after, 5), nn.ReLU(), pool]
+            layers.append(Convolution(before, after, 5))
             before, side = after, [-(-length // 2) for length in side]
-        self.body = nn.SequentialCell(layers)
+        self.convolutions = nn.CellList(layers)
+        self.pool = nn.MaxPool2d(3, 2, pad_mode="same")
         self.flat = before * side[0] * side[1]
         self.hidden, self.head = nn.Dense(self.flat, units), nn.Dense(units, classes)
         self.loss = nn.CrossEntropyLoss()
 
     def construct(self, images, labels, *masks):
-        units = self.body(self.drop(images, 0, masks).reshape((-1,) + self.shape))
-        units = ops.relu(self.hidden(units.reshape((-1, self.flat))))
+        units = self.drop(images, 0, masks).reshape((-1,) + self.shape).transpose((1, 2, 0, 3))
+        for convolution in self.convolutions:
+            units = self.pool(convolution(units).transpose((0, 2, 1, 3))).transpose((0, 2, 1, 3))
+            units = ops.relu(units)  # the largest, then ReLU: as in the other order, of fewer
+        units = units.transpose((2, 0, 1, 3)).reshape((-1, self.flat))
+        units = ops.relu(self.hidden(units))
         return self.loss(self.head(self.drop(units, 1, masks)), labels)
 
 

@@ -37,15 +37,19 @@ def cross_entropy(logits, labels):
     return np.mean(log_sum - logits[np.arange(len(labels)), labels])
 
 
-def test_a_convolution_is_that_of_mindspore():
-    ours, theirs = networks.Convolution(3, 4, 5), nn.Conv2d(3, 4, 5, pad_mode="same", has_bias=True)
+@pytest.mark.parametrize("channels", [3, 1])  # 3 x 5 rows to move before the product, or 5 x 5
+def test_a_convolution_is_that_of_mindspore(channels):
+    ours = networks.Convolution(channels, 6, 5)
+    theirs = nn.Conv2d(channels, 6, 5, pad_mode="same", has_bias=True)
+    assert ours.all_before == (channels == 1)
     weight, bias = with_weights(ours)
-    theirs.weight.set_data(Tensor(weight.reshape(4, 3, 5, 5).astype(np.float32)))
+    theirs.weight.set_data(Tensor(weight.reshape(6, channels, 5, 5).astype(np.float32)))
     theirs.bias.set_data(Tensor(bias.ravel().astype(np.float32)))
-    images = Tensor(np.random.default_rng(1).standard_normal((2, 3, 7, 6)).astype(np.float32))
+    images = np.random.default_rng(1).standard_normal((channels, 7, 2, 6)).astype(np.float32)
+    found = ours(Tensor(images)).asnumpy().transpose(2, 0, 1, 3)
+    wanted = theirs(Tensor(images.transpose(2, 0, 1, 3).copy())).asnumpy()
     # 76 terms of size up to 3: each product and sum rounded once, at 2^-24 of the sum of sizes
-    error = np.abs(ours(images).asnumpy() - theirs(images).asnumpy())
-    assert error.max() <= 76 * 2**-24 * 20
+    assert np.abs(found - wanted).max() <= 76 * 2**-24 * 20
 
 
 def test_cross_entropy_of_logits_far_apart_is_finite():

@@ -18,7 +18,8 @@ each to float64.
 from __future__ import annotations
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, Tensor, float32, nn, ops
+from mindspore.nn.learning_rate_schedule import LearningRateSchedule
 
 from ms_adam.lab import targets
 
@@ -30,18 +31,31 @@ class AdaGrad(nn.Optimizer):
     w = w - learning_rate * g / (sqrt(s) + eps)
     """
 
-    def __init__(self, params, learning_rate: float, eps: float):
+    def __init__(self, params, learning_rate, eps: float):
         super().__init__(learning_rate, params)
         self.eps = eps
         self.sums = self.parameters.clone(prefix="sum", init="zeros")
 
     def construct(self, gradients):
+        learning_rate = self.get_lr()
+        self.assignadd(self.global_step, self.global_step_increase_tensor)
         for i in range(len(self.parameters)):
             total = self.sums[i] + ops.square(gradients[i])
-            change = self.learning_rate * gradients[i] / (ops.sqrt(total) + self.eps)
+            change = learning_rate * gradients[i] / (ops.sqrt(total) + self.eps)
             ops.assign(self.sums[i], total)
             ops.assign_sub(self.parameters[i], change)
         return True
+
+
+class InverseSquareRoot(LearningRateSchedule):
+    """The rate of step t is `rate` / sqrt(t)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = Parameter(Tensor(rate, float32), name="rate", requires_grad=False)
+
+    def construct(self, global_step):
+        return self.rate / ops.sqrt(ops.cast(global_step, float32) + 1)
 
 
 _TARGETS = {
@@ -57,7 +71,7 @@ _TARGETS = {
 
 
 def build(
-    name: str, parameters: list[Parameter], settings: dict[str, float]
+    name: str, parameters: list[Parameter], settings: dict[str, float], decay: str = "none"
 ) -> targets.MindSporeOptimizer:
     """Builds an optimizer, whose learning rate is then set by `set_learning_rate`.
 
@@ -65,14 +79,16 @@ def build(
         name: A key of `config.SETTINGS`.
         parameters: The parameters to optimize.
         settings: Its arguments besides the learning rate, as `config.SETTINGS` names them.
+        decay: "none", or "inverse sqrt": step t divides the rate by sqrt(t).
     """
     options = dict(settings)
     for switch in {"bias_correction", "ema_debias"} & set(options):
         options[switch] = bool(options[switch])
     if name == "SGD Nesterov":
         options["nesterov"] = True
-    # The rate is a float, so that the optimizer keeps it in a Parameter.
-    made = targets.find(_TARGETS[name], {"learning_rate": 1e-3, **options}).build(parameters)
+    # The optimizer, or the schedule, keeps the rate in a Parameter.
+    rate = InverseSquareRoot(1e-3) if decay == "inverse sqrt" else 1e-3
+    made = targets.find(_TARGETS[name], {"learning_rate": rate, **options}).build(parameters)
     if name == "RMSProp":
         for mean_square in made.optimizer.ms:
             mean_square.set_data(Tensor(np.zeros(mean_square.shape, np.float32)))

@@ -93,7 +93,9 @@ class Trainer:
         self._held_out = [Tensor(array[examples.trained :]) for array in examples.arrays]
         self.network = build_network(figure, scale, variant, examples)
         self._parameters = list(self.network.trainable_params())
-        self.optimizer = optimizers.build(contender.name, self._parameters, contender.settings)
+        self.optimizer = optimizers.build(
+            contender.name, self._parameters, contender.settings, figure.decay
+        )
         self._first_state = self.optimizer.save_state()
         self._step = TrainStep(self.network, self.optimizer.optimizer)
 
@@ -131,7 +133,7 @@ class Trainer:
             of_epochs.append(self._cost_held_out())
         batches = Batches(self._examples, self._figure.batch_size, seed)
         steps = batches.per_epoch * self._scale.epochs
-        with_noise = self._batches(batches.steps(0, steps), learning_rate, seed)
+        with_noise = self._with_noise(batches.steps(0, steps), seed)
         made = train(self._step, with_noise, [keep])
         if of_epochs:
             of_epochs += [np.inf] * (self._scale.epochs + 1 - len(of_epochs))
@@ -149,13 +151,9 @@ class Trainer:
         with ms_adam.averaged(made) if has_averages else contextlib.nullcontext():
             return float(self.network(*self._held_out).asnumpy())
 
-    def _batches(
-        self, batches: Iterator[tuple], learning_rate: float, seed: int
-    ) -> Iterator[tuple]:
+    def _with_noise(self, batches: Iterator[tuple], seed: int) -> Iterator[tuple]:
         noise = np.random.default_rng([seed, 2])
-        for number, batch in enumerate(batches, 1):
-            if self._figure.decay == "inverse sqrt":
-                self.optimizer.set_learning_rate(learning_rate / np.sqrt(number))
+        for batch in batches:
             yield (*batch, *self.network.noise(noise, batch))
 
 

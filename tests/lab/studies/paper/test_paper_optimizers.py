@@ -8,6 +8,7 @@ from mindspore import Parameter, Tensor
 
 from ms_adam import reference
 from ms_adam.lab.studies.paper import optimizers
+from ms_adam.state import write
 
 STEPS = 30
 RATE = 0.05
@@ -61,22 +62,23 @@ def gradients():
     return found.astype(np.float32)
 
 
-def through_mindspore(name):
+def through_mindspore(name, decay="none"):
     weights = Parameter(Tensor(np.zeros(7, np.float32)), name="w")
-    optimizer = optimizers.build(name, [weights], SETTINGS[name])
+    optimizer = optimizers.build(name, [weights], SETTINGS[name], decay)
     optimizer.set_learning_rate(RATE)
     for gradient in gradients():
         optimizer.step([gradient])
     return optimizer.weights()[0].astype(np.float64)
 
 
-def in_float64(method):
+def in_float64(method, decay="none"):
     w = np.zeros(7)
     state, way = method.init(w), np.zeros(7)
-    for gradient in gradients().astype(np.float64):
-        before = w
-        w, state = method.step(w, gradient, state)
-        way += np.abs(w - before)
+    for number, gradient in enumerate(gradients().astype(np.float64), 1):
+        after, state = method.step(w, gradient, state)
+        change = (after - w) / (np.sqrt(number) if decay == "inverse sqrt" else 1)
+        w = w + change
+        way += np.abs(change)
     return w, way
 
 
@@ -93,9 +95,27 @@ def tolerance(name, way):
     return 2.0**-24 * (16 + 5 * steps + STEPS) * way
 
 
+@pytest.mark.parametrize("decay", ["none", "inverse sqrt"])
 @pytest.mark.parametrize("name", METHODS)
-def test_computes_the_published_formula_and_no_other(name):
-    found = through_mindspore(name)
+def test_computes_the_published_formula_and_no_other(name, decay):
+    found = through_mindspore(name, decay)
     for method, explains in zip(METHODS[name], (True, False)):
-        wanted, way = in_float64(method)
+        wanted, way = in_float64(method, decay)
         assert np.all(np.abs(found - wanted) <= tolerance(name, way)) == explains
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_schedule_counts_from_the_first_step_again(name):
+    weights = Parameter(Tensor(np.zeros(7, np.float32)), name="w")
+    optimizer = optimizers.build(name, [weights], SETTINGS[name], "inverse sqrt")
+    first = optimizer.save_state()
+    found = []
+    for rate in (RATE, RATE, 2 * RATE):
+        write(weights, np.zeros(7, np.float32), host=False)
+        optimizer.restore_state(first)
+        optimizer.set_learning_rate(rate)
+        for gradient in gradients()[:3]:
+            optimizer.step([gradient])
+        found.append(optimizer.weights()[0].copy())
+    assert np.array_equal(found[0], found[1]) and np.any(found[0])
+    np.testing.assert_allclose(found[2], 2 * found[0], rtol=1e-5)  # 3 steps, each of 3 roundings
