@@ -25,7 +25,6 @@ _CHUNK = 1 << 24
 _ZIP = b"PK\x03\x04"
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled magic number
 _KINDS = {".ckpt": "ckpt", ".safetensors": "safetensors"}
-_ZERO_AT_FIRST = ("moment1", "moment2", "vhat")
 _AT_THE_WEIGHTS = ("ema", "master_weight")  # where a checkpoint has none
 
 Checkpoint = Union[str, os.PathLike, Dict[str, Any], List[Any]]
@@ -245,6 +244,11 @@ def _carried_numbers(optimizer, content):
         value = next((content.others[name] for name in there if name in content.others), None)
         if value is not None:
             value = forms.array(value, names[0])
+            if value.size != number.size:
+                raise ValueError(
+                    f"the checkpoint does not fit:\n  {names[0]} has shape {value.shape}, must be "
+                    f"{number.shape}"
+                )
             value = value.astype(state.dtype_name(number.dtype)).reshape(number.shape)
             found.append((number, value))
     return found
@@ -717,7 +721,9 @@ def _counts(optimizer, steps, step, given):
     """Returns the update count and the global step that a checkpoint and the caller agree on."""
     possible, why = steps.updates, steps.why
     # Averages are not looked at: they may begin at the weights.
-    moments = [value for name, value in given.items() if name.partition(".")[0] in _ZERO_AT_FIRST]
+    moments = [
+        value for name, value in given.items() if name.partition(".")[0] in narrow_state.MOMENTS
+    ]
     if possible == (0,) and any(value.any() for value in moments):
         possible, why = (), "it counts 0 steps, but its moments are not zero"
     if step is not None:

@@ -18,8 +18,8 @@ from ms_adam.compat import bfloat16
 from ms_adam.state import SHARD_LAYOUT, shape_of_rows
 
 _TIE = np.int16(-(2**15))
-_MOMENTS = ("moment1", "moment2", "vhat")
-_NARROW = ("trailing_bits", *_MOMENTS)  # averages never are
+MOMENTS = ("moment1", "moment2", "vhat")
+_NARROW = ("trailing_bits", *MOMENTS)  # averages never are
 
 
 def copied(buffer: Parameter, entry: str = "", optimizer: Any = None, i: int = 0) -> np.ndarray:
@@ -92,7 +92,7 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
                     f"'{name}' has {trailing.size} elements, and '{parameter}' has {first.size}."
                 )
             wide[f"{before}master_weight.{parameter}"] = narrow.whole_from(first, trailing)
-        elif entry in _MOMENTS and dtype == "uint8" and there is not None:
+        elif entry in MOMENTS and dtype == "uint8" and there is not None:
             codes = array(value, name)
             if codes.shape != (narrow.encoded_size(there.size),):
                 raise ValueError(
@@ -101,7 +101,7 @@ def widened(checkpoint: Dict[str, Any], optimizer: Any) -> Dict[str, Any]:
                 )
             numbers = narrow.from_bytes(codes, there.size, entry not in narrow.UNSIGNED)
             wide[name] = numbers.reshape(tuple(there.shape))
-        elif entry in _MOMENTS and dtype == "bfloat16":
+        elif entry in MOMENTS and dtype == "bfloat16":
             wide[name] = in_float32(value)
         else:
             wide[name] = value

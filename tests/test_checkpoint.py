@@ -713,6 +713,18 @@ def test_a_loss_scale_is_found_under_either_name(owned):
         assert (float(new.scale_value), int(new.counter)) == (4096.0, 7)
 
 
+def test_a_loss_scale_of_two_numbers_is_refused():
+    network = nn.Dense(4, 3)
+    scaler = amp.DynamicLossScaler(1024, 2, 50)
+    optimizer = ms_adam.Adam(network.trainable_params(), loss_scale=scaler)
+    state = {**ms_adam.gather_state(optimizer), "scale_value": np.ones(2, np.float32)}
+    with (
+        unchanged(optimizer),
+        pytest.raises(ValueError, match=r"scale_value has shape \(2,\), must"),
+    ):
+        ms_adam.load_state(optimizer, state)
+
+
 def test_state_is_neither_loaded_nor_saved_within_averaged(tmp_path):
     optimizer = adam(ema_decay=0.9)
     train(optimizer, 0, 2)

@@ -623,11 +623,13 @@ class MindSporeOptimizer(Optimizer):
         """
         from mindspore import nn
 
+        from ms_adam.checkpoint import updates_of
+
         cell = self.optimizer
         formula = getattr(cell, "formula", None)
-        if formula is not None:  # ours: from the count of steps
+        if formula is not None:  # ours: from the count of updates
             betas = (formula.beta1, formula.beta2) if formula.bias_correction else None
-            return _corrections(betas, int(cell.global_step.asnumpy()[0]))
+            return _corrections(betas, updates_of(cell))
         if hasattr(cell, "beta1_power"):  # nn.Adam: float32 powers, multiplied up step by step
             c1, square2 = (1.0 - _number(p) for p in (cell.beta1_power, cell.beta2_power))
             return c1, math.sqrt(max(0.0, square2))

@@ -13,6 +13,7 @@ import ms_adam
 from ms_adam import reference
 from ms_adam.lab import targets
 from ms_adam.lab.errors import UserError
+from ms_adam.state import write
 
 OWN = """
 import functools
@@ -195,6 +196,13 @@ def test_state_and_corrections_after_two_steps(name, options):
     assert set(made.state_dtypes()) == set(state)
     c1, c2 = made.corrections()
     assert c1 == pytest.approx(0.19, rel=1e-6) and c2 == pytest.approx(0.001999**0.5, rel=1e-4)
+
+
+def test_corrections_are_of_updates_where_a_trainer_has_moved_the_step():
+    made = build("ms_adam.Adam")
+    made.step([np.ones(s, np.float32) for s in SHAPES.values()])
+    write(made.optimizer.global_step, [100], host=False)
+    assert made.corrections()[0] == pytest.approx(0.1, rel=1e-6)
 
 
 @pytest.mark.parametrize(

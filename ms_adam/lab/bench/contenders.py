@@ -85,6 +85,9 @@ class Timed:
     device_target = "CPU"
     state_on = "CPU"  # the device whose memory the state takes
 
+    def compile(self) -> None:
+        """Compiles the step, if it is a graph."""
+
     def empty_step(self) -> None:
         """Costs the call of a step."""
 

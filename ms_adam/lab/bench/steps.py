@@ -128,6 +128,9 @@ class Compiled(MindSporeStep):
     def _cell(self, gradients):
         return Step(self.optimizer.optimizer, gradients)
 
+    def compile(self) -> None:
+        self._step.compile(next(self._arguments))
+
     def step(self) -> None:
         self._step(next(self._arguments)).asnumpy()
 

@@ -30,8 +30,7 @@ def bench(
     eager: bool = typer.Option(
         False,
         "--eager",
-        help="Time calls from Python, in PyNative and in graph mode, in place of "
-        "compiled steps; 'compile s' is then the first call.",
+        help="Time calls from Python, in PyNative and in graph mode, in place of compiled steps.",
     ),
     tail: bool = typer.Option(
         False,
