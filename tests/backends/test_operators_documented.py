@@ -65,6 +65,8 @@ for sparse in (False, True):
          loss_scale=ms.amp.DynamicLossScaler(2.0, 2, 2), accumulate_steps=2)
     for dtypes in (FLOATS * 4, FLOATS[1:2] * 3):  # stacked, and too few for it
         step(ms_adam.Adam, dtypes, sparse, backend="composite", flat_state=True, max_grad_norm=1.0)
+    step(ms_adam.Adam, FLOATS[:2], sparse, backend="composite", state_dtype="bfloat16",
+         master_weights="split", use_amsgrad=True)
     step(ms_adam.AdamW, FLOATS[:2], sparse, backend="primitive", use_nesterov=True,
          master_weights=True, bias_correction=False)
     step(ms_adam.Adam, FLOATS[1:2], sparse, backend="primitive", use_amsgrad=True, weight_decay=0.1)
@@ -103,7 +105,7 @@ def test_steps_take_every_branch(launched):
     """Each operator of the backends is in some compiled step: none escapes the test above."""
     backends = [
         PACKAGE / "backends" / f"{name}.py"
-        for name in ("operators", "rows", "composite", "primitive")
+        for name in ("operators", "narrow", "rows", "composite", "primitive")
     ]
     classes = {
         name
@@ -111,7 +113,8 @@ def test_steps_take_every_branch(launched):
         for name in named_in(path.read_text())
         if name in OPERATORS and name[0].isupper()
     }
-    assert classes - set(launched) == set()
+    # MindSpore computes these when it compiles, of sizes that it knows then.
+    assert classes - set(launched) == {"OnesLike", "ZerosLike"}
 
 
 def test_the_table_has_nothing_unused(launched):
