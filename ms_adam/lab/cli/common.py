@@ -52,8 +52,11 @@ def errors_told(debug: bool) -> Iterator[None]:
         raise
     except KeyboardInterrupt as interrupt:
         _fail(str(interrupt) or "stopped", debug, INTERRUPTED)
-    except (UserError, OSError) as error:
+    except UserError as error:
         _fail(str(error), debug)
+    except OSError as error:
+        what = "must be a folder" if isinstance(error, FileExistsError) else error.strerror
+        _fail(f"{error.filename}: {what}" if error.filename else str(error), debug)
     except Exception as error:  # a fault of ours; still no stack trace unless it is asked for
         _fail(f"{type(error).__name__}: {error} (--debug shows where)", debug)
 
