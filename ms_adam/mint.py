@@ -34,7 +34,7 @@ from ms_adam.base import HOOKS
 from ms_adam.gradients import CheckGradients
 from ms_adam.groups import formula_fields
 from ms_adam.optimizer import Adam as NNAdam
-from ms_adam.options import check_bool, refuse_unknown
+from ms_adam.options import check_bool, checked_params, refuse_unknown
 
 __all__ = ["Adam", "AdamW"]
 
@@ -215,6 +215,7 @@ class _Optimizer(optim.Optimizer):
         theirs = inspect.signature(NNAdam.__init__).parameters
         own = {*theirs, "amsgrad"} - {"self", "unknown", *_NAMED_OTHERWISE}
         refuse_unknown(self.class_name, set(options) - set(theirs), own)
+        params = checked_params(self.class_name, params)
         super().__init__(params, {key: self._checked(key, defaults[key]) for key in defaults})
         self._make_core()
 

@@ -6,12 +6,14 @@ in [0, 1)), and so does ms_adam.
 """
 
 import math
+from collections.abc import Iterable as IsIterable
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import mindspore as ms
-from mindspore import nn
+import numpy as np
+from mindspore import Parameter, Tensor, nn
 from mindspore.amp import DynamicLossScaler, StaticLossScaler
 
 
@@ -209,20 +211,11 @@ def resolve(
     refuse_unknown(class_name, unknown, {"params", *given} - {"unknown"})
     if lr is not None:
         arguments["learning_rate"] = lr
-    params = arguments["params"] = _as_list(arguments["params"])
-    if isinstance(params, (list, tuple)):
-        arguments["params"] = [
-            {key: _as_list(value) for key, value in group.items()}
-            if isinstance(group, dict)
-            else group
-            for group in params
-        ]
-    learning_rate = arguments["learning_rate"] = _as_list(arguments["learning_rate"])
-    if isinstance(learning_rate, str):  # iterable, but not a list of learning rates
-        raise TypeError(
-            f"For '{class_name}', the argument 'learning_rate' must be float, int, Tensor, "
-            f"Iterable or LearningRateSchedule, but got {learning_rate!r}."
-        )
+    params = arguments["params"] = checked_params(class_name, arguments["params"])
+    arguments["learning_rate"] = _as_list(arguments["learning_rate"])
+    for group in (arguments, *(group for group in params if isinstance(group, dict))):
+        for name in {"learning_rate", "lr"} & set(group):
+            check_rates(class_name, name, group[name])
     if betas is not None:
         arguments["beta1"], arguments["beta2"] = unpack_betas(class_name, betas)
     for name in ("loss_scale", "max_grad_norm"):
@@ -309,6 +302,63 @@ def scaler_of(loss_scale: Any) -> Optional[Scaler]:
     if is_number and loss_scale.dtype == ms.float32:
         return Scaler(loss_scale, None, 1, 0)
     return None
+
+
+def checked_params(class_name: str, params: Any) -> List[Any]:
+    """Returns the parameters or groups that an optimizer is given, in a list.
+
+    Iterators, which can be read only once, become lists, those in groups too; groups are copied.
+    """
+    if params is None:
+        raise ValueError(f"For '{class_name}', the argument 'params' must not be None.")
+    if isinstance(params, (str, Tensor, nn.Cell)) or not isinstance(params, IsIterable):
+        raise TypeError(
+            f"For '{class_name}', the argument 'params' must be a list of Parameters, such as "
+            f"network.trainable_params(), or of groups (dicts), but got {type(params).__name__}."
+        )
+    members = list(params)
+    if not members:
+        raise ValueError(f"For '{class_name}', the argument 'params' must not be empty.")
+    kind = dict if isinstance(members[0], dict) else Parameter
+    for place, member in enumerate(members):
+        if not isinstance(member, kind):
+            raise TypeError(
+                f"For '{class_name}', all elements of 'params' must be Parameters, or all groups "
+                f"(dicts), but number {place} is a {type(member).__name__}."
+            )
+        if kind is dict and not {"params", "order_params"} & set(member):
+            raise KeyError(
+                f"For '{class_name}', group {place} lacks 'params'; it has "
+                f"{', '.join(map(repr, member)) or 'nothing'}."
+            )
+    if kind is dict:
+        return [{key: _as_list(value) for key, value in group.items()} for group in members]
+    return members
+
+
+def check_rates(class_name: str, name: str, value: Any) -> None:
+    """Refuses a list or a Tensor of learning rates, one for each step, that are no rates."""
+    if isinstance(value, (int, float, nn.Cell)):
+        return  # a number, which nn.Optimizer checks, or a schedule
+    wrong = _wrong_type(
+        class_name, name, value, "a number, a list or Tensor of one for each step, or a schedule"
+    )
+    if value is None or isinstance(value, str):
+        raise TypeError(wrong)
+    try:
+        numbers = value.astype(ms.float32).asnumpy() if isinstance(value, Tensor) else value
+        rates = np.array(numbers, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(wrong) from None
+    if rates.ndim > 1:
+        raise ValueError(wrong)
+    refused = np.flatnonzero(~(np.isfinite(rates) & (rates >= 0)))
+    if rates.size == 0 or refused.size:
+        found = f"{rates.flat[refused[0]]} for step {refused[0]}" if refused.size else "none"
+        raise ValueError(
+            f"For '{class_name}', the learning rates in '{name}' must be finite and not negative, "
+            f"but got {found}."
+        )
 
 
 def check_bool(class_name: str, name: str, value: Any, more: str = "") -> None:

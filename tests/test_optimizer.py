@@ -78,7 +78,16 @@ BAD_ARGUMENTS = [
     (ValueError, {"loss_scale": -1}, "'loss_scale'.*-1.0"),
     (ValueError, {"weight_decay": -0.1}, "weight_decay.*-0.1"),
     (ValueError, {"learning_rate": -0.1}, "learning rate.*-0.1"),
-    (ValueError, {"learning_rate": Tensor(np.ones((2, 2)), ms.float32)}, "dimension"),
+    (
+        ValueError,
+        {"learning_rate": Tensor(np.ones((2, 2)), ms.float32)},
+        "must be a number, a list",
+    ),
+    (ValueError, {"learning_rate": [[0.1]]}, "must be a number, a list or Tensor of one for each"),
+    (TypeError, {"learning_rate": [0.1, "a"]}, "must be a number, a list or Tensor of one for"),
+    (ValueError, {"learning_rate": []}, "'learning_rate' must be finite .* but got none"),
+    (ValueError, {"learning_rate": [0.1, -0.5]}, "not negative, but got -0.5 for step 1"),
+    (ValueError, {"lr": Tensor([np.nan], ms.float32)}, "not negative, but got nan for step 0"),
     (TypeError, {"skip_nonfinite": 1}, "'skip_nonfinite' must be True or False"),
     (ValueError, {"ema_decay": 1.0}, "'ema_decay' must be"),
     (TypeError, {"ema_decay": [0.9]}, "'ema_decay' must be a float or a Cell"),
@@ -136,12 +145,17 @@ def test_shards_need_ranks():
 
 
 def test_bad_parameters():
-    a = parameters()[0]
+    a, b = parameters()
     integer = Parameter(Tensor(np.ones(3), ms.int32), name="counts")
     for error, params, message in [
         (ValueError, None, "None"),
         (ValueError, [], "empty"),
-        (TypeError, 3, "Iterable"),
+        (TypeError, 3, "must be a list of Parameters, .* but got int"),
+        (TypeError, a, "must be a list of Parameters, .* but got Parameter"),
+        (TypeError, nn.Dense(2, 2), r"network.trainable_params\(\), .* but got Dense"),
+        (TypeError, [a, {"params": [b]}], "all groups .* but number 1 is a dict"),
+        (KeyError, [{"params": [a]}, {"lr": 0.1}], "group 1 lacks 'params'; it has 'lr'"),
+        (ValueError, [{"params": [a], "lr": [-1.0]}], "'lr' must be finite .* -1.0 for step 0"),
         (TypeError, [a, "b"], "Parameter"),
         (TypeError, [1.0], "Parameter"),
         (RuntimeError, [a, a], "layer0.weight.*twice"),
