@@ -1,5 +1,6 @@
 """The launch by address: right while MindSpore still computes, and for every kind of tensor."""
 
+import ctypes
 import threading
 
 import mindspore as ms
@@ -18,6 +19,7 @@ from running import (
 )
 
 import ms_adam
+from ms_adam import compat
 from ms_adam.backends import launch
 
 pytestmark = pytest.mark.skipif(
@@ -167,6 +169,24 @@ def test_views_are_read_as_what_they_show(mode):
         called(views)
         step(tuple(Tensor(np.array(view.asnumpy())) for view in views))
     assert_same(called, compiled)
+
+
+def test_addresses_are_where_the_numbers_are(mode):
+    """Views may begin behind the begin of their storage; the others are read from that begin."""
+    x = Tensor(np.arange(12.0).reshape(3, 4), ms.float32)
+    moved = Parameter(Tensor(np.zeros(2), ms.float32), name="w")
+    moved.set_data(Tensor(np.ones(2), ms.float32))
+    whole = [x, x + 1, moved, Tensor(np.ones(3), ms.float32), Tensor(2.0, ms.float32)]
+    views = [x[1], (x + 1)[1:], x.split(1)[2]]
+    assert compat.have_views([*whole, x.transpose(1, 0)])
+    for view in views:
+        assert compat.have_views([*whole, view]), view
+    for tensors in (whole, views, whole + views):
+        launch.settle()
+        addresses = compat.addresses_of(tensors, compat.have_views(tensors))
+        for tensor, address in zip(tensors, addresses):
+            there = (ctypes.c_float * tensor.size).from_address(int(address))
+            np.testing.assert_array_equal(np.array(there), tensor.asnumpy().ravel())
 
 
 def test_memory_shared_with_numpy(mode):
@@ -326,8 +346,8 @@ def test_ctrl_c_leaves_the_counts_of_a_step_together(monkeypatch):
     launcher = type(optimizer.update.launcher)
     launched = launcher.__call__
 
-    def interrupted(self, tensors):
-        launched(self, tensors)
+    def interrupted(self, *arguments):
+        launched(self, *arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launcher, "__call__", interrupted)

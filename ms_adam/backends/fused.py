@@ -13,6 +13,7 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from ms_adam.backends import toolchain
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, number_of, settle
+from ms_adam.compat import have_views
 from ms_adam.options import Execution, Formula
 from ms_adam.state import WeightKind
 
@@ -150,10 +151,13 @@ class Fused(nn.Cell):
             RuntimeError: If the kernel refuses the tensors for another reason.
         """
         inputs = self.give(lambda *inputs: inputs, global_step, rates, gradients, indices)
-        tensors = contiguous((*inputs, self.output))
+        tensors = (*inputs, self.output)
+        views = have_views(tensors)
+        if views:
+            tensors = contiguous(tensors)
         self.launcher.describe(tensors, len(self.moments) + 1, check)
         settle()
-        failure = self.launcher(tensors)
+        failure = self.launcher(tensors, views)
         if failure == _UNKNOWN_ROW:
             raise IndexError(*self.launcher.report[:3])
         if failure:
