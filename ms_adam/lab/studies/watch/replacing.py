@@ -15,16 +15,20 @@ class Replacement(NamedTuple):
     name: str  # in module:Class
     same: dict[str, Any]  # the arguments with which it computes what the class computes
     defaults: dict[str, Any] = {}  # of the class, where they are other ones
+    # Arguments that the class takes and ignores, each with the one that must be set for that.
+    ignores: dict[str, str] = {}
 
 
 REPLACED = {
-    "mindspore.nn.optim.adam.Adam": Replacement("ms_adam:Adam", {"epsilon_hat": True}),
+    "mindspore.nn.optim.adam.Adam": Replacement(
+        "ms_adam:Adam", {"epsilon_hat": True}, ignores={"use_nesterov": "use_amsgrad"}
+    ),
     "mindspore.nn.optim.adam.AdamWeightDecay": Replacement(
         "ms_adam:AdamW", {"bias_correction": False}, {"eps": 1e-6, "weight_decay": 0.0}
     ),
     "mindspore.nn.optim.adamax.AdaMax": Replacement("ms_adam:AdaMax", {}),
     "mindspore.experimental.optim.adam.Adam": Replacement(
-        "ms_adam.mint:Adam", {"epsilon_hat": True}
+        "ms_adam.mint:Adam", {"epsilon_hat": True}, ignores={"amsgrad": "amsgrad"}
     ),
     "mindspore.experimental.optim.adamw.AdamW": Replacement("ms_adam.mint:AdamW", {}),
     "mindcv.optim.adamw.AdamW": Replacement("ms_adam:AdamW", {}, {"weight_decay": 0.0}),
@@ -58,5 +62,9 @@ def replacement(cls: type, given: tuple, keywords: dict, formula: str) -> Any:
     from ms_adam.lab.studies.watch.account import bound
 
     named = {**arguments(found, formula), **bound(cls, given, keywords)}
+    if formula == "epsilon_hat":
+        for ignored, condition in found.ignores.items():
+            if named.get(condition):
+                named.pop(ignored, None)
     module, _, name = found.name.partition(":")
     return getattr(importlib.import_module(module), name)(**named)

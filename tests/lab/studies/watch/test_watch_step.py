@@ -313,6 +313,33 @@ def test_a_replacement_has_the_defaults_of_the_class(name):
 
 
 @pytest.mark.parametrize(
+    "name, options",
+    [
+        ("mindspore.nn.optim.adam.Adam", {"use_nesterov": True}),
+        ("mindspore.nn.optim.adam.Adam", {"use_nesterov": True, "use_amsgrad": True}),
+        ("mindspore.experimental.optim.adam.Adam", {"amsgrad": True}),
+    ],
+)
+def test_a_replacement_computes_what_the_class_computes(name, options):
+    """nn.Adam ignores use_nesterov under AMSGrad, experimental.optim.Adam ignores amsgrad."""
+    kind = targets.load_callable(name)
+    betas = {"beta2": 0.5} if "beta2" in targets.find(name).parameters else {"betas": (0.9, 0.5)}
+    weights = []
+    for replaced in (False, True):
+        weight = Parameter(Tensor(np.zeros(3), ms.float32), name="w")
+        given = {"params": [weight], **betas, **options}
+        optimizer = kind(**given)
+        if replaced:
+            optimizer = replacing.replacement(kind, (), given, "epsilon_hat")
+        for size in (1.0, 0.1, -0.2):  # the second moment falls
+            optimizer((Tensor(np.full(3, size), ms.float32),))
+        weights.append(weight.asnumpy())
+    assert not np.array_equal(weights[0], np.zeros(3))
+    # Five roundings in each of three steps.
+    np.testing.assert_allclose(weights[1], weights[0], rtol=15 * 2.0**-24)
+
+
+@pytest.mark.parametrize(
     "line, changed",
     [
         (
