@@ -1,5 +1,6 @@
 """Steps judged in float64: each formula is told from the others, and shares are those made here."""
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ from mindspore import Parameter, Tensor, nn
 
 from ms_adam.lab import targets
 from ms_adam.lab.measure import spacing
-from ms_adam.lab.studies.watch import account, parting, replacing, step, study, verdict
+from ms_adam.lab.studies.watch import account, follow, parting, replacing, step, study, verdict
 from ms_adam.lab.studies.watch.follow import Watch
 from ms_adam.lab.studies.watch.reading import Reader, stride
 from ms_adam.lab.studies.watch.schedule import FIRST, IDLE, PROMISED, SHARE, Budget, Schedule
@@ -461,6 +462,16 @@ def test_waits_for_an_optimizer_that_is_never_called_keep_to_the_share():
     own = clock[0] - budget.watching()
     assert budget.waiting - 0.1 == pytest.approx(budget.waited)  # the first builds kernels
     assert budget.waited <= PROMISED * own
+
+
+def test_what_a_wrapper_costs_is_not_negative_beside_other_work(tmp_path, monkeypatch):
+    watch = Watch({"folder": tmp_path, "every": 0, "calls": None, "replace": None})
+    batches = iter(
+        [9.0, 3.0, 9.0, 3.0, 9.0, 3.0, 1.0, 3.0, 1.0, 5.0]
+    )  # without and with it, in turns
+    times = itertools.chain.from_iterable((0.0, seconds) for seconds in batches)
+    monkeypatch.setattr(follow.time, "perf_counter", lambda: next(times))
+    assert watch.cost_of_passing() == (3.0 - 1.0) / 100
 
 
 def test_a_graph_between_gradients_and_optimizer_belongs_to_the_tail(tmp_path):
