@@ -8,7 +8,6 @@ import operator
 from typing import Any, Dict, Iterable, Optional, Sequence
 
 import mindspore as ms
-import numpy as np
 
 RELEASE = f"MindSpore {ms.__version__}"  # for messages
 _VERSION = tuple(map(int, ms.__version__.split(".")[:2]))
@@ -74,13 +73,6 @@ address_of: Any = _of_tensors("_data_ptr")
 is_contiguous = _of_tensors("is_contiguous")
 shape_of, dtype_of = _of_tensors("_shape"), _of_tensors("_dtype")
 
-# Whether a tensor is not contiguous, or begins behind the begin of its storage.
-_is_view, _storage_of = _of_tensors("_need_contiguous"), _of_tensors("untyped_storage")
-try:
-    from mindspore._c_expression import StoragePy
-except ImportError:
-    StoragePy = None
-
 # Its module moved in 2.9.
 try:
     from mindspore.graph.api import _pynative_executor
@@ -110,25 +102,6 @@ def _placed_address_of(tensor):
 _LATE_ADDRESSES, _address_of = _VERSION == (2, 7), address_of
 if _LATE_ADDRESSES:
     address_of = _placed_address_of
-_ASKS_STORAGES = bool(_is_view and _storage_of and StoragePy) and not _LATE_ADDRESSES
-
-
-def have_views(tensors: Iterable[ms.Tensor]) -> bool:
-    """Returns False if each tensor is contiguous and begins where its storage begins."""
-    return not _ASKS_STORAGES or any(map(_is_view, tensors))
-
-
-def addresses_of(tensors: Sequence[ms.Tensor], views: bool) -> np.ndarray:
-    """Returns the addresses of tensors as an array of `uintp`.
-
-    Args:
-        views: `have_views(tensors)`. Where there are none, storages are asked, which takes a third
-            of the time.
-    """
-    asked = (
-        map(address_of, tensors) if views else map(StoragePy.data_ptr, map(_storage_of, tensors))
-    )
-    return np.fromiter(asked, np.uintp, len(tensors))
 
 
 class WatchedMemory:
