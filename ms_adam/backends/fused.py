@@ -13,12 +13,12 @@ from mindspore import ParameterTuple, Tensor, nn, ops
 from ms_adam.backends import toolchain
 from ms_adam.backends.capabilities import Capabilities
 from ms_adam.backends.launch import AVAILABLE, Launcher, contiguous, number_of, settle
-from ms_adam.compat import have_views
 from ms_adam.options import Execution, Formula
 from ms_adam.state import WeightKind
 
 SOURCE = Path(__file__).with_name("kernel")
 FUNCTION, FUNCTION_BY_ADDRESS = "MsAdamStep", "MsAdamStepByAddress"
+ACCUMULATE_BY_ADDRESS = "MsAdamAccumulateByAddress"
 
 # The order of these in the launch.
 _NUMBERS = (
@@ -100,12 +100,18 @@ class Fused(nn.Cell):
                 moment.init_data()
         # AdaMax has one power; it also takes the place of the second.
         numbers = {"beta2_power": state.numbers["beta1_power"], **state.numbers}
-        self.numbers = ParameterTuple(tuple(numbers[name] for name in _NUMBERS if name in numbers))
+        names = [name for name in _NUMBERS if name in numbers]
+        self.numbers = ParameterTuple(tuple(numbers[name] for name in names))
         self.formulas = Tensor(self.rows((formula, *groups.formulas), execution), ms.float64)
         self.plan = Tensor(_plan(parameters, state, groups), ms.int64)
         self.launch = ops.Custom(f"{kernel_library()[0]}:{FUNCTION}", [1], ms.int32, "aot")
         self.launch.add_prim_attr("side_effect_mem", True)  # it updates its inputs
-        self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS) if AVAILABLE else None
+        self.launcher = self.accumulating = None
+        if AVAILABLE:
+            self.launcher = Launcher(kernel_library()[0], FUNCTION_BY_ADDRESS)
+            self.accumulating = Launcher(kernel_library()[0], ACCUMULATE_BY_ADDRESS)
+        self.place_of_count = names.index("accumulated") if execution.accumulates else None
+        self.accumulate_steps, self.sums = execution.accumulate_steps, len(state.accumulators)
         self.output = Tensor([0], ms.int32)  # of a launch by address
 
     @staticmethod
@@ -151,18 +157,27 @@ class Fused(nn.Cell):
             RuntimeError: If the kernel refuses the tensors for another reason.
         """
         inputs = self.give(lambda *inputs: inputs, global_step, rates, gradients, indices)
-        tensors = (*inputs, self.output)
-        views = have_views(tensors)
-        if views:
-            tensors = contiguous(tensors)
-        self.launcher.describe(tensors, len(self.moments) + 1, check)
+        launcher, fixed = self.launcher, len(self.moments)
+        if check is not None and self.only_accumulates():
+            launcher, fixed = self.accumulating, self.sums
+            state = len(self.weights) + len(self.rounded) + len(self.moments)
+            inputs = inputs[: len(inputs) - state] + inputs[len(inputs) - fixed :]
+        tensors = contiguous((*inputs, self.output))
+        launcher.describe(tensors, fixed + 1, check)
         settle()
-        failure = self.launcher(tensors, views)
+        failure = launcher(tensors)
         if failure == _UNKNOWN_ROW:
-            raise IndexError(*self.launcher.report[:3])
+            raise IndexError(*launcher.report[:3])
         if failure:
             raise RuntimeError(f"the kernel refuses the tensors of the step: {_REFUSALS[failure]}")
         return number_of(self.output).value
+
+    def only_accumulates(self) -> bool:
+        """Whether a call with gradients changes no weight."""
+        if self.place_of_count is None:
+            return False
+        settle()
+        return number_of(self.numbers[self.place_of_count]).value + 1 < self.accumulate_steps
 
 
 def _formula_row(formula, execution):

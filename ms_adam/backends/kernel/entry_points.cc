@@ -42,7 +42,7 @@
 extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
                           void*, void*) {
   Report report{};
-  const int failure = launch(count, data, axes, shapes, dtypes, report);
+  const int failure = launch(count, data, axes, shapes, dtypes, true, report);
   if (failure == unknown_row)  // MindSpore's message has only the function's name and the number
     std::fprintf(stderr, "ms_adam: gradient %lld names row %lld of a table of %lld rows.\n",
                  static_cast<long long>(report.gradient), static_cast<long long>(report.row),
@@ -58,10 +58,16 @@ extern "C" int MsAdamStep(int count, void** data, int* axes, int64_t** shapes, c
 // too: Python may raise a KeyboardInterrupt before it could do so itself.
 extern "C" int MsAdamStepByAddress(int count, void** data, int* axes, int64_t** shapes,
                                    const char** dtypes, void*, void* report) {
-  const int failure = launch(count, data, axes, shapes, dtypes, *static_cast<Report*>(report));
+  const int failure = launch(count, data, axes, shapes, dtypes, true, *static_cast<Report*>(report));
   // The third input is global_step, the output is 1 if the weights were updated.
   if (!failure) *static_cast<int32_t*>(data[2]) += *static_cast<int32_t*>(data[count - 1]);
   return failure;
+}
+
+// The same for a call that only accumulates: half of the tensors, or a third.
+extern "C" int MsAdamAccumulateByAddress(int count, void** data, int* axes, int64_t** shapes,
+                                         const char** dtypes, void*, void* report) {
+  return launch(count, data, axes, shapes, dtypes, false, *static_cast<Report*>(report));
 }
 
 // Inputs: the Pieces, the parameters. Output: the row, zero where there is no piece.

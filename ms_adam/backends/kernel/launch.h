@@ -30,7 +30,8 @@
 //                                              size; or the flat buffers. Moments in bytes are
 //                                              followed by the exponents of their blocks
 //   accumulators                               if gradients are accumulated: one for each weight, of
-//                                              the size of its gradient
+//                                              the shape of its gradient
+// A launch that only accumulates lacks weights, parameters and moments.
 // Output: int32, 1 if the weights were updated, else 0.
 #pragma once
 
@@ -133,7 +134,7 @@ struct Tensors {
   }
 };
 
-int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors) {
+int read_tensors(Inputs& inputs, const Head& head, int moments, bool updates, Tensors& tensors) {
   const int64_t weights = head.plan.weights;
   const Layout* const layouts = head.layouts;
   int64_t owned = 0, masters = 0;
@@ -143,8 +144,9 @@ int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors
   }
   tensors.stride = head.plan.buffers ? head.plan.buffers : owned;
   const int64_t accumulators = head.accumulated ? weights : 0;
-  const int64_t state = weights + masters + moments * tensors.stride + accumulators + 1;
-  tensors.flushes = head.accumulated && inputs.left() == state;
+  const int64_t updated = updates ? weights + masters + moments * tensors.stride : 0;
+  const int64_t state = updated + accumulators + 1;
+  tensors.flushes = updates && head.accumulated && inputs.left() == state;
   if (!tensors.flushes) {
     for (int64_t i = 0; i < weights; ++i) tensors.gradients.push_back(inputs.next());
     const Kind after = inputs.peek().kind;
@@ -153,11 +155,17 @@ int read_tensors(Inputs& inputs, const Head& head, int moments, Tensors& tensors
       tensors.indices.push_back(any_sparse ? inputs.next() : Tensor());
   }
   if (inputs.left() != state) return malformed;
-  for (int64_t i = 0; i < weights; ++i) tensors.weights.push_back(inputs.next());
-  for (int64_t i = 0; i < weights; ++i)
-    tensors.parameters.push_back(layouts[i].is_master ? inputs.next() : Tensor());
-  for (int64_t i = 0; i < moments * tensors.stride; ++i) tensors.moments.push_back(inputs.next());
+  if (updates) {
+    for (int64_t i = 0; i < weights; ++i) tensors.weights.push_back(inputs.next());
+    for (int64_t i = 0; i < weights; ++i)
+      tensors.parameters.push_back(layouts[i].is_master ? inputs.next() : Tensor());
+    for (int64_t i = 0; i < moments * tensors.stride; ++i) tensors.moments.push_back(inputs.next());
+  }
   for (int64_t i = 0; i < accumulators; ++i) tensors.accumulators.push_back(inputs.next());
+  if (!updates) {  // the accumulators have the weights' shapes, and the types of their steps
+    tensors.weights = tensors.accumulators;
+    tensors.parameters.resize(weights);
+  }
   if (tensors.flushes) tensors.take_accumulators();
   tensors.made = reinterpret_cast<int32_t*>(inputs.next().data);
   return 0;
@@ -190,22 +198,23 @@ Kind moment_kind(const Formula& formula, Kind weight) {
   return formula.narrow == 8 ? Kind::Uint8 : computed_kind(weight);
 }
 
-int make_tasks(const Head& head, const Tensors& tensors, const Method& method, Tasks& tasks,
-               SparseRows& sparse_rows, Report& report) {
+int make_tasks(const Head& head, const Tensors& tensors, const Method& method, bool updates,
+               Tasks& tasks, SparseRows& sparse_rows, Report& report) {
   const Formula& formula = head.formula();
   for (int64_t i = 0, nth = 0; i < head.plan.weights; ++i) {
     report.gradient = i;
     const Tensor &gradient = tensors.gradients[i], &indices = tensors.indices[i];
     const Tensor &weight = tensors.weights[i], &parameter = tensors.parameters[i];
     const Layout& layout = head.layouts[i];
-    const bool owns = layout.own_size >= 0, sparse = indices.axes == 1;
+    const bool owns = updates && layout.own_size >= 0, is_master = updates && layout.is_master;
+    const bool sparse = indices.axes == 1;
     // A master weight has only the elements that are updated here; its parameter has all.
-    const Tensor& whole = layout.is_master ? parameter : weight;
+    const Tensor& whole = is_master ? parameter : weight;
     const int64_t rows = whole.axes ? whole.shape[0] : 0, row = rows ? whole.size / rows : 0;
     if (gradient.size != (sparse ? indices.size * row : whole.size)) return unfit_gradient;
     if (owns && (layout.own_begin < 0 || layout.own_begin + layout.own_size > whole.size))
       return malformed;
-    if (layout.is_master && weight.size != layout.own_size) return malformed;
+    if (is_master && weight.size != layout.own_size) return malformed;
     if (layout.group < 0 || layout.group >= head.plan.groups) return malformed;
 
     Task task;
@@ -222,7 +231,7 @@ int make_tasks(const Head& head, const Tensors& tensors, const Method& method, T
     task.gradient = gradient.data;
     task.gradient_kind = gradient.kind;
     // Tensors of own elements only are addressed as if they had all elements.
-    task.weight = weight.data - (layout.is_master ? task.own_begin * width(weight.kind) : 0);
+    task.weight = weight.data - (is_master ? task.own_begin * width(weight.kind) : 0);
     task.parameter = parameter.data;
 
     const Kind computed = computed_kind(weight.kind), stored = moment_kind(formula, weight.kind);
@@ -297,9 +306,10 @@ bool judge(const Head& head, bool finite, Report& report) {
   return finite;
 }
 
-// Makes a step. Returns 0; or a Failure with its details in `report`, and has changed nothing.
+// Makes a step; without `updates`, only accumulates. Returns 0; or a Failure with its details in
+// `report`, and has changed nothing.
 int launch(int count, void** data, int* axes, int64_t** shapes, const char** dtypes,
-           Report& report) {
+           bool updates, Report& report) {
   const FloatMode mode;
   Inputs inputs(count, data, axes, shapes, dtypes);
   Head head;
@@ -308,12 +318,14 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
   const Method method = method_for(formula);
   Tensors tensors;
   const int moments = method.moments + (formula.ema_decay >= 0);
-  if (const int failure = read_tensors(inputs, head, moments, tensors)) return failure;
+  if (const int failure = read_tensors(inputs, head, moments, updates, tensors)) return failure;
+  const bool in_time = head.accumulated && *head.accumulated + 1 < formula.accumulate_steps;
+  if (!updates && !in_time) return malformed;
 
   static thread_local Tasks tasks;  // keeps its memory: the system is slow to give new memory
   tasks.clear();
   SparseRows sparse_rows;
-  if (const int failure = make_tasks(head, tensors, method, tasks, sparse_rows, report))
+  if (const int failure = make_tasks(head, tensors, method, updates, tasks, sparse_rows, report))
     return failure;
 
   *tensors.made = 0;
@@ -332,7 +344,7 @@ int launch(int count, void** data, int* axes, int64_t** shapes, const char** dty
     divisor = count;
     tasks.clear();
     tensors.take_accumulators();
-    if (const int failure = make_tasks(head, tensors, method, tasks, sparse_rows, report))
+    if (const int failure = make_tasks(head, tensors, method, updates, tasks, sparse_rows, report))
       return failure;
   }
 

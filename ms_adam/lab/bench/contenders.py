@@ -181,7 +181,7 @@ TAIL, TAIL_EMA = "tail", "tail, EMA"
 NN_TAIL, NN_TAIL_EMA = "nn.Adam, tail", "nn.Adam, tail, EMA"
 TORCH_TAIL, TORCH_TAIL_EMA = "torch, tail", "torch, tail, EMA"
 CLIPPED, CLIPPED_FINITE, FUSED_EMA = "fused, clipped", "fused, clipped, finite", "fused, EMA"
-ACCUMULATING = "fused, accumulating"
+ACCUMULATING, ACCUMULATING_CALLED = "fused, accumulating", "called, accumulating"
 
 BF16, INT8 = "bfloat16 state", "int8 state"
 MASTERS, SPLIT, INT8_SPLIT = "master weights", "split", "int8 state, split"
@@ -195,6 +195,7 @@ _CLIP = {**_USE_FUSED, "max_grad_norm": MAX_GRAD_NORM}
 _BF16, _INT8 = ({**_USE_FUSED, "state_dtype": dtype} for dtype in ("bfloat16", "int8"))
 _MASTERS, _SPLIT = ({**_USE_FUSED, "master_weights": how} for how in (True, "split"))
 _INT8_SPLIT = {**_INT8, **_SPLIT}
+_ACCUMULATE = {**_USE_FUSED, "accumulate_steps": 2**31 - 1}  # it never comes to an update
 _AVERAGE, _TORCH_ADAMW = {"ema_decay": EMA_DECAY}, ("torch.optim.AdamW", {"fused": True})
 
 # The important ones first: where memory is small the last ones are left out.
@@ -227,8 +228,8 @@ CONTENDERS = {
     CLIPPED: Contender(options=_CLIP),
     CLIPPED_FINITE: Contender(options={**_CLIP, "skip_nonfinite": True}),
     FUSED_EMA: Contender(options={**_USE_FUSED, **_AVERAGE}),
-    # It never comes to an update.
-    ACCUMULATING: Contender(options={**_USE_FUSED, "accumulate_steps": 2**31 - 1}),
+    ACCUMULATING: Contender(options=_ACCUMULATE),
+    ACCUMULATING_CALLED: Contender(options=_ACCUMULATE, way="pynative"),
     BF16: Contender(options=_BF16),
     INT8: Contender(options=_INT8),
     MASTERS: Contender(options=_MASTERS, dtype="bfloat16"),
@@ -247,7 +248,7 @@ CONTENDERS = {
 
 EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)
 _NAMES = tuple(CONTENDERS)
-TAILS = (NN_ADAM, FUSED, *_NAMES[_NAMES.index(NN_TAIL) : _NAMES.index(BF16)])
+TAILS = (NN_ADAM, FUSED, CALLED, *_NAMES[_NAMES.index(NN_TAIL) : _NAMES.index(BF16)])
 NARROWS = (FUSED, CALLED, *_NAMES[_NAMES.index(BF16) :])
 COMPILED = _NAMES[: _NAMES.index(CALLED)]
 AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)  # beside the lazy ones, dense Adam on the whole table

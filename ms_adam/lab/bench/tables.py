@@ -54,6 +54,7 @@ RATIOS = (
     Ratio("EMA added to a plain step", of.FUSED_EMA, of.FUSED, (1.35, 1.33)),
     # 12 bytes in place of 28.
     Ratio("an accumulating call to a plain step", of.ACCUMULATING, of.FUSED, (0.60, 0.48)),
+    Ratio("the same, called from Python", of.ACCUMULATING_CALLED, of.CALLED, (0.60, 0.48)),
     Ratio(
         "compile time, whole tail and EMA to MindSpore's",
         of.TAIL_EMA,
