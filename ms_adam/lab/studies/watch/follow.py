@@ -133,7 +133,8 @@ class Watch:
             self.passed += 1
             if self.depth:
                 return method(owner, *arguments, **keywords)
-            entered, theirs = clock(), 0.0
+            theirs, entered = 0.0, clock()
+            budget.entered = entered
 
             def run():
                 nonlocal theirs

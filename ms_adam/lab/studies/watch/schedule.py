@@ -42,6 +42,7 @@ class Budget:
         self.every, self.calls = every, None if calls is None else set(calls)
         self.clock, self.started = clock, clock()
         self.ours = 0.0  # all that clocks have seen, waits too
+        self.entered = 0.0  # when the clock that runs now was started; `ours` has it at its end
         self.waiting = self.waited = 0.0  # waits; what of them counts
         self.looking = 0.0  # looks, with the waits that count
         self.once = 0.0  # what does not grow with the run: start, first looks, end
@@ -132,7 +133,7 @@ class Schedule:
         self.decided = False
         budget = self.budget
         # The script has to wait for its own work without us, too.
-        now = budget.clock() - (budget.ours - budget.waiting)
+        now = budget.entered - (budget.ours - budget.waiting)
         self._step = now - self._latest if self.calls > 1 else 0.0
         self._latest = now
         if self.calls == 2:

@@ -406,7 +406,7 @@ def test_looks_take_their_share_of_the_time():
     budget = Budget(None, None, lambda: clock[0])
     schedule = Schedule(budget)
     for _ in range(2000):
-        due = schedule.due()
+        due, budget.entered = schedule.due(), clock[0]
         schedule.begin()
         clock[0] += 1.0
         if due:
@@ -424,6 +424,7 @@ def test_a_wait_counts_up_to_the_time_of_a_step():
     schedule = Schedule(budget)
     counted = []
     for waited in (9.0, 0.4, 0.4, 5.0):
+        budget.entered = clock[0]
         schedule.begin()
         clock[0] += 0.6 + waited
         budget.ours += waited
@@ -432,6 +433,21 @@ def test_a_wait_counts_up_to_the_time_of_a_step():
         counted.append(budget.watching())
     assert np.diff([0.0, *counted]) == pytest.approx([0.0, 0.4, 0.4, 1.0])
     assert schedule.period() == pytest.approx(1.0)  # of the second and third; the last is open
+
+
+def test_what_a_first_call_adds_is_no_time_of_the_script():
+    """Steps of 1 s; that the optimizer is described, 5 s, comes between clock and first step."""
+    clock = [0.0]
+    budget = Budget(0, None, lambda: clock[0])
+    schedule = Schedule(budget)
+    for described in (5.0, 0.0, 0.0):
+        budget.entered = clock[0]
+        clock[0] += described
+        schedule.begin()
+        schedule.waited(0.0)
+        budget.ours += described
+        clock[0] += 1.0
+    assert budget.watching() == 5.0 and schedule.period() == 1.0
 
 
 def test_waits_for_an_optimizer_that_is_never_called_keep_to_the_share():
@@ -451,7 +467,7 @@ def test_waits_for_an_optimizer_that_is_never_called_keep_to_the_share():
         clock[0] += 0.5 + waited
         budget.ours += waited
         budget.waiting += waited
-        looked = used.due()
+        looked, budget.entered = used.due(), clock[0]
         used.begin()
         if looked:
             used.looked(0.0, True, waited)
