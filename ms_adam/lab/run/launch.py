@@ -97,13 +97,13 @@ def launch(
         )
     try:
         with open(folder / EVENTS, encoding="utf-8") as events:
-            running, failure, unread = True, None, ""
-            while running and failure is None:
-                running = process.poll() is None and not _are_done(folder, workers)
+            running, outcome, unread = True, None, ""
+            while running and outcome is None:
+                running = process.poll() is None
+                outcome = _outcome(folder, workers)
                 *lines, unread = (unread + events.read()).split("\n")
                 yield from map(json.loads, lines)
-                failure = _failure(folder, workers)
-                if running:
+                if running and outcome is None:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
     finally:
         process.kill()  # first, so that it starts no more
@@ -113,9 +113,8 @@ def launch(
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-    if failure is None and not _are_done(folder, workers):
-        failure = f"msrun ended with status {status}"
-    if failure is not None:
+    if outcome != DONE:
+        failure = outcome or f"msrun ended with status {status}"
         raise RankError(f"{failure}; all ranks were ended\n  their logs: {folder}")
 
 
@@ -125,10 +124,10 @@ def _marked(mark: str) -> list[psutil.Process]:
     return [one for one in found if (one.info["environ"] or {}).get(_MARK) == mark]
 
 
-def _failure(folder: Path, workers: int) -> Optional[str]:
-    """Returns the first failure in words; None if nothing has failed so far."""
-    titles = {str(rank): f"rank {rank} of {workers}" for rank in range(workers)}
-    titles = {SCHEDULER: "the scheduler", **titles}
+def _outcome(folder: Path, workers: int) -> Optional[str]:
+    """Returns `DONE` if every rank has done its job, or the first failure in words, or None."""
+    ranks = {str(rank): f"rank {rank} of {workers}" for rank in range(workers)}
+    titles = {SCHEDULER: "the scheduler", **ranks}
     gone = [name for name in titles if _is_gone(folder / f"process_{name}")]
     # Read after `gone`: a process that ends in order reports it first, the scheduler after all
     # ranks.
@@ -137,8 +136,8 @@ def _failure(folder: Path, workers: int) -> Optional[str]:
     for name, message in reports.items():
         if message != DONE:
             return f"{titles[name]} failed: {message}"
-    if reports.keys() >= titles.keys() - {SCHEDULER}:
-        return None
+    if reports.keys() >= ranks.keys():
+        return DONE
     for name in gone:
         if name not in reports:
             return f"{titles[name]} was killed or crashed"
@@ -146,12 +145,6 @@ def _failure(folder: Path, workers: int) -> Optional[str]:
     if "exit with exception" in log:
         return f"a rank of {workers} ended before it could tell why"
     return None
-
-
-def _are_done(folder: Path, workers: int) -> bool:
-    """Returns whether every rank has done its job."""
-    paths = [folder / f"ended_{rank}.json" for rank in range(workers)]
-    return all(path.exists() and json.loads(path.read_text("utf-8")) == DONE for path in paths)
 
 
 def _is_gone(path: Path) -> bool:

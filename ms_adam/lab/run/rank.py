@@ -89,14 +89,14 @@ def serve(work: Callable[[dict, Ranks], None]) -> int:
     job = json.loads((folder / JOB).read_text(encoding="utf-8"))
     try:
         work(job, Ranks(folder, job["mode"], job.get("context")))
+        end = DONE
     # The boundary of the process: the message goes to the launching process, the trace to the log.
     except Exception as error:
         traceback.print_exc()
-        write_json(folder / f"ended_{name}.json", message_of(error))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)  # at once: MindSpore would first wait 30 s for ranks that wait for this one
+        end = message_of(error)
     sys.stdout.flush()  # `launch` kills this process when all are done
     sys.stderr.flush()
-    write_json(folder / f"ended_{name}.json", DONE)
+    write_json(folder / f"ended_{name}.json", end)
+    if end != DONE:
+        os._exit(1)  # at once: MindSpore would first wait 30 s for ranks that wait for this one
     return 0

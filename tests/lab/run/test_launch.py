@@ -13,7 +13,6 @@ from lab.run.launched import left_of, paths_of_tests
 
 from ms_adam.lab.run import launch as launching
 from ms_adam.lab.run.launch import SECONDS_TO_END, RankError, launch
-from ms_adam.lab.run.results import write_json
 
 
 @pytest.fixture(scope="module")
@@ -46,32 +45,24 @@ EXIT = "Worker process 7 exit with exception. Error code: 1."
         ([], [], [], "", None),
         (["scheduler", 0, 1], [], [], "", None),
         (["scheduler", 1], [0], [DONE_0], "", None),  # one is done before the other
-        ([], ["scheduler", 0, 1], [DONE_1, DONE_0], "", None),
+        (["scheduler", 0, 1], [], [DONE_1, DONE_0], "", "done"),
+        ([], ["scheduler", 0, 1], [DONE_1, DONE_0], "", "done"),
         (["scheduler", 0], [1], LOST, "", "rank 1 of 2 failed: no page 7"),
         (["scheduler", 0], [1], [], "", "rank 1 of 2 was killed or crashed"),
         ([0], ["scheduler"], [], "", "the scheduler was killed or crashed"),
         (["scheduler"], [], [], EXIT, "a rank of 2 ended before it could tell why"),
     ],
 )
-def test_the_first_failure_is_found(tmp_path, ended, alive, gone, reports, msrun, wanted):
+def test_how_a_launch_ends_is_found(tmp_path, ended, alive, gone, reports, msrun, wanted):
     numbers = {**dict.fromkeys(alive, os.getpid()), **dict.fromkeys(gone, ended)}
-    assert launching._failure(folder_of(tmp_path, numbers, reports, msrun), 2) == wanted
-
-
-def test_a_launch_is_done_when_every_rank_has_said_so(tmp_path):
-    for rank in range(2):
-        assert not launching._are_done(tmp_path, 2)
-        write_json(tmp_path / f"ended_{rank}.json", launching.DONE)
-    assert launching._are_done(tmp_path, 2)
-    write_json(tmp_path / "ended_1.json", "no page 7")
-    assert not launching._are_done(tmp_path, 2)
+    assert launching._outcome(folder_of(tmp_path, numbers, reports, msrun), 2) == wanted
 
 
 def test_a_rank_has_failed_before_its_parent_notices(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and not waited for
         folder = folder_of(tmp_path, {"scheduler": os.getpid(), 0: process.pid}, [])
-        assert launching._failure(folder, 1) == "rank 0 of 1 was killed or crashed"
+        assert launching._outcome(folder, 1) == "rank 0 of 1 was killed or crashed"
 
 
 def events_of(folder, workers, raises):
