@@ -212,20 +212,15 @@ class Target(NamedTuple):
 
     def argument(self, role: str) -> Optional[str]:
         """The name of the argument with a role; None if there is none."""
-        for name in ROLES[role]:
-            # A string there has another meaning: epsilon="hat" of reference.Adam.
-            known = name in self.parameters and not isinstance(self.parameters[name].default, str)
-            if known or name in self.options:
-                return name
-        return None
+        # A string there has another meaning: epsilon="hat" of reference.Adam.
+        known = {name for name, it in self.parameters.items() if not isinstance(it.default, str)}
+        return next((name for name in ROLES[role] if name in {*known, *self.options}), None)
 
     def given(self, role: str) -> Any:
         """The value that caller or signature give to a role; None if neither does."""
-        name = self.argument(role)
-        if name is None:
-            return None
-        default = self.parameters[name].default if name in self.parameters else None
-        return self.options.get(name, None if default is inspect.Parameter.empty else default)
+        defaults = {name: it.default for name, it in self.parameters.items()}
+        value = {**defaults, **self.options}.get(self.argument(role))
+        return None if value is inspect.Parameter.empty else value
 
     def takes(self, role: str) -> bool:
         """Whether the role can be set; beta1 and beta2 also as a pair."""
@@ -261,11 +256,10 @@ class Target(NamedTuple):
             if name is None:
                 raise UserError(f"{self.name} has no argument for {key}: {self.arguments()}")
             options[name] = value
-        if self.optimizes is None:
-            return self.factory(**options)
         if not self.by_keyword:
             return self.factory(parameters, **options)
-        return self.factory(**{self.optimizes: parameters}, **options)
+        optimized = {} if self.optimizes is None else {self.optimizes: parameters}
+        return self.factory(**optimized, **options)
 
     def build(self, parameters, **values: Any) -> Optimizer:
         """The optimizer of a list of parameters, behind the one interface of all frameworks.
@@ -578,13 +572,11 @@ class MindSporeOptimizer(Optimizer):
         buffers = getattr(self.optimizer, next(names, ""), None)
         layout = getattr(self.optimizer, "layout", None)
         if buffers is not None and dtype_name(buffers[0]) == "uint8":
-            from ms_adam.narrow import UNSIGNED, from_bytes
+            from ms_adam.checkpoint import core_of
+            from ms_adam.narrow_state import copied
 
-            signed = quantity not in UNSIGNED
-            return [
-                from_bytes(codes.asnumpy(), p.size, signed).reshape(p.shape)
-                for codes, p in zip(buffers, self.parameters)
-            ]
+            core = core_of(self.optimizer)
+            return [copied(codes, quantity, core, i) for i, codes in enumerate(buffers)]
         if buffers is None or layout is None:
             return buffers
         arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))
@@ -843,18 +835,11 @@ def mindspore_context(**values: Any):
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """A copy of a tensor or array (asnumpy() may share memory); bfloat16 as float32, exactly."""
-    if isinstance(tensor, np.ndarray):
-        return np.array(tensor)
-    if hasattr(tensor, "asnumpy"):
-        if dtype_name(tensor) == "bfloat16":
-            import mindspore as ms
-
-            tensor = tensor.astype(ms.float32)
-        return np.array(tensor.asnumpy())
-    if hasattr(tensor, "detach"):
+    if hasattr(tensor, "detach"):  # torch
         tensor = tensor.detach()
-        return np.array((tensor.float() if dtype_name(tensor) == "bfloat16" else tensor).numpy())
-    return np.array(tensor)
+    if hasattr(tensor, "float") and dtype_name(tensor) == "bfloat16":
+        tensor = tensor.float()
+    return np.array(tensor.asnumpy() if hasattr(tensor, "asnumpy") else tensor)
 
 
 def dtype_name(tensor: Any) -> str:
