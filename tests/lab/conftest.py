@@ -1,13 +1,10 @@
 """What tests of worker processes share."""
 
-import os
-from pathlib import Path
-
 import pytest
+from lab.run.launched import paths_of_tests
 
 
 @pytest.fixture
 def importable(monkeypatch):
     """Lets worker processes import the modules of the tests."""
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("PYTHONPATH", paths_of_tests()["PYTHONPATH"])

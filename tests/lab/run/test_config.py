@@ -74,18 +74,17 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         ("name: {{ name }}", "not valid YAML: .*unhashable key"),
         ("", "the key 'study'"),
         (QUICK.read_text() + "\nname: again\n", "the key 'name' stands twice"),
-        (None, "there is no such file"),
     ],
 )
 def test_not_a_config(tmp_path, content, part):
-    path = tmp_path / "none.yaml" if content is None else write(tmp_path, content)
     with pytest.raises(ConfigError, match=part):
-        load_experiment(path)
+        load_experiment(write(tmp_path, content))
 
 
-def test_a_folder_is_no_config(tmp_path):
-    with pytest.raises(ConfigError, match="is a folder"):
-        load_experiment(tmp_path)
+@pytest.mark.parametrize("name, part", [("no.yaml", "there is no such file"), ("", "is a folder")])
+def test_not_a_file(tmp_path, name, part):
+    with pytest.raises(ConfigError, match=part):
+        load_experiment(tmp_path / name)
 
 
 def test_number_in_short_form(tmp_path):
