@@ -100,17 +100,17 @@ def load_split(idx_directory: Optional[Path], train: int, test: int, seed: int) 
         origin = f"the folder {idx_directory}"
     random = np.random.default_rng(seed)
     order = random.permutation(len(source))
-    needed, asked = train, f"data.train = {train}"
     if own_test is None:
         needed, asked = train + test, f"data.train + data.test = {train} + {test}"
+        held_out, test_order = source, order[train:]
+    else:
+        needed, asked = train, f"data.train = {train}"
+        held_out, test_order = own_test, random.permutation(len(own_test))
     if needed > len(source):
         raise DataError(f"{asked}: {origin} has only {len(source)} images to draw from")
-    if own_test is None:
-        return Split(source.take(order[:train]), source.take(order[train:needed]))
-    if test > len(own_test):
-        raise DataError(f"data.test = {test}: {origin} has only {len(own_test)} test images")
-    test_order = random.permutation(len(own_test))
-    return Split(source.take(order[:train]), own_test.take(test_order[:test]))
+    if test > len(test_order):
+        raise DataError(f"data.test = {test}: {origin} has only {len(test_order)} test images")
+    return Split(source.take(order[:train]), held_out.take(test_order[:test]))
 
 
 def load_data(config: Any) -> Split:

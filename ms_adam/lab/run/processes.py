@@ -131,13 +131,12 @@ def run_jobs(
     told: queue.SimpleQueue = queue.SimpleQueue()
 
     def follow(number: int, worker: Worker) -> None:
-        error = None
         try:
             for event in worker.events():
                 told.put((number, event))
-        except Exception as raised:  # for the thread that reads the queue
-            error = raised
-        told.put((number, error))
+            told.put((number, None))
+        except Exception as error:  # for the thread that reads the queue
+            told.put((number, error))
 
     waiting = enumerate(jobs)
     # Processes are ended first: with them end the events that the threads wait for.
