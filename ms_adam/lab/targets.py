@@ -576,7 +576,8 @@ class MindSporeOptimizer(Optimizer):
             from ms_adam.narrow_state import copied
 
             core = core_of(self.optimizer)
-            return [copied(codes, quantity, core, i) for i, codes in enumerate(buffers)]
+            here = [i for i, own in enumerate(core.shares.owned) if own is not None]
+            return [copied(codes, quantity, core, i) for i, codes in zip(here, buffers)]
         if buffers is None or layout is None:
             return buffers
         arrays = dict(zip(layout.sizes(), map(to_numpy, buffers)))

@@ -9,10 +9,12 @@ import pytest
 from mindspore import Parameter, Tensor, nn
 from mindspore.experimental import optim
 
-import ms_adam
+import ms_adam.base
 from ms_adam import reference
 from ms_adam.lab import targets
 from ms_adam.lab.errors import UserError
+from ms_adam.narrow import to_bytes
+from ms_adam.sharding import Shares
 from ms_adam.state import write
 
 OWN = """
@@ -272,6 +274,17 @@ def test_rates_are_changed_and_state_is_put_back():
     made.step(gradients)
     np.testing.assert_allclose(made.weights()[1], 1 - 0.1 - 0.2, rtol=1e-6)
     assert made.state_bytes() == 4 * sum(map(np.prod, SHAPES.values())) + 12
+
+
+def test_bytes_of_a_share_are_those_of_its_parameters(monkeypatch):
+    """Of the sizes 6, 3 and 2, rank 1 of 2 keeps the state of the last two."""
+    shares = Shares.by_parameters(list(SHAPES.values()), rank=1, ranks=2)
+    monkeypatch.setattr(ms_adam.base, "shares_of", lambda *_: shares)
+    made = build("ms_adam.Adam", {"state_dtype": "int8", "shard_state": True})
+    kept = [np.full(3, 0.5, np.float32), np.full(2, -2.0, np.float32)]  # powers of 2 are exact
+    for buffer, values in zip(made.optimizer.moment1, kept):
+        buffer.set_data(Tensor(to_bytes(values, is_signed=True)))
+    np.testing.assert_equal(made.state()["moment1"], kept)
 
 
 def test_state_of_torch_is_kept_by_parameter():
