@@ -60,10 +60,10 @@ class Contender(NamedTuple):
         def build(weights, **values):
             return target.build(weights, learning_rate=LEARNING_RATE, **values)
 
-        if self.uses_torch:
-            return (
-                TorchTail(build, case, self.averages) if "tail" in self.way else Torch(build, case)
-            )
+        if self.way == "torch":
+            return Torch(build, case)
+        if self.way == "torch tail":
+            return TorchTail(build, case, self.averages)
         import mindspore as ms
 
         from ms_adam.lab.bench import steps
