@@ -167,9 +167,9 @@ class Watch:
         self.followed[identity] = self.begin_account(
             weakref.ref(cell, lambda _: self.forget(identity)),
             Schedule(self.budget),
-            {"optimizer": self.made, "at": place()},
+            place(),
             (arguments, keywords),
-            self.write,
+            functools.partial(self.write, optimizer=self.made),
         )
         self.made += 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from ms_adam.lab.claims import short
@@ -153,15 +154,19 @@ def _by_parameter(parameters, steps):
 def _cost(record):
     """Seconds of a call, of the tail before it, and of a whole step; the first call compiles."""
     later = [look["seconds"] for look in record["looks"] if look["call"] > 1 and look["updates"]]
-    calls = [one["call"] for one in later]
-    tails = [one["tail"] for one in later if one["tail"] is not None]
     called = any(look["called"] for look in record["looks"])
     return {
         "called": called,
-        "call": statistics.median(calls) if calls else None,
-        "tail": statistics.median(tails) if tails and called else None,
+        "call": median(one["call"] for one in later),
+        "tail": median(one["tail"] for one in later) if called else None,
         "step": record["end"].get("period"),
     }
+
+
+def median(values: Iterable) -> Optional[float]:
+    """The median of the values that are known; None if none is."""
+    known = [float(value) for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 # --- in words ----------------------------------------------------------------------------------
