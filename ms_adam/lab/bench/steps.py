@@ -95,14 +95,10 @@ class Empty(nn.Cell):
 class MindSporeStep(Timed):
     """A step of a MindSpore optimizer."""
 
-    @property
-    def device_target(self) -> str:
-        return ms.get_context("device_target")
-
-    @property
-    def state_on(self) -> str:
-        execution = getattr(self.optimizer.optimizer, "execution", None)  # that of ours
-        return "CPU" if execution and execution.on_host else self.device_target
+    def __init__(self, optimizer):
+        self.optimizer, self.device_target = optimizer, ms.get_context("device_target")
+        execution = getattr(optimizer.optimizer, "execution", None)  # that of ours
+        self.state_on = "CPU" if execution and execution.on_host else self.device_target
 
     def state_bytes(self) -> int:
         return self.optimizer.state_bytes()
@@ -112,8 +108,8 @@ class Compiled(MindSporeStep):
     """A compiled step, and a compiled step that does nothing."""
 
     def __init__(self, optimizer, cell: nn.Cell, arguments: Iterator[Tensor]):
-        self.optimizer, self.cell, self._empty = optimizer, cell, Empty()
-        self._arguments = arguments
+        super().__init__(optimizer)
+        self.cell, self._empty, self._arguments = cell, Empty(), arguments
 
     def compile(self) -> None:
         self.cell.compile(next(self._arguments))
@@ -180,7 +176,7 @@ class Called(MindSporeStep):
         factors, kind = (np.float32(1.0), np.float32(-0.5)), getattr(ms, dtype)
         given = [tuple(Tensor(factor * g, kind) for _, g in pairs) for factor in factors]
         self._gradients = itertools.cycle(given)
-        self.optimizer = build(self._weights)
+        super().__init__(build(self._weights))
 
     def step(self) -> None:
         self.optimizer.optimizer(next(self._gradients))

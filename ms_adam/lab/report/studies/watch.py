@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -144,9 +144,6 @@ def cost_table(cost: dict[str, Any]) -> Optional[Table]:
 def parameter_table(rows: Sequence[dict]) -> Table:
     """Returns the norms of each parameter."""
 
-    def middle(key: str) -> Callable[[dict], Optional[float]]:
-        return lambda row: median(row[key])
-
     def most(row: dict) -> Optional[float]:
         return max((float(one) for one in row["ratio"] if one is not None), default=None)
 
@@ -154,9 +151,9 @@ def parameter_table(rows: Sequence[dict]) -> Table:
         Column("Parameter", "name", None, "long"),
         Column("Shape", lambda row: " × ".join(map(str, row["shape"])) or "scalar", None, "name"),
         Column("dtype", "dtype"),
-        number("Gradient", middle("gradient"), power),
-        number("Weight", middle("weight"), power),
-        number("Update / weight", middle("ratio"), power),
+        number("Gradient", lambda row: median(row["gradient"]), power),
+        number("Weight", lambda row: median(row["weight"]), power),
+        number("Update / weight", lambda row: median(row["ratio"]), power),
         number("at most", most, power),
     )
     return table(columns, rows, _PARAMETERS_NOTE)

@@ -46,9 +46,8 @@ def run(
     records = (out / RECORDS).resolve()
     shutil.rmtree(records, ignore_errors=True)
     records.mkdir(parents=True)
-    root = Path(__file__).parents[4]
-    settings = {"every": every, "calls": calls, "replace": replace}
-    settings.update(folder=str(records), root=str(root))
+    folders = {"folder": str(records), "root": str(Path(__file__).parents[4])}
+    settings = {"every": every, "calls": calls, "replace": replace, **folders}
     with tempfile.TemporaryDirectory(prefix="ms-adam-watch-") as folder:
         shutil.copy(hook.__file__, Path(folder) / "sitecustomize.py")
         paths = filter(None, [folder, os.environ.get("PYTHONPATH")])
