@@ -61,7 +61,7 @@ class Contender(NamedTuple):
             return target.build(weights, learning_rate=LEARNING_RATE, **values)
 
         if self.way == "torch":
-            return TorchStep(build, case)
+            return Torch(build, case)
         if self.way == "torch tail":
             return TorchTail(build, case, self.averages)
         import mindspore as ms
@@ -71,12 +71,14 @@ class Contender(NamedTuple):
         if self.way in ("graph", "pynative"):
             mode = ms.GRAPH_MODE if self.way == "graph" else ms.PYNATIVE_MODE
             return steps.Called(build, case, mode, self.dtype)
-        if self.way == "operators":
-            return steps.OperatorTail(build, case, self.averages)
         if self.way == "scaler":
             build = functools.partial(build, loss_scale=steps.loss_scaler())
-        form = steps.CompiledRows if case.rows and self.rows else steps.Compiled
-        return form(build, case, self.dtype)
+        if self.way == "operators":
+            tail = functools.partial(steps.TailStep, averages=self.averages)
+            return steps.compiled(build, case, self.dtype, tail)
+        if case.rows and self.rows:
+            return steps.compiled_rows(build, case)
+        return steps.compiled(build, case, self.dtype)
 
 
 class Timed:
@@ -92,51 +94,48 @@ class Timed:
         """Costs the call of a step."""
 
 
-class TorchStep(Timed):
+class Torch(Timed):
     """A step of an optimizer of torch."""
 
     def __init__(self, build, case: Case):
         import torch
 
-        weights = []
+        self.model = torch.nn.ParameterList()
         for weight, gradient in values(case):
-            weights.append(torch.nn.Parameter(torch.from_numpy(weight)))
-            weights[-1].grad = torch.from_numpy(gradient)
-        optimizer = build(weights)
-        self.step, self.state_bytes = optimizer.optimizer.step, optimizer.state_bytes
+            self.model.append(torch.from_numpy(weight))
+            self.model[-1].grad = torch.from_numpy(gradient)
+        self.optimizer = build(list(self.model))
+        self.step, self.state_bytes = self.optimizer.optimizer.step, self.optimizer.state_bytes
 
 
-class TorchTail(Timed):
+class TorchTail(Torch):
     """GradScaler, clip_grad_norm_ and an average of swa_utils around a step of torch."""
 
     def __init__(self, build, case: Case, averages: bool):
         import torch
         from torch.optim import swa_utils
 
-        model = torch.nn.ParameterList(torch.from_numpy(weight) for weight, _ in values(case))
-        for weight, (_, gradient) in zip(model, values(case)):
-            weight.grad = torch.from_numpy(gradient)
-        self._model, self._optimizer = model, build(model)
+        super().__init__(build, case)
         window = {"growth_interval": SCALE_WINDOW}
-        self._scaler = torch.amp.GradScaler("cpu", init_scale=LOSS_SCALE, **window)
-        self._scaler.scale(torch.ones(()))  # it begins with the first loss
-        self._clip = torch.nn.utils.clip_grad_norm_
+        scaler = torch.amp.GradScaler("cpu", init_scale=LOSS_SCALE, **window)
+        scaler.scale(torch.ones(()))  # it begins with the first loss
         average = swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
-        self._averages = None
-        if averages:
-            self._averages = swa_utils.AveragedModel(model, multi_avg_fn=average)
+        model, optimizer = self.model, self.optimizer
+        averaged = swa_utils.AveragedModel(model, multi_avg_fn=average) if averages else None
 
-    def step(self) -> None:
-        self._scaler.unscale_(self._optimizer.optimizer)
-        self._clip(self._model.parameters(), MAX_GRAD_NORM)
-        self._scaler.step(self._optimizer.optimizer)
-        self._scaler.update()
-        if self._averages is not None:
-            self._averages.update_parameters(self._model)
+        def step() -> None:
+            scaler.unscale_(optimizer.optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            scaler.step(optimizer.optimizer)
+            scaler.update()
+            if averaged is not None:
+                averaged.update_parameters(model)
 
-    def state_bytes(self) -> int:
-        averages = () if self._averages is None else self._averages.parameters()
-        return self._optimizer.state_bytes() + sum(4 * average.numel() for average in averages)
+        def state_bytes() -> int:
+            averages = () if averaged is None else averaged.parameters()
+            return optimizer.state_bytes() + sum(4 * average.numel() for average in averages)
+
+        self.step, self.state_bytes = step, state_bytes
 
 
 class MemoryLimit(Timed):
@@ -166,93 +165,74 @@ def values(case: Case) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield weight, 0.01 * gradient
 
 
-NN_ADAM, LIMIT, TORCH = "nn.Adam", "memory limit", "torch fused"
-NN_ADAMW, OUR_ADAMW = "nn.AdamWeightDecay", "AdamW fused"
-FUSED, FLAT = "fused", "fused, flat state"
-FUSED_BF16 = "fused, bfloat16"
-LAZY, NN_LAZY, OFFLOAD = "fused, lazy", "nn.Adam, lazy", "fused, offload"
-PRIMITIVE, COMPOSITE, EXPERIMENTAL = "primitive", "composite", "experimental.optim.Adam"
-FLAT_COMPOSITE = "composite, flat state"
+_NN, _FUSED, _LAZY = "mindspore.nn.Adam", {"backend": "fused"}, {"use_lazy": True}
+_CLIP = {**_FUSED, "max_grad_norm": MAX_GRAD_NORM}
+_ACCUMULATE = {**_FUSED, "accumulate_steps": 2**31 - 1}  # it never comes to an update
+_AVERAGE = {"ema_decay": EMA_DECAY}
+_NN_TAIL = Contender(_NN, most_parameters=_RARE, way="operators")
+_TORCH_TAIL = Contender("torch.optim.AdamW", {"fused": True}, way="torch tail")
 
-CALLED, CALLED_GRAPH = "called, PyNative", "called, graph mode"
-NN_CALLED, NN_CALLED_GRAPH = "nn.Adam called, PyNative", "nn.Adam called, graph mode"
-
-TAIL, TAIL_EMA = "tail", "tail, EMA"
-NN_TAIL, NN_TAIL_EMA = "nn.Adam, tail", "nn.Adam, tail, EMA"
-TORCH_TAIL, TORCH_TAIL_EMA = "torch, tail", "torch, tail, EMA"
-CLIPPED, CLIPPED_FINITE, FUSED_EMA = "fused, clipped", "fused, clipped, finite", "fused, EMA"
-ACCUMULATING, ACCUMULATING_CALLED = "fused, accumulating", "called, accumulating"
-
-BF16, INT8 = "bfloat16 state", "int8 state"
-MASTERS, SPLIT, INT8_SPLIT = "master weights", "split", "int8 state, split"
-BF16_CALLED, INT8_CALLED = f"{BF16}, called", f"{INT8}, called"
-MASTERS_CALLED, SPLIT_CALLED = f"{MASTERS}, called", f"{SPLIT}, called"
-INT8_SPLIT_CALLED = f"{INT8_SPLIT}, called"
-BITSANDBYTES, TORCHAO, TORCHAO_4 = "bitsandbytes, 8 bits", "torchao, 8 bits", "torchao, 4 bits"
-
-_NN, _USE_FUSED, _LAZY = "mindspore.nn.Adam", {"backend": "fused"}, {"use_lazy": True}
-_CLIP = {**_USE_FUSED, "max_grad_norm": MAX_GRAD_NORM}
-_BF16, _INT8 = ({**_USE_FUSED, "state_dtype": dtype} for dtype in ("bfloat16", "int8"))
-_MASTERS, _SPLIT = ({**_USE_FUSED, "master_weights": how} for how in (True, "split"))
-_INT8_SPLIT = {**_INT8, **_SPLIT}
-_ACCUMULATE = {**_USE_FUSED, "accumulate_steps": 2**31 - 1}  # it never comes to an update
-_AVERAGE, _TORCH_ADAMW = {"ema_decay": EMA_DECAY}, ("torch.optim.AdamW", {"fused": True})
-
-# The important ones first: where memory is small the last ones are left out.
-CONTENDERS = {
-    NN_ADAM: Contender(_NN),
-    FUSED: Contender(options=_USE_FUSED),
-    FLAT: Contender(options={"flat_state": True}),
-    LIMIT: Contender("", way="memory"),
-    TORCH: Contender("torch.optim.Adam", {"fused": True}, way="torch"),
-    FUSED_BF16: Contender(options=_USE_FUSED, dtype="bfloat16"),
-    OUR_ADAMW: Contender("ms_adam.AdamW", _USE_FUSED),
-    NN_ADAMW: Contender("mindspore.nn.AdamWeightDecay", most_parameters=_RARE),
-    PRIMITIVE: Contender(options={"backend": "primitive"}),
-    COMPOSITE: Contender(options={"backend": "composite"}, most_parameters=_RARE),
-    FLAT_COMPOSITE: Contender(options={"backend": "composite", "flat_state": True}),
-    EXPERIMENTAL: Contender("mindspore.experimental.optim.Adam", most_parameters=50),
-    LAZY: Contender(options=_LAZY, rows=True),
-    NN_LAZY: Contender(_NN, _LAZY, rows=True),
-    OFFLOAD: Contender(options={"use_offload": True, **_USE_FUSED}),
-    CALLED: Contender(way="pynative"),
-    CALLED_GRAPH: Contender(way="graph"),
-    NN_CALLED: Contender(_NN, way="pynative"),
-    NN_CALLED_GRAPH: Contender(_NN, way="graph"),
-    NN_TAIL: Contender(_NN, most_parameters=_RARE, way="operators"),
-    NN_TAIL_EMA: Contender(_NN, most_parameters=_RARE, way="operators", averages=True),
-    TAIL: Contender(options=_CLIP, way="scaler"),
-    TAIL_EMA: Contender(options={**_CLIP, **_AVERAGE}, way="scaler"),
-    TORCH_TAIL: Contender(*_TORCH_ADAMW, way="torch tail"),
-    TORCH_TAIL_EMA: Contender(*_TORCH_ADAMW, way="torch tail", averages=True),
-    CLIPPED: Contender(options=_CLIP),
-    CLIPPED_FINITE: Contender(options={**_CLIP, "skip_nonfinite": True}),
-    FUSED_EMA: Contender(options={**_USE_FUSED, **_AVERAGE}),
-    ACCUMULATING: Contender(options=_ACCUMULATE),
-    ACCUMULATING_CALLED: Contender(options=_ACCUMULATE, way="pynative"),
-    BF16: Contender(options=_BF16),
-    INT8: Contender(options=_INT8),
-    MASTERS: Contender(options=_MASTERS, dtype="bfloat16"),
-    SPLIT: Contender(options=_SPLIT, dtype="bfloat16"),
-    INT8_SPLIT: Contender(options=_INT8_SPLIT, dtype="bfloat16"),
-    BF16_CALLED: Contender(options=_BF16, way="pynative"),
-    INT8_CALLED: Contender(options=_INT8, way="pynative"),
-    MASTERS_CALLED: Contender(options=_MASTERS, dtype="bfloat16", way="pynative"),
-    SPLIT_CALLED: Contender(options=_SPLIT, dtype="bfloat16", way="pynative"),
-    INT8_SPLIT_CALLED: Contender(options=_INT8_SPLIT, dtype="bfloat16", way="pynative"),
-    BITSANDBYTES: Contender("bitsandbytes.optim.AdamW8bit", way="torch"),
-    # Tensors that its blocks do not divide stay in float32; 250 divides those of `cases.NARROW`.
-    TORCHAO: Contender("torchao.optim.AdamW8bit", {"block_size": 250}, way="torch"),
-    TORCHAO_4: Contender("torchao.optim.AdamW4bit", {"block_size": 250}, way="torch"),
+# In each table the important ones first: where memory is small the last ones are left out.
+_COMPILED = {
+    "nn.Adam": Contender(_NN),
+    "fused": Contender(options=_FUSED),
+    "fused, flat state": Contender(options={"flat_state": True}),
+    "memory limit": Contender("", way="memory"),
+    "torch fused": Contender("torch.optim.Adam", {"fused": True}, way="torch"),
+    "fused, bfloat16": Contender(options=_FUSED, dtype="bfloat16"),
+    "AdamW fused": Contender("ms_adam.AdamW", _FUSED),
+    "nn.AdamWeightDecay": Contender("mindspore.nn.AdamWeightDecay", most_parameters=_RARE),
+    "primitive": Contender(options={"backend": "primitive"}),
+    "composite": Contender(options={"backend": "composite"}, most_parameters=_RARE),
+    "composite, flat state": Contender(options={"backend": "composite", "flat_state": True}),
+    "experimental.optim.Adam": Contender("mindspore.experimental.optim.Adam", most_parameters=50),
+    "fused, lazy": Contender(options=_LAZY, rows=True),
+    "nn.Adam, lazy": Contender(_NN, _LAZY, rows=True),
+    "fused, offload": Contender(options={"use_offload": True, **_FUSED}),
 }
+_CALLED = {
+    "called, PyNative": Contender(way="pynative"),
+    "called, graph mode": Contender(way="graph"),
+    "nn.Adam called, PyNative": Contender(_NN, way="pynative"),
+    "nn.Adam called, graph mode": Contender(_NN, way="graph"),
+}
+_TAILS = {
+    "nn.Adam, tail": _NN_TAIL,
+    "nn.Adam, tail, EMA": _NN_TAIL._replace(averages=True),
+    "tail": Contender(options=_CLIP, way="scaler"),
+    "tail, EMA": Contender(options={**_CLIP, **_AVERAGE}, way="scaler"),
+    "torch, tail": _TORCH_TAIL,
+    "torch, tail, EMA": _TORCH_TAIL._replace(averages=True),
+    "fused, clipped": Contender(options=_CLIP),
+    "fused, clipped, finite": Contender(options={**_CLIP, "skip_nonfinite": True}),
+    "fused, EMA": Contender(options={**_FUSED, **_AVERAGE}),
+    "fused, accumulating": Contender(options=_ACCUMULATE),
+    "called, accumulating": Contender(options=_ACCUMULATE, way="pynative"),
+}
+_INT8, _SPLIT = {"state_dtype": "int8"}, {"master_weights": "split"}
+_NARROW = {
+    "bfloat16 state": Contender(options={**_FUSED, "state_dtype": "bfloat16"}),
+    "int8 state": Contender(options={**_FUSED, **_INT8}),
+    "master weights": Contender(options={**_FUSED, "master_weights": True}, dtype="bfloat16"),
+    "split": Contender(options={**_FUSED, **_SPLIT}, dtype="bfloat16"),
+    "int8 state, split": Contender(options={**_FUSED, **_INT8, **_SPLIT}, dtype="bfloat16"),
+}
+_NARROWS = {
+    **_NARROW,
+    **{f"{name}, called": one._replace(way="pynative") for name, one in _NARROW.items()},
+    "bitsandbytes, 8 bits": Contender("bitsandbytes.optim.AdamW8bit", way="torch"),
+    # Tensors that its blocks do not divide stay in float32; 250 divides those of `cases.NARROW`.
+    "torchao, 8 bits": Contender("torchao.optim.AdamW8bit", {"block_size": 250}, way="torch"),
+    "torchao, 4 bits": Contender("torchao.optim.AdamW4bit", {"block_size": 250}, way="torch"),
+}
+CONTENDERS = {**_COMPILED, **_CALLED, **_TAILS, **_NARROWS}
 
-EAGER = (CALLED, CALLED_GRAPH, NN_CALLED, NN_CALLED_GRAPH, TORCH)
-_NAMES = tuple(CONTENDERS)
-TAILS = (NN_ADAM, FUSED, CALLED, *_NAMES[_NAMES.index(NN_TAIL) : _NAMES.index(BF16)])
-NARROWS = (FUSED, CALLED, *_NAMES[_NAMES.index(BF16) :])
-COMPILED = _NAMES[: _NAMES.index(CALLED)]
-AMONG_ROWS = (NN_ADAM, FUSED, LIMIT)  # beside the lazy ones, dense Adam on the whole table
-DRAWN = (NN_ADAM, FUSED, FLAT, LIMIT, TORCH)
+COMPILED = tuple(_COMPILED)
+EAGER = (*_CALLED, "torch fused")
+TAILS = ("nn.Adam", "fused", "called, PyNative", *_TAILS)
+NARROWS = ("fused", "called, PyNative", *_NARROWS)
+AMONG_ROWS = ("nn.Adam", "fused", "memory limit")  # beside the lazy ones, dense on the whole table
+DRAWN = ("nn.Adam", "fused", "fused, flat state", "memory limit", "torch fused")
 
 # Weights, gradients and moments, and what building them takes for a while.
 BYTES_PER_ELEMENT = 24

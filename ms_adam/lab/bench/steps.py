@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from typing import Callable
 
 import mindspore as ms
 import numpy as np
@@ -93,86 +95,71 @@ class Empty(nn.Cell):
 class MindSporeStep(Timed):
     """A step of a MindSpore optimizer."""
 
-    @property
-    def device_target(self) -> str:
-        return ms.get_context("device_target")
-
-    @property
-    def state_on(self) -> str:
-        execution = getattr(self.optimizer.optimizer, "execution", None)  # that of ours
-        return "CPU" if execution and execution.on_host else self.device_target
+    def __init__(self, optimizer):
+        self.optimizer, self.device_target = optimizer, ms.get_context("device_target")
+        execution = getattr(optimizer.optimizer, "execution", None)  # that of ours
+        self.state_on = "CPU" if execution and execution.on_host else self.device_target
 
     def state_bytes(self) -> int:
         return self.optimizer.state_bytes()
 
 
 class Compiled(MindSporeStep):
-    """A compiled step, and a compiled step that does nothing.
+    """A compiled step, and a compiled step that does nothing."""
+
+    def __init__(self, optimizer, cell: nn.Cell, arguments: Iterator[Tensor]):
+        super().__init__(optimizer)
+        self.cell, self._empty, self._arguments = cell, Empty(), arguments
+
+    def compile(self) -> None:
+        self.cell.compile(next(self._arguments))
+
+    def step(self) -> None:
+        self.cell(next(self._arguments)).asnumpy()
+
+    def empty_step(self) -> None:
+        self._empty(next(self._arguments)).asnumpy()
+
+    def state_bytes(self) -> int:
+        averages = getattr(self.cell, "averages", ())
+        return super().state_bytes() + sum(average.nbytes for average in averages)
+
+
+def compiled(build, case: Case, dtype: str, cell: Callable = Step) -> Compiled:
+    """Returns a step in a cell of an optimizer and its gradients.
 
     The gradients are parameters of the graph, so that all of its time is the optimizer's. Called
     from Python with gradients, an optimizer would be timed together with the handing over of
     arguments, 90 us a tensor. Gradients that the graph computes would have to be subtracted, and
     computing them costs less where nobody keeps them than where an optimizer does.
     """
-
-    def __init__(self, build, case: Case, dtype: str):
-        ms.set_context(mode=ms.GRAPH_MODE)
-        weights, gradients = [], []
-        for i, (weight, gradient) in enumerate(values(case)):
-            weights.append(_parameter(weight, f"weight{i}", dtype))
-            gradients.append(_parameter(gradient, f"gradient{i}", dtype, requires_grad=False))
-        self.optimizer = build(weights)
-        self._step, self._empty = self._cell(gradients), Empty()
-        self._arguments = itertools.repeat(Tensor(1.0, ms.float32))
-
-    def _cell(self, gradients):
-        return Step(self.optimizer.optimizer, gradients)
-
-    def compile(self) -> None:
-        self._step.compile(next(self._arguments))
-
-    def step(self) -> None:
-        self._step(next(self._arguments)).asnumpy()
-
-    def empty_step(self) -> None:
-        self._empty(next(self._arguments)).asnumpy()
+    ms.set_context(mode=ms.GRAPH_MODE)
+    weights, gradients = [], []
+    for i, (weight, gradient) in enumerate(values(case)):
+        weights.append(_parameter(weight, f"weight{i}", dtype))
+        gradients.append(_parameter(gradient, f"gradient{i}", dtype, requires_grad=False))
+    optimizer = build(weights)
+    step = cell(optimizer.optimizer, gradients)
+    return Compiled(optimizer, step, itertools.repeat(Tensor(1.0, ms.float32)))
 
 
-class OperatorTail(Compiled):
-    """A compiled step with the tail around it."""
-
-    def __init__(self, build, case: Case, averages: bool):
-        self._averages = averages
-        super().__init__(build, case, "float32")
-
-    def _cell(self, gradients):
-        return TailStep(self.optimizer.optimizer, gradients, self._averages)
-
-    def state_bytes(self) -> int:
-        return super().state_bytes() + sum(average.nbytes for average in self._step.averages)
-
-
-class CompiledRows(Compiled):
-    """A table with a gradient for other rows in each step."""
-
-    def __init__(self, build, case: Case, dtype: str):
-        del dtype
-        ms.set_context(mode=ms.GRAPH_MODE)
-        ((table, width),) = case.shapes
-        rng = np.random.default_rng(0)
-        weight = _parameter(rng.standard_normal((table, width), np.float32), "table")
-        gradient = 0.01 * rng.standard_normal((case.rows, width), np.float32)
-        gradient = _parameter(gradient, "values", requires_grad=False)
-        self.optimizer = build([weight])
-        optimizer = self.optimizer.optimizer
-        optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
-        self._step, self._empty = RowsStep(optimizer, gradient, case.shapes[0]), Empty()
-        self._arguments = itertools.cycle(
-            [Tensor(rng.integers(0, table, case.rows).astype(np.int32)) for _ in range(64)]
-        )
-        # Memory is given when it is first written to; that is no part of a step.
-        for parameter in optimizer.get_parameters():
-            parameter.asnumpy()[...] *= 1
+def compiled_rows(build, case: Case) -> Compiled:
+    """Returns a step of a table with a gradient for other rows each time."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ((table, width),) = case.shapes
+    rng = np.random.default_rng(0)
+    weight = _parameter(rng.standard_normal((table, width), np.float32), "table")
+    gradient = 0.01 * rng.standard_normal((case.rows, width), np.float32)
+    gradient = _parameter(gradient, "values", requires_grad=False)
+    made = build([weight])
+    optimizer = made.optimizer
+    optimizer.target = "CPU"  # where nn.Adam sums rows that are named twice
+    step = RowsStep(optimizer, gradient, case.shapes[0])
+    rows = [Tensor(rng.integers(0, table, case.rows).astype(np.int32)) for _ in range(64)]
+    # Memory is given when it is first written to; that is no part of a step.
+    for parameter in optimizer.get_parameters():
+        parameter.asnumpy()[...] *= 1
+    return Compiled(made, step, itertools.cycle(rows))
 
 
 class Called(MindSporeStep):
@@ -189,7 +176,7 @@ class Called(MindSporeStep):
         factors, kind = (np.float32(1.0), np.float32(-0.5)), getattr(ms, dtype)
         given = [tuple(Tensor(factor * g, kind) for _, g in pairs) for factor in factors]
         self._gradients = itertools.cycle(given)
-        self.optimizer = build(self._weights)
+        super().__init__(build(self._weights))
 
     def step(self) -> None:
         self.optimizer.optimizer(next(self._gradients))

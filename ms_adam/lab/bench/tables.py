@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
-from ms_adam.lab.bench import contenders as of
 from ms_adam.lab.bench.cases import TAIL
+from ms_adam.lab.bench.contenders import NARROWS
 from ms_adam.lab.bench.runner import ratio
 
 LEGEND = (
@@ -21,68 +22,73 @@ class Ratio(NamedTuple):
     """A row of the ratios: the time of a contender over that of another one."""
 
     title: str
-    contender: str
-    to: str
+    quotient: str  # the names of the two, "CONTENDER / TO"
     limits: tuple[float, ...] = ()  # of a tail and of narrow state, in the cases of `cases.TAIL`
     key: str = "step_ms"
 
 
+# Arguments of `Ratio`.
 RATIOS = (
-    Ratio("default state to nn.Adam", of.FUSED, of.NN_ADAM),
-    Ratio("flat state to nn.Adam", of.FLAT, of.NN_ADAM),
-    Ratio("flat state to torch fused", of.FLAT, of.TORCH),
-    Ratio("flat state to the memory limit", of.FLAT, of.LIMIT),
-    Ratio("AdamW to nn.AdamWeightDecay", of.OUR_ADAMW, of.NN_ADAMW),
-    Ratio("bfloat16 to float32", of.FUSED_BF16, of.FUSED),
-    Ratio("composite, flat state to single", of.FLAT_COMPOSITE, of.COMPOSITE),
-    Ratio("compile time, default state to nn.Adam", of.FUSED, of.NN_ADAM, key="compile_s"),
-    Ratio("compile time, flat state to nn.Adam", of.FLAT, of.NN_ADAM, key="compile_s"),
-    Ratio("compile time, the same of composite", of.FLAT_COMPOSITE, of.COMPOSITE, key="compile_s"),
-    Ratio("the memory limit to nn.Adam", of.LIMIT, of.NN_ADAM),
-    Ratio("lazy to dense", of.LAZY, of.FUSED),
-    Ratio("lazy to nn.Adam(use_lazy=True)", of.LAZY, of.NN_LAZY),
-    Ratio("called in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED),
-    Ratio("called in graph mode, to nn.Adam", of.CALLED_GRAPH, of.NN_CALLED_GRAPH),
-    Ratio("called in PyNative, to torch fused", of.CALLED, of.TORCH),
-    Ratio("called in graph mode, to torch fused", of.CALLED_GRAPH, of.TORCH),
-    Ratio("first call in PyNative, to nn.Adam", of.CALLED, of.NN_CALLED, key="first_s"),
-    Ratio("whole tail and EMA to MindSpore's", of.TAIL_EMA, of.NN_TAIL_EMA, (0.07, 0.15)),
-    Ratio("whole tail to MindSpore's", of.TAIL, of.NN_TAIL, (0.08, 0.15)),
+    ("default state to nn.Adam", "fused / nn.Adam"),
+    ("flat state to nn.Adam", "fused, flat state / nn.Adam"),
+    ("flat state to torch fused", "fused, flat state / torch fused"),
+    ("flat state to the memory limit", "fused, flat state / memory limit"),
+    ("AdamW to nn.AdamWeightDecay", "AdamW fused / nn.AdamWeightDecay"),
+    ("bfloat16 to float32", "fused, bfloat16 / fused"),
+    ("composite, flat state to single", "composite, flat state / composite"),
+    ("compile time, default state to nn.Adam", "fused / nn.Adam", (), "compile_s"),
+    ("compile time, flat state to nn.Adam", "fused, flat state / nn.Adam", (), "compile_s"),
+    ("compile time, the same of composite", "composite, flat state / composite", (), "compile_s"),
+    ("the memory limit to nn.Adam", "memory limit / nn.Adam"),
+    ("lazy to dense", "fused, lazy / fused"),
+    ("lazy to nn.Adam(use_lazy=True)", "fused, lazy / nn.Adam, lazy"),
+    ("called in PyNative, to nn.Adam", "called, PyNative / nn.Adam called, PyNative"),
+    ("called in graph mode, to nn.Adam", "called, graph mode / nn.Adam called, graph mode"),
+    ("called in PyNative, to torch fused", "called, PyNative / torch fused"),
+    ("called in graph mode, to torch fused", "called, graph mode / torch fused"),
+    (
+        "first call in PyNative, to nn.Adam",
+        "called, PyNative / nn.Adam called, PyNative",
+        (),
+        "first_s",
+    ),
+    ("whole tail and EMA to MindSpore's", "tail, EMA / nn.Adam, tail, EMA", (0.07, 0.15)),
+    ("whole tail to MindSpore's", "tail / nn.Adam, tail", (0.08, 0.15)),
     # The norm reads the gradients anyway.
-    Ratio("finite check added to clipping", of.CLIPPED_FINITE, of.CLIPPED, (1.03, 1.03)),
+    ("finite check added to clipping", "fused, clipped, finite / fused, clipped", (1.03, 1.03)),
     # 36 bytes an element in place of 28.
-    Ratio("EMA added to a plain step", of.FUSED_EMA, of.FUSED, (1.35, 1.33)),
+    ("EMA added to a plain step", "fused, EMA / fused", (1.35, 1.33)),
     # 12 bytes in place of 28.
-    Ratio("an accumulating call to a plain step", of.ACCUMULATING, of.FUSED, (0.60, 0.48)),
-    Ratio("the same, called from Python", of.ACCUMULATING_CALLED, of.CALLED, (0.60, 0.48)),
-    Ratio(
+    ("an accumulating call to a plain step", "fused, accumulating / fused", (0.60, 0.48)),
+    ("the same, called from Python", "called, accumulating / called, PyNative", (0.60, 0.48)),
+    (
         "compile time, whole tail and EMA to MindSpore's",
-        of.TAIL_EMA,
-        of.NN_TAIL_EMA,
+        "tail, EMA / nn.Adam, tail, EMA",
         (0.10, 0.15),
         "compile_s",
     ),
-    Ratio(
-        "compile time, whole tail to MindSpore's", of.TAIL, of.NN_TAIL, (0.10, 0.15), "compile_s"
+    ("compile time, whole tail to MindSpore's", "tail / nn.Adam, tail", (0.10, 0.15), "compile_s"),
+    (
+        "first step, whole tail and EMA to MindSpore's",
+        "tail, EMA / nn.Adam, tail, EMA",
+        (),
+        "first_s",
     ),
-    Ratio(
-        "first step, whole tail and EMA to MindSpore's", of.TAIL_EMA, of.NN_TAIL_EMA, (), "first_s"
-    ),
-    Ratio("whole tail and EMA to torch's", of.TAIL_EMA, of.TORCH_TAIL_EMA, (0.55, 0.55)),
-    Ratio("whole tail to torch's", of.TAIL, of.TORCH_TAIL, (0.55, 0.55)),
-    Ratio("whole tail and EMA to a plain step", of.TAIL_EMA, of.FUSED),
-    Ratio("MindSpore's tail and EMA to nn.Adam", of.NN_TAIL_EMA, of.NN_ADAM),
-    Ratio("bfloat16 state to float32", of.BF16, of.FUSED, (1.0, 0.9)),
-    Ratio("int8 state to float32", of.INT8, of.FUSED, (1.0, 0.95)),
-    Ratio("split to master weights", of.SPLIT, of.MASTERS, (1.0, 1.0)),
-    Ratio("both to master weights", of.INT8_SPLIT, of.MASTERS),
-    Ratio("called: bfloat16 state to float32", of.BF16_CALLED, of.CALLED),
-    Ratio("called: int8 state to float32", of.INT8_CALLED, of.CALLED),
-    Ratio("called: split to master weights", of.SPLIT_CALLED, of.MASTERS_CALLED),
-    Ratio("called: both to master weights", of.INT8_SPLIT_CALLED, of.MASTERS_CALLED),
-    Ratio("called: int8 state to bitsandbytes", of.INT8_CALLED, of.BITSANDBYTES, (0.2, 0.2)),
-    Ratio("called: int8 state to torchao, 8 bits", of.INT8_CALLED, of.TORCHAO, (0.2, 0.2)),
-    Ratio("called: int8 state to torchao, 4 bits", of.INT8_CALLED, of.TORCHAO_4),
+    ("whole tail and EMA to torch's", "tail, EMA / torch, tail, EMA", (0.55, 0.55)),
+    ("whole tail to torch's", "tail / torch, tail", (0.55, 0.55)),
+    ("whole tail and EMA to a plain step", "tail, EMA / fused"),
+    ("MindSpore's tail and EMA to nn.Adam", "nn.Adam, tail, EMA / nn.Adam"),
+    ("bfloat16 state to float32", "bfloat16 state / fused", (1.0, 0.9)),
+    ("int8 state to float32", "int8 state / fused", (1.0, 0.95)),
+    ("split to master weights", "split / master weights", (1.0, 1.0)),
+    ("both to master weights", "int8 state, split / master weights"),
+    ("called: bfloat16 state to float32", "bfloat16 state, called / called, PyNative"),
+    ("called: int8 state to float32", "int8 state, called / called, PyNative"),
+    ("called: split to master weights", "split, called / master weights, called"),
+    ("called: both to master weights", "int8 state, split, called / master weights, called"),
+    ("called: int8 state to bitsandbytes", "int8 state, called / bitsandbytes, 8 bits", (0.2, 0.2)),
+    ("called: int8 state to torchao, 8 bits", "int8 state, called / torchao, 8 bits", (0.2, 0.2)),
+    ("called: int8 state to torchao, 4 bits", "int8 state, called / torchao, 4 bits"),
 )
 
 
@@ -91,8 +97,8 @@ _COLUMNS = {
     "contender": lambda row, _: row["contender"],
     "ms": lambda row, _: f"{row['step_ms']:.3g}",
     "10-90%": lambda row, _: f"{row['step_ms_10']:.3g}-{row['step_ms_90']:.3g}",
-    "/ nn.Adam": lambda row, rows: _figure(ratio(rows, row["case"], row["contender"], of.NN_ADAM)),
-    "/ limit": lambda row, rows: _figure(ratio(rows, row["case"], row["contender"], of.LIMIT)),
+    "/ nn.Adam": lambda row, rows: _beside(row, rows, "nn.Adam"),
+    "/ limit": lambda row, rows: _beside(row, rows, "memory limit"),
     "compile s": lambda row, _: f"{row['compile_s']:.2f}",
     "first s": lambda row, _: f"{row['first_s']:.2f}",
     "peak B": lambda row, _: f"{row['peak_bytes'] / row['elements']:.1f}",
@@ -101,6 +107,10 @@ _COLUMNS = {
     "drift": lambda row, _: f"{row['drift']:.2f}",
 }
 COLUMNS = tuple(_COLUMNS)
+
+
+def _beside(row, rows, to):
+    return _figure(ratio(rows, row["case"], row["contender"], to))
 
 
 def case_rows(results: list[dict], case: str) -> list[tuple[str, ...]]:
@@ -118,10 +128,11 @@ def ratio_rows(results: list[dict]) -> tuple[list[str], list[tuple[str, ...]]]:
     state = {
         (row["case"], row["contender"]): f"; {row['state_bytes'] / row['elements']:.1f} B"
         for row in results
-        if row["contender"] in of.NARROWS[2:]
+        if row["contender"] in NARROWS[2:]
     }
     rows = []
-    for title, contender, to, limits, key in RATIOS:
+    for title, quotient, limits, key in itertools.starmap(Ratio, RATIOS):
+        contender, to = quotient.split(" / ")
         figures = [_figure(ratio(results, case, contender, to, key)) for case in cases]
         limits = dict(zip((case.name for case in TAIL), limits))
         if any(figures):

@@ -106,13 +106,10 @@ def watch(
         write_json(out / "watch.json", content)
         page = write_page(out)
         write_copy(json_file, content)
-    lines = [entry["verdict"]]
-    if entry["parted"] is not None:
-        lines.append(entry["parted"]["sentence"])
-    if words := verdict.watching(entry["run"]):
-        lines.append(words)
-    lines.append(f"The report: {page}")
-    print(*(f"ms-adam watch: {line}" for line in lines), sep="\n", file=sys.stderr)
+    parted = entry["parted"] and entry["parted"]["sentence"]
+    for line in (entry["verdict"], parted, verdict.watching(entry["run"]), f"The report: {page}"):
+        if line:
+            print(f"ms-adam watch: {line}", file=sys.stderr)
     raise typer.Exit(status)
 
 

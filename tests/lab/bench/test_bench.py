@@ -76,6 +76,8 @@ def test_ratios_are_taken_round_by_round():
     assert ("default state to nn.Adam", "0.50") in rows
     assert ("compile time, default state to nn.Adam", "0.25") in rows
     assert not any("torch" in title for title, _ in rows)
+    of_all = {name for _, quotient, *_ in tables.RATIOS for name in quotient.split(" / ")}
+    assert of_all <= set(contenders.CONTENDERS)
 
 
 def test_a_ratio_of_a_tail_has_its_limit_beside_it():
@@ -127,9 +129,9 @@ def test_both_tails_do_the_same():
     gradients = [100 * gradient for _, gradient in contenders.values(case)]
     clipped = reference.clip_by_global_norm(gradients, contenders.MAX_GRAD_NORM)
     assert np.abs(clipped[0]).max() < 0.5 * np.abs(gradients[0]).max()
-    for name in (contenders.TAIL_EMA, contenders.NN_TAIL_EMA):
+    for name in ("tail, EMA", "nn.Adam, tail, EMA"):
         built = contenders.CONTENDERS[name].build(case)
-        parameters = built._step.gradients
+        parameters = built.cell.gradients
         for parameter, gradient in zip(parameters, gradients):
             parameter.set_data(Tensor(gradient))
         for _ in range(steps):
@@ -153,10 +155,10 @@ def test_both_tails_do_the_same():
 @pytest.mark.parametrize(
     "name, imported",
     [
-        (contenders.TORCH_TAIL, ["torch", "torch.optim"]),
-        (contenders.BITSANDBYTES, ["torch", "bitsandbytes.optim"]),
-        (contenders.NN_ADAM, ["mindspore", "mindspore.nn"]),
-        (contenders.LIMIT, ["mindspore"]),
+        ("torch, tail", ["torch", "torch.optim"]),
+        ("bitsandbytes, 8 bits", ["torch", "bitsandbytes.optim"]),
+        ("nn.Adam", ["mindspore", "mindspore.nn"]),
+        ("memory limit", ["mindspore"]),
     ],
 )
 def test_packages_are_imported_before_memory_is_measured(monkeypatch, name, imported):
@@ -283,7 +285,7 @@ def test_narrow_state_is_as_small_as_it_says(invoke, tmp_path, monkeypatch):
 
 
 def test_a_package_that_refuses_is_left_out_with_its_reason(monkeypatch):
-    built, foreign = runner.Lane.build, contenders.CONTENDERS[contenders.BITSANDBYTES]
+    built, foreign = runner.Lane.build, contenders.CONTENDERS["bitsandbytes, 8 bits"]
     monkeypatch.setitem(runner.CONTENDERS, "fused", foreign)
 
     def build(lane, case):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -15,7 +14,7 @@ from ms_adam.lab.report.html import percent, power, read_results
 from ms_adam.lab.report.html import write_page as write_html
 from ms_adam.lab.report.plots import floats, panels, picture, positive, whole_numbers
 from ms_adam.lab.report.tables import Column, Table, number, table
-from ms_adam.lab.studies.watch.verdict import watching
+from ms_adam.lab.studies.watch.verdict import median, watching
 
 _MEASURES = {
     "own": ("Its updates from its own formula", power),
@@ -41,23 +40,21 @@ def write_page(folder: Path) -> Path:
     """Writes the page of a watched run, whose ``watch.json`` is in a folder; returns its path."""
     content = read_results(folder, "watch.json")
     (entry,) = content["results"]
-    optimizers = [{**one, **blocks(one)} for one in entry["optimizers"]]
     return write_html(
         folder,
         "watch.html.j2",
         environment=content["environment"],
         entry=entry,
         watching=watching(entry["run"]),
-        optimizers=optimizers,
+        optimizers=[{**one, **blocks(one)} for one in entry["optimizers"]],
     )
 
 
 def blocks(one: dict[str, Any]) -> dict[str, Any]:
     """Returns the facts, tables and curves of an optimizer."""
-    judged = bool(one["formula"])
     return {
         "facts": facts(one),
-        "measures": measures_table(one) if judged else None,
+        "measures": measures_table(one) if one["formula"] else None,
         "cost_table": cost_table(one["cost"]),
         "parameter_table": parameter_table(one["parameters"]),
         "curves": curves(one) if len(one["series"]["call"]) > 1 else None,
@@ -147,13 +144,6 @@ def cost_table(cost: dict[str, Any]) -> Optional[Table]:
 def parameter_table(rows: Sequence[dict]) -> Table:
     """Returns the norms of each parameter."""
 
-    def middle(key: str):
-        def value(row: dict) -> Optional[float]:
-            known = [float(one) for one in row[key] if one is not None]
-            return statistics.median(known) if known else None
-
-        return value
-
     def most(row: dict) -> Optional[float]:
         return max((float(one) for one in row["ratio"] if one is not None), default=None)
 
@@ -161,9 +151,9 @@ def parameter_table(rows: Sequence[dict]) -> Table:
         Column("Parameter", "name", None, "long"),
         Column("Shape", lambda row: " × ".join(map(str, row["shape"])) or "scalar", None, "name"),
         Column("dtype", "dtype"),
-        number("Gradient", middle("gradient"), power),
-        number("Weight", middle("weight"), power),
-        number("Update / weight", middle("ratio"), power),
+        number("Gradient", lambda row: median(row["gradient"]), power),
+        number("Weight", lambda row: median(row["weight"]), power),
+        number("Update / weight", lambda row: median(row["ratio"]), power),
         number("at most", most, power),
     )
     return table(columns, rows, _PARAMETERS_NOTE)
@@ -176,17 +166,16 @@ def curves(one: dict[str, Any]) -> Figure:
     x = np.array(series["call"])
     figure, axes = panels(2, 3, (11, 6.2))
     (distance, shares, gradient), (ratio, rate, seconds) = axes
-    for key, words, colour in (
-        ("paper", "from Algorithm 1", plots.VERMILION),
-        ("own", "from its own formula", plots.BLUE),
+    for axis, key, words, colour in (
+        (distance, "paper", "from Algorithm 1", plots.VERMILION),
+        (distance, "own", "from its own formula", plots.BLUE),
+        (shares, "epsilon", "epsilon decides", plots.ORANGE),
+        (shares, "underflowed", "underflowed", plots.PURPLE),
+        (shares, "stalled", "stalled", plots.GREEN),
     ):
-        distance.plot(x, positive(series[key]), color=colour, marker=".", label=words)
-    for key, words, colour in (
-        ("epsilon", "epsilon decides", plots.ORANGE),
-        ("underflowed", "underflowed", plots.PURPLE),
-        ("stalled", "stalled", plots.GREEN),
-    ):
-        shares.plot(x, 100 * floats(series[key]), color=colour, marker=".", label=words)
+        values = 100 * floats(series[key]) if axis is shares else positive(series[key])
+        axis.plot(x, values, color=colour, marker=".", label=words)
+        axis.legend(fontsize=8)
     _band(gradient, x, [row["gradient"] for row in one["parameters"]], plots.SKY)
     _band(ratio, x, [row["ratio"] for row in one["parameters"]], plots.GREEN)
     low, high = floats(series["rate"]).T
@@ -197,12 +186,10 @@ def curves(one: dict[str, Any]) -> Figure:
     shares.set(title="Share of elements, %", ylim=(-3, 103))
     gradient.set(title="Gradient norm, by parameter", yscale="log")
     ratio.set(title="Update / weight, by parameter", yscale="log")
-    rate.set_title("Learning rate")
+    rate.set(title="Learning rate")
     seconds.set(title="Time of a call, ms", yscale="log")
-    distance.legend(fontsize=8)
-    shares.legend(fontsize=8)
     for axis in axes.flat:
-        axis.set_xlabel("call")
+        axis.set(xlabel="call")
     whole_numbers(*axes.flat)
     return figure
 

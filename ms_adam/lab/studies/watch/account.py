@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,22 +20,37 @@ TRIED = 8  # steps on which all formulas are tried; later ones are held to the b
 KEPT = 8  # elements of a parameter that are written down, to compare two runs
 
 
+def _guarded(look: Callable) -> Callable:
+    """Lets a fault of ours end the account, and not the script; false then."""
+
+    @functools.wraps(look)
+    def guarded(self, *arguments):
+        try:
+            return look(self, *arguments)
+        except Exception:
+            self._broken = True
+            self._write("fault", traceback=traceback.format_exc())
+            return False
+
+    return guarded
+
+
 class Followed:
     """An optimizer of the script. Its methods are called around each call that is looked at.
 
     Args:
         cell: A weak reference to the optimizer.
         schedule: That of its calls from Python.
-        about: Its number and where it was made.
+        at: Where it was made, see `follow.place`.
         given: The positional and the named arguments that it was made with.
         write: Writes an event.
     """
 
     def __init__(
-        self, cell: Callable, schedule: Schedule, about: dict, given: tuple, write: Callable
+        self, cell: Callable, schedule: Schedule, at: list[str], given: tuple, write: Callable
     ):
         self.cell, self.schedule, self.stepped_by = cell, schedule, None
-        self._about, self._given, self._write = about, given, write
+        self._at, self._given, self._write = at, given, write
         self._reader: Optional[Reader] = None
         self._broken = False
         self._scores: dict[tuple[str, int], float] = {}
@@ -45,62 +61,36 @@ class Followed:
 
         Returns whether this is the first call.
         """
-        return self._reader is None and not self._broken and self._guarded(self._begin)
-
-    def before(self, gradients: Any) -> bool:
-        """Looks before a call; false if there is nothing to look at."""
-        return not self._broken and self._guarded(self._before, gradients)
-
-    def wait(self) -> None:
-        """Waits until the call has done its work."""
-        self._reader.wait()
-
-    def after(self, schedule: Schedule, seconds: dict) -> bool:
-        """Looks after a call; returns whether the call was one of the optimizer."""
-        return not self._broken and self._guarded(self._after, schedule, seconds)
+        return self._reader is None and not self._broken and self._describe()
 
     def new_data(self, parameter: Any, place: Callable) -> None:
         """Notes that the script gives other data to a parameter after the first step."""
         if id(parameter) in self._weights and self.stepped_by is not None:
-            self._write(
-                "new data",
-                optimizer=self._about["optimizer"],
-                call=self.stepped_by.calls,
-                parameter=parameter.name,
-                at=place(),
-            )
+            call = self.stepped_by.calls
+            self._write("new data", call=call, parameter=parameter.name, at=place())
 
     def end(self) -> None:
         """Writes how often it was called."""
         schedule = self.stepped_by or self.schedule
         known = schedule.calls or schedule.budget.every == 0  # which does not count those of graphs
-        if known and (self._reader is not None or self._guarded(self._begin)):
-            calls, period = schedule.calls, schedule.period()
-            of = self._about["optimizer"]
-            self._write("optimizer's end", optimizer=of, calls=calls, period=period)
+        if known and (self._reader is not None or self._describe()):
+            self._write("optimizer's end", calls=schedule.calls, period=schedule.period())
 
-    def _guarded(self, look: Callable, *arguments: Any) -> bool:
-        """A fault of ours ends the account, and not the script."""
-        try:
-            return look(*arguments)
-        except Exception:
-            self._broken = True
-            trace = traceback.format_exc()
-            self._write("fault", optimizer=self._about["optimizer"], traceback=trace)
-            return False
-
-    def _begin(self):
+    @_guarded
+    def _describe(self) -> bool:
         """Describes the optimizer, which is initialised now; false if it is gone."""
         cell, given, self._given = self.cell(), self._given, ()
         if cell is None:
             return False
         self._reader = Reader(cell)
         self._weights = {id(parameter) for parameter in self._reader.parameters}
-        self._write("optimizer", **self._about, **described(cell, *given, self._reader))
+        self._write("optimizer", at=self._at, **described(cell, *given, self._reader))
         return True
 
-    def _before(self, gradients):
-        if self._reader is None and not self._begin():
+    @_guarded
+    def before(self, gradients: Any) -> bool:
+        """Looks before a call; false if there is nothing to look at."""
+        if self._broken or (self._reader is None and not self._describe()):
             return False
         reader = self._reader
         self._called = gradients is not None
@@ -112,7 +102,15 @@ class Followed:
         self._look = reader.look()
         return True
 
-    def _after(self, schedule, seconds):
+    def wait(self) -> None:
+        """Waits until the call has done its work."""
+        self._reader.wait()
+
+    @_guarded
+    def after(self, schedule: Schedule, seconds: dict) -> bool:
+        """Looks after a call; returns whether the call was one of the optimizer."""
+        if self._broken:
+            return False
         before, after = self._look, self._reader.look()
         made = 0
         if before.count is not None and after.count != before.count:
@@ -134,7 +132,7 @@ class Followed:
                 before, after, self._settings, self._numbers, self._gradients
             )
             found.update(self._judged(parts, t))
-        self._write("look", optimizer=self._about["optimizer"], **found, seconds=seconds)
+        self._write("look", **found, seconds=seconds)
         return True
 
     def _judged(self, parts: Sequence[step.Part], t: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from ms_adam.lab.run.results import markdown
 from ms_adam.lab.studies.watch import study
 
 WAYS = {"without watch": None, "`--every 0`": {"every": 0}, "default": {}}
@@ -58,26 +59,22 @@ def _used():
     return np.array([time.perf_counter(), children.ru_utime + children.ru_stime])
 
 
-def rows(rounds: Sequence[dict[str, Cost]]) -> list[str]:
-    """The rows of a Markdown table: medians, and from the least to the largest in parentheses."""
-    found = []
-    for way in WAYS:
-        runs = [one[way] for one in rounds]
-        shares = [run.share for run in runs if run.share is not None]
-        cells = [
-            way,
-            *(cell for kind in ("time", "cpu") for cell in _used_and_added(rounds, way, kind)),
-            _spread(shares, "{:.2%}") if shares else "",
-            f"{statistics.median(run.looks for run in runs):.0f}" if shares else "",
-        ]
-        found.append(f"| {' | '.join(cells)} |")
-    return found
+def rows(rounds: Sequence[dict[str, Cost]]) -> list[list[str]]:
+    """The rows of the table: medians, and from the least to the largest in parentheses."""
+    return [[way, *_cells(way, rounds)] for way in WAYS]
 
 
-def _used_and_added(rounds, way, kind):
-    used, without = ([getattr(one[w], kind) for one in rounds] for w in (way, "without watch"))
-    added = [a / b - 1 for a, b in zip(used, without)]
-    return _spread(used, "{:.2f}"), "" if way == "without watch" else _spread(added, "{:+.1%}")
+def _cells(way, rounds):
+    runs = [one[way] for one in rounds]
+    for kind in ("time", "cpu"):
+        used = [getattr(run, kind) for run in runs]
+        without = [getattr(one["without watch"], kind) for one in rounds]
+        added = [mine / other - 1 for mine, other in zip(used, without)]
+        yield _spread(used, "{:.2f}")
+        yield "" if WAYS[way] is None else _spread(added, "{:+.1%}")
+    shares = [run.share for run in runs if run.share is not None]
+    yield _spread(shares, "{:.2%}") if shares else ""
+    yield f"{statistics.median(run.looks for run in runs):.0f}" if shares else ""
 
 
 def _spread(values, form):
@@ -100,9 +97,8 @@ def main() -> None:
             f"round {number + 1}:",
             *(f"{w} {c.time:.2f} s, CPU {c.cpu:.2f} s;" for w, c in rounds[-1].items()),
         )
-    print("| run | s | added | CPU s | added | accounted share | looks |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    print(*rows(rounds), sep="\n")
+    head = ["run", "s", "added", "CPU s", "added", "accounted share", "looks"]
+    print(markdown(head, rows(rounds)))
 
 
 if __name__ == "__main__":

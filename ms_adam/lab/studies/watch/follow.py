@@ -12,10 +12,10 @@ import contextlib
 import functools
 import json
 import linecache
-import math
 import os
 import sys
 import time
+import timeit
 import weakref
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -97,17 +97,13 @@ class Watch:
             pass
 
         self.wrap(Wrapped, "method", None)
+        calls = [functools.partial(kind().method, None) for kind in (Plain, Wrapped)]
+        timers = [timeit.Timer(call, timer=time.perf_counter) for call in calls]
         self.depth += 1
-        shortest = [math.inf, math.inf]
-        for _ in range(5):
-            for place, kind in enumerate((Plain, Wrapped)):
-                owner = kind()
-                started = time.perf_counter()
-                for _ in range(100):
-                    owner.method(None)
-                shortest[place] = min(shortest[place], time.perf_counter() - started)
+        batches = [[timer.timeit(100) for timer in timers] for _ in range(5)]
         self.depth, self.passed = self.depth - 1, 0
-        return max(0.0, shortest[1] - shortest[0]) / 100
+        plain, wrapped = map(min, zip(*batches))
+        return max(0.0, wrapped - plain) / 100
 
     def wrap_call(self, kind: type) -> None:
         """Looks at calls of the optimizers of a class from Python."""
@@ -167,9 +163,9 @@ class Watch:
         self.followed[identity] = self.begin_account(
             weakref.ref(cell, lambda _: self.forget(identity)),
             Schedule(self.budget),
-            {"optimizer": self.made, "at": place()},
+            place(),
             (arguments, keywords),
-            self.write,
+            functools.partial(self.write, optimizer=self.made),
         )
         self.made += 1
 

@@ -28,8 +28,7 @@ def parted(one: dict[str, Any], other: dict[str, Any]) -> Optional[dict[str, Any
     pairs = [(a, b) for a, b in pairs if b.get("parameters")]
     if not pairs:
         return None
-    places = [place for pair in pairs for place in _places(*pair)]
-    unequal = [place for place in places if not place.pop("equal")]
+    unequal = [place for pair in pairs for place in _unequal(*pair)]
     beyond = [place for place in unequal if not place["distance"] <= TOLERANCE]
     return {
         "calls": len(pairs),
@@ -39,8 +38,8 @@ def parted(one: dict[str, Any], other: dict[str, Any]) -> Optional[dict[str, Any
     }
 
 
-def _places(a, b):
-    """The distances of a step: of all gradients, then of all weights."""
+def _unequal(a, b):
+    """Where a step differs, and how far: of all gradients, then of all weights."""
     same = {row[0]: row for row in b["parameters"]}
     rows = [(row, same[row[0]]) for row in a["parameters"] if row[0] in same]
     given = a["gradients"] == b["gradients"]  # or else one of them was inferred
@@ -50,18 +49,12 @@ def _places(a, b):
                 np.frombuffer(base64.b64decode(row[place]), "<f4").astype(float)
                 for row in (mine, other)
             )
-            if x.shape != y.shape:
+            if x.shape != y.shape or np.array_equal(x, y, equal_nan=True):
                 continue
             both = np.isfinite(x) & np.isfinite(y)
-            equal = np.array_equal(x, y, equal_nan=True)
-            far = relative_distance(x, y) if both.all() and y.any() else float(not equal)
-            yield {
-                "call": a["call"],
-                "parameter": mine[0],
-                "quantity": quantity,
-                "distance": far,
-                "equal": equal,
-            }
+            far = relative_distance(x, y) if both.all() and y.any() else 1.0
+            at = {"call": a["call"], "parameter": mine[0], "quantity": quantity}
+            yield {**at, "distance": far}
 
 
 def all_parted(earlier: list[dict], later: list[dict]) -> dict[str, Any]:

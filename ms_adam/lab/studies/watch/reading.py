@@ -29,7 +29,8 @@ class Look(NamedTuple):
     """What an optimizer holds at a time."""
 
     count: Optional[int]
-    arrays: dict[str, list[np.ndarray]]  # "parameter" and the quantities of targets.STATE
+    # "parameter" and the quantities of targets.STATE; arrays of those that it lacks are empty
+    arrays: dict[str, list[np.ndarray]]
 
 
 def stride(size: int, room: int) -> int:
@@ -82,12 +83,12 @@ class Reader:
 
     def look(self) -> Look:
         """What it holds now."""
-        arrays, optimizer = {}, self.optimizer
-        for quantity in self.quantities:
-            tensors = optimizer.parameters
-            if quantity != "parameter":
-                tensors = optimizer.buffers(quantity)
-            arrays[quantity] = self.elements(tensors)
+        optimizer = self.optimizer
+        arrays = {"parameter": self.elements(optimizer.parameters)}
+        for quantity in targets.STATE:
+            known = quantity in self.quantities
+            tensors = optimizer.buffers(quantity) if known else ()
+            arrays[quantity] = self.elements(tensors) or [_NONE] * len(self._strides)
         return Look(self.count(), arrays)
 
     def elements(self, tensors: Sequence[Any]) -> list[np.ndarray]:
@@ -154,27 +155,16 @@ class Reader:
         self, before: Look, after: Look, settings: tuple, own: list, gradients: Optional[list]
     ) -> list[Part]:
         """What a step did, by parameter, with the rates, decays and `own_numbers` that it had."""
-
-        def of(look, quantity, i):
-            return look.arrays[quantity][i] if quantity in look.arrays else _NONE
-
+        seen = [
+            look.arrays[quantity]
+            for quantity in ("parameter", "moment1", "moment2")
+            for look in (before, after)
+        ]
+        given = [_NONE] * len(self.parameters) if gradients is None else gradients
+        columns = (self.moment_dtypes, *settings, *seen, before.arrays["vhat"], given, own)
         return [
-            Part(
-                parameter.name,
-                parameter.size,
-                targets.dtype_name(parameter),
-                self.moment_dtypes[i],
-                *(each[i] for each in settings),
-                *(
-                    of(look, quantity, i)
-                    for quantity in ("parameter", "moment1", "moment2")
-                    for look in (before, after)
-                ),
-                of(before, "vhat", i),
-                _NONE if gradients is None else gradients[i],
-                own[i],
-            )
-            for i, parameter in enumerate(self.parameters)
+            Part(parameter.name, parameter.size, targets.dtype_name(parameter), *of_parameter)
+            for parameter, *of_parameter in zip(self.parameters, *columns)
         ]
 
     def _of_ours(self, name):

@@ -80,29 +80,6 @@ class Budget:
         }
         return {name: round(seconds, 6) for name, seconds in found.items()}
 
-    def looked(self, cost: float, waited: float, first: bool) -> None:
-        """Counts a look, and what counts of its waits."""
-        cost += waited
-        self.looking += cost
-        self.waited += waited
-        self.latest = cost
-        if first and self.first < FIRST:
-            self.first += 1
-            self.once += cost
-
-    def allows(self, call: int, schedule: Schedule) -> bool:
-        """Whether a call of a schedule may be looked at."""
-        if self.calls is not None:
-            return call in self.calls
-        if self.every is not None:
-            return self.every > 0 and (call - 1) % self.every == 0
-        if not schedule.looks and self.first < FIRST and not schedule.decided:
-            return True
-        cost = schedule.cost if schedule.looks else self.latest
-        watching = self.watching()
-        own = self.clock() - self.started - watching
-        return call >= schedule.following and watching + cost <= SHARE * own
-
 
 class Schedule:
     """The calls of one callee: an optimizer that Python calls, or a compiled graph."""
@@ -122,10 +99,19 @@ class Schedule:
 
     def allowed(self) -> bool:
         """Whether the next call may be looked at, after what watching has taken until now."""
-        coming = self.calls + 1
+        budget, coming = self.budget, self.calls + 1
         if self.idle >= IDLE and coming < self.following:
             return False
-        return self.budget.allows(coming, self)
+        if budget.calls is not None:
+            return coming in budget.calls
+        if budget.every is not None:
+            return budget.every > 0 and (coming - 1) % budget.every == 0
+        if not self.looks and budget.first < FIRST and not self.decided:
+            return True
+        cost = self.cost if self.looks else budget.latest
+        watching = budget.watching()
+        own = budget.clock() - budget.started - watching
+        return coming >= self.following and watching + cost <= SHARE * own
 
     def begin(self) -> None:
         """Counts a call that begins."""
@@ -145,10 +131,14 @@ class Schedule:
 
     def looked(self, cost: float, found: bool, waited: float = 0.0) -> None:
         """Counts a look at the last call, and how long it waited for the script's own work."""
-        waited = min(waited, self._step)
-        self.budget.looked(cost, waited, not self.looks)
+        budget, waited = self.budget, min(waited, self._step)
+        self.cost = budget.latest = cost + waited
+        budget.looking += self.cost
+        budget.waited += waited
+        if not self.looks and budget.first < FIRST:
+            budget.first += 1
+            budget.once += self.cost
         self.looks += 1
-        self.cost = cost + waited
         self.idle = 0 if found else self.idle + 1
         rare = max(0, self.looks - DENSE) // (DENSE // 2)
         self.following = self.calls + (self.calls if self.idle >= IDLE else 2**rare)

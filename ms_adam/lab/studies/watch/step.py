@@ -83,33 +83,30 @@ def formulas(method: Adam, decay: bool, maximum: bool) -> dict[str, Adam]:
     `experimental.optim.AdamW` has without it, too.
     """
     found = {}
-    for nesterov, amsgrad, decoupled, corrected, epsilon in itertools.product(
-        (False, True),
-        (False, True) if maximum else (False,),
-        (True, False) if decay else (False,),
-        (True, False),
-        _EPSILON,
+    for nesterov, amsgrad, kind, base in itertools.product(
+        ("", "Nesterov"),
+        ("", "AMSGrad") if maximum else ("",),
+        ("decoupled decay", "L2") if decay else ("",),
+        _BASES,
     ):
-        names = [_EPSILON[epsilon] if corrected or epsilon != "hat" else None]
-        if names == [None]:  # epsilon has one place where nothing is corrected
-            continue
-        if not corrected:
-            names = ["no bias correction", *names]
-        names = list(filter(None, names)) or ["Algorithm 1"]
-        names += ["Nesterov"] * nesterov + ["AMSGrad"] * amsgrad
-        names += (["decoupled decay"] if decoupled else ["L2"]) if decay else []
-        found[", ".join(names)] = replace(
+        found[", ".join(filter(None, (base, nesterov, amsgrad, kind)))] = replace(
             method,
-            epsilon=epsilon,
-            bias_correction=corrected,
-            nesterov=nesterov,
-            amsgrad=amsgrad,
-            decoupled=decoupled,
+            **_BASES[base],
+            nesterov=bool(nesterov),
+            amsgrad=bool(amsgrad),
+            decoupled=kind == "decoupled decay",
         )
     return found
 
 
-_EPSILON = {"outside": "", "hat": "epsilon-hat", "inside": "epsilon inside the root"}
+_BASES: dict[str, dict[str, Any]] = {
+    "Algorithm 1": {"bias_correction": True, "epsilon": "outside"},
+    "epsilon-hat": {"bias_correction": True, "epsilon": "hat"},
+    "epsilon inside the root": {"bias_correction": True, "epsilon": "inside"},
+    # Where nothing is corrected, epsilon has one place outside the root.
+    "no bias correction": {"bias_correction": False, "epsilon": "outside"},
+    "no bias correction, epsilon inside the root": {"bias_correction": False, "epsilon": "inside"},
+}
 
 
 def of_the_paper(method: Adam) -> Adam:

@@ -46,9 +46,8 @@ def run(
     records = (out / RECORDS).resolve()
     shutil.rmtree(records, ignore_errors=True)
     records.mkdir(parents=True)
-    root = Path(__file__).parents[4]
-    settings = {"every": every, "calls": calls, "replace": replace}
-    settings.update(folder=str(records), root=str(root))
+    folders = {"folder": str(records), "root": str(Path(__file__).parents[4])}
+    settings = {"every": every, "calls": calls, "replace": replace, **folders}
     with tempfile.TemporaryDirectory(prefix="ms-adam-watch-") as folder:
         shutil.copy(hook.__file__, Path(folder) / "sitecustomize.py")
         paths = filter(None, [folder, os.environ.get("PYTHONPATH")])
@@ -89,24 +88,25 @@ def records(out: Path) -> list[dict[str, Any]]:
     found = []
     for path in sorted((out / RECORDS).glob("*.jsonl"), key=lambda path: int(path.stem)):
         of_process: dict[int, dict[str, Any]] = {}
-        whole: dict[str, Any] = {}
+        run: dict[str, Any] = {}
         *lines, _ = path.read_text(encoding="utf-8").split("\n")  # a crash may tear the last line
-        for line in lines:
-            event = json.loads(line)
+        for event in map(json.loads, lines):
             kind, number = event.pop("event"), event.pop("optimizer", None)
-            whole.update(event.pop("run", {}))
+            run.update(event.pop("run", {}))
             if kind == "optimizer":
-                lists = {"looks": [], "new_data": [], "faults": []}
-                of_process[number] = {**event, **lists, "end": {}, "process": path.stem}
+                lists = {name: [] for name in _LISTS.values()}
+                more = {"end": {}, "process": path.stem, "run": run}
+                of_process[number] = {**event, **lists, **more}
+            elif number in of_process and kind in _LISTS:
+                of_process[number][_LISTS[kind]].append(event)
             elif number in of_process:
-                one = of_process[number]
-                if kind == "optimizer's end":
-                    one["end"] = event
-                else:
-                    key = {"look": "looks", "new data": "new_data", "fault": "faults"}[kind]
-                    one[key].append(event)
-        found += [{**of_process[number], "run": whole} for number in sorted(of_process)]
+                of_process[number]["end"] = event
+        found += [of_process[number] for number in sorted(of_process)]
     return found
+
+
+# The lists of a record, by their events.
+_LISTS = {"look": "looks", "new data": "new_data", "fault": "faults"}
 
 
 def earlier(folder: Path, out: Path) -> list[dict[str, Any]]:

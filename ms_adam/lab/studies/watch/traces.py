@@ -48,24 +48,14 @@ def cut(error: Optional[BaseException]) -> None:
 
 def without_ours(trace: Optional[TracebackType]) -> Optional[TracebackType]:
     """A traceback without our frames; all of it if the error is one of ours."""
-    entries = list(_entries(trace))
-    kept = [entry for entry in entries if not _is_ours(entry)]
-    if not kept or (_is_ours(entries[-1]) and _name(entries[-1]) not in _PASSING_ON):
+    kept, code, entry = [], None, trace
+    while entry is not None:
+        code = entry.tb_frame.f_code
+        if not code.co_filename.startswith(_OURS):
+            kept.append(entry)
+        entry = entry.tb_next
+    if not kept or (code.co_filename.startswith(_OURS) and code.co_name not in _PASSING_ON):
         return trace
     for entry, following in zip(kept, [*kept[1:], None]):
         entry.tb_next = following
     return kept[0]
-
-
-def _entries(trace):
-    while trace is not None:
-        yield trace
-        trace = trace.tb_next
-
-
-def _is_ours(entry):
-    return entry.tb_frame.f_code.co_filename.startswith(_OURS)
-
-
-def _name(entry):
-    return entry.tb_frame.f_code.co_name

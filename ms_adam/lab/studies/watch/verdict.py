@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import statistics
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from ms_adam.lab.claims import short
 from ms_adam.lab.studies.watch import replacing
-from ms_adam.lab.studies.watch.step import FITS
+from ms_adam.lab.studies.watch.step import FITS, Shares
 
 # Distances of updates from Algorithm 1 above which a run is worth a word; nn.Adam's rounding of
 # 1 - beta2 alone makes 1e-5.
@@ -27,7 +28,7 @@ PRINTED = {
     "ms_adam.mint.Adam": "Algorithm 1",
     "ms_adam.mint.AdamW": "Algorithm 1",
 }
-_SHORT = {
+_SHORT = {  # packages as users import them
     "mindspore.nn.optim": "mindspore.nn",
     "mindspore.experimental.optim": "mindspore.experimental.optim",
     "mindspore.mint.optim": "mindspore.mint.optim",
@@ -43,16 +44,16 @@ def public_name(name: str) -> str:
     return name
 
 
+_OF_RECORD = ("at", "class", "given", "numbers", "moments", "mode", "device")
+
+
 def summed_up(record: dict[str, Any]) -> dict[str, Any]:
     """The account of an optimizer from its record, see `study.records`."""
     looks = record["looks"]
     steps = [look for look in looks if "rates" in look]
     judged = [look for look in steps if look["formula"]]
     found = {
-        **{
-            key: record[key]
-            for key in ("at", "class", "given", "numbers", "moments", "mode", "device")
-        },
+        **{key: record[key] for key in _OF_RECORD},
         "name": public_name(record["class"]),
         "process": record["process"],
         "calls": record["end"].get("calls", looks[-1]["call"] if looks else 0),
@@ -63,7 +64,7 @@ def summed_up(record: dict[str, Any]) -> dict[str, Any]:
         "printed": PRINTED.get(public_name(record["class"])),
         "own": _spread(judged, "own"),
         "paper": _spread(judged, "paper"),
-        **{name: _spread(judged, name) for name in _SHARES},
+        **{name: _spread(judged, name) for name in Shares._fields},
         "rates": _range(look["rates"] for look in steps),
         "decays": _range(look["decays"] for look in steps),
         "skipped": _skipped(looks),
@@ -73,7 +74,7 @@ def summed_up(record: dict[str, Any]) -> dict[str, Any]:
         "parameters": _by_parameter(record["parameters"], steps),
         "series": {
             "call": [look["call"] for look in steps],
-            **{key: [look.get(key) for look in steps] for key in ("own", "paper", *_SHARES)},
+            **{key: [look.get(key) for look in steps] for key in ("own", "paper", *Shares._fields)},
             "rate": [look["rates"] for look in steps],
             "seconds": [look["seconds"]["call"] for look in steps],
         },
@@ -83,9 +84,6 @@ def summed_up(record: dict[str, Any]) -> dict[str, Any]:
     found["verdict"] = verdict(found)
     found["lines"] = lines(found)
     return found
-
-
-_SHARES = ("epsilon", "epsilon_of_paper", "underflowed", "stalled")
 
 
 def _most(values):
@@ -156,15 +154,19 @@ def _by_parameter(parameters, steps):
 def _cost(record):
     """Seconds of a call, of the tail before it, and of a whole step; the first call compiles."""
     later = [look["seconds"] for look in record["looks"] if look["call"] > 1 and look["updates"]]
-    calls = [one["call"] for one in later]
-    tails = [one["tail"] for one in later if one["tail"] is not None]
     called = any(look["called"] for look in record["looks"])
     return {
         "called": called,
-        "call": statistics.median(calls) if calls else None,
-        "tail": statistics.median(tails) if tails and called else None,
+        "call": median(one["call"] for one in later),
+        "tail": median(one["tail"] for one in later) if called else None,
         "step": record["end"].get("period"),
     }
+
+
+def median(values: Iterable) -> Optional[float]:
+    """The median of the values that are known; None if none is."""
+    known = [float(value) for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 # --- in words ----------------------------------------------------------------------------------
@@ -172,50 +174,62 @@ def _cost(record):
 
 def verdict(found: dict[str, Any]) -> str:
     """One sentence: the worst that was found, or how good it is."""
-    name = found["name"]
+    name, formula = found["name"], found["formula"]
     if not found["looks"]:
         return f"{name} was not looked at."
-    if bad := found["not_finite"]:
-        what = " and ".join(bad["quantities"])
-        return f"{name}: {what} of {bad['parameter']} not finite from call {bad['call']} on."
-    if found["lost"]:
-        lost = found["lost"]
-        where = f" after new data at {lost['after'][0]}" if lost["after"] else ""
-        names = ", ".join(lost["parameters"][:3])
-        return (
-            f"{name} loses its steps: {lost['steps']} of {lost['of']} that were looked at moved "
-            f"{names} nowhere{where}."
-        )
-    if found["formula"] is None:
+    if worst := next(filter(None, _findings(found)), None):
+        return f"{name}{worst}."
+    if formula is None:
         if not found["moments"]:
             return f"{name} has no two moments that could be read, and was held to no formula."
         return (
             f"{name} was held to no formula: none of {found['looks']} calls that were looked at "
             "shows one update and its gradients."
         )
-    if weakness := _weakness(found):
-        return f"{name} {weakness}."
-    own, paper, formula = found["own"]["median"], found["paper"]["median"], _named(found)
+    also = "" if formula.startswith("Algorithm 1") else ", which here is Algorithm 1 as well"
+    most = short(found["paper"]["most"])
+    return f"{name} computes {_named(found)}{also}: its updates are at most {most} from it."
+
+
+def _findings(found: dict[str, Any]) -> list[Optional[str]]:
+    """What is said of all that can be wrong, the worst first; None of what is not."""
+    findings: list[Optional[str]] = [None] * 5
+    if bad := found["not_finite"]:
+        what = " and ".join(bad["quantities"])
+        findings[0] = f": {what} of {bad['parameter']} not finite from call {bad['call']} on"
+    if lost := found["lost"]:
+        where = f" after new data at {lost['after'][0]}" if lost["after"] else ""
+        names = ", ".join(lost["parameters"][:3])
+        findings[1] = (
+            f" loses its steps: {lost['steps']} of {lost['of']} that were looked at moved {names} "
+            f"nowhere{where}"
+        )
+    for key, words in _WEAK.items():
+        if found[key] and found[key]["median"] >= FEW:
+            findings[2] = findings[2] or words.format(found[key]["median"])
+    if found["formula"] is None:
+        return findings
+    own, paper = found["own"]["median"], found["paper"]["median"]
     if own > _fits(found):
-        return (
-            f"{name} computes no known form of Adam here: its updates are {short(own)} from the "
-            f"nearest, {formula}."
+        findings[3] = (
+            f" computes no known form of Adam here: its updates are {short(own)} from the nearest, "
+            f"{_named(found)}"
         )
     if paper > NOTABLE:
         share = found["epsilon"]
-        percent = f"{100 * share['median']:.3g}%" if share else ""
-        why = f"; epsilon decides {percent} of the elements" if share else ""
-        return (
-            f"{name} computes {formula}, and here that is not Algorithm 1: its updates "
-            f"are {100 * paper:.2g}% off{why}."
+        why = f"; epsilon decides {100 * share['median']:.3g}% of the elements" if share else ""
+        findings[4] = (
+            f" computes {_named(found)}, and here that is not Algorithm 1: its updates are "
+            f"{100 * paper:.2g}% off{why}"
         )
-    most = short(found["paper"]["most"])
-    if found["formula"].startswith("Algorithm 1"):
-        return f"{name} computes {formula}: its updates are at most {most} from it."
-    return (
-        f"{name} computes {formula}, which here is Algorithm 1 as well: its updates are "
-        f"at most {most} from it."
-    )
+    return findings
+
+
+_WEAK = {
+    "underflowed": " loses second moments to underflow: {:.0%} of them are 0 under a gradient "
+    "that is not",
+    "stalled": " stalls: rounding swallows the change of {:.0%} of the second moments",
+}
 
 
 def _named(found):
@@ -225,20 +239,6 @@ def _named(found):
     if other and f"{rest}, {other}" in found["alike"]:
         return f"{rest}, L2 or decoupled decay"
     return found["formula"]
-
-
-_WEAK = {
-    "underflowed": "loses second moments to underflow: {:.0%} of them are 0 under a gradient "
-    "that is not",
-    "stalled": "stalls: rounding swallows the change of {:.0%} of the second moments",
-}
-
-
-def _weakness(found):
-    for key, words in _WEAK.items():
-        if found[key] and found[key]["median"] >= FEW:
-            return words.format(found[key]["median"])
-    return None
 
 
 def _fits(found):
@@ -294,16 +294,8 @@ def overall(accounts: list[dict[str, Any]]) -> str:
 
 
 def _rank(found: dict[str, Any]) -> tuple:
-    """Sorts the worst account to the front, by what `verdict` tells, and those not judged last."""
-    judged = found["formula"] is not None
-    return (
-        not found["not_finite"],
-        not found["lost"],
-        not _weakness(found),
-        not judged or found["own"]["median"] <= _fits(found),
-        not judged or found["paper"]["median"] <= NOTABLE,
-        not judged,
-    )
+    """Sorts the worst account to the front, and those not judged last."""
+    return (*(not finding for finding in _findings(found)), found["formula"] is None)
 
 
 def watching(run: dict[str, Any]) -> str:

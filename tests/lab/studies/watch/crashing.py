@@ -45,40 +45,6 @@ failing, adam = Failing(0.1, [parameter]), nn.Adam([parameter])
 gradients = (Tensor(np.ones(2, np.float32)),)
 
 
-def in_construct():
-    failing(gradients)
-
-
-def in_the_optimizer():
-    adam(3)
-
-
-def in_new_data():
-    parameter.set_data()
-
-
-def in_the_arguments():
-    Calling(0.1, [weight()])(gradients)
-
-
-def in_making():
-    nn.Adam([weight()], learning_rate="fast")
-
-
-def in_a_graph():
-    ms.set_context(mode=ms.GRAPH_MODE)
-    Network()(Tensor(np.ones((2, 3), np.float32)))
-
-
-@ms.jit
-def compiled(x):
-    return x @ x
-
-
-def in_a_compiled_function():
-    compiled(Tensor(np.ones((2, 3), np.float32)))
-
-
 def because_of_another():
     try:
         failing(gradients)
@@ -86,21 +52,32 @@ def because_of_another():
         raise RuntimeError("the training failed") from error
 
 
-for call in (
-    in_construct,
-    in_the_optimizer,
-    in_new_data,
-    in_the_arguments,
-    in_making,
-    in_a_compiled_function,
-    in_a_graph,
+@ms.jit
+def compiled(x):
+    return x @ x
+
+
+def in_a_graph(x):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    Network()(x)
+
+
+matrix = Tensor(np.ones((2, 3), np.float32))
+for call, *arguments in (
+    (failing, gradients),
+    (adam, 3),
+    (parameter.set_data,),
+    (Calling(0.1, [weight()]), gradients),
+    (nn.Adam, [weight()], "fast"),
+    (compiled, matrix),
+    (in_a_graph, matrix),
 ):
     try:
-        call()
+        call(*arguments)
     except Exception:
         sys.excepthook(*sys.exc_info())
 ms.set_context(mode=ms.PYNATIVE_MODE)
-thread = threading.Thread(target=in_construct, name="training")
+thread = threading.Thread(target=failing, args=(gradients,), name="training")
 thread.start()
 thread.join()
 because_of_another()

@@ -229,29 +229,20 @@ def test_a_small_tensor_is_looked_at_as_a_whole():
 
 def test_a_verdict_leaves_the_kind_of_decay_open_if_it_shows_none():
     """As with MindCV's default of 1e-6: float32 rounds 1e-9 of a weight away."""
-    spread = {"median": 1e-6, "most": 2e-6, "call": 1}
-    account = {
-        "name": "Optimizer",
-        "looks": 1,
-        "moments": ["float32"],
-        "formula": "Algorithm 1, decoupled decay",
-        "alike": ["Algorithm 1, L2"],
-        "own": spread,
-        "paper": spread,
-    }
-    account.update(dict.fromkeys(("not_finite", "lost", "underflowed", "stalled", "epsilon")))
-    wanted = "Optimizer computes Algorithm 1, {}: its updates are at most 2.0e-6 from it."
-    assert verdict.verdict(account) == wanted.format("L2 or decoupled decay")
-    told = {**account, "alike": ["epsilon-hat, decoupled decay"]}
-    assert verdict.verdict(told) == wanted.format("decoupled decay")
+    for alike, kind in (
+        ("Algorithm 1, L2", "L2 or decoupled decay"),
+        ("epsilon-hat, decoupled decay", "decoupled decay"),
+    ):
+        found = summary(formula="Algorithm 1, decoupled decay", alike=[alike])["verdict"]
+        assert found == f"O computes Algorithm 1, {kind}: its updates are at most 2.0e-6 from it."
 
 
 def summary(name="O", formula="Algorithm 1", own=1e-6, paper=1e-6, **more):
     """An account of what `verdict` reads."""
     found = dict.fromkeys(("not_finite", "lost", "underflowed", "stalled", "epsilon"))
-    found.update({"name": name, "looks": 9, "moments": ["float32"], "formula": formula}, alike=[])
+    found.update(name=name, looks=9, moments=["float32"], formula=formula, alike=[])
     for key, far in (("own", own), ("paper", paper)):
-        found[key] = None if formula is None else {"median": far, "most": far, "call": 1}
+        found[key] = None if formula is None else {"median": far, "most": 2 * far, "call": 1}
     found.update(more)
     return {**found, "verdict": verdict.verdict(found)}
 
