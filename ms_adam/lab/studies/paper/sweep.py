@@ -95,11 +95,6 @@ class Line(NamedTuple):
     def key(self) -> Key:
         return self.variant.label, self.contender.called
 
-    def first_seeds(self, count: int) -> Line:
-        """Returns the line as it was when it had run on so many judged seeds."""
-        trials = {rate: of_rate[:count] for rate, of_rate in self.trials.items()}
-        return self._replace(judged=self.judged[:count], trials=trials)
-
     @property
     def at_edge(self) -> bool:
         """Whether the best learning rate is the least or the largest one of several.
