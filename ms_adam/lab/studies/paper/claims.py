@@ -29,13 +29,7 @@ import numpy as np
 
 from ms_adam.lab.claims import Verdict
 from ms_adam.lab.sequential import Bounds, bounds, needed
-from ms_adam.lab.studies.paper.config import (
-    BiasCorrection,
-    Comparison,
-    Ordering,
-    PaperFigure,
-    Scale,
-)
+from ms_adam.lab.studies.paper.config import BiasCorrection, Ordering, PaperFigure, Scale
 from ms_adam.lab.studies.paper.sweep import Key, Line, curves, steps_to
 
 REPRODUCED = "reproduced"
@@ -237,11 +231,15 @@ def _orderings(
 ) -> tuple[list[Test], str]:
     by_name = {line.key: line for line in lines}
     panels = claim.variants or [variant.label for variant in figure.variants]
+    unit = " epochs" if claim.measure == "speed" else ""
     tests = []
     for panel, test in itertools.product(panels, claim.comparisons):
-        place = f"{panel}: " if len(figure.variants) > 1 else ""
         pair = by_name[panel, test.first], by_name[panel, test.second]
-        tests.append(_compare(claim.measure, epoch, test, place, *pair))
+        place = f"{panel}: " if len(figure.variants) > 1 else ""
+        words = (f"{place}{test.first} ", f"{unit}, {test.second} ", unit)
+        permitted, _ = allowed(test.relation, test.factor)
+        compared = _compared(claim.measure, epoch, pair)
+        tests.append(Test(pair, compared, words, permitted, searched=True))
     rules = dict.fromkeys(
         f"{test.first} {test.relation} {test.second}: the ratio is "
         f"{allowed(test.relation, test.factor)[1]}"
@@ -256,18 +254,13 @@ def _orderings(
     return tests, f"Compared: {compared}; the second's divided by the first's. {'; '.join(rules)}."
 
 
-def _compare(measure: str, epoch: int, test: Comparison, place: str, *lines: Line) -> Test:
-    costs = [curves(line.judged) for line in lines]
-    found, unit = [of_line[:, epoch] for of_line in costs], ""
-    if measure == "speed":
-        # The cost is the seed's own, so that no seed changes what another one says.
-        goals = [max(least) for least in zip(*(of_line.min(axis=1) for of_line in costs))]
-        found = [np.array(list(map(steps_to, of_line, goals))) for of_line in costs]
-        unit = " epochs"
-    first, second = (line.contender.called for line in lines)
-    words = (f"{place}{first} ", f"{unit}, {second} ", unit)
-    permitted, _ = allowed(test.relation, test.factor)
-    return Test(lines, found, words, permitted, searched=True)
+def _compared(measure: str, epoch: int, pair: Sequence[Line]) -> list[np.ndarray]:
+    costs = [curves(line.judged) for line in pair]
+    if measure != "speed":
+        return [of_line[:, epoch] for of_line in costs]
+    # The cost is the seed's own, so that no seed changes what another one says.
+    goals = [max(least) for least in zip(*(of_line.min(axis=1) for of_line in costs))]
+    return [np.array(list(map(steps_to, of_line, goals))) for of_line in costs]
 
 
 def _log_ratios(first: np.ndarray, second: np.ndarray) -> np.ndarray:
