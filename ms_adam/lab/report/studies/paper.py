@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import gzip
 import io
 import math
@@ -26,7 +27,7 @@ from ms_adam.lab.report.html import data_uri, link_pages, read_results, template
 from ms_adam.lab.report.studies import paper_plots, paper_words
 from ms_adam.lab.report.studies.paper_words import duration, spread
 from ms_adam.lab.report.studies.paper_words import number as four_digits
-from ms_adam.lab.report.tables import Column, Table, number, rendered, table
+from ms_adam.lab.report.tables import Column, number, rendered, table
 
 # Wide enough for a page of 1,000 px, and for a code-hosting page.
 _PAGE_PIXELS, _FILE_PIXELS = 1350, 900
@@ -58,19 +59,16 @@ def write_report(run: Path, to: Optional[Path] = None, *, page: bool = True) -> 
         >>> write_report(Path("runs/paper"), page=False).name  # doctest: +SKIP
         'report.md'
     """
-    content = read_results(run)
     to = to or run
     (to / "figures").mkdir(parents=True, exist_ok=True)
+    content = read_results(run)
     figures = [_figure(entry, to / "figures") for entry in content["results"]]
     values = {
-        "environment": content["environment"],
-        "scale": content["scale"],
+        **content,
         "figures": figures,
         "verdicts": _verdict_table(figures),
         "cuts": _cut_table(figures),
         "words": paper_words,
-        "runs": sum(len(figure["runs"]) for figure in figures),
-        "rendered": rendered,
     }
     curves = _csv(("hash", "costs"), _curves(figures))
     files: dict[str, Any] = {
@@ -122,24 +120,19 @@ def _figure(entry: dict, folder: Path) -> dict[str, Any]:
         page_png = paper_plots.palette_png(drawn, _PAGE_PIXELS)
         pictures.append({"file": file.name, "words": caption, "png": page_png})
     config = entry["config"]
+    claims = zip(entry["verdicts"], config["claims"])
     return {
         **entry,
         "plots": pictures,
-        "facts": paper_words.facts(entry),
-        "cuts": paper_words.cuts(entry),
-        "verdicts": [
-            {**verdict, **paper_words.at_edge(entry, claim)}
-            for verdict, claim in zip(entry["verdicts"], config["claims"])
-        ],
+        "verdicts": [{**told, **paper_words.at_edge(entry, claim)} for told, claim in claims],
         "number_table": _number_table(entry),
         "grid_tables": _grid_tables(entry),
-        "grid_seeds": paper_words.grid_seeds(config),
         "run_table": _run_table(entry),
         "yaml": yaml.safe_dump(config, sort_keys=False, width=88, allow_unicode=True),
     }
 
 
-def _verdict_table(figures: Sequence[dict]) -> Table:
+def _verdict_table(figures: Sequence[dict]) -> str:
     def status(verdict: dict) -> str:
         at_edge, takes = verdict["at_edge"], paper_words.takes(verdict)
         note = f"\nBest learning rate at the edge of its grid: {at_edge}" if at_edge else ""
@@ -153,19 +146,19 @@ def _verdict_table(figures: Sequence[dict]) -> Table:
         Column("Ratio, bounds", "interval"),
     )
     verdicts = ({**v, "figure": figure["title"]} for figure in figures for v in figure["verdicts"])
-    return table(columns, verdicts)
+    return rendered(table(columns, verdicts))
 
 
-def _cut_table(figures: Sequence[dict]) -> Table:
+def _cut_table(figures: Sequence[dict]) -> str:
     def size(what: str) -> Column:
         def words(cut: dict) -> str:
             return f"**{cut['here']}** of {cut['full']}" if cut["cut"] else cut["here"]
 
-        return Column(what.capitalize(), lambda figure: figure["cuts"].get(what), words)
+        return Column(what.capitalize(), lambda figure: paper_words.cuts(figure).get(what), words)
 
     sizes = map(size, ("examples", "widths", "epochs", "first epochs", "learning rates"))
     columns = (Column("Figure", "title"), *sizes, Column("Training", "seconds", duration))
-    return table(columns, figures)
+    return rendered(table(columns, figures))
 
 
 def _who(entry: dict) -> list[Column]:
@@ -174,7 +167,7 @@ def _who(entry: dict) -> list[Column]:
     return columns[len(entry["config"]["variants"]) == 1 :]
 
 
-def _number_table(entry: dict) -> Table:
+def _number_table(entry: dict) -> str:
     def best(line: dict) -> str:
         edge = paper_words.edge(line)
         return f"{line['best']:g}" + (f", **{edge}**" if edge else "")
@@ -196,35 +189,31 @@ def _number_table(entry: dict) -> Table:
         number("Target", "target", four_digits),
         number("Seconds a run", seconds, "{:.3g}".format),
     )
-    return table(columns, entry["lines"])
+    return rendered(table(columns, entry["lines"]))
 
 
-def _grid_tables(entry: dict) -> list[tuple[int, Table]]:
+def _grid_tables(entry: dict) -> list[tuple[int, str]]:
     """Returns of each epoch that claims look at, the mean cost at every learning rate tried."""
+    lines, early = entry["lines"], entry["scale"]["early"]
 
-    def cost(place: int, name: str) -> Column:
-        def words(line: dict) -> str:
-            if place >= len(line["tried"]):
-                return ""
-            tried = line["tried"][place]
-            best = name == "mean" and tried["learning_rate"] == line["best"]
-            bold = "**" if best else ""
-            return f"{tried['learning_rate']:g}: {bold}{four_digits(tried[name])}{bold}"
+    def cost(name: str, place: int, line: dict) -> str:
+        if place >= len(line["tried"]):
+            return ""
+        tried = line["tried"][place]
+        bold = "**" if name == "mean" and tried["learning_rate"] == line["best"] else ""
+        return f"{tried['learning_rate']:g}: {bold}{four_digits(tried[name])}{bold}"
 
-        return Column(f"Rate {place + 1}", words)
+    def of_epoch(name: str, *more: Column) -> str:
+        most = max(len(line["tried"]) for line in lines)
+        costs = [Column(f"Rate {n + 1}", functools.partial(cost, name, n)) for n in range(most)]
+        return rendered(table([*_who(entry), *costs, *more], lines))
 
-    def of_epoch(name: str, *more: Column) -> Table:
-        rates = range(max(len(line["tried"]) for line in entry["lines"]))
-        costs = (cost(place, name) for place in rates)
-        return table([*_who(entry), *costs, *more], entry["lines"])
-
-    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
     edge = Column("At the edge", lambda line: paper_words.edge(line) or "no")
     of_early = [] if early is None else [(early, of_epoch("early"))]
-    return [*of_early, (last, of_epoch("mean", edge))]
+    return [*of_early, (entry["scale"]["epochs"], of_epoch("mean", edge))]
 
 
-def _run_table(entry: dict) -> Table:
+def _run_table(entry: dict) -> str:
     def end(run: dict) -> str:
         return "diverged" if run["diverged"] else f"{run['costs'][-1]:.4g}"
 
@@ -238,7 +227,7 @@ def _run_table(entry: dict) -> Table:
         number("Seconds", "seconds", "{:.1f}".format),
         Column("Hash", "hash", "`{}`".format),
     )
-    return table(columns, entry["runs"])
+    return rendered(table(columns, entry["runs"]))
 
 
 def _csv(columns: Sequence[str], rows: Iterable[dict]) -> bytes:

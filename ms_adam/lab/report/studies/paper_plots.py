@@ -27,10 +27,13 @@ _LOOK = {
     "AdaMax": (plots.SKY, (0, (1, 1)), "P"),
 }
 # Of figure 4, the curves of a panel: with bias correction and without.
-_PAIR = {
-    True: ("with bias correction", (plots.BLUE, "-", "o")),
-    False: ("without", (plots.VERMILION, "--", "s")),
-}
+_PAIR = (
+    ("with bias correction", (plots.BLUE, "-", "o")),
+    ("without", (plots.VERMILION, "--", "s")),
+)
+_BANDS = "Lines are means over the judged seeds, bands reach from the least to the most."
+
+Curve = tuple[str, tuple, dict]  # its label, its look, and a line of the entry
 
 
 def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
@@ -39,35 +42,54 @@ def draw(entry: dict) -> dict[str, tuple[Figure, str]]:
     Returns:
         Of each by its name, the plot and its caption.
     """
-    config = entry["config"]
-    bands = "Lines are means over the judged seeds, bands reach from the least to the most."
-    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
     with matplotlib.rc_context(STYLE):
-        if config["design"] == "grid":
-            epochs = " and ".join(str(epoch) for epoch in (early, last) if epoch)
-            return {
-                "grid": (
-                    _grid(entry),
-                    f"Cost of epoch {epochs} over the step size, with bias correction and without. "
-                    f"{bands} A cross marks a step size at which a seed is no better than before "
-                    "training; there its cost is drawn as that before training.",
-                ),
-                "curves": (
-                    _pair_curves(entry),
-                    "Cost over the epochs, each at its best step size by the cost at "
-                    f"the end. {bands}",
-                ),
-            }
-        words = f"Cost over the epochs, at the best learning rate. {bands}"
-        found = {"curves": (_curves(entry), words)}
-        if entry["scale"]["trials"] > 1:
-            tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
-            found["sensitivity"] = (
-                _sensitivity(entry),
-                f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks the best, "
-                "a cross at the upper edge a run that diverged.",
-            )
-        return found
+        return _of_grid(entry) if entry["config"]["design"] == "grid" else _of_tuned(entry)
+
+
+def _of_grid(entry: dict) -> dict[str, tuple[Figure, str]]:
+    """Draws the paper's figure 4, with rows for each epoch that is looked at; and all epochs."""
+    rows, cost = _panels_of_betas(entry), "cost, nats an image"
+    epochs = [epoch for epoch in (entry["scale"]["early"], entry["scale"]["epochs"]) if epoch]
+    grid = [
+        [(f"{title}, epoch {epoch}", curves, epoch) for title, curves in row]
+        for epoch in epochs
+        for row in rows
+    ]
+    over_epochs = [[(*panel, slice(1, None)) for panel in row] for row in rows]
+    return {
+        "grid": (
+            _plot(entry, grid, _draw_grid, "step size", cost),
+            f"Cost of epoch {' and '.join(map(str, epochs))} over the step size, with bias "
+            f"correction and without. {_BANDS} A cross marks a step size at which a seed is no "
+            "better than before training; there its cost is drawn as that before training.",
+        ),
+        "curves": (
+            _plot(entry, over_epochs, _draw_costs, "epoch", cost),
+            f"Cost over the epochs, each at its best step size by the cost at the end. {_BANDS}",
+        ),
+    }
+
+
+def _of_tuned(entry: dict) -> dict[str, tuple[Figure, str]]:
+    """Draws a row for each variant; where there is an early epoch, up to there before all."""
+    config, early, last = entry["config"], entry["scale"]["early"], entry["scale"]["epochs"]
+    variants = _curves_of_variants(entry).items()
+    rows = [[(title, curves, slice(1, last + 1))] for title, curves in variants]
+    if early is not None:
+        for row, (title, curves) in zip(rows, variants):
+            row.insert(0, (f"{title}, to epoch {early}", curves, slice(0, early + 1)))
+    cost = f"{'training' if config['held_out'] is None else 'held-out'} cost, nats an example"
+    words = f"Cost over the epochs, at the best learning rate. {_BANDS}"
+    found = {"curves": (_plot(entry, rows, _draw_costs, "epoch", cost), words)}
+    if entry["scale"]["trials"] > 1:
+        tuning = f"tuning seed {', '.join(map(str, config['tuning_seeds']))}"
+        cost = f"cost of epoch {last}, nats"
+        found["sensitivity"] = (
+            _plot(entry, [list(variants)], _draw_tried, "learning rate", cost),
+            f"Cost of epoch {last} over the learning rate, on {tuning}. A ring marks the best, "
+            "a cross at the upper edge a run that diverged.",
+        )
+    return found
 
 
 def palette_png(figure: Figure, pixels: int) -> bytes:
@@ -95,112 +117,65 @@ def best_runs(entry: dict, line: dict) -> list[dict]:
     return [run for run in entry["runs"] if all(run[key] == value for key, value in wanted.items())]
 
 
-def _panels(entry: dict) -> list[list[tuple[str, list[tuple]]]]:
-    """Returns rows of panels: a title, and of each curve its label, look and line of the entry.
+def _curves_of_variants(entry: dict) -> dict[str, list[Curve]]:
+    names = dict.fromkeys(line["optimizer"] for line in entry["lines"])
+    unused = [look for name, look in _LOOK.items() if name not in names]
+    free = itertools.cycle(unused or _LOOK.values())
+    looks = {name: _LOOK.get(name) or next(free) for name in names}
+    found: dict[str, list[Curve]] = {of["label"]: [] for of in entry["config"]["variants"]}
+    for line in entry["lines"]:
+        found[line["variant"]].append((line["optimizer"], looks[line["optimizer"]], line))
+    return found
 
-    A row has the panel of one variant. In figure 4 it has those of one beta1, one for each beta2.
-    """
-    config, lines = entry["config"], entry["lines"]
-    if config["design"] == "tuned":
-        names = dict.fromkeys(line["optimizer"] for line in lines)
-        unused = [look for name, look in _LOOK.items() if name not in names]
-        free = itertools.cycle(unused or _LOOK.values())
-        looks = {name: _LOOK.get(name) or next(free) for name in names}
-        curves = [(line["optimizer"], looks[line["optimizer"]], line) for line in lines]
-        variants = [variant["label"] for variant in config["variants"]]
-        return [[(v, [curve for curve in curves if curve[2]["variant"] == v])] for v in variants]
-    by_name = {line["optimizer"]: line for line in lines}
-    pairs: dict[tuple[float, float], dict[bool, dict]] = {}
-    for contender in config["optimizers"]:
-        settings, line = contender["settings"], by_name[contender["label"] or contender["name"]]
-        pair = pairs.setdefault((settings["beta1"], settings["beta2"]), {})
-        pair[bool(settings["bias_correction"])] = line
 
-    def panel(beta1: float, beta2: float) -> tuple[str, list[tuple]]:
-        curves = [(*look, pairs[beta1, beta2][which]) for which, look in _PAIR.items()]
-        return f"β1 {beta1:g}, β2 {beta2:g}", curves
-
-    beta1s, beta2s = (sorted({betas[i] for betas in pairs}) for i in (0, 1))
-    return [[panel(beta1, beta2) for beta2 in beta2s] for beta1 in beta1s]
+def _panels_of_betas(entry: dict) -> list[list[tuple[str, list[Curve]]]]:
+    """Returns titles and curves in rows, one for each beta1, with a panel for each beta2."""
+    lines = {line["optimizer"]: line for line in entry["lines"]}
+    pairs = []
+    for contender in entry["config"]["optimizers"]:
+        settings, name = contender["settings"], contender["label"] or contender["name"]
+        pairs.append((settings["beta1"], settings["beta2"], not settings["bias_correction"], name))
+    rows: dict[float, dict[str, list[Curve]]] = {}
+    for beta1, beta2, without, name in sorted(pairs):
+        panel = rows.setdefault(beta1, {}).setdefault(f"β1 {beta1:g}, β2 {beta2:g}", [])
+        panel.append((*_PAIR[without], lines[name]))
+    return [list(row.items()) for row in rows.values()]
 
 
 def _plot(
-    entry: dict,
-    rows: Sequence[Sequence[tuple]],
-    draw: Callable[..., None],
-    size: tuple[float, float],
-    labels: tuple[str, str],
-    **scales: str,
+    entry: dict, rows: Sequence[Sequence[tuple]], draw: Callable[..., None], x: str, y: str
 ) -> Figure:
     """Draws rows of panels.
 
     Args:
         entry: Of ``results.json``. The panels of a grid share their axes.
-        rows: Of each panel its title, its curves as in `_panels`, and what else `draw` takes.
+        rows: Of each panel its title, its curves, and what else `draw` takes.
         draw: Takes the axis, the entry, a curve's label, look and line, and what else.
-        size: Of the figure, in inches.
-        labels, scales: Of the axes.
+        x, y: The labels of the axes.
     """
-    shared = entry["config"]["design"] == "grid"
-    figure, axes = panels(len(rows), len(rows[0]), size, sharex=shared, sharey=shared)
+    shared, epochs = entry["config"]["design"] == "grid", x == "epoch"
+    down, across = len(rows), len(rows[0])
+    size = (max(8.0, 5.0 * across), 0.6 + 3.2 * down)
+    if shared:
+        size = (3.6 * across, (2.6 if epochs else 2.5) * down)
+    figure, axes = panels(down, across, size, sharex=shared, sharey=shared)
     for axis, (title, curves, *more) in zip(axes.flat, itertools.chain(*rows)):
         axis.set_title(title, **({"fontsize": 9.5} if shared else {}))
         for curve in curves:
             draw(axis, entry, *curve, *more)
     for axis in axes.flat:
-        axis.set(**scales)
-        if labels[0] == "epoch":
+        axis.set(yscale="log", **({} if epochs else {"xscale": "log"}))
+        if epochs:
             whole_numbers(axis)
         _plain_ticks(axis)
         if axis.get_subplotspec().is_last_row() or not shared:
-            axis.set_xlabel(labels[0])
+            axis.set_xlabel(x)
     for axis in axes[:, 0]:
-        axis.set_ylabel(labels[1])
+        axis.set_ylabel(y)
     handles, _ = axes[0, 0].get_legend_handles_labels()
     columns = min(len(handles), 5)
     legend_below(figure, handles, ncols=columns, handlelength=3, columnspacing=1.2, fontsize=9)
     return figure
-
-
-def _curves(entry: dict) -> Figure:
-    """A row for each variant; where there is an early epoch, a column up to there before all."""
-    early, last = entry["scale"]["early"], entry["scale"]["epochs"]
-    rows = []
-    for ((title, curves),) in _panels(entry):
-        whole = (title, curves, slice(1, last + 1))
-        first = (f"{title}, to epoch {early}", curves, slice(0, (early or 0) + 1))
-        rows.append([first, whole] if early is not None else [whole])
-    size = (max(8.0, 5.0 * len(rows[0])), 0.6 + 3.2 * len(rows))
-    held_out = entry["config"]["held_out"] is not None
-    labels = ("epoch", f"{'held-out' if held_out else 'training'} cost, nats an example")
-    return _plot(entry, rows, _draw_costs, size, labels, yscale="log")
-
-
-def _sensitivity(entry: dict) -> Figure:
-    row = [panel for (panel,) in _panels(entry)]
-    labels = ("learning rate", f"cost of epoch {entry['scale']['epochs']}, nats")
-    size = (max(8.0, 5.0 * len(row)), 3.8)
-    return _plot(entry, [row], _draw_tried, size, labels, xscale="log", yscale="log")
-
-
-def _pair_curves(entry: dict) -> Figure:
-    rows = [[(*panel, slice(1, None)) for panel in row] for row in _panels(entry)]
-    labels = ("epoch", "cost, nats an image")
-    return _plot(
-        entry, rows, _draw_costs, (3.6 * len(rows[0]), 2.6 * len(rows)), labels, yscale="log"
-    )
-
-
-def _grid(entry: dict) -> Figure:
-    """The paper's figure 4: the cost at each epoch that is looked at, over the step size."""
-    epochs = [epoch for epoch in (entry["scale"]["early"], entry["scale"]["epochs"]) if epoch]
-    rows = [
-        [(f"{title}, epoch {epoch}", curves, epoch) for title, curves in row]
-        for epoch in epochs
-        for row in _panels(entry)
-    ]
-    size, labels = (3.6 * len(rows[0]), 2.5 * len(rows)), ("step size", "cost, nats an image")
-    return _plot(entry, rows, _draw_grid, size, labels, xscale="log", yscale="log")
 
 
 def _draw_costs(axis: Axes, entry: dict, label: str, look: tuple, line: dict, epochs) -> None:

@@ -29,13 +29,7 @@ import numpy as np
 
 from ms_adam.lab.claims import Verdict
 from ms_adam.lab.sequential import Bounds, bounds, needed
-from ms_adam.lab.studies.paper.config import (
-    BiasCorrection,
-    Comparison,
-    Ordering,
-    PaperFigure,
-    Scale,
-)
+from ms_adam.lab.studies.paper.config import BiasCorrection, Ordering, PaperFigure, Scale
 from ms_adam.lab.studies.paper.sweep import Key, Line, curves, steps_to
 
 REPRODUCED = "reproduced"
@@ -52,11 +46,10 @@ AnyClaim = Union[Ordering, BiasCorrection]
 class Test(NamedTuple):
     """One paired test of a claim."""
 
-    name: str  # the same at every look
     lines: tuple[Line, Line]
-    words: str  # what is compared, with its numbers
-    values: np.ndarray  # of each seed: a log-ratio, or a difference of counts
-    permitted: Bounds
+    compared: Sequence[np.ndarray]  # of each line, a cost, a number of epochs or a count by seed
+    words: tuple[str, str, str]  # before, between and after the two lines' numbers
+    permitted: Bounds  # of the log-ratio second / first, or of the difference of counts
     counts: bool = False
     searched: bool = False  # whether the learning rates of its lines were chosen from a grid
 
@@ -118,9 +111,21 @@ def overall(statuses: Iterable[str]) -> str:
     )
 
 
-def examine(test: Test, error: float, ways: int) -> Finding:
-    """Carries out a test of a claim that may fail in so many ways."""
-    values, permitted, counts = test.values, test.permitted, test.counts
+def examine(test: Test, looks: Sequence[int], error: float, ways: int) -> Finding:
+    """Carries out a test of a claim that may fail in so many ways, until a look decides it."""
+    there = min(map(len, test.compared))
+    for look in looks:
+        if look <= there:
+            finding = _at_look(test, look, error, ways)
+            if not finding.open:
+                break
+    return finding
+
+
+def _at_look(test: Test, look: int, error: float, ways: int) -> Finding:
+    permitted, counts = test.permitted, test.counts
+    first, second = (of_line[:look] for of_line in test.compared)
+    values = first - second if counts else _log_ratios(first, second)
     # Either of the two sides of an equivalence may fail.
     errors = (error if math.isinf(permitted.high) else error / ways, error / ways)
     measured = bounds(values, *errors, counts)
@@ -130,7 +135,9 @@ def examine(test: Test, error: float, ways: int) -> Finding:
     centre = float(np.mean(values) if np.isfinite(values).all() else np.median(values))
     inside = permitted.low < centre < permitted.high
     interval = _interval(centre, measured, counts)
-    words = f"{test.words}: {'' if counts else 'ratio '}{interval}, {len(values)} seeds"
+    before, between, after = test.words
+    words = f"{before}{_band(first)}{between}{_band(second)}{after}: "
+    words += f"{'' if counts else 'ratio '}{interval}, {look} seeds"
     # At the edge of its grid, a line may be behind only because better rates were not tried.
     behind: Optional[Line] = None  # the line whose lesser result decided
     if status == REPRODUCED and math.isinf(permitted.high):
@@ -144,8 +151,7 @@ def examine(test: Test, error: float, ways: int) -> Finding:
             "at the edge of its grid"
         )
     keys = frozenset(line.key for line in test.lines)
-    words = f"{words}: {status}"
-    return Finding(words, status, interval, len(values), keys, is_open, inside, takes)
+    return Finding(f"{words}: {status}", status, interval, look, keys, is_open, inside, takes)
 
 
 def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Judged]:
@@ -155,22 +161,14 @@ def judge(figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> list[Judg
 
 def _judge(claim: AnyClaim, figure: PaperFigure, scale: Scale, lines: Sequence[Line]) -> Judged:
     epoch = scale.early if claim.measure == "early" else scale.epochs
-    findings: dict[str, Finding] = {}
-    ways = 0  # of all tests; the first look has all of them
-    for look in scale.looks:
-        there = [line.first_seeds(look) for line in lines if len(line.judged) >= look]
-        if isinstance(claim, Ordering):
-            tests, rule = _orderings(claim, epoch, figure, there)
-        elif claim.test == "unstable without":
-            tests, rule = _unstable(epoch, _pairs(there))
-        else:
-            tests, rule = _not_worse(claim, epoch, _pairs(there))
-        ways = ways or sum(test.ways for test in tests)
-        for test in tests:
-            is_new = look == scale.looks[0]
-            if is_new or (test.name in findings and findings[test.name].open):
-                findings[test.name] = examine(test, figure.error, ways)
-    found = list(findings.values())
+    if isinstance(claim, Ordering):
+        tests, rule = _orderings(claim, epoch, figure, lines)
+    elif claim.test == "unstable without":
+        tests, rule = _unstable(epoch, _pairs(lines))
+    else:
+        tests, rule = _not_worse(claim, epoch, _pairs(lines))
+    ways = sum(test.ways for test in tests)
+    found = [examine(test, scale.looks, figure.error, ways) for test in tests]
     status = overall(finding.status for finding in found)
     takes, wanted = _takes(found)
     hopeful = status == INCONCLUSIVE and takes is not None
@@ -233,12 +231,15 @@ def _orderings(
 ) -> tuple[list[Test], str]:
     by_name = {line.key: line for line in lines}
     panels = claim.variants or [variant.label for variant in figure.variants]
+    unit = " epochs" if claim.measure == "speed" else ""
     tests = []
     for panel, test in itertools.product(panels, claim.comparisons):
-        pair = [by_name.get((panel, name)) for name in (test.first, test.second)]
-        if None not in pair:
-            place = f"{panel}: " if len(figure.variants) > 1 else ""
-            tests.append(_compare(claim.measure, epoch, test, place, *pair))
+        pair = by_name[panel, test.first], by_name[panel, test.second]
+        place = f"{panel}: " if len(figure.variants) > 1 else ""
+        words = (f"{place}{test.first} ", f"{unit}, {test.second} ", unit)
+        permitted, _ = allowed(test.relation, test.factor)
+        compared = _compared(claim.measure, epoch, pair)
+        tests.append(Test(pair, compared, words, permitted, searched=True))
     rules = dict.fromkeys(
         f"{test.first} {test.relation} {test.second}: the ratio is "
         f"{allowed(test.relation, test.factor)[1]}"
@@ -253,21 +254,13 @@ def _orderings(
     return tests, f"Compared: {compared}; the second's divided by the first's. {'; '.join(rules)}."
 
 
-def _compare(measure: str, epoch: int, test: Comparison, place: str, *lines: Line) -> Test:
-    both = [curves(line.judged) for line in lines]
-    if measure == "speed":
-        # The cost is the seed's own, so that no seed changes what another one says.
-        goals = np.maximum(*(of_line.min(axis=1) for of_line in both))
-        found = [np.array(list(map(steps_to, of_line, goals))) for of_line in both]
-    else:
-        found = [of_line[:, epoch] for of_line in both]
-    unit = " epochs" if measure == "speed" else ""
-    words = ", ".join(
-        f"{line.contender.called} {_band(of_line)}{unit}" for line, of_line in zip(lines, found)
-    )
-    permitted, _ = allowed(test.relation, test.factor)
-    name = f"{place}{test.first} {test.relation} {test.second}"
-    return Test(name, lines, f"{place}{words}", _log_ratios(*found), permitted, searched=True)
+def _compared(measure: str, epoch: int, pair: Sequence[Line]) -> list[np.ndarray]:
+    costs = [curves(line.judged) for line in pair]
+    if measure != "speed":
+        return [of_line[:, epoch] for of_line in costs]
+    # The cost is the seed's own, so that no seed changes what another one says.
+    goals = [max(least) for least in zip(*(of_line.min(axis=1) for of_line in costs))]
+    return [np.array(list(map(steps_to, of_line, goals))) for of_line in costs]
 
 
 def _log_ratios(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -280,10 +273,7 @@ def _log_ratios(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _pairs(lines: Sequence[Line]) -> Pairs:
-    """Pairs the lines with and without bias correction, by beta1 and beta2.
-
-    At a later look only some lines have the seeds.
-    """
+    """Pairs the lines with and without bias correction, by beta1 and beta2."""
     found: Pairs = {}
     for line in lines:
         settings = line.contender.settings
@@ -301,23 +291,21 @@ def _unstable(epoch: int, pairs: Pairs) -> tuple[list[Test], str]:
 
     tests = []
     for beta1 in dict.fromkeys(beta1 for beta1, _ in pairs):
-        of_beta2 = {beta2: pair for (other, beta2), pair in pairs.items() if other == beta1}
-        least, largest = min(of_beta2), max(of_beta2)
-        uncorrected = of_beta2[largest].get(False)
+        beta2s = [beta2 for other, beta2 in pairs if other == beta1]
+        least, largest = min(beta2s), max(beta2s)
+        uncorrected = pairs[beta1, largest][False]
         for other, place in (
-            (of_beta2[largest].get(True), f"with it at beta2 {largest:g}"),
-            (of_beta2[least].get(False), f"without it at beta2 {least:g}"),
+            (pairs[beta1, largest][True], f"with it at beta2 {largest:g}"),
+            (pairs[beta1, least][False], f"without it at beta2 {least:g}"),
         ):
-            if uncorrected is None or other is None:
-                continue
-            counts = broken(uncorrected), broken(other)
             words = (
-                f"beta1 {beta1:g}, unstable step sizes: {_band(counts[0])} without correction "
-                f"at beta2 {largest:g}, {_band(counts[1])} {place}: difference"
+                f"beta1 {beta1:g}, unstable step sizes: ",
+                f" without correction at beta2 {largest:g}, ",
+                f" {place}: difference",
             )
-            both, more = (uncorrected, other), counts[0] - counts[1]
-            name = f"{beta1} {largest} {place}"
-            tests.append(Test(name, both, words, more, Bounds(0, math.inf), counts=True))
+            both = (uncorrected, other)
+            compared = [broken(line) for line in both]
+            tests.append(Test(both, compared, words, Bounds(0, math.inf), counts=True))
     rule = (
         f"A step size is unstable where the cost of epoch {epoch} is not below that before "
         "training. Without correction at the largest beta2 more of them are unstable than with "
@@ -333,21 +321,19 @@ def _not_worse(claim: BiasCorrection, epoch: int, pairs: Pairs) -> tuple[list[Te
     permitted, above = allowed("not behind", claim.factor)
     tests = []
     for (beta1, beta2), both in pairs.items():
-        if len(both) < 2:
-            continue
         pair = both[True], both[False]
         by_rate = [
             {rate: curves(outcomes)[:, epoch] for rate, outcomes in line.trials.items()}
             for line in pair
         ]
-        best = [np.min(list(costs.values()), axis=0) for costs in by_rate]
-        places = [(f", step size {rate:g}", [costs[rate] for costs in by_rate])
-                  for rate in by_rate[0]] if anywhere else [("", best)]  # fmt: skip
-        for place, costs in places:
-            with_it, without = map(_band, costs)
-            words = f"beta1 {beta1:g}, beta2 {beta2:g}{place}: with {with_it}, without {without}"
-            name = f"{beta1} {beta2}{place}"
-            tests.append(Test(name, pair, words, _log_ratios(*costs), permitted))
+        compared = {"": [np.min(list(costs.values()), axis=0) for costs in by_rate]}
+        if anywhere:
+            compared = {
+                f", step size {rate:g}": [costs[rate] for costs in by_rate] for rate in by_rate[0]
+            }
+        for place, costs in compared.items():
+            words = (f"beta1 {beta1:g}, beta2 {beta2:g}{place}: with ", ", without ", "")
+            tests.append(Test(pair, costs, words, permitted))
     where = "beta1, beta2 and step size" if anywhere else "beta1 and beta2"
     rule = (
         f"At every {where}: on each seed, the cost of epoch {epoch} without correction divided by "

@@ -95,11 +95,6 @@ class Line(NamedTuple):
     def key(self) -> Key:
         return self.variant.label, self.contender.called
 
-    def first_seeds(self, count: int) -> Line:
-        """Returns the line as it was when it had run on so many judged seeds."""
-        trials = {rate: of_rate[:count] for rate, of_rate in self.trials.items()}
-        return self._replace(judged=self.judged[:count], trials=trials)
-
     @property
     def at_edge(self) -> bool:
         """Whether the best learning rate is the least or the largest one of several.
@@ -115,17 +110,11 @@ def sweep(figure: PaperFigure, scale: Scale, get: Get, seeds: Mapping[Key, int] 
     `seeds` says how many of the judged seeds a line runs on; a line that is not there runs on those
     of the scale's first look.
     """
-    return [
-        sweep_line(
-            figure,
-            scale,
-            variant,
-            contender,
-            get,
-            seeds.get((variant.label, contender.called), scale.looks[0]),
-        )
-        for variant, contender in lines_of(figure)
-    ]
+    lines = []
+    for variant, contender in lines_of(figure):
+        count = seeds.get((variant.label, contender.called), scale.looks[0])
+        lines.append(sweep_line(figure, scale, variant, contender, get, count))
+    return lines
 
 
 def lines_of(figure: PaperFigure) -> Iterator[tuple[Variant, Contender]]:

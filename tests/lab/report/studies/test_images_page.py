@@ -1,66 +1,46 @@
 """The page and plots of a study on images show the numbers of its runs."""
 
+import itertools
 import re
 
 import numpy as np
 import pytest
 from lab.report.studies.report_entries import line, write, write_entry
+from lab.studies.images.test_images_study import EXPERIMENT
+from lab.test_sides import ADAM, result
 
 from ms_adam.lab.report.html import unbroken
 from ms_adam.lab.report.studies import images
+from ms_adam.lab.sides import REFERENCE
+from ms_adam.lab.studies.images import study
 
-ADAM, THEIRS, REFERENCE = "ms_adam.Adam", "mindspore.nn.Adam", "float64 reference"
+THEIRS = "mindspore.nn.Adam"
 PLOTS = (images.error_plot, images.training_plot, images.drift_plot)
-
-
-def row(optimizer, mode, seed):
-    reference = optimizer == REFERENCE
-    return {
-        "optimizer": optimizer,
-        "mode": mode,
-        "seed": seed,
-        "label": REFERENCE if reference else f"{optimizer}, {mode}",
-        "file": f"{optimizer.replace(' ', '-')}_{mode}_seed{seed}.npz",
-        "backend": "primitive" if optimizer == ADAM else None,
-        "seconds": 3.0,
-        "steps": 4,
-        "final_loss": 0.1234,
-        "train_accuracy": 1.0,
-        "test_accuracy": 0.9 + 0.01 * seed,
-        "error_algorithm1": None if reference else 1.5e-6 * (1 + seed),
-        "error_epsilon_hat": None if reference else 2.5e-2,
-        "rounding_bound": None if reference else 4.5e-4,
-    }
 
 
 @pytest.fixture
 def drawn():
     """The rows of two optimizers in two modes and the reference, and arrays that are known."""
-    runs = [row(o, m, s) for o in (ADAM, THEIRS) for m in ("graph", "pynative") for s in (0, 1)]
-    runs += [row(REFERENCE, "graph", s) for s in (0, 1)]
-    arrays = []
-    for run in runs:
-        reference, seed = run["optimizer"] == REFERENCE, run["seed"]
-        of_run = {
-            "loss": np.array([4.0, 2.0, 1.0, 1.0]) + seed + (0 if reference else 0.5),
+    sides = [*itertools.product((ADAM, THEIRS), ("graph", "pynative")), (REFERENCE, "graph")]
+    runs, arrays = [], []
+    for (optimizer, mode), seed in itertools.product(sides, (0, 1)):
+        known = {
+            "loss": np.array([4.0, 2.0, 1.0, 1.0]) + seed + (0 if optimizer == REFERENCE else 0.5),
             "test_accuracy": np.array([0.5, 0.75]) + 0.1 * seed,
         }
-        if not reference:
-            of_run["error_algorithm1"] = np.full(4, 1e-6 * (1 + seed))
-            of_run["error_epsilon_hat"] = np.full(4, 1e-2)
-        arrays.append(of_run)
+        if optimizer != REFERENCE:
+            known["error_algorithm1"] = np.full(4, 1e-6 * (1 + seed))
+        one = result(optimizer, mode, seed, **known)
+        row = {**one.columns(EXPERIMENT), **study.row(EXPERIMENT, one), "file": f"{len(runs)}.npz"}
+        runs.append({**row, "backend": "primitive" if optimizer == ADAM else None})
+        arrays.append(one.arrays)
     return runs, arrays
 
 
 @pytest.fixture
 def entry(tmp_path, drawn):
     """The entry of these runs, whose files are in tmp_path."""
-    config = {
-        "data": {"idx_directory": None, "train": 4000, "test": 1000, "split_seed": 0},
-        "model": {"hidden": [128, 64]},
-        "training": {"epochs": 2, "batch_size": 100},
-        "compare": {"optimizers": [], "modes": [], "seeds": [0, 1], "least_accuracy": 0.88},
-    }
+    config = EXPERIMENT.model_dump(exclude={"title"})
     return write(tmp_path, *drawn, config, images_sha256="abc123", parameters=109386)
 
 
@@ -82,14 +62,14 @@ def test_the_page_shows_verdicts_and_the_numbers_of_the_runs(page_of):
         *(f'<td class="status {s.replace(" ", "-")}">{s}</td>' for s in ("held", "not held")),
         '<td class="status not-measured">not measured</td>',
         *("It is right", "It is wrong", "Who knows", unbroken("7.0e-2"), "no run"),
-        *("90.50%", "90.00% to 91.00%"),  # mean and range over seeds
+        *("80.00%", "75.00% to 85.00%"),  # mean and range over seeds
         *("109,386 parameters", "abc123", "2.10.0"),
         "Cats &lt;b&gt;&amp; dogs",  # text of a config is not HTML
     ):
         assert wanted in page
     assert "<b>" not in page
     assert page.count("<td>primitive</td>") == 2  # one line for each mode
-    assert "3.0e-6" in page and "1.5e-6" not in page  # the worst seed is shown
+    assert "2.0e-6" in page and "1.0e-6" not in page  # the worst seed is shown
     assert page.count("3.2e-3") == 5 * 4  # every pair, both ways
     # The page needs no other file and no network.
     # Those that begin with ../ are links to other studies.
@@ -130,9 +110,10 @@ def test_training_plot_shows_means_over_seeds_in_nested_lines(drawn, figures):
 def test_error_plot_shows_both_formulas_and_the_limit(drawn, figures):
     images.error_plot(*drawn)
     one, hat = figures[0].axes
-    np.testing.assert_allclose(line(one, f"{THEIRS}, graph").get_ydata(), 1.5e-6)
+    np.testing.assert_allclose(line(one, f"{THEIRS}, graph").get_ydata(), 1.5e-6)  # the mean
     np.testing.assert_allclose(line(hat, f"{ADAM}, graph").get_ydata(), 1e-2)
-    assert any(np.allclose(shown.get_ydata(), 4.5e-4) for shown in one.lines)
+    limit = drawn[0][0]["rounding_bound"]
+    assert any(np.allclose(shown.get_ydata(), limit, atol=0) for shown in one.lines)
 
 
 def test_drift_plot_shows_differences_and_leaves_zero_out(drawn, figures):

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -86,27 +87,19 @@ def rows(path):
 
 def anew(folder, figures):
     """The verdicts, judged from the published CSV files alone."""
-    costs = {
-        row["hash"]: list(map(float, row["costs"].split())) for row in rows(folder / "curves.csv")
-    }
+    costs = {row["hash"]: row["costs"].split() for row in rows(folder / "curves.csv")}
     keys = ("figure", "variant", "optimizer", "learning_rate", "seed")
-    runs = {
-        tuple(row[key] for key in keys): costs[row["hash"]] for row in rows(folder / "runs.csv")
-    }
-    # How many seeds each line ran on: those that are not for tuning.
-    judged: dict = {}
+    runs, judged = {}, defaultdict(lambda: defaultdict(set))
     for row in rows(folder / "runs.csv"):
-        if row["purpose"] != "trial":
-            line = judged.setdefault(row["figure"], {}).setdefault(
-                (row["variant"], row["optimizer"]), set()
-            )
-            line.add(row["seed"])
+        runs[tuple(row[key] for key in keys)] = np.array(costs[row["hash"]], float)
+        if row["purpose"] != "trial":  # how many seeds each line ran on, without those for tuning
+            judged[row["figure"]][row["variant"], row["optimizer"]].add(row["seed"])
     found = []
     for figure, scale in figures:
 
         def get(spec, name=figure.name):
             of_run = (spec.variant.label, spec.contender.called, spec.learning_rate, spec.seed)
-            return Outcome(np.array(runs[(name, *map(str, of_run))]), 0, 0.0)
+            return Outcome(runs[(name, *map(str, of_run))], 0, 0.0)
 
         seeds = {line: len(of_line) for line, of_line in judged[figure.name].items()}
         for of in judge(figure, scale, sweep(figure, scale, get, seeds)):
@@ -189,8 +182,8 @@ def test_more_optimizers_than_looks_are_drawn():
     names = [*paper_plots._LOOK, "nn.Adam", "Adam averaged"]
     lines = [{"optimizer": name, "variant": "L2"} for name in names]
     config = {"design": "tuned", "variants": [{"label": "L2"}]}
-    (((title, curves),),) = paper_plots._panels({"config": config, "lines": lines})
-    assert title == "L2" and [label for label, _, _ in curves] == names
+    curves = paper_plots._curves_of_variants({"config": config, "lines": lines})
+    assert [label for label, _, _ in curves["L2"]] == names
 
 
 def test_markdown_and_page_say_what_is_searched_fixed_and_cut(made):
