@@ -4,7 +4,6 @@
 const NUMBERS = ["learning_rate", "beta1", "beta2", "rho", "beta"]; // that have sliders
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
-const off = new Set(); // names of optimizers that are not shown
 let scene = data.scenes[0];
 let steps = 0; // of the longest path
 let waiting = false;
@@ -76,11 +75,10 @@ function traces(step) {
       contours: { z: { show: true, color: "#7a7f87", width: 1, highlight: false } },
     },
   ];
-  for (const line of scene.lines) {
-    if (off.has(line.name)) continue;
+  for (const [i, line] of scene.lines.entries()) {
+    if (!find(`on-${i}`).checked) continue;
     const moving = path(line);
-    const color = line.color;
-    const name = line.name;
+    const { color, name } = line;
     found.push(drawn(moving, step, { name, mode: "lines", line: { color, width: 5 } }));
     const last = drawn(moving, step, { name: `${name}, step`, mode: "markers" });
     for (const axis of ["x", "y", "z"]) last[axis] = last[axis].slice(-1);
@@ -180,22 +178,8 @@ function showScene(name) {
   steps = Math.max(...scene.lines.map((line) => line.points.length - 1));
   Object.assign(find("step"), { max: steps, value: steps ? Math.round(before * steps) : 0 });
   find("formula").textContent = scene.title;
-  find("optimizers").replaceChildren(
-    ...scene.lines.map((line, i) => {
-      const box = make("input", { type: "checkbox", id: `on-${i}`, checked: !off.has(line.name) });
-      box.addEventListener("change", () => {
-        box.checked ? off.delete(line.name) : off.add(line.name);
-        redraw();
-      });
-      const swatch = make("span", { className: "swatch" });
-      swatch.style.background = line.color;
-      const mark = make("b", { id: `changed-${i}`, hidden: true }, " (changed)");
-      const value = make("output", { id: `value-${i}` });
-      return make("label", {}, box, swatch, make("span", {}, line.name, mark), value);
-    }),
-  );
   const known = scene.lines.filter((line) => line.options);
-  find("optimizer").replaceChildren(...known.map((it) => make("option", {}, it.name)));
+  find("optimizer").replaceChildren(...known.map((it) => new Option(it.name)));
   find("change").hidden = known.length === 0;
   const adam = known.find((line) => line.options.beta1 !== undefined);
   if (adam) find("optimizer").value = adam.name;
@@ -219,11 +203,12 @@ function play() {
   find("play").textContent = playing === null ? "Play" : "Pause";
 }
 
-find("scene").append(...data.scenes.map((it) => make("option", {}, it.name)));
+find("scene").append(...data.scenes.map((it) => new Option(it.name)));
 find("scene").hidden = data.scenes.length === 1;
 find("scene").addEventListener("change", () => showScene(find("scene").value));
 find("step").addEventListener("input", redraw);
 find("float32").addEventListener("change", redraw);
+find("optimizers").addEventListener("change", redraw);
 find("optimizer").addEventListener("change", showNumbers);
 find("play").addEventListener("click", play);
 find("reset").addEventListener("click", () => {
