@@ -19,7 +19,7 @@ function make(tag, properties, ...children) {
 function path(line) {
   if (!line.changed) return line;
   // The gradient of a linear fit's step is of its batch, the value of all points.
-  const batches = scene.function ? [FUNCTIONS[scene.function]] : scene.batches.map(quadratic);
+  const batches = scene.batches ? scene.batches.map(quadratic) : [plane(scene.function)];
   const [value] = batches[batches.length - 1];
   const gradient = (w, t) => batches[Math.min(t, batches.length - 1)][1](...w);
   const points = follow(line.method, line.changed, gradient, scene.start, line.points.length - 1);

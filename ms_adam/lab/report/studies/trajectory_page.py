@@ -37,10 +37,11 @@ class Scene:
         self.pairs = pairs_of(rows)
         self.lines = [row for row, *_ in self.pairs]
         self.x, self.y = (np.linspace(*place[axis], len(heights)) for axis in "xy")
-        function = FUNCTIONS.get(place["function"], Function("", np.add))
-        self.title = f"{self.name}: {function.formula}" if function.formula else self.name
-        self.least = function.least  # None if it is not known, as that of a user's own function
-        minima = np.array(function.minima).reshape(-1, 2)
+        self.function = FUNCTIONS.get(place["function"], Function("", np.add))
+        formula = self.function.formula
+        self.title = f"{self.name}: {formula}" if formula else self.name
+        self.least = self.function.least  # None if not known, as that of a user's own function
+        minima = np.array(self.function.minima).reshape(-1, 2)
         low, high = np.array([place["x"], place["y"]]).T
         self.minima = minima[((minima >= low) & (minima <= high)).all(axis=1)]  # that can be seen
 
@@ -94,13 +95,12 @@ def of_scene(scene: Scene, config: dict[str, Any], **more: Any) -> dict[str, Any
     the pictures, and ``options`` if the page can compute it again.
     """
     place, thin = scene.place, slice(None, None, math.ceil(len(scene.heights) / _SHOWN))
-    function = place["function"] if place["function"] in FUNCTIONS else None
     lines = []
     for entry, (row, *beside), color in zip(
         config["optimizers"], scene.pairs, itertools.cycle(plots.CYCLE)
     ):
         options, method = None, METHODS.get(entry["method"])
-        if method is not None and (function or "batches" in more):
+        if method is not None and (scene.function.text or "batches" in more):
             rate = place["learning_rates"].get(entry["name"])
             changes = {} if rate is None else {"learning_rate": rate}
             options = dataclasses.asdict(method(**{**entry["options"], **changes}))
@@ -110,7 +110,7 @@ def of_scene(scene: Scene, config: dict[str, Any], **more: Any) -> dict[str, Any
     return {
         "name": scene.name,
         "title": _plain_formula(scene.title),
-        "function": function,
+        "function": scene.function.text,
         "axes": ["x", "y"],
         "ranges": [place["x"], place["y"]],
         "start": place["start"],

@@ -56,15 +56,16 @@ def script(name):
 def test_paths_are_those_of_the_reference(tmp_path):
     assert {type(method) for method in VARIANTS} == set(METHODS.values())
     fit = Fit(LinearFit(**linear()["linear_fit"]))
-    cases = [(type(m).__name__, dataclasses.asdict(m), f) for m in VARIANTS for f in FUNCTIONS]
+    by_name = [(method, name) for method in VARIANTS for name in FUNCTIONS]
+    cases = [(type(m).__name__, dataclasses.asdict(m), FUNCTIONS[name].text) for m, name in by_name]
     played = play(
         f"<!DOCTYPE html><html><head></head><body><script>{script('paths.js')}</script>",
         f"""
         const batches = {json.dumps(fit.quadratics().tolist())}.map(quadratic);
         const walk = (method, options, gradient, steps) =>
           follow(method, options, gradient, {START}, steps);
-        return {json.dumps(cases)}.map(([method, options, name]) => {{
-          const [value, gradient] = FUNCTIONS[name];
+        return {json.dumps(cases)}.map(([method, options, formulas]) => {{
+          const [value, gradient] = plane(formulas);
           const points = walk(method, options, (w) => gradient(...w), {STEPS});
           const fitted = walk(method, options, (w, t) => batches[t][1](...w), {fit.steps});
           const losses = fitted.map((w, t) => batches[t][0](...w));
@@ -73,7 +74,6 @@ def test_paths_are_those_of_the_reference(tmp_path):
         tmp_path,
     )
     assert played["errors"] == []
-    by_name = [(method, name) for method in VARIANTS for name in FUNCTIONS]
     assert len(played["found"]) == len(by_name)
     for (method, name), (points, values, fitted, losses) in zip(by_name, played["found"]):
         function = FUNCTIONS[name]
@@ -264,4 +264,4 @@ def test_own_functions_have_no_sliders(written, tmp_path):
     page = written(small(functions=[{**PLACES[0], "function": "own_bowl:bowl"}]))
     data = page.split('id="data">')[1].split("</script>")[0]
     (scene,) = json.loads(data)["scenes"]
-    assert scene["function"] is None and scene["lines"][0]["options"] is None
+    assert scene["function"] == [] and scene["lines"][0]["options"] is None
