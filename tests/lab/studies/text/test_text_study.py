@@ -4,27 +4,13 @@ from pathlib import Path
 
 import pytest
 from lab.run.changed_configs import changed, refusal
+from lab.studies.text.small_text import text_config
 
 from ms_adam.lab.studies import find
 from ms_adam.lab.studies.text.sides import SIDES
 from ms_adam.lab.studies.text.study import STUDY, TextExperiment, sides
 
 CONFIGS = Path(__file__).parents[4] / "configs"
-
-
-def text_config():
-    """An experiment of a few steps on real snippets."""
-    return {
-        "study": "text",
-        "name": "few",
-        "title": "A few snippets",
-        "data": {"words": 300, "train": 200, "test": 100, "split_seed": 0},
-        "model": {"width": 4},
-        "training": {"epochs": 2, "batch_size": 20},
-        # A large eps, so that a few steps show where it stands.
-        "adam": {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-4},
-        "compare": {"sides": list(SIDES), "seeds": [0, 1], "least_accuracy": 0.3},
-    }
 
 
 def test_published_config_is_sound():

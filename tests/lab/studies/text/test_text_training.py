@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from lab.studies.reproduced import reproduce
-from lab.studies.text.test_text_study import text_config
+from lab.studies.text.small_text import text_config
 
 from ms_adam.lab.studies.text.claims import FOLLOWER_LIMIT
 from ms_adam.lab.studies.text.sides import SIDES
