@@ -26,6 +26,8 @@ class Function:
     slopes: Optional[Callable] = None  # (df/dx, df/dy); None: `gradient` takes central differences
     # Where f has its least value on the plane; empty if it has none, or if none is known.
     minima: tuple[tuple[float, float], ...] = ()
+    # f, df/dx and df/dy as `_written` has them, for pages; empty of a function of the user's own.
+    text: tuple[str, ...] = ()
 
     def gradient(self, x, y) -> np.ndarray:
         """The gradient, a float64 array of shape (2, ...) for x and y of shape (...).
@@ -50,83 +52,61 @@ class Function:
         return float(self.value(*map(np.float64, self.minima[0]))) if self.minima else None
 
 
-def _beale(x, y):
-    """Sum of (c - x + x y^k)^2 for (c, k) = (1.5, 1), (2.25, 2), (2.625, 3) (Beale 1958)."""
-    return (1.5 - x + x * y) ** 2 + (2.25 - x + x * y**2) ** 2 + (2.625 - x + x * y**3) ** 2
-
-
-def _beale_slopes(x, y):
-    first, second, third = 1.5 - x + x * y, 2.25 - x + x * y**2, 2.625 - x + x * y**3
-    return (
-        2 * first * (y - 1) + 2 * second * (y**2 - 1) + 2 * third * (y**3 - 1),
-        2 * first * x + 2 * second * 2 * x * y + 2 * third * 3 * x * y**2,
-    )
-
-
-def _rastrigin(x, y):
-    return 20 + x**2 - 10 * np.cos(2 * np.pi * x) + y**2 - 10 * np.cos(2 * np.pi * y)
-
-
-def _rastrigin_slopes(x, y):
-    return (2 * x + 20 * np.pi * np.sin(2 * np.pi * x), 2 * y + 20 * np.pi * np.sin(2 * np.pi * y))
-
-
-def _himmelblau(x, y):
-    return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
-
-
-def _himmelblau_slopes(x, y):
-    first, second = x**2 + y - 11, x + y**2 - 7
-    return 4 * x * first + 2 * second, 2 * first + 4 * y * second
+def _written(formula: str, f: str, dx: str, dy: str, *minima: tuple[float, float]) -> Function:
+    """Returns the function of formulas in x and y that Python and JavaScript read alike."""
+    names = {"cos": np.cos, "sin": np.sin, "pi": np.pi}
+    value, slopes = (eval(f"lambda x, y: {text}", names) for text in (f, f"({dx}, {dy})"))
+    return Function(formula, value, slopes, minima, (f, dx, dy))
 
 
 FUNCTIONS: dict[str, Function] = {
-    "sphere": Function(
-        "$0.2\\,x_1^2 + 2\\,x_2^2$",
-        lambda x, y: 0.2 * x**2 + 2 * y**2,
-        lambda x, y: (0.4 * x, 4 * y),
-        ((0.0, 0.0),),
+    "sphere": _written(
+        "$0.2\\,x_1^2 + 2\\,x_2^2$", "0.2 * x**2 + 2 * y**2", "0.4 * x", "4 * y", (0.0, 0.0)
     ),
-    "valley": Function(
-        "$x^2/20 + y^2$", lambda x, y: x**2 / 20 + y**2, lambda x, y: (x / 10, 2 * y), ((0.0, 0.0),)
-    ),
+    "valley": _written("$x^2/20 + y^2$", "x**2 / 20 + y**2", "x / 10", "2 * y", (0.0, 0.0)),
     # A local minimum at (0, 0), a saddle point at (1/4, -1/2), and no bound below.
-    "cubic": Function(
+    "cubic": _written(
         "$x_0^2 + x_1^2 + x_1^3 + x_0 x_1$",
-        lambda x, y: x**2 + y**2 + y**3 + x * y,
-        lambda x, y: (2 * x + y, 2 * y + 3 * y**2 + x),
+        "x**2 + y**2 + y**3 + x * y",
+        "2 * x + y",
+        "2 * y + 3 * y**2 + x",
     ),
-    "saddle": Function("$x^2 - y^2$", lambda x, y: x**2 - y**2, lambda x, y: (2 * x, -2 * y)),
-    "beale": Function(
+    "saddle": _written("$x^2 - y^2$", "x**2 - y**2", "2 * x", "-2 * y"),
+    # Sum of (c - x + x y^k)^2 for (c, k) = (1.5, 1), (2.25, 2), (2.625, 3) (Beale 1958).
+    "beale": _written(
         "$(1.5 - x + xy)^2 + (2.25 - x + xy^2)^2 + (2.625 - x + xy^3)^2$",
-        _beale,
-        _beale_slopes,
-        ((3.0, 0.5),),
+        "(1.5 - x + x * y)**2 + (2.25 - x + x * y**2)**2 + (2.625 - x + x * y**3)**2",
+        "2 * (1.5 - x + x * y) * (y - 1) + 2 * (2.25 - x + x * y**2) * (y**2 - 1)"
+        " + 2 * (2.625 - x + x * y**3) * (y**3 - 1)",
+        "2 * (1.5 - x + x * y) * x + 2 * (2.25 - x + x * y**2) * 2 * x * y"
+        " + 2 * (2.625 - x + x * y**3) * 3 * x * y**2",
+        (3.0, 0.5),
     ),
     # Rosenbrock 1960.
-    "rosenbrock": Function(
+    "rosenbrock": _written(
         "$(1 - x)^2 + 100\\,(y - x^2)^2$",
-        lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2,
-        lambda x, y: (-2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)),
-        ((1.0, 1.0),),
+        "(1 - x)**2 + 100 * (y - x**2)**2",
+        "-2 * (1 - x) - 400 * x * (y - x**2)",
+        "200 * (y - x**2)",
+        (1.0, 1.0),
     ),
     # Rastrigin 1974.
-    "rastrigin": Function(
+    "rastrigin": _written(
         "$20 + x^2 - 10\\cos 2\\pi x + y^2 - 10\\cos 2\\pi y$",
-        _rastrigin,
-        _rastrigin_slopes,
-        ((0.0, 0.0),),
+        "20 + x**2 - 10 * cos(2 * pi * x) + y**2 - 10 * cos(2 * pi * y)",
+        "2 * x + 20 * pi * sin(2 * pi * x)",
+        "2 * y + 20 * pi * sin(2 * pi * y)",
+        (0.0, 0.0),
     ),
     # Himmelblau 1972; the minima other than (3, 2) are rounded to float64.
-    "himmelblau": Function(
+    "himmelblau": _written(
         "$(x^2 + y - 11)^2 + (x + y^2 - 7)^2$",
-        _himmelblau,
-        _himmelblau_slopes,
-        (
-            (3.0, 2.0),
-            (-2.805118086952745, 3.131312518250573),
-            (-3.779310253377747, -3.283185991286170),
-            (3.584428340330492, -1.848126526964404),
-        ),
+        "(x**2 + y - 11)**2 + (x + y**2 - 7)**2",
+        "4 * x * (x**2 + y - 11) + 2 * (x + y**2 - 7)",
+        "2 * (x**2 + y - 11) + 4 * y * (x + y**2 - 7)",
+        (3.0, 2.0),
+        (-2.805118086952745, 3.131312518250573),
+        (-3.779310253377747, -3.283185991286170),
+        (3.584428340330492, -1.848126526964404),
     ),
 }

@@ -1,44 +1,14 @@
-// Functions of ms_adam/lab/problems/functions.py and methods of ms_adam/reference, in the order of
-// operations that they have there. tests/lab/report/studies/test_trajectory_page.py compares.
+// Methods of ms_adam/reference, in the order of operations that they have there.
+// tests/lab/report/studies/test_trajectory_page.py compares.
 "use strict";
 
-// f and its gradient, of the plane.
-const FUNCTIONS = {
-  sphere: [(x, y) => 0.2 * x ** 2 + 2 * y ** 2, (x, y) => [0.4 * x, 4 * y]],
-  valley: [(x, y) => x ** 2 / 20 + y ** 2, (x, y) => [x / 10, 2 * y]],
-  cubic: [
-    (x, y) => x ** 2 + y ** 2 + y ** 3 + x * y,
-    (x, y) => [2 * x + y, 2 * y + 3 * y ** 2 + x],
-  ],
-  saddle: [(x, y) => x ** 2 - y ** 2, (x, y) => [2 * x, -2 * y]],
-  beale: [
-    (x, y) =>
-      (1.5 - x + x * y) ** 2 + (2.25 - x + x * y ** 2) ** 2 + (2.625 - x + x * y ** 3) ** 2,
-    (x, y) => {
-      const [a, b, c] = [1.5 - x + x * y, 2.25 - x + x * y ** 2, 2.625 - x + x * y ** 3];
-      return [
-        2 * a * (y - 1) + 2 * b * (y ** 2 - 1) + 2 * c * (y ** 3 - 1),
-        2 * a * x + 2 * b * 2 * x * y + 2 * c * 3 * x * y ** 2,
-      ];
-    },
-  ],
-  rosenbrock: [
-    (x, y) => (1 - x) ** 2 + 100 * (y - x ** 2) ** 2,
-    (x, y) => [-2 * (1 - x) - 400 * x * (y - x ** 2), 200 * (y - x ** 2)],
-  ],
-  rastrigin: [
-    (x, y) =>
-      20 + x ** 2 - 10 * Math.cos(2 * Math.PI * x) + y ** 2 - 10 * Math.cos(2 * Math.PI * y),
-    (x, y) => [x, y].map((z) => 2 * z + 20 * Math.PI * Math.sin(2 * Math.PI * z)),
-  ],
-  himmelblau: [
-    (x, y) => (x ** 2 + y - 11) ** 2 + (x + y ** 2 - 7) ** 2,
-    (x, y) => {
-      const [a, b] = [x ** 2 + y - 11, x + y ** 2 - 7];
-      return [4 * x * a + 2 * b, 2 * a + 4 * y * b];
-    },
-  ],
-};
+const { cos, sin, PI: pi } = Math; // names in the formulas of ms_adam/lab/problems/functions.py
+
+// f and its gradient, of the plane, from their formulas in x and y.
+function plane(formulas) {
+  const [value, dx, dy] = formulas.map((text) => new Function("x", "y", `return ${text}`));
+  return [value, (x, y) => [dx(x, y), dy(x, y)]];
+}
 
 // The mean squared error of a linear model of two weights on a batch: w A w - 2 b w + c.
 function quadratic([a11, a12, a22, b1, b2, c]) {

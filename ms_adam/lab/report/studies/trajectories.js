@@ -4,8 +4,6 @@
 const NUMBERS = ["learning_rate", "beta1", "beta2", "rho", "beta"]; // that have sliders
 const data = JSON.parse(document.getElementById("data").textContent);
 const find = (id) => document.getElementById(id);
-const changed = new Map(); // options that a slider set, by scene and optimizer
-const off = new Set(); // names of optimizers that are not shown
 let scene = data.scenes[0];
 let steps = 0; // of the longest path
 let waiting = false;
@@ -17,30 +15,15 @@ function make(tag, properties, ...children) {
   return element;
 }
 
-function key(name) {
-  return `${scene.name}/${name}`;
-}
-
-// f and gradient of a scene; those of a linear fit's step are of its batch.
-function problem() {
-  if (scene.function) {
-    const [value, gradient] = FUNCTIONS[scene.function];
-    return { value, gradient: (w) => gradient(...w) };
-  }
-  const batches = scene.batches.map(quadratic);
-  return { value: batches[batches.length - 1][0], gradient: (w, t) => batches[t][1](...w) };
-}
-
-function recomputed(line, options) {
-  const { value, gradient } = problem();
-  const points = follow(line.method, options, gradient, scene.start, line.points.length - 1);
-  return { ...line, points, values: points.map((w) => value(...w)) };
-}
-
-// The path of an optimizer as it is drawn.
+// The path of an optimizer as it is drawn: computed again with the options that a slider changed.
 function path(line) {
-  const options = changed.get(key(line.name));
-  return options ? recomputed(line, options) : line;
+  if (!line.changed) return line;
+  // The gradient of a linear fit's step is of its batch, the value of all points.
+  const batches = scene.batches ? scene.batches.map(quadratic) : [plane(scene.function)];
+  const [value] = batches[batches.length - 1];
+  const gradient = (w, t) => batches[Math.min(t, batches.length - 1)][1](...w);
+  const points = follow(line.method, line.changed, gradient, scene.start, line.points.length - 1);
+  return { ...line, points, values: points.map((w) => value(...w)) };
 }
 
 function height(f) {
@@ -92,11 +75,10 @@ function traces(step) {
       contours: { z: { show: true, color: "#7a7f87", width: 1, highlight: false } },
     },
   ];
-  for (const line of scene.lines) {
-    if (off.has(line.name)) continue;
+  for (const [i, line] of scene.lines.entries()) {
+    if (!find(`on-${i}`).checked) continue;
     const moving = path(line);
-    const color = line.color;
-    const name = line.name;
+    const { color, name } = line;
     found.push(drawn(moving, step, { name, mode: "lines", line: { color, width: 5 } }));
     const last = drawn(moving, step, { name: `${name}, step`, mode: "markers" });
     for (const axis of ["x", "y", "z"]) last[axis] = last[axis].slice(-1);
@@ -115,20 +97,18 @@ function layout() {
   const axis = (title, range) => ({ title: { text: title }, range, color, gridcolor: "#b5bac2" });
   const [elevation, azimuth] = scene.seen_from.map((degrees) => (degrees * Math.PI) / 180);
   const radius = 1.8;
-  const before = find("plot").layout; // a turned scene stays turned until another one is chosen
-  const turned = before && before.meta === scene.name ? before.scene.camera : null;
   return {
     margin: { l: 0, r: 0, t: 0, b: 0 },
     paper_bgcolor: "rgba(0,0,0,0)",
     font: { color, size: 11 },
     showlegend: false,
-    meta: scene.name,
+    uirevision: scene.name, // a turned scene stays turned until another one is chosen
     scene: {
       xaxis: axis(scene.axes[0], scene.ranges[0]),
       yaxis: axis(scene.axes[1], scene.ranges[1]),
       zaxis: axis(scene.height_label),
       aspectratio: { x: 1, y: 1, z: 0.7 },
-      camera: turned || {
+      camera: {
         eye: {
           x: radius * Math.cos(elevation) * Math.cos(azimuth),
           y: radius * Math.cos(elevation) * Math.sin(azimuth),
@@ -154,7 +134,7 @@ function draw() {
   find("at").textContent = `step ${step} of ${steps}`;
   scene.lines.forEach((line, i) => {
     find(`value-${i}`).textContent = words(path(line), step);
-    find(`changed-${i}`).hidden = !changed.has(key(line.name));
+    find(`changed-${i}`).hidden = !line.changed;
   });
   return Plotly.react("plot", traces(step), layout(), { responsive: true, displaylogo: false });
 }
@@ -164,24 +144,27 @@ function redraw() {
   waiting = true;
 }
 
+function chosen() {
+  return scene.lines.find((line) => line.name === find("optimizer").value);
+}
+
 // Sliders of the chosen optimizer: a factor of the learning rate, and beta by the size of 1 - beta.
 function showNumbers() {
-  const line = scene.lines.find((it) => it.name === find("optimizer").value);
+  const line = chosen();
   find("numbers").replaceChildren();
   if (!line) return;
   for (const name of NUMBERS) {
     const original = line.options[name];
     if (original === undefined) continue;
     const isRate = name === "learning_rate";
-    const now = () => changed.get(key(line.name)) || line.options;
-    const value = now()[name];
+    const value = (line.changed || line.options)[name];
     const limits = isRate ? { min: -2, max: 2 } : { min: 0, max: 4 };
     const at = isRate ? Math.log10(value / original) : -Math.log10(1 - value);
     const slider = make("input", { type: "range", id: name, ...limits, step: 0.01, value: at });
     const output = make("output", {}, String(Number(value.toPrecision(4))));
     slider.addEventListener("input", () => {
       const moved = isRate ? original * 10 ** slider.value : 1 - 10 ** -slider.value;
-      changed.set(key(line.name), { ...now(), [name]: moved });
+      line.changed = { ...(line.changed || line.options), [name]: moved };
       output.textContent = String(Number(moved.toPrecision(4)));
       redraw();
     });
@@ -195,22 +178,8 @@ function showScene(name) {
   steps = Math.max(...scene.lines.map((line) => line.points.length - 1));
   Object.assign(find("step"), { max: steps, value: steps ? Math.round(before * steps) : 0 });
   find("formula").textContent = scene.title;
-  find("optimizers").replaceChildren(
-    ...scene.lines.map((line, i) => {
-      const box = make("input", { type: "checkbox", id: `on-${i}`, checked: !off.has(line.name) });
-      box.addEventListener("change", () => {
-        box.checked ? off.delete(line.name) : off.add(line.name);
-        redraw();
-      });
-      const swatch = make("span", { className: "swatch" });
-      swatch.style.background = line.color;
-      const mark = make("b", { id: `changed-${i}`, hidden: true }, " (changed)");
-      const value = make("output", { id: `value-${i}` });
-      return make("label", {}, box, swatch, make("span", {}, line.name, mark), value);
-    }),
-  );
   const known = scene.lines.filter((line) => line.options);
-  find("optimizer").replaceChildren(...known.map((it) => make("option", {}, it.name)));
+  find("optimizer").replaceChildren(...known.map((it) => new Option(it.name)));
   find("change").hidden = known.length === 0;
   const adam = known.find((line) => line.options.beta1 !== undefined);
   if (adam) find("optimizer").value = adam.name;
@@ -234,15 +203,16 @@ function play() {
   find("play").textContent = playing === null ? "Play" : "Pause";
 }
 
-find("scene").append(...data.scenes.map((it) => make("option", {}, it.name)));
+find("scene").append(...data.scenes.map((it) => new Option(it.name)));
 find("scene").hidden = data.scenes.length === 1;
 find("scene").addEventListener("change", () => showScene(find("scene").value));
 find("step").addEventListener("input", redraw);
 find("float32").addEventListener("change", redraw);
+find("optimizers").addEventListener("change", redraw);
 find("optimizer").addEventListener("change", showNumbers);
 find("play").addEventListener("click", play);
 find("reset").addEventListener("click", () => {
-  changed.delete(key(find("optimizer").value));
+  delete chosen().changed;
   showNumbers();
   redraw();
 });

@@ -23,11 +23,10 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ms_adam.atomic_write import atomic_write
-from ms_adam.lab.problems.functions import FUNCTIONS, Function
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.html import link_pages, read_results
 from ms_adam.lab.report.studies import trajectory_page
-from ms_adam.lab.report.studies.trajectory_page import points_of, values_of
+from ms_adam.lab.report.studies.trajectory_page import Scene, pairs_of, points_of, values_of
 from ms_adam.lab.studies.trajectories.study import HEIGHTS, QUADRATICS, REFERENCE, RESULTS, folders
 
 _LOOKS = tuple(zip(plots.CYCLE, "os^vDPX*"))
@@ -40,47 +39,6 @@ _MINIMUM = {**_EDGED, "marker": "*", "color": plots.YELLOW, "markersize": 14}
 _HEIGHTS_MAP = "Greys_r"  # light is high; paths in colours stand out from it
 _LEAST_SHOWN = 1e-18  # smaller differences are roundings of float64
 _ANIMATION_STYLE = {**plots.NO_GRID, "figure.dpi": 90}
-
-
-class Scene:
-    """A function as it is drawn, and the rows of ``results`` that lie on it.
-
-    `name` is that of the rows, `place` its entry in the config, and `heights` has f at [row of y,
-    column of x], NaN where f is not finite.
-    """
-
-    def __init__(self, name: str, place: dict[str, Any], heights: np.ndarray, rows: Sequence[dict]):
-        self.name, self.place, self.heights, self.rows = name, place, heights, rows
-        self.x, self.y = (np.linspace(*place[axis], len(heights)) for axis in "xy")
-        function = FUNCTIONS.get(place["function"], Function("", np.add))
-        self.title = f"{self.name}: {function.formula}" if function.formula else self.name
-        self.least = function.least  # None if it is not known, as that of a user's own function
-        minima = np.array(function.minima).reshape(-1, 2)
-        low, high = np.array([place["x"], place["y"]]).T
-        self.minima = minima[((minima >= low) & (minima <= high)).all(axis=1)]  # that can be seen
-        # A row for each optimizer: that of the config, not that of its counterpart.
-        self.lines = [row for row in rows if "distance" not in (row["mindspore"] or {})]
-
-    def drawn(self, values: np.ndarray) -> np.ndarray:
-        """Returns values of f as heights of the picture."""
-        if self.place["scale"] == "linear":
-            return values
-        least = self.least if self.least is not None else np.nanmin(self.heights)
-        # 1 +: the least value has a height too. A rounding can take a value below the least.
-        return np.log10(1 + np.maximum(values - least, 0))
-
-    @property
-    def height_label(self) -> str:
-        """The words for a height of the picture."""
-        if self.place["scale"] == "linear":
-            return "f"
-        return "log10(1 + f)" if self.least == 0 else "log10(1 + f - least f)"
-
-    def lifted(self, row: dict) -> np.ndarray:
-        """Returns a path as (x, y, height), cut where it first leaves the picture."""
-        path = np.column_stack([points_of(row), self.drawn(values_of(row))])
-        gone = [step for step in (row["outside_from"], row["not_finite_from"]) if step is not None]
-        return np.where(np.arange(len(path))[:, None] < min(gone, default=len(path)), path, np.nan)
 
 
 def write_page(folder: Path) -> Optional[Path]:
@@ -109,7 +67,7 @@ def _files(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes]]
     if "linear_fit" in config:
         yield f"{name}_losses.png", loss_plot(content)
         quadratics = np.load(folder / QUADRATICS)
-        shown = [trajectory_page.of_fit(config, quadratics, _pairs(config, rows))]
+        shown = [trajectory_page.of_fit(config, quadratics, rows)]
     else:
         with np.load(folder / HEIGHTS) as heights:
             scenes = [
@@ -122,15 +80,8 @@ def _files(content: dict[str, Any], folder: Path) -> Iterator[tuple[str, bytes]]
         for scene in scenes if animation else ():
             yield f"{name}_{scene.name}_3d.png", surface_plot(scene)
             yield f"{name}_{scene.name}_3d.gif", surface_animation(scene, **animation)
-        shown = [
-            trajectory_page.of_function(scene, config, _pairs(config, scene.rows))
-            for scene in scenes
-        ]
+        shown = [trajectory_page.of_scene(scene, config) for scene in scenes]
     yield "index.html", trajectory_page.page(content, shown).encode("utf-8")
-
-
-def _pairs(config: dict[str, Any], rows: Sequence[dict]) -> list[list[dict]]:
-    return [_of_optimizer(rows, entry["name"]) for entry in config["optimizers"]]
 
 
 @plots.picture(style=plots.NO_GRID)
@@ -141,8 +92,7 @@ def contour_plot(config: dict, scenes: Sequence[Scene]) -> Figure:
     """
     by_optimizer = config["figure"]["panels"] == "optimizers"
     if by_optimizer:
-        names = [entry["name"] for entry in config["optimizers"]]
-        shown = [(scenes[0], _of_optimizer(scenes[0].rows, name)) for name in names]
+        shown = [(scenes[0], pair) for pair in scenes[0].pairs]
     else:
         shown = [(scene, scene.lines) for scene in scenes]
     figure, axes = _grid(config, len(shown), 3.9)
@@ -222,8 +172,8 @@ def loss_plot(content: dict[str, Any]) -> Figure:
     """Draws the losses of a linear fit: each iteration's batch, and all points after each epoch."""
     rows, config = content["results"], content["comparison"]
     figure, ((batches, epochs),) = plots.panels(1, 2, (12, 5.2), sharey=True)
-    for place, entry in enumerate(config["optimizers"]):
-        for line in _of_optimizer(rows, entry["name"]):
+    for place, pair in enumerate(pairs_of(rows)):
+        for line in pair:
             label = ": ".join(filter(None, (line["optimizer"], _differences(line))))
             look = {**_look(place, 1, 1), "linewidth": 1.1, "label": label}
             if line["computed_by"] == REFERENCE:  # a broad pale band, with MindSpore's line on it
@@ -426,15 +376,6 @@ def _grid(config: dict, count: int, height: float, single: float = 0.0) -> tuple
     for axis in axes.flat[count:]:
         axis.remove()
     return figure, list(axes.flat[:count])
-
-
-def _of_optimizer(rows: Sequence[dict], name: str) -> list[dict]:
-    """Returns the rows of one optimizer: its own, and its counterpart's if there is one."""
-
-    def names(row: dict) -> tuple[str, str]:
-        return name, f"{name} ({(row['mindspore'] or {}).get('optimizer')})"
-
-    return [row for row in rows if row["optimizer"] in names(row)]
 
 
 def _differences(row: dict) -> str:

@@ -46,7 +46,7 @@ def work(job: dict[str, Any], ranks: Ranks) -> None:
 
         def tell(step: Step, before: int = before) -> None:
             done, total = before * config.steps + step.number, len(todo) * config.steps
-            ranks.tell("progress", done=done, total=total)
+            ranks.progress(done, total=total)
 
         trainings.append(_train(config, problem, optimizer, state, job, ranks, tell))
     found = {
@@ -136,13 +136,11 @@ def _restore(
     Checkpoints of another config are removed. Their steps may be later than those of this training,
     whose own checkpoints would then count as the oldest.
     """
-    # Rank 0 looks first and puts files aside or away; then all find the same one.
-    if ranks.rank == 0:
+    with ranks.zero_first():  # it puts files aside or away; then all find the same one
         checkpoint, _ = files.newest_good()
         if checkpoint is not None and checkpoint.description != description:
             shutil.rmtree(files.folder)
-    ranks.meet()
-    checkpoint, _ = files.newest_good()
+            checkpoint = None
     if checkpoint is None:
         return 0
     mindspore.load_param_into_net(model, checkpoint.parameters)

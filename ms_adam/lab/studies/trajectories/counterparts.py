@@ -48,12 +48,8 @@ class _Row(NamedTuple):
     instead: tuple[tuple[str, Any, Any, str], ...] = ()
 
 
-def _arguments_of_adamax(method: Any) -> dict[str, Any]:
-    """Returns the arguments of ms_adam.AdaMax that the reference has under the same names."""
-    names = ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "loss_scale", "maximize")
-    return {name: getattr(method, name) for name in names}
-
-
+# Arguments of ms_adam.AdaMax that the reference has under the same names.
+_SHARED = ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "loss_scale", "maximize")
 _ONE_EPSILON = "its epsilon is 1e-8, inside the root"
 _VECTOR = ("centralize", None, False, "")  # a vector has nothing to centralize, in either
 _ROWS = {
@@ -99,7 +95,7 @@ _ROWS = {
     reference.Adam: _Row(
         "ms_adam.Adam",
         lambda m: {
-            **_arguments_of_adamax(m),
+            **{name: getattr(m, name) for name in _SHARED},
             "bias_correction": m.bias_correction,
             "use_nesterov": m.nesterov,
             "use_amsgrad": m.amsgrad,
@@ -112,7 +108,7 @@ _ROWS = {
     # gradient exceeds it. Then correction, epsilon, rate, product, quotient, and weight decay's.
     reference.AdaMax: _Row(
         "ms_adam.AdaMax",
-        _arguments_of_adamax,
+        lambda m: {name: getattr(m, name) for name in _SHARED},
         lambda m, t: 10 + 4 * memory(m.beta1, t) + 2 * t,
         (_VECTOR,),
     ),

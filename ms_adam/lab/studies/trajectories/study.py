@@ -163,15 +163,13 @@ def _remarks(row: dict[str, Any]) -> Iterator[str]:
 
 def verdicts(content: dict[str, Any]) -> list[dict[str, Any]]:
     """Judges each MindSpore optimizer, where it is nearest to its limit."""
-    worst: dict[str, dict[str, Any]] = {}
+    by_optimizer: dict[str, list[dict[str, Any]]] = {}
     for row in content["results"]:
         if "distance" in (row["mindspore"] or {}):
-            before = worst.setdefault(row["optimizer"], row)
-            here, there = (float(it["mindspore"]["share_of_limit"]) for it in (row, before))
-            if here > there:  # "inf" too
-                worst[row["optimizer"]] = row
+            by_optimizer.setdefault(row["optimizer"], []).append(row)
     found = []
-    for row in worst.values():
+    for rows in by_optimizer.values():
+        row = max(rows, key=lambda row: float(row["mindspore"]["share_of_limit"]))  # "inf" too
         facts = row["mindspore"]
         asked = f"; to the config's formula {short(facts['distance_to_method'])}"
         asked += f": {facts['differences']}" if facts["differences"] else ""

@@ -3,27 +3,9 @@
 import numpy as np
 import pytest
 from lab.report.studies.report_entries import write
+from lab.studies.text.small_text import row, text_config
 
 from ms_adam.lab.report.studies import text
-
-
-def row(side, seed, **changes):
-    return {
-        "side": side,
-        "label": f"{side} label",
-        "seed": seed,
-        "mode": "graph",
-        "file": f"{side}_seed{seed}.npz",
-        "backend": "fused",
-        "seconds": 3.0,
-        "steps": 4,
-        "final_loss": 0.4321,
-        "test_loss": 0.5678,
-        "test_accuracy": 0.7 + 0.01 * seed,
-        "step_ms": [1.5, 2.5],
-        "follower": None,
-        **changes,
-    }
 
 
 def page_of(out, runs):
@@ -32,12 +14,7 @@ def page_of(out, runs):
         "test_loss": np.array([0.6, 0.5]),
         "test_accuracy": np.array([0.5, 0.7]),
     }
-    config = {
-        "data": {"words": 300, "train": 2000, "test": 100, "split_seed": 0},
-        "model": {"width": 4},
-        "training": {"epochs": 2, "batch_size": 20},
-        "compare": {"sides": [], "seeds": [0, 1], "least_accuracy": 0.7},
-    }
+    config = {key: text_config()[key] for key in ("data", "model", "training", "compare")}
     more = {"bags_sha256": "abc123", "words_each": 16.52, "commonest": 0.587, "parameters": 320098}
     words = {"rotten": ["dull"], "fresh": ["<i>fine"]}
     write(out, runs, [curves] * len(runs), config, telling_words=words, **more)
@@ -46,7 +23,11 @@ def page_of(out, runs):
 
 def test_numbers_are_those_of_the_runs(tmp_path):
     times = (("exact", 1), ("lazy", 0.25))
-    runs = [row(s, seed, step_ms=[2.0 * t, 4.0 * t]) for s, t in times for seed in (0, 1)]
+    runs = [
+        row(side, seed, step_ms=[2.0 * time, 4.0 * time], test_accuracy=0.7 + 0.01 * seed)
+        for side, time in times
+        for seed in (0, 1)
+    ]
     page = page_of(tmp_path, runs)
     for words in (
         *("1 of 3 claims held", "320,098 parameters", "16.5 words each", "58.70%"),

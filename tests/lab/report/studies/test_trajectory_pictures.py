@@ -10,7 +10,7 @@ from PIL import Image
 
 from ms_adam.lab.report import plots
 from ms_adam.lab.report.studies import trajectories as pictures
-from ms_adam.lab.report.studies.trajectories import Scene
+from ms_adam.lab.report.studies.trajectory_page import Scene
 from ms_adam.lab.studies.trajectories.config import Comparison
 from ms_adam.lab.studies.trajectories.study import HEIGHTS, REFERENCE, RESULTS
 
@@ -94,7 +94,8 @@ def test_an_optimizer_with_the_name_of_another_and_more_has_a_panel_of_its_own(f
     theirs = row("SGD (slow) (nn.X)", [[1, 1], [0.9, 0.9], [0.7, 0.7]], FACTS)
     config = make_config("optimizers")
     config["optimizers"][1]["name"] = "SGD (slow)"
-    pictures.contour_plot(config, [make_scene([own, theirs, *ROWS])])
+    first, beside, *others = ROWS
+    pictures.contour_plot(config, [make_scene([first, own, beside, theirs, *others])])
     ends = [[line.get_xydata().tolist()[-1] for line in axis.lines] for axis in figures[0].axes[:2]]
     assert [end[:2] for end in ends] == [[[0.25, 0.25], [0.25, 0.3]], [[0.8, 0.8], [0.7, 0.7]]]
 

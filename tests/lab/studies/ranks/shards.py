@@ -6,6 +6,7 @@ launch's folder, with a digest of all bits, by which the test knows that all ran
 """
 
 import hashlib
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -26,89 +27,70 @@ from ms_adam.lab.train import TrainStep
 SHAPES = [(5, 3), (7,), (), (40, 4), (3, 2, 2), (1,), (17, 5)]
 FEWER = [(5, 3), (7,), (), (17, 5)]  # a graph of operators compiles long
 STEPS = 3
+CLIPPED, FLAT, COMPOSITE = dict(max_grad_norm=0.5), dict(flat_state=True), dict(backend="composite")
+MASTERS = dict(master_weights=True, dtypes=["float16", "bfloat16", "float32"])
+LAZY, SPARSE = dict(use_lazy=True), dict(sparse=True)
 CASES = {
     "Adam": {},
-    "AdamW, Nesterov": {"optimizer": "AdamW", "weight_decay": 0.1, "use_nesterov": True},
-    "AMSGrad": {"use_amsgrad": True},
-    "flat": {"flat_state": True},
-    "flat, clipping, AMSGrad": {"flat_state": True, "max_grad_norm": 0.5, "use_amsgrad": True},
-    "flat, composite": {
-        "shapes": FEWER,
-        "flat_state": True,
-        "backend": "composite",
-        "max_grad_norm": 0.5,
-    },
-    "primitive": {"backend": "primitive"},
-    "dtypes": {"dtypes": ["float16", "float32", "bfloat16", "float64"]},
-    "composite": {
-        "shapes": FEWER,
-        "dtypes": ["float16", "float32"],
-        "max_grad_norm": 0.5,
-        "backend": "composite",
-    },
-    "master weights, composite": {
-        "dtypes": ["float16", "bfloat16", "float32"],
-        "master_weights": True,
-        "backend": "composite",
-    },
-    "master weights": {
-        "dtypes": ["float16", "bfloat16", "float32"],
-        "master_weights": True,
-        "max_grad_norm": 0.5,
-    },
-    "groups, clipping": {"groups": True, "max_grad_norm": 0.5},
-    "one parameter": {"shapes": [(6, 2)]},
-    "one number": {"shapes": [()]},
-    "one parameter, composite": {"shapes": [(6, 2)], "backend": "composite"},
-    "one large table": {"shapes": [(300, 4), (3,), (2, 2)]},
-    "empty": {"shapes": [(0, 3), (4,), (2,)]},
-    "large": {"shapes": [(900, 90), (70000,), (33, 7)], "max_grad_norm": 0.5},
-    "lazy, flat, master weights": {
-        "use_lazy": True,
-        "sparse": True,
-        "dtypes": ["float16"],
-        "flat_state": True,
-        "master_weights": True,
-    },
-    "lazy, groups": {"use_lazy": True, "groups": True},
-    "lazy, clipping": {"use_lazy": True, "sparse": True, "max_grad_norm": 0.5},
-    "lazy, composite": {"shapes": FEWER, "use_lazy": True, "sparse": True, "backend": "composite"},
-    "sparse": {"sparse": True},
+    "AdamW, Nesterov": dict(optimizer="AdamW", weight_decay=0.1, use_nesterov=True),
+    "AMSGrad": dict(use_amsgrad=True),
+    "flat": FLAT,
+    "flat, clipping, AMSGrad": dict(**FLAT, **CLIPPED, use_amsgrad=True),
+    "flat, composite": dict(**FLAT, **CLIPPED, **COMPOSITE, shapes=FEWER),
+    "primitive": dict(backend="primitive"),
+    "dtypes": dict(dtypes=["float16", "float32", "bfloat16", "float64"]),
+    "composite": dict(**COMPOSITE, **CLIPPED, shapes=FEWER, dtypes=["float16", "float32"]),
+    "master weights, composite": dict(**MASTERS, **COMPOSITE),
+    "master weights": dict(**MASTERS, **CLIPPED),
+    "groups, clipping": dict(**CLIPPED, groups=True),
+    "one parameter": dict(shapes=[(6, 2)]),
+    "one number": dict(shapes=[()]),
+    "one parameter, composite": dict(**COMPOSITE, shapes=[(6, 2)]),
+    "one large table": dict(shapes=[(300, 4), (3,), (2, 2)]),
+    "empty": dict(shapes=[(0, 3), (4,), (2,)]),
+    "large": dict(**CLIPPED, shapes=[(900, 90), (70000,), (33, 7)]),
+    "lazy, flat, master weights": dict(
+        **LAZY, **SPARSE, **FLAT, dtypes=["float16"], master_weights=True
+    ),
+    "lazy, groups": dict(**LAZY, groups=True),
+    "lazy, clipping": dict(**LAZY, **SPARSE, **CLIPPED),
+    "lazy, composite": dict(**LAZY, **SPARSE, **COMPOSITE, shapes=FEWER),
+    "sparse": SPARSE,
 }
 
 
 def make(case, sharded):
-    options = dict(case)
-    shapes = [tuple(shape) for shape in options.pop("shapes", SHAPES)]
-    dtypes = options.pop("dtypes", ["float32"])
-    options.pop("sparse", None)
+    return _make(sharded, **case)
+
+
+def _make(
+    sharded,
+    optimizer="Adam",
+    shapes=SHAPES,
+    dtypes=("float32",),
+    groups=False,
+    sparse=False,  # of the gradients
+    **options,
+):
     random = np.random.default_rng(0)
-    parameters = [
-        Parameter(
-            Tensor(np.asarray(random.standard_normal(shape)), getattr(ms, dtypes[i % len(dtypes)])),
-            name=f"w{i}",
-        )
-        for i, shape in enumerate(shapes)
-    ]
-    given = parameters
-    if options.pop("groups", False):
+    given = []
+    for i, (shape, dtype) in enumerate(zip(shapes, itertools.cycle(dtypes))):
+        value = Tensor(np.asarray(random.standard_normal(shape)), getattr(ms, dtype))
+        given.append(Parameter(value, name=f"w{i}"))
+    if groups:
         given = [
-            {"params": parameters[:2], "lr": 0.05, "weight_decay": 0.1},
-            {"params": parameters[2:5], "grad_centralization": True},
-            {"params": parameters[5:]},
+            {"params": given[:2], "lr": 0.05, "weight_decay": 0.1},
+            {"params": given[2:5], "grad_centralization": True},
+            {"params": given[5:]},
         ]
-    kind = getattr(ms_adam, options.pop("optimizer", "Adam"))
-    return kind(given, 0.01, shard_state=sharded, **options)
+    return getattr(ms_adam, optimizer)(given, 0.01, shard_state=sharded, **options)
 
 
 def gradient(parameter, random, sparse):
     dtype = parameter.dtype
     if sparse and parameter.ndim == 2 and parameter.shape[0] > 4:
-        rows = random.integers(0, parameter.shape[0], 4)
-        return (
-            Tensor(rows, ms.int32),
-            Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype),
-        )
+        rows = Tensor(random.integers(0, parameter.shape[0], 4), ms.int32)
+        return rows, Tensor(random.standard_normal((4, *parameter.shape[1:])), dtype)
     return Tensor(np.asarray(random.standard_normal(parameter.shape)), dtype)
 
 
@@ -137,11 +119,8 @@ def different(ones, others):
 def held(optimizer):
     """Bytes of the moments and master weights on this rank."""
     own = [*optimizer.moment1, *optimizer.moment2, *getattr(optimizer, "vhat", ())]
-    own += [
-        weight
-        for weight, parameter in zip(getattr(optimizer, "master_weights", ()), optimizer.parameters)
-        if weight is not parameter
-    ]
+    masters = zip(getattr(optimizer, "master_weights", ()), optimizer.parameters)
+    own += [master for master, parameter in masters if master is not parameter]
     return sum(value.nbytes for value in own)
 
 
@@ -214,15 +193,12 @@ def with_shards(name, case, ranks, others):
     if others is not None:
         path, count = Path(others[0]) / tag(name), others[1]
         with np.load(f"{path}.npz") as expected:
-            for what, checkpoint in (
-                ("shares", [f"{path}-{rank}.ckpt" for rank in range(count)]),
-                ("gathered", f"{path}-gathered.ckpt"),
-            ):
+            shares = [f"{path}-{rank}.ckpt" for rank in range(count)]
+            for what, checkpoint in ("shares", shares), ("gathered", f"{path}-gathered.ckpt"):
                 taken = make(case, True)
                 ms_adam.load_state(taken, checkpoint)
-                found[f"from {what} of others"] = different(
-                    dict(expected), bits_of(ms_adam.gather_state(taken))
-                )
+                state = bits_of(ms_adam.gather_state(taken))
+                found[f"from {what} of others"] = different(dict(expected), state)
     return results, found
 
 
@@ -253,13 +229,8 @@ def steps(backend, mode, ranks):
     found = []
     for sharded in (True, False):
         network = Network(mode == "graph")
-        optimizer = ms_adam.Adam(
-            network.trainable_params(),
-            0.01,
-            use_lazy=backend != "primitive",
-            backend=backend,
-            shard_state=sharded,
-        )
+        options = dict(use_lazy=backend != "primitive", backend=backend, shard_state=sharded)
+        optimizer = ms_adam.Adam(network.trainable_params(), 0.01, **options)
         parameters = optimizer.parameters
         reducer = nn.DistributedGradReducer(parameters, mean=True, degree=ranks.count)
         step = TrainStep(network, optimizer, reducer=reducer)
@@ -290,10 +261,8 @@ def work(job, ranks):
     for name, case in CASES.items():
         results[name], found["cases"][name] = with_shards(name, case, ranks, job.get("others"))
         ranks.tell("case", name=name)
-    found["steps"] = {
-        backend: steps(backend, job["mode"], ranks)
-        for backend in ("fused", "primitive", "composite")
-    }
+    backends = ("fused", "primitive", "composite")
+    found["steps"] = {backend: steps(backend, job["mode"], ranks) for backend in backends}
     found["share of another"] = error_of_share_of_another(ranks)  # all ranks have saved theirs
     found["different"] = {
         name: without(name, case, ranks, results[name])

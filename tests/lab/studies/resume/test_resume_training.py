@@ -14,14 +14,14 @@ from ms_adam.lab.run.config import ConfigError
 from ms_adam.lab.studies.resume import training
 from ms_adam.lab.studies.resume.kill_test import differing
 
-FIVE, TEN = (f"parts/checkpoints/step-{step:08d}.ckpt" for step in (5, 10))
+FIVE, TEN, LAST = (f"checkpoints/step-{step:08d}.ckpt" for step in (5, 10, 24))
 
 
 class Trainer:
     """Does the worker's job on small runs in one folder; takes its events, keeps what was told."""
 
     def __init__(self, folder):
-        self.folder, self.told = folder, []
+        self.folder, self.parts = folder, folder / "parts"
 
     def __call__(self, out="parts", stop_after=None, resume=False, mode="graph", **sections):
         self.told, self.stop_after = [], stop_after
@@ -42,16 +42,18 @@ class Trainer:
             raise KeyboardInterrupt
 
     def curves(self):
-        return curves_in(self.folder / "parts")
+        return [(self.parts / name).read_bytes() for name in ("loss.csv", "accuracy.csv")]
 
 
-def curves_in(folder):
-    return [(folder / name).read_bytes() for name in ("loss.csv", "accuracy.csv")]
+@pytest.fixture(scope="module", autouse=True)
+def _mode_of_this_process():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "enter", set_mode)
+        yield
 
 
 @pytest.fixture
-def trainer(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "enter", set_mode)
+def trainer(tmp_path):
     return Trainer(tmp_path)
 
 
@@ -59,16 +61,8 @@ def trainer(tmp_path, monkeypatch):
 def undisturbed(tmp_path_factory):
     """The folder of a training that is not disturbed."""
     trainer = Trainer(tmp_path_factory.mktemp("undisturbed"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "enter", set_mode)
-        trainer("whole")
-    return trainer.folder / "whole"
-
-
-@pytest.fixture
-def whole(undisturbed):
-    """Its curves."""
-    return curves_in(undisturbed)
+    trainer()
+    return trainer.parts
 
 
 ODD = {"accumulate_steps": 5}  # of 24 steps the last 4 make no update
@@ -96,9 +90,9 @@ def test_stopped_twice_equals_undisturbed(trainer, mode, optimizer):
     trainer(stop_after=8, mode=mode, optimizer=optimizer)
     assert trainer.curves()[0].count(b"\n") == 9
     trainer(stop_after=17, resume=True, mode=mode, optimizer=optimizer)
-    assert trainer.told == [f"goes on after step 5, from {trainer.folder / FIVE}"]
+    assert trainer.told == [f"goes on after step 5, from {trainer.parts / FIVE}"]
     resumed = trainer(resume=True, mode=mode, optimizer=optimizer)
-    assert differing(trainer.folder / "parts", trainer.folder / "whole") == []
+    assert differing(trainer.parts, trainer.folder / "whole") == []
     assert resumed["results"][0]["resumed_after_step"] == 15
     for key in ("first_loss", "last_loss", "test_accuracy", "steps", "backend"):
         assert resumed["results"][0][key] == content["results"][0][key]
@@ -121,21 +115,21 @@ def test_a_lost_tail_is_seen_in_the_last_checkpoint(trainer, undisturbed, monkey
 
     monkeypatch.setattr(training.ms_adam, "load_state", forget)
     trainer(resume=True)
-    names = differing(trainer.folder / "parts", undisturbed)
-    assert "checkpoints/step-00000024.ckpt" in names and "loss.csv" not in names
+    names = differing(trainer.parts, undisturbed)
+    assert LAST in names and "loss.csv" not in names
 
 
-def test_the_comparison_sees_a_lost_moment(trainer, whole, monkeypatch):
+def test_the_comparison_sees_a_lost_moment(trainer, undisturbed, monkeypatch):
     """Were the state not restored, the curve would be another."""
     trainer(stop_after=8)
     monkeypatch.setattr(training.ms_adam, "load_state", lambda *_: None)
     trainer(resume=True)
-    assert trainer.curves()[0] != whole[0]
+    assert "loss.csv" in differing(trainer.parts, undisturbed)
 
 
-def test_damaged_file_falls_back_and_says_so(trainer, whole):
+def test_damaged_file_falls_back_and_says_so(trainer, undisturbed):
     trainer(stop_after=12)
-    newest = trainer.folder / TEN
+    newest = trainer.parts / TEN
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 4
     os.chmod(newest, 0o600)
@@ -144,30 +138,30 @@ def test_damaged_file_falls_back_and_says_so(trainer, whole):
     damaged, goes_on = trainer.told
     assert str(newest) in damaged and "is damaged" in damaged
     assert goes_on.startswith("goes on after step 5") and "the last good checkpoint" in goes_on
-    assert trainer.curves() == whole
+    assert differing(trainer.parts, undisturbed) == []
 
 
-def test_other_mode_goes_on_and_says_so(trainer, whole):
+def test_other_mode_goes_on_and_says_so(trainer, undisturbed):
     trainer(stop_after=8)
     trainer(resume=True, mode="pynative")
     assert trainer.told[-1] == "the steps so far were made in graph mode"
-    assert trainer.curves() == whole
+    assert differing(trainer.parts, undisturbed) == [LAST]  # which names the mode
 
 
 def test_lines_that_are_lost_are_told(trainer):
     trainer(stop_after=8)
-    (trainer.folder / "parts/loss.csv").write_text("step,epoch,loss\n1,1,0.5\n")
+    (trainer.parts / "loss.csv").write_text("step,epoch,loss\n1,1,0.5\n")
     trainer(resume=True)
     assert "lacks the steps from 2 to 5" in trainer.told[-1]
 
 
-def test_resume_of_nothing_and_of_all(trainer, whole):
+def test_resume_of_nothing_and_of_all(trainer, undisturbed):
     trainer(resume=True)
     assert "holds no checkpoint: the training starts at the first step" in trainer.told[0]
-    assert trainer.curves() == whole
+    assert differing(trainer.parts, undisturbed) == []
     content = trainer(resume=True)
     assert content["results"][0]["resumed_after_step"] == 24
-    assert trainer.curves() == whole
+    assert differing(trainer.parts, undisturbed) == []
     assert str(trainer.folder) not in json.dumps(content)
 
 
@@ -200,12 +194,12 @@ def test_a_refused_resume_leaves_the_result(trainer):
     finished = trainer()
     with pytest.raises(ExperimentError, match="is of another training"):
         trainer(resume=True, **OTHER)
-    assert json.loads((trainer.folder / "parts/train.json").read_text()) == finished
+    assert json.loads((trainer.parts / "train.json").read_text()) == finished
 
 
 def test_two_processes_in_one_folder(trainer):
-    (trainer.folder / "parts").mkdir()
-    with open(trainer.folder / "parts/.lock", "w") as lock:
+    trainer.parts.mkdir()
+    with open(trainer.parts / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ExperimentError, match="another process trains in this folder"):
             trainer()

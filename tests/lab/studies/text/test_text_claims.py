@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from lab.studies.text.small_text import row
 
 from ms_adam.lab.claims import HELD, NOT_HELD, NOT_MEASURED, judge
 from ms_adam.lab.problems.text import Bags, TextSplit
@@ -17,18 +18,6 @@ def verdict(claim, runs=(), bits=(), duplicates=()):
     config = {"compare": {"least_accuracy": 0.7}}
     found = {"runs": runs, "bits": bits, "duplicates": duplicates}
     return judge([claim], {"config": config, "commonest": 0.59, **found})[0]
-
-
-def row(side, seed=0, **changes):
-    return {
-        "side": side,
-        "seed": seed,
-        "label": side,
-        "test_accuracy": 0.75,
-        "step_ms": [1.0, 1.0],
-        "follower": None,
-        **changes,
-    }
 
 
 def result(side, seed, **arrays):

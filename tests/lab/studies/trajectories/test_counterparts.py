@@ -52,17 +52,17 @@ def path(build, scale=1.0, steps=STEPS, slopes=lambda x, y: (0.4 * x, 4 * y)):
     return points, gradients
 
 
-def facts(build, method, scale=1.0, computes=None, steps=STEPS):
-    """`compare` of an optimizer with the formula that is said to be its."""
+def facts(method, scale=1.0, computes=None, steps=STEPS, build=None):
+    """`compare` of a method's counterpart, or another one, with what it is said to compute."""
     found = counterpart(method)
-    computes = dataclasses.replace(found, computes=computes or found.computes)
-    return compare(computes, method, *path(build, scale, steps))
+    one = dataclasses.replace(found, computes=computes or found.computes)
+    return compare(one, method, *path(build or found.build, scale, steps))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6])
 @pytest.mark.parametrize("method", SAME, ids=str)
 def test_same_formula(method, scale):
-    measured = facts(counterpart(method).build, method, scale)
+    measured = facts(method, scale)
     assert measured["same_formula"] and measured["within_limit"], measured
     assert measured["steps_compared"] == STEPS
     # the methods differ by `centralize` at most, which does nothing to a vector
@@ -75,7 +75,7 @@ def test_same_formula(method, scale):
 def test_a_wrong_formula_is_seen(method):
     """A learning rate that is off by one part in a hundred is out of the limit."""
     wrong = dataclasses.replace(method, learning_rate=1.01 * method.learning_rate)
-    measured = facts(counterpart(method).build, method, computes=wrong)
+    measured = facts(method, computes=wrong)
     assert not measured["within_limit"] and measured["share_of_limit"] > 1
 
 
@@ -96,8 +96,8 @@ def test_a_wrong_formula_is_seen(method):
 )
 def test_every_number_of_a_formula_is_seen(method, changes):
     """With gradients down to 1e-6, where epsilon weighs."""
-    build, wrong = counterpart(method).build, dataclasses.replace(method, **changes)
-    measured = (facts(build, method, scale, wrong) for scale in (1.0, 1e-4, 1e-6))
+    wrong = dataclasses.replace(method, **changes)
+    measured = (facts(method, scale, wrong) for scale in (1.0, 1e-4, 1e-6))
     assert not all(it["within_limit"] for it in measured)
 
 
@@ -114,9 +114,9 @@ def test_momentum_ignores_use_nesterov():
         return nn.Momentum(parameters, 0.01, 0.9, use_nesterov=True)
 
     nesterov, momentum = reference.Nesterov(0.01, 0.9), reference.Momentum(0.01, 0.9)
-    assert facts(build, nesterov)["distance_to_method"] == about(0.52)
-    assert not facts(build, nesterov)["within_limit"]
-    assert facts(build, momentum)["within_limit"]
+    measured = facts(nesterov, build=build)
+    assert measured["distance_to_method"] == about(0.52) and not measured["within_limit"]
+    assert facts(momentum, build=build)["within_limit"]
 
 
 STARTS_AT_1, INSIDE = "its mean square starts at 1", "its epsilon stands inside the root"
@@ -141,29 +141,27 @@ ADAM_INSIDE = dataclasses.replace(ADAM, epsilon="inside")
 def test_differences_are_said(method, name, differences):
     found = counterpart(method)
     assert (found.name, found.differences) == (name, differences)
-    measured = facts(found.build, method)
+    measured = facts(method)
     assert measured["within_limit"] and not measured["same_formula"]
 
 
 def test_rmsprop_starts_its_mean_square_at_1():
-    build = counterpart(FROM_0).build
-    assert facts(build, FROM_0)["distance_to_method"] == about(0.86)
-    assert not facts(build, FROM_0, computes=FROM_0)["within_limit"]
+    assert facts(FROM_0)["distance_to_method"] == about(0.86)
+    assert not facts(FROM_0, computes=FROM_0)["within_limit"]
 
 
 def test_rmsprop_has_epsilon_inside_the_root():
     # The mean square, 0.9^50 = 0.005 at the end, is large against both epsilons at first: little to
     # see. After 250 steps it is 4e-12, far below epsilon.
-    measured = facts(counterpart(OUTSIDE).build, OUTSIDE, scale=1e-6, steps=250)
+    measured = facts(OUTSIDE, scale=1e-6, steps=250)
     assert measured["within_limit"]
     assert measured["distance_to_method"] > 100 * measured["distance"]
 
 
 def test_adagrad_has_an_epsilon_of_its_own():
     """1e-8 inside the root: a first gradient of 1e-4 makes 0.707 of a step, not a whole one."""
-    points, gradients = path(
-        counterpart(OWN_EPSILON).build, steps=1, slopes=lambda x, y: (1e-4, 0 * y)
-    )
+    build = counterpart(OWN_EPSILON).build
+    points, gradients = path(build, steps=1, slopes=lambda x, y: (1e-4, 0 * y))
     # the weight is 3, whose roundings are those of a number in [2, 4)
     assert points[1].tolist() == [pytest.approx(3 - 0.5 / np.sqrt(2), abs=4 * 2.0**-23), 4.0]
     assert replay(OWN_EPSILON, points[0], gradients)[1][0] == pytest.approx(2.5, abs=1e-3)
@@ -177,18 +175,16 @@ def test_nn_adam_is_epsilon_hat():
     # Gradients of 1e-6 are ten epsilons. nn.Adam multiplies powers of beta in float32, and takes
     # 1 - 0.99 in float32: off by 1e-6 of itself, some roundings more than ours; hence not
     # `within_limit` but a thousandth of the distance to the paper's formula.
-    measured = facts(build, paper, scale=1e-6)
-    to_hat = facts(build, hat, scale=1e-6)
+    measured, to_hat = (facts(method, scale=1e-6, build=build) for method in (paper, hat))
     assert not measured["within_limit"]
     assert measured["distance"] == about(0.78)
     assert to_hat["distance"] < 1e-3 * measured["distance"]
 
 
 def test_adam_inside_the_root_is_said_not_to_be_ours():
-    build = counterpart(ADAM_INSIDE).build
     # sqrt(v + e) - sqrt(v) = e / 2 sqrt(v), and both are below a rounding of v of size 1
-    assert facts(build, ADAM_INSIDE)["distance_to_method"] < 1e-6
-    assert facts(build, ADAM_INSIDE, 1e-4)["distance_to_method"] > 0.1
+    assert facts(ADAM_INSIDE)["distance_to_method"] < 1e-6
+    assert facts(ADAM_INSIDE, 1e-4)["distance_to_method"] > 0.1
 
 
 @pytest.mark.parametrize(
@@ -211,8 +207,7 @@ def test_every_method_has_a_word_said_about_it():
 
 
 def test_a_path_out_of_float32_is_compared_while_it_is_finite():
-    method = reference.SGD(1e6)
-    measured = facts(counterpart(method).build, method)
+    measured = facts(reference.SGD(1e6))
     assert 0 < measured["steps_compared"] < STEPS
     assert measured["within_limit"] and np.isfinite(measured["distance"])
 
