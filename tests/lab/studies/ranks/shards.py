@@ -47,6 +47,7 @@ CASES = {
         "backend": "composite",
     },
     "master weights, composite": {
+        "shapes": FEWER,
         "dtypes": ["float16", "bfloat16", "float32"],
         "master_weights": True,
         "backend": "composite",
