@@ -194,7 +194,11 @@ def test_a_group_that_joins_late_begins_its_own_bias_correction(backend, tail, m
     given = gradients(9, [parameter.shape for parameter in own])
     for t, arrays in enumerate(given):
         if t == 3:
-            optimizer.add_param_group({"params": own[2], "lr": 0.02})
+            group = {"params": own[2], "lr": 0.02}
+            if tail:  # refused, and no part of it is left
+                with ms_adam.averaged(optimizer), pytest.raises(RuntimeError, match="within avera"):
+                    optimizer.add_param_group(group)
+            optimizer.add_param_group(group)
             shadow.add(dataclasses.replace(method, learning_rate=0.02))
             averages = {2: shadow.weights[2]}  # begin at the weights
             if tail:
@@ -286,14 +290,14 @@ def test_a_wrong_value_is_refused_and_changes_nothing(key, value, error):
     if key != "params":
         with pytest.raises(error, match="For 'AdamW'"):
             optimizer.add_param_group({**another, key: value})
-        assert len(optimizer.param_groups) == len(optimizer.lrs) == 1
-        assert len(optimizer.parameters) == len(optimizer.core.parameters) == 2
-        optimizer.add_param_group(another)
     else:
         with pytest.raises(ValueError, match="more than one parameter group"):
             optimizer.add_param_group({"params": [group["params"][1], *another["params"]]})
         with pytest.raises(TypeError, match="must be a dict"):
             optimizer.add_param_group(another["params"])
+    assert len(optimizer.param_groups) == len(optimizer.lrs) == 1
+    assert len(optimizer.parameters) == len(optimizer.core.parameters) == 2
+    optimizer.add_param_group(another)
     feed(gradients(1), optimizer)
 
 
