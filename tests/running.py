@@ -1,8 +1,12 @@
 """Runs a case of the matrix and looks at what it leaves."""
 
+import contextlib
+
 import mindspore as ms
 import numpy as np
+from mindspore import Tensor
 
+import ms_adam
 from ms_adam.backends import BACKENDS
 from ms_adam.compat import FLOATS, HAS_AMSGRAD_KERNEL, has_shape
 from ms_adam.lab.studies.matrix import cases
@@ -49,6 +53,11 @@ def runs(backend, case, dtype, shapes):
 ALL_BACKENDS = tuple(BACKENDS)
 
 
+def adam(shapes, *arguments, dtype="float32", optimizer=ms_adam.Adam, **options):
+    """An optimizer of parameters of some shapes."""
+    return optimizer(make_parameters(shapes, dtype), *arguments, **options)
+
+
 def whole_state(optimizer):
     """What a step changes: weights, moments and counters, for `np.testing.assert_equal`."""
     return snapshot(optimizer), int(optimizer.global_step), int(optimizer.update_count)
@@ -57,6 +66,14 @@ def whole_state(optimizer):
 def bits(optimizer):
     """All that an optimizer has, weights, state and counters: {name: bytes}."""
     return {p.name: np.ascontiguousarray(p.asnumpy()).tobytes() for p in optimizer.get_parameters()}
+
+
+@contextlib.contextmanager
+def unchanged(optimizer):
+    """Within it, no Parameter of an optimizer changes."""
+    before = bits(optimizer)
+    yield
+    assert bits(optimizer) == before
 
 
 def step_of(optimizer, compiled):
@@ -87,6 +104,14 @@ def follow(method, start, fed, part=slice(None), **per_step):
         for i, gradient in enumerate(exact[part]):
             weights[i], states[i] = method.step(weights[i], gradient, states[i], **overrides)
     return weights
+
+
+def copy_values(source, target):
+    """Gives Parameters the values of others of the same names, in any order."""
+    by_name = {parameter.name: parameter for parameter in source}
+    for parameter in target:
+        value = to_numpy(by_name[parameter.name])
+        parameter.set_data(Tensor(value, parameter.dtype))
 
 
 def float32(x):

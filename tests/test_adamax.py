@@ -1,11 +1,23 @@
 """AdaMax: Algorithm 2 of the paper, in the place of `nn.AdaMax`."""
 
+import functools
+
 import mindspore as ms
 import numpy as np
 import pytest
 from foreign_checkpoints import renamed, state_of, torch_state_dict
 from mindspore import Parameter, Tensor, nn
-from running import bits, float32, follow, make_parameters, run, step_of, to_numpy
+from running import (
+    adam,
+    copy_values,
+    float32,
+    follow,
+    make_parameters,
+    run,
+    step_of,
+    to_numpy,
+    unchanged,
+)
 
 import ms_adam
 from ms_adam import reference
@@ -13,6 +25,9 @@ from ms_adam import reference
 SHAPES = ((3, 5), (7,), ())
 THEIRS = SHAPES[:2]  # the kernel of nn.AdaMax refuses ()
 WAYS = [("fused", False), ("fused", True), ("composite", False)]
+
+
+adamax = functools.partial(adam, SHAPES, optimizer=ms_adam.AdaMax)
 
 
 def assert_close(optimizer, expected, atol=1e-6):
@@ -32,7 +47,7 @@ def assert_close(optimizer, expected, atol=1e-6):
 )
 def test_bad_arguments(error, options, message):
     with pytest.raises(error, match=message):
-        ms_adam.AdaMax(make_parameters(SHAPES, "float32"), **options)
+        adamax(**options)
 
 
 @pytest.mark.parametrize("backend, compiled", WAYS)
@@ -65,7 +80,7 @@ def test_groups_and_schedules(backend, compiled, mode):
 @pytest.mark.parametrize("backend, compiled", WAYS)
 def test_without_epsilon_it_is_algorithm_2(backend, compiled, scale, mode):
     """Whatever the size of the gradients; elements whose gradients were all 0 stay."""
-    optimizer = ms_adam.AdaMax(make_parameters(SHAPES, "float32"), 0.01, eps=0.0, backend=backend)
+    optimizer = adamax(0.01, eps=0.0, backend=backend)
     start = [to_numpy(p) for p in optimizer.parameters]
     step = step_of(optimizer, compiled)
     zeros = tuple(Tensor(np.zeros(shape), ms.float32) for shape in SHAPES)
@@ -78,8 +93,7 @@ def test_without_epsilon_it_is_algorithm_2(backend, compiled, scale, mode):
 def test_follows_nn_adamax(mode):
     options = dict(learning_rate=0.01, weight_decay=0.1, loss_scale=1.0)
     ours, theirs = (
-        optimizer(make_parameters(THEIRS, "float32"), **options)
-        for optimizer in (ms_adam.AdaMax, nn.AdaMax)
+        adam(THEIRS, optimizer=optimizer, **options) for optimizer in (ms_adam.AdaMax, nn.AdaMax)
     )
     run(ours, 4), run(theirs, 4)
     assert_close(ours, [to_numpy(p) for p in theirs.parameters])
@@ -88,15 +102,14 @@ def test_follows_nn_adamax(mode):
 @pytest.mark.parametrize("backend", ["fused", "composite"])
 @pytest.mark.parametrize("way", ["load_state", "load_param_into_net", "back"])
 def test_checkpoints_of_nn_adamax(way, backend, mode):
-    old = nn.AdaMax(make_parameters(THEIRS, "float32"), 0.01)
-    new = ms_adam.AdaMax(make_parameters(THEIRS, "float32"), 0.01, backend=backend)
+    old = adam(THEIRS, 0.01, optimizer=nn.AdaMax)
+    new = adam(THEIRS, 0.01, optimizer=ms_adam.AdaMax, backend=backend)
     first, second = (new, old) if way == "back" else (old, new)
     run(first, 4)
     entries = {p.name: Parameter(p.value().copy(), name=p.name) for p in first.get_parameters()}
     if way == "load_state":
         ms_adam.load_state(second, entries)
-        for parameter, value in zip(second.parameters, first.parameters):
-            parameter.set_data(value.value().copy())
+        copy_values(first.parameters, second.parameters)
     else:
         ms.load_param_into_net(second, entries)
     run(first, 4), run(second, 4)
@@ -107,31 +120,27 @@ def test_checkpoints_of_nn_adamax(way, backend, mode):
 
 def test_the_state_of_adam_is_refused_and_the_reverse():
     """Its second moments have the same names and shapes, and are squares."""
-    adam, adamax = (
-        make(make_parameters(SHAPES, "float32")) for make in (ms_adam.Adam, ms_adam.AdaMax)
-    )
-    run(adam, 1), run(adamax, 1)
+    squares, maxima = adam(SHAPES), adamax()
+    run(squares, 1), run(maxima, 1)
     of_torch = torch_state_dict(state_of(SHAPES), 1, len(SHAPES))
-    names = [parameter.name for parameter in adamax.parameters]
+    names = [parameter.name for parameter in maxima.parameters]
     for optimizer, state, keywords, words in (
-        (adam, adamax.parameters_dict(), {}, "maxima of magnitudes, .* keeps means of squares"),
-        (adamax, adam.parameters_dict(), {}, "means of squares, .* keeps maxima of magnitudes"),
-        (adamax, of_torch, {"names": names}, "means of squares, .* keeps maxima of magnitudes"),
-        (adamax, renamed(state_of(SHAPES), "adam_m", "adam_v"), {"step": 1}, "means of squares"),
+        (squares, maxima.parameters_dict(), {}, "maxima of magnitudes, .* keeps means of squares"),
+        (maxima, squares.parameters_dict(), {}, "means of squares, .* keeps maxima of magnitudes"),
+        (maxima, of_torch, {"names": names}, "means of squares, .* keeps maxima of magnitudes"),
+        (maxima, renamed(state_of(SHAPES), "adam_m", "adam_v"), {"step": 1}, "means of squares"),
     ):
-        before = bits(optimizer)
-        with pytest.raises(ValueError, match=f"second moments are {words}"):
+        says = f"second moments are {words}"
+        with unchanged(optimizer), pytest.raises(ValueError, match=says):
             ms_adam.load_state(optimizer, state, **keywords)
-        assert bits(optimizer) == before
 
 
 def test_state_is_gathered_and_loaded():
-    optimizer = ms_adam.AdaMax(make_parameters(SHAPES, "float32"), flat_state=True)
+    optimizer = adamax(flat_state=True)
     run(optimizer, 4)
     state = ms_adam.gather_state(optimizer)
     assert "beta2_power" not in state and state["beta1_power"].shape == (1,)
-    again = ms_adam.AdaMax(make_parameters(SHAPES, "float32"), backend="composite")
+    again = adamax(backend="composite")
     ms_adam.load_state(again, state)
-    assert int(again.update_count) == 4 and float(again.counted_power) == float(
-        optimizer.counted_power
-    )
+    assert int(again.update_count) == 4
+    assert float(again.counted_power) == float(optimizer.counted_power)

@@ -10,10 +10,12 @@ from mindspore.common.initializer import initializer
 from running import (
     ALL_BACKENDS,
     CompiledStep,
-    make_parameters,
+    adam,
+    run,
     snapshot,
     step_of,
     to_numpy,
+    unchanged,
     whole_state,
 )
 
@@ -37,12 +39,26 @@ def assert_same(one, other):
     np.testing.assert_equal(whole_state(one), whole_state(other))
 
 
-def pair(shapes=SHAPES, launch="by address", **options):
+class Pair:
     """An optimizer that Python calls, and the same as part of a graph."""
-    called = ms_adam.Adam(make_parameters(shapes, "float32"), **options)
-    compiled = ms_adam.Adam(make_parameters(shapes, "float32"), **options)
-    assert called.launch == launch
-    return called, compiled, CompiledStep(compiled)
+
+    def __init__(self, shapes=SHAPES, launch="by address", **options):
+        self.called, self.compiled = (adam(shapes, **options) for _ in range(2))
+        self.step = CompiledStep(self.compiled)
+        assert self.called.launch == launch
+
+    def __call__(self, gradients):
+        self.called(gradients)
+        self.step(gradients)
+
+    def assert_same(self):
+        assert_same(self.called, self.compiled)
+
+
+def counter(value, dtype="int32"):
+    """What takes the place of global_step."""
+    tensor = Tensor(value, getattr(ms, dtype))
+    return Parameter(tensor, name="global_step", requires_grad=False)
 
 
 # --- which way runs ------------------------------------------------------------------------------
@@ -54,10 +70,10 @@ def test_a_subclass_with_its_own_construct_is_compiled(mode):
         def construct(self, gradients):
             return super().construct(gradients[:1] + (gradients[1] * 0.0,))
 
-    optimizer = Halved(make_parameters([(3,), (3,)], "float32"))
+    optimizer = adam([(3,), (3,)], optimizer=Halved)
     assert optimizer.launch == "compiled"
     before = snapshot(optimizer).weights
-    optimizer(random_tensors(0, [(3,), (3,)]))
+    run(optimizer, 1)
     after = snapshot(optimizer).weights
     assert not np.array_equal(before[0], after[0])
     np.testing.assert_array_equal(before[1], after[1])
@@ -65,11 +81,11 @@ def test_a_subclass_with_its_own_construct_is_compiled(mode):
 
 def test_a_hook_is_called():
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    optimizer = adam([(3,)])
     called = []
     handle = optimizer.register_forward_pre_hook(lambda cell, inputs: called.append(len(inputs)))
     assert optimizer.launch == "compiled"
-    optimizer(random_tensors(0, [(3,)]))
+    run(optimizer, 1)
     assert called
     handle.remove()
     assert optimizer.launch == "by address"
@@ -139,13 +155,11 @@ def test_graphs_before_and_after_see_the_weight(mode):
 
 def test_an_error_under_way_is_raised_before_anything_changes():
     ms.set_context(mode=ms.PYNATIVE_MODE)
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
-    before = whole_state(optimizer)
+    optimizer = adam([(3,)])
     table = Tensor(np.ones((2, 3)), ms.float32)
-    with pytest.raises(RuntimeError):
+    with unchanged(optimizer), pytest.raises(RuntimeError):
         optimizer((ops.Gather()(table, Tensor(5, ms.int32), 0) * 1.0,))
-    np.testing.assert_equal(whole_state(optimizer), before)
-    optimizer(random_tensors(0, [(3,)]))
+    run(optimizer, 1)
     assert optimizer.global_step.asnumpy() == 1
 
 
@@ -162,41 +176,39 @@ def test_views_are_read_as_what_they_show(mode):
         ops.broadcast_to(x[1:2], (3, 4)),
         Tensor(np.arange(10.0), ms.float32)[::2],
     )
-    called, compiled, step = pair(shapes)
+    both = Pair(shapes)
     for _ in range(2):
-        called(views)
-        step(tuple(Tensor(np.array(view.asnumpy())) for view in views))
-    assert_same(called, compiled)
+        both.called(views)
+        both.step(tuple(Tensor(np.array(view.asnumpy())) for view in views))
+    both.assert_same()
 
 
 def test_memory_shared_with_numpy(mode):
     array = np.ones(5, np.float32)
-    called, compiled, step = pair([(5,)])
+    both = Pair([(5,)])
     shared = Tensor.from_numpy(array)
     for factor in (1.0, -3.0):
         array[:] = factor
-        called((shared,))
-        step((Tensor(np.full(5, factor), ms.float32),))
-    assert_same(called, compiled)
+        both.called((shared,))
+        both.step((Tensor(np.full(5, factor), ms.float32),))
+    both.assert_same()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_gradients_of_another_dtype_from_one_call_to_the_next(dtype, mode):
-    called, compiled, step = pair()
+    both = Pair()
     for name in ("float32", dtype, "float32"):
-        gradients = random_tensors(1, dtype=name)
-        called(gradients)
-        step(gradients)
-    assert_same(called, compiled)
+        both(random_tensors(1, dtype=name))
+    both.assert_same()
 
 
 def test_memory_that_moves_within_a_tensor(mode):
     """A tensor's storage (`untyped_storage`) goes on telling the address from before."""
-    moved, same = (ms_adam.Adam(make_parameters([(4, 3)], "float32")) for _ in range(2))
+    moved, same = (adam([(4, 3)]) for _ in range(2))
     weight, new = moved.parameters[0], same.parameters[0]
     for i in range(3):
         for optimizer in (moved, same):
-            optimizer(random_tensors(i, [(4, 3)]))
+            run(optimizer, 1, seed=i)
         assert_same(moved, same)
         if i == 0:
             weight.set_dtype(ms.float16)
@@ -214,48 +226,41 @@ def test_replaced_data_is_what_goes_on(replace, backend, mode):
 
     nn.Adam loses its steps at a `set_data` between them.
     """
-    way = "by address" if backend == "fused" else "compiled"
-    called, compiled, step = pair([(4, 3), (5,)], way, backend=backend)
+    both = Pair([(4, 3), (5,)], "by address" if backend == "fused" else "compiled", backend=backend)
+    called, compiled = both.called, both.compiled
     new = {
         parameter.name: Parameter(Tensor(np.full(parameter.shape, 0.25), ms.float32))
         for parameter in (*called.parameters, *called.moment1)
     }
     new["learning_rate"] = Parameter(Tensor(0.5, ms.float32))
     for i in range(4):
-        gradients = random_tensors(i, [(4, 3), (5,)])
-        called(gradients)
-        step(gradients)
+        both(random_tensors(i, [(4, 3), (5,)]))
         if i != 1:
             continue
-        for parameter in called.get_parameters():
-            if parameter.name not in new:
-                continue
-            if replace == "set_data":
-                parameter.set_data(new[parameter.name])
-            elif replace == "assign":
-                ops.assign(parameter, new[parameter.name])
-            elif replace == "copy_":
-                parameter.copy_(new[parameter.name])
         if replace == "load_param_into_net":
             ms.load_param_into_net(called, new)
-        for parameter in compiled.get_parameters():
-            if parameter.name in new:
-                ops.assign(parameter, new[parameter.name])
-    assert_same(called, compiled)
+        for optimizer, way in ((called, replace), (compiled, "assign")):
+            for parameter in optimizer.get_parameters():
+                if parameter.name not in new or way == "load_param_into_net":
+                    continue
+                if way == "assign":
+                    ops.assign(parameter, new[parameter.name])
+                else:
+                    getattr(parameter, way)(new[parameter.name])
+    both.assert_same()
 
 
 def test_data_of_another_shape_are_refused(mode):
     """`set_data` takes them. The kernel would write the moments of 10,000 elements into 10."""
-    optimizer = ms_adam.Adam(make_parameters([(100, 100)], "float32"))
-    gradients = random_tensors(0, [(100, 100)])
-    optimizer(gradients)
+    optimizer = adam([(100, 100)])
+    run(optimizer, 1)
     for parameter in (optimizer.moment2[0], optimizer.parameters[0]):
         before = to_numpy(parameter).copy()
         parameter.set_data(Tensor(np.zeros(10), ms.float32))
         with pytest.raises(RuntimeError, match="the kernel refuses the tensors of the step"):
-            optimizer(gradients)
+            optimizer(random_tensors(0, [(100, 100)]))
         parameter.set_data(Tensor(before, ms.float32))
-        optimizer(gradients)
+        run(optimizer, 1)
     assert optimizer.global_step.asnumpy() == 3
 
 
@@ -263,16 +268,14 @@ def test_parameters_that_are_loaded_after_the_optimizer_was_made(mode):
     """`no_init_parameters` leaves them without data until then, and what is cloned from them."""
     from mindspore.nn.utils import no_init_parameters  # not in 2.0.0
 
-    called, compiled, step = pair([(4, 3)])
+    both = Pair([(4, 3)])
     with no_init_parameters():
         late = Parameter(initializer("zeros", (4, 3), ms.float32), name="layer0.weight")
-    optimizer = ms_adam.Adam([late])
-    late.set_data(Tensor(to_numpy(called.parameters[0]), ms.float32))
+    start, both.called = both.called.parameters[0], ms_adam.Adam([late])
+    late.set_data(Tensor(to_numpy(start), ms.float32))
     for i in range(3):
-        gradients = random_tensors(i, [(4, 3)])
-        optimizer(gradients)
-        step(gradients)
-    assert_same(optimizer, compiled)
+        both(random_tensors(i, [(4, 3)]))
+    both.assert_same()
 
 
 def test_a_parameter_that_is_a_view(mode):
@@ -298,10 +301,8 @@ def test_a_parameter_that_is_a_view(mode):
 def test_global_step_of_another_dtype(backend, dtype, shape, compiled, mode):
     """tinyms puts a float counter there: its bits are not to be read as an integer."""
     rates = [1e-3, 3e-3]
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), rates, backend=backend)
-    optimizer.global_step = Parameter(
-        Tensor(np.zeros(shape), getattr(ms, dtype)), name="global_step", requires_grad=False
-    )
+    optimizer = adam([(3,)], rates, backend=backend)
+    optimizer.global_step = counter(np.zeros(shape), dtype)
     before = to_numpy(optimizer.parameters[0])
     step = step_of(optimizer, compiled)
     for _ in range(2):
@@ -309,7 +310,7 @@ def test_global_step_of_another_dtype(backend, dtype, shape, compiled, mode):
     # Equal gradients make steps of the learning rates, to a few roundings of weights up to 1.
     np.testing.assert_allclose(before - to_numpy(optimizer.parameters[0]), 4e-3, atol=3e-7)
     assert optimizer.global_step.asnumpy() == 2
-    again = ms_adam.Adam(make_parameters([(3,)], "float32"), rates, backend=backend)
+    again = adam([(3,)], rates, backend=backend)
     again.global_step = optimizer.global_step.clone(init="zeros")
     ms_adam.load_state(again, ms_adam.gather_state(optimizer))
     assert again.global_step.asnumpy() == 2 and again.global_step.shape == shape
@@ -317,11 +318,11 @@ def test_global_step_of_another_dtype(backend, dtype, shape, compiled, mode):
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_a_global_step_that_takes_the_place_of_another_is_counted(backend, mode):
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), [1.0, 1.0, 0.5], backend=backend)
-    optimizer(random_tensors(0, [(3,)]))
-    optimizer.global_step = Parameter(Tensor([2], ms.int32), "global_step", requires_grad=False)
+    optimizer = adam([(3,)], [1.0, 1.0, 0.5], backend=backend)
+    run(optimizer, 1)
+    optimizer.global_step = counter([2])
     before = to_numpy(optimizer.parameters[0])
-    optimizer(random_tensors(0, [(3,)]))
+    run(optimizer, 1)
     # Equal gradients make steps of the learning rate.
     apart = np.abs(to_numpy(optimizer.parameters[0]) - before)
     np.testing.assert_allclose(apart, 0.5, rtol=1e-5)
@@ -331,15 +332,15 @@ def test_a_global_step_that_takes_the_place_of_another_is_counted(backend, mode)
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_a_global_step_that_cannot_count_is_refused(backend, mode):
     """In float16, 2,048 is followed by itself."""
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), backend=backend)
-    optimizer.global_step = Parameter(Tensor([0], ms.float16), "global_step", requires_grad=False)
+    optimizer = adam([(3,)], backend=backend)
+    optimizer.global_step = counter([0], "float16")
     with pytest.raises(TypeError, match="'global_step' must be one number.*Float16"):
-        optimizer(random_tensors(0, [(3,)]))
+        run(optimizer, 1)
 
 
 def test_ctrl_c_leaves_the_counts_of_a_step_together(monkeypatch):
     """Python raises a KeyboardInterrupt as soon as the kernel has returned."""
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"))
+    optimizer = adam([(3,)])
     launcher = type(optimizer.update.launcher)
     launched = launcher.__call__
 
@@ -349,14 +350,13 @@ def test_ctrl_c_leaves_the_counts_of_a_step_together(monkeypatch):
 
     monkeypatch.setattr(launcher, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        optimizer(random_tensors(0, [(3,)]))
+        run(optimizer, 1)
     assert int(optimizer.update_count) == int(optimizer.global_step) == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"master_weights": True, "ema_decay": 0.9}])
 def test_a_call_that_accumulates_takes_gradients_and_sums_only(options, monkeypatch):
-    parameters = make_parameters([(3,), (4, 3)], "float16")
-    optimizer = ms_adam.Adam(parameters, accumulate_steps=3, **options)
+    optimizer = adam([(3,), (4, 3)], dtype="float16", accumulate_steps=3, **options)
     given, launched = [], launch.Launcher.__call__
 
     def noted(self, tensors):
@@ -364,8 +364,7 @@ def test_a_call_that_accumulates_takes_gradients_and_sums_only(options, monkeypa
         return launched(self, tensors)
 
     monkeypatch.setattr(launch.Launcher, "__call__", noted)
-    for _ in range(3):
-        optimizer(random_tensors(0, [(3,), (4, 3)], "float16"))
+    run(optimizer, 3)
     of_steps = {id(tensor) for tensor in (*optimizer.parameters, *optimizer.moment1)}
     sums = {id(tensor) for tensor in optimizer.accumulators}
     for tensors, updates in zip(given, (False, False, True)):
@@ -377,13 +376,11 @@ def test_a_call_that_accumulates_takes_gradients_and_sums_only(options, monkeypa
 
 
 def test_a_list_of_rates_that_has_ended_is_an_error(mode):
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), [0.1, 0.2])
-    for _ in range(2):
-        optimizer(random_tensors(0, [(3,)]))
-    before = whole_state(optimizer)
-    with pytest.raises(RuntimeError, match="has 2 values, and none for step 2"):
-        optimizer(random_tensors(0, [(3,)]))
-    np.testing.assert_equal(whole_state(optimizer), before)
+    optimizer = adam([(3,)], [0.1, 0.2])
+    run(optimizer, 2)
+    says = "has 2 values, and none for step 2"
+    with unchanged(optimizer), pytest.raises(RuntimeError, match=says):
+        run(optimizer, 1)
 
 
 @pytest.mark.parametrize(
@@ -401,20 +398,14 @@ def test_a_list_of_rates_that_has_ended_is_an_error(mode):
 )
 def test_rows_have_the_bits_of_the_compiled_step(options, mode):
     shapes = [(3,), (9, 4), (6, 2)]
-    called, compiled, step = pair(shapes, **options)
+    both = Pair(shapes, **options)
     rng = np.random.default_rng(0)
     for count in (5, 2, 5):
-        gradients = (
-            *random_tensors(count, shapes[:1]),
-            (
-                Tensor(rng.integers(0, 9, count), ms.int32),
-                Tensor(rng.standard_normal((count, 4)), ms.float32),
-            ),
-            Tensor(rng.standard_normal((6, 2)), ms.float32),
-        )
-        called(gradients)
-        step(gradients)
-    assert_same(called, compiled)
+        rows = Tensor(rng.integers(0, 9, count), ms.int32)
+        values = Tensor(rng.standard_normal((count, 4)), ms.float32)
+        vector, table = random_tensors(count, [(3,), (6, 2)])
+        both((vector, (rows, values), table))
+    both.assert_same()
 
 
 # --- errors: those of the compiled step, before anything changes ---------------------------------
@@ -447,7 +438,7 @@ def test_gradients_that_do_not_fit_a_graph(name, says):
                 return one, None
             return one, one
 
-    optimizer = ms_adam.Adam(make_parameters([(3,), (5, 2)], "float32"))
+    optimizer = adam([(3,), (5, 2)])
     with pytest.raises((TypeError, ValueError), match=f"For 'Adam', .*{says}"):
         Step(optimizer)(*random_tensors(0, [(3,), (5, 2)]))
     assert optimizer.global_step.asnumpy() == 0
@@ -459,8 +450,8 @@ def test_gradients_that_do_not_fit_a_graph(name, says):
 def test_an_optimizer_for_each_thread():
     ms.set_context(mode=ms.PYNATIVE_MODE)
     shapes = [(300, 200), (1000,)]
-    optimizers = [ms_adam.Adam(make_parameters(shapes, "float32")) for _ in range(4)]
-    expected = ms_adam.Adam(make_parameters(shapes, "float32"))
+    optimizers = [adam(shapes) for _ in range(4)]
+    expected = adam(shapes)
     gradients = [random_tensors(i, shapes) for i in range(20)]
     failures = []
 

@@ -1,15 +1,18 @@
 """The 8-bit state of bitsandbytes: read as the package reads it, written as it reads it."""
 
+import functools
+
 import bitsandbytes_file
 import numpy as np
 import pytest
-from running import make_parameters
+from running import adam, unchanged
 
 import ms_adam
 from ms_adam import eight_bit, narrow
 
 SHAPES, LEAST_SIZE = bitsandbytes_file.SHAPES, bitsandbytes_file.LEAST_SIZE
 NAMES = [f"layer{i}.weight" for i in range(len(SHAPES))]
+adamw = functools.partial(adam, SHAPES, optimizer=ms_adam.AdamW)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +33,6 @@ def state_dict(written, nested):
     return {"state": state, "param_groups": [{"params": [0, 1]}]}
 
 
-def adam(**options):
-    return ms_adam.AdamW(make_parameters(SHAPES, "float32"), **options)
-
-
 def moments(optimizer):
     """{"moment1.<parameter>" and so on: float32 array}."""
     found = {k: v.asnumpy() for k, v in ms_adam.gather_state(optimizer).items()}
@@ -52,7 +51,7 @@ def expected(written):
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("state_dtype", ["float32", "bfloat16", "int8"])
 def test_reads_what_the_package_decodes(written, nested, state_dtype):
-    optimizer = adam(state_dtype=state_dtype)
+    optimizer = adamw(state_dtype=state_dtype)
     ms_adam.load_state(optimizer, state_dict(written, nested), names=NAMES)
     assert int(optimizer.update_count.asnumpy()[0]) == bitsandbytes_file.STEPS
     wanted, found = expected(written), moments(optimizer)
@@ -77,7 +76,7 @@ def test_the_table_is_that_of_the_package(written):
 
 def trained():
     """An optimizer with moments of many sizes, a block of zeros among them."""
-    optimizer, rng = adam(), np.random.default_rng(0)
+    optimizer, rng = adamw(), np.random.default_rng(0)
     values = {}
     for name, shape in zip(NAMES, SHAPES):
         first, second = (10.0 ** rng.uniform(-9, 0, shape) for _ in range(2))
@@ -91,7 +90,7 @@ def trained():
 def test_what_is_written_is_the_nearest_and_comes_back():
     optimizer, values = trained()
     written = ms_adam.bitsandbytes_state(optimizer, min_8bit_size=LEAST_SIZE)
-    again = adam()
+    again = adamw()
     ms_adam.load_state(again, written, names=NAMES)
     assert int(again.update_count.asnumpy()[0]) == 7
     for name, found in moments(again).items():
@@ -120,7 +119,7 @@ def test_what_is_written_is_the_nearest_and_comes_back():
     ],
 )
 def test_refuses_to_write_what_has_no_place_there(options, error, says):
-    optimizer = adam(**options) if options else object()
+    optimizer = adamw(**options) if options else object()
     with pytest.raises(error, match=says):
         ms_adam.bitsandbytes_state(optimizer)
 
@@ -136,18 +135,15 @@ def test_refuses_to_write_what_has_no_place_there(options, error, says):
     ],
 )
 def test_refuses_state_that_does_not_fit(written, name, change, says):
-    checkpoint, optimizer = state_dict(written, nested=False), adam()
+    checkpoint, optimizer = state_dict(written, nested=False), adamw()
     state = checkpoint["state"][0]
     value = state.pop(name)
     if change:
         state[name] = change(value)
     elif name == "state2":
         del state["absmax2"], state["qmap2"]
-    before = moments(optimizer)
-    with pytest.raises(ValueError, match=says):
+    with unchanged(optimizer), pytest.raises(ValueError, match=says):
         ms_adam.load_state(optimizer, checkpoint, names=NAMES)
-    for entry, value in moments(optimizer).items():
-        np.testing.assert_array_equal(value, before[entry])
 
 
 def test_the_package_goes_on_from_what_is_written():
@@ -158,7 +154,7 @@ def test_the_package_goes_on_from_what_is_written():
         np.testing.assert_allclose(eight_bit.dynamic_map(is_signed), theirs, rtol=4 * 2.0**-23)
     optimizer, _ = trained()
     written = ms_adam.bitsandbytes_state(optimizer, min_8bit_size=LEAST_SIZE)
-    again = adam()
+    again = adamw()
     ms_adam.load_state(again, written, names=NAMES)
     tensors = {
         i: {k: v if k == "step" else torch.as_tensor(np.array(v)) for k, v in one.items()}

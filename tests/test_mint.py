@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn
-from running import CompiledStep, step_of, to_numpy
+from running import CompiledStep, copy_values, step_of, to_numpy
 
 import ms_adam
 from ms_adam import reference
@@ -49,6 +49,40 @@ def tensors(arrays):
 
 def weights(optimizer):
     return [to_numpy(parameter) for parameter in optimizer.parameters]
+
+
+def two_groups(own, **second):
+    return [{"params": own[:2]}, {"params": own[2:], **second}]
+
+
+def feed(given, *optimizers):
+    """Makes steps; an optimizer of fewer parameters takes the first gradients of each."""
+    for arrays in given:
+        for optimizer in optimizers:
+            optimizer(tensors(arrays[: len(optimizer.parameters)]))
+
+
+def late(given=(), **options):
+    """An AdamW of two of three parameters after some steps, and the group of the third."""
+    own = parameters()
+    optimizer = ms_adam.mint.AdamW(own[:2], **options)
+    feed(given, optimizer)
+    return optimizer, {"params": own[2:]}
+
+
+def counts(optimizer):
+    """The number of steps of each parameter."""
+    return [float(entry["step"]) for entry in optimizer.state_dict()["state"].values()]
+
+
+def assert_same(one, other):
+    np.testing.assert_equal(weights(one), weights(other))
+
+
+def assert_goes_on(new, old):
+    """One more step of both leaves the same weights."""
+    feed(gradients(1, seed=9), old, new)
+    assert_same(new, old)
 
 
 class Shadow:
@@ -102,12 +136,8 @@ NEW_GRAPH = ("betas", "eps", "maximize")  # with backends that do not read formu
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_groups_are_live(backend, name, compiled, mode):
     """Each change acts on the next step, or is refused; all in one optimizer, one after another."""
-    own = parameters()
     optimizer = getattr(ms_adam.mint, name)(
-        [{"params": own[:2]}, {"params": own[2:], "lr": 0.02, "eps": 1e-3}],
-        lr=0.01,
-        weight_decay=0.1,
-        backend=backend,
+        two_groups(parameters(), lr=0.02, eps=1e-3), lr=0.01, weight_decay=0.1, backend=backend
     )
     first = reference.Adam(0.01, weight_decay=0.1, decoupled=name == "AdamW")
     shadow = Shadow(
@@ -164,7 +194,11 @@ def test_a_group_that_joins_late_begins_its_own_bias_correction(backend, tail, m
     given = gradients(9, [parameter.shape for parameter in own])
     for t, arrays in enumerate(given):
         if t == 3:
-            optimizer.add_param_group({"params": own[2], "lr": 0.02})
+            group = {"params": own[2], "lr": 0.02}
+            if tail:  # refused, and no part of it is left
+                with ms_adam.averaged(optimizer), pytest.raises(RuntimeError, match="within avera"):
+                    optimizer.add_param_group(group)
+            optimizer.add_param_group(group)
             shadow.add(dataclasses.replace(method, learning_rate=0.02))
             averages = {2: shadow.weights[2]}  # begin at the weights
             if tail:
@@ -184,25 +218,19 @@ def test_a_group_that_joins_late_begins_its_own_bias_correction(backend, tail, m
             averages[i] = averages[i] + 0.1 / (1 - 0.9 ** (t + 1)) * (
                 shadow.weights[i] - averages[i]
             )
-    steps = [float(entry["step"]) for entry in optimizer.state_dict()["state"].values()]
-    assert steps == [9, 9, 6, 3]
+    assert counts(optimizer) == [9, 9, 6, 3]
     for i in (2, 3) if tail else ():
         assert np.max(np.abs(to_numpy(optimizer.ema[i]) - averages[i])) < bound(9, 0.02)
         assert np.max(np.abs(shadow.weights[i] - averages[i])) > 1e3 * bound(9, 0.02)
 
 
 def test_a_group_joins_before_the_first_step():
-    own, there = parameters(), parameters()
-    late = ms_adam.mint.AdamW(own[:2], lr=0.01, ema_decay=0.9)
-    late.add_param_group({"params": own[2:]})
-    whole = ms_adam.mint.AdamW(
-        [{"params": there[:2]}, {"params": there[2:]}], lr=0.01, ema_decay=0.9
-    )
-    for arrays in gradients(2):
-        for optimizer in (late, whole):
-            optimizer(tensors(arrays))
-    np.testing.assert_equal(weights(late), weights(whole))
-    np.testing.assert_equal(list(map(to_numpy, late.ema)), list(map(to_numpy, whole.ema)))
+    joined, group = late(lr=0.01, ema_decay=0.9)
+    joined.add_param_group(group)
+    whole = ms_adam.mint.AdamW(two_groups(parameters()), lr=0.01, ema_decay=0.9)
+    feed(gradients(2), joined, whole)
+    assert_same(joined, whole)
+    np.testing.assert_equal(list(map(to_numpy, joined.ema)), list(map(to_numpy, whole.ema)))
 
 
 @pytest.mark.parametrize(
@@ -219,18 +247,18 @@ def test_a_copied_group_is_a_dict(copied):
 
 
 def test_a_compiled_step_is_told_that_it_misses_a_new_group(mode, monkeypatch):
-    own, told = parameters(), []
+    told, given = [], gradients(1)
     monkeypatch.setattr(ms_adam.mint.log, "warning", told.append)
-    optimizer = ms_adam.mint.AdamW(own[:2])
-    optimizer.add_param_group({"params": own[2:]})
-    optimizer(tensors(gradients(1)[0]))  # from Python: it misses nothing
+    optimizer, group = late()
+    optimizer.add_param_group(group)
+    feed(given, optimizer)  # from Python: it misses nothing
     assert told == []
-    optimizer = ms_adam.mint.AdamW(own[:2])
-    CompiledStep(optimizer)(tensors(gradients(1)[0][:2]))
-    optimizer.add_param_group({"params": own[2:]})
+    optimizer, group = late()
+    CompiledStep(optimizer)(tensors(given[0][:2]))
+    optimizer.add_param_group(group)
     assert "does not update the new group: compile the step again" in told[0]
     before = weights(optimizer)
-    CompiledStep(optimizer)(tensors(gradients(1)[0]))
+    CompiledStep(optimizer)(tensors(given[0]))
     assert all(np.any(a != b) for a, b in zip(before, weights(optimizer)))
 
 
@@ -251,8 +279,7 @@ WRONG = (
 
 @pytest.mark.parametrize("key, value, error", WRONG)
 def test_a_wrong_value_is_refused_and_changes_nothing(key, value, error):
-    own = parameters()
-    optimizer = ms_adam.mint.AdamW(own[:2])
+    optimizer, another = late()
     group = optimizer.param_groups[0]
     before, rate = dict(group), float(group["lr"])
     words = {"params": "parameters", "betas": "beta"}
@@ -262,16 +289,16 @@ def test_a_wrong_value_is_refused_and_changes_nothing(key, value, error):
     assert float(group["lr"]) == rate
     if key != "params":
         with pytest.raises(error, match="For 'AdamW'"):
-            optimizer.add_param_group({"params": own[2:], key: value})
-        assert len(optimizer.param_groups) == len(optimizer.lrs) == 1
-        assert len(optimizer.parameters) == len(optimizer.core.parameters) == 2
-        optimizer.add_param_group({"params": own[2:]})
+            optimizer.add_param_group({**another, key: value})
     else:
         with pytest.raises(ValueError, match="more than one parameter group"):
-            optimizer.add_param_group({"params": own[1:]})
+            optimizer.add_param_group({"params": [group["params"][1], *another["params"]]})
         with pytest.raises(TypeError, match="must be a dict"):
-            optimizer.add_param_group(own[2:])
-    optimizer(tensors(gradients(1)[0][: len(optimizer.parameters)]))
+            optimizer.add_param_group(another["params"])
+    assert len(optimizer.param_groups) == len(optimizer.lrs) == 1
+    assert len(optimizer.parameters) == len(optimizer.core.parameters) == 2
+    optimizer.add_param_group(another)
+    feed(gradients(1), optimizer)
 
 
 def test_arguments_of_the_other_face_are_refused():
@@ -332,11 +359,9 @@ def test_a_scheduler_drives_it_as_torchs_drives_torch(name, mode):
     is the largest part of what is left.
     """
     torch = pytest.importorskip("torch", reason="the schedulers of torch are the reference")
-    own = parameters()
-    ours = ms_adam.mint.AdamW([{"params": own[:2]}, {"params": own[2:], "lr": 5e-4}], lr=1e-3)
+    ours = ms_adam.mint.AdamW(two_groups(parameters(), lr=5e-4), lr=1e-3)
     theirs = [torch.nn.Parameter(torch.tensor(w)) for w in weights(ours)]
-    groups = [{"params": theirs[:2]}, {"params": theirs[2:], "lr": 5e-4}]
-    torchs = torch.optim.AdamW(groups, lr=1e-3, foreach=False)
+    torchs = torch.optim.AdamW(two_groups(theirs, lr=5e-4), lr=1e-3, foreach=False)
     schedulers = (
         scheduler_of(optim.lr_scheduler, name, ours),
         scheduler_of(torch.optim.lr_scheduler, name, torchs),
@@ -371,7 +396,7 @@ def test_a_scheduler_within_a_compiled_step(mode):
         optimizers[0](tensors(arrays))
         schedulers[0].step()
         step(ms.mutable(tensors(arrays)))
-    np.testing.assert_equal(weights(optimizers[1]), weights(optimizers[0]))
+    assert_same(*optimizers)
     assert float(optimizers[1].lrs[0]) == float(np.float32(0.01) / 16)
 
 
@@ -404,14 +429,14 @@ def test_state_dicts_go_to_torch_and_back(name, amsgrad, mode):
 
     def make_torch(start, **options):
         theirs = [torch.nn.Parameter(torch.tensor(w, dtype=torch.float32)) for w in start]
-        groups = [{"params": theirs[:2]}, {"params": theirs[2:], "lr": 0.02, "eps": 1e-4}]
+        groups = two_groups(theirs, lr=0.02, eps=1e-4)
         return theirs, getattr(torch.optim, name)(groups, amsgrad=amsgrad, **options)
 
     def make_ours(start, **options):
         own = parameters()
         for parameter, array in zip(own, start):
             parameter.set_data(Tensor(array, ms.float32))
-        groups = [{"params": own[:2]}, {"params": own[2:], "lr": 0.02, "eps": 1e-4}]
+        groups = two_groups(own, lr=0.02, eps=1e-4)
         return getattr(ms_adam.mint, name)(groups, amsgrad=amsgrad, **options)
 
     def step_torch(optimizer, theirs, arrays):
@@ -426,20 +451,18 @@ def test_state_dicts_go_to_torch_and_back(name, amsgrad, mode):
         step_torch(first, theirs, arrays)
     ours = make_ours([it.detach().numpy() for it in theirs], lr=0.5)  # other numbers: loaded
     ours.load_state_dict(from_torch(torch, first.state_dict()))
-    for arrays in given[3:6]:
-        ours(tensors(arrays))
+    feed(given[3:6], ours)
     theirs, second = make_torch(weights(ours), lr=0.5)
     second.load_state_dict(from_torch(torch, to_torch(torch, ours.state_dict())))
     for arrays in given[6:]:
         step_torch(second, theirs, arrays)
-    for arrays in given:
-        whole(tensors(arrays))
+    feed(given, whole)
     assert second.param_groups[0]["lr"] == 0.01
     assert tuple(second.param_groups[1]["betas"]) == (0.8, 0.99)
     assert second.param_groups[1]["eps"] == 1e-4
     for a, b in zip(theirs, weights(whole)):
         assert np.max(np.abs(a.detach().numpy() - b)) < bound(9, 0.02)
-    assert [float(it["step"]) for it in second.state_dict()["state"].values()] == [9] * 3
+    assert counts(second) == [9] * 3
 
 
 TAIL = {
@@ -455,35 +478,23 @@ TAIL = {
 @pytest.mark.parametrize("copied", ["state_dict", "deepcopy", "pickle"])
 def test_a_copy_goes_on_with_the_same_bits(copied, backend):
     """In the middle of an accumulation, with a late group and all of the tail."""
-    own = parameters()
-    optimizer = ms_adam.mint.AdamW(own[:2], lr=0.01, backend=backend, **TAIL)
     given = gradients(12)
-    for arrays in given[:2]:
-        optimizer(tensors(arrays[:2]))
-    optimizer.add_param_group({"params": own[2:], "lr": 0.03, "betas": (0.7, 0.9)})
+    optimizer, group = late(given[:2], lr=0.01, backend=backend, **TAIL)
+    optimizer.add_param_group({**group, "lr": 0.03, "betas": (0.7, 0.9)})
     optimizer.param_groups[0]["lr"] = 0.02
-    for arrays in given[2:7]:
-        optimizer(tensors(arrays))
-    spoiled = [np.full_like(array, np.nan) for array in given[7]]
-    optimizer(tensors(spoiled))
+    feed([*given[2:7], [np.full_like(array, np.nan) for array in given[7]]], optimizer)
     assert (int(optimizer.skipped), int(optimizer.accumulated)) == (1, 1)
     if copied == "deepcopy":
         other = copy.deepcopy(optimizer)
     elif copied == "pickle":
         other = pickle.loads(pickle.dumps(optimizer))
     else:
-        there = parameters()
-        for parameter, array in zip(there, weights(optimizer)):
-            parameter.set_data(Tensor(array, ms.float32))
-        other = ms_adam.mint.AdamW(
-            [{"params": there[:2]}, {"params": there[2:]}], backend=backend, **TAIL
-        )
+        other = ms_adam.mint.AdamW(two_groups(parameters()), backend=backend, **TAIL)
+        copy_values(optimizer.parameters, other.parameters)
         other.load_state_dict(optimizer.state_dict())
     assert (int(other.skipped), int(other.accumulated)) == (1, 1)
-    for arrays in given[8:]:
-        for it in (optimizer, other):
-            it(tensors(arrays))
-    np.testing.assert_equal(weights(other), weights(optimizer))
+    feed(given[8:], optimizer, other)
+    assert_same(other, optimizer)
     np.testing.assert_equal(list(map(to_numpy, other.ema)), list(map(to_numpy, optimizer.ema)))
     assert all(a is not b for a, b in zip(optimizer.parameters, other.parameters))
 
@@ -510,10 +521,8 @@ def test_a_copy_goes_on_with_the_same_bits(copied, backend):
     ],
 )
 def test_a_state_dict_that_does_not_fit_changes_nothing(spoil, error, words):
-    own = parameters()
-    groups = [{"params": own[:2]}, {"params": own[2:], "lr": 0.02}]
-    optimizer = ms_adam.mint.AdamW(groups)
-    optimizer(tensors(gradients(1)[0]))
+    optimizer = ms_adam.mint.AdamW(two_groups(parameters(), lr=0.02))
+    feed(gradients(1), optimizer)
     content = optimizer.state_dict()
     before = copy.deepcopy(content)
     spoil(content)
@@ -533,8 +542,7 @@ def test_exchanges_checkpoints_with_mint(name, before, amsgrad, tmp_path):
     from mindspore import mint
 
     ours = getattr(ms_adam.mint, name)(parameters(), lr=0.01, amsgrad=amsgrad)
-    for arrays in gradients(4):
-        ours(tensors(arrays))
+    feed(gradients(4), ours)
     entries = [{"name": key, "data": value} for key, value in ours.to_mint().items()]
     ms.save_checkpoint(entries, str(tmp_path / "ours.ckpt"))
     theirs = getattr(mint.optim, name)(parameters(seed=5), lr=0.01, amsgrad=amsgrad)
@@ -542,7 +550,7 @@ def test_exchanges_checkpoints_with_mint(name, before, amsgrad, tmp_path):
     left, _ = ms.load_param_into_net(theirs, ms.load_checkpoint(str(tmp_path / "ours.ckpt")))
     assert left == []
     assert theirs.state_step.asnumpy() == before + 4
-    np.testing.assert_equal(weights(theirs), weights(ours))
+    assert_same(theirs, ours)
     for prefix, own in (("exp_avg", ours.moment1), ("exp_avg_sq", ours.moment2)):
         np.testing.assert_equal(
             [to_numpy(it) for it in getattr(theirs, prefix)], [to_numpy(it) for it in own]
@@ -555,97 +563,72 @@ def test_exchanges_checkpoints_with_mint(name, before, amsgrad, tmp_path):
         content.update((k, v) for k, v in ours.to_mint().items() if k.startswith("max_exp_avg_sq"))
     ms_adam.load_state(again, content)
     assert int(again.update_count) == 4
-    for parameter, value in zip(again.parameters, ours.parameters):
-        parameter.set_data(value)
-    for it in (ours, again):
-        it(tensors(gradients(1, seed=9)[0]))
-    np.testing.assert_equal(weights(again), weights(ours))
+    copy_values(ours.parameters, again.parameters)
+    assert_goes_on(again, ours)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_count_that_is_loaded_is_that_of_late_groups_too(backend):
-    own = parameters()
-    optimizer = ms_adam.mint.AdamW(own[:2], backend=backend)
     given = gradients(8)
-    for arrays in given[:5]:
-        optimizer(tensors(arrays[:2]))
-    optimizer.add_param_group({"params": own[2:]})
-    optimizer(tensors(given[5]))
+    optimizer, group = late(given[:5], backend=backend)
+    optimizer.add_param_group(group)
+    feed(given[5:6], optimizer)
     other = ms_adam.AdamW([{"params": parameters()}])
-    for arrays in given[:3]:
-        other(tensors(arrays))
+    feed(given[:3], other)
     ms_adam.load_state(optimizer, other.parameters_dict())
-    steps = [float(entry["step"]) for entry in optimizer.state_dict()["state"].values()]
-    assert steps == [3, 3, 3]
+    assert counts(optimizer) == [3, 3, 3]
     assert len(optimizer.begun) == 0
-    for parameter, value in zip(optimizer.parameters, other.parameters):
-        parameter.set_data(value)
-    for it in (optimizer, other):
-        it(tensors(given[6]))
-    np.testing.assert_equal(weights(optimizer), weights(other))
+    copy_values(other.parameters, optimizer.parameters)
+    assert_goes_on(optimizer, other)
 
 
 def test_a_state_that_was_loaded_by_names_counts_as_the_next_step_counts():
     own, theirs = parameters(), nn.Adam(parameters()[:2], 0.01)
     optimizer = ms_adam.mint.Adam(own[:2], lr=0.01)
     given = gradients(6)
-    for it, arrays in ((optimizer, given[:3]), (theirs, given[:5])):
-        for each in arrays:
-            it(tensors(each[:2]))
+    feed(given[:3], optimizer)
+    feed(given[:5], theirs)
     ms.load_param_into_net(optimizer, dict(theirs.parameters_dict()))
     assert to_numpy(optimizer.to_mint()["state_step"]) == [5.0]
     optimizer.add_param_group({"params": own[2:]})
-
-    def steps():
-        return [float(entry["step"]) for entry in optimizer.state_dict()["state"].values()]
-
-    assert steps() == [5, 5, 0]
-    optimizer(tensors(given[5]))
-    assert steps() == [6, 6, 1]
+    assert counts(optimizer) == [5, 5, 0]
+    feed(given[5:], optimizer)
+    assert counts(optimizer) == [6, 6, 1]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_late_group_stays_finite_after_a_load_from_before_it_joined(backend):
     """`load_param_into_net` only sets the count: the group's own would be negative."""
-    own = parameters()
-    optimizer = ms_adam.mint.AdamW(own[:2], backend=backend)
-    given = gradients(8)
-    start = {"update_count": None, "counted_power": None, "beta2_power": None, "global_step": None}
-    for t, arrays in enumerate(given[:5]):
-        optimizer(tensors(arrays[:2]))
-        if t == 1:
-            content = optimizer.core.parameters_dict()
-            start = {name: Parameter(content[name].asnumpy().copy(), name=name) for name in start}
-    optimizer.add_param_group({"params": own[2:]})
-    content = {**{it.name: it for it in own}, **start}
-    ms.load_param_into_net(optimizer, content)
-    optimizer(tensors(given[5]))
+    given = gradients(6)
+    optimizer, group = late(given[:2], backend=backend)
+    content = optimizer.core.parameters_dict()
+    names = ("update_count", "counted_power", "beta2_power", "global_step")
+    start = {name: Parameter(content[name].asnumpy().copy(), name=name) for name in names}
+    feed(given[2:5], optimizer)
+    optimizer.add_param_group(group)
+    ms.load_param_into_net(optimizer, {**{it.name: it for it in optimizer.parameters}, **start})
+    feed(given[5:], optimizer)
     assert int(optimizer.update_count) == 3
     assert all(np.all(np.isfinite(weight)) for weight in weights(optimizer))
 
 
 def test_a_load_that_a_compiled_step_would_miss_is_refused():
-    own = parameters()
-    optimizer = ms_adam.mint.AdamW(own[:2])
-    optimizer(tensors(gradients(1)[0][:2]))
-    optimizer.add_param_group({"params": own[2:]})
+    given = gradients(1)
+    optimizer, group = late(given)
+    optimizer.add_param_group(group)
     step = CompiledStep(optimizer)
-    step(tensors(gradients(1)[0]))
+    step(tensors(given[0]))
     content, core = optimizer.state_dict(), optimizer.core
     other = ms_adam.AdamW([{"params": parameters()}])
     with pytest.raises(RuntimeError, match=r"load_state\(\) after add_param_group\(\) is a change"):
         ms_adam.load_state(optimizer, other.parameters_dict())
-    with pytest.raises(
-        RuntimeError, match=r"load_state_dict\(\) with groups that joined otherwise"
-    ):
-        optimizer.load_state_dict(
-            ms_adam.mint.AdamW(
-                [{"params": parameters()[:2]}, {"params": parameters()[2:]}]
-            ).state_dict()
-        )
+    whole = ms_adam.mint.AdamW(two_groups(parameters())).state_dict()
+    joined_otherwise = r"load_state_dict\(\) with groups that joined otherwise"
+    with pytest.raises(RuntimeError, match=joined_otherwise):
+        optimizer.load_state_dict(whole)
     assert optimizer.core is core and int(optimizer.update_count) == 2
     optimizer.load_state_dict(content)
-    step(tensors(gradients(1)[0]))
+    step(tensors(given[0]))
     assert int(optimizer.update_count) == 3
 
 
@@ -660,9 +643,7 @@ def test_a_file_of_save_checkpoint_has_the_rates_too(tmp_path):
     left, _ = ms.load_param_into_net(new, ms.load_checkpoint(str(tmp_path / "old.ckpt")))
     assert left == []
     assert float(new.param_groups[0]["lr"]) == float(old.param_groups[0]["lr"])
-    for it in (old, new):
-        it(tensors(gradients(1, seed=9)[0]))
-    np.testing.assert_equal(weights(new), weights(old))
+    assert_goes_on(new, old)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -672,20 +653,16 @@ def test_a_cell_may_rename_the_parameters(backend):
             super().__init__()
             self.optimizer = optimizer  # puts "optimizer." before all names
 
-    own, plain = parameters(), parameters()
-    renamed = ms_adam.mint.AdamW(own[:2], lr=0.01, backend=backend)
-    other = ms_adam.mint.AdamW(plain[:2], lr=0.01, backend=backend)
-    Trainer(renamed)
-    assert own[0].name.startswith("optimizer.")
     given = gradients(4)
-    for optimizer, late in ((renamed, own[2]), (other, plain[2])):
-        for arrays in given[:2]:
-            optimizer(tensors(arrays[:2]))
-        optimizer.add_param_group({"params": late})
+    (renamed, its_group), (other, group) = (late(lr=0.01, backend=backend) for _ in range(2))
+    Trainer(renamed)
+    assert renamed.parameters[0].name.startswith("optimizer.")
+    for optimizer, third in ((renamed, its_group), (other, group)):
+        feed(given[:2], optimizer)
+        optimizer.add_param_group(third)
         optimizer.param_groups[0]["betas"] = (0.8, 0.9)
-        for arrays in given[2:]:
-            optimizer(tensors(arrays))
-    np.testing.assert_equal(weights(renamed), weights(other))
+        feed(given[2:], optimizer)
+    assert_same(renamed, other)
 
 
 # --- the two faces -------------------------------------------------------------------------------
@@ -713,11 +690,11 @@ def test_the_bits_are_those_of_the_other_face(name, options, mode):
         for step in (new[0], new[1].step, compiled):
             assert step(tensors(arrays))
     for optimizer in new:
-        np.testing.assert_equal(weights(optimizer), weights(old))
+        assert_same(optimizer, old)
         assert int(optimizer.update_count) == int(old.update_count) > 0
         if old.ema is not None:
             with ms_adam.averaged(optimizer), ms_adam.averaged(old):
-                np.testing.assert_equal(weights(optimizer), weights(old))
+                assert_same(optimizer, old)
                 with pytest.raises(RuntimeError, match="averaged"):
                     optimizer.step(tensors(gradients(1)[0]))
 
@@ -733,7 +710,7 @@ def test_a_loop_in_the_style_of_torch(mode):
         new.step()
         for scheduler in schedulers:
             scheduler.step()
-    np.testing.assert_equal(weights(new), weights(old))
+    assert_same(new, old)
     new.parameters[1].grad = None
     with pytest.raises(TypeError, match=r"the gradient of 'layer1.weight' must be .* but got None"):
         new.step()
@@ -742,10 +719,8 @@ def test_a_loop_in_the_style_of_torch(mode):
 def test_gradients_of_a_group_are_centralized_as_in_the_other_face():
     group = {"params": parameters(), "grad_centralization": True}
     old, new = ms_adam.AdamW([dict(group, params=parameters())]), ms_adam.mint.AdamW([group])
-    for arrays in gradients(2):
-        for it in (old, new):
-            it(tensors(arrays))
-    np.testing.assert_equal(weights(new), weights(old))
+    feed(gradients(2), old, new)
+    assert_same(new, old)
     with pytest.raises(ValueError, match="'grad_centralization' of a group cannot be changed"):
         new.param_groups[0]["grad_centralization"] = False
 
@@ -783,15 +758,11 @@ def test_a_subclass_with_its_own_construct_and_hooks_are_called(mode):
 
 
 def test_convert_checkpoint_writes_what_a_trainer_loads(tmp_path):
-    old = ms_adam.mint.AdamW(parameters(), lr=0.01)
-    for arrays in gradients(3):
-        old(tensors(arrays))
-    new = ms_adam.mint.AdamW(parameters(seed=7), lr=0.01)
+    old, new = (ms_adam.mint.AdamW(parameters(seed=seed), lr=0.01) for seed in (0, 7))
+    feed(gradients(3), old)
     ms_adam.convert_checkpoint(dict(old.to_mint()), tmp_path / "new.ckpt", new)
     ms.load_param_into_net(new, ms.load_checkpoint(str(tmp_path / "new.ckpt")))
-    for it in (old, new):
-        it(tensors(gradients(1, seed=9)[0]))
-    np.testing.assert_equal(weights(new), weights(old))
+    assert_goes_on(new, old)
 
 
 def test_a_missing_experimental_optim_is_named(monkeypatch):

@@ -5,15 +5,37 @@ import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common import api
-from running import ALL_BACKENDS, LOW_PRECISION, make_parameters, set_mode, step_of, to_numpy
+from running import (
+    ALL_BACKENDS,
+    LOW_PRECISION,
+    adam,
+    as_tensors,
+    float32,
+    follow,
+    make_parameters,
+    set_mode,
+    step_of,
+    to_numpy,
+)
 
 import ms_adam
 from ms_adam import groups, reference
 from ms_adam.compat import COUNTS_ALL_STEPS
 
+SHAPES = [(4, 3), (5,)]
+
 
 def ones(*shapes, dtype="float32", value=1.0):
     return tuple(Tensor(np.full(shape, value), getattr(ms, dtype)) for shape in shapes)
+
+
+def assert_moves(optimizer, rates, step=None):
+    """Gradients of 1 move weights by the learning rate, or each parameter by its own."""
+    before = [to_numpy(parameter) for parameter in optimizer.parameters]
+    (step or optimizer)(ones(*(parameter.shape for parameter in optimizer.parameters)))
+    rates = np.broadcast_to(rates, len(before))
+    for parameter, was, rate in zip(optimizer.parameters, before, rates):
+        np.testing.assert_allclose(was - to_numpy(parameter), rate, rtol=1e-3)
 
 
 # --- masters follow their parameters -------------------------------------------------------------
@@ -75,22 +97,17 @@ def test_a_master_follows_weights_that_are_loaded_later(dtype, name, backend, co
 def test_bias_correction_counts_updates_and_schedules_count_steps(backend, compiled, mode):
     """mindone advances global_step while it accumulates gradients."""
     rates = [0.0, 0.0, 0.0, 1e-3, 1e-2, 1e-1]
-    optimizer = ms_adam.Adam(make_parameters([(6,)], "float32"), rates, backend=backend)
-    step = step_of(optimizer, compiled)
-    adam = reference.Adam()
-    weight = to_numpy(optimizer.parameters[0])
-    state = adam.init(weight)
-    for i, rate in enumerate((1e-3, 1e-1)):
-        for _ in range(3 if i == 0 else 1):
+    optimizer = adam([(6,)], rates, backend=backend)
+    step, fed = step_of(optimizer, compiled), []
+    start = [to_numpy(optimizer.parameters[0])]
+    for factor, ahead in ((1, 3), (2, 1)):
+        for _ in range(ahead):
             ops.assign_add(optimizer.global_step, Tensor([1], ms.int32))
-        gradient = np.linspace(-1, 1, 6) * (i + 1)
-        step((Tensor(gradient, ms.float32),))
-        weight, state = adam.step(
-            weight,
-            to_numpy(Tensor(gradient, ms.float32)),
-            state,
-            learning_rate=float(np.float32(rate)),
-        )
+        gradients, exact = as_tensors([np.linspace(-1, 1, 6) * factor], "float32")
+        step(gradients)
+        fed.append(exact)
+    taken = [float32(1e-3), float32(1e-1)]
+    (weight,) = follow(reference.Adam(), start, fed, learning_rate=taken)
     # Of weights up to 2, two steps of a few roundings.
     np.testing.assert_allclose(to_numpy(optimizer.parameters[0]), weight, atol=2 * 4 * 2.0**-23)
     assert optimizer.update_count.asnumpy() == 2
@@ -104,7 +121,7 @@ SOURCES = ["nn.Adam"] * COUNTS_ALL_STEPS + ["ms_adam 0.1", "ms_adam"]
 def trained(optimizer, steps, compiled=False):
     step = step_of(optimizer, compiled)
     for i in range(steps):
-        step(ones((4, 3), (5,), value=0.5 + i))
+        step(ones(*SHAPES, value=0.5 + i))
     return {
         parameter.name: Parameter(Tensor(np.array(parameter.asnumpy())), name=parameter.name)
         for parameter in optimizer.get_parameters()
@@ -116,14 +133,14 @@ def trained(optimizer, steps, compiled=False):
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_state_that_load_param_into_net_loads(source, backend, compiled, mode):
     """That of another optimizer has no update_count; both then go on alike."""
-    shapes = [(4, 3), (5,)]
-    make = nn.Adam if source == "nn.Adam" else ms_adam.Adam
-    options = {} if source == "nn.Adam" else {"epsilon_hat": True}
-    old = make(make_parameters(shapes, "float32"), 1e-2, **options)
+    if source == "nn.Adam":
+        old = adam(SHAPES, 1e-2, optimizer=nn.Adam)
+    else:
+        old = adam(SHAPES, 1e-2, epsilon_hat=True)
     state = trained(old, 3)
     if source == "ms_adam 0.1":
         del state["update_count"], state["counted_power"]
-    new = ms_adam.Adam(make_parameters(shapes, "float32"), 1e-2, epsilon_hat=True, backend=backend)
+    new = adam(SHAPES, 1e-2, epsilon_hat=True, backend=backend)
     ms.load_param_into_net(new, state)
     trained(old, 2)
     trained(new, 2, compiled)
@@ -138,9 +155,7 @@ def test_a_state_that_load_param_into_net_loads(source, backend, compiled, mode)
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_an_optimizer_that_is_reset_as_nn_adam_would_be(backend, compiled, mode):
     """Moments to 0, powers to 1; global_step is left alone, for the schedule."""
-    shapes = [(4, 3), (5,)]
-    optimizer = ms_adam.Adam(make_parameters(shapes, "float32"), 1e-2, backend=backend)
-    fresh = ms_adam.Adam(make_parameters(shapes, "float32"), 1e-2, backend=backend)
+    optimizer, fresh = (adam(SHAPES, 1e-2, backend=backend) for _ in range(2))
     trained(optimizer, 3, compiled)
     for moment in (*optimizer.moment1, *optimizer.moment2):
         ops.assign(moment, Tensor(np.zeros(moment.shape), ms.float32))
@@ -157,9 +172,8 @@ def test_an_optimizer_that_is_reset_as_nn_adam_would_be(backend, compiled, mode)
 
 def test_other_decay_rates_after_resuming(mode):
     """The count stays, though the powers that were saved are those of other rates."""
-    old = ms_adam.Adam(make_parameters([(4, 3), (5,)], "float32"))
-    state = trained(old, 3)
-    new = ms_adam.Adam(make_parameters([(4, 3), (5,)], "float32"), beta2=0.95)
+    state = trained(adam(SHAPES), 3)
+    new = adam(SHAPES, beta2=0.95)
     ms.load_param_into_net(new, state)
     trained(new, 1)
     assert new.update_count.asnumpy() == 4
@@ -171,19 +185,17 @@ def test_other_decay_rates_after_resuming(mode):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_lr_acts_on_the_next_step(backend, compiled, mode):
-    optimizer = ms_adam.Adam(make_parameters([(6,)], "float32"), 1e-3, backend=backend)
+    optimizer = adam([(6,)], 1e-3, backend=backend)
     step = step_of(optimizer, compiled)
     for rate in (1e-3, 0.5, 0.25):
         optimizer.lr = rate
         assert optimizer.lr == np.float32(rate)
-        before = to_numpy(optimizer.parameters[0])
-        step(ones((6,)))
-        np.testing.assert_allclose(before - to_numpy(optimizer.parameters[0]), rate, rtol=1e-3)
+        assert_moves(optimizer, rate, step)
 
 
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_a_rate_that_is_set_before_each_step_compiles_nothing(backend, mode, monkeypatch):
-    optimizer = ms_adam.Adam(make_parameters([(6,), (3, 2)], "float32"), 1e-3, backend=backend)
+    optimizer = adam([(6,), (3, 2)], 1e-3, backend=backend)
     compilations = []
     optimizer(ones((6,), (3, 2)))
     executor = next(
@@ -201,10 +213,8 @@ def test_a_rate_that_is_set_before_each_step_compiles_nothing(backend, mode, mon
 
     monkeypatch.setattr(executor, "compile", compile_)
     for rate in (0.1, 0.2, 0.3, 0.4):
-        before = to_numpy(optimizer.parameters[0])
         optimizer.learning_rate.set_data(Tensor(rate, ms.float32))
-        optimizer(ones((6,), (3, 2)))
-        np.testing.assert_allclose(before - to_numpy(optimizer.parameters[0]), rate, rtol=1e-3)
+        assert_moves(optimizer, rate)
     assert len(set(compilations)) <= 1  # one graph, if any
     assert len(optimizer.compile_cache) <= 1  # in graph mode
 
@@ -217,10 +227,7 @@ def test_lr_of_groups():
     np.testing.assert_allclose(optimizer.lr, [0.1, 0.3, 0.2], rtol=1e-7)
     optimizer.lr = [0.5, 0.25, 0.125]
     assert optimizer.lr == [0.5, 0.25, 0.125]
-    before = [to_numpy(parameter) for parameter in (a, b, c)]
-    optimizer(ones((3,), (3,), (3,)))
-    for parameter, was, rate in zip((a, b, c), before, optimizer.lr):
-        np.testing.assert_allclose(was - to_numpy(parameter), rate, rtol=1e-3)
+    assert_moves(optimizer, [0.5, 0.25, 0.125])
     optimizer.lr = 0.5
     assert optimizer.lr == [0.5] * 3
 
@@ -238,7 +245,7 @@ def test_lr_of_groups():
     ],
 )
 def test_lr_that_cannot_be_set(rate, value, error, message):
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), rate)
+    optimizer = adam([(3,)], rate)
     before = optimizer.lr
     with pytest.raises(error, match=message):
         optimizer.lr = value
@@ -255,11 +262,11 @@ def test_groups_that_share_a_rate_are_set_together():
 
 
 def test_lr_of_a_schedule_is_that_of_the_next_step(mode, monkeypatch):
-    optimizer = ms_adam.Adam(make_parameters([(3,)], "float32"), [0.5, 0.25])
+    optimizer = adam([(3,)], [0.5, 0.25])
     assert optimizer.lr == 0.5
     optimizer(ones((3,)))
     assert optimizer.lr == 0.25
-    decaying = ms_adam.Adam(make_parameters([(3,)], "float32"), nn.ExponentialDecayLR(0.5, 0.25, 1))
+    decaying = adam([(3,)], nn.ExponentialDecayLR(0.5, 0.25, 1))
     decaying(ones((3,)))
     monkeypatch.setattr(groups, "_values", None)  # a read makes no cell, which would be compiled
     np.testing.assert_allclose(decaying.lr, 0.125, rtol=1e-6)
@@ -276,10 +283,9 @@ def test_a_list_of_gradients_in_a_graph(backend):
             return self.optimizer([one, two])
 
     set_mode("graph")
-    optimizer = ms_adam.Adam(make_parameters([(3,), (2, 2)], "float32"), 0.5, backend=backend)
-    before = to_numpy(optimizer.parameters[1])
-    Step(optimizer)(*ones((3,), (2, 2)))
-    np.testing.assert_allclose(before - to_numpy(optimizer.parameters[1]), 0.5, rtol=1e-3)
+    optimizer = adam([(3,), (2, 2)], 0.5, backend=backend)
+    compiled = Step(optimizer)
+    assert_moves(optimizer, 0.5, lambda gradients: compiled(*gradients))
 
 
 # --- the norm, groups, boost ---------------------------------------------------------------------
@@ -289,9 +295,7 @@ def test_a_list_of_gradients_in_a_graph(backend):
 @pytest.mark.parametrize("backend", ALL_BACKENDS)
 def test_grad_norm(backend, compiled, mode):
     shapes = [(30, 7), (11,), ()] if backend != "primitive" else [(30, 7), (11,)]
-    optimizer = ms_adam.Adam(
-        make_parameters(shapes, "float32"), max_grad_norm=3.0, loss_scale=8.0, backend=backend
-    )
+    optimizer = adam(shapes, max_grad_norm=3.0, loss_scale=8.0, backend=backend)
     step = step_of(optimizer, compiled)
     for factor in (0.001, 8.0):  # below the limit and above it
         gradients = ones(*shapes, value=factor)
@@ -300,7 +304,7 @@ def test_grad_norm(backend, compiled, mode):
         np.testing.assert_allclose(
             optimizer.grad_norm.asnumpy(), factor / 8 * size**0.5, rtol=2.0**-22
         )
-    assert ms_adam.Adam(make_parameters(shapes, "float32")).grad_norm is None
+    assert adam(shapes).grad_norm is None
 
 
 @pytest.mark.parametrize(

@@ -37,17 +37,17 @@ def make(options, *dtypes, seed=0):
     return ms_adam.Adam(parameters, **{"learning_rate": 1e-2, **options})
 
 
-def random_gradients(optimizer, rng, dtype="float32", scale=1.0):
-    return [
-        Tensor(scale * rng.standard_normal(p.shape), ms.float32).astype(getattr(ms, dtype))
+def random_gradients(optimizer, rng):
+    """In the dtypes of the parameters."""
+    return tuple(
+        Tensor(rng.standard_normal(p.shape), ms.float32).astype(p.dtype)
         for p in optimizer.parameters
-    ]
+    )
 
 
-def gradients_like(optimizer, rng):
-    """Random gradients in the dtypes of the parameters."""
-    gradients = random_gradients(optimizer, rng)
-    return [g.astype(p.dtype) for g, p in zip(gradients, optimizer.parameters)]
+def filled(optimizer, value):
+    """Gradients of one value, in the dtypes of the parameters."""
+    return tuple(Tensor(np.full(p.shape, value), p.dtype) for p in optimizer.parameters)
 
 
 def mean_of(calls):
@@ -75,3 +75,7 @@ def everything(optimizer):
 
 def same(one, other):
     return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def assert_same_weights(one, other):
+    np.testing.assert_equal(arrays(one.parameters), arrays(other.parameters))

@@ -40,7 +40,7 @@ CASES = {
     "primitive": dict(backend="primitive"),
     "dtypes": dict(dtypes=["float16", "float32", "bfloat16", "float64"]),
     "composite": dict(**COMPOSITE, **CLIPPED, shapes=FEWER, dtypes=["float16", "float32"]),
-    "master weights, composite": dict(**MASTERS, **COMPOSITE),
+    "master weights, composite": dict(**MASTERS, **COMPOSITE, shapes=FEWER),
     "master weights": dict(**MASTERS, **CLIPPED),
     "groups, clipping": dict(**CLIPPED, groups=True),
     "one parameter": dict(shapes=[(6, 2)]),
