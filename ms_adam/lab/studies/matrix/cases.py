@@ -6,6 +6,7 @@ One table serves the tests and `ms-adam validate`. It imports nothing of MindSpo
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,15 +66,9 @@ class Case(NamedTuple):
 
 
 def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
-    expected = {
-        _REFERENCE_NAMES.get(key, key): value
-        for key, value in options.items()
-        if key not in _NOT_IN_THE_FORMULA and not isinstance(value, Scaler)
-    }
-    if expected.pop("epsilon_hat", False):
+    expected = _in_the_formula(options)
+    if options.get("epsilon_hat"):
         expected["epsilon"] = "hat"
-    if "betas" in expected:
-        expected["beta1"], expected["beta2"] = expected.pop("betas")
     if optimizer.endswith("AdamW"):
         expected = {"weight_decay": 1e-2, **expected, "decoupled": True}
     return Case(name, optimizer, options, expected, groups, reordered)
@@ -85,20 +80,23 @@ _REFERENCE_NAMES = {
     "lr": "learning_rate",
     "grad_centralization": "centralize",
 }
-# Options of the execution of a step, of the gradients before it, or of what follows the update.
-_NOT_IN_THE_FORMULA = (
-    "use_locking",
-    "use_lazy",
-    "use_offload",
-    "shard_state",
-    "state_dtype",
-    "master_weights",
-    "max_grad_norm",
-    "skip_nonfinite",
-    "accumulate_steps",
-    "ema_decay",
-    "ema_debias",
-)
+_FORMULA = tuple(field.name for field in dataclasses.fields(reference.Adam))
+
+
+def _in_the_formula(options):
+    """Options under the names of the reference.
+
+    Without those of the execution of a step, of the gradients before it, or of what follows it.
+    """
+    renamed = {_REFERENCE_NAMES.get(name, name): value for name, value in options.items()}
+    if "betas" in renamed:
+        renamed["beta1"], renamed["beta2"] = renamed["betas"]
+    return {
+        name: value
+        for name, value in renamed.items()
+        if name in _FORMULA and not isinstance(value, Scaler)
+    }
+
 
 _ALL = {
     "use_nesterov": True,
@@ -280,10 +278,7 @@ def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Me
     `parameter` is its number, which decides the group, and `step` the number of steps already made.
     """
     group = case.groups[parameter % len(case.groups)] if case.groups else {}
-    own = {_REFERENCE_NAMES.get(key, key): value for key, value in group.items()}
-    if "betas" in own:
-        own["beta1"], own["beta2"] = own.pop("betas")
-    numbers = {"learning_rate": 1e-3, **case.expected, **own}
+    numbers = {"learning_rate": 1e-3, **case.expected, **_in_the_formula(group)}
     for name in ("learning_rate", "weight_decay"):
         if name in numbers:
             value = numbers[name]
