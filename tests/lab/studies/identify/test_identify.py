@@ -24,7 +24,7 @@ from ms_adam.lab.studies.identify import (
 )
 from ms_adam.lab.studies.identify.catalogue import ADAMS
 from ms_adam.lab.studies.identify.driver import Driver
-from ms_adam.lab.studies.identify.forms import CHOICES, Form, Numbers, rounded, structures
+from ms_adam.lab.studies.identify.forms import WORDS, Form, Numbers, rounded, structures
 from ms_adam.lab.studies.identify.judge import errors, judge
 from ms_adam.lab.studies.identify.relatives import relatives
 from ms_adam.lab.targets import describe, find
@@ -538,7 +538,7 @@ def test_tables_have_a_cell_for_each_head():
 
 
 def test_choices_are_all_fields_of_form():
-    assert set(CHOICES) == set(vars(Form()))
+    assert set(WORDS) == set(vars(Form()))
 
 
 # The page on conformance.
