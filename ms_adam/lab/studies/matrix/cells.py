@@ -20,15 +20,7 @@ from ms_adam import reference
 from ms_adam.backends import BACKENDS
 from ms_adam.checkpoint import core_of, slots
 from ms_adam.lab import measure, targets
-from ms_adam.lab.studies.matrix.cases import (
-    SHAPES,
-    Case,
-    PerStep,
-    Scaler,
-    gradients,
-    reference_for,
-    with_epsilon_hat,
-)
+from ms_adam.lab.studies.matrix.cases import SHAPES, Case, PerStep, Scaler, gradients, reference_for
 from ms_adam.narrow import halves_of
 from ms_adam.scalars import scalar_dtype
 from ms_adam.state import write
@@ -460,7 +452,7 @@ class TheirRun(NamedTuple):
 
 def run_nn_adam(case: Case, dtype: str) -> TheirRun:
     """Makes `STEPS` steps with `nn.Adam`."""
-    case = with_epsilon_hat(case)
+    case = case._replace(options={**case.options, "epsilon_hat": True})
     for shapes in SHAPE_SETS:
         try:
             optimizer = make_nn_adam(case, make_parameters(shapes, dtype))
