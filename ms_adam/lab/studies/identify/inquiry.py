@@ -28,6 +28,7 @@ from ms_adam.lab.targets import Target, find
 
 # A hypothesis that is further off than this is not worth its name.
 NEAR = 0.1
+_STALLS = "the moment of {} never falls where the gradient is 0"
 _STORAGE = "state_dtype"  # the argument of ours that says how moments are kept
 
 
@@ -160,34 +161,38 @@ class _Inquiry:
         )
 
     def _unknown(self, best, unmoved):
-        formula = "no known formula"
+        said = ["no known formula"]
         if unmoved:
-            formula += " (the parameter does not move)"
+            said[0] += " (the parameter does not move)"
         elif best.residual < NEAR:
-            formula += f" (nearest: {best.form.name()})"
+            said[0] += f" (nearest: {best.form.name()})"
             if isinstance(best.form, Form):
                 eps = measured.epsilon(self.driver, best.form, self.numbers)
-                if eps is not None and measured.differs(eps, self.numbers.eps):
-                    formula += f"; eps runs as {eps:.8g}"
+                said += measured.remarks("eps", eps, self.numbers.eps)
         for role, moment in self.moments.items():
             if moment.stalls and getattr(self.numbers, role) > 0.0:
-                formula += f"; the moment of {role} never falls where the gradient is 0"
+                said.append(_STALLS.format(role))
         decay = self.driver.values["weight_decay"]
         if decay and not self.driver.quiet:
-            formula += (
-                f"; its weight decay of {decay:g} cannot be set to 0, which the test needs: let "
-                "the factory take weight_decay"
+            said.append(
+                f"its weight decay of {decay:g} cannot be set to 0, which the test needs: let the "
+                "factory take weight_decay"
             )
-        return formula
+        return "; ".join(said)
 
     def _ask_all(self, seen, as_given):
         if self.form.corrected != "neither":
             # Over many steps float32 powers of beta part from the exact ones.
             self.progress("many steps")
             self._conclude("powers", self._ask("powers", probes.drift()))
-        for axis in ("epsilon", "corrected", "zeros", "moments", "betas", "first_step"):
+        for axis in ("epsilon", "corrected", "zeros", "moments", "betas"):
             self._settle(axis)
-        self._note_first_step(seen)
+        size = abs(seen[0, 0]) / self.numbers.learning_rate
+        note = f"of {size:.4g} learning rates for a gradient of 1"
+        if self.form.corrected == "neither":
+            self._add("first_step", [("no count", self.ranked[0])], note)
+        else:
+            self._settle("first_step", note=note)
         for axis in ("nesterov", "amsgrad"):
             self._ask_switch(axis)
         self._ask_decay()
@@ -285,16 +290,6 @@ class _Inquiry:
         except Refused as refused:
             self._say(question, REFUSED, f"refused: {refused}")
 
-    def _note_first_step(self, seen):
-        finding = self.findings["first_step"]
-        if self.form.corrected == "neither":
-            finding = replace(
-                finding, status=FOUND, next_best=None, answer="no count", next_residual=None
-            )
-        size = abs(seen[0, 0]) / self.numbers.learning_rate
-        note = f"of {size:.4g} learning rates for a gradient of 1"
-        self.findings["first_step"] = replace(finding, note=note)
-
     def _ask_switch(self, axis):
         """Nesterov and AMSGrad: as they are, or switched on if there is a switch."""
         name = self.target.argument(axis)
@@ -333,23 +328,17 @@ class _Inquiry:
             beta = getattr(given, role)
             found[role], found[f"1 - {role}"] = moment.beta, moment.gain
             if moment.stalls and self.form.zeros == "updated" and beta:
-                answers.append(f"the moment of {role} never falls where the gradient is 0")
-            elif measured.differs(moment.beta, beta):
-                answers.append(f"{role} runs as {moment.beta:.8g}")
-            if measured.differs(moment.gain, 1.0 - beta):
-                how = measured.taken_in(beta, moment.gain)
-                answers.append(f"1 - {role} runs as {moment.gain:.8g}{how}")
+                answers.append(_STALLS.format(role))
+            else:
+                answers += measured.remarks(role, moment.beta, beta)
+            how = measured.taken_in(beta, moment.gain)
+            answers += measured.remarks(f"1 - {role}", moment.gain, 1.0 - beta, how)
         with self._asking("measured", "numbers"):
-            eps = measured.epsilon(self.driver, self.form, self.numbers)
-            if eps is not None:
-                found["eps"] = eps
-                if measured.differs(eps, given.eps):
-                    answers.append(f"eps runs as {eps:.8g}")
-            decay = self._share_of_decay()
-            if decay is not None:
-                found["weight_decay"] = decay
-                if measured.differs(decay, 1.0):
-                    answers.append(f"weight_decay runs as {decay:.8g} of what is given")
+            found["eps"] = measured.epsilon(self.driver, self.form, self.numbers)
+            answers += measured.remarks("eps", found["eps"], given.eps)
+            found["weight_decay"] = decay = self._share_of_decay()
+            answers += measured.remarks("weight_decay", decay, 1.0, " of what is given")
+            found = {name: value for name, value in found.items() if value is not None}
             self.measured = found
             if found:
                 note = ", ".join(f"{role} {value:.8g}" for role, value in found.items())

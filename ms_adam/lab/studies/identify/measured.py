@@ -105,6 +105,13 @@ def differs(measured: float, given: float) -> bool:
     return abs(measured - given) > NEAR * abs(given)
 
 
+def remarks(name: str, measured: Optional[float], given: float, more: str = "") -> list[str]:
+    """What to say of a number: nothing if it is as given, or could not be measured."""
+    if measured is None or not differs(measured, given):
+        return []
+    return [f"{name} runs as {measured:.8g}{more}"]
+
+
 def with_moments(numbers: Numbers, found: dict[str, Moment]) -> Numbers:
     """The numbers with the measured decay rates: those that fit their gains."""
     betas = {
