@@ -213,39 +213,34 @@ def nn_adam_arithmetic(dtype: str, adam: reference.Adam) -> measure.Arithmetic:
 
 
 class Step(NamedTuple):
-    """One step of an optimizer: snapshots around it, and the exact gradients."""
+    """One step of an optimizer."""
 
+    number: int  # of steps before it
+    parameters: Sequence[int]  # their numbers, in the optimizer's order
+    dtypes: Sequence[str]  # of each weight
     before: Snapshot
     after: Snapshot
-    fed: list[np.ndarray]
+    fed: list[np.ndarray]  # the exact gradients
+    # Bounds on the errors of the unscaled gradients that come before the step, an array for each.
+    unsure: Optional[list[np.ndarray]] = None
+
+
+def numbers_of(parameters) -> list[int]:
+    """The numbers that `make_parameters` gave."""
+    return [int(parameter.name[len("layer") :].split(".")[0]) for parameter in parameters]
 
 
 def compared(
-    case: Case,
-    names: Sequence[str],
-    number: int,
-    step: Step,
-    dtypes: Sequence[str],
-    arithmetic: ArithmeticOf,
-    adam_of=reference_for,
-    unsure=None,
+    case: Case, step: Step, arithmetic: ArithmeticOf, adam_of=reference_for
 ) -> Iterator[tuple]:
     """Holds a step to that of the reference from the same state.
 
-    Yields (got, wanted, bound) of moments, maximum and weight of each parameter.
-
-    Args:
-        names: Of the parameters, as `make_parameters` gives them.
-        number: Steps made before.
-        dtypes: Of each weight.
-        arithmetic: That of the implementation.
-        adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
-            those of the case itself.
-        unsure: Bounds on the errors of the unscaled gradients that come before the step, an array
-            for each; None: there are none.
+    Yields (got, wanted, bound) of moments, maximum and weight of each parameter. `arithmetic` is
+    that of the implementation; `adam_of` takes (case, parameter, step) and returns the expected
+    formula, but bounds are always those of the case itself.
     """
-    before, after, fed = step
-    errors = [np.zeros(g.shape) for g in fed] if unsure is None else unsure
+    number, before, after, fed = step.number, step.before, step.after, step.fed
+    errors = step.unsure or [np.zeros(g.shape) for g in fed]
     max_norm = case.options.get("max_grad_norm")
     if max_norm is not None:
         loss_scale = case.loss_scale  # clipping acts on unscaled gradients
@@ -254,8 +249,7 @@ def compared(
         fed, errors = measure.clipped(unscaled, max_norm, errors, dtype_of_norm)
         fed = [g * loss_scale for g in fed]
     state_dtype = case.options.get("state_dtype", "float32")
-    for i, (name, gradient, dtype) in enumerate(zip(names, fed, dtypes)):
-        parameter = int(name[len("layer") :].split(".")[0])
+    for i, (parameter, gradient, dtype) in enumerate(zip(step.parameters, fed, step.dtypes)):
         right, adam = reference_for(case, parameter, number), adam_of(case, parameter, number)
         vhat = None if before.vhat is None else before.vhat[i]
         start = reference.AdamState(number, before.moment1[i], before.moment2[i], vhat)
@@ -288,17 +282,14 @@ def largest_share(comparisons: Iterable[tuple]) -> float:
     return max((measure.share_of_bound(*comparison) for comparison in comparisons), default=0.0)
 
 
-def averages(case: Case, number: int, step: Step, dtypes: Sequence[str]) -> Iterator[tuple]:
-    """Yields (got, wanted, bound) of the average of each weight, from what is averaged.
-
-    The arguments are as in `compared`.
-    """
+def averages(case: Case, step: Step) -> Iterator[tuple]:
+    """Yields (got, wanted, bound) of the average of each weight, from what is averaged."""
     decay, debias = case.options["ema_decay"], case.options.get("ema_debias", True)
-    average = reference.Average(decay, debias)
+    average, number = reference.Average(decay, debias), step.number
     rate = (1.0 - decay) / (1.0 - decay ** (number + 1)) if debias else 1.0 - decay
-    before, after, _ = step
+    before, after = step.before, step.after
     for old, start, weight, got, dtype in zip(
-        before.averages, before.weights, after.weights, after.averages, dtypes
+        before.averages, before.weights, after.weights, after.averages, step.dtypes
     ):
         if number == 0:
             sum_before = average.start(start)
@@ -371,7 +362,7 @@ def excess(
         A share of the bound: up to 1 the optimizer held.
     """
     worst = 0.0
-    names = [parameter.name for parameter in optimizer.parameters]
+    parameters = numbers_of(optimizer.parameters)
     shapes = [parameter.shape for parameter in optimizer.parameters]
     given = [targets.dtype_name(parameter) for parameter in optimizer.parameters]
     masters = case.options.get("master_weights", False)
@@ -400,12 +391,12 @@ def excess(
         fed, unsure = taken[0], None
         if calls > 1:
             fed, unsure = reference.mean_of_calls(taken), _rounding_of_mean(case, taken, dtypes)
-        step = Step(before, snapshot(optimizer), fed)
-        results = list(compared(case, names, number, step, dtypes, arithmetic, adam_of, unsure))
+        step = Step(number, parameters, dtypes, before, snapshot(optimizer), fed, unsure)
+        results = list(compared(case, step, arithmetic, adam_of))
         if not all(np.isfinite(array).all() for result in results for array in result[1:]):
             raise AssertionError(f"no finite bound in step {number + 1}")
         if case.options.get("ema_decay") is not None:
-            results += averages(case, number, step, dtypes)
+            results += averages(case, step)
         worst = max(worst, largest_share(results))
         if not _are_rounded(step.after, given, halves=masters == "split"):
             return float("inf")
@@ -442,7 +433,6 @@ class TheirRun(NamedTuple):
     error: Optional[str] = None  # the reason why it could not run, or None
     steps: Sequence[Step] = ()
     shapes: tuple = ()  # of the parameters that it could run with
-    names: Sequence[str] = ()  # of its parameters, in its order
     # Its own distance to the reference, as a share of the bound on its own roundings.
     share: float = 0.0
     # The share of elements for which there is no bound: in float16 a second moment can vanish, and
@@ -460,31 +450,26 @@ def run_nn_adam(case: Case, dtype: str) -> TheirRun:
         except Exception as failure:  # the matrix reports it
             error = shortened(failure)
             continue
-        names = [parameter.name for parameter in optimizer.parameters]
-        dtypes = [dtype] * len(shapes)
-        results = [
-            result
-            for number, step in enumerate(steps)
-            for result in compared(case, names, number, step, dtypes, nn_adam_arithmetic)
-        ]
+        results = [it for step in steps for it in compared(case, step, nn_adam_arithmetic)]
         unbounded = np.concatenate([np.isinf(bound).reshape(-1) for _, _, bound in results])
         share = largest_share(results)
-        return TheirRun(case, None, steps, shapes, names, share, float(np.mean(unbounded)))
+        return TheirRun(case, None, steps, shapes, share, float(np.mean(unbounded)))
     return TheirRun(case, error)
 
 
 def _steps_of_nn_adam(case, dtype, optimizer):
+    parameters = numbers_of(optimizer.parameters)
     shapes = [parameter.shape for parameter in optimizer.parameters]
     # Away from 0: squares of small gradients vanish in float16, where nothing could be compared.
     drawn = gradients(shapes, STEPS, case.loss_scale, least=0.5)
-    for number, arrays in enumerate(drawn, 1):
+    for number, arrays in enumerate(drawn):
         tensors, fed = as_tensors(arrays, dtype)
         before = snapshot(optimizer)
         optimizer(tensors)
         after = snapshot(optimizer)
         if not all(np.all(np.isfinite(x)) for part in after[:3] for x in part):
-            raise ArithmeticError(f"NaN or infinity in step {number}")
-        yield Step(before, after, fed)
+            raise ArithmeticError(f"NaN or infinity in step {number + 1}")
+        yield Step(number, parameters, [dtype] * len(shapes), before, after, fed)
 
 
 def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
@@ -493,18 +478,15 @@ def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
     The options are its backend and layout. Returns the largest distance of any element as a share
     of both roundings' bounds.
     """
-    case, dtypes = theirs.case, [dtype] * len(theirs.shapes)
+    case = theirs.case
     optimizer = make_optimizer(case, make_parameters(theirs.shapes, dtype), **options)
     our = functools.partial(our_arithmetic, optimizer.backend)
     worst = 0.0
-    for number, step in enumerate(theirs.steps):
-        put(optimizer, step.before, number)
+    for step in theirs.steps:
+        put(optimizer, step.before, step.number)
         optimizer(as_tensors(step.fed, dtype)[0])
         own = step._replace(after=snapshot(optimizer))
-        pairs = zip(
-            compared(case, theirs.names, number, own, dtypes, our),
-            compared(case, theirs.names, number, step, dtypes, nn_adam_arithmetic),
-        )
+        pairs = zip(compared(case, own, our), compared(case, step, nn_adam_arithmetic))
         both = ((got, wanted, bound + more) for (got, _, bound), (wanted, _, more) in pairs)
         worst = max(worst, largest_share(both))
     return worst

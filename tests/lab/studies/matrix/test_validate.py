@@ -115,11 +115,6 @@ def test_select(only, number):
 # --- judging -----------------------------------------------------------------------------------
 
 
-def changed(case, parameter, step, **change):
-    """The case's reference with other numbers."""
-    return dataclasses.replace(reference_for(case, parameter, step), **change)
-
-
 class WithoutMaximum(reference.Adam):
     """Forgets the second moments of earlier steps."""
 
@@ -127,30 +122,31 @@ class WithoutMaximum(reference.Adam):
         return super().update(w, g, state._replace(vhat=np.zeros_like(state.vhat)))
 
 
+def of_step_before(case, parameter, step):
+    return reference_for(case, parameter, max(step - 1, 0))
+
+
+def with_numbers(**change):
+    """The case's reference with other numbers."""
+    return lambda case, i, t: dataclasses.replace(reference_for(case, i, t), **change)
+
+
+# The case, and the reference that is taken for it by mistake.
 SCHEME_MUTANTS = {
     "maximum forgotten": (
         "amsgrad",
-        lambda c, i, t: WithoutMaximum(**vars(reference_for(c, i, t))),
+        lambda case, i, t: WithoutMaximum(**vars(reference_for(case, i, t))),
     ),
-    "rate of the step before": (
-        "learning rates in a list",
-        lambda c, i, t: reference_for(c, i, max(t - 1, 0)),
-    ),
-    "decay of the step before": (
-        "weight decay schedule",
-        lambda c, i, t: reference_for(c, i, max(t - 1, 0)),
-    ),
-    "rate of the next step": ("both schedules", lambda c, i, t: reference_for(c, i, t + 1)),
-    "group of the neighbour": ("groups", lambda c, i, t: reference_for(c, i + 1, t)),
-    "order forgotten": ("groups", lambda c, i, t: reference_for(c, len(SHAPES) - 1 - i, t)),
-    "decay of all groups": ("groups of AdamW", lambda c, i, t: changed(c, i, t, weight_decay=0.01)),
-    "not centralized": (
-        "gradient centralization",
-        lambda c, i, t: changed(c, i, t, centralize=False),
-    ),
-    "clipped too much": ("clipping", lambda c, i, t: changed(c, i, t, loss_scale=1.0001)),
-    "clipped scaled": ("clipping and loss scale", lambda c, i, t: changed(c, i, t, loss_scale=1.0)),
-    "beta2 of master weights": ("master weights", lambda c, i, t: changed(c, i, t, beta2=0.99901)),
+    "rate of the step before": ("learning rates in a list", of_step_before),
+    "decay of the step before": ("weight decay schedule", of_step_before),
+    "rate of the next step": ("both schedules", lambda case, i, t: reference_for(case, i, t + 1)),
+    "group of the neighbour": ("groups", lambda case, i, t: reference_for(case, i + 1, t)),
+    "order forgotten": ("groups", lambda case, i, t: reference_for(case, len(SHAPES) - 1 - i, t)),
+    "decay of all groups": ("groups of AdamW", with_numbers(weight_decay=0.01)),
+    "not centralized": ("gradient centralization", with_numbers(centralize=False)),
+    "clipped too much": ("clipping", with_numbers(loss_scale=1.0001)),
+    "clipped scaled": ("clipping and loss scale", with_numbers(loss_scale=1.0)),
+    "beta2 of master weights": ("master weights", with_numbers(beta2=0.99901)),
 }
 
 
