@@ -30,23 +30,19 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """One way to write Adam."""
+    """One way to write Adam: a choice of `WORDS` for each field."""
 
-    # "outside" the root, after the correction (Algorithm 1 of Kingma & Ba 2015); "hat": outside,
-    # before the correction; "inside" the root, after the correction; "none".
-    epsilon: str = "outside"
-    corrected: str = "both"  # the bias-corrected moments: "both", "first", "second" or "neither"
-    # "none"; "shared": beta1 m + (1 - beta1) g under the correction of this step, as in TensorFlow
-    # and MindSpore; "own": each part under its own correction (Dozat 2016).
+    epsilon: str = "outside"  # Algorithm 1 of Kingma & Ba 2015
+    corrected: str = "both"  # the bias-corrected moments
+    # "shared": beta1 m + (1 - beta1) g under the correction of this step, as in TensorFlow and
+    # MindSpore; "own": Dozat 2016.
     nesterov: str = "none"
-    # "none", or the largest second moment so far, taken "before" or "after" correction.
-    amsgrad: str = "none"
-    # "none"; "L2": added to the gradient; "decoupled": w also loses learning_rate * weight_decay *
-    # w; "unscaled": weight_decay * w.
+    amsgrad: str = "none"  # when the largest second moment so far is taken
+    # "decoupled": w also loses learning_rate * weight_decay * w; "unscaled": weight_decay * w.
     decay: str = "none"
-    first_step: int = 1  # t in the first step; 2 is a count that was raised once too often
-    zeros: str = "updated"  # elements whose gradient is 0 are "updated", as published, or "left"
-    betas: str = "as given"  # "as given", or "exchanged"
+    first_step: int = 1  # t in the first step
+    zeros: str = "updated"  # elements whose gradient is 0; "updated" as published
+    betas: str = "as given"
     # beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999 is then
     # off by 1.3e-5 or by 2.3%.
     rates: str = "exact"
