@@ -315,9 +315,9 @@ def test_the_bound_of_a_finer_format_finds_a_coarser_one():
             continue
         optimizer = make_optimizer(of_kept, make_parameters([(700,)], "float32"))
         wrong = of_kept._replace(options={"state_dtype": called})
-        assert excess(wrong, "float32", optimizer) > 2.0
+        assert excess(wrong, optimizer) > 2.0
         optimizer = make_optimizer(of_kept, make_parameters([(700,)], "float32"))
-        assert excess(of_kept, "float32", optimizer) <= 1.0
+        assert excess(of_kept, optimizer) <= 1.0
 
 
 # --- checkpoints, and what trainers do -----------------------------------------------------------

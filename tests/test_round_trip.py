@@ -37,9 +37,9 @@ TAIL = {"loss_scale": Scaler(2.0**10, 2, 2), "ema_decay": 0.9, "max_grad_norm": 
 CASES = {
     case.name: case
     for case in (
-        Case("offload", "Adam", {"use_offload": True}, {}),
-        Case("AMSGrad", "Adam", {"use_amsgrad": True, "weight_decay": 0.1, "loss_scale": 3.0}, {}),
-        Case("lazy", "AdamW", {"use_lazy": True, "use_nesterov": True, "learning_rate": RATES}, {}),
+        Case("offload", "Adam", {"use_offload": True}),
+        Case("AMSGrad", "Adam", {"use_amsgrad": True, "weight_decay": 0.1, "loss_scale": 3.0}),
+        Case("lazy", "AdamW", {"use_lazy": True, "use_nesterov": True, "learning_rate": RATES}),
         Case(
             "schedules",
             "AdamW",
@@ -49,22 +49,20 @@ CASES = {
                 "master_weights": True,
                 "epsilon_hat": True,
             },
-            {},
         ),
         Case(
             "groups",
             "Adam",
             {"learning_rate": 0.05, "bias_correction": False},
-            {},
             ({"lr": RATES, "grad_centralization": True}, {"weight_decay": DECAYS}),
             True,
         ),
-        Case("AdaMax", "AdaMax", {"weight_decay": 0.1}, {}),
-        Case("tail", "Adam", {**TAIL, "master_weights": True}, {}),
-        Case("accumulation", "Adam", {**TAIL, "accumulate_steps": 4, "use_amsgrad": True}, {}),
-        Case("averages", "Adam", {"ema_decay": AVERAGED, "skip_nonfinite": True}, {}),
-        Case("bfloat16", "Adam", {"state_dtype": "bfloat16", "master_weights": "split"}, {}),
-        Case("int8", "AdamW", {"state_dtype": "int8", "master_weights": True, **TAIL}, {}),
+        Case("AdaMax", "AdaMax", {"weight_decay": 0.1}),
+        Case("tail", "Adam", {**TAIL, "master_weights": True}),
+        Case("accumulation", "Adam", {**TAIL, "accumulate_steps": 4, "use_amsgrad": True}),
+        Case("averages", "Adam", {"ema_decay": AVERAGED, "skip_nonfinite": True}),
+        Case("bfloat16", "Adam", {"state_dtype": "bfloat16", "master_weights": "split"}),
+        Case("int8", "AdamW", {"state_dtype": "int8", "master_weights": True, **TAIL}),
     )
     if HAS_BFLOAT16 or case.name != "bfloat16"
 }

@@ -37,7 +37,7 @@ from ms_adam.lab.studies.matrix.cells import put
 def excess_of(case, dtype, backend, shapes=SHAPES, **more):
     optimizer = make_optimizer(case, make_parameters(shapes, dtype), backend=backend)
     assert optimizer.backend == backend
-    return excess(case, dtype, optimizer, **more)
+    return excess(case, optimizer, **more)
 
 
 def kinds(case):
@@ -78,7 +78,7 @@ def test_steps_are_within_their_roundings_and_the_same_in_both_modes(case, backe
         for compiled in (False, True) if backend == "fused" else (False,):
             optimizer = make_optimizer(case, make_parameters(*able), backend=backend)
             assert optimizer.backend == backend
-            share = excess(case, able[1], optimizer, compiled=compiled)
+            share = excess(case, optimizer, compiled=compiled)
             assert share <= 1.0, f"{mode}, compiled={compiled}"
             end = snapshot(optimizer)
             first = first or end
@@ -101,9 +101,7 @@ def test_steps_of_schemes_are_within_their_roundings(number, column):
             make_optimizer(case, parameters, **column.options)
         return
     optimizer = make_optimizer(case, parameters, **column.options)
-    dtypes = [str(parameter.dtype).lower() for parameter in optimizer.parameters]
-    dtypes = dtypes[0] if len(set(dtypes)) == 1 else dtypes
-    assert excess(case, dtypes, optimizer, compiled=column.compiled, scale=SCALES) <= 1.0
+    assert excess(case, optimizer, compiled=column.compiled, scale=SCALES) <= 1.0
 
 
 def test_kinds_cover_every_pair():
@@ -126,7 +124,7 @@ def excess_again(name, backend, **more):
     set_mode("graph")  # the same bits as in the other
     case, optimizer, start = made(name, backend)
     put(optimizer, start, 0)
-    return excess(case, "float32", optimizer, **more)
+    return excess(case, optimizer, **more)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e-8])

@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any, Optional
 
@@ -88,17 +88,12 @@ def identify(
         from ms_adam.lab.studies.identify.conformance import page
 
         print(page(found))
-        return
-    if everything or markdown:
+    elif everything or markdown:
         _show_all(found, markdown)
     else:
         _show(found[0])
-    if everything:
-        return
-    if found[0].status == "refused":
-        raise typer.Exit(NOT_AVAILABLE)
-    if found[0].status != "found":
-        raise typer.Exit(NOT_HELD)
+    if target is not None and found[0].status != "found":
+        raise typer.Exit(NOT_AVAILABLE if found[0].status == "refused" else NOT_HELD)
 
 
 def _jobs(target: Optional[str], settings: list[str], everything: bool, ecosystem: bool) -> list:
@@ -159,21 +154,21 @@ def _identify(jobs: list) -> list:
     found = []
     # Some libraries print when an optimizer is made; what is printed here is a table or a page.
     with contextlib.redirect_stdout(sys.stderr), Console(stderr=True).status("") as status:
-        for i, (path, options) in enumerate(jobs, 1):
-            words = f"({i} of {len(jobs)}) {path}: " if len(jobs) > 1 else f"{path}: "
-            status.update(words + "import")
+
+        def progress(doing: str) -> None:
+            place = f"({len(found) + 1} of {len(jobs)}) " if len(jobs) > 1 else ""
+            status.update(f"{place}{path}: {doing}")
+
+        for path, options in jobs:
+            progress("import")
             try:
-                found.append(identify_one(path, options, partial(_update, status, words)))
+                found.append(identify_one(path, options, progress))
             except UserError as error:
                 if len(jobs) == 1:
                     raise
                 # One that this MindSpore lacks does not keep the others from being shown.
                 found.append(Identification(path, options, "refused", str(error).splitlines()[0]))
     return found
-
-
-def _update(status: Any, words: str, doing: str) -> None:
-    status.update(words + doing)
 
 
 def _write(path: Path, found: list) -> None:
@@ -206,18 +201,18 @@ def _show_all(found: list, markdown: bool) -> None:
         return
     console = Console()
     left_out = _LEFT_OUT if console.width >= 116 else _LEFT_OUT_IF_NARROW
-    shown = [i for i, head in enumerate(tables.SUMMARY) if head not in left_out]
-    made = table([tables.SUMMARY[i] for i in shown], [], **_LAYOUT, padding=(0, 1, 0, 0))
+    shown = [head not in left_out for head in tables.SUMMARY]
+    made = table(compress(tables.SUMMARY, shown), [], **_LAYOUT, padding=(0, 1, 0, 0))
     for column in made.columns:  # only the formula is broken into lines
         column.no_wrap = column.header != "formula"
     above = None
-    for identification, row in zip(found, rows):
+    for identification, (title, *words) in zip(found, rows):
         module = re.split(r"[.:]\w+$", identification.target)[0]
         if module != above:
             made.add_row(Text(module, style="bold"))
             above = module
-        cells = [row[0][len(module) + 1 :], *row[1:]]
-        made.add_row(*(Text(cells[i]) for i in shown), style=_COLOURS.get(identification.status))
+        cells = compress([title[len(module) + 1 :], *words], shown)
+        made.add_row(*map(Text, cells), style=_COLOURS.get(identification.status))
     console.print(made)
     print(f"Not shown for want of width, but with --markdown: {', '.join(left_out)}.")
 
@@ -252,12 +247,10 @@ def _words(identification: Any) -> Text:
         share = identification.excess
         rounding = f"{share:.3g} times" if share > 1.0 else f"{100 * share:.0f}% of"
         numbers = ", ".join(f"{name}={value:g}" for name, value in identification.numbers.items())
+        residual, next_best = number(identification.residual), identification.next_best
         lines += [
-            Text(
-                f"relative error {number(identification.residual)}, {rounding} what rounding "
-                "explains"
-            ),
-            Text(f"next best: {identification.next_best}, {number(identification.next_residual)}"),
+            Text(f"relative error {residual}, {rounding} what rounding explains"),
+            Text(f"next best: {next_best}, {number(identification.next_residual)}"),
             Text(f"taken to have {numbers}"),
         ]
         if identification.assumed:

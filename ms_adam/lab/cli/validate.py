@@ -17,7 +17,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -131,37 +130,30 @@ class _Display:
     """A live table in a terminal, a line every few seconds where there is none."""
 
     def __init__(self, console: Console, cells: list):
-        self._console, self._total = console, len(cells)
-        backends = list(dict.fromkeys(cell.backend for cell in cells))
-        rows = dict.fromkeys((cell.backend, cell.dtype) for cell in cells)
-        self._results: dict = {
-            row: [] for row in sorted(rows, key=lambda row: backends.index(row[0]))
-        }
+        self._console, self._last_line = console, time.monotonic()
         self._left = Counter((cell.backend, cell.dtype) for cell in cells)
-        self._done, self._last_line = 0, time.monotonic()
+        backends = [backend for backend, _ in self._left]
+        rows = sorted(self._left, key=lambda row: backends.index(row[0]))
+        self._results: dict = {row: [] for row in rows}
         self._bar = Progress(
-            TextColumn("cells"),
+            "cells",
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left:"),
+            "left:",
             TimeRemainingColumn(),
         )
-        self._task = self._bar.add_task("cells", total=self._total)
-        self._live: Optional[Live] = None
+        self._bar.add_task("cells", total=len(cells))
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4)
 
     def __enter__(self) -> _Display:
         if self._console.is_terminal:
-            self._live = Live(
-                console=self._console, get_renderable=self._render, refresh_per_second=4
-            )
             self._live.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
-        if self._live:
-            self._live.stop()
-        elif self._done:
+        self._live.stop()
+        if self._bar.tasks[0].completed and not self._console.is_terminal:
             self._console.print(self._table())
 
     def tell(self, cell: Any, results: list[dict]) -> None:
@@ -169,12 +161,12 @@ class _Display:
         key = (cell.backend, cell.dtype)
         self._results[key] += results
         self._left[key] -= 1
-        self._done += 1
-        self._bar.update(self._task, completed=self._done)
+        (bar,) = self._bar.tasks
+        self._bar.advance(bar.id)
         now = time.monotonic()
-        if not self._live and now - self._last_line >= _SECONDS_BETWEEN_LINES:
+        if not self._live.is_started and now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
-            self._console.print(f"{self._done:,} of {self._total:,} cells")
+            self._console.print(f"{bar.completed:,.0f} of {bar.total:,} cells")
 
     def _render(self) -> Group:
         return Group(self._table(), self._bar)

@@ -23,6 +23,8 @@ class Driver:
         kind: "mindspore", "torch" or "numpy".
         values: Its numbers, by role.
         assumed: The roles of `Numbers` that nothing tells: Adam's defaults stand for them.
+        quiet: The roles that runs have unless they are given others: no weight decay, if it can be
+            set.
 
     Raises:
         UserError: The target is not an optimizer, or cannot be made with its options.
@@ -38,10 +40,11 @@ class Driver:
         ]
         for role in Numbers._fields:
             self.values.setdefault(role, DEFAULTS[role])
+        self.quiet = {"weight_decay": 0.0} if target.takes("weight_decay") else {}
 
     def numbers(self, **roles: float) -> Numbers:
         """The `Numbers` of a run; rate and decay in float32, as MindSpore keeps them."""
-        values = {**self.values, **roles}
+        values = {**self.values, "weight_decay": 0.0, **roles}
         if self.kind == "mindspore":
             for role in ("learning_rate", "weight_decay"):
                 values[role] = float(np.float32(values[role]))
@@ -62,7 +65,7 @@ class Driver:
 
     def _each_step(self, probe, dtype, roles, read):
         with self._refusing():
-            optimizer = self.target.build([self._parameter(probe.start, dtype)], **roles)
+            optimizer = self._build(probe.start, dtype, roles)
             found = []
             for gradient in probe.gradients:
                 for _ in range(optimizer.calls_per_update()):
@@ -70,7 +73,10 @@ class Driver:
                 found.append(read(optimizer))
             return found
 
-    def run_rows(self, probe: Probe, present: np.ndarray, **roles) -> np.ndarray:
+    def _build(self, start, dtype, roles):
+        return self.target.build([self._parameter(start, dtype)], **{**self.quiet, **roles})
+
+    def run_rows(self, probe: Probe, present: np.ndarray) -> np.ndarray:
         """As `run`, with row-sparse gradients of the present rows, in graph mode. MindSpore only.
 
         PyNative has no row-sparse gradients.
@@ -81,7 +87,7 @@ class Driver:
 
         start = np.repeat(probe.start[:, None], 2, axis=1)
         with self._refusing(mode=ms.GRAPH_MODE):
-            optimizer = self.target.build([self._parameter(start, "float32")], **roles)
+            optimizer = self._build(start, "float32", {})
             feed, places = RowFeed(optimizer.optimizer, start.shape), []
             for gradient, rows in zip(probe.gradients, present):
                 values = np.repeat(gradient[rows][:, None], 2, axis=1)

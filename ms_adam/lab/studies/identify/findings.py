@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ms_adam.lab.run.results import plain
 
-# The title of each question, and its answers in words.
+# The title of each question.
 QUESTIONS = {
     "epsilon": "epsilon",
     "corrected": "bias correction",
@@ -23,52 +23,6 @@ QUESTIONS = {
     "betas": "decay rates",
     "heeded": "arguments",
     "measured": "measured numbers",
-}
-WORDS = {
-    "epsilon": {
-        "outside": "outside the root, after correction",
-        "hat": "outside the root, before correction",
-        "inside": "inside the root",
-        "none": "none",
-    },
-    "corrected": {
-        "both": "both moments",
-        "first": "first moment only",
-        "second": "second moment only",
-        "neither": "none",
-    },
-    "powers": {
-        "exact": "no drift",
-        "rounded": "no drift",
-        "single": "no drift",
-        "narrowed": "no drift",
-        "drifts": "drifts: float32 powers multiplied up",
-    },
-    "decay": {
-        "none": "none",
-        "L2": "L2, added to the gradient",
-        "decoupled": "decoupled, times the learning rate",
-        "unscaled": "decoupled, not times the learning rate",
-    },
-    "nesterov": {
-        "none": "none",
-        "shared": "both parts under this step's correction",
-        "own": "each part under its own correction (Dozat)",
-    },
-    "amsgrad": {
-        "none": "none",
-        "before": "maximum before correction",
-        "after": "maximum after correction",
-    },
-    "moments": {
-        "float32": "float32 or better",
-        "float16": "float16",
-        "at rest": "float16",
-        "bfloat16": "bfloat16",
-    },
-    "zeros": {"updated": "updated (exact)", "left": "left alone (lazy)"},
-    "first_step": {1: "t = 1", 2: "t = 2: counted once too often"},
-    "betas": {"as given": "as given", "exchanged": "beta1 and beta2 exchanged"},
 }
 
 FOUND, AMBIGUOUS, UNKNOWN = "found", "ambiguous", "no known formula"
@@ -125,10 +79,3 @@ class Identification:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, which has no infinite numbers: None stands for them."""
         return plain(asdict(self), lambda number: None)
-
-
-def words(axis: str, form) -> str:
-    """The answer of a form on an axis."""
-    if axis == "amsgrad" and form.amsgrad != "none" and form.corrected in ("first", "neither"):
-        return "maximum"  # with no correction to be before or after of
-    return WORDS[axis][getattr(form, axis)]

@@ -30,23 +30,19 @@ class Numbers(NamedTuple):
 
 @dataclass(frozen=True)
 class Form:
-    """One way to write Adam."""
+    """One way to write Adam: a choice of `WORDS` for each field."""
 
-    # "outside" the root, after the correction (Algorithm 1 of Kingma & Ba 2015); "hat": outside,
-    # before the correction; "inside" the root, after the correction; "none".
-    epsilon: str = "outside"
-    corrected: str = "both"  # the bias-corrected moments: "both", "first", "second" or "neither"
-    # "none"; "shared": beta1 m + (1 - beta1) g under the correction of this step, as in TensorFlow
-    # and MindSpore; "own": each part under its own correction (Dozat 2016).
+    epsilon: str = "outside"  # Algorithm 1 of Kingma & Ba 2015
+    corrected: str = "both"  # the bias-corrected moments
+    # "shared": beta1 m + (1 - beta1) g under the correction of this step, as in TensorFlow and
+    # MindSpore; "own": Dozat 2016.
     nesterov: str = "none"
-    # "none", or the largest second moment so far, taken "before" or "after" correction.
-    amsgrad: str = "none"
-    # "none"; "L2": added to the gradient; "decoupled": w also loses learning_rate * weight_decay *
-    # w; "unscaled": weight_decay * w.
+    amsgrad: str = "none"  # when the largest second moment so far is taken
+    # "decoupled": w also loses learning_rate * weight_decay * w; "unscaled": weight_decay * w.
     decay: str = "none"
-    first_step: int = 1  # t in the first step; 2 is a count that was raised once too often
-    zeros: str = "updated"  # elements whose gradient is 0 are "updated", as published, or "left"
-    betas: str = "as given"  # "as given", or "exchanged"
+    first_step: int = 1  # t in the first step
+    zeros: str = "updated"  # elements whose gradient is 0; "updated" as published
+    betas: str = "as given"
     # beta in the moments "exact", "rounded" to float32, or to float16, "half". 1 - 0.999 is then
     # off by 1.3e-5 or by 2.3%.
     rates: str = "exact"
@@ -143,31 +139,17 @@ class Form:
 
     def name(self) -> str:
         """In words; decay, powers and moments are told apart from it."""
-        epsilon = {
-            "outside": "",
-            "hat": "epsilon-hat",
-            "inside": "epsilon inside the root",
-            "none": "no epsilon",
-        }[self.epsilon]
-        corrected = {
-            "both": "",
-            "first": "only the first moment corrected",
-            "second": "only the second moment corrected",
-            "neither": "no bias correction",
-        }[self.corrected]
-        base = ", ".join(filter(None, (corrected, epsilon))) or "Algorithm 1"
-        moments = {"float32": "", "bfloat16": ", bfloat16 moments"}
-        return "".join(
-            (
-                base,
-                {"none": "", "shared": ", Nesterov", "own": ", Nesterov (Dozat)"}[self.nesterov],
-                "" if self.amsgrad == "none" else f", AMSGrad ({self.amsgrad} correction)",
-                "" if self.first_step == 1 else f", steps counted from {self.first_step}",
-                "" if self.zeros == "updated" else ", elements of zero gradient left out",
-                "" if self.betas == "as given" else ", beta1 and beta2 exchanged",
-                moments.get(self.moments, ", float16 moments"),
-            )
+        corrected, epsilon, *others = (
+            names.get(getattr(self, axis)) for axis, names in _NAMES.items()
         )
+        base = [words for words in (corrected, epsilon) if words] or ["Algorithm 1"]
+        return ", ".join([*base, *filter(None, others)])
+
+    def answer(self, axis: str) -> str:
+        """The words of `WORDS`; a maximum with no correction is neither before nor after it."""
+        if axis == "amsgrad" and self.amsgrad != "none" and self.corrected in ("first", "neither"):
+            return "maximum"
+        return WORDS[axis][getattr(self, axis)]
 
 
 def rounded(x: np.ndarray, kind: str) -> np.ndarray:
@@ -181,19 +163,73 @@ def rounded(x: np.ndarray, kind: str) -> np.ndarray:
     return x
 
 
-# The answers that are tried; "half" with float16 parameters only.
-CHOICES = {
-    "epsilon": ("outside", "hat", "inside", "none"),
-    "corrected": ("both", "first", "second", "neither"),
-    "nesterov": ("none", "shared", "own"),
-    "amsgrad": ("none", "before", "after"),
-    "decay": ("none", "L2", "decoupled", "unscaled"),
-    "first_step": (1, 2),
-    "zeros": ("updated", "left"),
-    "betas": ("as given", "exchanged"),
-    "rates": ("exact", "rounded", "half"),
-    "powers": ("exact", "rounded", "single", "drifts", "narrowed"),
-    "moments": ("float32", "float16", "at rest", "bfloat16"),
+# What is tried for each field of `Form`, "half" with float16 parameters only, in words: choices of
+# the same words are one answer.
+WORDS = {
+    "epsilon": {
+        "outside": "outside the root, after correction",
+        "hat": "outside the root, before correction",
+        "inside": "inside the root",
+        "none": "none",
+    },
+    "corrected": {
+        "both": "both moments",
+        "first": "first moment only",
+        "second": "second moment only",
+        "neither": "none",
+    },
+    "nesterov": {
+        "none": "none",
+        "shared": "both parts under this step's correction",
+        "own": "each part under its own correction (Dozat)",
+    },
+    "amsgrad": {
+        "none": "none",
+        "before": "maximum before correction",
+        "after": "maximum after correction",
+    },
+    "decay": {
+        "none": "none",
+        "L2": "L2, added to the gradient",
+        "decoupled": "decoupled, times the learning rate",
+        "unscaled": "decoupled, not times the learning rate",
+    },
+    "first_step": {1: "t = 1", 2: "t = 2: counted once too often"},
+    "zeros": {"updated": "updated (exact)", "left": "left alone (lazy)"},
+    "betas": {"as given": "as given", "exchanged": "beta1 and beta2 exchanged"},
+    "rates": {"exact": "exact", "rounded": "float32", "half": "float16"},
+    "powers": {
+        "exact": "no drift",
+        "rounded": "no drift",
+        "single": "no drift",
+        "drifts": "drifts: float32 powers multiplied up",
+        "narrowed": "no drift",
+    },
+    "moments": {
+        "float32": "float32 or better",
+        "float16": "float16",
+        "at rest": "float16",
+        "bfloat16": "bfloat16",
+    },
+}
+# What a choice adds to the name of a formula.
+_NAMES = {
+    "corrected": {
+        "first": "only the first moment corrected",
+        "second": "only the second moment corrected",
+        "neither": "no bias correction",
+    },
+    "epsilon": {"hat": "epsilon-hat", "inside": "epsilon inside the root", "none": "no epsilon"},
+    "nesterov": {"shared": "Nesterov", "own": "Nesterov (Dozat)"},
+    "amsgrad": {"before": "AMSGrad (before correction)", "after": "AMSGrad (after correction)"},
+    "first_step": {2: "steps counted from 2"},
+    "zeros": {"left": "elements of zero gradient left out"},
+    "betas": {"exchanged": "beta1 and beta2 exchanged"},
+    "moments": {
+        "float16": "float16 moments",
+        "at rest": "float16 moments",
+        "bfloat16": "bfloat16 moments",
+    },
 }
 
 
@@ -204,12 +240,12 @@ def roundings(form, *half: str) -> list:
     return [
         replace(form, rates=rates, powers=powers)
         for rates in ("exact", "rounded", *half)
-        for powers in CHOICES["powers"]
+        for powers in WORDS["powers"]
     ]
 
 
 def distinct(form: Form) -> bool:
-    """Whether a form differs from all with an earlier choice of CHOICES.
+    """Whether a form differs from all with an earlier choice of WORDS.
 
     Without correction of the second moment nothing comes before or after it; without correction of
     the first, Dozat's parts have none; without either, steps are not counted.
@@ -228,13 +264,13 @@ def structures() -> list[Form]:
     Zeros that are left, exchanged betas and narrow moments are combined with the plain forms only.
     """
     names = ("epsilon", "corrected", "nesterov", "amsgrad", "first_step")
-    choices = itertools.product(*(CHOICES[name] for name in names))
+    choices = itertools.product(*(WORDS[name] for name in names))
     forms = [Form(**dict(zip(names, values))) for values in choices]
     forms += [
         replace(form, **{name: value})
         for form in forms
         if form.nesterov == form.amsgrad == "none" and form.first_step == 1
         for name in ("zeros", "betas", "moments")
-        for value in CHOICES[name][1:]
+        for value in list(WORDS[name])[1:]
     ]
     return [form for form in forms if distinct(form)]

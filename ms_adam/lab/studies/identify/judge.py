@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 
@@ -64,8 +64,13 @@ def residual(form, seen: np.ndarray, probe, numbers) -> float:
     return float(errors(seen, _walk(form, probe, numbers), probe.start).max())
 
 
-def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -> Fit:
-    """The `Fit` of a hypothesis.
+def unit_of(seen: np.ndarray) -> float:
+    """The rounding of places: float64's only if they hold digits that float32 does not."""
+    return SINGLE if np.array_equal(seen, seen.astype(np.float32), equal_nan=True) else DOUBLE
+
+
+def judge(form, seen: np.ndarray, probe, numbers, unit: Optional[float] = None, **how) -> Fit:
+    """The `Fit` of a hypothesis; the unit is `unit_of` unless given.
 
     This is no bound as in `ms_adam.lab.measure`, whose roundings are those of a known
     implementation: here the implementation is unknown. Rounding explains the larger of two:
@@ -81,6 +86,7 @@ def judge(form, seen: np.ndarray, probe, numbers, unit: float = SINGLE, **how) -
     hypothesis models how they are lost: in float64, and to relatives of Adam. These are granted
     four times the first, too, because the rounding of their other scalars is not tried out.
     """
+    unit = unit or unit_of(seen)
     wanted = _walk(form, probe, numbers, **how)
     got = errors(seen, wanted, probe.start)
     with np.errstate(all="ignore"):

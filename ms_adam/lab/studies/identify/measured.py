@@ -37,12 +37,12 @@ class Moment(NamedTuple):
     stalls: bool  # whether it stays the same in steps without a gradient
 
 
-def moments(driver: Driver, **roles: float) -> dict[str, Moment]:
+def moments(driver: Driver) -> dict[str, Moment]:
     """{"beta1": ..., "beta2": ...} of those moments that the optimizer lets be read."""
     gradients = np.zeros((2 + _LATER, _ALIKE))
     gradients[:2] = np.array([[1.0], [_TINY]])
     try:
-        states = driver.states(Probe(gradients, np.zeros(_ALIKE)), **roles)
+        states = driver.states(Probe(gradients, np.zeros(_ALIKE)))
     except Refused:  # its state is not where others have it
         return {}
     found = {}
@@ -58,14 +58,14 @@ def moments(driver: Driver, **roles: float) -> dict[str, Moment]:
     return found
 
 
-def epsilon(driver: Driver, form: Form, numbers: Numbers, **roles: float) -> Optional[float]:
+def epsilon(driver: Driver, form: Form, numbers: Numbers) -> Optional[float]:
     """The epsilon that explains the first step of a small gradient; None if there is none."""
     if form.epsilon == "none" or not numbers.eps:
         return None
     small = 1e-3 * (numbers.eps**0.5 if form.epsilon == "inside" else numbers.eps)
     small = max(small, 1e-16)  # its square is in float32's range
     probe = Probe(np.array([[small]]).astype(np.float32).astype(np.float64), np.zeros(1))
-    (place,) = np.abs(driver.run(probe, **roles)[0])
+    (place,) = np.abs(driver.run(probe)[0])
     low, high = 1e-6 * numbers.eps, 1e6 * numbers.eps  # the place falls as epsilon grows
     for _ in range(100):
         middle = (low * high) ** 0.5
@@ -103,6 +103,13 @@ def taken_in(beta: float, gain: float) -> str:
 def differs(measured: float, given: float) -> bool:
     """Whether a measured number is not the given one."""
     return abs(measured - given) > NEAR * abs(given)
+
+
+def remarks(name: str, measured: Optional[float], given: float, more: str = "") -> list[str]:
+    """What to say of a number: nothing if it is as given, or could not be measured."""
+    if measured is None or not differs(measured, given):
+        return []
+    return [f"{name} runs as {measured:.8g}{more}"]
 
 
 def with_moments(numbers: Numbers, found: dict[str, Moment]) -> Numbers:

@@ -19,17 +19,17 @@ _EVEN = np.array([0.3, 0.11, 0.7])  # gradients of all elements, step by step
 _SMALL = 1e-7  # its square is less than 2^-31 of that of 1
 
 
-def stochastic(driver: Driver, **roles: float) -> Optional[str]:
+def stochastic(driver: Driver) -> Optional[str]:
     """The format of the moments, in words, if they are rounded stochastically; else None."""
     even = np.repeat(_EVEN[:, None], _COUNT, axis=1)
     try:
-        state = driver.states(Probe(even, np.zeros(_COUNT)), **roles)[-1]
+        state = driver.states(Probe(even, np.zeros(_COUNT)))[-1]
         if not {"moment1", "moment2"} <= state.keys():
             return None
         found = [np.unique(np.abs(state[name][0])) for name in ("moment1", "moment2")]
         if all(values.size == 1 for values in found):
             return None
-        block = _block(driver, **roles)
+        block = _block(driver)
     except Refused:  # its state is not where others have it
         return None
     several = next(values for values in found if values.size > 1).astype(float)
@@ -41,13 +41,13 @@ def stochastic(driver: Driver, **roles: float) -> Optional[str]:
     return f"{name}, stochastic"
 
 
-def _block(driver, **roles):
+def _block(driver):
     """The number of elements that a large one changes, itself among them; 0 if none."""
     small = np.full((1, _COUNT), _SMALL)
     beside = small.copy()
     beside[0, 0] = 1.0
     alone, changed = (
-        driver.states(Probe(gradients, np.zeros(_COUNT)), **roles)[0]["moment2"][0]
+        driver.states(Probe(gradients, np.zeros(_COUNT)))[0]["moment2"][0]
         for gradients in (small, beside)
     )
     others = np.flatnonzero(np.abs(changed - alone)[1:] > np.abs(alone[1:]))

@@ -6,6 +6,7 @@ One table serves the tests and `ms-adam validate`. It imports nothing of MindSpo
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,7 +46,6 @@ class Case(NamedTuple):
     name: str
     optimizer: str  # "Adam", "AdamW", "AdaMax", "mint.Adam" or "mint.AdamW"
     options: dict[str, Any]  # keyword arguments of the optimizer
-    expected: dict[str, Any]  # keyword arguments of the reference for the same formula
     # Keys and values of parameter groups; parameter i is in group i modulo their number. Empty: the
     # parameters are given as a list.
     groups: tuple[dict[str, Any], ...] = ()
@@ -65,40 +65,8 @@ class Case(NamedTuple):
 
 
 def _case(name, optimizer="Adam", groups=(), reordered=False, **options):
-    expected = {
-        _REFERENCE_NAMES.get(key, key): value
-        for key, value in options.items()
-        if key not in _NOT_IN_THE_FORMULA and not isinstance(value, Scaler)
-    }
-    if expected.pop("epsilon_hat", False):
-        expected["epsilon"] = "hat"
-    if "betas" in expected:
-        expected["beta1"], expected["beta2"] = expected.pop("betas")
-    if optimizer.endswith("AdamW"):
-        expected = {"weight_decay": 1e-2, **expected, "decoupled": True}
-    return Case(name, optimizer, options, expected, groups, reordered)
+    return Case(name, optimizer, options, groups, reordered)
 
-
-_REFERENCE_NAMES = {
-    "use_nesterov": "nesterov",
-    "use_amsgrad": "amsgrad",
-    "lr": "learning_rate",
-    "grad_centralization": "centralize",
-}
-# Options of the execution of a step, of the gradients before it, or of what follows the update.
-_NOT_IN_THE_FORMULA = (
-    "use_locking",
-    "use_lazy",
-    "use_offload",
-    "shard_state",
-    "state_dtype",
-    "master_weights",
-    "max_grad_norm",
-    "skip_nonfinite",
-    "accumulate_steps",
-    "ema_decay",
-    "ema_debias",
-)
 
 _ALL = {
     "use_nesterov": True,
@@ -273,30 +241,49 @@ def is_refused(case: Case, dtype: str, column: Column) -> bool:
     return dtype == "float64" and state != "float32" or dtype == "float16" and halves
 
 
+_REFERENCE_NAMES = {
+    "use_nesterov": "nesterov",
+    "use_amsgrad": "amsgrad",
+    "lr": "learning_rate",
+    "grad_centralization": "centralize",
+}
+_FORMULA = tuple(field.name for field in dataclasses.fields(reference.Adam))
+
+
+def _in_the_formula(options):
+    """Options under the names of the reference.
+
+    Without those of the execution of a step, of the gradients before it, or of what follows it.
+    """
+    renamed = {_REFERENCE_NAMES.get(name, name): value for name, value in options.items()}
+    if "betas" in renamed:
+        renamed["beta1"], renamed["beta2"] = renamed["betas"]
+    return {
+        name: value
+        for name, value in renamed.items()
+        if name in _FORMULA and not isinstance(value, Scaler)
+    }
+
+
 def reference_for(case: Case, parameter: int = 0, step: int = 0) -> reference.Method:
     """The float64 reference of a case, for one of its parameters and one step.
 
     Learning rate and weight decay are rounded to float32 first, as `nn.Optimizer` keeps them.
     `parameter` is its number, which decides the group, and `step` the number of steps already made.
     """
-    group = case.groups[parameter % len(case.groups)] if case.groups else {}
-    own = {_REFERENCE_NAMES.get(key, key): value for key, value in group.items()}
-    if "betas" in own:
-        own["beta1"], own["beta2"] = own.pop("betas")
-    numbers = {"learning_rate": 1e-3, **case.expected, **own}
+    numbers = {"learning_rate": 1e-3, **_in_the_formula(case.options)}
+    if case.options.get("epsilon_hat"):
+        numbers["epsilon"] = "hat"
+    if case.optimizer.endswith("AdamW"):
+        numbers = {"weight_decay": 1e-2, **numbers, "decoupled": True}
+    if case.groups:
+        numbers.update(_in_the_formula(case.groups[parameter % len(case.groups)]))
     for name in ("learning_rate", "weight_decay"):
         if name in numbers:
             value = numbers[name]
             value = value.values[step] if isinstance(value, PerStep) else value
             numbers[name] = float(np.float32(value))
     return (reference.AdaMax if case.optimizer == "AdaMax" else reference.Adam)(**numbers)
-
-
-def with_epsilon_hat(case: Case) -> Case:
-    """The same case with the epsilon of `nn.Adam`."""
-    return case._replace(
-        options={**case.options, "epsilon_hat": True}, expected={**case.expected, "epsilon": "hat"}
-    )
 
 
 def gradients(shapes, steps: int, scale: Any = 1.0, seed: int = 0, least: float = 0.0) -> list:

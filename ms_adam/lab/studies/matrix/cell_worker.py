@@ -3,7 +3,7 @@
 Its events:
 
     {"event": "ready", "device_target": ...}   the target has computed something
-    {"event": "cell", "cell": [case, dtype, backend], "results": [...]}
+    {"event": "cell", "cell": [case, dtype, mode, backend], "results": [...]}
 
 A cell has one or two results, each a dict of ``against``, ``status``, ``share`` and ``note``.
 """
@@ -41,8 +41,8 @@ def work(job: dict, events: Events) -> None:
     """Judges the cells of one mode.
 
     Args:
-        job: ``mode``, ``device_target``, and ``cells``, a list of [case, dtype, backend] in which
-            those of one case and dtype stand together.
+        job: ``mode``, ``device_target``, and ``cells``, a list of [case, dtype, mode, backend] in
+            which those of one case and dtype stand together.
         events: Where to report.
     """
     device_target = job["device_target"]
@@ -86,7 +86,8 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
     columns = {column.name: column for column in COLUMNS}
     for (name, dtype), members in itertools.groupby(cells, key=lambda cell: cell[:2]):
         theirs = None
-        for _, _, backend in members:
+        for cell in members:
+            backend = cell[-1]
             print(f"cell: {name}, {dtype}, {backend}", file=sys.stderr, flush=True)
             options = {**cases[name].options, **columns[backend].options}
             state_dtype = options.get("state_dtype", "float32")
@@ -97,7 +98,7 @@ def _judge_all(cells: list, device_target: str, events: Events) -> None:
                 with _ends_if_stuck():
                     theirs = theirs or run_nn_adam(cases[name], dtype)
                     results = judge(cases[name], dtype, columns[backend], theirs)
-            events.send("cell", cell=[name, dtype, backend], results=results)
+            events.send("cell", cell=cell, results=results)
 
 
 def judge(case, dtype: str, column, theirs) -> list[dict]:
@@ -109,14 +110,13 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
     from ms_adam.lab.studies.matrix.cells import distance_to_nn_adam, excess, shortened
 
     try:
-        optimizer, left_out = _make(case, dtype, column)
-    except _Refused as refusal:
-        fault = column.complete and not is_refused(case, dtype, column)
-        status = FELL_SHORT if fault else NOT_OFFERED
-        return [result(REFERENCE, status, note=str(refusal))]
-    except Exception as error:  # any other error is the result of the cell
+        optimizer, note = _make(case, dtype, column)
+    except Exception as error:  # the result of the cell
         traceback.print_exc()
         return [result(REFERENCE, FELL_SHORT, note=shortened(error))]
+    if optimizer is None:
+        fault = column.complete and not is_refused(case, dtype, column)
+        return [result(REFERENCE, FELL_SHORT if fault else NOT_OFFERED, note=note)]
 
     def measured(against: str, note: str, measure: Callable[[], float]) -> dict:
         try:
@@ -127,9 +127,7 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
         return result(against, HELD if share <= 1.0 else FELL_SHORT, share, note)
 
     own = measured(
-        REFERENCE,
-        left_out,
-        lambda: excess(case, dtype, optimizer, compiled=column.compiled, scale=SCALES),
+        REFERENCE, note, lambda: excess(case, optimizer, compiled=column.compiled, scale=SCALES)
     )
     if theirs.error is not None:
         return [own, result(NN_ADAM, NN_ADAM_CANNOT, note=theirs.error)]
@@ -145,12 +143,11 @@ def judge(case, dtype: str, column, theirs) -> list[dict]:
     ]
 
 
-class _Refused(Exception):
-    """A backend refuses to run; the message is its reason."""
-
-
 def _make(case, dtype, column):
-    """The optimizer of a cell, for the largest set of shapes that it takes, and the others."""
+    """The optimizer of a cell, for the largest set of shapes that it takes, and a note on them.
+
+    If the backend refuses all, None and its reason.
+    """
     from ms_adam.lab.studies.matrix.cells import SHAPE_SETS, make_optimizer, make_parameters
 
     for shapes in SHAPE_SETS:
@@ -163,7 +160,7 @@ def _make(case, dtype, column):
             reason = str(error).partition(said)[2].rstrip(".")
             continue
         return optimizer, _left_out(shapes)
-    raise _Refused(reason)
+    return None, reason
 
 
 def _left_out(shapes) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 import mindspore as ms
@@ -20,18 +20,10 @@ from ms_adam import reference
 from ms_adam.backends import BACKENDS
 from ms_adam.checkpoint import core_of, slots
 from ms_adam.lab import measure, targets
-from ms_adam.lab.studies.matrix.cases import (
-    SHAPES,
-    Case,
-    PerStep,
-    Scaler,
-    gradients,
-    reference_for,
-    with_epsilon_hat,
-)
+from ms_adam.lab.studies.matrix.cases import SHAPES, Case, PerStep, Scaler, gradients, reference_for
 from ms_adam.narrow import halves_of
 from ms_adam.scalars import scalar_dtype
-from ms_adam.state import numbers_after, on_host, write
+from ms_adam.state import write
 
 STEPS = 4  # as many as the table's schedules and sizes of gradients have at least
 
@@ -62,13 +54,8 @@ class RateTable(DecayTable, LearningRateSchedule):
     """A schedule of learning rates, from a table."""
 
 
-def for_each(dtype: Union[str, Sequence[str]], count: int) -> Sequence[str]:
-    """A dtype for each of `count` parameters."""
-    return [dtype] * count if isinstance(dtype, str) else dtype
-
-
 def make_parameters(shapes, dtype: Union[str, Sequence[str]], seed: int = 1) -> list:
-    """Parameters whose elements are of sizes 1, 1e-3 and 0 in turn.
+    """Parameters of a dtype, or of one each, whose elements are of sizes 1, 1e-3 and 0 in turn.
 
     A weight of size 1 hides an error of the update below its own rounding, 6e-8; beside a weight
     that is 0 the update's last digits show.
@@ -76,12 +63,9 @@ def make_parameters(shapes, dtype: Union[str, Sequence[str]], seed: int = 1) -> 
     rng = np.random.default_rng(seed)
     sizes = np.array([1.0, 1e-3, 0.0])
     parameters = []
-    dtypes = for_each(dtype, len(shapes))
-    for i, shape in enumerate(shapes):
+    for i, (shape, kind) in enumerate(zip(shapes, np.broadcast_to(dtype, len(shapes)))):
         values = rng.standard_normal(shape) * np.resize(np.roll(sizes, i), shape)
-        parameters.append(
-            Parameter(Tensor(values, getattr(ms, dtypes[i])), name=f"layer{i}.weight")
-        )
+        parameters.append(Parameter(Tensor(values, getattr(ms, kind)), name=f"layer{i}.weight"))
     return parameters
 
 
@@ -164,50 +148,37 @@ class Snapshot(NamedTuple):
 def snapshot(optimizer: nn.Optimizer) -> Snapshot:
     """The `Snapshot` of an optimizer of ours, of any layout, or of `nn.Adam`."""
     optimizer = core_of(optimizer)
-    state = targets.MindSporeOptimizer(optimizer).state()
-    exact = {q: [np.array(x, np.float64) for x in arrays] for q, arrays in state.items()}
-    parameters = exact.pop("parameter")
-    masters = getattr(optimizer, "master_weights", None)
-    weights = parameters if masters is None else list(map(to_numpy, masters))
-    entries = slots(optimizer) if hasattr(optimizer, "execution") else {}
-    if hasattr(optimizer, "trailing_bits"):
-        weights = [
-            np.array(entries[f"master_weight.{p.name}"].rows, np.float64)
-            if f"master_weight.{p.name}" in entries
-            else weight
-            for p, weight in zip(optimizer.parameters, weights)
-        ]
-    averages = None
-    if getattr(optimizer, "ema", None) is not None:
-        rows = (entries[f"ema.{parameter.name}"].rows for parameter in optimizer.parameters)
-        averages = [np.array(x, np.float64).reshape(w.shape) for x, w in zip(rows, weights)]
-    moments = exact["moment1"], exact["moment2"], exact.get("vhat")
-    return Snapshot(weights, *moments, parameters, averages)
+    parameters = list(map(to_numpy, optimizer.parameters))
+    if hasattr(optimizer, "execution"):
+        names = optimizer.check.names
+        entries = {name: slot.rows for name, slot in slots(optimizer).items()}
+    else:
+        names = [parameter.name for parameter in optimizer.parameters]
+        entries = {it.name: to_numpy(it) for it in optimizer.get_parameters()}
+
+    def of_each(kind, instead):
+        rows = (entries.get(f"{kind}.{name}", other) for name, other in zip(names, instead))
+        pairs = [(array, it.shape) for array, it in zip(rows, parameters) if array is not None]
+        return [np.array(array, np.float64).reshape(shape) for array, shape in pairs] or None
+
+    nothing = [None] * len(names)
+    moments = (of_each(kind, nothing) for kind in ("moment1", "moment2", "vhat"))
+    weights = of_each("master_weight", parameters)
+    return Snapshot(weights, *moments, parameters, of_each("ema", nothing))
 
 
 def put(optimizer: nn.Optimizer, values: Snapshot, step: int) -> None:
     """Sets weights, moments and the count of an optimizer of ours to those of a snapshot."""
-    host = on_host(optimizer)
-
-    def assign(buffer, array):
-        write(buffer, array, id(buffer) in host)
-
     for parameter, weight in zip(optimizer.parameters, values.parameters):
-        assign(parameter, weight)
-    for prefix in ("moment1", "moment2", "vhat"):
-        for i, buffer in enumerate(getattr(optimizer, prefix, ())):
-            if hasattr(optimizer, "layout"):
-                array, layout = np.zeros(buffer.shape), optimizer.layout
-                of = dict(zip((p.name for p in optimizer.parameters), getattr(values, prefix)))
-                for name, key, offset in zip(layout.names, layout.dtypes, layout.offsets):
-                    if key == list(layout.sizes())[i]:
-                        array[offset : offset + of[name].size] = of[name].reshape(-1)
-                assign(buffer, array)
-            else:
-                assign(buffer, getattr(values, prefix)[i])
-    assign(optimizer.global_step, [step])
-    for number, value in numbers_after(optimizer, step):
-        assign(number, value)
+        write(parameter, weight, host=False)
+    given = {
+        f"{kind}.{name}": array
+        for kind in ("moment1", "moment2", "vhat")
+        for name, array in zip(optimizer.check.names, getattr(values, kind) or ())
+    }
+    kept = slots(optimizer)
+    moments = {name: array.astype(kept[name].rows.dtype) for name, array in given.items()}
+    ms_adam.load_state(optimizer, moments, step=step)
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
@@ -217,70 +188,59 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 def as_tensors(arrays, dtype: Union[str, Sequence[str]]) -> tuple:
     """Tensors of a dtype, or of one each, and the float64 arrays of their values."""
-    dtypes = for_each(dtype, len(arrays))
-    tensors = tuple(Tensor(array, getattr(ms, dtype)) for array, dtype in zip(arrays, dtypes))
+    kinds = np.broadcast_to(dtype, len(arrays))
+    tensors = tuple(Tensor(array, getattr(ms, kind)) for array, kind in zip(arrays, kinds))
     return tensors, [to_numpy(tensor) for tensor in tensors]
 
 
 # --- judging steps -----------------------------------------------------------------------------
 
-# Takes a `reference.Adam`, returns the `Arithmetic` of an implementation.
-ArithmeticOf = Callable[[reference.Adam], measure.Arithmetic]
+# Takes the dtype of a weight and a `reference.Adam`.
+ArithmeticOf = Callable[[str, reference.Adam], measure.Arithmetic]
 
 
-def our_arithmetic(backend: str, dtype: str) -> ArithmeticOf:
-    """The arithmetic of a backend of ours for weights of a dtype.
-
-    Moments are float32, or float64 for float64.
-    """
+def our_arithmetic(backend: str, dtype: str, adam: reference.Adam) -> measure.Arithmetic:
+    """The arithmetic of a backend of ours: moments are float32, or float64 for float64."""
+    rate = BACKENDS[backend].capabilities.kernel_rate
     moments = "float64" if dtype == "float64" else "float32"
-
-    def of(adam):
-        rate = BACKENDS[backend].capabilities.kernel_rate
-        return measure.Arithmetic(moments, rate(adam.beta1), rate(adam.beta2))
-
-    return of
+    return measure.Arithmetic(moments, rate(adam.beta1), rate(adam.beta2))
 
 
-def nn_adam_arithmetic(dtype: str) -> ArithmeticOf:
+def nn_adam_arithmetic(dtype: str, adam: reference.Adam) -> measure.Arithmetic:
     """The arithmetic of `nn.Adam`: moments have the parameters' dtype, numbers are float32."""
-
-    def of(adam):
-        betas = (float(np.float32(beta)) for beta in (adam.beta1, adam.beta2))
-        return measure.Arithmetic(dtype, *betas, float32_scalars=True)
-
-    return of
+    betas = (float(np.float32(beta)) for beta in (adam.beta1, adam.beta2))
+    return measure.Arithmetic(dtype, *betas, float32_scalars=True)
 
 
-def exact_step(
-    case: Case,
-    names,
-    step: int,
-    before: Snapshot,
-    fed,
-    dtype: Union[str, Sequence[str]],
-    arithmetic: Callable[[str], ArithmeticOf],
-    adam_of=reference_for,
-    unsure=None,
-) -> list[tuple]:
-    """One step of the reference from the state of an optimizer.
+class Step(NamedTuple):
+    """One step of an optimizer."""
 
-    Returns for each parameter the state and the weight after it, and the bounds on moment1, moment2
-    and the weight.
+    number: int  # of steps before it
+    parameters: Sequence[int]  # their numbers, in the optimizer's order
+    dtypes: Sequence[str]  # of each weight
+    before: Snapshot
+    after: Snapshot
+    fed: list[np.ndarray]  # the exact gradients
+    # Bounds on the errors of the unscaled gradients that come before the step, an array for each.
+    unsure: Optional[list[np.ndarray]] = None
 
-    Args:
-        names: Of the parameters, as `make_parameters` gives them.
-        step: Steps already made.
-        before: The state before the step.
-        fed: The gradients, exact.
-        dtype: Of the weights, or of each.
-        arithmetic: Takes the dtype of a weight and returns the arithmetic of the implementation.
-        adam_of: Takes (case, parameter, step) and returns the expected formula; bounds are always
-            those of the case itself.
-        unsure: Bounds on the errors of the unscaled gradients that come before the step, an array
-            for each; None: there are none.
+
+def numbers_of(parameters) -> list[int]:
+    """The numbers that `make_parameters` gave."""
+    return [int(parameter.name[len("layer") :].split(".")[0]) for parameter in parameters]
+
+
+def compared(
+    case: Case, step: Step, arithmetic: ArithmeticOf, adam_of=reference_for
+) -> Iterator[tuple]:
+    """Holds a step to that of the reference from the same state.
+
+    Yields (got, wanted, bound) of moments, maximum and weight of each parameter. `arithmetic` is
+    that of the implementation; `adam_of` takes (case, parameter, step) and returns the expected
+    formula, but bounds are always those of the case itself.
     """
-    expected, errors = [], [np.zeros(g.shape) for g in fed] if unsure is None else unsure
+    number, before, after, fed = step.number, step.before, step.after, step.fed
+    errors = step.unsure or [np.zeros(g.shape) for g in fed]
     max_norm = case.options.get("max_grad_norm")
     if max_norm is not None:
         loss_scale = case.loss_scale  # clipping acts on unscaled gradients
@@ -288,33 +248,23 @@ def exact_step(
         unscaled = [g / loss_scale for g in fed]
         fed, errors = measure.clipped(unscaled, max_norm, errors, dtype_of_norm)
         fed = [g * loss_scale for g in fed]
-    for i, (name, gradient) in enumerate(zip(names, fed)):
-        number = int(name[len("layer") :].split(".")[0])
-        right, adam = reference_for(case, number, step), adam_of(case, number, step)
+    state_dtype = case.options.get("state_dtype", "float32")
+    for i, (parameter, gradient, dtype) in enumerate(zip(step.parameters, fed, step.dtypes)):
+        right, adam = reference_for(case, parameter, number), adam_of(case, parameter, number)
         vhat = None if before.vhat is None else before.vhat[i]
-        start = reference.AdamState(step, before.moment1[i], before.moment2[i], vhat)
+        start = reference.AdamState(number, before.moment1[i], before.moment2[i], vhat)
         weight, state = adam.step(before.weights[i], gradient, start)
-        of_weight = for_each(dtype, len(fed))[i]
-        bounds = measure.step_bounds(
+        error1, error2, error_weight = measure.step_bounds(
             right,
             gradient,
             start,
             state,
             before.weights[i],
             weight,
-            dtype=of_weight,
-            arithmetic=arithmetic(of_weight)(right),
+            dtype=dtype,
+            arithmetic=arithmetic(dtype, right),
             gradient_error=errors[i],
         )
-        expected.append((state, weight, bounds))
-    return expected
-
-
-def compared(
-    after: Snapshot, expected: list[tuple], state_dtype: str = "float32"
-) -> Iterator[tuple]:
-    """Yields (got, wanted, bound) of moments, maximum and weight of each parameter."""
-    for i, (state, weight, (error1, error2, error_weight)) in enumerate(expected):
         moments = [
             (after.moment1, state.moment1, error1, True),
             (after.moment2, state.moment2, error2, False),
@@ -327,25 +277,26 @@ def compared(
         yield after.weights[i], weight, error_weight
 
 
-def averages(
-    case: Case, step: int, before: Snapshot, after: Snapshot, weights: Sequence[str]
-) -> Iterator:
-    """Yields (got, wanted, bound) of the average of each weight, from what is averaged.
+def largest_share(comparisons: Iterable[tuple]) -> float:
+    """The largest distance of any element, as a share of its bound, of (got, wanted, bound)."""
+    return max((measure.share_of_bound(*comparison) for comparison in comparisons), default=0.0)
 
-    `step` is the number of steps already made, and `weights` has the dtype of each weight.
-    """
+
+def averages(case: Case, step: Step) -> Iterator[tuple]:
+    """Yields (got, wanted, bound) of the average of each weight, from what is averaged."""
     decay, debias = case.options["ema_decay"], case.options.get("ema_debias", True)
-    average = reference.Average(decay, debias)
-    rate = (1.0 - decay) / (1.0 - decay ** (step + 1)) if debias else 1.0 - decay
+    average, number = reference.Average(decay, debias), step.number
+    rate = (1.0 - decay) / (1.0 - decay ** (number + 1)) if debias else 1.0 - decay
+    before, after = step.before, step.after
     for old, start, weight, got, dtype in zip(
-        before.averages, before.weights, after.weights, after.averages, weights
+        before.averages, before.weights, after.weights, after.averages, step.dtypes
     ):
-        dtype = "float64" if dtype == "float64" else "float32"
-        if step == 0:
+        if number == 0:
             sum_before = average.start(start)
         else:
-            sum_before = old * (1.0 - decay**step) if debias else old
-        wanted = average.value(average.update(sum_before, weight), step + 1)
+            sum_before = old * (1.0 - decay**number) if debias else old
+        wanted = average.value(average.update(sum_before, weight), number + 1)
+        dtype = "float64" if dtype == "float64" else "float32"
         bound = measure.average_bound(rate, weight - old, wanted, dtype)
         if dtype == "float64":
             # The reference rounds 8 times, and each of its two 1 - decay^t may be off by
@@ -378,17 +329,16 @@ class _ScalerWatch:
             raise AssertionError(f"loss scale and counter are {got}, not {wanted}")
 
 
-def spoiled(arrays, dtype: Union[str, Sequence[str]], value: float) -> tuple:
-    """Tensors of gradients of which the last element is NaN or infinite."""
+def spoiled(arrays: list[np.ndarray], value: float) -> list[np.ndarray]:
+    """Gradients of which the last element is NaN or infinite."""
     arrays = [np.array(array) for array in arrays]
     last = [array for array in arrays if array.size][-1]
     last.reshape(-1)[-1] = value
-    return as_tensors(arrays, dtype)[0]
+    return arrays
 
 
 def excess(
     case: Case,
-    dtype: Union[str, Sequence[str]],
     optimizer: nn.Optimizer,
     *,
     compiled: bool = False,
@@ -403,134 +353,123 @@ def excess(
 
     Args:
         case: Of the optimizer.
-        dtype: Of its parameters, or of each.
         optimizer: One of ours.
         compiled: Whether a graph calls it, and not Python.
         scale: Standard deviation of the gradients before the loss scale, or one for each step.
-        adam_of: As in `exact_step`.
+        adam_of: As in `compared`.
 
     Returns:
         A share of the bound: up to 1 the optimizer held.
     """
     worst = 0.0
+    parameters = numbers_of(optimizer.parameters)
     shapes = [parameter.shape for parameter in optimizer.parameters]
-    weights = for_each(dtype, len(shapes))
-    if case.options.get("master_weights"):
-        weights = ["float64" if it == "float64" else "float32" for it in weights]
+    given = [targets.dtype_name(parameter) for parameter in optimizer.parameters]
+    masters = case.options.get("master_weights", False)
+    dtypes = ["float64" if it == "float64" else "float32" for it in given] if masters else given
     arithmetic = functools.partial(our_arithmetic, optimizer.backend)
-    names = [parameter.name for parameter in optimizer.parameters]
     calls = case.options.get("accumulate_steps", 1)
     scales = np.repeat(np.broadcast_to(np.multiply(scale, case.loss_scale), steps), calls)
-    given = iter(gradients(shapes, steps * calls, scales))
+    drawn = iter(gradients(shapes, steps * calls, scales))
     make_step = CompiledStep(optimizer) if compiled else optimizer
     scaler = _ScalerWatch(case, optimizer)
-    for step in range(steps):
+    for number in range(steps):
         before, taken = snapshot(optimizer), []
-        for call, arrays in enumerate(itertools.islice(given, calls), 1):
-            if case.skips and step % 2 == 0:
-                make_step(spoiled(arrays, dtype, np.nan if step == 0 else -np.inf))
+        for call, arrays in enumerate(itertools.islice(drawn, calls), 1):
+            if case.skips and number % 2 == 0:
+                make_step(as_tensors(spoiled(arrays, np.nan if number == 0 else -np.inf), given)[0])
                 scaler.check(finite=False)
                 np.testing.assert_equal(snapshot(optimizer), before, "by a skipped call")
-            tensors, fed = as_tensors([scaler.scale * array for array in arrays], dtype)
+            tensors, fed = as_tensors([scaler.scale * array for array in arrays], given)
             taken.append([gradient / scaler.scale for gradient in fed])
             make_step(tensors)
             scaler.check(finite=True)
             if call < calls:
                 np.testing.assert_equal(snapshot(optimizer), before, "by an accumulating call")
-        after = snapshot(optimizer)
-        if int(optimizer.update_count) != step + 1:
-            raise AssertionError(f"{int(optimizer.update_count)} updates counted of {step + 1}")
+        if int(optimizer.update_count) != number + 1:
+            raise AssertionError(f"{int(optimizer.update_count)} updates counted of {number + 1}")
         fed, unsure = taken[0], None
         if calls > 1:
-            fed = reference.mean_of_calls(taken)
-            # Factor, product, calls - 1 sums, and the mean: each call is rounded calls + 2 times.
-            sizes = reference.mean_of_calls([[np.abs(g) for g in call] for call in taken])
-            u = (calls + 2) / case.loss_scale
-            units = [
-                2 * measure.UNIT[it] if it == "float64" else measure.UNIT["float32"]
-                for it in weights
-            ]
-            unsure = [u * unit * size for unit, size in zip(units, sizes)]
-        expected = exact_step(case, names, step, before, fed, weights, arithmetic, adam_of, unsure)
-        state_dtype = case.options.get("state_dtype", "float32")
-        for got, wanted, bound in compared(after, expected, state_dtype):
-            if not (np.all(np.isfinite(wanted)) and np.all(np.isfinite(bound))):
-                raise AssertionError(f"no finite bound in step {step + 1}")
-            worst = max(worst, measure.share_of_bound(got, wanted, bound))
+            fed, unsure = reference.mean_of_calls(taken), _rounding_of_mean(case, taken, dtypes)
+        step = Step(number, parameters, dtypes, before, snapshot(optimizer), fed, unsure)
+        results = list(compared(case, step, arithmetic, adam_of))
+        if not all(np.isfinite(array).all() for result in results for array in result[1:]):
+            raise AssertionError(f"no finite bound in step {number + 1}")
         if case.options.get("ema_decay") is not None:
-            for got, wanted, bound in averages(case, step, before, after, weights):
-                worst = max(worst, measure.share_of_bound(got, wanted, bound))
-        if case.options.get("master_weights") == "split" and dtype == "bfloat16":
-            rounded = [halves_of(weight)[0] for weight in after.weights]
-        else:
-            _, rounded = as_tensors(after.weights, dtype)  # exact without master weights
-        if not all(map(np.array_equal, rounded, after.parameters)):
+            results += averages(case, step)
+        worst = max(worst, largest_share(results))
+        if not _are_rounded(step.after, given, halves=masters == "split"):
             return float("inf")
     return worst
 
 
+def _rounding_of_mean(case, calls, dtypes):
+    """Bounds on the errors of the mean gradient of several calls.
+
+    Factor, product, sums and the mean: each of n calls is rounded n + 2 times.
+    """
+    sizes = reference.mean_of_calls([[np.abs(gradient) for gradient in call] for call in calls])
+    u = (len(calls) + 2) / case.loss_scale
+    units = [2 * measure.UNIT[it] if it == "float64" else measure.UNIT["float32"] for it in dtypes]
+    return [u * unit * size for unit, size in zip(units, sizes)]
+
+
+def _are_rounded(after, dtypes, halves):
+    """Whether the parameters are the weights, rounded; without master weights, the same."""
+    _, rounded = as_tensors(after.weights, dtypes)
+    if halves:
+        upper = [halves_of(weight)[0] for weight in after.weights]
+        rounded = [u if it == "bfloat16" else r for it, u, r in zip(dtypes, upper, rounded)]
+    return all(map(np.array_equal, rounded, after.parameters))
+
+
 # --- nn.Adam -----------------------------------------------------------------------------------
-
-
-class TheirStep(NamedTuple):
-    """One step of `nn.Adam`: snapshots around it, and the gradients."""
-
-    before: Snapshot
-    after: Snapshot
-    tensors: tuple
-    fed: list[np.ndarray]
 
 
 class TheirRun(NamedTuple):
     """A run of `nn.Adam`."""
 
     case: Case  # the case with epsilon-hat, which nn.Adam computes
-    steps: list[TheirStep]  # its steps; empty if it could not run
-    shapes: tuple  # of the parameters that it could run with
-    names: list[str]  # of its parameters, in its order
-    share: float  # its own distance to the reference, as a share of the bound on its own roundings
+    error: Optional[str] = None  # the reason why it could not run, or None
+    steps: Sequence[Step] = ()
+    shapes: tuple = ()  # of the parameters that it could run with
+    # Its own distance to the reference, as a share of the bound on its own roundings.
+    share: float = 0.0
     # The share of elements for which there is no bound: in float16 a second moment can vanish, and
     # epsilon with it.
-    unbounded: float
-    error: Optional[str]  # the reason why it could not run, or None
+    unbounded: float = 0.0
 
 
 def run_nn_adam(case: Case, dtype: str) -> TheirRun:
     """Makes `STEPS` steps with `nn.Adam`."""
-    case = with_epsilon_hat(case)
+    case = case._replace(options={**case.options, "epsilon_hat": True})
     for shapes in SHAPE_SETS:
         try:
             optimizer = make_nn_adam(case, make_parameters(shapes, dtype))
-            made = _steps_of_nn_adam(case, dtype, optimizer)
+            steps = list(_steps_of_nn_adam(case, dtype, optimizer))
         except Exception as failure:  # the matrix reports it
             error = shortened(failure)
             continue
-        names = [parameter.name for parameter in optimizer.parameters]
-        worst, unbounded = 0.0, []
-        for step, (before, after, _, fed) in enumerate(made):
-            expected = exact_step(case, names, step, before, fed, dtype, nn_adam_arithmetic)
-            for got, wanted, bound in compared(after, expected):
-                worst = max(worst, measure.share_of_bound(got, wanted, bound))
-                unbounded.append(np.isinf(bound).reshape(-1))
-        without_bound = float(np.mean(np.concatenate(unbounded)))
-        return TheirRun(case, made, shapes, names, worst, without_bound, None)
-    return TheirRun(case, [], (), [], 0.0, 0.0, error)
+        results = [it for step in steps for it in compared(case, step, nn_adam_arithmetic)]
+        unbounded = np.concatenate([np.isinf(bound).reshape(-1) for _, _, bound in results])
+        share = largest_share(results)
+        return TheirRun(case, None, steps, shapes, share, float(np.mean(unbounded)))
+    return TheirRun(case, error)
 
 
 def _steps_of_nn_adam(case, dtype, optimizer):
+    parameters = numbers_of(optimizer.parameters)
     shapes = [parameter.shape for parameter in optimizer.parameters]
-    scale = case.loss_scale
-    made = []
     # Away from 0: squares of small gradients vanish in float16, where nothing could be compared.
-    for step, arrays in enumerate(gradients(shapes, STEPS, scale, least=0.5)):
+    drawn = gradients(shapes, STEPS, case.loss_scale, least=0.5)
+    for number, arrays in enumerate(drawn):
         tensors, fed = as_tensors(arrays, dtype)
         before = snapshot(optimizer)
         optimizer(tensors)
         after = snapshot(optimizer)
         if not all(np.all(np.isfinite(x)) for part in after[:3] for x in part):
-            raise ArithmeticError(f"NaN or infinity in step {step + 1}")
-        made.append(TheirStep(before, after, tensors, fed))
-    return made
+            raise ArithmeticError(f"NaN or infinity in step {number + 1}")
+        yield Step(number, parameters, [dtype] * len(shapes), before, after, fed)
 
 
 def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
@@ -539,21 +478,17 @@ def distance_to_nn_adam(theirs: TheirRun, dtype: str, options: dict) -> float:
     The options are its backend and layout. Returns the largest distance of any element as a share
     of both roundings' bounds.
     """
-    case, names = theirs.case, theirs.names
+    case = theirs.case
     optimizer = make_optimizer(case, make_parameters(theirs.shapes, dtype), **options)
-    both = functools.partial(our_arithmetic, optimizer.backend), nn_adam_arithmetic
+    our = functools.partial(our_arithmetic, optimizer.backend)
     worst = 0.0
-    for step, (before, after, tensors, fed) in enumerate(theirs.steps):
-        put(optimizer, before, step)
-        optimizer(tensors)
-        ours = snapshot(optimizer)
-        our_steps, their_steps = (
-            exact_step(case, names, step, before, fed, dtype, arithmetic) for arithmetic in both
-        )
-        for (got, _, bound), (wanted, _, their_bound) in zip(
-            compared(ours, our_steps), compared(after, their_steps)
-        ):
-            worst = max(worst, measure.share_of_bound(got, wanted, bound + their_bound))
+    for step in theirs.steps:
+        put(optimizer, step.before, step.number)
+        optimizer(as_tensors(step.fed, dtype)[0])
+        own = step._replace(after=snapshot(optimizer))
+        pairs = zip(compared(case, own, our), compared(case, step, nn_adam_arithmetic))
+        both = ((got, wanted, bound + more) for (got, _, bound), (wanted, _, more) in pairs)
+        worst = max(worst, largest_share(both))
     return worst
 
 

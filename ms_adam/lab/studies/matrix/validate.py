@@ -49,7 +49,7 @@ def select(only: str = "") -> list[Cell]:
         >>> len(select("amsgrad float32 graph composite"))
         4
     """
-    wanted = set(only.lower().split())
+    wanted = _words([only])
     cells = [
         Cell(case.name, dtype, mode, column.name)
         for case in CASES + SCHEMES
@@ -57,14 +57,17 @@ def select(only: str = "") -> list[Cell]:
         for mode in MODES
         for column in COLUMNS
     ]
-    chosen = [cell for cell in cells if wanted <= set(" ".join(cell).lower().split())]
+    chosen = [cell for cell in cells if wanted <= _words(cell)]
     if not chosen:
-        known = {word for cell in cells for word in " ".join(cell).lower().split()}
+        known = ", ".join(sorted(set().union(*map(_words, cells))))
         raise UserError(
-            f"no cell of the matrix has all words of {only!r} in its name; words are "
-            f"{', '.join(sorted(known))}"
+            f"no cell of the matrix has all words of {only!r} in its name; words are {known}"
         )
     return chosen
+
+
+def _words(names):
+    return set(" ".join(names).lower().split())
 
 
 def validate(
@@ -125,16 +128,13 @@ def validate(
     jobs = _jobs(cells, device_target, out)
     with contextlib.closing(run_jobs(jobs, workers, keep_going=True)) as events:
         for number, event in events:
-            job = jobs[number].content
             if isinstance(event, WorkerError):
                 lost = [result(REFERENCE, FELL_SHORT, note=str(event).splitlines()[0])]
-                for case, dtype, backend in job["cells"]:
-                    cell = Cell(case, dtype, job["mode"], backend)
+                for cell in map(Cell._make, jobs[number].content["cells"]):
                     if cell not in done:
                         judged(cell, lost)
             elif event["event"] == "cell":
-                case, dtype, backend = event["cell"]
-                judged(Cell(case, dtype, job["mode"], backend), event["results"])
+                judged(Cell._make(event["cell"]), event["results"])
             else:
                 continue
             save(known())
@@ -179,5 +179,5 @@ def _jobs(cells: list[Cell], device_target: str, out: Path) -> list[Job]:
         content = {"mode": cell.mode, "device_target": device_target, "cells": []}
         log = out / f"worker_{name.replace(' ', '_')}.log"
         job = jobs.setdefault((cell.dtype, cell.mode), Job(_WORKER, name, content, log))
-        job.content["cells"].append([cell.case, cell.dtype, cell.backend])
+        job.content["cells"].append(list(cell))
     return list(jobs.values())

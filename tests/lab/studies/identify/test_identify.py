@@ -24,7 +24,7 @@ from ms_adam.lab.studies.identify import (
 )
 from ms_adam.lab.studies.identify.catalogue import ADAMS
 from ms_adam.lab.studies.identify.driver import Driver
-from ms_adam.lab.studies.identify.forms import CHOICES, Form, Numbers, rounded, structures
+from ms_adam.lab.studies.identify.forms import WORDS, Form, Numbers, rounded, structures
 from ms_adam.lab.studies.identify.judge import errors, judge
 from ms_adam.lab.studies.identify.relatives import relatives
 from ms_adam.lab.targets import describe, find
@@ -197,7 +197,7 @@ def test_the_unmutated_is_algorithm_1():
 
 
 def test_there_are_enough_mutants():
-    assert len(mutants.EXPECTED) + len(mutants.MINDSPORE_EXPECTED) >= 20
+    assert len(mutants.EXPECTED) + len(mutants.IN_MINDSPORE) >= 20
 
 
 @pytest.mark.parametrize("mutant", mutants.EXPECTED, ids=lambda mutant: mutant.__name__)
@@ -205,10 +205,10 @@ def test_mutant_is_not_taken_for_adam(mutant):
     check(identified(mutant), mutants.EXPECTED[mutant])
 
 
-@pytest.mark.parametrize("mistake", mutants.MINDSPORE_EXPECTED)
-def test_mindspore_mutant_is_not_taken_for_adam(mistake):
-    made = type("Mutant", (mutants.MindSporeAdam,), {"mistake": mistake})
-    check(identified(made), mutants.MINDSPORE_EXPECTED[mistake])
+@pytest.mark.parametrize("mutant", mutants.IN_MINDSPORE, ids=lambda mutant: mutant.__name__)
+def test_mindspore_mutant_is_not_taken_for_adam(mutant):
+    made = type("Mutant", (mutants.MindSporeAdam,), {"method": mutant})
+    check(identified(made), mutants.EXPECTED[mutant])
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,7 @@ def test_tables_have_a_cell_for_each_head():
 
 
 def test_choices_are_all_fields_of_form():
-    assert set(CHOICES) == set(vars(Form()))
+    assert set(WORDS) == set(vars(Form()))
 
 
 # The page on conformance.

@@ -111,42 +111,34 @@ def test_epsilon_hat_gives_the_numbers_of_nn_adam(backend, name):
         assert relative_distance(got, wanted) <= 1e-5
 
 
+BETAS = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999]
+DRAWN = {
+    "learning_rate": [1e-5, 1e-3, 0.1],
+    "beta1": BETAS,
+    "beta2": BETAS,
+    "eps": [1e-12, 1e-8, 1e-3],
+    "bias_correction": [False, True],
+    "weight_decay": [0.0, 0.01],
+    "loss_scale": [1.0, 3.0, 128.0],
+    **dict.fromkeys(("epsilon_hat", "use_nesterov", "use_amsgrad"), [False, True]),
+}
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_call_is_within_its_roundings(data):
     """Shapes, dtypes, scales and options drawn at random, each step within its bound."""
-    backend = data.draw(st.sampled_from(ALL_BACKENDS), label="backend")
-    dtype = data.draw(st.sampled_from(DTYPES), label="dtype")
+
+    def draw(name, values):
+        return data.draw(st.sampled_from(values), label=name)
+
+    backend, dtype = draw("backend", ALL_BACKENDS), draw("dtype", DTYPES)
     shape = st.lists(st.integers(0, 5), max_size=3).map(tuple).filter(has_shape)
     shapes = data.draw(st.lists(shape, min_size=1, max_size=3), label="shapes")
-    rates = st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 0.9999])
-    options = {
-        "learning_rate": data.draw(st.sampled_from([1e-5, 1e-3, 0.1]), label="learning_rate"),
-        "beta1": data.draw(rates, label="beta1"),
-        "beta2": data.draw(rates, label="beta2"),
-        "eps": data.draw(st.sampled_from([1e-12, 1e-8, 1e-3]), label="eps"),
-        "bias_correction": data.draw(st.booleans(), label="bias_correction"),
-        "weight_decay": data.draw(st.sampled_from([0.0, 0.01]), label="weight_decay"),
-        "loss_scale": data.draw(st.sampled_from([1.0, 3.0, 128.0]), label="loss_scale"),
-    }
-    hat, nesterov, amsgrad, decoupled = (
-        data.draw(st.booleans(), label=name)
-        for name in ("epsilon_hat", "nesterov", "amsgrad", "decoupled")
-    )
-    scale = data.draw(st.sampled_from([1.0, 1e-3, 1e-6]), label="scale")
+    options = {name: draw(name, values) for name, values in DRAWN.items()}
+    case = Case("drawn", draw("optimizer", ["Adam", "AdamW"]), options)
+    scale = draw("scale", [1.0, 1e-3, 1e-6])
     if dtype == "float16":
         scale = max(scale, 1e-3)  # smaller gradients are no float16 numbers
-    case = Case(
-        "drawn",
-        "AdamW" if decoupled else "Adam",
-        {**options, "epsilon_hat": hat, "use_nesterov": nesterov, "use_amsgrad": amsgrad},
-        {
-            **options,
-            "epsilon": "hat" if hat else "outside",
-            "nesterov": nesterov,
-            "amsgrad": amsgrad,
-            "decoupled": decoupled,
-        },
-    )
     if runs(backend, case, dtype, shapes):
         assert excess_of(case, dtype, backend, shapes, scale=scale) <= 1.0
