@@ -14,7 +14,6 @@ from lab.run.changed_configs import refusal, write
 
 from ms_adam import reference
 from ms_adam.lab.errors import ExperimentError, UserError
-from ms_adam.lab.measure import METRICS
 from ms_adam.lab.run import config as run_config
 from ms_adam.lab.run.processes import WorkerError
 from ms_adam.lab.studies.compare import judge, run
@@ -38,6 +37,7 @@ CONFIGS = ROOT / "configs"
 load_comparison = functools.partial(run_config.load, form=Comparison)
 STEPS = 4
 NAMES = ["w", "b"]
+QUANTITIES = ["loss", "gradient", "moment1", "parameter"]
 
 
 # ---- the judgement
@@ -45,16 +45,15 @@ NAMES = ["w", "b"]
 
 def distances(**different):
     """Distances of two parameters in STEPS steps: equal, but in {quantity: first step}."""
-    columns = {"loss": 1, **dict.fromkeys(["gradient", "moment1", "parameter"], 2)}
-    tables = {q: np.zeros((len(METRICS), STEPS, count)) for q, count in columns.items()}
+    found = Distances.empty(NAMES, QUANTITIES, STEPS)
     for quantity, step in different.items():
-        tables[quantity][:, step - 1 :] = 1e-9
-    return Distances(NAMES, tables)
+        found.tables[quantity][:, step - 1 :] = 1e-9
+    return found
 
 
 def checks(**beyond):
     """Checks with differences of 0.25 of their bounds, but for {quantity: {step: (w, b)}}."""
-    found = Checks.empty(NAMES, ["loss", "gradient", "moment1", "parameter"], STEPS)
+    found = Checks.empty(NAMES, QUANTITIES, STEPS)
     for table in found.tables.values():
         table[:] = np.reshape([0.25, 1.0, 1e4], (3, 1, 1))
     for quantity, steps in beyond.items():
