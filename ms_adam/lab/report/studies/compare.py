@@ -146,17 +146,13 @@ def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
             step, tensor, share = found.nearest(quantity)
             rows.append(
                 {
+                    **_place(found.names, quantity, step, tensor, all_equal=not share),
                     "side": side,
-                    "quantity": _WORDS[quantity],
-                    "tensor": ABSENT if quantity == LOSS else found.names[tensor],
-                    "step": step + 1,
                     "difference": table_of[DIFFERENCE, step, tensor],
                     "bound": table_of[BOUND, step, tensor],
                     "share": share,
                 }
             )
-            if not share:  # where all are equal no tensor and no step is the nearest
-                rows[-1].update(tensor="all", step="all")
     columns = (
         Column("Side", "side", None, "name"),
         Column("Nearest to its bound", "quantity"),
@@ -169,6 +165,13 @@ def bounds_table(sides: Sequence[str], checks: Sequence[Checks]) -> Table:
     return table(columns, rows, _BOUNDS_NOTE)
 
 
+def _place(names: list[str], quantity: str, step: int, tensor: int, all_equal: bool) -> dict:
+    """Returns the cells of a place; where all are equal no tensor and no step is the farthest."""
+    name = ABSENT if quantity == LOSS else names[tensor]
+    found = {"tensor": "all", "step": "all"} if all_equal else {"tensor": name, "step": step + 1}
+    return {"quantity": _WORDS[quantity], **found}
+
+
 def worst_table(distances: Distances) -> Table:
     """Returns for each quantity the step and tensor with the largest relative distance."""
     rows = []
@@ -176,17 +179,8 @@ def worst_table(distances: Distances) -> Table:
         relative = np.nan_to_num(distances.relative(quantity), nan=np.inf, posinf=np.inf)
         step, parameter = np.unravel_index(int(np.argmax(relative)), relative.shape)
         at = distances.at(quantity, step, parameter)
-        rows.append(
-            {
-                **at,
-                "quantity": _WORDS[quantity],
-                # Where all are equal no tensor and no step is the worst.
-                "step": step + 1 if at["relative"] else "all",
-                "tensor": (ABSENT if quantity == LOSS else distances.names[parameter])
-                if at["relative"]
-                else "all",
-            }
-        )
+        place = _place(distances.names, quantity, step, parameter, all_equal=not at["relative"])
+        rows.append({**at, **place})
     columns = (
         Column("Farthest apart", "quantity"),
         Column("Tensor", "tensor", None, "long"),

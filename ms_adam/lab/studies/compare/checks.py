@@ -31,8 +31,9 @@ import numpy as np
 
 from ms_adam import reference
 from ms_adam.lab.measure import UNIT, clipped, largest, nearest_to_bound, rounding, step_bounds
+from ms_adam.lab.studies.compare.config import MOMENTS
 from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
-from ms_adam.lab.studies.compare.record import LOSS, Record, Tables
+from ms_adam.lab.studies.compare.record import Record, Tables
 
 # Times the largest of several changes by a nudge. One rounding of each weight is one nudge; this
 # allows for the roundings of sums and activations. The largest measured share of the bound is 0.14
@@ -54,10 +55,7 @@ class Checks(Tables):
     in the step.
     """
 
-    @classmethod
-    def empty(cls, names: Sequence[str], quantities: Sequence[str], steps: int) -> Checks:
-        columns = {quantity: 1 if quantity == LOSS else len(names) for quantity in quantities}
-        return cls(names, {q: np.zeros((3, steps, count)) for q, count in columns.items()})
+    kinds = 3
 
     def joined(self, other: Checks) -> Checks:
         return Checks(self.names, {**self.tables, **other.tables})
@@ -208,15 +206,12 @@ class _State:
                 state_error=state_error,
             )
             bound = bound + UNIT["float32"] * np.abs(wanted - weight) + 2 * rates[i] * decay
-            values = {"moment1": state.moment1, "moment2": state.moment2, "vhat": state.vhat}
-            largest = np.maximum(moments[1], state_error[2])
-            bounds = {"moment1": moments[0], "moment2": moments[1], "vhat": largest}
-            if self._shown:
-                for quantity in values:
-                    if quantity in record.quantities and values[quantity] is not None:
-                        after = record.read(step, quantity)[i]
-                        yield quantity, i, after, values[quantity], bounds[quantity]
-            self._states[i], self._errors[i] = state, tuple(bounds.values())
+            errors = (*moments, np.maximum(moments[1], state_error[2]))
+            bounds = dict(zip(MOMENTS, errors))
+            for quantity, value in self._moments_of(state).items():
+                after = record.read(step, quantity)[i]
+                yield quantity, i, after, value, bounds[quantity]
+            self._states[i], self._errors[i] = state, errors
             yield weights, i, got, wanted, bound
             if weights == "master":
                 narrow = record.dtypes["parameter"][i]
@@ -246,16 +241,18 @@ class _State:
 
     def _before(self, step: int, i: int) -> tuple:
         """The state of a parameter before a step, and bounds on its errors."""
+        state = self._states[i]._replace(step=self._updates)
         if not self._shown:
-            return self._states[i]._replace(step=self._updates), self._errors[i]
-        arrays = {
-            quantity: self._record.before(step, quantity)[i]
-            for quantity in ("moment1", "moment2", "vhat")
-            if quantity in self._record.quantities
+            return state, self._errors[i]
+        shown = {q: self._record.before(step, q)[i] for q in self._moments_of(state)}
+        return state._replace(**shown), (0.0, 0.0, 0.0)
+
+    def _moments_of(self, state) -> dict[str, np.ndarray]:
+        """The moments of a parameter's state that the side shows too."""
+        own = {
+            q: getattr(state, q) for q in MOMENTS if self._shown and q in self._record.quantities
         }
-        vhat = arrays.get("vhat") if self._states[i].vhat is not None else None
-        moments = arrays["moment1"], arrays["moment2"]
-        return reference.AdamState(self._updates, *moments, vhat), (0.0, 0.0, 0.0)
+        return {quantity: array for quantity, array in own.items() if array is not None}
 
     def _around(self, step: int, quantity: str) -> list[tuple]:
         return list(zip(self._record.before(step, quantity), self._record.read(step, quantity)))

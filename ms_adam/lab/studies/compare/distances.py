@@ -14,6 +14,8 @@ _WORST["different"] = np.sum
 class Distances(Tables):
     """The distances of two trainings: for each quantity all metrics, step by step."""
 
+    kinds = len(METRICS)
+
     @property
     def equal(self) -> bool:
         """Whether both trainings have the same bits in every step."""
@@ -36,14 +38,14 @@ class Distances(Tables):
 def between(a: Record, b: Record) -> Distances:
     """The distances of two trainings that each followed its own gradients."""
     quantities = [quantity for quantity in a.quantities if quantity in b.quantities]
-    loss = {LOSS: 1} if a.has_losses and b.has_losses else {}
-    columns = {**loss, **dict.fromkeys(quantities, len(a.names))}
-    tables = {q: np.zeros((len(METRICS), a.steps, count)) for q, count in columns.items()}
+    losses = [LOSS] if a.has_losses and b.has_losses else []
+    found = Distances.empty(a.names, losses + quantities, a.steps)
+    tables = found.tables
     starts = list(zip(a.before(0), b.before(0)))
     for step in range(a.steps):
         if LOSS in tables:
-            losses = (record.scalars[LOSS][step : step + 1] for record in (a, b))
-            tables[LOSS][:, step, 0] = distance(*losses, "float32")
+            values = (record.scalars[LOSS][step : step + 1] for record in (a, b))
+            tables[LOSS][:, step, 0] = distance(*values, "float32")
         for quantity in quantities:
             ways = starts if quantity in ("master", "parameter") else [None] * len(a.names)
             pairs = zip(a.read(step, quantity), b.read(step, quantity), ways)
@@ -51,7 +53,7 @@ def between(a: Record, b: Record) -> Distances:
                 dtype = coarser(a.dtypes[quantity][i], b.dtypes[quantity][i])
                 size = None if start is None else _way(one, other, start)
                 tables[quantity][:, step, i] = distance(one, other, dtype, size)
-    return Distances(a.names, tables)
+    return found
 
 
 def _way(one, other, starts) -> float:

@@ -147,21 +147,12 @@ def _first(checks: dict[str, Checks], quantities, tolerance: Tolerance) -> Optio
             if beyond.any():
                 step = int(np.argmax(beyond))
                 tensor = int(np.argmax(share[step]))
-                found.append((step, place, -share[step, tensor], side, quantity, tensor))
-    if not found:
-        return None
-    step, _, _, side, quantity, tensor = min(found)
-    of = checks[side]
-    difference, bound, _ = of.tables[quantity][:, step, tensor]
-    return Parting(
-        side=side,
-        step=step + 1,
-        quantity=quantity,
-        parameter=None if quantity == LOSS else of.names[tensor],
-        difference=float(difference),
-        bound=float(bound),
-        allowed=float(of.allowed(quantity, tolerance.of(quantity))[step, tensor]),
-    )
+                difference, bound, _ = map(float, of.tables[quantity][:, step, tensor])
+                allowed = float(of.allowed(quantity, tolerance.of(quantity))[step, tensor])
+                name = None if quantity == LOSS else of.names[tensor]
+                parting = Parting(side, step + 1, quantity, name, difference, bound, allowed)
+                found.append(((step, place, -share[step, tensor], side), parting))
+    return min(found)[1] if found else None
 
 
 def _earliest(*partings: Optional[Parting]) -> Optional[Parting]:

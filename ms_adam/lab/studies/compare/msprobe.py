@@ -89,16 +89,16 @@ def write_record(
     initial = {q: [array for array, _ in first[q]] for q in quantities if q != "gradient"}
     writer = RecordWriter(folder, like.names, dtypes, like.steps, initial, limit_mb)
     writer.scalars["loss_scale"][:] = loss_scale
-    for step, (now, after) in enumerate(zip(steps, steps[1:])):
-        found, then = (_of_names(_read(path), like, path) for path in (now, after))
+    for number, path in enumerate(steps):
+        found = _of_names(_read(path), like, path)
         for quantity in quantities:
-            path, source = (now, found) if quantity == "gradient" else (after, then)
-            if quantity not in source:
+            # A folder holds the state that the step before it left.
+            step = number if quantity == "gradient" else number - 1
+            if step not in range(like.steps):
+                continue
+            if quantity not in found:
                 raise UserError(f"{path} has no {quantity}, but {steps[0].name} has")
-            writer.write(step, quantity, [array for array, _ in source[quantity]])
-        writer.scalars["gradient_norm"][step] = [
-            np.linalg.norm(np.asarray(array, np.float64)) for array, _ in found["gradient"]
-        ]
+            writer.write(step, quantity, [array for array, _ in found[quantity]])
     writer.close(
         optimizer=f"msProbe dump {dump.name}",
         backend=None,

@@ -43,10 +43,10 @@ class Network:
         cell.set_train()
         self._model = _LossOfBatch(cell, loss)
 
-    def assign(self, arrays: Sequence[np.ndarray], which: Sequence[bool]) -> None:
-        """Sets the parameters that `which` selects, rounded to their dtypes."""
-        chosen = (parameter for parameter, wanted in zip(self.parameters, which) if wanted)
-        for parameter, array in zip(chosen, arrays):
+    def assign(self, arrays: Sequence[np.ndarray], places: Sequence[int]) -> None:
+        """Sets the parameters at these places, rounded to their dtypes."""
+        for place, array in zip(places, arrays):
+            parameter = self.parameters[place]
             parameter.set_data(Tensor(array, parameter.dtype))
 
     def step(self, optimizer: Optional[nn.Cell] = None, ranks: int = 1) -> StepFunction:

@@ -56,8 +56,15 @@ class Tables:
             column.
     """
 
+    kinds = 0  # how many kinds of number there are
+
     def __init__(self, names: Sequence[str], tables: dict[str, np.ndarray]):
         self.names, self.tables = list(names), tables
+
+    @classmethod
+    def empty(cls, names: Sequence[str], quantities: Sequence[str], steps: int):
+        columns = {quantity: 1 if quantity == LOSS else len(names) for quantity in quantities}
+        return cls(names, {q: np.zeros((cls.kinds, steps, n)) for q, n in columns.items()})
 
     def save(self, path: Path) -> None:
         np.savez(path, names=np.array(self.names), **self.tables)
@@ -139,6 +146,9 @@ class RecordWriter:
         target[step + 1] = _flat(arrays, target.dtype)
         count = sum(array.size - int(np.count_nonzero(np.isfinite(array))) for array in arrays)
         self.scalars["non_finite"][step, self.quantities.index(quantity)] = count
+        if quantity == "gradient":
+            norms = [np.linalg.norm(np.asarray(array, np.float64)) for array in arrays]
+            self.scalars["gradient_norm"][step] = norms
 
     def close(self, **facts) -> None:
         for target in self._maps.values():

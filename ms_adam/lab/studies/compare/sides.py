@@ -89,7 +89,7 @@ class _Step(NamedTuple):
         batch: A digest of the batch, uint64.
         arrays: {quantity: an array for each parameter}, after the update. Where ranks differ, that
             of the rank that differs most from rank 0.
-        scalars: The values of `record.SCALARS`, except for the counts.
+        scalars: The values of `record.SCALARS`, except for those that follow from the arrays.
         rank: {quantity: the rank of each array}, of several.
     """
 
@@ -145,12 +145,13 @@ class _Pass:
         # On parameters of their own the optimizer and the network have to be brought together; else
         # the whole step is one graph, as it is in a training.
         self._apart = side.dtype is not None or self._optimizer.name != MindSporeOptimizer.name
+        # Of each recorded parameter its place in the network and in the optimizer.
         place = {id(p): i for i, p in enumerate(self._optimizer.parameters)}
-        self._held = [id(p) in place for p in parameters]
-        self._order = [place[id(p)] for p in self._of_held(parameters)]
-        self.names = self._of_held(self._network.names)
+        self._in_network = [i for i, p in enumerate(parameters) if id(p) in place]
+        self._in_optimizer = [place[id(parameters[i])] for i in self._in_network]
+        self.names = self._of_network(self._network.names)
         self.initial = self._state()
-        self._gradient_dtypes = self._of_held(list(map(dtype_name, parameters)))
+        self._gradient_dtypes = self._of_network(list(map(dtype_name, parameters)))
         self.facts = {
             "optimizer": side.optimizer,
             "backend": self._optimizer.backend,
@@ -168,15 +169,17 @@ class _Pass:
 
     def dtypes(self) -> dict[str, list[str]]:
         """{quantity: the name of each parameter's dtype}."""
-        state = {q: self._ordered(names) for q, names in self._optimizer.state_dtypes().items()}
+        state = {
+            q: self._of_optimizer(names) for q, names in self._optimizer.state_dtypes().items()
+        }
         masters = masters_of(self._optimizer)
         if masters is not None:
-            state["master"] = self._ordered(list(map(dtype_name, masters)))
+            state["master"] = self._of_optimizer(list(map(dtype_name, masters)))
         return {"gradient": self._gradient_dtypes, **state}
 
     def weight_dtypes(self) -> list[str]:
         """The dtypes of the weights in the network."""
-        return self._of_held(list(map(dtype_name, self._network.parameters)))
+        return self._of_network(list(map(dtype_name, self._network.parameters)))
 
     def train(self) -> Iterator[_Step]:
         """Trains; yields each step."""
@@ -191,26 +194,24 @@ class _Pass:
             scale = self._optimizer.loss_scale()
             loss, gradients = step(share_of(batch, rank, count))
             if self._apart:
-                gradients = self._rounded(self._of_held(gradients))
-                self._optimizer.step(self._unordered(gradients))
+                gradients = self._rounded(self._of_network(gradients))
+                self._optimizer.step(self._for_optimizer(gradients))
                 self._assign(self._state()["parameter"])
             else:
-                gradients = self._ordered(gradients)
+                gradients = self._of_optimizer(gradients)
             arrays, places = {"gradient": gradients, **self._state()}, {}
             if ranks:
                 loss = float(np.mean(ranks.gather(np.array([loss]))))
                 for quantity, mine in arrays.items():
                     arrays[quantity], places[quantity] = farthest(ranks, mine)
-            gradients = arrays["gradient"]
             c1, c2 = self._optimizer.corrections() or (np.nan, np.nan)
             scalars = {
                 "loss": loss,
-                "learning_rate": self._ordered(rates),
-                "weight_decay": self._ordered(decays),
+                "learning_rate": self._of_optimizer(rates),
+                "weight_decay": self._of_optimizer(decays),
                 "loss_scale": scale,
                 "c1": c1,
                 "c2": c2,
-                "gradient_norm": [np.linalg.norm(np.asarray(g, np.float64)) for g in gradients],
             }
             yield _Step(_digest(batch), arrays, scalars, places)
 
@@ -227,7 +228,7 @@ class _Pass:
     def states_after(self, gradients: Iterator[Sequence[np.ndarray]]) -> Iterator[dict]:
         """Yields the optimizer's state after each step with given gradients."""
         for given in gradients:
-            self._optimizer.step(self._unordered(given))
+            self._optimizer.step(self._for_optimizer(given))
             yield self._state()
 
     def _at(
@@ -236,38 +237,38 @@ class _Pass:
         """Loss and gradients of a batch, or of a share of it, at given parameters."""
         self._assign(position)
         loss, gradients = step(share_of(batch, rank, ranks))
-        return loss, self._rounded(self._of_held(gradients))
+        return loss, self._rounded(self._of_network(gradients))
 
     def _state(self) -> dict[str, list[np.ndarray]]:
         state = self._optimizer.state()
         masters = masters_of(self._optimizer)
         if masters is not None:
             state["master"] = list(map(to_numpy, masters))
-        return {quantity: self._ordered(arrays) for quantity, arrays in state.items()}
+        return {quantity: self._of_optimizer(arrays) for quantity, arrays in state.items()}
 
     def _recipe(self) -> Optional[dict]:
         recipe = recipe_of(self._optimizer)
         if recipe is None:
             return None
-        return recipe._replace(methods=self._ordered(recipe.methods)).plain()
+        return recipe._replace(methods=self._of_optimizer(recipe.methods)).plain()
 
     def _assign(self, position: Sequence[np.ndarray]) -> None:
-        self._network.assign(position, self._held)
+        self._network.assign(position, self._in_network)
 
     def _rounded(self, gradients: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [rounded(g, dtype) for g, dtype in zip(gradients, self._gradient_dtypes)]
 
-    def _of_held(self, values: Sequence) -> list:
-        """Selects from one value for each parameter of the network those of the optimizer's."""
-        return [value for value, held in zip(values, self._held) if held]
+    def _of_network(self, values: Sequence) -> list:
+        """Of one value for each parameter of the network, those that are recorded."""
+        return [values[i] for i in self._in_network]
 
-    def _ordered(self, values: Sequence) -> list:
-        """From the optimizer's order to the network's."""
-        return [values[i] for i in self._order]
+    def _of_optimizer(self, values: Sequence) -> list:
+        """Of one value for each parameter of the optimizer, in the order of the record."""
+        return [values[i] for i in self._in_optimizer]
 
-    def _unordered(self, values: Sequence) -> list:
-        """Back to the optimizer's order."""
-        return [value for _, value in sorted(zip(self._order, values), key=lambda pair: pair[0])]
+    def _for_optimizer(self, values: Sequence) -> list:
+        """From the order of the record to the optimizer's."""
+        return [values[i] for i in np.argsort(self._in_optimizer)]
 
 
 def _train(run: _Pass, job: dict, events: Events) -> None:

@@ -21,8 +21,7 @@ RELATIVE = list(METRICS).index("relative")
 
 
 def distances(relative=0.0):
-    columns = {"loss": 1, **dict.fromkeys(QUANTITIES, len(NAMES))}
-    found = Distances(NAMES, {q: np.zeros((len(METRICS), STEPS, n)) for q, n in columns.items()})
+    found = Distances.empty(NAMES, ["loss", *QUANTITIES], STEPS)
     found.tables["parameter"][RELATIVE, 1:, 0] = relative
     found.tables["parameter"][-1, 1:, 0] = relative != 0
     return found

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import yaml
 from lab.run.changed_configs import refusal, write
+from mindspore import Parameter, Tensor, nn
+from mindspore.experimental import optim
 
 from ms_adam import reference
+from ms_adam.lab import targets
 from ms_adam.lab.errors import ExperimentError, UserError
-from ms_adam.lab.measure import METRICS
 from ms_adam.lab.run import config as run_config
 from ms_adam.lab.run.processes import WorkerError
-from ms_adam.lab.studies.compare import judge, run
+from ms_adam.lab.studies.compare import factories, judge, run
 from ms_adam.lab.studies.compare.checks import (
     DIFFERENCE,
     FACTOR,
@@ -27,17 +29,19 @@ from ms_adam.lab.studies.compare.checks import (
     Nudges,
     check_updates,
 )
-from ms_adam.lab.studies.compare.config import Comparison, Tolerance
+from ms_adam.lab.studies.compare.config import Comparison, Side, Tolerance
 from ms_adam.lab.studies.compare.distances import Distances
-from ms_adam.lab.studies.compare.recipe import Recipe, Rounding
+from ms_adam.lab.studies.compare.network import Network
+from ms_adam.lab.studies.compare.recipe import Recipe, Rounding, recipe_of
 from ms_adam.lab.studies.compare.record import Record, RecordWriter
-from ms_adam.lab.studies.compare.sides import _check_gradients
+from ms_adam.lab.studies.compare.sides import _check_gradients, _Pass
 
 ROOT = Path(__file__).parents[4]
 CONFIGS = ROOT / "configs"
 load_comparison = functools.partial(run_config.load, form=Comparison)
 STEPS = 4
 NAMES = ["w", "b"]
+QUANTITIES = ["loss", "gradient", "moment1", "parameter"]
 
 
 # ---- the judgement
@@ -45,16 +49,15 @@ NAMES = ["w", "b"]
 
 def distances(**different):
     """Distances of two parameters in STEPS steps: equal, but in {quantity: first step}."""
-    columns = {"loss": 1, **dict.fromkeys(["gradient", "moment1", "parameter"], 2)}
-    tables = {q: np.zeros((len(METRICS), STEPS, count)) for q, count in columns.items()}
+    found = Distances.empty(NAMES, QUANTITIES, STEPS)
     for quantity, step in different.items():
-        tables[quantity][:, step - 1 :] = 1e-9
-    return Distances(NAMES, tables)
+        found.tables[quantity][:, step - 1 :] = 1e-9
+    return found
 
 
 def checks(**beyond):
     """Checks with differences of 0.25 of their bounds, but for {quantity: {step: (w, b)}}."""
-    found = Checks.empty(NAMES, ["loss", "gradient", "moment1", "parameter"], STEPS)
+    found = Checks.empty(NAMES, QUANTITIES, STEPS)
     for table in found.tables.values():
         table[:] = np.reshape([0.25, 1.0, 1e4], (3, 1, 1))
     for quantity, steps in beyond.items():
@@ -199,18 +202,27 @@ def test_shares_that_cancel_are_bounded():
     assert shares[2] < 1 < shares[1]
 
 
+def written(folder, initial, steps, scalars, batches=0, **facts):
+    """A record of one parameter in float32, from its arrays in each step."""
+    dtypes = {quantity: ["float32"] for quantity in steps[0]}
+    before = {quantity: [array] for quantity, array in initial.items()}
+    writer = RecordWriter(folder, ["w"], dtypes, len(steps), before, 10)
+    for step, arrays in enumerate(steps):
+        for quantity, array in arrays.items():
+            writer.write(step, quantity, [np.float32(array)])
+    for name, value in scalars.items():
+        writer.scalars[name][:] = value
+    writer.batches[:] = batches
+    writer.close(**facts)
+    return Record(folder)
+
+
 def checked(folder, network, given, has_losses):
     """Gradients of a record, judged by a network that ignores its weights; calls in each step."""
-    steps, w, calls = len(given), np.ones(2, np.float32), [0] * len(given)
-    dtypes = dict.fromkeys(("gradient", "parameter"), ["float32"])
-    writer = RecordWriter(folder / "given", ["w"], dtypes, steps, {"parameter": [w]}, 10)
-    writer.scalars["loss_scale"][:] = 1.0
-    for step, gradient in enumerate(given):
-        writer.write(step, "gradient", [np.float32(gradient)])
-        writer.write(step, "parameter", [w])
-    if has_losses:
-        writer.scalars["loss"][:], writer.batches[:] = 0.5, 1
-    writer.close(ranks=1)
+    w, calls = np.ones(2, np.float32), [0] * len(given)
+    scalars = {"loss_scale": 1.0, **({"loss": 0.5} if has_losses else {})}
+    steps = [{"gradient": gradient, "parameter": w} for gradient in given]
+    record = written(folder / "given", {"parameter": w}, steps, scalars, has_losses, ranks=1)
 
     def gradients():
         for step, gradient in enumerate(network):
@@ -221,9 +233,9 @@ def checked(folder, network, given, has_losses):
 
             yield 1, at
 
-    run = SimpleNamespace(names=["w"], steps=steps, initial={"parameter": [w]}, gradients=gradients)
-    run.dtypes, run.weight_dtypes = lambda: dtypes, lambda: ["float32"]
-    record = Record(folder / "given")
+    run = SimpleNamespace(names=["w"], steps=len(given), gradients=gradients)
+    run.initial, run.dtypes = {"parameter": [w]}, lambda: record.dtypes
+    run.weight_dtypes = lambda: ["float32"]
     own = SimpleNamespace(scalars=record.scalars)
     found = _check_gradients(lambda: run, record, own, folder / "here", ignore)
     assert ("loss" in found.tables) == has_losses
@@ -258,24 +270,17 @@ def test_more_nudges_are_made_where_a_fault_is_suspected(tmp_path, has_losses):
 
 def recorded(folder, moments, method, weights, gradients):
     """A record of one parameter in float32, made by a method in float64 and rounded."""
-    quantities = ["gradient", *(["moment1", "moment2"] if moments else []), "parameter"]
-    dtypes = {quantity: ["float32"] for quantity in quantities}
-    state, w = method.init(weights), np.asarray(weights, np.float32)
-    initial = {"parameter": [w], "moment1": [state.moment1], "moment2": [state.moment2]}
-    writer = RecordWriter(folder, ["w"], dtypes, len(gradients), initial, 10)
-    for step, gradient in enumerate(gradients):
+    state, w, steps = method.init(weights), np.asarray(weights, np.float32), []
+    initial = {"parameter": w, "moment1": state.moment1, "moment2": state.moment2}
+    for gradient in gradients:
         w, state = method.step(w, gradient, state)
         w = w.astype(np.float32)
         state = state._replace(moment1=np.float32(state.moment1), moment2=np.float32(state.moment2))
-        values = dict(zip(("moment1", "moment2"), state[1:3]))
-        for quantity, array in {"gradient": gradient, **values, "parameter": w}.items():
-            if quantity in quantities:
-                writer.write(step, quantity, [array])
-        for name, value in {"learning_rate": 1e-3, "weight_decay": 0.0, "loss_scale": 1.0}.items():
-            writer.scalars[name][step] = value
-    recipe = Recipe([reference.Adam()]).plain()
-    writer.close(recipe=recipe, rounds=Rounding(float32_scalars=False), updates=0)
-    return Record(folder)
+        shown = {"moment1": state.moment1, "moment2": state.moment2} if moments else {}
+        steps.append({"gradient": gradient, **shown, "parameter": w})
+    scalars = {"learning_rate": 1e-3, "weight_decay": 0.0, "loss_scale": 1.0}
+    facts = {"recipe": Recipe([reference.Adam()]).plain(), "updates": 0}
+    return written(folder, initial, steps, scalars, rounds=Rounding(float32_scalars=False), **facts)
 
 
 @pytest.mark.parametrize("moments", [True, False])
@@ -479,17 +484,11 @@ def test_a_side_that_fails_is_told(tmp_path):
 
 
 def make(**settings):
-    import mindspore as ms
-    from mindspore import Parameter, Tensor
-
-    from ms_adam.lab.studies.compare.config import Side
-    from ms_adam.lab.studies.compare.factories import make_optimizer
-
     shapes = {"last.weight": (2, 3), "norm.beta": (3,), "last.bias": (2,)}
     parameters = [
-        Parameter(Tensor(np.ones(s), ms.float32), name=name) for name, s in shapes.items()
+        Parameter(Tensor(np.ones(shape, np.float32)), name) for name, shape in shapes.items()
     ]
-    return make_optimizer("x", Side(**side(**settings)), parameters)
+    return factories.make_optimizer("x", Side(**side(**settings)), parameters)
 
 
 @pytest.mark.parametrize(
@@ -539,8 +538,6 @@ def test_the_reference_takes_a_list_of_learning_rates_and_clips():
 
 
 def test_dtype_is_that_of_the_parameters(tmp_path):
-    from ms_adam.lab.studies.compare.sides import _Pass
-
     config = small(**sides(dtype="bfloat16"))
     one = _Pass(load(tmp_path, config), "a", tmp_path / "initial.npz")
     kinds = one.dtypes()
@@ -562,37 +559,31 @@ def test_dtype_is_that_of_the_parameters(tmp_path):
     ],
 )
 def test_factory_that_returns_something_else(tmp_path, body, part):
-    from ms_adam.lab.studies.compare.factories import make as make_factory
-
     path = tmp_path / "wrong_factory.py"
     path.write_text(f"from mindspore import nn\ndef make(seed, batch_size):\n    {body}\n")
     with pytest.raises(UserError, match=re.escape(part)):
-        make_factory(f"{path}:make", 0, 1, {})
+        factories.make(f"{path}:make", 0, 1, {})
 
 
 def test_factory_that_is_not_there(tmp_path):
-    from ms_adam.lab.studies.compare.factories import make as make_factory
-
     with pytest.raises(UserError, match="there is no such file"):
-        make_factory(f"{tmp_path}/none.py:make", 0, 1, {})
+        factories.make(f"{tmp_path}/none.py:make", 0, 1, {})
     with pytest.raises(UserError, match="has no 'mkae'"):
-        make_factory("ms_adam.lab.errors:mkae", 0, 1, {})
+        factories.make("ms_adam.lab.errors:mkae", 0, 1, {})
     own = f"{ROOT / 'examples' / 'compare_own.py'}:make"
     with pytest.raises(UserError, match="unexpected keyword argument 'width'.*units=16"):
-        make_factory(own, 0, 1, {"width": 3})
+        factories.make(own, 0, 1, {"width": 3})
 
 
 def test_batches_are_gone_through_again_and_one_that_ends_is_told():
-    from ms_adam.lab.studies.compare.factories import numbered_batches
-
     data = [(np.zeros(1), np.zeros(1)), (np.ones(1), np.ones(1))]
-    assert [int(x[0][0]) for x, _ in numbered_batches(data, 5)] == [0, 1, 0, 1, 0]
+    assert [int(x[0][0]) for x, _ in factories.numbered_batches(data, 5)] == [0, 1, 0, 1, 0]
     with pytest.raises(UserError, match="ended after 2 batches and starts only once; 5 steps"):
-        list(numbered_batches(iter(data), 5))
+        list(factories.numbered_batches(iter(data), 5))
     with pytest.raises(UserError, match="gives no batch"):
-        list(numbered_batches([], 1))
+        list(factories.numbered_batches([], 1))
     with pytest.raises(UserError, match=r"batch 1 of the data must be \(inputs, targets\)"):
-        list(numbered_batches([np.zeros(1)], 1))
+        list(factories.numbered_batches([np.zeros(1)], 1))
 
 
 @pytest.mark.parametrize(
@@ -634,12 +625,6 @@ def test_first_weights_may_differ_by_their_roundings_only():
 
 
 def test_recipe_of_experimental_adamw_is_that_of_each_group():
-    from mindspore import Parameter, Tensor
-    from mindspore.experimental import optim
-
-    from ms_adam.lab import targets
-    from ms_adam.lab.studies.compare.recipe import recipe_of
-
     a, b, c = (Parameter(Tensor(np.ones(2, np.float32)), name) for name in "abc")
     groups = [
         {"params": [a], "betas": (0.8, 0.99), "amsgrad": True},
@@ -652,11 +637,6 @@ def test_recipe_of_experimental_adamw_is_that_of_each_group():
 
 
 def test_other_network_is_refused(tmp_path):
-    import mindspore  # noqa: F401  before nn, as in a process of a side
-    from mindspore import nn
-
-    from ms_adam.lab.studies.compare.network import Network
-
     first = Network(nn.Dense(3, 2), max, tmp_path / "initial.npz")
     again = Network(nn.Dense(3, 2), max, tmp_path / "initial.npz")
     for one, other in zip(first.parameters, again.parameters):  # nn.Dense draws anew: not here
