@@ -836,11 +836,18 @@ def mindspore_context(**values: Any):
 
 def to_numpy(tensor: Any) -> np.ndarray:
     """A copy of a tensor or array (asnumpy() may share memory); bfloat16 as float32, exactly."""
-    if hasattr(tensor, "detach"):  # torch
+    if isinstance(tensor, np.ndarray):
+        return np.array(tensor)
+    if hasattr(tensor, "asnumpy"):
+        if dtype_name(tensor) == "bfloat16":
+            import mindspore as ms
+
+            tensor = tensor.astype(ms.float32)
+        return np.array(tensor.asnumpy())
+    if hasattr(tensor, "detach"):
         tensor = tensor.detach()
-    if hasattr(tensor, "float") and dtype_name(tensor) == "bfloat16":
-        tensor = tensor.float()
-    return np.array(tensor.asnumpy() if hasattr(tensor, "asnumpy") else tensor)
+        return np.array((tensor.float() if dtype_name(tensor) == "bfloat16" else tensor).numpy())
+    return np.array(tensor)
 
 
 def dtype_name(tensor: Any) -> str:
