@@ -31,6 +31,11 @@ class Calling(nn.Optimizer):
         pass
 
 
+class CallingAnother(nn.Optimizer):
+    def construct(self, gradients):
+        calling(gradients)
+
+
 class Network(nn.Cell):
     def construct(self, x):
         return x @ x
@@ -42,6 +47,7 @@ def weight():
 
 parameter = weight()
 failing, adam = Failing(0.1, [parameter]), nn.Adam([parameter])
+calling = Calling(0.1, [weight()])
 gradients = (Tensor(np.ones(2, np.float32)),)
 
 
@@ -67,7 +73,8 @@ for call, *arguments in (
     (failing, gradients),
     (adam, 3),
     (parameter.set_data,),
-    (Calling(0.1, [weight()]), gradients),
+    (calling, gradients),
+    (CallingAnother(0.1, [weight()]), gradients),
     (nn.Adam, [weight()], "fast"),
     (compiled, matrix),
     (in_a_graph, matrix),

@@ -209,8 +209,8 @@ def test_an_error_of_the_script_is_printed_as_without(tmp_path, capfd, monkeypat
     expected = traces()
     assert study.run(crash, tmp_path / "out", every=1) == 1
     assert traces() == expected
-    assert expected.count("the user's own hook") == 8
-    assert sum(line.startswith("Traceback") for line in expected) == 10
+    assert expected.count("the user's own hook") == 9
+    assert sum(line.startswith("Traceback") for line in expected) == 11
     (broken, *_) = study.records(tmp_path / "out")
     assert not broken["faults"]
 
