@@ -596,6 +596,17 @@ def test_a_state_that_was_loaded_by_names_counts_as_the_next_step_counts():
     assert counts(optimizer) == [6, 6, 1]
 
 
+def test_powers_that_are_set_to_1_count_from_the_start_as_the_next_step_does():
+    """So scripts reset the state of `nn.Adam`, whose `global_step` goes on."""
+    optimizer, given = ms_adam.mint.Adam(parameters(), lr=0.01), gradients(4)
+    feed(given[:3], optimizer)
+    for power in (optimizer.core.beta1_power, optimizer.core.beta2_power):
+        power.set_data(Tensor(1.0, ms.float32))
+    assert counts(optimizer) == [0, 0, 0]
+    feed(given[3:], optimizer)
+    assert counts(optimizer) == [1, 1, 1] and int(optimizer.global_step) == 4
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_late_group_stays_finite_after_a_load_from_before_it_joined(backend):
     """`load_param_into_net` only sets the count: the group's own would be negative."""
